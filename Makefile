@@ -1,0 +1,45 @@
+# `make help` lists what there is. Everything lives in .venv; nothing else on the machine is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lab lock clean
+
+help: ## list these commands
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## set up .venv: Python packages, CPU or GPU torch, the demo's model
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "This Python cannot make environments. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[worker,demo,test]'
+	@touch $@
+
+# What to install first, so that the right build of torch is there before anything asks for it (see README).
+TORCH ?= torch==2.13.0
+
+demo: $(VENV)/.ready ## embed the demo corpus through the four notebooks; ends with the path of report.html
+	$(BIN)/runbook run profiles/demo.yaml
+
+test: $(VENV)/.ready ## ruff, mypy, pytest, the notebooks with nbval
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+lab: $(VENV)/.ready ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+lock: $(VENV)/.ready ## make constraints.txt anew, for all platforms
+	$(BIN)/python -m pip install --quiet uv
+	echo 'torch==2.13.0' > $(VENV)/pins.txt  # one torch for all, tried with the rest; move it on purpose only
+	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate --constraint $(VENV)/pins.txt pyproject.toml -o constraints.txt
+
+clean: ## remove .venv and caches; runs/ and embeddings/ stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

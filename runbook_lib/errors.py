@@ -1,0 +1,52 @@
+"""Every failure that an operator can act on, by what they do next.
+
+    RunbookError
+    ├── ProfileError   edit the profile (or the file it names)
+    ├── CorpusError    mend the corpus file, or accept the oddity in the profile
+    ├── HostError      look at that machine
+    ├── WorkerError    read that worker's log
+    ├── DataError      a file of the run is not what its record says: take it away, run again
+    └── GateError      make these checks hold, then run the phase again
+
+A message says what was being done, where, what was expected, what was seen and the next step. Anything else that
+escapes the library is a bug in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class RunbookError(Exception):
+    """The base: catch this to catch everything an operator can act on."""
+
+
+class ProfileError(RunbookError):
+    """The profile, or a file it names, is not usable."""
+
+
+class CorpusError(RunbookError):
+    """The corpus or the questions cannot be taken as they are."""
+
+
+class HostError(RunbookError):
+    """A machine did not do what it was asked."""
+
+    def __init__(self, message: str, *, argv: Sequence[str] = (), exit_code: int | None = None, tail: str = ""):
+        """`argv`, `exit_code` and `tail` (the last lines of output) are those of the command that failed, if any."""
+        super().__init__(message)
+        self.argv = tuple(argv)
+        self.exit_code = exit_code
+        self.tail = tail
+
+
+class WorkerError(RunbookError):
+    """A worker ended or reported in a way that its log explains."""
+
+
+class DataError(RunbookError):
+    """A file of the run is missing, damaged, or belongs to another run."""
+
+
+class GateError(RunbookError):
+    """Checks of a phase do not hold, so the next phase must not start."""

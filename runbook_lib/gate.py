@@ -1,0 +1,64 @@
+"""The gate at the end of a notebook: hands over to the next phase, or stops with the checks that do not hold."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from worker.layout import sha256_file
+
+from .checks import Checks
+from .errors import GateError
+from .run import PHASES, Run
+
+LIBRARY = Path(__file__).parent
+
+
+def library_digest() -> str:
+    """A digest of this library's code: a result made by other code is not taken over."""
+    digest = hashlib.sha256()
+    for path in [*sorted(LIBRARY.glob("*.py")), *sorted((LIBRARY.parent / "worker").glob("*.py"))]:
+        digest.update(f"{path.name} {sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def inputs(run: Run) -> dict[str, str]:
+    """What a phase's result follows from, as hashes: the profile as used, this code, and the plan once there is one."""
+    found = {"profile": sha256_file(run.folder / "profile.yaml"), "library": library_digest()}
+    if run.plan_file.exists():
+        found["plan"] = sha256_file(run.plan_file)
+    return found
+
+
+def gate(run: Run, phase: str, *groups: Checks, **figures: Any) -> Checks:
+    """Write the phase's result file, then give all checks, or raise GateError naming those that do not hold.
+
+    `figures` are JSON-ready facts for the report. The result file is the phase's success: whoever asks reads it.
+    """
+    everything = Checks(f"{phase}: may the next phase start?")
+    for group in groups:
+        everything.extend(group)
+    for before in PHASES[: PHASES.index(phase)]:
+        result = run.result(before)
+        held = bool(result and result["ok"])
+        everything.add(before, held, "its result holds" if held else "no result", "holds", "run it first")
+    run.save_result(
+        phase,
+        ok=everything.ok,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        inputs=inputs(run),
+        checks=[record for group in groups for record in group.as_dicts()],
+        figures=figures,
+    )
+    run.journal.write(
+        "gate", phase=phase, ok=everything.ok, checks=len(everything), failed=[c.name for c in everything.failed]
+    )
+    if not everything.ok:
+        lines = [
+            f"  {c.where}: {c.name}: expected {c.expected or 'ok'}, seen {c.seen}. Next: {c.remedy}"
+            for c in everything.failed
+        ]
+        raise GateError(f"{phase}: {len(lines)} of {len(everything)} checks do not hold:\n" + "\n".join(lines))
+    return everything

@@ -1,0 +1,72 @@
+"""The run's journal: JSON lines, fsynced, each carrying the sha256 of the line before, so that a change is found."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+FIRST = "0" * 64
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Append and read one journal; several processes may append at once."""
+
+    path: Path
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one event. A last line torn by a crash is cut off first: it was never acknowledged."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        with os.fdopen(fd, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            lines = file.read().splitlines(keepends=True)
+            if lines and not lines[-1].endswith(b"\n"):
+                lines.pop()
+            size = sum(map(len, lines))
+            record = {
+                "seq": len(lines),
+                "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "event": event,
+                **fields,
+                "prev": hashlib.sha256(lines[-1]).hexdigest() if lines else FIRST,
+            }
+            file.seek(size)
+            file.truncate()
+            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def events(self, *names: str) -> Iterator[dict[str, Any]]:
+        """The events in order, all or those named."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                record = json.loads(line)
+                if not names or record["event"] in names:
+                    yield record
+
+    def problems(self) -> list[str]:
+        """What is wrong with the chain; empty when every line follows from the one before."""
+        found = []
+        before = FIRST
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    record = json.loads(line)
+                    if record["prev"] != before or record["seq"] != number - 1:
+                        found.append(f"{self.path.name} line {number}: does not follow from the line before")
+                except (ValueError, KeyError, TypeError):
+                    found.append(f"{self.path.name} line {number}: not a journal line")
+                before = hashlib.sha256(line).hexdigest()
+        return found

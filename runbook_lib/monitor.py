@@ -1,0 +1,237 @@
+"""Monitor: read every host, judge every slot, show it, until every row is committed. It never changes anything.
+
+Progress is what is committed: rows in parts whose record stands under its final name. What a worker reports beyond
+that (rows inside the part at hand, its state) is shown and never counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from worker.layout import count, missing, safe_text
+
+from . import hosts as machines
+from .checks import Checks
+from .errors import RunbookError
+from .plan import Plan, Slot
+from .run import Run
+
+WINDOW_S = 60.0  # the rate and the ETA look back this far: a cumulative rate stays confidently wrong
+HISTORY = 400  # points of rate kept for the picture; older ones are thinned out
+REST = ("done", "fenced", "stopped")
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """One slot at one moment. `committed` counts; `in_part` is the worker's own word; `age_s` since its heartbeat."""
+
+    slot: str
+    host: str
+    rows: int
+    committed: int
+    in_part: int
+    state: str
+    rate: float | None = None
+    age_s: float | None = None
+    restarts: int = 0
+    reason: str = ""
+    device: str = ""
+    processing_s: float | None = None
+
+    @property
+    def done(self) -> bool:
+        """True when every row of the slot is committed."""
+        return self.committed >= self.rows
+
+
+@dataclass(frozen=True)
+class State:
+    """The whole run at one moment; `rate` in rows/s over the last minute, `eta_s` from it, None while unknown."""
+
+    run: str
+    at: float
+    elapsed_s: float
+    rows: int
+    committed: int
+    slots: tuple[SlotState, ...]
+    rate: float | None
+    eta_s: float | None
+    history: tuple[tuple[float, float], ...]
+    norms: tuple[float, ...]
+    quarantined: tuple[int, ...]
+    alerts: tuple[str, ...]
+
+    @property
+    def done(self) -> bool:
+        """True when every row is committed."""
+        return self.committed >= self.rows
+
+    @property
+    def resting(self) -> bool:
+        """True when nobody works any more, though rows may be missing."""
+        return all(slot.done or slot.state in REST for slot in self.slots)
+
+
+class View(Protocol):
+    """What shows a `State`; pictures.Live is one."""
+
+    def show(self, state: State) -> None:
+        """Show this state instead of the one before."""
+
+
+@dataclass
+class Watcher:
+    """Readings of a run over time: turns what the hosts say into a `State`. Holds nothing that files do not."""
+
+    run: Run
+    plan: Plan
+    began: float = field(default_factory=time.monotonic)
+    _rates: list[tuple[float, int]] = field(default_factory=list)
+    _slot_rates: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+    _history: list[tuple[float, float]] = field(default_factory=list)
+    _last: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def poll(self) -> State:
+        """Read all hosts side by side, once."""
+        readings = machines.side_by_side(self.run.profile, self.run.name, lambda host: host.poll())
+        now = time.monotonic()
+        alerts = []
+        for name, reading in readings.items():
+            if isinstance(reading, RunbookError):
+                alerts.append(f"{name}: {reading}")  # its last reading stays: unreachable is not dead
+            else:
+                self._last[name] = reading
+        ranges = [tuple(r) for reading in self._last.values() for r in reading["committed"]]
+        have = [(int(low), int(high)) for low, high in ranges]
+        slots = tuple(self._slot(slot, have, now, readings, alerts) for slot in self.plan.slots if slot.rows)
+        done = self.plan.rows - count(missing(0, self.plan.rows, have))
+        given_up = tuple(sorted({row for reading in self._last.values() for row in reading["quarantined"]}))
+        if given_up:
+            alerts.append(f"rows given up: {', '.join(map(str, given_up[:10]))}{' …' if len(given_up) > 10 else ''}")
+        rate = windowed(self._rates, now, done)
+        if rate is not None:
+            self._history.append((round(now - self.began, 2), round(rate, 3)))
+            if len(self._history) > HISTORY:
+                self._history[:] = self._history[::2]
+        left = self.plan.rows - done
+        return State(
+            run=self.run.name,
+            at=time.time(),
+            elapsed_s=now - self.began,
+            rows=self.plan.rows,
+            committed=done,
+            slots=slots,
+            rate=rate,
+            eta_s=left / rate if rate else None,
+            history=tuple(self._history),
+            norms=(),
+            quarantined=given_up,
+            alerts=tuple(safe_text(alert, 500) for alert in alerts),
+        )
+
+    def _slot(
+        self,
+        slot: Slot,
+        have: list[tuple[int, int]],
+        now: float,
+        readings: Mapping[str, dict[str, Any] | RunbookError],
+        alerts: list[str],
+    ) -> SlotState:
+        reading = self._last.get(slot.host)
+        done = slot.rows - count(missing(slot.start, slot.stop, have))
+        if reading is None or slot.slot not in reading["slots"]:
+            return SlotState(slot.slot, slot.host, slot.rows, done, 0, "not launched")
+        entry = reading["slots"][slot.slot]
+        report = entry["report"] or {}
+        supervised = ((reading["supervisor"] or {}).get("slots") or {}).get(slot.slot, {})
+        age = reading["now"] - report["heartbeat_at"] if report.get("heartbeat_at") else None
+        state = judge(done >= slot.rows, entry["alive"], reading["supervisor_alive"], report, supervised)
+        if isinstance(readings.get(slot.host), RunbookError) and state not in REST:
+            state = "unreachable"
+        exits = entry["exits"]
+        reason = str(exits[-1]["reason"]) if exits and state not in ("done", "running") else ""
+        if state in ("dead", "fenced") or (state == "restarting" and reason):
+            alerts.append(f"{slot.slot} on {slot.host}: {state}; {reason or 'no reason on record'}")
+        stuck_s = self.run.profile.monitor.stuck_s
+        if state == "running" and age is not None and age > stuck_s:
+            alerts.append(f"{slot.slot} on {slot.host}: no heartbeat for {age:.0f} s (expected within {stuck_s:g} s)")
+        return SlotState(
+            slot=slot.slot,
+            host=slot.host,
+            rows=slot.rows,
+            committed=done,
+            in_part=int(report.get("rows_in_part") or 0) if entry["alive"] else 0,
+            state=state,
+            rate=windowed(self._slot_rates.setdefault(slot.slot, []), now, done),
+            age_s=age,
+            restarts=len(exits),
+            reason=safe_text(reason, 300),
+            device=safe_text(str(report.get("device") or slot.device), 80),
+            processing_s=report.get("processing_time"),
+        )
+
+
+def judge(
+    whole: bool, alive: bool, supervised: bool, report: Mapping[str, Any], supervisor_says: Mapping[str, Any]
+) -> str:
+    """A slot's state in one word, from what is on file and who lives."""
+    if whole:
+        return "done"
+    if alive:
+        return str(report.get("state") or "starting")
+    if not supervised:
+        return "stopped" if report.get("state") == "stopped" else "dead"
+    said = str(supervisor_says.get("state") or "starting")
+    return {"waiting": "restarting", "running": "starting"}.get(said, said)
+
+
+def windowed(points: list[tuple[float, int]], now: float, rows: int, window_s: float = WINDOW_S) -> float | None:
+    """Rows a second over the last `window_s`, from (time, rows) points that this call extends; None while unknown."""
+    points.append((now, rows))
+    while len(points) > 2 and points[1][0] < now - window_s:
+        points.pop(0)
+    began, before = points[0]
+    return (rows - before) / (now - began) if now > began and rows > before else None
+
+
+async def watch(run: Run, view: View, act: Callable[[Run, State], list[str]] | None = None) -> State:
+    """Look again and again, show each state in `view`, until every row is committed or nobody works any more.
+
+    `act(run, state)` may do something about what is seen (see recover) and tells in words what it did. Interrupting
+    this leaves the workers computing; calling it again takes up where they are.
+    """
+    watcher = Watcher(run, run.plan())
+    interval = run.profile.monitor.interval_s
+    run.journal.write("watching", rows=watcher.plan.rows)
+    try:
+        while True:
+            state = await asyncio.to_thread(watcher.poll)
+            view.show(state)
+            if state.done:
+                break
+            acted = await asyncio.to_thread(act, run, state) if act else []
+            if state.resting and not acted:
+                break
+            await asyncio.sleep(interval)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        run.journal.write("watching interrupted", committed=state.committed)
+        print("Watching stopped. The workers go on; run this cell again to take up where they are.")
+        return state
+    run.journal.write("watched", committed=state.committed, rows=state.rows, seconds=round(state.elapsed_s, 1))
+    return state
+
+
+def finished(state: State) -> Checks:
+    """Whether every row is committed and none was given up: what the gate of this phase asks."""
+    checks = Checks("Every row is committed")
+    for slot in state.slots:
+        seen = f"{slot.committed:,} of {slot.rows:,} rows" + ("" if slot.done else f"; {slot.state} {slot.reason}")
+        checks.add(slot.slot, slot.done, seen, f"{slot.rows:,}", f"runbook logs {state.run} {slot.slot}", slot.host)
+    given_up = ", ".join(map(str, state.quarantined[:10]))
+    checks.add("rows given up", not state.quarantined, given_up or "none", "none", "mend or take out these documents")
+    checks.add("rows", state.done, f"{state.committed:,}", f"{state.rows:,}", "run this notebook again")
+    return checks

@@ -1,0 +1,188 @@
+"""One run: a folder. Everything it knows is in it or in its folder on the hosts; `Run` owns the paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from worker.layout import FORMAT, RUN_NAME, HostFolder, read_json, write_atomic, write_json
+
+from . import plan as plans
+from . import profile as profiles
+from .errors import DataError, ProfileError
+from .journal import Journal
+
+PHASES = ("01_preflight", "02_launch", "03_monitor", "04_merge_validate")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and the profile as used."""
+
+    folder: Path
+    profile: profiles.Profile
+
+    @property
+    def name(self) -> str:
+        """The run's name: its folder's, and its folder's on every host."""
+        return self.folder.name
+
+    @property
+    def corpus(self) -> Path:
+        """The corpus as numbered by preflight."""
+        return self.folder / "corpus"
+
+    @property
+    def local(self) -> HostFolder:
+        """The parts that came home, in the layout of a host."""
+        return HostFolder(self.folder)
+
+    @property
+    def merged(self) -> Path:
+        """The result: embeddings.npy, articles.jsonl, manifest.json."""
+        return self.folder / "merged"
+
+    @property
+    def report(self) -> Path:
+        """The evidence: executed notebooks, results, pictures, report.html."""
+        return self.folder / "report"
+
+    @property
+    def journal(self) -> Journal:
+        """What happened, in order."""
+        return Journal(self.folder / "journal.jsonl")
+
+    @property
+    def sums(self) -> Path:
+        """The sha256 of every file of the sealed run."""
+        return self.folder / "SHA256SUMS"
+
+    @property
+    def founding_file(self) -> Path:
+        """The merged pickle in the founding shape, in the profile's output folder."""
+        return self.profile.output.folder / self.profile.output.merged
+
+    @property
+    def plan_file(self) -> Path:
+        """The current plan."""
+        return self.folder / "plan.json"
+
+    def plan(self) -> plans.Plan:
+        """The current plan, verified. Raises DataError."""
+        return plans.load(self.plan_file)
+
+    def result_file(self, phase: str) -> Path:
+        """Where `phase` hands over."""
+        return self.report / f"{phase}.result.json"
+
+    def result(self, phase: str) -> dict[str, Any] | None:
+        """What `phase` handed over, or None."""
+        try:
+            return read_json(self.result_file(phase))
+        except ValueError as error:
+            raise DataError(str(error)) from None
+
+    def save_result(self, phase: str, **fields: Any) -> None:
+        """Hand over to the next phase: written whole, after everything else of the phase."""
+        write_json(self.result_file(phase), {"format": FORMAT, "phase": phase, "run": self.name, **fields})
+
+    @property
+    def finished(self) -> bool:
+        """True when the last phase's result says that all of its checks hold."""
+        result = self.result(PHASES[-1])
+        return bool(result and result.get("ok"))
+
+    def save_json(self, name: str, value: dict[str, Any]) -> Path:
+        """Keep a record in the report folder."""
+        path = self.report / name
+        write_json(path, value)
+        return path
+
+    def load_json(self, name: str) -> dict[str, Any]:
+        """A record of the report folder. Raises DataError when it is missing."""
+        value = read_json(self.report / name)
+        if value is None:
+            raise DataError(f"{self.report / name}: missing; run the notebook that writes it")
+        return value
+
+    def __repr__(self) -> str:
+        return f"run {self.name} ({self.folder})"
+
+
+def create(profile: profiles.Profile, name: str = "") -> Run:
+    """A new run's folder, with the profile as used. Raises ProfileError when the name is not usable or taken."""
+    name = name or _new_name(profile)
+    if not RUN_NAME.fullmatch(name):
+        raise ProfileError(f"run name {name!r}: letters, digits, '.', '_' and '-' only, at most 100")
+    folder = profile.runs / name
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if (folder / "profile.yaml").exists():
+        raise ProfileError(f"a run named {name} exists already in {profile.runs}")
+    write_atomic(folder / "profile.yaml", profiles.as_yaml(profile).encode())
+    run = Run(folder, profile)
+    run.journal.write("run created", run=name, profile=str(profile.path))
+    return run
+
+
+def _new_name(profile: profiles.Profile) -> str:
+    stem = f"{profile.run}-{datetime.now():%Y%m%d-%H%M%S}"
+    name, again = stem, 1
+    while (profile.runs / name).exists():
+        again += 1
+        name = f"{stem}-{again}"
+    return name
+
+
+def open_folder(folder: Path) -> Run:
+    """An existing run by its folder. Raises DataError."""
+    file = folder / "profile.yaml"
+    if not file.is_file():
+        raise DataError(f"{folder}: not a run's folder (no profile.yaml)")
+    return Run(folder.absolute(), profiles.load(file))
+
+
+def runs_of(profile: profiles.Profile) -> list[Path]:
+    """The folders of this profile's runs, oldest first."""
+    if not profile.runs.is_dir():
+        return []
+    found = [
+        f for f in profile.runs.iterdir() if f.name.startswith(f"{profile.run}-") and (f / "profile.yaml").exists()
+    ]
+    return sorted(found, key=lambda f: ((f / "profile.yaml").stat().st_mtime_ns, f.name))
+
+
+def same_choices(folder: Path, profile: profiles.Profile) -> bool:
+    """Whether the run in `folder` was made from the same choices as `profile`."""
+    return (folder / "profile.yaml").read_text(encoding="utf-8") == profiles.as_yaml(profile)
+
+
+def current(profile: profiles.Profile, *, new: bool = False) -> Run:
+    """The run to work on: the latest of this profile, if its choices are the same; with `new`, only an unfinished one.
+
+    So the same command continues what broke, and starts afresh after a finished run or a changed profile.
+    """
+    folders = runs_of(profile)
+    if folders and same_choices(folders[-1], profile):
+        latest = open_folder(folders[-1])
+        if not (new and latest.finished):
+            return latest
+    if not new:
+        raise DataError(f"no run of {profile.path} yet in {profile.runs}; run 01_preflight first (runbook run)")
+    return create(profile)
+
+
+def find(name: str) -> Run:
+    """A run by its folder, or by its name under ./runs. Raises DataError naming the runs there are."""
+    for folder in (Path(name), Path("runs") / name):
+        if (folder / "profile.yaml").is_file():
+            return open_folder(folder)
+    there = sorted(f.parent.name for f in Path("runs").glob("*/profile.yaml"))
+    known = ", ".join(there[-5:]) or "none"
+    raise DataError(f"no run {name!r}: give its folder, or its name under ./runs (latest there: {known})")
+
+
+def open_run(profile: str = "", run: str = "", *, new: bool = False) -> Run:
+    """What a notebook opens: `run` by folder or name if given, else the current run of `profile`."""
+    return find(run) if run else current(profiles.load(Path(profile)), new=new)

@@ -1,0 +1,41 @@
+"""`python -m worker encode|supervise|probe`: what a host runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and do it; give the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    encode = verbs.add_parser("encode", help="encode what is left of one slot's shard, then end")
+    supervise = verbs.add_parser("supervise", help="keep one worker per slot of a host running until all is done")
+    for verb in (encode, supervise):
+        verb.add_argument("--root", type=Path, required=True, help="the run's folder on this host")
+        verb.add_argument("--host", required=True, help="the host's name in the profile")
+    encode.add_argument("--slot", required=True, help="the slot, such as cluster0_gpu3")
+    probe = verbs.add_parser("probe", help="load a model, encode one sentence, print what was found as JSON")
+    probe.add_argument("--model", type=Path, required=True, help="the model's folder")
+    probe.add_argument("--device", default="cpu", help="cpu or cuda")
+    probe.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
+    args = parser.parse_args(argv)
+    if args.verb == "encode":
+        from . import encode as encoding
+
+        return encoding.run(args.root, args.host, args.slot)
+    if args.verb == "supervise":
+        from . import supervise as supervising
+
+        return supervising.run(args.root, args.host)
+    from . import probe as probing
+
+    print(json.dumps(probing.probe(args.model, args.device, args.dtype)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,331 @@
+"""One worker: encode the rows of one slot's shard that are not committed yet, part by part.
+
+Top to bottom: settings, what is left to do, load, loop, commit. Whatever kills it, starting it again does the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import signal
+import time
+import traceback
+from array import array
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Callable
+
+from . import process
+from .layout import (
+    FORMAT,
+    HostFolder,
+    Range,
+    committed,
+    count,
+    fingerprint,
+    missing,
+    quarantined,
+    read_json,
+    safe_text,
+    write_atomic,
+    write_json,
+)
+from .progress import Progress, write_report
+
+EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_DISK, EXIT_STOPPED = 0, 1, 2, 3, 5, 143
+
+# A batch that killed its worker twice is looked at row by row; a row that kills a third time alone is given up.
+DEATHS_BEFORE_SUSPICION = 2
+
+
+class Refused(Exception):
+    """The assignment or the shard is not what was planned: nothing may be encoded from it."""
+
+
+class Stopped(BaseException):
+    """The operator asked this worker to end."""
+
+
+def say(text: str) -> None:
+    """One line of the slot's log."""
+    stamp = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    print(f"{stamp} {safe_text(text)}", flush=True)
+
+
+class Shard:
+    """The rows of one slot, by their place in the file: only the rows asked for are held."""
+
+    def __init__(self, path: Path, start: int, stop: int, sha256: str):
+        """Refuses a file that is not the one that was staged: nothing may be encoded from it."""
+        self.path, self.start, self.stop = path, start, stop
+        self._offsets = array("q", [0])
+        digest = hashlib.sha256()
+        try:
+            self._file = path.open("rb")
+        except FileNotFoundError:
+            raise Refused(f"{path}: no such file; run the launch again to stage it") from None
+        for line in self._file:
+            digest.update(line)
+            self._offsets.append(self._offsets[-1] + len(line))
+        if digest.hexdigest() != sha256:
+            raise Refused(f"{path}: expected sha256 {sha256}, found {digest.hexdigest()}; run the launch again")
+        if len(self._offsets) - 1 != stop - start:
+            raise Refused(f"{path}: expected {stop - start} rows, found {len(self._offsets) - 1}")
+
+    def read(self, start: int, stop: int) -> list[str]:
+        """The texts of rows [start, stop)."""
+        self._file.seek(self._offsets[start - self.start])
+        texts = []
+        for row in range(start, stop):
+            record = json.loads(self._file.readline())
+            if record["row"] != row:
+                raise Refused(f"{self.path}: the line of row {row} holds row {record['row']}")
+            texts.append(record["text"])
+        return texts
+
+
+def planned_parts(start: int, stop: int, part_rows: int) -> list[Range]:
+    """The parts of a shard: fixed by the plan, so that a restart meets the same boundaries."""
+    return [(low, min(low + part_rows, stop)) for low in range(start, stop, part_rows)]
+
+
+def left_to_do(folder: HostFolder, start: int, stop: int, part_rows: int) -> list[Range]:
+    """What is neither committed nor given up, within the planned boundaries."""
+    have = committed(folder.parts) + [(row, row + 1) for row in quarantined(folder.quarantine)]
+    return [gap for low, high in planned_parts(start, stop, part_rows) for gap in missing(low, high, have)]
+
+
+class Suspects:
+    """Remembers which rows are being computed, so that a death names them."""
+
+    def __init__(self, folder: HostFolder, slot: str):
+        self._path = folder.suspects(slot)
+        try:
+            before = read_json(self._path) or {}
+        except ValueError:
+            before = {}
+        self.rows: list[int] = [r for r in before.get("rows", []) if isinstance(r, int)]
+        self.deaths = int(before.get("deaths", 0)) + 1 if self.rows else 0
+
+    def note(self, rows: Sequence[int]) -> None:
+        """These rows are computed next."""
+        same = set(rows) <= set(self.rows)
+        write_report(self._path, {"rows": list(rows), "deaths": self.deaths if same else 0})
+
+    def clear(self) -> None:
+        """The part is committed, or the worker ends of its own accord."""
+        self._path.unlink(missing_ok=True)
+
+
+def quarantine(folder: HostFolder, row: int, reason: str, slot: str) -> None:
+    """Give a row up, by name: the others go on, the run ends as incomplete."""
+    say(f"row {row} given up: {reason}")
+    record = {"format": FORMAT, "row": row, "reason": reason, "slot": slot, "at": time.time()}
+    write_json(folder.quarantined(row), record)
+
+
+def npy_chunks(vectors: Any) -> Iterator[bytes]:
+    """A float32 array as the bytes of a .npy file."""
+    import numpy as np
+
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(vectors))
+    yield head.getvalue()
+    yield vectors.tobytes()
+
+
+def commit(folder: HostFolder, start: int, vectors: Any, record: dict[str, Any]) -> None:
+    """Write the array, then its record: the record commits. Neither is ever modified afterwards."""
+    stop = start + len(vectors)
+    array = folder.part(start, stop)
+    digest = write_atomic(array, npy_chunks(vectors))
+    record = {**record, "start": start, "stop": stop, "sha256": digest, "bytes": array.stat().st_size}
+    write_json(array.with_suffix(".json"), record)
+
+
+def encode_part(
+    encoder: Any, texts: list[str], start: int, suspects: Suspects, noting: Callable[[list[int]], None]
+) -> tuple[Any, dict[str, Any]]:
+    """The vectors of a part and what is to be recorded of them. Raises RowError for a row that must be given up."""
+    import numpy as np
+
+    from .encoder import RowError
+
+    began = time.monotonic()
+    rows = list(range(start, start + len(texts)))
+    lengths = encoder.lengths(texts)
+    out_of_memory = encoder.out_of_memory
+    if suspects.deaths >= DEATHS_BEFORE_SUSPICION:
+        for row in (row for row in suspects.rows if row in rows):
+            # A trial: the vector is thrown away, so that the batches, and with them the bytes, stay as planned.
+            say(f"row {row} tried alone: its batch ended {suspects.deaths} workers")
+            encoder.encode([texts[row - start]], [lengths[row - start]], [row], suspects.note)
+    vectors = encoder.encode(texts, lengths, rows, noting)
+    redone = sorted(encoder.bad_rows(vectors))
+    if redone:
+        say(f"rows {[start + i for i in redone]} redone in float32")
+        for i, reason in encoder.redo(texts, redone, vectors).items():
+            raise RowError(start + i, f"{reason}, also in float32")
+    cut = encoder.max_tokens
+    record = {
+        "fingerprints": [fingerprint(text) for text in texts],
+        "tokens": lengths,
+        "truncated": [start + i for i, n in enumerate(lengths) if cut and n > cut],
+        "norms": [round(float(n), 7) for n in np.linalg.norm(vectors.astype(np.float64), axis=1)],
+        "redone_float32": [start + i for i in redone],
+        "out_of_memory": encoder.out_of_memory - out_of_memory,
+        "dim": int(vectors.shape[1]),
+        "seconds": round(time.monotonic() - began, 4),
+        **encoder.padding(lengths),
+    }
+    return vectors, record
+
+
+def settings(folder: HostFolder, host: str, slot: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The host's assignment and the slot's part of it. Raises Refused."""
+    assignment = read_json(folder.assignment(host))
+    if assignment is None:
+        raise Refused(f"{folder.assignment(host)}: no assignment; run the launch")
+    for spec in assignment["slots"]:
+        if spec["slot"] == slot:
+            return assignment, spec
+    raise Refused(f"slot {slot} is not in {folder.assignment(host)}")
+
+
+def take_lock(path: Path) -> int | None:
+    """A lock that ends with this process, or None when another one holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def work(folder: HostFolder, assignment: dict[str, Any], spec: dict[str, Any], progress: Progress) -> None:
+    """Do what is left of one slot."""
+    slot, start, stop = spec["slot"], spec["start"], spec["stop"]
+    suspects = Suspects(folder, slot)
+    if suspects.deaths > DEATHS_BEFORE_SUSPICION and len(suspects.rows) == 1:
+        quarantine(folder, suspects.rows[0], f"ended {suspects.deaths} workers, the last time alone", slot)
+        suspects.clear()
+    pending = left_to_do(folder, start, stop, spec["part_rows"])
+    done = (stop - start) - count(pending)
+    progress.update(rows_committed=done, write=True)
+    say(f"worker {slot}: rows {start}-{stop}, {done} committed before, {count(pending)} to do")
+    if not pending:
+        return
+    shard = Shard(folder.shard(slot), start, stop, spec["shard_sha256"])
+
+    progress.update(state="loading model", write=True)
+    began = time.monotonic()
+    from .encoder import Encoder, RowError
+
+    model = assignment["model"]
+    encoder = Encoder(
+        Path(model["folder"]), spec["device"], assignment["dtype"], assignment["max_tokens"], spec["threads"]
+    )
+    shared = {
+        "format": FORMAT,
+        "slot": slot,
+        **{key: assignment[key] for key in ("run", "epoch", "host", "corpus", "dtype", "prompt", "question_prompt")},
+        "model": {key: model[key] for key in ("name", "revision", "digest")},
+        "max_tokens": encoder.max_tokens,
+        "normalises": encoder.normalises,
+        "threads": spec["threads"],
+        **encoder.describe(),
+    }
+    loaded_s = round(time.monotonic() - began, 2)
+    say(f"model loaded in {loaded_s} s: {shared['device']}, {assignment['dtype']}")
+    progress.update(state="running", loaded_s=loaded_s, device=shared["device"], write=True)
+
+    began = time.monotonic()
+    committed_now = 0
+    while pending:
+        low, high = pending.pop(0)
+        in_part = 0
+
+        def noting(rows: list[int]) -> None:
+            nonlocal in_part
+            suspects.note(rows)
+            progress.update(rows_in_part=in_part)
+            in_part += len(rows)
+
+        progress.update(part=[low, high], rows_in_part=0)
+        try:
+            vectors, record = encode_part(encoder, shard.read(low, high), low, suspects, noting)
+        except RowError as error:
+            quarantine(folder, error.row, error.reason, slot)
+            suspects.clear()
+            pending[:0] = [(a, b) for a, b in ((low, error.row), (error.row + 1, high)) if a < b]
+            continue
+        commit(folder, low, vectors, {**shared, **record, "written_at": time.time()})
+        suspects.clear()
+        committed_now += high - low
+        spent = time.monotonic() - began
+        progress.update(
+            rows_committed=done + committed_now,
+            rows_in_part=0,
+            part=None,
+            processing_time=round(spent, 3),
+            rate=round(committed_now / spent, 3),
+            out_of_memory=encoder.out_of_memory,
+            write=True,
+        )
+        say(f"committed rows {low}-{high}: {done + committed_now}/{stop - start}")
+
+
+def run(root: Path, host: str, slot: str) -> int:
+    """Be the worker of `slot`; give the exit code, having said why in the log and in the progress file."""
+    folder = HostFolder(root)
+    lock = take_lock(folder.lock(slot))
+    if lock is None:
+        say(f"worker {slot}: another worker holds {folder.lock(slot)}; this one leaves")
+        return EXIT_BUSY
+    progress = Progress(
+        folder.progress(slot), slot=slot, host=host, process=process.identify(os.getpid()), started_at=time.time()
+    )
+    progress.update(state="starting")
+    progress.start()
+
+    def stopped(signum: int, frame: object) -> None:
+        raise Stopped
+
+    signal.signal(signal.SIGTERM, stopped)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the operator's terminal is not for the workers
+    code, state, reason = EXIT_FAILED, "failed", ""
+    try:
+        assignment, spec = settings(folder, host, slot)
+        progress.update(
+            run=assignment["run"],
+            epoch=assignment["epoch"],
+            start_index=spec["start"],
+            end_index=spec["stop"],
+        )
+        work(folder, assignment, spec, progress)
+        code, state = EXIT_DONE, "done"
+    except Stopped:
+        code, state, reason = EXIT_STOPPED, "stopped", "stopped by the operator"
+    except Refused as error:
+        code, reason = EXIT_REFUSED, str(error)
+    except OSError as error:
+        code = EXIT_DISK if error.errno in (errno.ENOSPC, errno.EDQUOT) else EXIT_FAILED
+        reason = f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+    finally:
+        if state == "stopped":
+            Suspects(folder, slot).clear()
+        say(f"worker {slot}: {state} (exit {code}){': ' + reason if reason else ''}")
+        progress.close(state=state, reason=safe_text(reason), ended_at=time.time(), exit_code=code)
+        os.close(lock)
+    return code

@@ -1,0 +1,171 @@
+"""The model on one device: texts in, vectors out, as `SentenceTransformer.encode` gives them. The only door to torch.
+
+`encode` of the library pads batches of a fixed number of rows; this feeds the same preprocessing and the same modules
+with batches by token budget instead, so a row's vector is the library's own up to the rounding of another batch shape.
+"""
+
+from __future__ import annotations
+
+import copy
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from .batches import TOKEN_BUDGET, batches, padded_tokens
+
+# How far a norm may be from 1 where the model's last module normalises: the rounding of the dtype, with room.
+NORM_BOUND = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
+
+
+class RowError(Exception):
+    """One row cannot be encoded whatever is tried."""
+
+    def __init__(self, row: int, reason: str):
+        super().__init__(f"row {row}: {reason}")
+        self.row = row
+        self.reason = reason
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that a smaller batch may succeed."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+class Encoder:
+    """A loaded model; `encode` turns the texts of one part into float32 vectors (rows, dim)."""
+
+    def __init__(self, folder: Path, device: str, dtype: str, max_tokens: int | None, threads: int | None = None):
+        """Load from `folder` without network. `device` is cpu or cuda, `dtype` float32, bfloat16 or float16."""
+        if threads:
+            torch.set_num_threads(threads)
+        self.dtype = dtype
+        self.device = device
+        self.model = SentenceTransformer(
+            str(folder),
+            device=device,
+            local_files_only=True,
+            model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True},
+        )
+        self.model.eval()
+        own = self.model.max_seq_length
+        if max_tokens is not None and (own is None or max_tokens < own):
+            self.model.max_seq_length = max_tokens
+        self.max_tokens: int | None = self.model.max_seq_length
+        self.normalises = type(self.model[-1]).__name__ == "Normalize"
+        self.budget = TOKEN_BUDGET["cuda" if device.startswith("cuda") else "cpu"]
+        self.out_of_memory = 0
+        self._row_cap: int | None = None
+        self._calm = 0
+        self._float32: SentenceTransformer | None = None
+
+    def describe(self) -> dict[str, str]:
+        """Device and versions, for the record of a part."""
+        on_gpu = self.device.startswith("cuda")
+        name = torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability()
+        return {
+            "device": f"{self.device} ({name})",
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        }
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text before truncation, special tokens included."""
+        tokenizer = self.model.tokenizer
+        encoded = tokenizer(list(texts), add_special_tokens=True, truncation=False, verbose=False)
+        return [len(ids) for ids in encoded["input_ids"]]
+
+    def cut(self, lengths: Sequence[int]) -> list[int]:
+        """`lengths` as the model reads them: at most `max_tokens`."""
+        return [min(n, self.max_tokens) if self.max_tokens else n for n in lengths]
+
+    @torch.inference_mode()
+    def _forward(self, model: SentenceTransformer, texts: list[str]) -> np.ndarray:
+        features = model.preprocess(texts)
+        features = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
+        vectors: np.ndarray = model(features)["sentence_embedding"].float().cpu().numpy()
+        return vectors
+
+    def _shrinking(self, texts: list[str], rows: list[int]) -> np.ndarray:
+        """Vectors of one batch; when memory runs out the batch is halved at the same place, and grows back later."""
+        if self._row_cap and len(texts) > self._row_cap:
+            return self._in_pieces(texts, rows, self._row_cap)
+        try:
+            vectors = self._forward(self.model, texts)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self.out_of_memory += 1
+            if len(texts) == 1:
+                raise RowError(rows[0], f"out of memory even alone: {error}") from None
+        else:
+            self._calm += 1
+            if self._row_cap and self._calm >= 20:  # twenty batches without trouble: the neighbour may have left
+                self._row_cap, self._calm = self._row_cap * 2, 0
+            return vectors
+        # Outside the except clause: the traceback would keep the failed batch's tensors alive.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._row_cap, self._calm = max(1, len(texts) // 2), 0
+        return self._in_pieces(texts, rows, self._row_cap)
+
+    def _in_pieces(self, texts: list[str], rows: list[int], size: int) -> np.ndarray:
+        pieces = [self._shrinking(texts[i : i + size], rows[i : i + size]) for i in range(0, len(texts), size)]
+        return np.concatenate(pieces)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        lengths: Sequence[int],
+        rows: Sequence[int],
+        before_batch: Callable[[list[int]], None] = lambda rows: None,
+    ) -> np.ndarray:
+        """Vectors of `texts` in their order, float32 (len(texts), dim).
+
+        `rows` are the row numbers, for messages; `before_batch` is told the rows about to be computed.
+        Raises RowError for a row that cannot be encoded alone.
+        """
+        vectors: np.ndarray | None = None
+        for batch in batches(self.cut(lengths), self.budget):
+            names = [rows[i] for i in batch]
+            before_batch(names)
+            found = self._shrinking([texts[i] for i in batch], names)
+            if vectors is None:
+                vectors = np.empty((len(texts), found.shape[1]), np.float32)
+            vectors[batch] = found
+        assert vectors is not None  # a part has at least one row
+        return vectors
+
+    def padding(self, lengths: Sequence[int]) -> dict[str, int]:
+        """Real and padded tokens of the layout that `encode` uses for these lengths."""
+        cut = self.cut(lengths)
+        return {"real_tokens": sum(cut), "padded_tokens": padded_tokens(cut, batches(cut, self.budget))}
+
+    def bad_rows(self, vectors: np.ndarray) -> dict[int, str]:
+        """Positions whose vector no honest encoding gives, with the reason: NaN, infinity, zero, or a wrong norm."""
+        norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        bad: dict[int, str] = {}
+        for i in np.flatnonzero(~np.isfinite(norms)):
+            bad[int(i)] = "NaN or infinity in the vector"
+        for i in np.flatnonzero(norms == 0):
+            bad[int(i)] = "a vector of zeros"
+        if self.normalises:
+            for i in np.flatnonzero(np.abs(norms - 1) > NORM_BOUND[self.dtype]):
+                bad.setdefault(int(i), f"norm {norms[i]:.6g}, but the model normalises")
+        return bad
+
+    def redo(self, texts: Sequence[str], positions: Sequence[int], vectors: np.ndarray) -> dict[int, str]:
+        """Compute some positions again, one by one in float32; give those that are still bad."""
+        if self._float32 is None:
+            self._float32 = self.model if self.dtype == "float32" else copy.deepcopy(self.model).float()
+        for i in positions:
+            vectors[i] = self._forward(self._float32, [texts[i]])[0]
+        still = self.bad_rows(vectors[list(positions)])
+        return {positions[i]: reason for i, reason in still.items()}

@@ -1,0 +1,242 @@
+"""File names, JSON fields and the one way to write a file: shared by the worker and the control machine.
+
+Standard library only, so the control machine reads a worker's files without torch. On a host:
+
+    <workdir>/<run>/
+        worker/                         this package
+        hosts/<host>.json               what the host's supervisor is to do (written by launch)
+        shards/<slot>.jsonl             one line a row: {"row": 17, "text": "as encoded"}
+        parts/rows_<start>_<stop>.npy   float32 (stop - start, dim), C order
+        parts/rows_<start>_<stop>.json  the commit: what the .npy is, with its sha256
+        progress/<slot>.json            one writer: that slot's worker
+        progress/<slot>.exits.json      one writer: the supervisor; exit codes and reasons
+        progress/host_<host>.json       one writer: the supervisor; its own heartbeat
+        quarantine/row_<row>.json       a document that no worker could encode, and why
+        logs/<slot>.log, logs/host_<host>.log
+    <workdir>/models/<digest>/          a model, shared by runs
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterable  # noqa: UP035  (Python 3.9 on lab boxes)
+
+FORMAT = 1
+PART_FILE = re.compile(r"rows_(\d{9})_(\d{9})\.(npy|json)")
+QUARANTINE_FILE = re.compile(r"row_(\d{9})\.json")
+SLOT_NAME = re.compile(r"cluster\d{1,4}_gpu\d{1,4}")
+HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class HostFolder:
+    """Every path of one run on one host; nobody else joins these names."""
+
+    root: Path
+
+    @property
+    def parts(self) -> Path:
+        """Committed slices of rows."""
+        return self.root / "parts"
+
+    @property
+    def quarantine(self) -> Path:
+        """Rows that no worker could encode."""
+        return self.root / "quarantine"
+
+    def assignment(self, host: str) -> Path:
+        """What the supervisor of `host` is to do."""
+        return self.root / "hosts" / f"{host}.json"
+
+    def shard(self, slot: str) -> Path:
+        """The rows of a slot, one JSON line each."""
+        return self.root / "shards" / f"{slot}.jsonl"
+
+    def part(self, start: int, stop: int) -> Path:
+        """The array of rows [start, stop); its commit has the suffix .json."""
+        return self.parts / f"rows_{start:09d}_{stop:09d}.npy"
+
+    def quarantined(self, row: int) -> Path:
+        """The record of one row that could not be encoded."""
+        return self.quarantine / f"row_{row:09d}.json"
+
+    def progress(self, slot: str) -> Path:
+        """The worker's own report."""
+        return self.root / "progress" / f"{slot}.json"
+
+    def lock(self, slot: str) -> Path:
+        """Held by the living worker of a slot, so that a second one leaves."""
+        return self.root / "progress" / f"{slot}.lock"
+
+    def suspects(self, slot: str) -> Path:
+        """The rows being encoded right now: read after a death, to find the document that kills its worker."""
+        return self.root / "progress" / f"{slot}.suspects.json"
+
+    def exits(self, slot: str) -> Path:
+        """How the slot's workers ended: codes and reasons, kept by the supervisor."""
+        return self.root / "progress" / f"{slot}.exits.json"
+
+    def supervisor(self, host: str) -> Path:
+        """The supervisor's own report."""
+        return self.root / "progress" / f"host_{host}.json"
+
+    def supervisor_lock(self, host: str) -> Path:
+        """Held by the living supervisor of a host."""
+        return self.root / "progress" / f"host_{host}.lock"
+
+    def stop_request(self, host: str) -> Path:
+        """Exists while the operator wants this host's workers stopped."""
+        return self.root / "progress" / f"host_{host}.stop"
+
+    def log(self, name: str) -> Path:
+        """The log of a slot, or of `host_<host>`; appended, never truncated."""
+        return self.root / "logs" / f"{name}.log"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, data: bytes | Iterable[bytes], mode: int = 0o600, expected: str | None = None) -> str:
+    """Write `data` whole under `path` or not at all, and give its sha256; ValueError when it is not `expected`.
+
+    A temporary name in the same folder, fsync, rename, fsync of the folder: a final name always means a whole file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    digest = hashlib.sha256()
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), mode)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            for chunk in [data] if isinstance(data, bytes) else data:
+                digest.update(chunk)
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        if expected not in (None, digest.hexdigest()):
+            raise ValueError(f"expected sha256 {expected}, found {digest.hexdigest()}")
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    return digest.hexdigest()
+
+
+def write_json(path: Path, value: Any, mode: int = 0o600) -> str:
+    """`write_atomic` of a JSON value; sorted keys, so equal values are equal bytes."""
+    return write_atomic(path, (json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n").encode(), mode)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def read_json(path: Path, limit: int = 64 * 2**20) -> dict[str, Any] | None:
+    """The JSON object in `path`, or None where there is no such file.
+
+    Raises ValueError for anything but one whole object of at most `limit` bytes: NaN, deep nesting and half files too.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(limit + 1)
+    except FileNotFoundError:
+        return None
+    if len(raw) > limit:
+        raise ValueError(f"{path}: larger than {limit} bytes")
+    try:
+        value = json.loads(raw.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def sha256_file(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fingerprint(text: str) -> str:
+    """A document's fingerprint: the first 128 bits of the sha256 of its text as encoded, as 32 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def committed(parts: Path) -> list[Range]:
+    """The row ranges committed in a folder, sorted: judged by name, since only a commit has a final .json name."""
+    found = []
+    try:
+        names = [entry.name for entry in parts.iterdir()]
+    except FileNotFoundError:
+        return []
+    for name in names:
+        match = PART_FILE.fullmatch(name)
+        if match and match.group(3) == "json":
+            found.append((int(match.group(1)), int(match.group(2))))
+    return sorted(found)
+
+
+def quarantined(folder: Path) -> list[int]:
+    """The rows that were given up, sorted."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    return sorted(int(m.group(1)) for name in names if (m := QUARANTINE_FILE.fullmatch(name)))
+
+
+def missing(start: int, stop: int, have: Iterable[Range]) -> list[Range]:
+    """The parts of [start, stop) that no range of `have` covers; `have` may overlap and be in any order."""
+    gaps = []
+    at = start
+    for low, high in sorted(have):
+        if low >= stop:
+            break
+        if low > at:
+            gaps.append((at, low))
+        at = max(at, high)
+    if at < stop:
+        gaps.append((at, stop))
+    return gaps
+
+
+def count(ranges: Iterable[Range]) -> int:
+    """How many rows lie in ranges that do not overlap."""
+    return sum(stop - start for start, stop in ranges)
+
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+
+
+def safe_text(text: str, limit: int = 2000) -> str:
+    """`text` for a terminal, a log or a page: control, bidirectional and unpaired characters shown as escapes.
+
+    Newline and tab stay; zero-width joiners stay, because emoji and several scripts need them.
+    """
+    out = []
+    for char in text[:limit]:
+        if char in "\n\t\u200c\u200d" or unicodedata.category(char) not in _HIDDEN:
+            out.append(char)
+        else:
+            out.append(f"\\u{ord(char):04x}" if ord(char) > 0xFF else f"\\x{ord(char):02x}")
+    return "".join(out) + ("…" if len(text) > limit else "")

@@ -1,0 +1,66 @@
+"""A worker's report to whoever looks: one small file, one writer, a heartbeat that goes on while a batch computes."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+HEARTBEAT_S = 2.0
+
+
+def write_report(path: Path, value: dict[str, Any]) -> None:
+    """Replace a report whole. Not fsynced: it is a record for people, never the truth."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.write_text(json.dumps(value, sort_keys=True) + "\n")
+    temporary.replace(path)
+
+
+class Progress:
+    """The report of one worker; `update` from the main thread, the heartbeat thread writes it."""
+
+    def __init__(self, path: Path, **fixed: Any):
+        """`fixed` are the fields that stay: run, slot, host, pid, rows of the shard."""
+        self._path = path
+        self._fields: dict[str, Any] = dict(fixed)
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._beats = 0
+        self._broken = ""
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Write the first report and keep writing."""
+        self.write()
+        self._thread.start()
+
+    def update(self, write: bool = False, **fields: Any) -> None:
+        """Change fields; the next heartbeat shows them, or this call at once with `write`."""
+        with self._lock:
+            self._fields.update(fields)
+        if write:
+            self.write()
+
+    def write(self) -> None:
+        """Write the report now. A full disk must not end the encoding, so a failure is kept and shown later."""
+        with self._lock:
+            self._beats += 1
+            value = {**self._fields, "heartbeat": self._beats, "heartbeat_at": time.time(), "broken": self._broken}
+            try:
+                write_report(self._path, value)
+                self._broken = ""
+            except OSError as error:
+                self._broken = str(error)
+
+    def close(self, **fields: Any) -> None:
+        """Write the last report and end the heartbeat."""
+        self._stopped.set()
+        self.update(write=True, **fields)
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(HEARTBEAT_S):
+            self.write()
