@@ -44,7 +44,7 @@ class Completed:
 class Content:
     """Something to bring to a host: its size, its sha256, and its bytes from the start whenever asked."""
 
-    bytes: int
+    size: int
     sha256: str
     chunks: Callable[[], Iterator[bytes]]
 
@@ -141,7 +141,9 @@ class Local:
     def remove(self, path: Path) -> None:
         """Remove one file or folder of this run. Raises HostError for anything outside the run's folder."""
         root = self.folder.root
-        if path != root and root not in path.parents:
+        # Where the path really leads, links and `..` followed, except a link that is itself what is to go.
+        real, real_root = path.parent.resolve() / path.name, root.parent.resolve() / root.name
+        if path.name == ".." or (real != real_root and real_root not in real.parents):
             raise HostError(f"{self.name}: refused to remove {path}: not inside {root}")
         if path.is_symlink() or path.is_file():
             path.unlink()
@@ -176,8 +178,8 @@ def json_content(value: dict[str, Any]) -> Content:
 
 def _place(host: str, target: Path, content: Content, on_bytes: Callable[[int], None]) -> bool:
     """Write with the same care as over a network: temporary name, sha256 of what was written, fsync, rename."""
-    if target.is_file() and target.stat().st_size == content.bytes and sha256_file(target) == content.sha256:
-        on_bytes(content.bytes)
+    if target.is_file() and target.stat().st_size == content.size and sha256_file(target) == content.sha256:
+        on_bytes(content.size)
         return False
 
     def counted() -> Iterator[bytes]:

@@ -1,0 +1,108 @@
+"""The plan: cutting rows into shards, and the independent check of what was cut."""
+
+import json
+import random
+
+import pytest
+
+from runbook_lib import plan
+from runbook_lib.errors import DataError
+
+
+def made(**changes):
+    ranges = plan.cut(10, 3)
+    slots = tuple(
+        plan.Slot(f"cluster0_gpu{i}", "here", i, "cpu", 1, start, stop) for i, (start, stop) in enumerate(ranges)
+    )
+    fields = dict(
+        run="r", epoch=1, documents=8, questions=2, corpus="c", model=plan.ModelIdentity("m", "r", "d", 4, True),
+        dtype="float32", prompt="{text}", question_prompt="{text}", max_tokens=None, part_rows=2, slots=slots,
+    )  # fmt: skip
+    return plan.Plan(**{**fields, **changes})
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 16, 250_010])
+@pytest.mark.parametrize("pieces", [1, 2, 3, 16, 128])
+def test_shards_cover_every_row_once_and_differ_by_at_most_one(rows, pieces):
+    ranges = plan.cut(rows, pieces)
+    sizes = [stop - start for start, stop in ranges]
+    assert len(ranges) == pieces
+    assert max(sizes) - min(sizes) <= 1
+    assert [row for start, stop in ranges for row in range(start, stop)] == list(range(rows))
+    assert plan.problems(ranges, rows) == []
+
+
+def test_the_founding_split_is_16_times_15625():
+    assert {stop - start for start, stop in plan.cut(250_000, 16)} == {15_625}
+
+
+def test_more_slots_than_rows_leaves_some_without_work():
+    assert sum(start < stop for start, stop in plan.cut(3, 8)) == 3
+
+
+def test_a_gap_is_named():
+    assert plan.problems([(0, 3), (5, 10)], 10) == ["gap: rows 3-5 belong to nobody"]
+
+
+def test_a_gap_at_either_end_is_named():
+    assert plan.problems([(1, 9)], 10) == ["gap: rows 0-1 belong to nobody", "gap: rows 9-10 belong to nobody"]
+
+
+def test_an_overlap_is_called_an_overlap():
+    assert plan.problems([(0, 6), (4, 10)], 10) == ["overlap: rows 4-6 belong to 2 ranges"]
+
+
+def test_a_range_outside_the_rows_is_named():
+    assert "range 0-12 is not within 0-10" in plan.problems([(0, 12)], 10)
+
+
+def test_the_older_125_010_split_is_refused():
+    assert plan.problems([(0, 125_005), (125_010, 250_000)], 250_000)
+
+
+def test_the_check_agrees_with_counting_rows_one_by_one():
+    dice = random.Random(7)
+    for _ in range(300):
+        rows = dice.randrange(1, 30)
+        ranges = [sorted((dice.randrange(rows + 1), dice.randrange(rows + 1))) for _ in range(dice.randrange(1, 6))]
+        counted = [sum(start <= row < stop for start, stop in ranges) for row in range(rows)]
+        assert (plan.problems(ranges, rows) == []) == all(n == 1 for n in counted)
+
+
+def test_a_saved_plan_loads_as_the_same(tmp_path):
+    made().save(tmp_path / "plan.json")
+    assert plan.load(tmp_path / "plan.json") == made()
+
+
+def test_a_changed_plan_is_refused_naming_the_file(tmp_path):
+    path = tmp_path / "plan.json"
+    made().save(path)
+    path.write_text(path.read_text().replace('"documents": 8', '"documents": 9'))
+    with pytest.raises(DataError, match=r"plan\.json: changed since it was written"):
+        plan.load(path)
+
+
+def test_a_plan_with_a_field_too_many_is_refused(tmp_path):
+    path = tmp_path / "plan.json"
+    made().save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "surprise": 1}))
+    with pytest.raises(DataError, match="not a plan of this version"):
+        plan.load(path)
+
+
+def test_no_plan_says_which_notebook_makes_it(tmp_path):
+    with pytest.raises(DataError, match="01_preflight"):
+        plan.load(tmp_path / "plan.json")
+
+
+def test_equal_plans_have_equal_digests_and_a_moved_row_changes_it():
+    assert made().sha256 == made().sha256
+    assert made().sha256 != made(part_rows=3).sha256
+
+
+def test_a_part_is_smaller_for_a_larger_model_on_a_cpu_and_never_less_than_a_quarter_shard():
+    assert plan.part_rows_for("cpu", 10_000, 90_000_000) == 256
+    assert plan.part_rows_for("cpu", 10_000, 1_200_000_000) == 19
+    assert plan.part_rows_for("cuda", 15_625, 1_200_000_000) == 1024
+    assert plan.part_rows_for("cpu", 10, 90_000_000) == 3
+    assert plan.part_rows_for("cpu", 0, 90_000_000) == 1
