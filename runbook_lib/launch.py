@@ -117,11 +117,15 @@ def _put_shard(host: machines.Local, slot: Slot, corpus: corpora.Corpus, moved: 
     return content.sha256
 
 
-def start(run: Run) -> Checks:
-    """Start the supervisor of each host that has rows left and none alive; a living one is reported and left alone."""
+def start(run: Run, *, retry_given_up: bool = True) -> Checks:
+    """Start the supervisor of each host that has rows left and none alive; a living one is reported and left alone.
+
+    Rows that were given up get one more chance, unless `retry_given_up` is False.
+    """
     plan = run.plan()
     checks = Checks("Every host's supervisor runs")
-    for name, result in machines.side_by_side(run.profile, run.name, lambda host: _start_host(host, plan)).items():
+    results = machines.side_by_side(run.profile, run.name, lambda host: _start_host(host, plan, retry_given_up))
+    for name, result in results.items():
         if isinstance(result, RunbookError):
             checks.add("supervisor", False, result, "running", "see the message", where=name)
         else:
@@ -131,10 +135,11 @@ def start(run: Run) -> Checks:
     return checks
 
 
-def _start_host(host: machines.Local, plan: Plan) -> str:
+def _start_host(host: machines.Local, plan: Plan, retry_given_up: bool) -> str:
     slots = plan.of_host(host.name)
     seen = host.poll()
-    left = sum(count(missing(slot.start, slot.stop, seen["committed"])) for slot in slots)
+    given_up = [] if retry_given_up else [(row, row + 1) for row in seen["quarantined"]]
+    left = sum(count(missing(slot.start, slot.stop, [*seen["committed"], *given_up])) for slot in slots)
     if not left:
         return "no rows left for this host"
     if not seen["assigned"]:
@@ -142,8 +147,9 @@ def _start_host(host: machines.Local, plan: Plan) -> str:
     if seen["supervisor_alive"]:
         return f"runs already (pid {seen['supervisor']['process']['pid']}), {left} rows left"
     host.remove(host.folder.stop_request(host.name))
-    for row in seen["quarantined"]:  # a new launch gives a row that was given up one more chance
-        host.remove(host.folder.quarantined(row))
+    if retry_given_up:
+        for row in seen["quarantined"]:
+            host.remove(host.folder.quarantined(row))
     argv = [host.python, "-m", "worker", "supervise", "--root", str(host.folder.root), "--host", host.name]
     identity = host.start(argv, host.folder.log(f"host_{host.name}"), host.folder.root)
     return f"started (pid {identity['pid']}), {left} rows left"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from worker.layout import count, missing, safe_text
+from worker.layout import committed, count, missing, read_json, safe_text
 
 from . import hosts as machines
 from .checks import Checks
@@ -61,7 +62,7 @@ class State:
     rate: float | None
     eta_s: float | None
     history: tuple[tuple[float, float], ...]
-    norms: tuple[float, ...]
+    norms: Sequence[float]
     quarantined: tuple[int, ...]
     alerts: tuple[str, ...]
 
@@ -94,6 +95,8 @@ class Watcher:
     _slot_rates: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
     _history: list[tuple[float, float]] = field(default_factory=list)
     _last: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _home: set[tuple[int, int]] = field(default_factory=set)
+    _norms: array[float] = field(default_factory=lambda: array("d"))
 
     def poll(self) -> State:
         """Read all hosts side by side, once."""
@@ -112,26 +115,38 @@ class Watcher:
         given_up = tuple(sorted({row for reading in self._last.values() for row in reading["quarantined"]}))
         if given_up:
             alerts.append(f"rows given up: {', '.join(map(str, given_up[:10]))}{' …' if len(given_up) > 10 else ''}")
+        elapsed, deadline_s = now - self.began, self.run.profile.monitor.deadline_s
+        if elapsed > deadline_s and done < self.plan.rows:
+            alerts.append(f"not finished after {elapsed:.0f} s (the profile expects {deadline_s:g} s)")
         rate = windowed(self._rates, now, done)
         if rate is not None:
-            self._history.append((round(now - self.began, 2), round(rate, 3)))
+            self._history.append((round(elapsed, 2), round(rate, 3)))
             if len(self._history) > HISTORY:
                 self._history[:] = self._history[::2]
         left = self.plan.rows - done
         return State(
             run=self.run.name,
             at=time.time(),
-            elapsed_s=now - self.began,
+            elapsed_s=elapsed,
             rows=self.plan.rows,
             committed=done,
             slots=slots,
             rate=rate,
             eta_s=left / rate if rate else None,
             history=tuple(self._history),
-            norms=(),
+            norms=self._norms_home(),
             quarantined=given_up,
             alerts=tuple(safe_text(alert, 500) for alert in alerts),
         )
+
+    def _norms_home(self) -> Sequence[float]:
+        """The norms of the rows that came home, from the records of the parts that are new since the last look."""
+        for low, high in committed(self.run.local.parts):
+            if (low, high) not in self._home:
+                self._home.add((low, high))
+                record = read_json(self.run.local.part(low, high).with_suffix(".json")) or {}
+                self._norms.extend(record.get("norms", []))
+        return self._norms
 
     def _slot(
         self,
@@ -149,7 +164,9 @@ class Watcher:
         report = entry["report"] or {}
         supervised = ((reading["supervisor"] or {}).get("slots") or {}).get(slot.slot, {})
         age = reading["now"] - report["heartbeat_at"] if report.get("heartbeat_at") else None
-        state = judge(done >= slot.rows, entry["alive"], reading["supervisor_alive"], report, supervised)
+        settled = [*have, *((row, row + 1) for row in reading["quarantined"])]
+        whole = not missing(slot.start, slot.stop, settled)
+        state = judge(whole, entry["alive"], reading, report, supervised)
         if isinstance(readings.get(slot.host), RunbookError) and state not in REST:
             state = "unreachable"
         exits = entry["exits"]
@@ -159,6 +176,10 @@ class Watcher:
         stuck_s = self.run.profile.monitor.stuck_s
         if state == "running" and age is not None and age > stuck_s:
             alerts.append(f"{slot.slot} on {slot.host}: no heartbeat for {age:.0f} s (expected within {stuck_s:g} s)")
+        rate = windowed(self._slot_rates.setdefault(slot.slot, []), now, done)
+        slow = self.run.profile.monitor.slow_rows_per_s
+        if state == "running" and rate is not None and rate < slow:
+            alerts.append(f"{slot.slot} on {slot.host}: {rate:.1f} rows/s (the profile expects at least {slow:g})")
         return SlotState(
             slot=slot.slot,
             host=slot.host,
@@ -166,7 +187,7 @@ class Watcher:
             committed=done,
             in_part=int(report.get("rows_in_part") or 0) if entry["alive"] else 0,
             state=state,
-            rate=windowed(self._slot_rates.setdefault(slot.slot, []), now, done),
+            rate=rate,
             age_s=age,
             restarts=len(exits),
             reason=safe_text(reason, 300),
@@ -176,17 +197,27 @@ class Watcher:
 
 
 def judge(
-    whole: bool, alive: bool, supervised: bool, report: Mapping[str, Any], supervisor_says: Mapping[str, Any]
+    whole: bool,
+    alive: bool,
+    reading: Mapping[str, Any],
+    report: Mapping[str, Any],
+    supervised: Mapping[str, Any],
 ) -> str:
-    """A slot's state in one word, from what is on file and who lives."""
+    """A slot's state in one word, from what is on file and who lives.
+
+    `whole`: nothing is left to do; `report` is the worker's own word, `supervised` its supervisor's.
+    """
     if whole:
         return "done"
     if alive:
         return str(report.get("state") or "starting")
-    if not supervised:
-        return "stopped" if report.get("state") == "stopped" else "dead"
-    said = str(supervisor_says.get("state") or "starting")
-    return {"waiting": "restarting", "running": "starting"}.get(said, said)
+    if reading["stop_requested"]:
+        return "stopped"
+    said = str(supervised.get("state") or "")
+    if not reading["supervisor_alive"]:
+        # Given up on purpose, or nobody is left who would start it again.
+        return said if said in ("fenced", "stopped") else "dead"
+    return {"waiting": "restarting", "running": "starting", "": "starting"}.get(said, said)
 
 
 def windowed(points: list[tuple[float, int]], now: float, rows: int, window_s: float = WINDOW_S) -> float | None:
@@ -207,9 +238,9 @@ async def watch(run: Run, view: View, act: Callable[[Run, State], list[str]] | N
     watcher = Watcher(run, run.plan())
     interval = run.profile.monitor.interval_s
     run.journal.write("watching", rows=watcher.plan.rows)
+    state = await asyncio.to_thread(watcher.poll)
     try:
         while True:
-            state = await asyncio.to_thread(watcher.poll)
             view.show(state)
             if state.done:
                 break
@@ -217,6 +248,7 @@ async def watch(run: Run, view: View, act: Callable[[Run, State], list[str]] | N
             if state.resting and not acted:
                 break
             await asyncio.sleep(interval)
+            state = await asyncio.to_thread(watcher.poll)
     except (KeyboardInterrupt, asyncio.CancelledError):
         run.journal.write("watching interrupted", committed=state.committed)
         print("Watching stopped. The workers go on; run this cell again to take up where they are.")

@@ -16,7 +16,9 @@ LIBRARY = ROOT / "runbook_lib"
 WORKER = ROOT / "worker"
 
 NOUNS = {
-    "errors", "checks", "yaml_lines", "rules", "profile", "readers", "inspection", "corpus", "journal", "plan", "run",
+    "errors", "checks", "yaml_lines", "rules", "profile", "readers", "corpus", "journal", "plan", "run", "source",
+    "json_stream", "plain_pickle", "tables", "text_lines", "whole_file", "characters", "findings", "inspection",
+    "documents", "questions", "prompt",
     "model", "gpus", "hosts", "large_files", "parts", "founding", "merged", "articles", "survey", "retrieval",
     "figures", "evidence",
 }  # fmt: skip
@@ -30,10 +32,11 @@ DOORS = {  # outside library -> the only modules that may import it
     "ipywidgets": set(),
     "papermill": {"chain"},
     "tqdm": {"chain"},
-    "nbconvert": {"report"},
-    "traitlets": {"report"},
+    "nbconvert": {"notebook_pages"},
+    "traitlets": {"notebook_pages"},
+    "bleach": {"notebook_pages"},
     "yaml": {"yaml_lines"},
-    "pyarrow": {"readers"},
+    "pyarrow": {"tables"},
     "huggingface_hub": {"model"},
     "torch": {"encoder"},
     "sentence_transformers": {"encoder"},

@@ -23,6 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     probe.add_argument("--device", default="cpu", help="cpu or cuda")
     probe.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
     args = parser.parse_args(argv)
+    if args.verb != "probe":
+        args.root = args.root.absolute()  # the supervisor's workers start in that folder
     if args.verb == "encode":
         from . import encode as encoding
 

@@ -5,6 +5,7 @@ Top to bottom: settings, what is left to do, load, loop, commit. Whatever kills 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -35,12 +36,20 @@ from .layout import (
     write_atomic,
     write_json,
 )
-from .progress import Progress, write_report
+from .progress import Progress, read_report, write_report
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_DISK, EXIT_STOPPED = 0, 1, 2, 3, 5, 143
 
-# A batch that killed its worker twice is looked at row by row; a row that kills a third time alone is given up.
+# What a full disk, a quota and a limit on the size of files say.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# A batch that ended two workers is looked at row by row; a row that then ends two more, alone, is given up. One death
+# alone would not do: the system's own killer, or a person, may strike at the same batch again.
 DEATHS_BEFORE_SUSPICION = 2
+DEATHS_TO_GIVE_UP = 4
+
+# When most rows of a part are bad, it is the model or the device; in a part of fewer rows than this, chance.
+FEW_ROWS = 8
 
 
 class Refused(Exception):
@@ -52,9 +61,11 @@ class Stopped(BaseException):
 
 
 def say(text: str) -> None:
-    """One line of the slot's log."""
+    """One line of the log that is our standard output. Losing it is better than ending: the disk may be full."""
     stamp = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    print(f"{stamp} {safe_text(text)}", flush=True)
+    line = f"{stamp} {safe_text(text, 20_000)}\n".encode()
+    with contextlib.suppress(OSError):  # not print: what its buffer keeps would change the exit code at the end
+        os.write(1, line)
 
 
 class Shard:
@@ -105,27 +116,27 @@ class Suspects:
 
     def __init__(self, folder: HostFolder, slot: str):
         self._path = folder.suspects(slot)
-        try:
-            before = read_json(self._path) or {}
-        except ValueError:
+        self._boot = process.boot_id()
+        before = read_report(self._path)
+        if before.get("boot") != self._boot:  # the machine went down: nobody knows why
             before = {}
-        self.rows: list[int] = [r for r in before.get("rows", []) if isinstance(r, int)]
-        self.deaths = int(before.get("deaths", 0)) + 1 if self.rows else 0
+        self.rows: list[int] = before.get("rows", [])
+        self.deaths = before.get("deaths", 0) + 1 if self.rows else 0
 
     def note(self, rows: Sequence[int]) -> None:
         """These rows are computed next."""
         same = set(rows) <= set(self.rows)
-        write_report(self._path, {"rows": list(rows), "deaths": self.deaths if same else 0})
+        write_report(self._path, {"rows": list(rows), "deaths": self.deaths if same else 0, "boot": self._boot})
 
     def clear(self) -> None:
-        """The part is committed, or the worker ends of its own accord."""
+        """All rows are computed, or the worker ends for a reason that is not theirs."""
         self._path.unlink(missing_ok=True)
 
 
 def quarantine(folder: HostFolder, row: int, reason: str, slot: str) -> None:
     """Give a row up, by name: the others go on, the run ends as incomplete."""
     say(f"row {row} given up: {reason}")
-    record = {"format": FORMAT, "row": row, "reason": reason, "slot": slot, "at": time.time()}
+    record = {"format": FORMAT, "row": row, "reason": safe_text(reason), "slot": slot, "at": time.time()}
     write_json(folder.quarantined(row), record)
 
 
@@ -143,9 +154,48 @@ def commit(folder: HostFolder, start: int, vectors: Any, record: dict[str, Any])
     """Write the array, then its record: the record commits. Neither is ever modified afterwards."""
     stop = start + len(vectors)
     array = folder.part(start, stop)
+    if array.with_suffix(".json").exists():  # rows moved to another slot, and that one was faster
+        say(f"rows {start}-{stop} are committed already; left as they are")
+        return
     digest = write_atomic(array, npy_chunks(vectors))
     record = {**record, "start": start, "stop": stop, "sha256": digest, "bytes": array.stat().st_size}
     write_json(array.with_suffix(".json"), record)
+
+
+def try_alone(encoder: Any, texts: list[str], start: int, suspects: Suspects) -> None:
+    """Compute each suspect by itself, so that a death names it.
+
+    The vectors are thrown away: the batches, and with them the bytes, stay as planned. Only when the rows lived alone
+    and ended one more worker together, the system may be killing it for its memory, and batches are made smaller.
+    """
+    rows = [row for row in suspects.rows if start <= row < start + len(texts)]
+    if len(rows) > 1 and suspects.deaths > DEATHS_BEFORE_SUSPICION:
+        encoder.row_limit = max(1, len(rows) // 4 ** (suspects.deaths - DEATHS_BEFORE_SUSPICION))
+        say(f"batches of at most {encoder.row_limit} rows: one of {len(rows)} ended {suspects.deaths} workers")
+        return
+    for row in rows:
+        say(f"row {row} tried alone: its batch ended {suspects.deaths} workers")
+        suspects.note([row])
+        text = [texts[row - start]]
+        encoder.encode(text, encoder.lengths(text), [row])
+
+
+def redo(encoder: Any, texts: list[str], start: int, bad: dict[int, str], vectors: Any, suspects: Suspects) -> None:
+    """Compute bad vectors again in float32. Raises RowError for one that stays bad."""
+    from .encoder import RowError
+
+    say(f"redone in float32: {', '.join(f'row {start + i} ({reason})' for i, reason in list(bad.items())[:10])}")
+    still: dict[int, str] = {}
+    for i in bad:
+        suspects.note([start + i])
+        still.update(encoder.redo(texts, [i], vectors))
+        if len(still) > len(texts) // 2 and len(texts) >= FEW_ROWS:
+            raise RuntimeError(
+                f"most vectors of rows {start}-{start + len(texts)} are bad, also in float32 (row {start + i}: "
+                f"{still[i]}): not the texts are at fault but the model or the device"
+            )
+    for i, reason in still.items():
+        raise RowError(start + i, f"{reason}, also in float32")
 
 
 def encode_part(
@@ -154,23 +204,18 @@ def encode_part(
     """The vectors of a part and what is to be recorded of them. Raises RowError for a row that must be given up."""
     import numpy as np
 
-    from .encoder import RowError
-
     began = time.monotonic()
     rows = list(range(start, start + len(texts)))
-    lengths = encoder.lengths(texts)
     out_of_memory = encoder.out_of_memory
     if suspects.deaths >= DEATHS_BEFORE_SUSPICION:
-        for row in (row for row in suspects.rows if row in rows):
-            # A trial: the vector is thrown away, so that the batches, and with them the bytes, stay as planned.
-            say(f"row {row} tried alone: its batch ended {suspects.deaths} workers")
-            encoder.encode([texts[row - start]], [lengths[row - start]], [row], suspects.note)
+        try_alone(encoder, texts, start, suspects)
+    suspects.note(rows)  # a text may end its worker in the tokenizer already
+    lengths = encoder.lengths(texts)
     vectors = encoder.encode(texts, lengths, rows, noting)
-    redone = sorted(encoder.bad_rows(vectors))
-    if redone:
-        say(f"rows {[start + i for i in redone]} redone in float32")
-        for i, reason in encoder.redo(texts, redone, vectors).items():
-            raise RowError(start + i, f"{reason}, also in float32")
+    bad = encoder.bad_rows(vectors)
+    redone = sorted(bad)
+    if bad:
+        redo(encoder, texts, start, bad, vectors, suspects)
     cut = encoder.max_tokens
     record = {
         "fingerprints": [fingerprint(text) for text in texts],
@@ -203,9 +248,12 @@ def take_lock(path: Path) -> int | None:
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(fd)
         return None
+    except OSError as error:  # such as a network file system without locks
+        os.close(fd)
+        raise OSError(error.errno, f"cannot lock this file: {error.strerror}", str(path)) from None
     return fd
 
 
@@ -213,8 +261,8 @@ def work(folder: HostFolder, assignment: dict[str, Any], spec: dict[str, Any], p
     """Do what is left of one slot."""
     slot, start, stop = spec["slot"], spec["start"], spec["stop"]
     suspects = Suspects(folder, slot)
-    if suspects.deaths > DEATHS_BEFORE_SUSPICION and len(suspects.rows) == 1:
-        quarantine(folder, suspects.rows[0], f"ended {suspects.deaths} workers, the last time alone", slot)
+    if suspects.deaths >= DEATHS_TO_GIVE_UP and len(suspects.rows) == 1 and start <= suspects.rows[0] < stop:
+        quarantine(folder, suspects.rows[0], f"ended {suspects.deaths} workers, the last ones alone", slot)
         suspects.clear()
     pending = left_to_do(folder, start, stop, spec["part_rows"])
     done = (stop - start) - count(pending)
@@ -266,8 +314,8 @@ def work(folder: HostFolder, assignment: dict[str, Any], spec: dict[str, Any], p
             suspects.clear()
             pending[:0] = [(a, b) for a, b in ((low, error.row), (error.row + 1, high)) if a < b]
             continue
+        suspects.clear()  # before the commit: what a full disk does is not the rows' fault
         commit(folder, low, vectors, {**shared, **record, "written_at": time.time()})
-        suspects.clear()
         committed_now += high - low
         spent = time.monotonic() - began
         progress.update(
@@ -293,15 +341,16 @@ def run(root: Path, host: str, slot: str) -> int:
         folder.progress(slot), slot=slot, host=host, process=process.identify(os.getpid()), started_at=time.time()
     )
     progress.update(state="starting")
-    progress.start()
 
     def stopped(signum: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: a second one must not break into the last words
         raise Stopped
 
-    signal.signal(signal.SIGTERM, stopped)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the operator's terminal is not for the workers
+    signal.signal(signal.SIGTERM, stopped)
     code, state, reason = EXIT_FAILED, "failed", ""
     try:
+        progress.start()
         assignment, spec = settings(folder, host, slot)
         progress.update(
             run=assignment["run"],
@@ -316,15 +365,17 @@ def run(root: Path, host: str, slot: str) -> int:
     except Refused as error:
         code, reason = EXIT_REFUSED, str(error)
     except OSError as error:
-        code = EXIT_DISK if error.errno in (errno.ENOSPC, errno.EDQUOT) else EXIT_FAILED
+        code = EXIT_DISK if error.errno in DISK_FULL else EXIT_FAILED
         reason = f"{type(error).__name__}: {error}"
-        traceback.print_exc()
+        say(traceback.format_exc())
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        traceback.print_exc()
+        say(traceback.format_exc())
     finally:
-        if state == "stopped":
-            Suspects(folder, slot).clear()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if code in (EXIT_STOPPED, EXIT_DISK):
+            with contextlib.suppress(OSError):
+                folder.suspects(slot).unlink(missing_ok=True)
         say(f"worker {slot}: {state} (exit {code}){': ' + reason if reason else ''}")
         progress.close(state=state, reason=safe_text(reason), ended_at=time.time(), exit_code=code)
         os.close(lock)

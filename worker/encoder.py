@@ -36,7 +36,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    signs = ("out of memory", "can't allocate memory", "status_alloc_failed")  # the last: cuBLAS and cuDNN
+    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
 
 
 class Encoder:
@@ -62,6 +63,8 @@ class Encoder:
         self.normalises = type(self.model[-1]).__name__ == "Normalize"
         self.budget = TOKEN_BUDGET["cuda" if device.startswith("cuda") else "cpu"]
         self.out_of_memory = 0
+        # A batch has never more rows than this: set by whoever knows that larger ones end the process.
+        self.row_limit: int | None = None
         self._row_cap: int | None = None
         self._calm = 0
         self._float32: SentenceTransformer | None = None
@@ -88,33 +91,46 @@ class Encoder:
 
     @torch.inference_mode()
     def _forward(self, model: SentenceTransformer, texts: list[str]) -> np.ndarray:
-        features = model.preprocess(texts)
+        # Before sentence-transformers 5.2, the last for Python 3.9, it was called tokenize.
+        features = model.preprocess(texts) if hasattr(model, "preprocess") else model.tokenize(texts)
         features = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
         vectors: np.ndarray = model(features)["sentence_embedding"].float().cpu().numpy()
         return vectors
 
     def _shrinking(self, texts: list[str], rows: list[int]) -> np.ndarray:
         """Vectors of one batch; when memory runs out the batch is halved at the same place, and grows back later."""
-        if self._row_cap and len(texts) > self._row_cap:
-            return self._in_pieces(texts, rows, self._row_cap)
+        caps = [cap for cap in (self._row_cap, self.row_limit) if cap]
+        if caps and len(texts) > min(caps):
+            return self._in_pieces(texts, rows, min(caps))
         try:
             vectors = self._forward(self.model, texts)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            self.out_of_memory += 1
-            if len(texts) == 1:
-                raise RowError(rows[0], f"out of memory even alone: {error}") from None
+            said = str(error)
         else:
             self._calm += 1
             if self._row_cap and self._calm >= 20:  # twenty batches without trouble: the neighbour may have left
                 self._row_cap, self._calm = self._row_cap * 2, 0
             return vectors
         # Outside the except clause: the traceback would keep the failed batch's tensors alive.
+        self.out_of_memory += 1
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        if len(texts) == 1:
+            self._blame(rows[0], said)
         self._row_cap, self._calm = max(1, len(texts) // 2), 0
         return self._in_pieces(texts, rows, self._row_cap)
+
+    def _blame(self, row: int, said: str) -> None:
+        """Raise RowError for a row too large for the device, but RuntimeError when not even a word fits any more."""
+        try:
+            self._forward(self.model, ["word"])
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RuntimeError(f"out of memory even for one word: something else holds the memory ({said})") from None
+        raise RowError(row, f"out of memory even alone: {said}")
 
     def _in_pieces(self, texts: list[str], rows: list[int], size: int) -> np.ndarray:
         pieces = [self._shrinking(texts[i : i + size], rows[i : i + size]) for i in range(0, len(texts), size)]
@@ -163,9 +179,15 @@ class Encoder:
 
     def redo(self, texts: Sequence[str], positions: Sequence[int], vectors: np.ndarray) -> dict[int, str]:
         """Compute some positions again, one by one in float32; give those that are still bad."""
-        if self._float32 is None:
-            self._float32 = self.model if self.dtype == "float32" else copy.deepcopy(self.model).float()
+        without_memory: dict[int, str] = {}
         for i in positions:
-            vectors[i] = self._forward(self._float32, [texts[i]])[0]
-        still = self.bad_rows(vectors[list(positions)])
-        return {positions[i]: reason for i, reason in still.items()}
+            try:
+                if self._float32 is None:
+                    self._float32 = self.model if self.dtype == "float32" else copy.deepcopy(self.model).float()
+                vectors[i] = self._forward(self._float32, [texts[i]])[0]
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                without_memory[i] = "redoing it ran out of memory"
+        still = {positions[i]: reason for i, reason in self.bad_rows(vectors[list(positions)]).items()}
+        return {i: ", and ".join(filter(None, (reason, without_memory.get(i)))) for i, reason in still.items()}

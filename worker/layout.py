@@ -18,8 +18,10 @@ Standard library only, so the control machine reads a worker's files without tor
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
 import os
 import re
 import unicodedata
@@ -29,9 +31,9 @@ from pathlib import Path
 from typing import Any, Iterable  # noqa: UP035  (Python 3.9 on lab boxes)
 
 FORMAT = 1
-PART_FILE = re.compile(r"rows_(\d{9})_(\d{9})\.(npy|json)")
-QUARANTINE_FILE = re.compile(r"row_(\d{9})\.json")
-SLOT_NAME = re.compile(r"cluster\d{1,4}_gpu\d{1,4}")
+PART_FILE = re.compile(r"rows_([0-9]{9})_([0-9]{9})\.(npy|json)")
+QUARANTINE_FILE = re.compile(r"row_([0-9]{9})\.json")
+SLOT_NAME = re.compile(r"cluster[0-9]{1,4}_gpu[0-9]{1,4}")
 HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -108,6 +110,9 @@ def sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network and FUSE file systems cannot sync a folder
+            raise
     finally:
         os.close(fd)
 
@@ -147,6 +152,13 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
+
+
 def read_json(path: Path, limit: int = 64 * 2**20) -> dict[str, Any] | None:
     """The JSON object in `path`, or None where there is no such file.
 
@@ -160,7 +172,7 @@ def read_json(path: Path, limit: int = 64 * 2**20) -> dict[str, Any] | None:
     if len(raw) > limit:
         raise ValueError(f"{path}: larger than {limit} bytes")
     try:
-        value = json.loads(raw.decode(), parse_constant=_refuse_constant)
+        value = json.loads(raw.decode(), parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from None
     if not isinstance(value, dict):
@@ -191,7 +203,7 @@ def committed(parts: Path) -> list[Range]:
         return []
     for name in names:
         match = PART_FILE.fullmatch(name)
-        if match and match.group(3) == "json":
+        if match and match.group(3) == "json" and match.group(1) < match.group(2):
             found.append((int(match.group(1)), int(match.group(2))))
     return sorted(found)
 
@@ -212,6 +224,8 @@ def missing(start: int, stop: int, have: Iterable[Range]) -> list[Range]:
     for low, high in sorted(have):
         if low >= stop:
             break
+        if low >= high:
+            continue
         if low > at:
             gaps.append((at, low))
         at = max(at, high)

@@ -56,43 +56,47 @@ def identify(pid: int) -> Identity:
 
 def alive(identity: Mapping[str, Any] | None) -> bool:
     """True while exactly the recorded process runs."""
-    if not identity or not isinstance(identity.get("pid"), int) or not identity.get("start"):
+    if not isinstance(identity, Mapping) or not isinstance(identity.get("pid"), int) or not identity.get("start"):
         return False
     return identity.get("boot") == boot_id() and start_time(identity["pid"]) == identity["start"]
 
 
 def send(identity: Mapping[str, Any], signum: int) -> bool:
-    """Signal the recorded process and nobody else; False when it is gone.
+    """Signal the recorded process and nobody else; False when it is gone, or not ours to signal.
 
-    With a pidfd (Linux, Python 3.9) there is no moment in which the pid could be given to another process.
+    With a pidfd (Linux 5.3) there is no moment in which the pid could be given to another process.
     """
-    if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
-        if not alive(identity):
-            return False
-        try:
-            os.kill(identity["pid"], signum)
-        except ProcessLookupError:
-            return False
-        return True
+    if not alive(identity):
+        return False
     try:
         fd = os.pidfd_open(identity["pid"])
-    except (ProcessLookupError, OSError):
+    except ProcessLookupError:
         return False
+    except (AttributeError, OSError):  # no such call in this Python, or older kernel, or forbidden in this container
+        return _kill(identity, signum)
     try:
         if not alive(identity):
             return False
         signal.pidfd_send_signal(fd, signum)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
     finally:
         os.close(fd)
     return True
 
 
+def _kill(identity: Mapping[str, Any], signum: int) -> bool:
+    try:
+        os.kill(identity["pid"], signum)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
 def stop(identity: Mapping[str, Any], grace_s: float = 10.0) -> bool:
     """Ask the recorded process to end, then end it; True when it is gone."""
     if not send(identity, signal.SIGTERM):
-        return True
+        return not alive(identity)
     if _gone(identity, grace_s):
         return True
     send(identity, signal.SIGKILL)

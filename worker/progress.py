@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .layout import read_json
+
 HEARTBEAT_S = 2.0
 
 
@@ -16,8 +18,20 @@ def write_report(path: Path, value: dict[str, Any]) -> None:
     """Replace a report whole. Not fsynced: it is a record for people, never the truth."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(json.dumps(value, sort_keys=True) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(value, sort_keys=True) + "\n")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A report, or nothing where there is none to read: not fsynced, it may be empty after a power cut."""
+    try:
+        return read_json(path) or {}
+    except (OSError, ValueError):
+        return {}
 
 
 class Progress:

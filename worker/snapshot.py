@@ -48,6 +48,7 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
         "epoch": assignment.get("epoch"),
         "supervisor": supervisor,
         "supervisor_alive": process.alive((supervisor or {}).get("process")),
+        "stop_requested": folder.stop_request(host).exists(),
         "slots": slots,
         "committed": committed(folder.parts),
         "quarantined": quarantined(folder.quarantine),

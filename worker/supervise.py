@@ -1,11 +1,13 @@
 """One supervisor per host: starts a worker per slot, restarts it with growing pauses, gives it up after five deaths.
 
 It runs detached from whoever started it, so recovery goes on with the laptop shut. Started again it takes over workers
-that still live. It signals only processes that it or its predecessor recorded.
+that still live. It signals only processes that it, its predecessor or a slot's own worker recorded. What it writes is a
+record: a full disk, or a report damaged by a power cut, must not end it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from . import process
-from .encode import EXIT_BUSY, EXIT_DONE, EXIT_REFUSED, EXIT_STOPPED, left_to_do, say, take_lock
+from .encode import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, left_to_do, say, take_lock
 from .layout import HostFolder, count, read_json
-from .progress import write_report
+from .progress import read_report, write_report
 
 BACK_OFF_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 DEATHS_TO_FENCE = 5
 POLL_S = 0.5
+STALL_S = 900.0  # a worker that shows no sign of work for so long hangs (loading from a slow disk may take minutes)
 
 
 def reason_for(code: int | None) -> str:
@@ -45,11 +48,25 @@ class Slot:
         self.deaths = 0
         self.not_before = 0.0
         self.left = self._left()
-        self.exits: list[dict[str, Any]] = (read_json(folder.exits(self.name)) or {}).get("exits", [])
-        report = read_json(folder.progress(self.name)) or {}
-        if process.alive(report.get("process")):
-            self.identity, self.state = report["process"], "running"
-            say(f"{self.name}: worker {self.identity['pid']} lives on, taken over")
+        self.exits: list[dict[str, Any]] = read_report(folder.exits(self.name)).get("exits", [])
+        self._sign: dict[str, Any] = {}
+        self._moved = time.monotonic()
+        self._why = ""
+        predecessor = read_report(folder.supervisor(assignment["host"])).get("slots", {})
+        # The worker may not have come to its first report yet: then only the supervisor that started it knows it.
+        self._adopt(predecessor.get(self.name, {}).get("process"))
+        self._adopt(self._report().get("process"))
+
+    def _report(self) -> dict[str, Any]:
+        return read_report(self.folder.progress(self.name))
+
+    def _adopt(self, identity: Any) -> bool:
+        """Take over a worker of this slot that lives, whoever started it."""
+        if self.state != "waiting" or not process.alive(identity):
+            return False
+        self.identity, self.state, self._moved, self._why = identity, "running", time.monotonic(), ""
+        say(f"{self.name}: worker {identity['pid']} lives on, taken over")
+        return True
 
     def _left(self) -> int:
         spec = self.spec
@@ -59,17 +76,27 @@ class Slot:
         """Look once: start, notice an end, or wait."""
         if self.state == "running":
             code = self.child.poll() if self.child else None
-            if code is None and process.alive(self.identity):
-                return
-            if self.child:
-                code = self.child.wait()
-            self._ended(code)
+            works = code is None if self.child else process.alive(self.identity)
+            if not works:
+                self._ended(code)
+            elif self._stalled():
+                self._why = f"no sign of work for {time.monotonic() - self._moved:.0f} s: ended by the supervisor"
+                process.send(self.identity or {}, signal.SIGKILL)  # no grace: it hangs, and no committed row is lost
         if self.state == "waiting" and time.monotonic() >= self.not_before:
             self._start()
+
+    def _stalled(self) -> bool:
+        """Whether the worker's report stood still for too long by our own clock; a heartbeat alone is no work."""
+        sign = {key: value for key, value in self._report().items() if not key.startswith("heartbeat")}
+        if sign != self._sign:
+            self._sign, self._moved = sign, time.monotonic()
+        return time.monotonic() - self._moved > float(self.assignment.get("stall_s") or STALL_S)
 
     def _start(self) -> None:
         if self._left() == 0:
             self.state = "done"
+            return
+        if self._adopt(self._report().get("process")):
             return
         spec, root = self.spec, self.folder.root
         threads = str(spec["threads"])
@@ -89,30 +116,39 @@ class Slot:
         command = [self.assignment["python"], "-m", "worker", "encode"]
         command += ["--root", str(root), "--host", self.assignment["host"], "--slot", self.name]
         log = self.folder.log(self.name)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as out:
-            self.child = subprocess.Popen(
-                command,
-                cwd=root,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as out:
+                self.child = subprocess.Popen(
+                    command,
+                    cwd=root,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            self._ended(None, f"cannot start {command[0]}: {error}")
+            return
         self.identity = process.identify(self.child.pid)
-        self.state = "running"
+        self.state, self._moved, self._why = "running", time.monotonic(), ""
         say(f"{self.name}: worker {self.child.pid} started, {self.left} rows left")
 
-    def _ended(self, code: int | None) -> None:
+    def _ended(self, code: int | None, reason: str = "") -> None:
+        reason = reason or self._why
         left = self._left()
-        report = read_json(self.folder.progress(self.name)) or {}
-        same = self.identity is not None and (report.get("process") or {}).get("pid") == self.identity["pid"]
-        reason = (report.get("reason") if same else "") or reason_for(code)
+        report = self._report()
+        if self.identity and report.get("process") == self.identity:  # its own last words, and not an earlier worker's
+            code = report.get("exit_code") if code is None else code
+            reason = reason or report.get("reason") or ""
+        reason = reason or reason_for(code)
+        if code == EXIT_DONE and left:
+            reason = "ended as if done, but rows are left"
         self.child = self.identity = None
-        if left == 0 or code == EXIT_DONE:
+        if left == 0:
             self.state = "done"
-        elif code == EXIT_STOPPED:
+        elif code in (EXIT_STOPPED, -signal.SIGTERM):
             self.state = "stopped"
         elif code == EXIT_BUSY:
             self.state, self.not_before = "waiting", time.monotonic() + self._pause(1)
@@ -123,7 +159,8 @@ class Slot:
             self.not_before = time.monotonic() + self._pause(self.deaths)
         if code != EXIT_BUSY and self.state != "done":
             self.exits.append({"at": time.time(), "code": code, "reason": reason, "left": left, "deaths": self.deaths})
-            write_report(self.folder.exits(self.name), {"slot": self.name, "exits": self.exits[-50:]})
+            with contextlib.suppress(OSError):
+                write_report(self.folder.exits(self.name), {"slot": self.name, "exits": self.exits[-50:]})
         self.left = left
         say(f"{self.name}: worker ended ({reason}), {left} rows left: {self.state}")
 
@@ -131,13 +168,24 @@ class Slot:
         pauses = self.assignment.get("back_off_s") or BACK_OFF_S
         return float(pauses[min(max(deaths, 1), len(pauses)) - 1])
 
+    def ask_to_stop(self) -> None:
+        """Ask this slot's worker to end, without waiting: so all of a host end at the same time."""
+        for identity in (self.identity, self._report().get("process")):
+            if process.alive(identity):
+                process.send(identity or {}, signal.SIGTERM)
+
     def stop(self) -> None:
         """End this slot's worker; nothing committed is lost."""
-        if self.identity:
-            process.stop(self.identity)
-            if self.child:
-                self.child.wait()
+        for identity in (self.identity, self._report().get("process")):  # they differ where a script starts the worker
+            if process.alive(identity) and not process.stop(identity or {}):
+                say(f"{self.name}: process {identity} does not end; trying again")
+                return
+        if self.child:
+            self.child.kill()
+            self.child.wait()
         self.child = self.identity = None
+        with contextlib.suppress(OSError):  # a worker ended by us is no reason to suspect its rows
+            self.folder.suspects(self.name).unlink(missing_ok=True)
         if self.state != "done":
             self.state = "stopped"
 
@@ -154,7 +202,11 @@ def run(root: Path, host: str) -> int:
     if lock is None:
         say(f"supervisor of {host}: another one lives; this one leaves")
         return EXIT_BUSY
-    assignment = read_json(folder.assignment(host))
+    try:
+        assignment = read_json(folder.assignment(host))
+    except ValueError as error:
+        say(f"supervisor of {host}: {error}; run the launch again")
+        return EXIT_REFUSED
     if assignment is None:
         say(f"supervisor of {host}: no assignment at {folder.assignment(host)}")
         return EXIT_REFUSED
@@ -165,20 +217,33 @@ def run(root: Path, host: str) -> int:
     me = process.identify(os.getpid())
     say(f"supervisor of {host}: pid {os.getpid()}, {len(slots)} slots")
     while True:
-        if stopping or folder.stop_request(host).exists():
+        try:
+            gone, asked = not folder.assignment(host).exists(), folder.stop_request(host).exists()
+        except OSError:  # a file system that fails for a while
+            gone = asked = False
+        if stopping or gone or asked:
+            for slot in slots:
+                slot.ask_to_stop()
             for slot in slots:
                 slot.stop()
+        if gone:  # unmounted or removed: nothing may be written to what takes its place
+            say(f"supervisor of {host}: {folder.root} is gone; workers stopped")
+            return EXIT_FAILED
         for slot in slots:
-            slot.step()
+            try:
+                slot.step()
+            except OSError as error:  # a file system that fails for a while; what was seen is seen again
+                say(f"{slot.name}: {error}")
         working = any(slot.state in ("running", "waiting") for slot in slots)
         report = {slot.name: slot.report() for slot in slots}
-        write_report(
-            folder.supervisor(host),
-            {"host": host, "process": me, "heartbeat_at": time.time(), "working": working, "slots": report},
-        )
+        with contextlib.suppress(OSError):
+            write_report(
+                folder.supervisor(host),
+                {"host": host, "process": me, "heartbeat_at": time.time(), "working": working, "slots": report},
+            )
         if not working:
             break
-        time.sleep(POLL_S)
+        time.sleep(float(assignment.get("poll_s") or POLL_S))
     say(f"supervisor of {host}: ends; " + ", ".join(f"{slot.name} {slot.state}" for slot in slots))
     os.close(lock)
     return EXIT_DONE if all(slot.state == "done" for slot in slots) else 1

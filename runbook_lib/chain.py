@@ -1,0 +1,314 @@
+"""The chain: executes the four notebooks in order, each by papermill in a child process of its own.
+
+papermill's own word is not believed: it calls a notebook completed after a killed kernel, a cell's time-out or Ctrl-C,
+and exits 0 after `SystemExit(0)`. A phase counts when its child ended well, its result file is newer than the start and
+says that all checks hold, and every cell of the executed notebook was executed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from tqdm import tqdm
+
+from worker import process
+from worker.layout import safe_text, write_atomic
+
+from . import gate, report
+from .errors import GateError, RunbookError
+from .monitor import Watcher
+from .run import PHASES, Run
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+KERNEL_DEATHS = 2  # a killed kernel costs nothing that files do not hold, so the phase is tried again
+EXIT_INTERRUPTED = 130
+LOG_LINE_S = 20.0  # where no terminal shows a bar, a line this often
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One execution of one phase: whether it counts, and if not, why, in words."""
+
+    phase: str
+    number: int
+    ok: bool
+    reason: str
+    seconds: float
+    notebook: Path
+
+
+@contextmanager
+def only_driver(run: Run) -> Iterator[None]:
+    """Hold the run for one driver; a second one is refused by name. Watching needs no hold."""
+    path = run.folder / "driver.lock"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(fd, "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = file.read().strip() or "unknown"
+            raise RunbookError(
+                f"run {run.name} is being driven already ({holder}); wait for it, or watch: runbook status {run.name}"
+            ) from None
+        file.truncate(0)
+        file.write(json.dumps({**process.identify(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")}))
+        file.flush()
+        yield
+
+
+def holds(run: Run, phase: str) -> bool:
+    """Whether a phase need not run again: its result is good and follows from the same profile, code and plan.
+
+    Launch and monitor speak of processes that may have died since, so for them the rows count as well.
+    """
+    result = run.result(phase)
+    if not result or not result.get("ok"):
+        return False
+    then, now = result.get("inputs", {}), gate.inputs(run)
+    if phase == PHASES[0]:
+        for facts in (then, now):  # preflight makes the plan, and does not follow from it
+            facts.pop("plan", None)
+    if then != now:
+        return False
+    if phase in (PHASES[1], PHASES[2]):
+        return Watcher(run, run.plan()).poll().done
+    return True
+
+
+def drive(run: Run, say: Callable[[str], None] = print, phases: tuple[str, ...] = PHASES) -> bool:
+    """Execute what does not hold yet, in order; seal the run when all hold. False when a phase failed."""
+    with only_driver(run):
+        for phase in phases:
+            if holds(run, phase):
+                say(f"{phase}: its result holds, not run again")
+                continue
+            attempt = _insist(run, phase, say)
+            if not attempt.ok:
+                say(f"{phase}: FAILED after {attempt.seconds:.0f} s: {attempt.reason}")
+                say(f"The same command continues here. Executed notebook: {attempt.notebook}")
+                return False
+            say(f"{phase}: done in {attempt.seconds:.0f} s")
+        if run.finished:
+            report.seal(run)
+        return True
+
+
+def _insist(run: Run, phase: str, say: Callable[[str], None]) -> Attempt:
+    """Execute a phase; a kernel that was killed is not the phase's fault, so then once more."""
+    for _ in range(KERNEL_DEATHS):
+        attempt = execute(run, phase)
+        if attempt.ok or "kernel died" not in attempt.reason:
+            return attempt
+        say(f"{phase}: {attempt.reason}; trying again")
+    return execute(run, phase)
+
+
+def execute(run: Run, phase: str, notebooks: Path = NOTEBOOKS) -> Attempt:
+    """Execute one notebook in a child process, keep the executed copy, judge it. KeyboardInterrupt passes through."""
+    attempts = run.report / "attempts"
+    attempts.mkdir(parents=True, exist_ok=True)
+    number = 1 + len(list(attempts.glob(f"{phase}.attempt-*.ipynb")))
+    output = attempts / f"{phase}.attempt-{number}.ipynb"
+    before = run.result_file(phase)
+    stamp = before.stat().st_mtime_ns if before.exists() else 0
+    run.journal.write("phase started", phase=phase, attempt=number)
+    began = time.monotonic()
+    code, said = _child(run, phase, notebooks / f"{phase}.ipynb", output)
+    if _working(output).exists():  # the child was killed before it could rename what it had
+        _working(output).replace(output)
+    seconds = time.monotonic() - began
+    reason = _why_not(run, phase, code, said, output, stamp)
+    if output.exists():
+        _stamp(output, reason)
+    if not reason:
+        write_atomic(run.report / f"{phase}.ipynb", output.read_bytes())
+    run.journal.write(
+        "phase ended" if not reason else "phase failed",
+        phase=phase,
+        attempt=number,
+        seconds=round(seconds, 1),
+        reason=safe_text(reason),
+    )
+    if code == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
+    return Attempt(phase, number, not reason, reason, seconds, output)
+
+
+def _child(run: Run, phase: str, notebook: Path, output: Path) -> tuple[int, str]:
+    """Run papermill in a child that ends when we end; show progress meanwhile; give exit code and what it said."""
+    argv = [sys.executable, "-m", "runbook_lib.chain", str(notebook), str(output), "--run", str(run.folder)]
+    environment = {**os.environ, "RUNBOOK_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    with (
+        (run.folder / f"{phase}.papermill.part").open("w+b") as log,
+        subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        ) as child,
+    ):
+        try:
+            _show(run, phase, child)
+            code = child.wait()
+        except KeyboardInterrupt:
+            code = EXIT_INTERRUPTED
+            _end(child)
+        log.seek(0)
+        said = log.read().decode(errors="replace")
+    (run.folder / f"{phase}.papermill.part").unlink()
+    return code, said
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Interrupt the child, which stops its kernel; end it if that takes too long."""
+    child.send_signal(signal.SIGINT)
+    try:
+        child.wait(20)
+    except subprocess.TimeoutExpired:
+        child.kill()
+
+
+def _show(run: Run, phase: str, child: subprocess.Popen[bytes]) -> None:
+    """A progress bar in a terminal, a line now and then in a log: rows committed once workers run, else the time."""
+    watcher = Watcher(run, run.plan()) if phase in PHASES[1:3] and run.plan_file.exists() else None
+    terminal = sys.stderr.isatty()
+    form = "{desc}: {n_fmt}/{total_fmt} rows |{bar:30}| {elapsed} {postfix}" if watcher else "{desc}: {elapsed}"
+    began = said = time.monotonic()
+    with tqdm(
+        total=watcher.plan.rows if watcher else None, desc=phase, bar_format=form, leave=False, disable=not terminal
+    ) as bar:
+        while child.poll() is None:
+            state = watcher.poll() if watcher else None
+            if terminal:
+                if state:
+                    bar.n = state.committed
+                    bar.set_postfix_str(f"{state.rate:.1f} rows/s" if state.rate else "", refresh=False)
+                bar.refresh()
+            elif time.monotonic() - said > LOG_LINE_S:
+                said = time.monotonic()
+                rows = f", {state.committed}/{state.rows} rows" if state else ""
+                print(f"{phase}: {said - began:.0f} s{rows}", file=sys.stderr, flush=True)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(1.0)
+
+
+def _why_not(run: Run, phase: str, code: int, said: str, output: Path, stamp: int) -> str:
+    """Why this execution does not count, or nothing when it does."""
+    cells: list[Any] = []
+    if output.exists():
+        try:
+            cells = [cell for cell in nbformat.read(output, as_version=4).cells if cell.cell_type == "code"]
+        except (ValueError, KeyError, AttributeError):
+            return f"{output.name} was cut off while it was being written"
+    if code == EXIT_INTERRUPTED:
+        return "interrupted"
+    error = _error_of(cells)
+    if error:
+        return error
+    if code:
+        tail = " / ".join(line for line in said.strip().splitlines()[-2:])
+        died = code in (138, -signal.SIGKILL) or "DeadKernelError" in said or "Kernel died" in said
+        return f"the kernel died ({tail})" if died else f"papermill ended with exit code {code}: {tail}"
+    result = run.result_file(phase)
+    if not result.exists() or result.stat().st_mtime_ns <= stamp:
+        return "the notebook ended without writing its result file: its last cell, the gate, did not run"
+    if not (run.result(phase) or {}).get("ok"):
+        return "its checks do not hold"
+    unexecuted = [number for number, cell in enumerate(cells, 1) if cell.source.strip() and not cell.execution_count]
+    if unexecuted or not cells:
+        return f"code cells {unexecuted} were not executed"
+    return ""
+
+
+def _error_of(cells: list[Any]) -> str:
+    """The error that a cell ended with, in the library's own words."""
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return f"{output.ename}: {output.evalue}"
+    return ""
+
+
+def _stamp(path: Path, reason: str) -> None:
+    """Say in the executed notebook itself what became of it: papermill's own status can be wrong."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (ValueError, KeyError, AttributeError):
+        return
+    notebook.metadata["runbook"] = {"outcome": "failed" if reason else "done", "reason": safe_text(reason)}
+    notebook.metadata.pop("widgets", None)
+    papermill = notebook.metadata.get("papermill", {})
+    for key in ("input_path", "output_path"):
+        if papermill.get(key):
+            papermill[key] = Path(papermill[key]).name
+    if reason:
+        # Indented text is shown as it is: a reason may quote a host or a corpus.
+        quoted = "\n".join(f"    {line}" for line in safe_text(reason).splitlines())
+        banner = nbformat.v4.new_markdown_cell(f"## This execution FAILED\n\n{quoted}")
+        notebook.cells.insert(0, banner)
+    write_atomic(path, nbformat.writes(notebook).encode())
+
+
+def _end_with_parent() -> None:
+    """Interrupt ourselves when the parent is gone: its end of our standard input closes."""
+
+    def wait() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _working(output: Path) -> Path:
+    """Where papermill writes while it works."""
+    return output.with_name(f".{output.name}.part")
+
+
+def main() -> int:
+    """Be the child: execute one notebook with papermill; give the exit code."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--run", required=True)
+    args = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us with SIGINT ignored
+    _end_with_parent()
+    import papermill
+
+    parameters = {"run": args.run}
+    known = set(papermill.inspect_notebook(str(args.notebook)))
+    if not set(parameters) <= known:  # papermill itself only warns
+        raise GateError(f"{args.notebook.name}: no parameter {sorted(set(parameters) - known)} in its parameters cell")
+    working = _working(args.output)
+    try:
+        papermill.execute_notebook(
+            str(args.notebook),
+            str(working),
+            parameters=parameters,
+            cwd=str(args.notebook.parent),
+            kernel_name="python3",
+            progress_bar=False,
+            start_timeout=120,
+        )
+    finally:
+        # papermill writes in place, so a kill in the middle could leave half a notebook under the final name.
+        if working.exists():
+            working.replace(args.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""The command line `runbook`. Every verb is one function of this library, the same one that the notebooks call."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from worker.layout import RUN_NAME, SLOT_NAME, safe_text
+
+from . import chain, clean, download, launch, pictures, preflight, profile, report, run, status
+from . import hosts as machines
+from .checks import Checks
+from .errors import ProfileError, RunbookError
+from .monitor import Watcher
+
+EPILOG = """\
+a first run:
+  runbook check profiles/demo.yaml      is everything there? nothing is started
+  runbook run profiles/demo.yaml        the four notebooks, in order, to a verified merged file
+  runbook status                        the latest run under ./runs: who did how much
+
+after a fault of any kind, the same `runbook run PROFILE` continues: what is committed stays.
+RUN is a run's folder or its name under ./runs; left out, it is the latest run there.
+exit code: 0 only when what was asked holds; 1 it does not; 2 bad usage; 130 interrupted.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what the command line says; give the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.do(args))
+    except RunbookError as error:
+        print(f"runbook {args.verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "\nInterrupted. Workers that were started go on computing. The same command takes up where it was;\n"
+            "`runbook status` shows them, `runbook stop` stops them.",
+            file=sys.stderr,
+        )
+        return chain.EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="runbook",
+        description="Embed a corpus on the machines of a profile, unattended, and prove the result row by row.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, do: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        made.set_defaults(do=do)
+        return made
+
+    def on_profile(made: argparse.ArgumentParser) -> None:
+        made.add_argument("profile", metavar="PROFILE", help="the YAML file with what you chose")
+        made.add_argument("--run", default="", metavar="NAME", help="work on the run of this name, made if need be")
+        made.add_argument("--new", action="store_true", help="start a new run even if the latest is unfinished")
+        made.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. corpus.path=mine.jsonl"
+        )
+
+    def on_run(made: argparse.ArgumentParser) -> None:
+        made.add_argument("run", nargs="?", default="", metavar="RUN", help="default: the latest run under ./runs")
+
+    on_profile(verb("run", _run, "execute the four notebooks in order, continuing what is unfinished"))
+    on_profile(verb("check", _check, "preflight only: is everything there? no worker is started"))
+    made = verb("status", _status, "who did how much, how fast, what is wrong")
+    on_run(made)
+    made.add_argument("--json", action="store_true", help="for programs: the founding progress.json's fields")
+    made = verb("logs", _logs, "the last lines of a slot's log, or of a host's supervisor")
+    made.add_argument("run", metavar="RUN", help="a run's folder or name")
+    made.add_argument("slot", metavar="SLOT", help="a slot such as cluster0_gpu3, or a host's name")
+    made.add_argument("-n", "--lines", type=int, default=40, help="how many lines (default 40)")
+    on_run(verb("stop", _stop, "stop this run's workers and supervisors, nobody else's; committed rows stay"))
+    on_run(verb("fetch", _fetch, "bring home what is committed so far, verified"))
+    on_run(verb("verify", _verify, "check every file of the archive against its record"))
+    on_run(verb("report", _report, "make report.html and the checksums anew from the run's files"))
+    made = verb("clean", _clean, "remove this run's files from its hosts; refused before a verified backup")
+    on_run(made)
+    made.add_argument("--yes", action="store_true", help="do it; without this the files are only listed")
+    return parser
+
+
+def _open(args: argparse.Namespace) -> run.Run:
+    """The run a PROFILE verb works on."""
+    overrides = {}
+    for pair in args.set:
+        key, sign, value = pair.partition("=")
+        if not sign:
+            raise ProfileError(f"--set {safe_text(pair)}: expected KEY=VALUE")
+        overrides[key] = value
+    choices = profile.load(Path(args.profile), overrides)
+    if args.run:
+        if not RUN_NAME.fullmatch(args.run):
+            raise ProfileError(f"--run {safe_text(args.run)}: letters, digits, '.', '_' and '-' only")
+        folder = choices.runs / args.run
+        if not (folder / "profile.yaml").exists():
+            return run.create(choices, args.run)
+        if not run.same_choices(folder, choices):
+            raise ProfileError(
+                f"run {args.run} was made from other choices ({folder / 'profile.yaml'}); name a new one"
+            )
+        return run.open_folder(folder)
+    return run.create(choices) if args.new else run.current(choices, new=True)
+
+
+def _find(args: argparse.Namespace) -> run.Run:
+    """The run a RUN verb works on: named, or the latest."""
+    if args.run:
+        return run.find(args.run)
+    there = sorted(Path("runs").glob("*/profile.yaml"), key=lambda path: path.stat().st_mtime_ns)
+    return run.open_folder(there[-1].parent) if there else run.find("")
+
+
+def _run(args: argparse.Namespace) -> int:
+    this = _open(args)
+    print(f"run {this.name} in {this.folder}")
+    began = time.monotonic()
+    if not chain.drive(this):
+        return 1
+    print(f"\nAll checks hold, after {time.monotonic() - began:.0f} s.")
+    print(f"  merged embeddings: {this.merged / 'embeddings.npy'}")
+    print(f"  founding shape:    {this.founding_file}")
+    print(f"  report:            {this.report / 'report.html'}")
+    print(f"  prove it:          runbook verify {this.name}")
+    return 0
+
+
+def _show(checks: Checks) -> int:
+    print(checks)
+    return 0 if checks.ok else 1
+
+
+def _check(args: argparse.Namespace) -> int:
+    return max(_show(checks) for checks in preflight.everything(_open(args)))
+
+
+def _status(args: argparse.Namespace) -> int:
+    this = _find(args)
+    plan = this.plan()
+    watcher = Watcher(this, plan)
+    state = watcher.poll()
+    if args.json:
+        print(json.dumps(status.founding_form(plan, state), indent=2, ensure_ascii=False))
+    else:
+        print(pictures.progress_text(state))
+    return 0
+
+
+def _logs(args: argparse.Namespace) -> int:
+    this = run.find(args.run)
+    for spec in this.profile.hosts:
+        slots = [slot.slot for slot in this.plan().slots if slot.host == spec.name]
+        name = f"host_{args.slot}" if args.slot == spec.name else args.slot
+        if args.slot == spec.name or (SLOT_NAME.fullmatch(args.slot) and args.slot in slots):
+            host = machines.connect(spec, this.name)
+            print(host.tail(host.folder.log(name), args.lines) or f"no log yet: {host.folder.log(name)}")
+            return 0
+    known = ", ".join([spec.name for spec in this.profile.hosts] + [slot.slot for slot in this.plan().slots])
+    raise ProfileError(f"no slot or host {safe_text(args.slot)!r} in this run; there are: {known}")
+
+
+def _stop(args: argparse.Namespace) -> int:
+    return _show(launch.stop(_find(args)))
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    this = _find(args)
+    got = download.collect(this)
+    for line in (*got.refused, *got.failures):
+        print(f"  refused: {line}", file=sys.stderr)
+    print(f"{got.new} parts fetched; {got.rows:,} of {this.plan().rows:,} rows are in {this.local.parts}")
+    return 1 if got.refused or got.failures else 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    return _show(report.verify(_find(args)))
+
+
+def _report(args: argparse.Namespace) -> int:
+    this = _find(args)
+    with chain.only_driver(this):
+        if this.finished:
+            report.seal(this)
+        else:
+            report.build(this)
+    print(this.report / "report.html")
+    return 0
+
+
+def _clean(args: argparse.Namespace) -> int:
+    this = _find(args)
+    found = clean.clean(this) if args.yes else clean.leftovers(this)
+    for item in found:
+        print(f"{item.host}: {item.folder}: {len(item.files)} files, {item.bytes / 1e6:.1f} MB")
+        for path in item.files:
+            print(f"  {path.relative_to(item.folder)}")
+    print("removed" if args.yes else "nothing was removed; add --yes to remove these", "" if found else "(no files)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

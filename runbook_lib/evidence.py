@@ -1,0 +1,107 @@
+"""Everything a validation needs, read once, so that each check only compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import articles, figures, retrieval
+from . import survey as surveys
+from .articles import Audit
+from .corpus import Corpus
+from .errors import DataError
+from .merged import Merged
+from .plan import Plan
+from .run import Run
+from .survey import Geometry, Header, Questions, Survey
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The questions: their records, the rows that answer each, and their vectors (none when `problem` says why)."""
+
+    records: list[dict[str, Any]]
+    answers: retrieval.Answers
+    vectors: np.ndarray
+    problem: str
+
+    @property
+    def texts(self) -> list[str]:
+        """The questions as shown."""
+        return [str(record.get("question", ""))[: retrieval.QUESTION_CHARACTERS] for record in self.records]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The merged matrix: what its header says and what one pass over it found."""
+
+    shape: Header
+    found: Survey
+    lie: Geometry
+    sampled: list[int]
+    questions: Questions
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The merged files as they are. `matrix` is None when it cannot be read or has another size: `problem` says."""
+
+    run: Run
+    plan: Plan
+    corpus: Corpus
+    merged: Merged
+    manifest: dict[str, Any]
+    audit: Audit
+    asked: Asked
+    shape: Header | None
+    matrix: Matrix | None
+    problem: str
+    duplicates: dict[str, Any]
+    retrieval: dict[str, Any]
+
+
+def gather(run: Run, plan: Plan, corpus: Corpus, manifest: dict[str, Any]) -> Evidence:
+    """Read the merged files of a run; what is wrong with one of them is kept, not raised."""
+    merged = Merged(run.merged)
+    records = [dict(record) for record in corpus.questions_list()]
+    audit = articles.audit(merged.articles, corpus, retrieval.wanted_titles(records))
+    vectors, problem = _question_vectors(merged, plan, len(records))
+    asked = Asked(records, retrieval.answers(records, audit, plan.documents), vectors, problem)
+    shape, matrix, problem = None, None, ""
+    try:
+        shape = surveys.header(merged.embeddings)
+        if (shape.rows, shape.dim) != (plan.documents, plan.model.dim):
+            raise DataError(f"expected {plan.documents} x {plan.model.dim}, found {shape.rows} x {shape.dim}")
+        matrix = _matrix(merged, shape, asked)
+    except DataError as error:
+        problem = f"{merged.embeddings.name}: {error}"
+    groups = surveys.equal_rows(matrix.found.hashes) if matrix else []
+    duplicates = figures.duplicates(groups, corpus.fingerprints(), audit)
+    found = retrieval.figures(records, asked.answers, matrix.found, audit) if matrix and not asked.problem else {}
+    return Evidence(run, plan, corpus, merged, manifest, audit, asked, shape, matrix, problem, duplicates, found)
+
+
+def _matrix(merged: Merged, shape: Header, asked: Asked) -> Matrix:
+    answers = [] if asked.problem else asked.answers
+    questions = retrieval.ask(asked.vectors, answers, merged.embeddings, shape)
+    sampled = figures.sample(shape)
+    found = surveys.survey(merged.embeddings, shape, questions, sampled)
+    return Matrix(shape, found, surveys.geometry(found), sampled, questions)
+
+
+def _question_vectors(merged: Merged, plan: Plan, records: int) -> tuple[np.ndarray, str]:
+    """The questions' vectors, and what is wrong with their file."""
+    nothing = np.zeros((0, plan.model.dim), np.float32)
+    if records != plan.questions:
+        return nothing, f"{records} questions in the corpus, {plan.questions} in the plan"
+    if not records:
+        return nothing, ""
+    try:
+        shape = surveys.header(merged.questions)
+    except DataError as error:
+        return nothing, str(error)
+    if (shape.rows, shape.dim) != (plan.questions, plan.model.dim):
+        return nothing, f"expected {plan.questions} x {plan.model.dim}, found {shape.rows} x {shape.dim}"
+    return surveys.some_rows(merged.questions, shape, range(shape.rows)), ""

@@ -1,0 +1,90 @@
+"""The founding plan's execution report: its form, with every field filled from the run's files."""
+
+from __future__ import annotations
+
+import html
+from datetime import UTC
+from pathlib import Path
+
+from worker.layout import write_atomic
+
+from . import facts, figures_shown
+from .facts import Facts, section
+from .page import at_utc
+from .panel import exactly, one_line
+from .run import Run
+from .verdict import sentence
+
+
+def execution_report(run: Run) -> Path:
+    """Write execution_report.md: the founding plan's form, every field filled from the run's files."""
+    found = facts.gather(run)
+    path = run.report / "execution_report.md"
+    write_atomic(path, "\n".join(_form(found)).encode())
+    return path
+
+
+def _form(found: Facts) -> list[str]:
+    start, end = figures_shown.period(found)
+    plan, founding = found.plan, found.output("founding")
+    hosts = plan.hosts if plan else []
+    used = {host: len(plan.of_host(host)) for host in hosts} if plan else {}
+    rate = found.encoding.rate
+    issues = [event for event in found.events if facts.kind(event)]
+    return [
+        f"# Execution Report - {start.astimezone(UTC).date() if start else 'not started'}",
+        "",
+        "## Summary",
+        f"- **Run:** {_md(found.run.name)}",
+        f"- **Start time:** {at_utc(start)}",
+        f"- **End time:** {at_utc(end)}",
+        f"- **Total duration:** {exactly((end - start).total_seconds()) if start and end else 'missing'}",
+        f"- **Output file:** {_md(founding.get('path', 'missing'))}",
+        f"- **File size:** {_size(founding.get('bytes'))}",
+        f"- **Status:** {'SUCCESS' if found.ok else 'NOT SUCCEEDED: ' + _md(sentence(found))}",
+        "",
+        "## Metrics",
+        f"- Documents: {_count(plan.documents if plan else None)}",
+        f"- Questions: {_count(plan.questions if plan else None)}",
+        f"- Embedding dimension: {plan.model.dim if plan else 'missing'}",
+        f"- Model: {_md(f'{plan.model.name} at {plan.model.revision}, {plan.dtype}') if plan else 'missing'}",
+        f"- Hosts used: {_md(', '.join(hosts)) or 'missing'}",
+        f"- Slots used: {sum(used.values())} ({', '.join(f'{count} on {_md(host)}' for host, count in used.items())})",
+        f"- Items/sec: {f'{rate:,.1f} while slots computed' if rate else 'missing'}",
+        "",
+        "## Issues Encountered",
+        *([f"- {at_utc(e['when'])} {_md(e['event'])}: {_md(facts.details(e))}" for e in issues] or ["None."]),
+        "",
+        "## Checksums (sha256)",
+        *_sums(found),
+        "",
+        "## Next Steps",
+        "1. Generate UMAP projections",
+        "2. Build knowledge map visualization",
+        "3. Deploy demo",
+        "",
+    ]
+
+
+def _sums(found: Facts) -> list[str]:
+    stated = {f"merged/{name}": value for name, value in section(found.manifest, "outputs").items()}
+    stated |= {kind: value for kind in ("founding", "backup") if (value := found.output(kind))}
+    lines = [
+        f"- {_md(name)}: `{_md(value.get('sha256'))}`" for name, value in stated.items() if isinstance(value, dict)
+    ]
+    return lines or ["missing"]
+
+
+def _md(value: object) -> str:
+    """Any value on one line of Markdown, with nothing in it that is markup."""
+    told = html.escape(one_line(value, 500), quote=False)
+    return "".join(f"\\{char}" if char in "\\*[]|`" else char for char in told)
+
+
+def _count(value: int | None) -> str:
+    return "missing" if value is None else f"{value:,}"
+
+
+def _size(value: object) -> str:
+    size = facts.number(value)
+    return "missing" if size is None else f"{size / 1e6:,.2f} MB ({size:,.0f} bytes)"

@@ -1,0 +1,84 @@
+"""Large files: read in pieces, written whole or not at all, with the remedy when the disk will not take them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.layout import write_atomic
+
+from .errors import DataError
+
+PIECE_BYTES = 2**20
+# Results are for other programs of the machine too; what must stay private lies in the run's folder, which is 0700.
+RESULT_MODE = 0o644
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file's sha256 (hexadecimal) and size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+def pieces(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, a piece at a time. Raises OSError."""
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
+
+
+def write(path: Path, chunks: Iterable[bytes], needed_bytes: int, remedy: str, expected: str = "") -> Written:
+    """Write `chunks` whole under `path` or not at all, and give sha256 and size.
+
+    Raises DataError when the disk is full, the folder cannot be written, or the content has another sha256 than
+    `expected` (where given); `remedy` says what can be done.
+    """
+    if expected:
+        chunks = _expecting(chunks, expected, f"writing {path}: what was to be written changed. {remedy}")
+    try:
+        sha256 = write_atomic(path, chunks, RESULT_MODE)
+        return Written(sha256, path.stat().st_size)
+    except OSError as error:
+        raise DataError(
+            f"writing {path}: {_why(path, error, needed_bytes)}; nothing was left there. {remedy}"
+        ) from None
+
+
+def _expecting(chunks: Iterable[bytes], sha256: str, complaint: str) -> Iterator[bytes]:
+    """`chunks`, and an error at their end when they are not what was expected: before the file gets its name."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+    if digest.hexdigest() != sha256:
+        raise DataError(complaint)
+
+
+def _why(path: Path, error: OSError, needed_bytes: int) -> str:
+    if error.errno not in FULL:
+        return f"{error.strerror or error}: the folder cannot be written"
+    try:
+        free = f"{shutil.disk_usage(path.parent).free:,} bytes are free"
+    except OSError:
+        free = "free space not known"
+    return f"{error.strerror}: expected room for {needed_bytes:,} bytes, {free}"
+
+
+def read_back(path: Path) -> Written:
+    """What the disk holds of a file, asked of the disk and not of memory where the system can tell them apart."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        if hasattr(os, "posix_fadvise"):  # not on macOS, where the read may come from memory
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        while piece := file.read(PIECE_BYTES):
+            digest.update(piece)
+            size += len(piece)
+    return Written(digest.hexdigest(), size)

@@ -1,0 +1,313 @@
+"""Merge: every part verified, then each row written at its place, in constant memory. The manifest commits."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from worker.layout import FORMAT, Range, committed, missing, quarantined, read_json, safe_text
+
+from . import corpus as corpora
+from . import founding
+from .corpus import Corpus
+from .errors import DataError
+from .large_files import write
+from .merged import AGAIN, Merged, differences
+from .parts import ITEM_BYTES, Part, Piece, cover, named, read, row_bytes, verify, within
+from .plan import Plan
+from .run import Run
+
+# What is being done, how many bytes of it are done, of how many.
+Progress = Callable[[str, int, int], None]
+
+
+def merge(run: Run, on_progress: Progress | None = None) -> dict[str, Any]:
+    """The manifest of the merged result, made now or, when nothing changed, found as it was.
+
+    Writes embeddings.npy, questions.npy, articles.jsonl and the file in the founding shape; manifest.json comes last
+    and commits them. `on_progress` is told what is done in bytes.
+    Raises DataError naming every part that must not be merged, or the rows that no part has.
+    """
+    report = on_progress or (lambda what, done, of: None)
+    plan, corpus = run.plan(), corpora.load(run.corpus)
+    _same_corpus(plan, corpus)
+    merged = Merged(run.merged)
+    if manifest := _unchanged(run, merged, plan):
+        size = sum(stated["bytes"] for stated in manifest["outputs"].values())
+        report("merged before, verified", size, size)
+        return manifest
+    parts = _verified(run, plan, corpus, report)
+    pieces = _covering(run, plan, parts)
+    merged.manifest_file.unlink(missing_ok=True)  # from here on, until the new one, there is no merged result
+    return _write(run, plan, corpus, parts, pieces, report)
+
+
+def write_founding(run: Run) -> dict[str, Any]:
+    """Path, sha256 and bytes of the file in the founding shape: as merged, or written again where it is not.
+
+    Raises DataError when nothing is merged, or the merged files are no longer what the manifest says.
+    """
+    merged = Merged(run.merged)
+    manifest = merged.manifest()
+    if manifest is None:
+        raise DataError(f"{merged.manifest_file}: nothing merged yet; {AGAIN}")
+    stated = {"path": str(run.founding_file), **manifest["founding"]}
+    if differences(run.founding_file, stated):
+        founding.save(run.founding_file, merged.content(manifest), stated["sha256"])
+    return stated
+
+
+def _same_corpus(plan: Plan, corpus: Corpus) -> None:
+    facts = ("fingerprint", "documents", "questions")
+    wanted = (plan.corpus, plan.documents, plan.questions)
+    seen = (corpus.fingerprint, corpus.documents, corpus.questions)
+    for fact, expected, found in zip(facts, wanted, seen, strict=True):
+        if expected != found:
+            raise DataError(
+                f"merging: the corpus changed since the plan was made: {fact} expected {expected}, found {found}; "
+                "restore the run's corpus folder, or start a new run (runbook run)"
+            )
+
+
+# ------------------------------------------------------------------------------------------------ is it done already
+
+
+def _unchanged(run: Run, merged: Merged, plan: Plan) -> dict[str, Any] | None:
+    """The manifest, if it was made from this plan and these parts and its files are still what it says."""
+    try:
+        manifest = merged.manifest()
+        if manifest is None or manifest["plan"] != plan.sha256 or manifest["corpus"] != plan.corpus:
+            return None
+        here = {(part.name, part.sha256) for part in map(read, _paths(run))}
+        if here != {(part["name"], part["sha256"]) for part in manifest["parts"]}:
+            return None
+        if merged.problems(manifest):
+            return None
+    except (DataError, KeyError, TypeError):
+        return None  # whatever is wrong with the old result, a new one is made from the parts
+    return manifest
+
+
+# ---------------------------------------------------------------------------------------------------- what may go in
+
+
+def _paths(run: Run) -> list[Any]:
+    return [run.local.part(start, stop) for start, stop in committed(run.local.parts)]
+
+
+def _verified(run: Run, plan: Plan, corpus: Corpus, report: Progress) -> list[Part]:
+    """Every part that came home, verified. Raises one DataError that names all that must not be merged."""
+    fingerprints = corpus.fingerprints()
+    paths = _paths(run)
+    sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
+    parts, refused, done = [], [], 0
+    for path, size in zip(paths, sizes, strict=True):
+        host = ""
+        try:
+            part = read(path)
+            host = part.host
+            problems = verify(part, plan, fingerprints)
+        except DataError as error:
+            problems = [str(error)]
+        if problems:
+            refused.append(f"{path.name}: {'; '.join(problems)}{f' (from {host})' if host else ''}")
+        else:
+            parts.append(part.slim())
+        done += size
+        report("verifying parts", done, sum(sizes))
+    if refused:
+        raise DataError(
+            f"merging: {len(refused)} of {len(paths)} parts are not what this run needs:\n  "
+            + named(refused, "\n  ")
+            + f"\nNext: delete each of them, .npy and .json, here ({run.local.parts}) and on its host "
+            f"(<workdir>/{run.name}/parts); run again and the rows are redone"
+        )
+    return parts
+
+
+def _covering(run: Run, plan: Plan, parts: Sequence[Part]) -> list[Piece]:
+    """Each row once. Raises DataError naming what is missing, and why where a row was given up."""
+    lost = missing(0, plan.rows, ((part.start, part.stop) for part in parts))
+    if given_up := [row for row in quarantined(run.local.quarantine) if _in(row, lost)]:
+        reasons = [f"row {row}: {_reason(run, row)}" for row in given_up]
+        raise DataError(
+            f"merging: {len(given_up)} rows were given up, no worker could encode them:\n  "
+            + named(reasons, "\n  ")
+            + "\nNext: mend or leave out these documents in the corpus and start a new run, or, when the cause is "
+            f"gone, delete their records here ({run.local.quarantine}) and on the hosts "
+            f"(<workdir>/{run.name}/quarantine) and run again"
+        )
+    return cover(parts, plan.rows)
+
+
+def _in(row: int, ranges: Sequence[Range]) -> bool:
+    return any(low <= row < high for low, high in ranges)
+
+
+def _reason(run: Run, row: int) -> str:
+    try:
+        record = read_json(run.local.quarantined(row)) or {}
+    except (OSError, ValueError):
+        record = {}
+    return safe_text(str(record.get("reason", "reason not known")), 300)
+
+
+# ----------------------------------------------------------------------------------------------------------- writing
+
+
+def _write(
+    run: Run, plan: Plan, corpus: Corpus, parts: Sequence[Part], pieces: Sequence[Piece], report: Progress
+) -> dict[str, Any]:
+    merged, dim = Merged(run.merged), plan.model.dim
+    documents = within(pieces, 0, plan.documents)
+    remedy = "Free space in the runs folder, then merge again."
+
+    matrix_bytes = plan.documents * dim * ITEM_BYTES
+    outputs = {merged.embeddings.name: write(merged.embeddings, _matrix(documents, dim, report), matrix_bytes, remedy)}
+    if plan.questions:
+        asked = within(pieces, plan.documents, plan.rows)
+        size = plan.questions * dim * ITEM_BYTES
+        outputs[merged.questions.name] = write(merged.questions, _matrix(asked, dim, report), size, remedy)
+    else:
+        merged.questions.unlink(missing_ok=True)  # of an earlier merge
+    outputs[merged.articles.name] = write(merged.articles, _articles(corpus, documents), plan.documents * 200, remedy)
+
+    manifest = {
+        "format": FORMAT,
+        "run": plan.run,
+        "timestamp": datetime.now(UTC).isoformat(),
+        **_identity(plan),
+        **_parts(parts, pieces),
+        **_tallies(plan, pieces),
+        "outputs": {name: asdict(written) for name, written in outputs.items()},
+    }
+    manifest["founding"] = asdict(founding.save(run.founding_file, merged.content(manifest)))
+    merged.commit(manifest)
+    return manifest
+
+
+def _matrix(pieces: Sequence[Piece], dim: int, report: Progress) -> Iterator[bytes]:
+    """The bytes of a .npy file with the rows of `pieces`, one after another."""
+    rows = sum(high - low for _, low, high in pieces)
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)})
+    yield head.getvalue()
+    done = 0
+    for piece in pieces:
+        yield from row_bytes(piece)
+        done += piece[2] - piece[1]
+        report("writing vectors", done * dim * ITEM_BYTES, rows * dim * ITEM_BYTES)
+
+
+def _row_records(pieces: Sequence[Piece]) -> Iterator[tuple[int, int, bool, str, int | None]]:
+    """Row, tokens, whether it was cut, fingerprint and the cut in tokens, in row order; one part's record at a time."""
+    for part, low, high in pieces:
+        again = read(part.path)
+        if again.sha256 != part.sha256 or again.slim().record != part.record:
+            raise DataError(f"{part.path}: its record changed while it was merged. Run the merge again")
+        record, cut = again.record, set(again.record["truncated"])
+        for row in range(low, high):
+            at = row - part.start
+            yield row, record["tokens"][at], row in cut, record["fingerprints"][at], record.get("max_tokens")
+
+
+def _articles(corpus: Corpus, documents: Sequence[Piece]) -> Iterator[bytes]:
+    """A line a document: the corpus's own record with what the encoding adds."""
+    lines: list[bytes] = []
+    articles = iter(corpus.articles())
+    for row, tokens, cut, fingerprint, _ in _row_records(documents):
+        article = next(articles, None)
+        if article is None or article["row"] != row:
+            raise DataError(f"merging: the corpus has no record of row {row} at its place; start a new run")
+        line = {**article, "tokens": tokens, "truncated": cut, "fingerprint": fingerprint}
+        lines.append(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        if len(lines) == 1000:
+            yield b"".join(lines)
+            lines = []
+    yield b"".join(lines)
+
+
+# ---------------------------------------------------------------------------------------------------------- manifest
+
+
+def _identity(plan: Plan) -> dict[str, Any]:
+    return {
+        "plan": plan.sha256,
+        "epoch": plan.epoch,
+        "corpus": plan.corpus,
+        "model": asdict(plan.model),
+        "dtype": plan.dtype,
+        "prompt": plan.prompt,
+        "question_prompt": plan.question_prompt,
+        "dim": plan.model.dim,
+        "documents": plan.documents,
+        "questions": plan.questions,
+    }
+
+
+def _parts(parts: Sequence[Part], pieces: Sequence[Piece]) -> dict[str, Any]:
+    """The parts with the rows taken from each (none where another part was first), and what is known of the slots."""
+    taken = {part.name: (low, high) for part, low, high in pieces}
+    slots: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        low, high = taken.get(part.name, (part.start, part.start))
+        slot = slots.setdefault(part.slot, {"host": part.host, "parts": 0, "rows": 0, "seconds": 0.0})
+        slot["parts"] += 1
+        slot["rows"] += high - low
+        slot["seconds"] = round(slot["seconds"] + _number(part.record.get("seconds")), 4)
+    return {
+        "parts": [
+            {
+                "name": part.name,
+                "sha256": part.sha256,
+                "slot": part.slot,
+                "host": part.host,
+                "epoch": part.record.get("epoch"),
+                "rows": list(taken[part.name]) if part.name in taken else [],
+            }
+            for part in parts
+        ],
+        "rows_done_twice": sum(part.rows for part in parts) - sum(high - low for low, high in taken.values()),
+        "slots": slots,
+        "seconds": round(sum(slot["seconds"] for slot in slots.values()), 3),
+        "seen": {key: _seen(parts, key) for key in ("device", "torch", "python", "capability", "max_tokens")},
+        "redone_float32": sum(len(part.record["redone_float32"]) for part in parts),
+    }
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _seen(parts: Sequence[Part], key: str) -> dict[str, int]:
+    """Each value of a record's key, with the number of parts that have it."""
+    return dict(Counter(safe_text(str(part.record.get(key)), 200) for part in parts))
+
+
+def _tallies(plan: Plan, pieces: Sequence[Piece]) -> dict[str, Any]:
+    """Tokens, truncated rows and the share of tokens that the model never read, for documents and for questions."""
+    return {
+        "lengths": {
+            "documents": _lengths(within(pieces, 0, plan.documents)),
+            "questions": _lengths(within(pieces, plan.documents, plan.rows)),
+        },
+        "quarantined": [],  # a row that was given up has no vector, and then there is no manifest
+    }
+
+
+def _lengths(pieces: Sequence[Piece]) -> dict[str, Any]:
+    tokens = truncated = lost = 0
+    for _, length, cut, _, limit in _row_records(pieces):
+        tokens += length
+        if cut:
+            truncated += 1
+            lost += max(0, length - (limit or length))
+    share = round(lost / tokens, 6) if tokens else 0.0
+    return {"tokens": tokens, "truncated_rows": truncated, "tokens_cut": lost, "share_cut": share}

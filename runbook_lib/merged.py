@@ -1,0 +1,93 @@
+"""The merged result of a run: its files, and the manifest that commits them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worker.layout import FORMAT, read_json, sha256_file, write_json
+
+from .errors import DataError
+from .founding import Content
+
+AGAIN = "merge again (04_merge_validate, or runbook run)"
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Where the merged files of a run are; `Merged(run.merged)`."""
+
+    folder: Path
+
+    @property
+    def embeddings(self) -> Path:
+        """Row i is the vector of document i: float32 (documents, dim)."""
+        return self.folder / "embeddings.npy"
+
+    @property
+    def questions(self) -> Path:
+        """The questions' vectors, where the run has questions: float32 (questions, dim)."""
+        return self.folder / "questions.npy"
+
+    @property
+    def articles(self) -> Path:
+        """One line a document: row, id, title, url, tokens, truncated, fingerprint."""
+        return self.folder / "articles.jsonl"
+
+    @property
+    def manifest_file(self) -> Path:
+        """Written last: without it there is no merged result."""
+        return self.folder / "manifest.json"
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What the merged files are, or None before the first merge. Raises DataError when it was changed."""
+        try:
+            value = read_json(self.manifest_file)
+        except (OSError, ValueError) as error:
+            raise DataError(f"reading the manifest: {error}; delete {self.manifest_file} and {AGAIN}") from None
+        if value is None:
+            return None
+        if value.pop("sha256", None) != _digest(value) or value["format"] != FORMAT:
+            raise DataError(f"{self.manifest_file}: changed since it was written; delete it and {AGAIN}")
+        return value
+
+    def commit(self, manifest: dict[str, Any]) -> None:
+        """Write the manifest, with its own digest: from here on there is a merged result."""
+        write_json(self.manifest_file, {**manifest, "sha256": _digest(manifest)})
+
+    def content(self, manifest: dict[str, Any]) -> Content:
+        """What the file in the founding shape is made from."""
+        return Content(
+            embeddings=self.embeddings,
+            articles=self.articles,
+            documents=manifest["documents"],
+            dim=manifest["dim"],
+            model=manifest["model"]["name"],
+            timestamp=manifest["timestamp"],
+        )
+
+    def problems(self, manifest: dict[str, Any]) -> list[str]:
+        """Which merged files are not what the manifest says, in words; every file is read."""
+        found = []
+        for name, stated in manifest["outputs"].items():
+            found += differences(self.folder / name, stated)
+        return found
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def differences(path: Path, stated: dict[str, Any]) -> list[str]:
+    """How a file differs from its stated bytes and sha256, in words; it is read only when the size is right."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        return [f"{path}: {error.strerror}"]
+    if size != stated["bytes"]:
+        return [f"{path}: expected {stated['bytes']} bytes, found {size}"]
+    sha256 = sha256_file(path)
+    return [] if sha256 == stated["sha256"] else [f"{path}: expected sha256 {stated['sha256']}, found {sha256}"]

@@ -1,0 +1,263 @@
+"""The panel: a `State` as HTML and as text, with every number in words. Pure: no notebook, no clock, no drawing.
+
+Only inline styles, because JupyterLab drops style sheets of a notebook it does not trust. A bar is a <progress> with
+its numbers beside it, a badge is a shape and a word: nothing is told by colour alone.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+from worker.layout import safe_text
+
+from .monitor import SlotState, State
+
+BAR = 24  # characters of a bar in a terminal
+TALL = 24  # slots; more than these scroll inside the panel
+STALE_S = 60.0  # a slot that was not heard of for so long is marked, whatever its last word was
+
+BLUE, GREEN, AMBER, RED, GREY, PURPLE = "#0969da", "#1a7f37", "#9a6700", "#cf222e", "#59636e", "#8250df"
+# State -> shape and colour; white text on each of these has a contrast of at least 4.5.
+BADGES = {
+    "done": ("✓", GREEN),
+    "running": ("▶", BLUE),
+    "starting": ("◌", GREY),
+    "loading model": ("◌", GREY),
+    "not launched": ("○", GREY),
+    "slow": ("▼", AMBER),
+    "restarting": ("↻", AMBER),
+    "stuck": ("‖", AMBER),
+    "unreachable": ("?", PURPLE),
+    "stopped": ("■", GREY),
+}
+TROUBLE = ("✕", RED)  # dead, fenced, failed and whatever else a slot says
+
+INK = "color:var(--jp-ui-font-color1,inherit)"
+MUTED = "color:var(--jp-ui-font-color1,inherit);opacity:.8"
+LINE = "1px solid var(--jp-border-color2,#8c959f)"
+CELL = "padding:1px 10px 1px 0;text-align:left;vertical-align:middle;white-space:nowrap;background-color:transparent"
+WIDE = "padding:1px 0;text-align:left;vertical-align:middle;white-space:normal;background-color:transparent"
+NUMBER = f"{CELL};text-align:right;font-variant-numeric:tabular-nums"
+
+
+def text(value: object, limit: int = 300) -> str:
+    """Any value for a page: markup shown as text, control characters as escapes."""
+    return html.escape(safe_text(str(value), limit))
+
+
+def one_line(value: object, limit: int = 300) -> str:
+    """Any value for one line of a terminal."""
+    return " ".join(safe_text(str(value), limit).split())
+
+
+# ------------------------------------------------------------------------------------------------------------- words
+
+
+def many(count: float, what: str) -> str:
+    """A number with its noun: `1 question`, `10 questions`."""
+    return f"{count:,.0f} {what}{'' if count == 1 else 's'}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time in words a person would use: `40 s`, `3 min`, `2 h 05 min`."""
+    if seconds is None:
+        return "–"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def exactly(seconds: float | None) -> str:
+    """A time that is over, to the second: `40 s`, `1 min 51 s`, `2 h 05 min 03 s`."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, left = divmod(round(seconds), 60)
+    return f"{minutes} min {left:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min {left:02d} s"
+
+
+def remaining(state: State) -> str:
+    """How long it will still take: `about 3 min`, `unknown yet`, `nothing left`."""
+    if state.done:
+        return "nothing left"
+    return "unknown yet" if state.eta_s is None else f"about {duration(state.eta_s)}"
+
+
+def percent(done: int, of: int) -> str:
+    """A share that says 100 % only when it is all."""
+    share = 100.0 if done >= of else min(99.9, 100 * done / of)
+    return f"{share:.1f} %"
+
+
+def rate(value: float | None) -> str:
+    """Rows a second, with as many digits as mean something."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}/s" if value >= 100 else f"{value:.1f}/s"
+
+
+def headline(state: State) -> str:
+    """The whole state in one line."""
+    per_second = f", {rate(state.rate)[:-2]} rows/s" if state.rate else "" if state.done else ", no rate yet"
+    left = "done" if state.done else f"{remaining(state)} left" if state.eta_s is not None else "time left unknown yet"
+    share = percent(state.committed, state.rows)
+    given_up = f", {many(len(state.quarantined), 'row')} given up" if state.quarantined else ""
+    return f"{state.committed:,} of {state.rows:,} rows ({share}){per_second}, {left}{given_up}"
+
+
+def _contact(slot: SlotState) -> str:
+    if slot.age_s is None:
+        return "never" if not slot.done else "–"
+    ago = f"{duration(max(0.0, slot.age_s))} ago"
+    return f"{ago} !" if slot.age_s > STALE_S and not slot.done else ago
+
+
+def _notes(slot: SlotState) -> str:
+    restarts = many(slot.restarts, "restart") if slot.restarts else ""
+    return ": ".join(part for part in (restarts, one_line(slot.reason)) if part)
+
+
+# -------------------------------------------------------------------------------------------------------------- html
+
+
+def badge(word: str, shape: str, colour: str) -> str:
+    """A word on a coloured ground with a shape before it."""
+    style = f"background-color:{colour};color:#ffffff;border-radius:9px;padding:0 8px;font-size:90%;white-space:nowrap"
+    return f'<span style="{style}">{shape} {text(word, 40)}</span>'
+
+
+def bar(done: int, of: int, label: str, width: str = "9em") -> str:
+    """A bar for the eye; its numbers stand beside it."""
+    style = f"width:{width};height:.8em;vertical-align:middle;accent-color:{GREEN if done >= of else BLUE}"
+    value = f'max="{max(1, of)}" value="{min(done, of)}"'
+    return f'<progress {value} aria-label="{text(label)}" style="{style}"></progress>'
+
+
+def table(caption: str, heads: Sequence[tuple[str, str]], rows: Iterable[str]) -> str:
+    """A table with a caption and column headers; `heads` are (title, style)."""
+    head = "".join(f'<th scope="col" style="{style};{MUTED};font-weight:normal">{text(t)}</th>' for t, style in heads)
+    return (
+        f'<table style="border-collapse:collapse;margin:0;font-size:inherit;{INK}">'
+        f'<caption style="text-align:left;padding:2px 0;{MUTED}">{text(caption)}</caption>'
+        f'<thead><tr style="border-bottom:{LINE}">{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    )
+
+
+def _slot_row(slot: SlotState) -> str:
+    shape, colour = BADGES.get(slot.state, TROUBLE)
+    coming = f" +{slot.in_part:,}" if slot.in_part and not slot.done else ""
+    return (
+        f'<tr><th scope="row" style="{CELL};font-weight:600">{text(slot.slot, 40)}</th>'
+        f'<td style="{CELL}">{text(slot.host, 64)}</td>'
+        f'<td style="{CELL}">{bar(slot.committed, slot.rows, f"{slot.slot}, rows committed")}</td>'
+        f'<td style="{NUMBER}">{slot.committed:,}/{slot.rows:,}</td>'
+        f'<td style="{CELL};{MUTED}">{coming}</td>'
+        f'<td style="{NUMBER}">{rate(slot.rate)}</td>'
+        f'<td style="{CELL}">{badge(slot.state, shape, colour)}</td>'
+        f'<td style="{CELL}">{text(_contact(slot))}</td>'
+        f'<td style="{WIDE}">{text(_notes(slot))}</td></tr>'
+    )
+
+
+def _summary(state: State) -> str:
+    facts = [
+        ("rate", f"{rate(state.rate)[:-2]} rows/s" if state.rate else "–" if state.done else "unknown yet"),
+        ("left", remaining(state)),
+        ("watched for", duration(state.elapsed_s)),
+        ("rows given up", f"{len(state.quarantined):,}"),
+    ]
+    cells = "".join(
+        f'<span style="padding-right:24px;white-space:nowrap"><span style="{MUTED}">{name}</span> '
+        f"<b>{text(value)}</b></span>"
+        for name, value in facts
+    )
+    label = f"all rows: {percent(state.committed, state.rows)}"
+    return (
+        f'<div style="padding-bottom:2px"><b style="font-size:115%">{state.committed:,} of {state.rows:,} rows</b> '
+        f'({percent(state.committed, state.rows)}) <span style="{MUTED}">of run {text(state.run, 100)}</span></div>'
+        f'<div style="padding-bottom:4px">{bar(state.committed, state.rows, label, "100%")}</div>'
+        f'<div style="padding-bottom:6px">{cells}</div>'
+    )
+
+
+def _alerts(state: State) -> str:
+    if not state.alerts:
+        return ""
+    lines = "".join(f'<li style="margin:0">{text(alert, 500)}</li>' for alert in state.alerts)
+    return (
+        f'<div style="border-left:4px solid {RED};padding:2px 0 2px 10px;margin-bottom:6px">'
+        f"{badge(many(len(state.alerts), 'alert'), '!', RED)}"
+        f'<ul style="margin:2px 0;padding-left:18px">{lines}</ul></div>'
+    )
+
+
+def progress_html(state: State, picture: str = "") -> str:
+    """The panel: all rows, alerts, a line a slot, and below them `picture` (HTML)."""
+    heads = [
+        ("slot", CELL),
+        ("host", CELL),
+        ("committed", CELL),
+        ("rows", NUMBER),
+        ("", CELL),
+        ("rate", NUMBER),
+        ("state", CELL),
+        ("last contact", CELL),
+        ("restarts and reason", WIDE),
+    ]
+    done = sum(slot.done for slot in state.slots)
+    caption = f"{many(len(state.slots), 'slot')}, {done} done; +n: rows of a part that is not committed yet"
+    slots = table(caption, heads, map(_slot_row, state.slots))
+    below = f'<div style="padding-top:8px">{picture}</div>' if picture else ""
+    if len(state.slots) > TALL:
+        slots = f'<div style="max-height:36em;overflow:auto">{slots}</div>'
+    return (
+        f'<div style="font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;'
+        f'max-width:960px;{INK}">{_summary(state)}{_alerts(state)}{slots}{below}</div>'
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- text
+
+
+def text_bar(done: int, of: int, width: int = BAR) -> str:
+    """A bar in characters that every terminal has; full only when all is done."""
+    filled = width if done >= of else min(width - 1, width * done // max(1, of))
+    return "#" * filled + "-" * (width - filled)
+
+
+def _columns(rows: Sequence[Sequence[str]], right: Iterable[int]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    right = set(right)
+    return [
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def progress_text(state: State) -> str:
+    """The panel for a terminal, and for whoever reads a notebook as text."""
+    rows = [("slot", "host", "committed", "rows", "rate", "state", "last contact", "restarts and reason")]
+    rows += [
+        (
+            one_line(slot.slot, 40),
+            one_line(slot.host, 64),
+            text_bar(slot.committed, slot.rows, 12),
+            f"{slot.committed:,}/{slot.rows:,}",
+            rate(slot.rate),
+            one_line(slot.state, 40),
+            _contact(slot),
+            _notes(slot),
+        )
+        for slot in state.slots
+    ]
+    alerts = [f"! {one_line(alert, 500)}" for alert in state.alerts]
+    first = f"{one_line(state.run, 100)}: {headline(state)}"
+    return "\n".join([first, text_bar(state.committed, state.rows, 60), *_columns(rows, right=(3, 4)), *alerts])

@@ -1,0 +1,343 @@
+"""Preflight: everything that can be known to be wrong before any machine works. Each function proves one heading."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from worker.layout import committed
+
+from . import corpus as corpora
+from . import gpus, plan
+from . import hosts as machines
+from . import model as models
+from .checks import Checks
+from .errors import CorpusError, HostError, ProfileError, RunbookError
+from .profile import HostSpec
+from .run import Run
+
+PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
+CREDENTIAL_KEYS = ("address", "username")
+PROBE_TIMEOUT_S = 600.0
+SPARE_BYTES = 200_000_000  # logs, records, the file system's own needs
+
+
+def this_machine(run: Run) -> Checks:
+    """This machine: packages, worker bundle, folders, and the credentials that the profile names."""
+    checks = Checks("This machine is ready")
+    for name in PACKAGES:
+        try:
+            checks.add(f"package {name}", True, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            checks.add(f"package {name}", False, "missing", "installed", "make setup (or: pip install -e .)")
+    bundle = {relative for relative, _ in machines.bundle_files()}
+    checks.add("worker bundle", "worker/__main__.py" in bundle, f"{len(bundle)} files", "worker/__main__.py among them")
+    output = run.profile.output
+    for label, folder in (("run", run.folder), ("output", output.folder), ("backups", output.backups)):
+        checks.add(f"{label} folder", _writable(folder), folder, "writable", f"make it writable: chmod u+rwx {folder}")
+    for host in run.profile.hosts:
+        if host.credentials:
+            _credentials(checks, host.name, host.credentials)
+    if run.profile.hf_token:
+        try:
+            models.read_token(run.profile.hf_token)
+            checks.add("hub token", True, run.profile.hf_token)
+        except ProfileError as error:
+            checks.add("hub token", False, error, "a file that only you can read")
+    return checks
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _credentials(checks: Checks, host: str, path: Path) -> None:
+    """Say whether a credentials file is usable; never what is in it."""
+    remedy = f'a JSON file {{"address": ..., "username": ..., "password": ...}} with mode 600: {path}'
+    if not path.is_file():
+        checks.add("credentials", False, "no such file", path, remedy, where=host)
+        return
+    if path.stat().st_mode & 0o077:
+        checks.add("credentials", False, "others can read it", "mode 600", f"chmod 600 {path}", where=host)
+        return
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        absent = [key for key in CREDENTIAL_KEYS if not isinstance(value.get(key), str)]
+    except (ValueError, AttributeError):
+        checks.add("credentials", False, "not a JSON object", path, remedy, where=host)
+        return
+    seen = f"without {', '.join(absent)}" if absent else path
+    checks.add("credentials", not absent, seen, ", ".join(CREDENTIAL_KEYS), remedy, where=host)
+
+
+def the_model(run: Run) -> tuple[Checks, models.Model | None]:
+    """The model: found here, its files hashed, what it says of itself. None when it cannot be used."""
+    checks = Checks("The model is here and is the one the profile names")
+    try:
+        model = models.resolve(run.profile.model, models.read_token(run.profile.hf_token))
+    except ProfileError as error:
+        checks.add("model", False, error, run.profile.model.name, "see the message")
+        return checks, None
+    checks.add("model", True, f"{model.name} at {model.revision}")
+    checks.add("files", True, f"{len(model.files)} files, {model.bytes / 1e6:.1f} MB, digest {model.digest[:16]}")
+    checks.add("vectors", True, f"{model.dim} numbers, {'normalised' if model.normalises else 'not normalised'}")
+    checks.add("length", True, f"reads {run.profile.model.max_tokens or model.max_tokens} tokens of a document")
+    shown = {"documents": model.template, "questions": model.question_template}
+    for kind, template in shown.items():
+        checks.add(f"text of {kind}", True, template)
+    return checks, model
+
+
+def the_corpus(
+    run: Run, model: models.Model | None, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
+) -> tuple[Checks, corpora.Corpus | None]:
+    """The corpus: every document readable, numbered and fingerprinted; done once for a run."""
+    checks = Checks("Every document is readable, numbered and fingerprinted")
+    if model is None:
+        checks.add("corpus", False, "not read", "read", "make the model checks hold first")
+        return checks, None
+    try:
+        corpus = _numbered(run, model, on_progress)
+    except CorpusError as error:
+        checks.add("corpus", False, error, "every document readable", "see the message")
+        return checks, None
+    checks.add("documents", True, f"{corpus.documents:,}", run.profile.corpus.documents or "")
+    checks.add("questions", True, f"{corpus.questions:,}")
+    checks.add("fingerprint", True, corpus.fingerprint[:16])
+    for note in corpus.notes:
+        checks.add("note", True, note, warn=True)
+    return checks, corpus
+
+
+def _numbered(run: Run, model: models.Model, on_progress: Callable[[str, int, int], None]) -> corpora.Corpus:
+    """The numbered corpus of this run: the one there is, if the source and the choices are still the same."""
+    spec = run.profile.corpus
+    fields = corpora.Fields(spec.id, spec.title, spec.text, spec.url, frozenset(spec.accept))
+    if (run.corpus / "corpus.json").exists():
+        corpus = corpora.load(run.corpus)
+        if not corpus.source_unchanged(spec.path):
+            raise CorpusError(
+                f"{spec.path}: changed since this run numbered it; start a new run (runbook run PROFILE --new)"
+            )
+        if (corpus.template, corpus.question_template) != (model.template, model.question_template):
+            raise CorpusError("the model's prompts changed since this run numbered the corpus; start a new run (--new)")
+        return corpus
+    return corpora.build(
+        spec.path,
+        fields,
+        spec.documents,
+        run.profile.questions,
+        model.template,
+        model.question_template,
+        run.corpus,
+        lambda done: on_progress("documents read", done, spec.documents or 0),
+    )
+
+
+def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, Any]]:
+    """The hosts, side by side: reachable, writable, their slots, and the model loading there. One dead hides none."""
+    checks = Checks("Every host is reachable and can load the model")
+    probed: dict[tuple[str, str], dict[str, Any]] = {}
+    facts: dict[str, Any] = {}
+    for name, result in machines.side_by_side(run.profile, run.name, _look).items():
+        if isinstance(result, RunbookError):
+            checks.add("reachable", False, result, "reachable", "see the message", where=name)
+            continue
+        facts[name] = result
+        checks.add("reachable", True, f"{result['workdir']}, {result['cores']} cores", where=name)
+        gpus_ok = result["device"] == "cpu" or (result["gpus"] and not result["complaint"])
+        if result["device"] == "cuda":
+            seen = result["complaint"] or f"{len(result['gpus'])} GPUs: {', '.join(g['name'] for g in result['gpus'])}"
+            checks.add("GPUs", gpus_ok, seen, "GPUs that answer", "nvidia-smi on that machine", where=name)
+            wanted = next(h.slots for h in run.profile.hosts if h.name == name)
+            enough = wanted is None or len(result["gpus"]) >= wanted
+            checks.add("slots", enough, len(result["gpus"]), wanted or "auto", "lower `slots` of this host", where=name)
+        if model is None:
+            checks.add("model loads", False, "not tried", "loads", "make the model checks hold first", where=name)
+        elif gpus_ok:
+            # Hosts that are folders of one machine with one Python are probed once.
+            key = (result["python"], result["device"])
+            probed.setdefault(key, _probe(run, model, *key))
+            _judge_probe(checks, name, probed[key], model)
+    run.save_json("hosts.json", {"hosts": facts, "probes": list(probed.values())})
+    return checks, facts
+
+
+def _look(host: machines.Local) -> dict[str, Any]:
+    """What one host is. Raises HostError."""
+    if not _writable(host.workdir):
+        raise HostError(f"{host.name}: {host.workdir} cannot be written")
+    found: dict[str, Any] = {
+        "workdir": str(host.workdir),
+        "python": host.python,
+        "device": host.spec.device,
+        "cores": cores(),
+        "gpus": [],
+        "complaint": "",
+    }
+    if host.spec.device == "cuda":
+        answer = host.run(gpus.COMMAND, timeout_s=20)
+        listed = gpus.parse(answer.out)
+        found["complaint"] = gpus.complaint(answer.out) or (answer.err.strip() if answer.exit_code else "")
+        found["gpus"] = [vars(gpu) for gpu in listed if not gpu.trouble]
+    return found
+
+
+def cores() -> int:
+    """The CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _probe(run: Run, model: models.Model, python: str, device: str) -> dict[str, Any]:
+    spec = next(host for host in run.profile.hosts if host.kind == "local")
+    host = machines.connect(spec, run.name)
+    argv = [python, "-m", "worker", "probe", "--model", str(model.folder), "--device", device]
+    try:
+        done = host.run([*argv, "--dtype", run.profile.model.dtype], PROBE_TIMEOUT_S, cwd=machines.BUNDLE.parent)
+    except HostError as error:
+        return {"error": str(error)}
+    lines = done.out.strip().splitlines()
+    if done.exit_code or not lines:
+        return {"error": " / ".join(done.err.strip().splitlines()[-3:]) or f"exit code {done.exit_code}"}
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
+
+
+def _judge_probe(checks: Checks, name: str, probe: dict[str, Any], model: models.Model) -> None:
+    remedy = "on a machine that encodes: pip install -e '.[worker]' (README: which torch)"
+    if "error" in probe:
+        checks.add("model loads", False, probe["error"], "loads", remedy, where=name)
+        return
+    seen = f"in {probe['loaded_s']} s on {probe['device']}, torch {probe['torch']}"
+    checks.add("model loads", True, seen, where=name)
+    good = not probe["bad"] and probe["dim"] == (model.dim or probe["dim"]) and probe["normalises"] == model.normalises
+    seen = probe["bad"] or f"{probe['dim']} numbers, norm {probe['norm']:.6f}"
+    expected = f"{model.dim} numbers, {'norm 1' if model.normalises else 'any norm'}"
+    checks.add("first vector", good, seen, expected, "the model or its libraries are not what they say", where=name)
+
+
+def the_disks(run: Run, model: models.Model | None, corpus: corpora.Corpus | None) -> Checks:
+    """The disks: what this run will write, from real sizes, against what is free; folders of one disk are added up."""
+    checks = Checks("Every disk has room")
+    if model is None or corpus is None or model.dim is None:
+        checks.add("disk", False, "not known", "known sizes", "make the model and corpus checks hold first")
+        return checks
+    vectors = corpus.rows * model.dim * 4
+    texts = corpus.text_bytes
+    needs: dict[Path, int] = {run.folder: vectors * 2 + texts}
+    founding = vectors + texts // 10
+    needs[run.profile.output.folder] = founding
+    needs[run.profile.output.backups] = founding
+    share = 1 / max(1, sum(host.kind == "local" for host in run.profile.hosts))
+    for host in run.profile.hosts:
+        if host.kind == "local":
+            there = Path(host.workdir).expanduser()
+            needs[there] = needs.get(there, 0) + int((vectors + texts) * share) + model.bytes
+    disks: dict[int, tuple[list[Path], int]] = {}
+    for folder, need in needs.items():
+        if not _writable(folder):
+            checks.add("disk", False, f"{folder} cannot be written", "writable", "mend its permissions")
+            continue
+        device = folder.stat().st_dev
+        folders, so_far = disks.get(device, ([], 0))
+        disks[device] = ([*folders, folder], so_far + need)
+    for folders, need in disks.values():
+        free = shutil.disk_usage(folders[0]).free
+        seen = f"{free / 1e9:.1f} GB free"
+        expected = f"{(need + SPARE_BYTES) / 1e9:.1f} GB for vectors, texts, model, merged file and backup"
+        checks.add(f"disk of {folders[0]}", free > need + SPARE_BYTES, seen, expected, "free space or move a folder")
+    return checks
+
+
+def the_plan(
+    run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, Any]
+) -> tuple[Checks, plan.Plan | None]:
+    """The plan: which slot does which rows, checked by a function that shares nothing with the one that cut them."""
+    checks = Checks("Every row belongs to exactly one slot")
+    if model is None or corpus is None or model.dim is None or len(facts) != len(run.profile.hosts):
+        checks.add("plan", False, "not made", "made", "make the checks above hold first")
+        return checks, None
+    made = draw(run, model, corpus, facts)
+    if run.plan_file.exists():
+        before = run.plan()
+        if before != made and committed(run.local.parts):
+            checks.add("plan", False, made.sha256[:16], before.sha256[:16], "the choices changed: start a new run")
+            return checks, None
+    made.save(run.plan_file)
+    wrong = plan.problems([(slot.start, slot.stop) for slot in made.slots], made.rows)
+    sizes = [slot.rows for slot in made.slots]
+    checks.add("gaps and overlaps", not wrong, "; ".join(wrong) or "none", "none", "this is a fault of the software")
+    checks.add("slots", True, f"{len(made.slots)} on {len(made.hosts)} hosts")
+    checks.add("rows", True, f"{made.documents:,} documents and {made.questions:,} questions: {made.rows:,}")
+    checks.add("rows a slot", max(sizes) - min(sizes) <= 1, f"{min(sizes):,} to {max(sizes):,}", "equal within one")
+    checks.add("rows a part", True, f"{made.part_rows:,}")
+    return checks, made
+
+
+def draw(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, Any]) -> plan.Plan:
+    """The plan that follows from profile, model, corpus and hosts; the same again from the same."""
+    profile = run.profile
+    places = [
+        (number, host, index)
+        for number, host in enumerate(profile.hosts)
+        for index in range(_slots(host, facts[host.name]))
+    ]
+    ranges = plan.cut(corpus.rows, len(places))
+    local_slots = sum(1 for _, host, _ in places if host.kind == "local" and host.device == "cpu")
+    part_rows = profile.part_rows or plan.part_rows_for(
+        places[0][1].device, max(stop - start for start, stop in ranges), model.weights_bytes
+    )
+    slots = tuple(
+        plan.Slot(
+            slot=f"cluster{number}_gpu{index}",
+            host=host.name,
+            index=index,
+            device=host.device,
+            # A fixed number of threads: the sums of a matrix product, and so the bytes, depend on it.
+            threads=host.threads or max(1, facts[host.name]["cores"] // max(1, local_slots)),
+            start=start,
+            stop=stop,
+            gpu=facts[host.name]["gpus"][index]["uuid"] if host.device == "cuda" else None,
+        )
+        for (number, host, index), (start, stop) in zip(places, ranges, strict=True)
+    )
+    assert model.dim is not None
+    return plan.Plan(
+        run=run.name,
+        epoch=1,
+        documents=corpus.documents,
+        questions=corpus.questions,
+        corpus=corpus.fingerprint,
+        model=plan.ModelIdentity(model.name, model.revision, model.digest, model.dim, model.normalises),
+        dtype=profile.model.dtype,
+        prompt=model.template,
+        question_prompt=model.question_template,
+        max_tokens=profile.model.max_tokens,
+        part_rows=part_rows,
+        slots=slots,
+    )
+
+
+def _slots(host: HostSpec, facts: dict[str, Any]) -> int:
+    if host.slots is not None:
+        return host.slots
+    return len(facts["gpus"]) if host.device == "cuda" else max(1, facts["cores"] // 4)
+
+
+def everything(run: Run) -> list[Checks]:
+    """All checks of this phase without a notebook: what `runbook check` shows."""
+    machine = this_machine(run)
+    model_checks, model = the_model(run)
+    corpus_checks, corpus = the_corpus(run, model)
+    host_checks, facts = the_hosts(run, model)
+    disks = the_disks(run, model, corpus)
+    return [machine, model_checks, corpus_checks, host_checks, disks, the_plan(run, model, corpus, facts)[0]]

@@ -1,0 +1,28 @@
+"""Recover: start what should run and does not. The only phase that reaches sideways, to launch and monitor."""
+
+from __future__ import annotations
+
+from . import download, launch
+from .monitor import State
+from .run import Run
+
+
+def revive(run: Run, state: State) -> list[str]:
+    """Bring finished parts home and start the supervisor of a host that has rows left and no supervisor.
+
+    Given to `monitor.watch` as what to do about what it sees; tells in words what it did. With `recovery: off` in the
+    profile it only collects.
+    """
+    did = []
+    collected = download.collect(run)
+    did += [f"part refused, its rows are done again: {why}" for why in collected.refused]
+    if run.profile.recovery != "auto":
+        return did
+    dead = sorted({slot.host for slot in state.slots if slot.state == "dead"})
+    if dead or collected.refused:
+        checks = launch.start(run, retry_given_up=False)
+        started = [f"{check.where}: {check.seen}" for check in checks if check.seen.startswith("started")]
+        for line in started:
+            run.journal.write("revived", seen=line)
+        did += started
+    return did

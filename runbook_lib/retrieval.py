@@ -1,0 +1,69 @@
+"""The questions' nearest documents, and how far down the document that answers a question comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .articles import Audit
+from .survey import Header, Questions, Survey, some_rows, unit
+
+RANK_OF_INTEREST = 10
+QUESTION_CHARACTERS = 300
+ANSWERS_SHOWN = 100
+Answers = list[list[int]]
+
+
+def wanted_titles(questions: Sequence[dict[str, Any]]) -> set[str]:
+    """The titles that questions name as their answer."""
+    return {question["title"] for question in questions if isinstance(question.get("title"), str)}
+
+
+def answers(questions: Sequence[dict[str, Any]], audit: Audit, documents: int) -> Answers:
+    """For each question the rows that answer it: by `passage_index` (a row), else by `title`; empty when not said."""
+    found = []
+    for question in questions:
+        row, title = question.get("passage_index"), question.get("title")
+        if isinstance(row, int) and not isinstance(row, bool) and 0 <= row < documents:
+            found.append([row])
+        else:
+            found.append(audit.titled.get(title, []) if isinstance(title, str) else [])
+    return found
+
+
+def ask(vectors: np.ndarray, known: Answers, matrix: Path, shape: Header) -> Questions:
+    """The questions made ready for a survey: their directions, and the cosine of the best answer of each."""
+    directions = unit(vectors)
+    best = np.full(len(directions), np.inf)
+    for place, rows in enumerate(known):
+        if rows:
+            best[place] = (unit(some_rows(matrix, shape, rows)) @ directions[place]).max()
+    return Questions(directions, best)
+
+
+def figures(questions: Sequence[dict[str, Any]], known: Answers, found: Survey, audit: Audit) -> dict[str, Any]:
+    """What a report shows: each question with its five nearest documents and, where known, the rank of its answer."""
+    shown = audit.articles([int(row) for row in found.nearest.ravel() if row >= 0])
+    ranks = [1 + int(ahead) if rows else None for ahead, rows in zip(found.ahead, known, strict=True)]
+    entries = []
+    for place, question in enumerate(questions):
+        nearest = [
+            {"row": int(row), "title": shown[int(row)].get("title"), "cosine": round(float(cosine), 6)}
+            for row, cosine in zip(found.nearest[place], found.cosines[place], strict=True)
+            if row >= 0 and np.isfinite(cosine)
+        ]
+        text = str(question.get("question", ""))[:QUESTION_CHARACTERS]
+        entries.append(
+            {"question": text, "nearest": nearest, "answers": known[place][:ANSWERS_SHOWN], "rank": ranks[place]}
+        )
+    given = [rank for rank in ranks if rank is not None]
+    return {
+        "asked": len(entries),
+        "with_answer": len(given),
+        "top1": sum(rank == 1 for rank in given),
+        "top10": sum(rank <= RANK_OF_INTEREST for rank in given),
+        "questions": entries,
+    }

@@ -1,0 +1,238 @@
+"""Everything that one pass over a matrix tells of its rows: norms, odd rows, equal rows, geometry, nearest rows.
+
+Reads a piece at a time. Per row it keeps a norm and a hash; else the memory depends on the dimension only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from .errors import DataError
+from .parts import ITEM_BYTES
+
+BLOCK_BYTES = 8 * 2**20
+NEAREST = 5
+# Equal vectors score equal only up to rounding: a document must be better by more than this to be ahead of another.
+TIE = 1e-6
+# A vector shorter than this has no direction that float32 can tell.
+SHORTEST = 1e-30
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a .npy file says of itself; `bytes` is the header's own size."""
+
+    rows: int
+    dim: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Unit vectors (questions, dim), and for each the cosine that a document must beat to come before its answer."""
+
+    vectors: np.ndarray
+    answer_cosines: np.ndarray
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the pass found. Cosines, moments and nearest rows leave out rows that have no direction."""
+
+    sha256: str
+    norms: np.ndarray  # float64, one a row; not finite where the row is not
+    constant: list[int]
+    hashes: np.ndarray  # int64, one a row: of this process only
+    directions: int  # how many rows have a direction
+    mean: np.ndarray  # of the unit vectors
+    covariance: np.ndarray  # of the unit vectors
+    nearest: np.ndarray  # rows (questions, up to 5), best first; -1 where there are fewer rows
+    cosines: np.ndarray
+    ahead: np.ndarray  # for each question, how many documents come before its answer
+    sample: np.ndarray  # the unit vectors of the rows that were asked for
+
+
+def header(path: Path) -> Header:
+    """The shape of a .npy file of float32 in C order. Raises DataError when it is none or its size does not fit."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: only the header is looked at
+        size = path.stat().st_size
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a readable .npy file: {error}") from None
+    if array.dtype.str != "<f4" or array.ndim != 2 or not array.flags.c_contiguous:
+        raise DataError(f"{path}: expected float32 in rows, found {array.dtype} {array.shape}")
+    rows, dim = array.shape
+    before = size - rows * dim * ITEM_BYTES
+    if before != array.offset:
+        raise DataError(f"{path}: {before - array.offset} bytes too many for {rows} x {dim}")
+    return Header(rows, dim, before)
+
+
+def _read(file: BinaryIO, rows: int, dim: int) -> np.ndarray:
+    raw = file.read(rows * dim * ITEM_BYTES)
+    return np.frombuffer(raw, "<f4").reshape(-1, dim)
+
+
+def blocks(path: Path, shape: Header, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The matrix in blocks of at most `rows` rows, each with its first row; read, not mapped: mapped pages count."""
+    with path.open("rb") as file:
+        file.seek(shape.bytes)
+        for low in range(0, shape.rows, rows):
+            yield low, _read(file, min(rows, shape.rows - low), shape.dim)
+
+
+def some_rows(path: Path, shape: Header, rows: Sequence[int]) -> np.ndarray:
+    """A few rows of the matrix, in the order asked for."""
+    found = np.zeros((len(rows), shape.dim), np.float32)
+    with path.open("rb") as file:
+        for place, row in enumerate(rows):
+            file.seek(shape.bytes + row * shape.dim * ITEM_BYTES)
+            found[place] = _read(file, 1, shape.dim)[0]
+    return found
+
+
+def norms_of(vectors: np.ndarray) -> np.ndarray:
+    """Euclidean norms in float64, which no float32 row can overflow."""
+    wide = vectors.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        norms: np.ndarray = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    return norms
+
+
+def has_direction(norms: np.ndarray) -> np.ndarray:
+    """Which rows point anywhere: not zero, NaN or infinite."""
+    good: np.ndarray = np.isfinite(norms) & (norms > SHORTEST)
+    return good
+
+
+def unit(vectors: np.ndarray, norms: np.ndarray | None = None) -> np.ndarray:
+    """The directions of rows; zeros where a row has none."""
+    norms = norms_of(vectors) if norms is None else norms
+    good = has_direction(norms)
+    scale = np.zeros(len(norms), np.float32)
+    np.divide(1.0, norms, out=scale, where=good, casting="same_kind")
+    with np.errstate(invalid="ignore"):
+        directions: np.ndarray = vectors * scale[:, None]
+    directions[~good] = 0.0
+    return directions
+
+
+class _Nearest:
+    """The best few rows for each question so far."""
+
+    def __init__(self, questions: Questions):
+        asked = len(questions.vectors)
+        self.questions = questions
+        self.rows = np.full((asked, NEAREST), -1, np.int64)
+        self.cosines = np.full((asked, NEAREST), -np.inf, np.float32)
+        self.ahead = np.zeros(asked, np.int64)
+
+    def see(self, low: int, directions: np.ndarray, good: np.ndarray) -> None:
+        if not len(self.rows):
+            return
+        scores = self.questions.vectors @ directions.T
+        scores[:, ~good] = -np.inf
+        self.ahead += (scores > self.questions.answer_cosines[:, None] + TIE).sum(axis=1)
+        keep = min(NEAREST, scores.shape[1])
+        best = np.argpartition(-scores, keep - 1, axis=1)[:, :keep]
+        cosines = np.concatenate([self.cosines, np.take_along_axis(scores, best, axis=1)], axis=1)
+        rows = np.concatenate([self.rows, low + best], axis=1)
+        order = np.lexsort((rows, -cosines), axis=1)[:, :NEAREST]
+        self.cosines, self.rows = np.take_along_axis(cosines, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+
+def _hashes(block: np.ndarray) -> np.ndarray:
+    # 64 bits of SipHash: among a million different rows two look equal once in some ten million runs, as a warning.
+    return np.fromiter((hash(row.tobytes()) for row in block), np.int64, len(block))
+
+
+def survey(path: Path, shape: Header, questions: Questions, sample: Sequence[int]) -> Survey:
+    """Pass once over the matrix at `path`. `sample` are rows, ascending, whose directions are kept."""
+    rows, dim = shape.rows, shape.dim
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        digest.update(file.read(shape.bytes))
+    norms, hashes = np.zeros(rows), np.zeros(rows, np.int64)
+    total, second = np.zeros(dim), np.zeros((dim, dim))
+    constant: list[int] = []
+    directions_seen = 0
+    nearest, kept = _Nearest(questions), np.zeros((len(sample), dim), np.float32)
+    wanted = np.asarray(sample, np.int64)
+    widest = max(dim, len(questions.vectors), 1)
+    for low, block in blocks(path, shape, max(1, BLOCK_BYTES // (ITEM_BYTES * widest))):
+        high = low + len(block)
+        digest.update(block.data)
+        norms[low:high] = norms_of(block)
+        hashes[low:high] = _hashes(block)
+        constant += (low + np.flatnonzero((block == block[:, :1]).all(axis=1))).tolist() if dim > 1 else []
+        good = has_direction(norms[low:high])
+        directions = unit(block, norms[low:high])
+        directions_seen += int(good.sum())
+        total += directions.sum(axis=0, dtype=np.float64)
+        second += directions.T @ directions
+        nearest.see(low, directions, good)
+        here = (wanted >= low) & (wanted < high)
+        kept[here] = directions[wanted[here] - low]
+    mean = total / max(1, directions_seen)
+    return Survey(
+        sha256=digest.hexdigest(),
+        norms=norms,
+        constant=constant,
+        hashes=hashes,
+        directions=directions_seen,
+        mean=mean,
+        covariance=second / max(1, directions_seen) - np.outer(mean, mean),
+        nearest=nearest.rows,
+        cosines=nearest.cosines,
+        ahead=nearest.ahead,
+        sample=kept,
+    )
+
+
+def equal_rows(hashes: np.ndarray) -> list[list[int]]:
+    """Groups of rows whose vectors are equal byte for byte; rows ascending, groups by their first row."""
+    if not len(hashes):
+        return []
+    order = np.argsort(hashes, kind="stable")
+    differs = hashes[order][1:] != hashes[order][:-1]
+    starts = np.concatenate([[0], np.flatnonzero(differs) + 1, [len(hashes)]])
+    return sorted(order[a:b].tolist() for a, b in itertools.pairwise(starts) if b - a > 1)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How the directions lie: None where there are too few rows to say."""
+
+    mean_cosine: float | None  # of two different rows
+    top_share: float | None  # of the variance, in its strongest direction
+    effective_rank: float | None  # exp of the entropy of the variance's shares: how many directions are in use
+    axes: np.ndarray  # (2, dim): the two strongest directions, signed so that the largest entry is positive
+    shares: tuple[float, ...]  # of the variance, of the axes
+
+
+def geometry(found: Survey) -> Geometry:
+    """Mean cosine, spread and principal axes from the moments of a survey."""
+    dim, n = len(found.mean), found.directions
+    if n < 2:
+        return Geometry(None, None, None, np.zeros((2, dim)), (0.0, 0.0))
+    summed = float(np.dot(found.mean, found.mean)) * n * n
+    mean_cosine = (summed - n) / (n * (n - 1))
+    values, vectors = np.linalg.eigh(found.covariance)
+    values, vectors = np.clip(values[::-1], 0.0, None), vectors[:, ::-1].T
+    axes = np.zeros((2, dim))
+    axes[: min(2, dim)] = vectors[:2]
+    axes *= np.where(np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1) < 0, -1.0, 1.0)
+    spread = float(values.sum())
+    if spread < 1e-9:  # all rows point the same way
+        return Geometry(mean_cosine, None, None, axes, (0.0, 0.0))
+    shares = values / spread
+    used = shares[shares > 0]
+    rank = float(np.exp(-(used * np.log(used)).sum()))
+    return Geometry(mean_cosine, float(shares[0]), rank, axes, tuple(float(share) for share in shares[:2]))

@@ -1,0 +1,47 @@
+"""The verdict on a run, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .facts import Facts, number
+from .panel import many, one_line
+from .run import PHASES
+
+
+def sentence(found: Facts) -> str:
+    """The verdict's reason in words: what was done, or what is open."""
+    if not found.ok:
+        return " ".join(_open_end(phase, found.results[phase]) for phase in PHASES if not held(found, phase))
+    documents, asked = (number(found.manifest.get(kind)) for kind in ("documents", "questions"))
+    warned = sum(1 for _, check in all_checks(found) if check.get("verdict") == "warning")
+    backed = " Its backup was read back." if found.output("backup") else ""
+    looked = f" {many(warned, 'warning')} below." if warned else ""
+    what = (
+        many(documents, "document") + (f" and {many(asked, 'question')}" if asked else "") if documents else "All rows"
+    )
+    return f"{what} are embedded, merged and checked row by row.{backed}{looked}"
+
+
+def held(found: Facts, phase: str) -> bool:
+    """Whether a phase handed over with all its checks holding."""
+    return bool((found.results[phase] or {}).get("ok"))
+
+
+def _open_end(phase: str, result: dict[str, Any] | None) -> str:
+    if result is None:
+        return f"{phase} has no result."
+    names = [str(check.get("name")) for check in records(result, "checks") if check.get("verdict") == "FAILED"]
+    told = one_line(", ".join(names[:5])) + (", …" if len(names) > 5 else "")
+    return f"{phase}: {many(len(names), 'check')} not holding ({told})."
+
+
+def records(value: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The records in a list of a record; none where there is no such list."""
+    found = value.get(key)
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+def all_checks(found: Facts) -> list[tuple[str, dict[str, Any]]]:
+    """Every check of every phase, with its phase."""
+    return [(phase, check) for phase in PHASES for check in records(found.results[phase] or {}, "checks")]

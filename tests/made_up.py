@@ -1,0 +1,168 @@
+"""A run with made-up vectors: a corpus numbered by `corpus.build`, a plan, and parts committed as a worker does it.
+
+No model and no torch. `run_folder(tmp_path)` gives a `MadeUp`; `commit_all` fills its parts, `commit_part` makes a
+single one, with anything in its record changed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runbook_lib import corpus, plan, profile, run
+from worker import encode
+from worker.layout import read_json, write_json
+
+DIM = 8
+WORDS = ("lake", "iron", "sonnet", "comet", "ferry", "violin", "glacier", "lantern", "cactus", "harbour", "quartz")
+
+
+def documents(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """`count` documents in the founding shape, all texts different."""
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            "id": f"id-{i}" if i % 2 else i,
+            "title": f"Title {i}: café 東京" if i % 3 == 0 else f"Title {i}",
+            "text": f"{i} " + " ".join(rng.choice(WORDS, 5 + i % 7)),
+            "url": f"https://example.org/{i}",
+        }
+        for i in range(count)
+    ]
+
+
+def vectors(rows: int, dim: int = DIM, seed: int = 1) -> np.ndarray:
+    """Unit vectors, float32 (rows, dim), the same for the same seed."""
+    found = np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """A run, what was put into it, and the vectors that its parts hold (documents, then questions)."""
+
+    run: run.Run
+    plan: plan.Plan
+    corpus: corpus.Corpus
+    vectors: np.ndarray
+
+    def record(self, start: int, stop: int, **changes: Any) -> dict[str, Any]:
+        """What a worker would record of rows [start, stop), with `changes`."""
+        slot = next((s for s in self.plan.slots if s.start <= start < s.stop), self.plan.slots[0])
+        prints = self.corpus.fingerprints()
+        record = {
+            "format": 1,
+            "slot": slot.slot,
+            "host": slot.host,
+            "run": self.plan.run,
+            "epoch": self.plan.epoch,
+            "corpus": self.plan.corpus,
+            "dtype": self.plan.dtype,
+            "prompt": self.plan.prompt,
+            "question_prompt": self.plan.question_prompt,
+            "model": {key: getattr(self.plan.model, key) for key in ("name", "revision", "digest")},
+            "max_tokens": 16,
+            "normalises": self.plan.model.normalises,
+            "threads": 1,
+            "device": "cpu (made up)",
+            "torch": "0.0",
+            "python": "3.11",
+            "capability": "none",
+            "fingerprints": [prints[row].tobytes().hex() for row in range(start, min(stop, self.plan.rows))],
+            "tokens": [10 + row % 10 for row in range(start, stop)],
+            "truncated": [row for row in range(start, stop) if 10 + row % 10 > 16],
+            "norms": [1.0] * (stop - start),
+            "redone_float32": [],
+            "out_of_memory": 0,
+            "dim": self.vectors.shape[1],
+            "seconds": 0.5,
+            "real_tokens": 10,
+            "padded_tokens": 10,
+            "written_at": 0.0,
+        }
+        return {**record, **changes}
+
+    def commit_part(self, start: int, stop: int, rows: np.ndarray | None = None, **changes: Any) -> Path:
+        """Commit rows [start, stop) as a worker does; `rows` replaces the vectors, `changes` go into the record."""
+        values = self.vectors[start:stop] if rows is None else rows
+        encode.commit(self.run.local, start, np.ascontiguousarray(values), self.record(start, stop, **changes))
+        return self.run.local.part(start, stop)
+
+    def commit_all(self) -> None:
+        """Commit every planned part."""
+        for slot in self.plan.slots:
+            for start, stop in encode.planned_parts(slot.start, slot.stop, self.plan.part_rows):
+                self.commit_part(start, stop)
+
+    def change_record(self, path: Path, **changes: Any) -> None:
+        """Overwrite keys of a committed part's record, as a stranger's part would have them."""
+        path = path.with_suffix(".json")
+        write_json(path, {**(read_json(path) or {}), **changes})
+
+
+def run_folder(
+    tmp_path: Path,
+    count: int = 20,
+    questions: list[dict[str, Any]] | None = None,
+    texts: list[dict[str, Any]] | None = None,
+    made: np.ndarray | None = None,
+    slots: int = 2,
+    part_rows: int = 4,
+    dim: int = DIM,
+    normalises: bool = True,
+    dtype: str = "float32",
+    accept: tuple[str, ...] = (),
+) -> MadeUp:
+    """A fresh run under `tmp_path` with a numbered corpus and a plan, and no parts yet."""
+    texts = documents(count) if texts is None else texts
+    one = {"question": "Which one is about a lake?", "title": texts[0].get("title")}
+    asked = [one] if questions is None else questions
+    (tmp_path / "corpus.json").write_text(json.dumps(texts))
+    (tmp_path / "questions.json").write_text(json.dumps(asked))
+    (tmp_path / "profile.yaml").write_text(
+        "run: made-up\n"
+        f"corpus: {{path: corpus.json, accept: [{', '.join(accept)}]}}\n"
+        f"{'questions: questions.json' if asked else ''}\n"
+        f"model: {{name: owner/model, dim: {dim}, dtype: {dtype}}}\n"
+        "hosts: [{name: here, kind: local, device: cpu, slots: 2}]\n"
+    )
+    this = run.create(profile.load(tmp_path / "profile.yaml"))
+    template, question_template = "title: {title} | text: {text}", "query: {text}"
+    numbered = corpus.build(
+        tmp_path / "corpus.json",
+        corpus.Fields(accept=frozenset(accept)),
+        None,
+        tmp_path / "questions.json" if asked else None,
+        template,
+        question_template,
+        this.corpus,
+    )
+    ranges = plan.cut(numbered.rows, slots)
+    drawn = plan.Plan(
+        run=this.name,
+        epoch=1,
+        documents=numbered.documents,
+        questions=numbered.questions,
+        corpus=numbered.fingerprint,
+        model=plan.ModelIdentity("owner/model", "0" * 40, "1" * 64, dim, normalises),
+        dtype=dtype,
+        prompt=template,
+        question_prompt=question_template,
+        max_tokens=16,
+        part_rows=part_rows,
+        slots=tuple(plan.Slot(f"cluster0_gpu{i}", "here", i, "cpu", 1, a, b) for i, (a, b) in enumerate(ranges)),
+    )
+    drawn.save(this.plan_file)
+    return MadeUp(this, drawn, numbered, vectors(numbered.rows, dim) if made is None else made)
+
+
+def with_vectors(made: MadeUp, changed: dict[int, np.ndarray]) -> MadeUp:
+    """The same run, with some rows' vectors replaced; parts committed from it hold them."""
+    rows = made.vectors.copy()
+    for row, value in changed.items():
+        rows[row] = value
+    return replace(made, vectors=rows)

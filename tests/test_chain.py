@@ -1,0 +1,194 @@
+"""The chain believes result files, not papermill: every way in which a notebook can end, with real kernels."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from runbook_lib import chain, profile, run
+from runbook_lib.errors import RunbookError
+from worker import process
+
+PHASE = "01_preflight"
+OPEN = """
+from runbook_lib import gate
+from runbook_lib.checks import Checks
+from runbook_lib.run import open_run
+this = open_run(run=run)
+"""
+GATE = f'held = Checks("x")\nheld.add("one", True, "seen")\ngate.gate(this, "{PHASE}", held)'
+
+
+@pytest.fixture
+def made(tmp_path):
+    text = "run: t\ncorpus: {path: c.jsonl}\nmodel: {name: /nowhere}\n"
+    text += "hosts:\n  - {name: here, kind: local, slots: 1, device: cpu}\n"
+    (tmp_path / "p.yaml").write_text(text)
+    return run.create(profile.load(tmp_path / "p.yaml"))
+
+
+def notebook(tmp_path, *cells, name=PHASE, parameters='profile: str = ""\nrun: str = ""'):
+    folder = tmp_path / "notebooks"
+    folder.mkdir(exist_ok=True)
+    book = nbformat.v4.new_notebook()
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    first = nbformat.v4.new_code_cell(parameters)
+    first.metadata["tags"] = ["parameters"]
+    book.cells = [first, *map(nbformat.v4.new_code_cell, cells)]
+    nbformat.write(book, folder / f"{name}.ipynb")
+    return folder
+
+
+def executed(attempt):
+    return nbformat.read(attempt.notebook, as_version=4)
+
+
+def test_a_phase_counts_when_its_gate_wrote_a_good_result(made, tmp_path):
+    attempt = chain.execute(made, PHASE, notebook(tmp_path, OPEN, GATE))
+    assert attempt.ok, attempt.reason
+    assert made.result(PHASE)["ok"]
+    assert (made.report / f"{PHASE}.ipynb").exists()
+    assert executed(attempt).metadata.runbook.outcome == "done"
+    assert chain.holds(made, PHASE)
+
+
+def test_a_result_made_from_another_profile_does_not_hold(made, tmp_path):
+    assert chain.execute(made, PHASE, notebook(tmp_path, OPEN, GATE)).ok
+    (made.folder / "profile.yaml").write_text((made.folder / "profile.yaml").read_text() + "# changed\n")
+    assert not chain.holds(made, PHASE)
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        ([OPEN, "raise ValueError('no room')"], "ValueError: no room"),
+        ([OPEN, "raise SystemExit(0)", GATE], "SystemExit"),
+        ([OPEN, "1 + 1"], "without writing its result file"),
+        ([OPEN, GATE.replace("True", "False")], "GateError"),
+        ([OPEN, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", GATE], "kernel died"),
+    ],
+    ids=["a cell raises", "SystemExit(0)", "no gate", "a check fails", "killed kernel"],
+)
+def test_what_does_not_count_says_why_and_is_marked_in_the_notebook(made, tmp_path, cells, reason):
+    attempt = chain.execute(made, PHASE, notebook(tmp_path, *cells))
+    assert not attempt.ok
+    assert reason in attempt.reason
+    book = executed(attempt)
+    assert book.metadata.runbook.outcome == "failed"
+    assert "This execution FAILED" in book.cells[0].source
+    assert not (made.report / f"{PHASE}.ipynb").exists()
+    assert not chain.holds(made, PHASE)
+    assert [e["event"] for e in made.journal.events()][-1] == "phase failed"
+
+
+def test_every_attempt_is_kept(made, tmp_path):
+    folder = notebook(tmp_path, OPEN, "raise ValueError('no')")
+    first, second = chain.execute(made, PHASE, folder), chain.execute(made, PHASE, folder)
+    assert (first.number, second.number) == (1, 2)
+    assert first.notebook.exists()
+    assert second.notebook.exists()
+
+
+def test_a_notebook_without_the_run_parameter_is_refused_before_a_kernel_starts(made, tmp_path):
+    attempt = chain.execute(made, PHASE, notebook(tmp_path, GATE, parameters="x: int = 1"))
+    assert not attempt.ok
+    assert "no parameter" in attempt.reason
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from runbook_lib import chain, run
+chain.execute(run.open_folder(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))
+"""
+
+
+def driver(made, folder):
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(made.folder), PHASE, str(folder)], stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(what, timeout_s=60):
+    deadline = time.monotonic() + timeout_s
+    while not (found := what()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_when_the_driver_ends_its_kernel_ends_and_nothing_counts(made, tmp_path, signum):
+    mark = tmp_path / "kernel.json"
+    cell = (
+        f"import json, os, pathlib, time\nfrom worker import process\n"
+        f"pathlib.Path({str(mark)!r}).write_text(json.dumps(process.identify(os.getpid())))\ntime.sleep(600)"
+    )
+    child = driver(made, notebook(tmp_path, OPEN, cell, GATE))
+    wait_for(lambda: mark.exists() and mark.read_text())
+    kernel = json.loads(mark.read_text())
+    os.kill(child.pid, signum)
+    child.communicate(timeout=60)
+    wait_for(lambda: not process.alive(kernel))
+    assert made.result(PHASE) is None
+    if signum == signal.SIGINT:
+        assert next(made.journal.events("phase failed"))["reason"] == "interrupted"
+
+
+def test_a_second_driver_is_refused_and_told_who_holds_the_run(made):
+    with chain.only_driver(made):
+        code = "import sys\nfrom pathlib import Path\nfrom runbook_lib import chain, run\n"
+        code += "with chain.only_driver(run.open_folder(Path(sys.argv[1]))):\n    pass\n"
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(made.folder)], capture_output=True, text=True, check=False
+        )
+    assert done.returncode
+    assert "is being driven already" in done.stderr
+    assert str(os.getpid()) in done.stderr
+    with chain.only_driver(made):
+        pass
+
+
+def test_the_lock_of_a_dead_driver_holds_nobody_up(made):
+    code = "import os, sys\nfrom pathlib import Path\nfrom runbook_lib import chain, run\n"
+    code += "with chain.only_driver(run.open_folder(Path(sys.argv[1]))):\n    os.kill(os.getpid(), 9)\n"
+    subprocess.run([sys.executable, "-c", code, str(made.folder)], check=False)
+    with chain.only_driver(made):
+        pass
+
+
+def test_the_archive_names_no_path_of_this_machine_in_papermills_metadata(made, tmp_path):
+    attempt = chain.execute(made, PHASE, notebook(tmp_path, OPEN, GATE))
+    meta = executed(attempt).metadata.papermill
+    assert Path(meta.input_path).name == meta.input_path
+    assert Path(meta.output_path).name == meta.output_path
+
+
+def test_run_folders_of_one_profile_continue_until_finished(made):
+    assert run.current(made.profile).folder == made.folder
+    assert run.current(made.profile, new=True).folder == made.folder
+    made.save_result(run.PHASES[-1], ok=True)
+    assert run.current(made.profile).folder == made.folder
+    assert run.current(made.profile, new=True).folder != made.folder
+
+
+def test_a_changed_profile_starts_a_new_run(made):
+    text = made.profile.path.read_text().replace("slots: 1", "slots: 2")
+    made.profile.path.write_text(text)
+    changed = profile.load(made.profile.path)
+    with pytest.raises(RunbookError, match="01_preflight"):
+        run.current(changed)
+    assert run.current(changed, new=True).folder != made.folder
+
+
+def test_an_unknown_run_lists_those_there_are(made, monkeypatch):
+    monkeypatch.chdir(made.profile.path.parent)
+    assert run.find(made.name).folder == made.folder.absolute()
+    with pytest.raises(RunbookError, match=made.name):
+        run.find("nonesuch")

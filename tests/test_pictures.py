@@ -1,0 +1,355 @@
+"""The panel, the pictures and what shows them: every number in words, nothing from outside taken for markup."""
+
+from __future__ import annotations
+
+import re
+import threading
+from array import array
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from runbook_lib import live, nearest, panel, pictures
+from runbook_lib.monitor import SlotState, State
+from runbook_lib.plan import ModelIdentity, Plan, Slot, cut
+
+NASTY = "<script>alert(1)</script>\"'\x1b[31m\u202e<img src=http://evil/x>"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def slot(number: int, **changes: object) -> SlotState:
+    made = SlotState(
+        slot=f"cluster{number // 8}_gpu{number % 8}",
+        host=f"tensor{number // 8:02d}",
+        rows=15625,
+        committed=1234 + number,
+        in_part=64,
+        state="running",
+        rate=45.6,
+        age_s=1.2,
+    )
+    return replace(made, **changes)
+
+
+def state(slots: int = 16, **changes: object) -> State:
+    made = State(
+        run="made-up-1",
+        at=0.0,
+        elapsed_s=240.0,
+        rows=15625 * slots,
+        committed=1234 * slots,
+        slots=tuple(slot(i) for i in range(slots)),
+        rate=712.3,
+        eta_s=180.0,
+        history=tuple((float(t), 700.0 + t) for t in range(0, 240, 4)),
+        norms=tuple(1 + i * 1e-8 for i in range(-20, 20)),
+        quarantined=(),
+        alerts=(),
+    )
+    return replace(made, **changes)
+
+
+def plan(slots: int = 16, documents: int = 1000, questions: int = 10) -> Plan:
+    ranges = cut(documents + questions, slots)
+    made = tuple(
+        Slot(f"cluster{i // 8}_gpu{i % 8}", f"host{i // 8}", i % 8, "cuda", 1, a, b) for i, (a, b) in enumerate(ranges)
+    )
+    return Plan(
+        "r", 1, documents, questions, "c", ModelIdentity("m", "r", "d", 8, True), "float32", "", "", None, 16, made
+    )
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes."""
+
+    def __init__(self, markup: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(markup)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def names(markup: str) -> set[str]:
+    return {tag for tag, _ in Elements(markup).found}
+
+
+# ------------------------------------------------------------------------------------------------------------- panel
+
+
+@pytest.mark.parametrize("slots", [16, 128])
+def test_every_slot_is_a_line_with_its_numbers_beside_its_bar(slots: int) -> None:
+    shown, told = pictures.progress_html(state(slots)), panel.progress_text(state(slots))
+    for i in range(slots):
+        assert f"{1234 + i:,}/15,625" in shown
+        assert re.search(rf"cluster{i // 8}_gpu{i % 8} .*{1234 + i:,}/15,625", told)
+    assert sum(tag == "progress" for tag, _ in Elements(shown).found) == slots + 1
+
+
+def test_the_panel_tells_rows_rate_and_time_left_in_words() -> None:
+    for shown in (pictures.progress_html(state()), panel.progress_text(state())):
+        assert "19,744 of 250,000 rows" in shown
+        assert "712 rows/s" in shown
+        assert "about 3 min" in shown
+
+
+def test_an_unknown_time_left_is_said_to_be_unknown() -> None:
+    unknown = state(rate=None, eta_s=None)
+    assert "unknown yet" in panel.progress_text(unknown)
+    assert "unknown yet" in pictures.progress_html(unknown)
+
+
+def test_a_share_is_100_percent_only_when_nothing_is_left() -> None:
+    assert panel.percent(249_999, 250_000) == "99.9 %"
+    assert panel.percent(250_000, 250_000) == "100.0 %"
+    assert panel.text_bar(9_999, 10_000).endswith("-")
+
+
+def test_a_state_is_a_word_and_a_shape_not_only_a_colour() -> None:
+    told = pictures.progress_html(replace(state(1), slots=(slot(0, state="fenced"),)))
+    assert "✕ fenced" in told
+
+
+def test_restarts_reasons_given_up_rows_and_alerts_are_shown() -> None:
+    seen = replace(
+        state(1, quarantined=(3, 4), alerts=("here is wrong",)),
+        slots=(slot(0, restarts=2, reason="exit code 137", state="restarting", age_s=130.0),),
+    )
+    for shown in (pictures.progress_html(seen), panel.progress_text(seen)):
+        assert "2 restarts: exit code 137" in shown
+        assert "here is wrong" in shown
+        assert "2 min ago !" in shown
+    assert "2 rows given up" in panel.progress_text(seen)
+
+
+def test_hostile_reasons_and_alerts_stay_text() -> None:
+    seen = replace(state(1, alerts=(NASTY,)), run=NASTY, slots=(slot(0, reason=NASTY, host=NASTY, state=NASTY),))
+    shown, told = pictures.progress_html(seen), panel.progress_text(seen)
+    assert not names(shown) & {"script", "style", "link", "iframe"}
+    assert all(a.get("src", "data:").startswith("data:") for _, a in Elements(shown).found)
+    for control in ("\x1b", "\u202e"):
+        assert control not in shown
+        assert control not in told
+
+
+def test_the_panel_needs_no_network_and_no_script() -> None:
+    shown = pictures.progress_html(state())
+    assert "http" not in shown
+    assert not re.search(r"<script|\bon\w+=", shown)
+
+
+def test_headers_of_the_table_say_what_they_head() -> None:
+    heads = [attrs.get("scope") for tag, attrs in Elements(pictures.progress_html(state(2))).found if tag == "th"]
+    assert heads == ["col"] * 9 + ["row"] * 2
+
+
+# ---------------------------------------------------------------------------------------------------------- pictures
+
+
+def test_a_picture_is_small_and_its_alt_text_has_the_numbers() -> None:
+    drawn = pictures.progress_png(state())
+    assert drawn.png.startswith(PNG)
+    assert len(drawn.png) < 40_000
+    assert "936.0 rows/s now" in drawn.alt
+    assert "40 rows" in drawn.alt
+    bundle = drawn._repr_mimebundle_()
+    assert bundle["text/plain"] == drawn.alt
+    assert 'src="data:image/png;base64,' in bundle["text/html"]
+
+
+def test_a_picture_of_nothing_says_so() -> None:
+    assert "<img" not in pictures.progress_html(state(history=(), norms=()))
+    assert "none yet" in pictures.progress_png(state(history=(), norms=())).alt
+    assert "missing" in pictures.projection({}).alt
+    assert "no rows" in pictures.norm_histogram({}).alt
+
+
+def test_norms_that_are_all_equal_can_be_drawn() -> None:
+    assert "min 1, mean 1, max 1" in pictures.progress_png(state(norms=array("d", [1.0] * 5))).alt
+
+
+@pytest.mark.parametrize("slots", [1, 16, 128])
+def test_the_row_strip_counts_slots_parts_and_questions(slots: int) -> None:
+    drawn = pictures.row_strip(plan(slots))
+    assert "1,010 rows, 1,000 documents and 10 questions" in drawn.alt
+    assert f"on {slots} slot" in drawn.alt
+    assert len(drawn.png) < 40_000
+
+
+def figures(title: str = "Zinc") -> dict[str, object]:
+    near = [{"row": row, "title": title if row == 7 else f"T{row}", "cosine": 0.5 - row / 100} for row in range(3, 8)]
+    return {
+        "norms": {
+            "min": 0.9,
+            "mean": 1.0,
+            "max": 1.1,
+            "sd": 0.01,
+            "histogram": {"edges": [0.9, 1, 1.1], "counts": [3, 4]},
+        },
+        "projection": {
+            "shares": [0.2, 0.1],
+            "documents": [[i / 7, i % 5, i, title] for i in range(50)],
+            "questions": [[0.5, 0.5, title]],
+        },
+        "retrieval": {"questions": [{"question": title, "rank": 5, "answers": [7], "nearest": near}]},
+    }
+
+
+def test_the_figures_of_a_validation_are_drawn_with_their_numbers() -> None:
+    assert "7 rows: min 0.9, mean 1, max 1.1" in pictures.norm_histogram(figures()).alt
+    assert "50 documents as points, 1 question" in pictures.projection(figures()).alt
+    assert "7 rows" in pictures.norm_histogram({"figures": figures()}).alt
+
+
+def test_a_title_that_looks_like_markup_or_mathematics_draws_as_text() -> None:
+    hostile = figures(title=NASTY + " $\\frac{1}$ 東京")
+    assert pictures.projection(hostile).png.startswith(PNG)
+    shown = pictures.nearest(hostile)
+    assert not names(shown.html()) & {"script", "img"}
+    assert "\x1b" not in repr(shown)
+
+
+def test_the_nearest_documents_mark_the_questions_own() -> None:
+    shown = nearest.nearest(figures())
+    assert "✓ Zinc" in shown.html()
+    assert "rank 5" in shown.html()
+    assert "* 0.430  Zinc" in repr(shown)
+
+
+# -------------------------------------------------------------------------------------------------------------- live
+
+
+class Board:
+    """A place that remembers what was shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[str, str, str, bool]] = []
+
+    def show(self, html: str, plain: str, line: str, last: bool) -> None:
+        self.shown.append((html, plain, line, last))
+
+
+class Hands:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def done(seen: State) -> State:
+    return replace(
+        seen, committed=seen.rows, slots=tuple(replace(s, committed=s.rows, state="done") for s in seen.slots)
+    )
+
+
+def test_headless_a_view_is_refreshed_seldom_and_the_end_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(live.HEADLESS, "1")
+    board, clock = Board(), Hands()
+    view = live.Live(board, clock=clock)
+    for second in range(21):
+        clock.now = float(second)
+        view.show(state())
+    assert len(board.shown) == 3
+    view.show(done(state()))
+    assert len(board.shown) == 4
+    assert board.shown[-1][3]
+    assert "250,000 of 250,000 rows" in board.shown[-1][0]
+
+
+def test_the_picture_is_drawn_anew_only_for_new_data_and_not_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    real = pictures.progress_png
+    monkeypatch.setattr(pictures, "progress_png", lambda seen: drawn.append(len(seen.norms)) or real(seen))
+    clock, norms = Hands(), array("d", [1.0])
+    view = live.Live(Board(), every_s=0.0, clock=clock)
+    for second, added in ((0.0, 0), (1.0, 1), (2.5, 0), (9.0, 0)):
+        clock.now = second
+        norms.extend([1.0] * added)  # the monitor hands over one list that grows
+        view.show(state(norms=norms))
+    assert drawn == [1, 2]
+    norms.append(1.0)
+    view.show(done(state(norms=norms)))
+    assert drawn == [1, 2, 3]
+
+
+def test_without_a_kernel_lines_are_printed_and_the_end_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    view = live.Live()
+    view.show(state())
+    view.show(state())
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    view.show(done(state()))
+    assert "cluster1_gpu7" in capsys.readouterr().out
+
+
+def test_bars_show_megabytes_rate_and_end_in_full() -> None:
+    board, clock = Board(), Hands()
+    sending = live.Bars("Sending", place=board, every_s=0.5, clock=clock)
+    for tenth in range(101):
+        clock.now = tenth / 10
+        sending("tensor01", tenth * 250_000, 25_000_000)
+    assert len(board.shown) == 21
+    assert "tensor01 25.0/25.0 MB 100.0 % 2.5 MB/s" in board.shown[-1][1]
+    assert board.shown[-1][3]
+
+
+def test_bars_count_other_things_by_name_and_take_an_unknown_total() -> None:
+    board = Board()
+    live.Bars("Collecting", "parts", board)("here", 3, 16)
+    live.Bars("Reading", "documents", board)("corpus", 1200, 0)
+    assert "here 3/16 parts" in board.shown[0][1]
+    assert "corpus 1,200 documents" in board.shown[1][1]
+
+
+def test_bars_are_called_from_several_threads_and_hostile_names_stay_text() -> None:
+    board = Board()
+    sending = live.Bars(NASTY, place=board, every_s=0.0)
+    threads = [
+        threading.Thread(target=lambda n=n: [sending(f"{n}{NASTY}", i, 50) for i in range(51)]) for n in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    html, plain, _, last = board.shown[-1]
+    assert last
+    assert plain.count("100.0 %") == 4
+    assert not names(html) & {"script", "img"}
+
+
+NOTEBOOK = """
+import sys, threading
+sys.path[:0] = {path!r}
+from test_pictures import done, state
+from runbook_lib import live
+view = live.Live(every_s=0.0)
+for i in range(6):
+    view.show(state())
+view.show(done(state()))
+sending = live.bars("Sending")
+threads = [threading.Thread(target=lambda n=n: [sending(f"host{{n}}", i, 9) for i in range(10)]) for n in range(3)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+None
+"""
+
+
+def test_a_real_notebook_keeps_one_output_a_view_however_often_it_was_updated(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pathlib import Path
+
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    source = NOTEBOOK.format(path=[str(here), str(here.parent)])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    outputs = [output for output in notebook.cells[0].outputs if output.output_type != "stream"]
+    assert [output.output_type for output in outputs] == ["display_data", "display_data"]
+    panel_data, bars_data = (output["data"] for output in outputs)
+    assert "250,000 of 250,000 rows" in panel_data["text/html"]
+    assert "250,000 of 250,000 rows" in panel_data["text/plain"]
+    assert bars_data["text/plain"].count("100.0 %") == 3

@@ -1,0 +1,245 @@
+"""How files are written and read, on hosts and at home."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from worker import layout
+from worker.layout import committed, count, fingerprint, missing, quarantined, read_json, safe_text, write_atomic
+
+OLD = b"the old content"
+
+
+def kept(path: Path) -> bool:
+    """Whether the folder holds the old file under its final name, and nothing else."""
+    return path.read_bytes() == OLD and [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A file that is there already."""
+    path = tmp_path / "target.bin"
+    path.write_bytes(OLD)
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------- write_atomic
+
+
+def test_a_file_is_written_whole_with_its_sha256(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file"
+    digest = write_atomic(path, iter([b"abc", b"", b"def"]))
+    assert path.read_bytes() == b"abcdef"
+    assert digest == hashlib.sha256(b"abcdef").hexdigest()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError("in the middle"), KeyboardInterrupt(), SystemExit(3)])
+def test_an_interrupted_writing_leaves_the_old_file(target: Path, error: BaseException) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"half"
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomic(target, chunks())
+    assert kept(target)
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_disk_that_fails_at_the_end_leaves_the_old_file(
+    target: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), fail)
+    with pytest.raises(OSError, match="input/output"):
+        write_atomic(target, b"new")
+    assert kept(target)
+
+
+def test_a_wrong_sha256_leaves_the_old_file(target: Path) -> None:
+    with pytest.raises(ValueError, match="expected sha256 0000"):
+        write_atomic(target, b"new", expected="0000")
+    assert kept(target)
+
+
+def test_a_full_disk_leaves_the_old_file(target: Path) -> None:
+    """The limit on the size of files stands in for the disk: it too fails in the middle of a write."""
+    code = (
+        "import resource, sys; from pathlib import Path; from worker.layout import write_atomic\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try: write_atomic(Path(sys.argv[1]), (bytes(30_000) for _ in range(10)))\n"
+        "except OSError as error: sys.exit(error.errno)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(target)], cwd=Path(layout.__file__).parents[1])
+    assert done.returncode == errno.EFBIG
+    assert kept(target)
+
+
+def test_a_folder_that_cannot_be_synced_is_no_failure(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(fd: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{fd}"):  # noqa: PTH112
+            raise OSError(errno.EINVAL, "invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    write_atomic(target, b"new")
+    assert target.read_bytes() == b"new"
+
+
+def test_a_link_under_the_final_name_is_replaced_not_followed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(OLD)
+    link = tmp_path / "link"
+    link.symlink_to(elsewhere)
+    write_atomic(link, b"new")
+    assert (elsewhere.read_bytes(), link.read_bytes(), link.is_symlink()) == (OLD, b"new", False)
+
+
+# ------------------------------------------------------------------------------------------------------- read_json
+
+
+def test_no_file_is_none(tmp_path: Path) -> None:
+    assert read_json(tmp_path / "none.json") is None
+
+
+def test_equal_values_are_equal_bytes(tmp_path: Path) -> None:
+    one = layout.write_json(tmp_path / "1.json", {"b": 1.5, "a": "ä\n\x1b"})
+    assert one == layout.write_json(tmp_path / "2.json", {"a": "ä\n\x1b", "b": 1.5})
+    assert read_json(tmp_path / "1.json") == {"a": "ä\n\x1b", "b": 1.5}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b'{"a": 1',
+        b'{"a": NaN}',
+        b'{"a": -Infinity}',
+        b'{"a": 1e999}',
+        b"[1]",
+        b"17",
+        b"null",
+        b'{"a": 1} {"b": 2}',
+        b'{"a": "\xff"}',
+        b'\xef\xbb\xbf{"a": 1}',
+        b"\x00" * 20,
+        b'{"a": ' * 100_000,
+        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+    ids=lambda raw: repr(raw[:24]),
+)
+def test_anything_but_one_whole_object_is_refused(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "x.json").write_bytes(raw)
+    with pytest.raises(ValueError, match=r"x\.json"):
+        read_json(tmp_path / "x.json")
+
+
+def test_a_huge_file_is_refused_without_being_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # sparse: takes no room
+    with pytest.raises(ValueError, match="larger than 1000 bytes"):
+        read_json(path, limit=1000)
+
+
+# ---------------------------------------------------------------------------------------------------------- ranges
+
+
+@pytest.mark.parametrize(
+    ("have", "left"),
+    [
+        ([], [(10, 20)]),
+        ([(10, 20)], []),
+        ([(0, 100)], []),
+        ([(12, 14)], [(10, 12), (14, 20)]),
+        ([(15, 20), (10, 12)], [(12, 15)]),
+        ([(10, 16), (12, 14), (14, 18)], [(18, 20)]),
+        ([(0, 10), (20, 30)], [(10, 20)]),
+        ([(0, 11), (19, 30)], [(11, 19)]),
+        ([(12, 12), (15, 13)], [(10, 20)]),
+    ],
+)
+def test_missing_is_what_no_range_covers(have: list[tuple[int, int]], left: list[tuple[int, int]]) -> None:
+    assert missing(10, 20, have) == left
+    assert count(left) == len(set(range(10, 20)) - {row for low, high in have for row in range(low, high)})
+
+
+def test_only_final_names_of_records_count_as_committed(tmp_path: Path) -> None:
+    names = [
+        "rows_000000004_000000008.json",
+        "rows_000000000_000000004.json",
+        "rows_000000008_000000012.npy",
+        ".rows_000000012_000000016.json.1a2b3c4d.part",
+        "rows_000000016_000000020.json~",
+        "rows_16_20.json",
+        "rows_0000000160_0000000200.json",
+        "rows_-00000016_000000020.json",
+        "rows_000000020_000000016.json",
+        "rows_000000020_000000020.json",
+        "rows_٠٠٠٠٠٠٠١٦_٠٠٠٠٠٠٠٢٠.json",
+        "rows_000000024_000000028.json\n",
+        "README",
+    ]
+    for name in names:
+        (tmp_path / name).touch()
+    assert committed(tmp_path) == [(0, 4), (4, 8)]
+
+
+def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
+    assert committed(tmp_path / "parts") == []
+    assert quarantined(tmp_path / "quarantine") == []
+
+
+def test_rows_given_up_are_known_by_their_names(tmp_path: Path) -> None:
+    for name in ("row_000000007.json", "row_000000003.json", "row_3.json", ".row_000000009.json.1.part"):
+        (tmp_path / name).touch()
+    assert quarantined(tmp_path) == [3, 7]
+
+
+# ------------------------------------------------------------------------------------------------------------ texts
+
+
+def test_a_fingerprint_never_changes() -> None:
+    """Literal values: a run that is under way must find its rows after an update of this software."""
+    assert fingerprint("") == "e3b0c44298fc1c149afbf4c8996fb924"
+    assert fingerprint("Grüße, 世界 🌍\n") == hashlib.sha256("Grüße, 世界 🌍\n".encode()).hexdigest()[:32]
+    assert fingerprint("a") != fingerprint("a ")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\n\ttext", "plain\n\ttext"),
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("a\r\nb\x00", "a\\x0d\nb\\x00"),
+        ("abc\u202egpj.exe", "abc\\u202egpj.exe"),
+        ("\ud800 half", "\\ud800 half"),
+        ("\u2028\u2029\x85", "\\u2028\\u2029\\x85"),
+        ("👩\u200d🚀 नमस्ते", "👩\u200d🚀 नमस्ते"),
+        ("\U000e0041", "\\ue0041"),
+    ],
+)
+def test_what_could_mislead_a_terminal_is_shown_as_an_escape(text: str, shown: str) -> None:
+    assert safe_text(text) == shown
+
+
+def test_safe_text_of_any_character_can_be_printed() -> None:
+    every = "".join(map(chr, range(0x3000))) + "\ud800\udfff\ufeff\ufff9"
+    safe = safe_text(every, limit=len(every))
+    safe.encode()
+    assert not {c for c in safe if unicodedata.category(c) in ("Cc", "Cs")} - {"\n", "\t"}
+
+
+def test_long_text_is_cut_and_says_so() -> None:
+    assert safe_text("a" * 3000) == "a" * 2000 + "…"
