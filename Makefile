@@ -32,6 +32,7 @@ test: $(VENV)/.ready ## ruff, mypy, pytest, the notebooks with nbval
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=900 notebooks
 
 lab: $(VENV)/.ready ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -1,10 +1,11 @@
 """Kill a worker, the supervisor, the kernel, papermill, or all at a random moment; run again; compare the bytes.
 
-    python benchmarks/kill_matrix.py --folder /tmp/kills --each 10 --seed 1
+    python benchmarks/kill_matrix.py --folder /tmp/kills --each 10 --whole 2 --seed 1
 
 One undisturbed run of a small corpus gives the reference. Every trial starts the same command, sends SIGKILL to real
 processes at a random moment of its life, gives the same command again until it ends well (at most three times), and
-compares the merged embeddings and questions with the reference byte for byte. Prints a table; exit code 0 only when
+compares the merged embeddings and questions with the reference byte for byte. The first `--whole` trials of each target
+start from nothing; the others start behind a finished preflight, where every target lives. Prints a table; exit code 0 only when
 every trial was equal. Linux only: it finds processes through /proc.
 """
 
@@ -95,9 +96,9 @@ def merged(folder: Path) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-def trial(folder: Path, target: str, after_s: float, documents: int, dice: random.Random) -> dict[str, object]:
+def trial(path: Path, target: str, after_s: float, dice: random.Random) -> dict[str, object]:
     """One run with one kill: what was killed when, how often the command was given, and the digest."""
-    path, log = profile(folder, documents), folder / "log"
+    folder, log = path.parent, path.parent / "log"
     driver = start(path, log)
     began = time.monotonic()
     hit: list[int] = []
@@ -125,32 +126,65 @@ def trial(folder: Path, target: str, after_s: float, documents: int, dice: rando
     }
 
 
+def prepared(work: Path, keep: Path, documents: int) -> None:
+    """Run preflight alone, by its notebook, and keep the folder as it then is."""
+    path = profile(work, documents)
+    code = (
+        "import sys; from pathlib import Path; from runbook_lib import chain, profile, run\n"
+        "this = run.current(profile.load(Path(sys.argv[1])), new=True)\n"
+        "sys.exit(not chain.drive(this, phases=run.PHASES[:1]))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, stdout=subprocess.DEVNULL)
+    shutil.copytree(work, keep)
+
+
+def _lay_out(work: Path, source: Path | None, documents: int) -> None:
+    """The folder of a trial: empty but for the profile, or as it was behind preflight. Left-over workers are ended."""
+    for pid in [*recorded(work, "host_*[a-z].json"), *recorded(work, "cluster*_gpu?.json")]:
+        if _ours(pid):
+            os.kill(pid, signal.SIGKILL)
+    time.sleep(0.2)
+    shutil.rmtree(work, ignore_errors=True)
+    if source:
+        shutil.copytree(source, work)
+    else:
+        profile(work, documents)
+
+
 def main() -> int:
     """Run the matrix; give the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="a scratch folder; it is emptied")
     parser.add_argument("--each", type=int, default=10, help="trials of each target (default 10)")
+    parser.add_argument("--whole", type=int, default=2, help="of these, start from nothing (default 2)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--documents", type=int, default=120)
     args = parser.parse_args()
     shutil.rmtree(args.folder, ignore_errors=True)
     dice = random.Random(args.seed)
-    reference = trial(args.folder / "reference", "nobody", float("inf"), args.documents, dice)
-    print(f"undisturbed: {reference['seconds']} s, {str(reference['digest'])[:16]}", flush=True)
-    span = float(str(reference["seconds"]))
+    work, keep = args.folder / "work", args.folder / "prepared"
+    prepared(work, keep, args.documents)
+    spans = {}
+    for kind in ("whole", "prepared"):
+        _lay_out(work, keep if kind == "prepared" else None, args.documents)
+        reference = trial(work / "profile.yaml", "nobody", float("inf"), dice)
+        spans[kind] = float(str(reference["seconds"]))
+        print(f"undisturbed, {kind}: {spans[kind]} s, {str(reference['digest'])[:16]}", flush=True)
     wrong = missed = 0
     for number in range(args.each):
         for target in TARGETS:
-            # Workers and supervisors live from about a third of a run on; the others all the time.
-            low = 0.45 * span if target in ("worker", "supervisor") else 0.05 * span
-            folder = args.folder / f"{target}-{number}"
-            found = trial(folder, target, dice.uniform(low, 0.95 * span), args.documents, dice)
+            kind = "whole" if number < args.whole else "prepared"
+            # Workers and supervisors live in the later part of a run; the others all the time.
+            share = 0.4 if target in ("worker", "supervisor") else 0.05
+            low = (share if kind == "whole" else share / 2) * spans[kind]
+            _lay_out(work, keep if kind == "prepared" else None, args.documents)
+            found = trial(work / "profile.yaml", target, dice.uniform(low, 0.9 * spans[kind]), dice)
             equal = found["digest"] == reference["digest"]
             wrong += not equal
             missed += found["at_s"] is None
-            print(json.dumps({**found, "digest": str(found["digest"])[:16], "equal": equal}), flush=True)
-            if equal:
-                shutil.rmtree(folder)
+            print(json.dumps({**found, "digest": str(found["digest"])[:16], "from": kind, "equal": equal}), flush=True)
+            if not equal:
+                shutil.copytree(work, args.folder / f"{target}-{number}")
     total = args.each * len(TARGETS)
     print(f"{total} trials, {total - missed} kills, {wrong} results that differ (seed {args.seed})")
     return 1 if wrong else 0

@@ -242,6 +242,8 @@ def test_a_bad_row_is_given_up_by_name_and_the_others_are_done(make_box: MakeBox
     assert box.end(box.worker()) == 0, box.logs()
     assert box.given_up() == [10, 14, 15]
     assert box.parts() == [(0, 10), (11, 14)]
+    assert box.end(box.worker()) == 0  # nothing left to try
+    assert box.report()["rows_committed"] == 13
     record = json.loads(box.folder.quarantined(10).read_text())
     assert record["reason"] == "NaN or infinity in the vector, also in float32" and record["slot"] == SLOT
 

@@ -265,7 +265,7 @@ def work(folder: HostFolder, assignment: dict[str, Any], spec: dict[str, Any], p
         quarantine(folder, suspects.rows[0], f"ended {suspects.deaths} workers, the last ones alone", slot)
         suspects.clear()
     pending = left_to_do(folder, start, stop, spec["part_rows"])
-    done = (stop - start) - count(pending)
+    done = (stop - start) - count(missing(start, stop, committed(folder.parts)))  # rows given up do not count
     progress.update(rows_committed=done, write=True)
     say(f"worker {slot}: rows {start}-{stop}, {done} committed before, {count(pending)} to do")
     if not pending:

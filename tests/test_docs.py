@@ -1,0 +1,114 @@
+"""The docs stay true: commands, files, words and links that the README names are there."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runbook_lib import cli, profile
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = [ROOT / name for name in ("README.md", "DECISIONS.md", "CHANGELOG.md", "profiles/demo/README.md")]
+
+
+def verbs():
+    parser = cli._parser()
+    return set(next(action for action in parser._actions if action.dest == "verb").choices)
+
+
+def test_the_readme_names_every_verb_and_no_other():
+    assert set(re.findall(r"^\| `runbook (\w+)", README, re.M)) == verbs()
+    assert set(re.findall(r"`(?:\.venv/bin/)?runbook (\w+)", README)) - {"VERB"} <= verbs()
+
+
+@pytest.mark.parametrize("verb", sorted(verbs()))
+def test_every_verb_has_help(verb):
+    done = subprocess.run(
+        [sys.executable, "-m", "runbook_lib.cli", verb, "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) > 4
+
+
+def test_the_main_help_teaches_a_first_run():
+    done = subprocess.run(
+        [sys.executable, "-m", "runbook_lib.cli", "--help"], capture_output=True, text=True, check=False
+    )
+    assert "runbook run profiles/demo.yaml" in done.stdout
+    assert "exit code" in done.stdout
+
+
+def test_the_make_targets_of_the_readme_exist():
+    targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"\bmake ([a-z]+)", README)) <= targets
+    assert {"demo", "test", "lab", "help", "setup"} <= targets
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_links_and_pictures_resolve(path):
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
+        if not target.startswith(("http", "#")):
+            assert (path.parent / target).exists(), target
+
+
+def test_the_folders_of_the_readme_are_the_folders_there_are():
+    block = README.split("## For developers")[1].split("```")[1]
+    named = set(re.findall(r"^(\w+)/", block, re.M))
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    there = {name.split("/")[0] for name in tracked if "/" in name and not name.startswith(".")}
+    assert named == there or not tracked  # an unpacked archive has no git
+
+
+def test_the_words_of_the_glossary_are_used_in_the_library():
+    glossary = README.split("## Words")[1].split("## ")[0]
+    words = [word.strip() for row in re.findall(r"^\| ([^|]+) \|", glossary, re.M)[2:] for word in row.split(",")]
+    assert "part" in words
+    code = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "runbook_lib").glob("*.py"))
+    assert [word for word in words if not re.search(rf"\b{word}", code)] == []
+
+
+def test_the_document_count_of_readme_and_demo_is_that_of_the_demo_corpus():
+    lines = (ROOT / "profiles/demo/corpus.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) >= 400
+    assert f"embeds {len(lines)} documents" in README
+    assert f"{len(lines)} short" in (ROOT / "profiles/demo/README.md").read_text(encoding="utf-8")
+
+
+def test_every_demo_question_names_a_document():
+    lines = (ROOT / "profiles/demo/corpus.jsonl").read_text(encoding="utf-8").splitlines()
+    titles = {json.loads(line)["title"] for line in lines}
+    questions = json.loads((ROOT / "profiles/demo/questions.json").read_text(encoding="utf-8"))
+    assert len(questions) == 10
+    assert {question["title"] for question in questions} <= titles
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "profiles").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_profile_loads(path):
+    assert profile.load(path).hosts
+
+
+def test_every_decision_is_at_most_ten_lines():
+    for section in (ROOT / "DECISIONS.md").read_text(encoding="utf-8").split("\n## ")[1:]:
+        assert len(section.strip().splitlines()) <= 11, section.splitlines()[0]
+
+
+def public_names(tree):
+    """Definitions that others may use: of the module and of its classes, not those inside functions."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from public_names(node)
+
+
+@pytest.mark.parametrize("folder", ["runbook_lib", "worker"])
+def test_every_module_and_public_name_has_a_docstring(folder):
+    for path in (ROOT / folder).glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree), path.name
+        assert [node.name for node in public_names(tree) if not ast.get_docstring(node)] == [], path.name
