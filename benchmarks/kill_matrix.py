@@ -5,8 +5,8 @@
 One undisturbed run of a small corpus gives the reference. Every trial starts the same command, sends SIGKILL to real
 processes at a random moment of its life, gives the same command again until it ends well (at most three times), and
 compares the merged embeddings and questions with the reference byte for byte. The first `--whole` trials of each target
-start from nothing; the others start behind a finished preflight, where every target lives. Prints a table; exit code 0 only when
-every trial was equal. Linux only: it finds processes through /proc.
+start from nothing, the others behind a finished preflight. Prints a line a trial; exit code 0 only when every trial was
+equal. Linux only: it finds processes through /proc.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import random
 import shutil
 import signal
@@ -22,6 +21,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from worker import process
 
 TARGETS = ("worker", "supervisor", "kernel", "papermill", "all")
 DEMO = Path(__file__).parents[1] / "profiles" / "demo"
@@ -58,35 +59,30 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def recorded(folder: Path, pattern: str) -> list[int]:
-    """The pids that reports under the hosts' folders name."""
+def recorded(folder: Path, pattern: str) -> list[process.Identity]:
+    """The living processes that reports under the hosts' folders name."""
     found = []
     for path in folder.glob(f"hosts/*/*/progress/{pattern}"):
         try:
-            found.append(json.loads(path.read_text())["process"]["pid"])
+            found.append(json.loads(path.read_text())["process"])
         except (OSError, ValueError, KeyError):
             continue
-    return found
+    return [identity for identity in found if process.alive(identity)]
 
 
-def victims(target: str, driver: int, folder: Path, dice: random.Random) -> list[int]:
+def victims(target: str, driver: int, folder: Path, dice: random.Random) -> list[process.Identity]:
     """Who is to die: empty when no such process lives at this moment."""
     papermill = children(driver)
     kernels = [kernel for child in papermill for kernel in children(child)]
-    supervisors, workers = recorded(folder, "host_*[a-z].json"), recorded(folder, "cluster*_gpu?.json")
+    living = {
+        "worker": recorded(folder, "cluster*_gpu?.json"),
+        "supervisor": recorded(folder, "host_*[a-z].json"),
+        "kernel": [process.identify(pid) for pid in kernels],
+        "papermill": [process.identify(pid) for pid in papermill],
+    }
     if target == "all":
-        return [*workers, *supervisors, *kernels, *papermill, driver]
-    living = {"worker": workers, "supervisor": supervisors, "kernel": kernels, "papermill": papermill}[target]
-    living = [pid for pid in living if Path(f"/proc/{pid}/cmdline").exists() and _ours(pid)]
-    return [dice.choice(living)] if living else []
-
-
-def _ours(pid: int) -> bool:
-    try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return any(word in line for word in (b"worker", b"runbook_lib", b"ipykernel"))
+        return [*(identity for group in living.values() for identity in group), process.identify(driver)]
+    return [dice.choice(living[target])] if living.get(target) else []
 
 
 def merged(folder: Path) -> str:
@@ -101,16 +97,12 @@ def trial(path: Path, target: str, after_s: float, dice: random.Random) -> dict[
     folder, log = path.parent, path.parent / "log"
     driver = start(path, log)
     began = time.monotonic()
-    hit: list[int] = []
+    hit: list[process.Identity] = []
     while driver.poll() is None and not hit:
         if time.monotonic() - began >= after_s:
             hit = victims(target, driver.pid, folder, dice)
-            for pid in hit:
-                if _ours(pid):
-                    try:
-                        os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        continue
+            for identity in hit:
+                process.send(identity, signal.SIGKILL)
         time.sleep(0.05)
     killed_at = time.monotonic() - began
     code, commands = driver.wait(), 1
@@ -140,9 +132,8 @@ def prepared(work: Path, keep: Path, documents: int) -> None:
 
 def _lay_out(work: Path, source: Path | None, documents: int) -> None:
     """The folder of a trial: empty but for the profile, or as it was behind preflight. Left-over workers are ended."""
-    for pid in [*recorded(work, "host_*[a-z].json"), *recorded(work, "cluster*_gpu?.json")]:
-        if _ours(pid):
-            os.kill(pid, signal.SIGKILL)
+    for identity in [*recorded(work, "host_*[a-z].json"), *recorded(work, "cluster*_gpu?.json")]:
+        process.send(identity, signal.SIGKILL)
     time.sleep(0.2)
     shutil.rmtree(work, ignore_errors=True)
     if source:

@@ -42,8 +42,9 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: Any) -> Checks:
         everything.extend(group)
     for before in PHASES[: PHASES.index(phase)]:
         result = run.result(before)
-        held = bool(result and result["ok"])
-        everything.add(before, held, "its result holds" if held else "no result", "holds", "run it first")
+        held = bool(result and result.get("ok"))
+        seen = "its result holds" if held else "its checks do not hold" if result else "no result"
+        everything.add(before, held, seen, "holds", "run it first")
     run.save_result(
         phase,
         ok=everything.ok,

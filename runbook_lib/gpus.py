@@ -7,6 +7,8 @@ whole messages in place of a table.
 from __future__ import annotations
 
 import csv
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 QUERY = ("index", "uuid", "name", "memory.total", "memory.used", "driver_version")
@@ -30,16 +32,25 @@ class Gpu:
 def _number(text: str) -> int | None:
     try:
         return int(float(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
+
+
+def _rows(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Each line that is not empty, with its fields; without any where it is no table row. A name may hold commas."""
+    for line in filter(None, map(str.strip, text.splitlines())):
+        fields = [value.strip() for value in next(csv.reader([line], skipinitialspace=True))]
+        if len(fields) < len(QUERY) or not re.fullmatch("[0-9]+", fields[0]):
+            yield line, []
+        else:
+            yield line, [*fields[:2], ", ".join(fields[2:-3]), *fields[-3:]]
 
 
 def parse(text: str) -> list[Gpu]:
     """The GPUs of an answer to `COMMAND`; lines that are not a table row are left out (see `complaint`)."""
     found = []
-    for fields in csv.reader(text.splitlines(), skipinitialspace=True):
-        values = [value.strip() for value in fields]
-        if len(values) != len(QUERY) or not values[0].isdigit():
+    for _, values in _rows(text):
+        if not values:
             continue
         trouble = next((value for value in values if any(word in value for word in BROKEN)), "")
         found.append(
@@ -50,7 +61,4 @@ def parse(text: str) -> list[Gpu]:
 
 def complaint(text: str) -> str:
     """The first line of an answer that is no table row: the driver's own words about what is wrong."""
-    for line in text.splitlines():
-        if line.strip() and line.count(",") != len(QUERY) - 1:
-            return line.strip()
-    return ""
+    return next((line for line, values in _rows(text) if not values), "")

@@ -72,7 +72,7 @@ def resolve(spec: ModelSpec, token: str | None = None) -> Model:
             "Save the model once with model.save_pretrained(...) and name that folder."
         )
     modules = _modules(folder)
-    config = _json(folder / "config.json")
+    config = _json(folder / "config.json", {})
     architecture = str(config.get("model_type", ""))
     if spec.dtype == "float16" and architecture.startswith("gemma3"):
         raise ProfileError("model.dtype float16: this architecture's activations overflow; use bfloat16 or float32")
@@ -141,7 +141,13 @@ def _in_package(package: str) -> Path:
 
 def _from_hub(spec: ModelSpec, token: str | None) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        HTTPError,  # type: ignore[attr-defined]
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     patterns = [*NEEDED]
     try:
@@ -155,7 +161,11 @@ def _from_hub(spec: ModelSpec, token: str | None) -> tuple[Path, str]:
         raise ProfileError(
             f"model.name {spec.name}: the hub knows no such model (or it is private: hf_token)"
         ) from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except RevisionNotFoundError:
+        raise ProfileError(f"model.revision {spec.revision}: the hub has no such revision of {spec.name}") from None
+    except HFValidationError:
+        raise ProfileError(f"model.name {spec.name}: no folder, and not a name that the hub can have") from None
+    except (HTTPError, OSError) as error:  # the hub's own errors and a missing cache entry are among these
         raise ProfileError(
             f"model.name {spec.name}: not in the local cache and the hub cannot be reached ({type(error).__name__}); "
             "connect this machine once, or name a folder that holds the model"
@@ -174,12 +184,23 @@ def _files(folder: Path) -> list[ModelFile]:
     ]
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text()) if path.is_file() else {}
+def _json(path: Path, otherwise: Any) -> Any:
+    """What a JSON file of the model says, `otherwise` where there is none. Raises ProfileError for another shape."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else otherwise
+    except (ValueError, RecursionError) as error:
+        raise ProfileError(f"model.name: {path} is not JSON ({error}); fetch the model again") from None
+    if not isinstance(found, type(otherwise)):
+        raise ProfileError(f"model.name: {path}: expected a {type(otherwise).__name__}, found {type(found).__name__}")
+    return found
 
 
 def _modules(folder: Path) -> list[dict[str, Any]]:
-    return [{**m, "config": _json(folder / m["path"] / "config.json")} for m in _json(folder / "modules.json")]
+    file = folder / "modules.json"
+    found = _json(file, [])
+    if not found or not all(isinstance(m, dict) and {"type", "path"} <= set(m) for m in found):
+        raise ProfileError(f"model.name: {file}: expected a list of modules, each with type and path")
+    return [{**m, "type": str(m["type"]), "config": _json(folder / str(m["path"]) / "config.json", {})} for m in found]
 
 
 def _dim(modules: list[dict[str, Any]], config: dict[str, Any]) -> int | None:
@@ -193,7 +214,7 @@ def _dim(modules: list[dict[str, Any]], config: dict[str, Any]) -> int | None:
 
 
 def _max_tokens(folder: Path, config: dict[str, Any]) -> int | None:
-    own = _json(folder / "sentence_bert_config.json").get("max_seq_length")
+    own = _json(folder / "sentence_bert_config.json", {}).get("max_seq_length")
     found = own if isinstance(own, int) else config.get("max_position_embeddings")
     return found if isinstance(found, int) else None
 
@@ -206,7 +227,7 @@ def _template(folder: Path, prompt: str) -> str:
     """
     if "{text}" in prompt:
         return prompt
-    prompts = _json(folder / "config_sentence_transformers.json").get("prompts") or {}
+    prompts = _json(folder / "config_sentence_transformers.json", {}).get("prompts") or {}
     return str(prompts.get(prompt) or "").replace(UNTITLED, "title: {title}") + "{text}"
 
 
@@ -218,4 +239,7 @@ def read_token(path: Path | None) -> str | None:
         raise ProfileError(f"hf_token: no file {path}")
     if path.stat().st_mode & 0o077:
         raise ProfileError(f"hf_token: {path} can be read by others; close it: chmod 600 {path}")
-    return path.read_text().strip() or None
+    try:
+        return path.read_text(encoding="utf-8-sig").strip() or None
+    except (OSError, ValueError) as error:  # the error's own words may show bytes of the file
+        raise ProfileError(f"hf_token: {path} cannot be read as text ({type(error).__name__})") from None

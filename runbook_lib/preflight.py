@@ -72,7 +72,7 @@ def _credentials(checks: Checks, host: str, path: Path) -> None:
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
         absent = [key for key in CREDENTIAL_KEYS if not isinstance(value.get(key), str)]
-    except (ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         checks.add("credentials", False, "not a JSON object", path, remedy, where=host)
         return
     seen = f"without {', '.join(absent)}" if absent else path
@@ -158,9 +158,9 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, A
         if result["device"] == "cuda":
             seen = result["complaint"] or f"{len(result['gpus'])} GPUs: {', '.join(g['name'] for g in result['gpus'])}"
             checks.add("GPUs", gpus_ok, seen, "GPUs that answer", "nvidia-smi on that machine", where=name)
-            wanted = next(h.slots for h in run.profile.hosts if h.name == name)
-            enough = wanted is None or len(result["gpus"]) >= wanted
-            checks.add("slots", enough, len(result["gpus"]), wanted or "auto", "lower `slots` of this host", where=name)
+            spec = next(host for host in run.profile.hosts if host.name == name)
+            seen = len(result["gpus"])
+            checks.add("slots", _enough(spec, result), seen, spec.slots or "auto", "lower `slots` of this host", name)
         if model is None:
             checks.add("model loads", False, "not tried", "loads", "make the model checks hold first", where=name)
         elif gpus_ok:
@@ -266,6 +266,10 @@ def the_plan(
     if model is None or corpus is None or model.dim is None or len(facts) != len(run.profile.hosts):
         checks.add("plan", False, "not made", "made", "make the checks above hold first")
         return checks, None
+    without = [host.name for host in run.profile.hosts if host.device == "cuda" and not _enough(host, facts[host.name])]
+    if without:
+        checks.add("plan", False, f"not made: too few GPUs on {', '.join(without)}", "made", "mend or lower `slots`")
+        return checks, None
     made = draw(run, model, corpus, facts)
     if run.plan_file.exists():
         before = run.plan()
@@ -325,6 +329,11 @@ def draw(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str,
         part_rows=part_rows,
         slots=slots,
     )
+
+
+def _enough(host: HostSpec, facts: dict[str, Any]) -> bool:
+    """Whether a machine has a GPU that works for each slot asked of it, and one at least."""
+    return len(facts["gpus"]) >= (host.slots or 1)
 
 
 def _slots(host: HostSpec, facts: dict[str, Any]) -> int:

@@ -110,6 +110,10 @@ class Box:
         """The rows that the slot's worker computes at this moment."""
         return list((read_json(self.folder.suspects(slot)) or {}).get("rows", []))
 
+    def go(self) -> None:
+        """Let the workers go on whose texts say WAIT."""
+        (self.root / "go").touch()
+
     def given_up(self) -> list[int]:
         """The rows in quarantine."""
         return quarantined(self.folder.quarantine)
@@ -146,6 +150,11 @@ class Box:
         for identity in recorded:
             if identity and process.alive(identity):
                 process.stop(identity, grace_s=0.1)
+
+
+def waiting(*rows: int) -> list[str]:
+    """Sixteen texts, each a batch of its own; at some of them a worker with the light encoder waits for `Box.go`."""
+    return [f"{'WAIT ' if row in rows else ''}text {'word ' * (9 * row)}" for row in range(16)]
 
 
 def script(path: Path, text: str) -> str:

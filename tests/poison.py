@@ -4,7 +4,8 @@ Called as `poison.py -m worker encode ...`. Everything but the model is the real
 
     POISON    the process kills itself         HANG     it stops for ever
     TOKENIZE  it kills itself in the tokenizer TWO      it kills itself in a batch of more than two rows
-    SLOW      a batch takes 0.2 s              NAN      the vector is NaN, also in float32
+    WAIT      it waits until there is a file   NAN      the vector is NaN, also in float32
+              `go` in the host's folder
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ class Encoder:
             os.kill(os.getpid(), signal.SIGKILL)
         if "HANG" in said:
             os.kill(os.getpid(), signal.SIGSTOP)
-        if "SLOW" in said:
-            time.sleep(0.2)
+        while "WAIT" in said and not Path("go").exists():
+            time.sleep(0.02)
         for i in batch:
             found = np.random.default_rng(zlib.crc32(texts[i].encode())).normal(size=8)
             vectors[i] = np.nan if "NAN" in texts[i] else found / np.linalg.norm(found)
