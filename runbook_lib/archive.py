@@ -16,10 +16,10 @@ from typing import Any
 
 from worker.layout import committed, read_json, sha256_file, write_atomic
 
-from . import facts
 from .checks import Checks
 from .errors import DataError, RunbookError
-from .merged import Merged
+from .pages import facts
+from .result.merged import Merged
 from .run import PHASES, Run
 
 SEALED = "sealed"

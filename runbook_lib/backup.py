@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError
-from .large_files import pieces, read_back, write
-from .merged import AGAIN, Merged
+from .result.large_files import pieces, read_back, write
+from .result.merged import AGAIN, Merged
 from .run import Run
 
 STAMP = "%Y%m%d_%H%M%S"

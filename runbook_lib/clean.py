@@ -55,8 +55,10 @@ def clean(run: Run) -> list[Leftovers]:
     removed = leftovers(run)
 
     def at_rest(host: machines.Local) -> machines.Local:
+        if host.folder.root.resolve() == run.folder.resolve():
+            raise DataError(f"{host.name}: its folder is the run's own, {run.folder}; what is in it stays")
         seen = host.poll()
-        if seen["supervisor_alive"] or any(entry["alive"] for entry in seen["slots"].values()):
+        if seen["supervisor_alive"] or host.workers(seen):
             raise DataError(f"{host.name}: workers of this run are alive; runbook stop {run.name} first")
         return host
 

@@ -30,13 +30,13 @@ import numpy.typing as npt
 
 from worker import layout
 
-from .documents import read_documents
 from .errors import DataError
-from .inspection import Document, Fields
-from .prompt import as_encoded, check_template
-from .questions import read_questions
-from .source import refusal, shown
-from .whole_file import WholeFile
+from .reading.documents import read_documents
+from .reading.inspection import Document, Fields
+from .reading.prompt import as_encoded, check_template
+from .reading.questions import read_questions
+from .reading.source import refusal, shown
+from .reading.whole_file import WholeFile
 
 __all__ = ["Corpus", "Fields", "build", "load"]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,10 @@ from worker.layout import committed, count, missing, sync_folder, write_atomic
 
 from . import corpus as corpora
 from . import hosts as machines
-from . import parts
 from .checks import Checks
 from .errors import DataError, HostError, RunbookError
 from .plan import Plan
+from .result import parts
 from .run import Run
 
 
@@ -83,21 +85,40 @@ def _fetch(
     remote, home = host.folder.part(start, stop), run.local.part(start, stop)
     aside = run.folder / "incoming" / host.name / home.name
     try:
-        raw = host.read(remote.with_suffix(".json"))
+        raw = _record(host, remote.with_suffix(".json"))
         write_atomic(aside.with_suffix(".json"), raw)
         part = parts.read(aside.with_suffix(".json"))
-        host.get(remote, aside, part.sha256)
+        _get(host, part, remote, aside)
         if problems := parts.verify(part, plan, fingerprints):
             raise DataError(f"{remote.name}: {'; '.join(problems)}")
         aside.replace(home)
         sync_folder(home.parent)
         aside.with_suffix(".json").replace(home.with_suffix(".json"))
         sync_folder(home.parent)
-    except HostError as error:
-        raise DataError(f"{remote.name}: {error}") from None
+    except OSError as error:
+        raise HostError(f"{host.name}: keeping {remote.name} on this machine: {error}") from None
     finally:
-        aside.unlink(missing_ok=True)
-        aside.with_suffix(".json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+            aside.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _record(host: machines.Local, path: Path) -> bytes:
+    try:
+        return host.read(path)
+    except HostError as error:
+        raise DataError(str(error)) from None
+
+
+def _get(host: machines.Local, part: parts.Part, remote: Path, aside: Path) -> None:
+    """Fetch a part's array. DataError only when it is the host's own file that is gone or damaged: where the way home
+    or the disk here failed, the part there is sound and must stay."""
+    try:
+        host.get(remote, aside, part.sha256)
+    except HostError as error:
+        if host.sha256(remote) == part.sha256:
+            raise
+        raise DataError(f"{remote.name}: {error}") from None
 
 
 def complete(run: Run) -> Checks:

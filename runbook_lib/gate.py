@@ -19,8 +19,8 @@ LIBRARY = Path(__file__).parent
 def library_digest() -> str:
     """A digest of this library's code: a result made by other code is not taken over."""
     digest = hashlib.sha256()
-    for path in [*sorted(LIBRARY.glob("*.py")), *sorted((LIBRARY.parent / "worker").glob("*.py"))]:
-        digest.update(f"{path.name} {sha256_file(path)}\n".encode())
+    for path in [*sorted(LIBRARY.rglob("*.py")), *sorted((LIBRARY.parent / "worker").glob("*.py"))]:
+        digest.update(f"{path.relative_to(LIBRARY.parent)} {sha256_file(path)}\n".encode())
     return digest.hexdigest()
 
 

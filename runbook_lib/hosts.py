@@ -67,7 +67,7 @@ class Local:
             done = subprocess.run(
                 list(argv), cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
             )
-        except FileNotFoundError as error:
+        except OSError as error:
             raise HostError(f"{self.name}: cannot start {argv[0]}: {error}", argv=argv) from None
         except subprocess.TimeoutExpired:
             raise HostError(f"{self.name}: {argv[0]} did not end within {timeout_s:g} s", argv=argv) from None
@@ -95,6 +95,13 @@ class Local:
         if len(data) > limit:
             raise HostError(f"{self.name}: {path} is larger than {limit} bytes")
         return data
+
+    def sha256(self, path: Path) -> str | None:
+        """The sha256 of a file there; None where there is no such file, or none that can be read."""
+        try:
+            return sha256_file(path)
+        except OSError:
+            return None
 
     def tail(self, path: Path, lines: int = 20) -> str:
         """The last lines of a log, safe to print; empty when there is none."""
@@ -138,6 +145,13 @@ class Local:
         _reap()
         return snapshot(self.folder.root, self.name)
 
+    def workers(self, reading: Mapping[str, Any]) -> list[process.Identity]:
+        """The workers of a reading that live: by their own report, or, before the first, by their supervisor's."""
+        own = [(entry["report"] or {}).get("process") for entry in reading["slots"].values()]
+        started = [slot.get("process") for slot in ((reading["supervisor"] or {}).get("slots") or {}).values()]
+        living = {found["pid"]: found for found in [*started, *own] if found and self.alive(found)}
+        return list(living.values())
+
     def remove(self, path: Path) -> None:
         """Remove one file or folder of this run. Raises HostError for anything outside the run's folder."""
         root = self.folder.root
@@ -146,7 +160,7 @@ class Local:
         if path.name == ".." or (real != real_root and real_root not in real.parents):
             raise HostError(f"{self.name}: refused to remove {path}: not inside {root}")
         if path.is_symlink() or path.is_file():
-            path.unlink()
+            path.unlink(missing_ok=True)  # two hosts may share the folder
         elif path.is_dir():
             shutil.rmtree(path)
 
@@ -214,6 +228,8 @@ def side_by_side(profile: Profile, run: str, do: Callable[[Local], T]) -> dict[s
             return do(connect(spec, run))
         except RunbookError as error:
             return error
+        except OSError as error:
+            return HostError(f"{spec.name}: {error}")
 
     with ThreadPoolExecutor(max_workers=min(8, len(profile.hosts))) as pool:
         return dict(zip([spec.name for spec in profile.hosts], pool.map(one, profile.hosts), strict=True))

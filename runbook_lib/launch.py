@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from worker.layout import FORMAT, count, missing
@@ -117,15 +117,19 @@ def _put_shard(host: machines.Local, slot: Slot, corpus: corpora.Corpus, moved: 
     return content.sha256
 
 
-def start(run: Run, *, retry_given_up: bool = True) -> Checks:
+def start(run: Run, *, retry_given_up: bool = True, only: Collection[str] | None = None) -> Checks:
     """Start the supervisor of each host that has rows left and none alive; a living one is reported and left alone.
 
-    Rows that were given up get one more chance, unless `retry_given_up` is False.
+    Rows that were given up get one more chance, unless `retry_given_up` is False. `only` names the hosts meant.
     """
     plan = run.plan()
     checks = Checks("Every host's supervisor runs")
-    results = machines.side_by_side(run.profile, run.name, lambda host: _start_host(host, plan, retry_given_up))
-    for name, result in results.items():
+
+    def one(host: machines.Local) -> str:
+        meant = only is None or host.name in only
+        return _start_host(host, plan, retry_given_up) if meant else "left as it is"
+
+    for name, result in machines.side_by_side(run.profile, run.name, one).items():
         if isinstance(result, RunbookError):
             checks.add("supervisor", False, result, "running", "see the message", where=name)
         else:
@@ -158,7 +162,7 @@ def _start_host(host: machines.Local, plan: Plan, retry_given_up: bool) -> str:
 def verify(run: Run, within_s: float | None = None, on_progress: Report = _silent) -> Checks:
     """Wait until every slot has reported in: alive and loading or running, or done. Names those that have not."""
     plan = run.plan()
-    within_s = within_s or run.profile.monitor.first_progress_s
+    within_s = run.profile.monitor.first_progress_s if within_s is None else within_s
     deadline = time.monotonic() + within_s
     expected = {slot.slot: slot.host for slot in plan.slots if slot.rows}
     seen: dict[str, tuple[bool, str]] = {}
@@ -196,7 +200,7 @@ def _slot_states(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:
 def first_progress(run: Run, within_s: float | None = None) -> Checks:
     """Wait until the model is loaded on every slot that still has rows: rows encoded, or the model in place."""
     plan = run.plan()
-    within_s = within_s or run.profile.monitor.first_progress_s
+    within_s = run.profile.monitor.first_progress_s if within_s is None else within_s
     deadline = time.monotonic() + within_s
     expected = {slot.slot: slot.host for slot in plan.slots if slot.rows}
     while True:
@@ -238,10 +242,10 @@ def stop(run: Run) -> Checks:
         if seen["supervisor_alive"]:
             # It stops its workers itself, each with ten seconds of grace.
             host.stop(seen["supervisor"]["process"], 10.0 + 12.0 * len(seen["slots"]))
-        survivors = [e["report"]["process"] for e in host.poll()["slots"].values() if e["alive"]]
+        survivors = host.workers(host.poll())
         for identity in survivors:  # their supervisor was dead already
             host.stop(identity)
-        left = [e["report"]["process"]["pid"] for e in host.poll()["slots"].values() if e["alive"]]
+        left = [identity["pid"] for identity in host.workers(host.poll())]
         if left:
             raise HostError(f"{host.name}: processes {left} did not end")
         return "stopped" if seen["supervisor_alive"] or survivors else "nothing was running"

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from . import panel, pictures
+from . import pictures
 from .monitor import State
-from .panel import CELL, NUMBER, one_line, text
+from .pages import panel
+from .pages.panel import CELL, NUMBER, one_line, text
 
 HEADLESS = "RUNBOOK_HEADLESS"  # set to 1 by the chain: nobody looks, so what is shown is refreshed seldom
 DRAW_S = 2.0

@@ -15,13 +15,13 @@ import numpy as np
 from worker.layout import FORMAT, Range, committed, missing, quarantined, read_json, safe_text
 
 from . import corpus as corpora
-from . import founding
 from .corpus import Corpus
 from .errors import DataError
-from .large_files import write
-from .merged import AGAIN, Merged, differences
-from .parts import ITEM_BYTES, Part, Piece, cover, named, read, row_bytes, verify, within
 from .plan import Plan
+from .result import founding
+from .result.large_files import write
+from .result.merged import AGAIN, Merged, differences
+from .result.parts import ITEM_BYTES, Part, Piece, cover, named, read, row_bytes, verify, within
 from .run import Run
 
 # What is being done, how many bytes of it are done, of how many.

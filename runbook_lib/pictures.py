@@ -17,10 +17,10 @@ import numpy as np
 
 from worker.layout import safe_text
 
-from . import facts, panel
 from .monitor import State
-from .nearest import Nearest, nearest
-from .panel import AMBER, BLUE, GREEN, GREY, PURPLE, RED, duration, exactly, many, progress_text, text
+from .pages import facts, panel
+from .pages.nearest import Nearest, nearest
+from .pages.panel import AMBER, BLUE, GREEN, GREY, PURPLE, RED, duration, exactly, many, progress_text, text
 from .plan import Plan, Slot
 from .run import PHASES, Run
 

@@ -18,9 +18,13 @@ def revive(run: Run, state: State) -> list[str]:
     did += [f"part refused, its rows are done again: {why}" for why in collected.refused]
     if run.profile.recovery != "auto":
         return did
-    dead = sorted({slot.host for slot in state.slots if slot.state == "dead"})
-    if dead or collected.refused:
-        checks = launch.start(run, retry_given_up=False)
+    # Never a host that was stopped, or given up, because of what happened to another one.
+    wanted = {slot.host for slot in state.slots if slot.state == "dead"}
+    if collected.refused:
+        resting = {slot.host for slot in state.slots if slot.state in ("stopped", "fenced")}
+        wanted |= {slot.host for slot in state.slots if slot.state == "done"} - resting
+    if wanted:
+        checks = launch.start(run, retry_given_up=False, only=wanted)
         started = [f"{check.where}: {check.seen}" for check in checks if check.seen.startswith("started")]
         for line in started:
             run.journal.write("revived", seen=line)

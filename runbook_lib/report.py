@@ -17,15 +17,16 @@ from typing import Any
 
 from worker.layout import write_atomic
 
-from . import archive, facts, figures_shown, notebook_pages, page, pictures
+from . import archive, pictures
 from .archive import verify
-from .facts import Event, Facts, section
-from .figures_shown import Figure
-from .form import execution_report
-from .panel import exactly, many, text
+from .pages import facts, figures_shown, notebook_pages, page
+from .pages.facts import Event, Facts, section
+from .pages.figures_shown import Figure
+from .pages.form import execution_report
+from .pages.panel import exactly, many, text
+from .pages.style import CSS
+from .pages.verdict import all_checks, held, records, sentence
 from .run import PHASES, Run
-from .style import CSS
-from .verdict import all_checks, held, records, sentence
 
 __all__ = ["build", "execution_report", "seal", "verify"]
 

@@ -37,7 +37,7 @@ def founding_form(plan: Plan, state: State) -> dict[str, Any]:
         "total_workers_completed": sum(seen.done for seen in state.slots),
         "total_items_processed": state.committed,
         "target_items": state.rows,
-        "percent_complete": round(100 * state.committed / state.rows, 2),
+        "percent_complete": 10_000 * state.committed // state.rows / 100,  # rounded down: 100 means every row
         "last_updated": _iso(state.at),
         "run": state.run,
         "eta_s": state.eta_s,

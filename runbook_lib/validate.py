@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from . import corpus as corpora
-from . import figures, founding
 from .checks import Check, Checks
 from .errors import DataError
-from .evidence import Evidence, gather
-from .merged import AGAIN, Merged, differences
-from .parts import ITEM_BYTES, Piece, named, read, row_bytes
 from .plan import Plan, problems
+from .result import figures, founding
+from .result.evidence import Evidence, gather
+from .result.merged import AGAIN, Merged, differences
+from .result.parts import ITEM_BYTES, Piece, named, read, row_bytes
+from .result.survey import Geometry, Header, norms_of
 from .run import Run
-from .survey import Geometry, Header, norms_of
 
 FILE = "validation.json"
 EXIST, BACKUP = "1 merged files exist", "9 backup made and read back"

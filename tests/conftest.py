@@ -20,6 +20,7 @@ import pytest
 import worker
 from worker import process
 from worker.layout import HostFolder, committed, quarantined, read_json, write_atomic, write_json
+from worker.progress import read_report
 
 TESTS = Path(__file__).parent
 HOST = "here"
@@ -84,16 +85,16 @@ class Box:
 
     def report(self, slot: str = SLOT) -> dict[str, Any]:
         """The worker's report, empty while there is none."""
-        return read_json(self.folder.progress(slot)) or {}
+        return read_report(self.folder.progress(slot))
 
     def supervised(self, slot: str = SLOT) -> dict[str, Any]:
         """The slot in its supervisor's report, empty while there is none."""
-        found: dict[str, Any] = (read_json(self.folder.supervisor(HOST)) or {}).get("slots", {}).get(slot, {})
+        found: dict[str, Any] = read_report(self.folder.supervisor(HOST)).get("slots", {}).get(slot, {})
         return found
 
     def exits(self, slot: str = SLOT) -> list[dict[str, Any]]:
         """How the slot's workers ended, by their supervisor."""
-        found: list[dict[str, Any]] = (read_json(self.folder.exits(slot)) or {}).get("exits", [])
+        found: list[dict[str, Any]] = read_report(self.folder.exits(slot)).get("exits", [])
         return found
 
     def parts(self) -> list[tuple[int, int]]:
@@ -108,7 +109,7 @@ class Box:
 
     def at_hand(self, slot: str = SLOT) -> list[int]:
         """The rows that the slot's worker computes at this moment."""
-        return list((read_json(self.folder.suspects(slot)) or {}).get("rows", []))
+        return list(read_report(self.folder.suspects(slot)).get("rows", []))
 
     def go(self) -> None:
         """Let the workers go on whose texts say WAIT."""
@@ -142,7 +143,8 @@ class Box:
 
     def clean_up(self) -> None:
         """End what this test started and nothing else."""
-        recorded = [self.report(spec["slot"]).get("process") for spec in self.assignment["slots"]]
+        names = [spec["slot"] for spec in self.assignment["slots"]]
+        recorded = [source(name).get("process") for name in names for source in (self.report, self.supervised)]
         for child in self.started:
             if child.poll() is None:
                 child.kill()

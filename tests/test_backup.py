@@ -8,7 +8,7 @@ import pytest
 
 from runbook_lib import backup, merge
 from runbook_lib.errors import DataError
-from runbook_lib.large_files import Written
+from runbook_lib.result.large_files import Written
 from worker.layout import sha256_file
 
 NOW = datetime(2025, 11, 14, 15, 52, 34)

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from runbook_lib import corpus
-from runbook_lib import documents as reading
-from runbook_lib.characters import has_long_word
 from runbook_lib.corpus import Corpus, Fields
 from runbook_lib.errors import CorpusError, DataError, ProfileError, RunbookError
-from runbook_lib.findings import ACCEPTABLE
-from runbook_lib.prompt import as_encoded
-from runbook_lib.whole_file import WholeFile
+from runbook_lib.reading import documents as reading
+from runbook_lib.reading.characters import has_long_word
+from runbook_lib.reading.findings import ACCEPTABLE
+from runbook_lib.reading.prompt import as_encoded
+from runbook_lib.reading.whole_file import WholeFile
 from worker import layout
 
 ROOT = Path(__file__).parents[1]

@@ -68,7 +68,7 @@ def test_the_words_of_the_glossary_are_used_in_the_library():
     glossary = README.split("## Words")[1].split("## ")[0]
     words = [word.strip() for row in re.findall(r"^\| ([^|]+) \|", glossary, re.M)[2:] for word in row.split(",")]
     assert "part" in words
-    code = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "runbook_lib").glob("*.py"))
+    code = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "runbook_lib").rglob("*.py"))
     assert [word for word in words if not re.search(rf"\b{word}", code)] == []
 
 
@@ -108,7 +108,7 @@ def public_names(tree):
 
 @pytest.mark.parametrize("folder", ["runbook_lib", "worker"])
 def test_every_module_and_public_name_has_a_docstring(folder):
-    for path in (ROOT / folder).glob("*.py"):
+    for path in (ROOT / folder).rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         assert ast.get_docstring(tree), path.name
         assert [node.name for node in public_names(tree) if not ast.get_docstring(node)] == [], path.name

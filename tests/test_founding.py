@@ -7,8 +7,8 @@ import pickletools
 import numpy as np
 import pytest
 
-from runbook_lib import founding
 from runbook_lib.errors import DataError
+from runbook_lib.result import founding
 
 ODD = ["", "café 東京 🦊", "a" * 255, "é" * 200, "long " * 20_000, "half \ud83d pair", "line\nbreak\0nul"]
 

@@ -46,15 +46,14 @@ SHARED = {"layout", "process", "snapshot"}
 
 
 def imports(path, package):
-    """(own modules, everything else by dotted name) that a file imports, wherever in it."""
+    """(own modules by their last name, everything else by dotted name) that a file imports, wherever in it."""
     own, other = set(), set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            if node.level or module == package:
-                own |= {module.split(".")[0]} if module and module != package else {alias.name for alias in node.names}
-            elif module.startswith(f"{package}."):
-                own.add(module.split(".")[1])
+            if node.level or module.split(".")[0] == package:
+                last = module.split(".")[-1]
+                own |= {alias.name for alias in node.names} if last in {"", package, *GROUPS} else {last}
             elif module == "worker":
                 other |= {f"worker.{alias.name}" for alias in node.names}
             else:
@@ -64,9 +63,14 @@ def imports(path, package):
     return own, other
 
 
-GRAPH = {path.stem: imports(path, "runbook_lib") for path in LIBRARY.glob("*.py")}
+GROUPS = {path.name for path in LIBRARY.iterdir() if (path / "__init__.py").exists()}
+MODULES = [path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py"]
+GRAPH = {path.stem: imports(path, "runbook_lib") for path in MODULES}
 WORKERS = {path.stem: imports(path, "worker") for path in WORKER.glob("*.py")}
-TOP = set(GRAPH) - NOUNS - PHASES - {"__init__"}
+
+
+def test_no_two_modules_share_a_name():
+    assert len(GRAPH) == len(MODULES)
 
 
 def test_every_module_named_here_exists():
@@ -133,8 +137,8 @@ def test_the_library_and_its_command_line_import_without_torch():
         "            raise ImportError(name + ' is not here')\n"
         "sys.meta_path.insert(0, No())\n"
         "import importlib, pkgutil, runbook_lib\n"
-        "for found in pkgutil.iter_modules(runbook_lib.__path__):\n"
-        "    importlib.import_module('runbook_lib.' + found.name)\n"
+        "for found in pkgutil.walk_packages(runbook_lib.__path__, 'runbook_lib.'):\n"
+        "    importlib.import_module(found.name)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
@@ -189,6 +193,6 @@ def test_a_notebook_is_thin_stripped_and_opens_with_commented_parameters(path):
 
 
 def test_no_count_of_the_founding_plan_stands_in_code():
-    for path in [*LIBRARY.glob("*.py"), *WORKER.glob("*.py")]:
+    for path in [*MODULES, *WORKER.glob("*.py")]:
         numbers = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
         assert not numbers & {250_000, 250_010, 125_005, 125_000, 15_625, 768}, path

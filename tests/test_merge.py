@@ -10,7 +10,7 @@ import pytest
 
 from runbook_lib import merge
 from runbook_lib.errors import DataError
-from runbook_lib.merged import Merged
+from runbook_lib.result.merged import Merged
 from worker.layout import sha256_file, write_json
 
 

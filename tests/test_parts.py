@@ -6,8 +6,8 @@ import made_up
 import numpy as np
 import pytest
 
-from runbook_lib import parts
 from runbook_lib.errors import DataError
+from runbook_lib.result import parts
 
 
 @pytest.fixture

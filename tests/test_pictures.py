@@ -12,8 +12,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from runbook_lib import live, nearest, panel, pictures
+from runbook_lib import live, pictures
 from runbook_lib.monitor import SlotState, State
+from runbook_lib.pages import nearest, panel
 from runbook_lib.plan import ModelIdentity, Plan, Slot, cut
 
 NASTY = "<script>alert(1)</script>\"'\x1b[31m\u202e<img src=http://evil/x>"

@@ -14,9 +14,10 @@ import pytest
 from made_up import run_folder
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from runbook_lib import archive, backup, facts, gate, merge, notebook_pages, pictures, report, run, validate
+from runbook_lib import archive, backup, gate, merge, pictures, report, run, validate
 from runbook_lib.checks import Checks
 from runbook_lib.errors import DataError
+from runbook_lib.pages import facts, notebook_pages
 from runbook_lib.run import PHASES, Run
 from worker.layout import sha256_file
 

@@ -260,7 +260,7 @@ def test_its_workers_outlive_it_and_the_next_one_takes_them_over(make_box: MakeB
 def test_a_worker_that_has_not_reported_yet_is_taken_over_too(make_box: MakeBox) -> None:
     """Between its start and its first report only the supervisor that started it knows its number."""
     box = make_box(TEXTS)
-    failing(box, "sleep 600")
+    failing(box, "exec sleep 600")
     first = box.supervisor()
     mute = wait_for(lambda: box.supervised().get("process"), "a worker on file")
     first.kill()
@@ -336,7 +336,7 @@ def test_a_second_supervisor_leaves(make_box: MakeBox) -> None:
 
 def test_its_lock_is_not_held_by_its_workers(make_box: MakeBox) -> None:
     box = make_box(TEXTS)
-    failing(box, "sleep 600")
+    failing(box, "exec sleep 600")
     first = box.supervisor()
     wait_for(lambda: box.supervised().get("process"), "a worker")
     first.kill()
@@ -406,7 +406,7 @@ def test_a_process_that_cannot_be_ended_is_not_said_to_be_stopped(
 ) -> None:
     """One that waits for a dead disk takes no signal; the supervisor neither waits for it for ever nor forgets it."""
     box = make_box(TEXTS)
-    failing(box, "sleep 600")
+    failing(box, "exec sleep 600")
     slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
     slot.step()
     with monkeypatch.context() as patch:

@@ -10,7 +10,7 @@ import pytest
 
 import worker
 from runbook_lib import backup, merge, validate
-from runbook_lib.merged import Merged
+from runbook_lib.result.merged import Merged
 
 
 def merged(made):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ..errors import ProfileError
 from .characters import SURROGATES
-from .errors import ProfileError
 from .source import shown
 
 _HOLES = re.compile(r"(\{title\}|\{text\})")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from worker.layout import write_atomic
 
-from .errors import DataError
+from ..errors import DataError
 
 PIECE_BYTES = 2**20
 # Results are for other programs of the machine too; what must stay private lies in the run's folder, which is 0700.

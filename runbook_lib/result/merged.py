@@ -10,7 +10,7 @@ from typing import Any
 
 from worker.layout import FORMAT, read_json, sha256_file, write_json
 
-from .errors import DataError
+from ..errors import DataError
 from .founding import Content
 
 AGAIN = "merge again (04_merge_validate, or runbook run)"

@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import ProfileError
 from .characters import LONG_WORD, SURROGATES, has_control, has_long_word, is_visible
-from .errors import ProfileError
 from .findings import ACCEPTABLE, LONG_TEXT, NAMED, Findings, counted
 from .source import Unreadable, shown
 

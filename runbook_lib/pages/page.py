@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from ..checks import MARKS
 from . import facts
-from .checks import MARKS
 from .panel import text
 
 COLOURS = {"ok": "good", "warning": "warn", "FAILED": "bad", "fault": "bad", "recovery": "good"}

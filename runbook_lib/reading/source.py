@@ -9,7 +9,7 @@ from typing import Any
 
 from worker.layout import safe_text
 
-from .errors import CorpusError
+from ..errors import CorpusError
 
 SAVE_PLAIN = "save the documents as JSON lines (one JSON object a line) or Parquet"
 FETCH_AGAIN = "fetch the file again and compare its size and sha256 with the source"

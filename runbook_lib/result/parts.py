@@ -13,9 +13,9 @@ import numpy as np
 
 from worker.layout import HOST_NAME, PART_FILE, SLOT_NAME, Range, count, missing, read_json, safe_text, sha256_file
 
-from .errors import DataError
+from ..errors import DataError
+from ..plan import Plan
 from .large_files import PIECE_BYTES
-from .plan import Plan
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 FINGERPRINT_BYTES = 16

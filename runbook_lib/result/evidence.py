@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from ..corpus import Corpus
+from ..errors import DataError
+from ..plan import Plan
+from ..run import Run
 from . import articles, figures, retrieval
 from . import survey as surveys
 from .articles import Audit
-from .corpus import Corpus
-from .errors import DataError
 from .merged import Merged
-from .plan import Plan
-from .run import Run
 from .survey import Geometry, Header, Questions, Survey
 
 

@@ -44,7 +44,7 @@ from pickle import (
 
 from worker.layout import safe_text
 
-from .errors import DataError
+from ..errors import DataError
 from .large_files import PIECE_BYTES, Written, write
 
 PROTOCOL = 4

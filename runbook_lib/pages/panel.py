@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from worker.layout import safe_text
 
-from .monitor import SlotState, State
+from ..monitor import SlotState, State
 
 BAR = 24  # characters of a bar in a terminal
 TALL = 24  # slots; more than these scroll inside the panel

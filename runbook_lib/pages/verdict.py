@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..run import PHASES
 from .facts import Facts, number
 from .panel import many, one_line
-from .run import PHASES
 
 
 def sentence(found: Facts) -> str:

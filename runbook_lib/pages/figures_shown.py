@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ..run import PHASES
 from .facts import Facts, number, section
 from .panel import exactly, many
-from .run import PHASES
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import CorpusError
+from ..errors import CorpusError
 from .source import Source, Unreadable, refusal, shown
 from .text_lines import LONGEST, Blank, lines, not_utf8, skip_mark
 

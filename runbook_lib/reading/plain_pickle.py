@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
-from .errors import CorpusError
+from ..errors import CorpusError
 from .source import FETCH_AGAIN, SAVE_PLAIN, Source, refusal, shown
 
 _PLAIN = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from ..errors import CorpusError
 from .characters import LONG_WORD
-from .errors import CorpusError
 from .source import shown
 
 ACCEPTABLE = {

@@ -11,10 +11,10 @@ from typing import Any
 
 from worker.layout import committed, read_json
 
-from .errors import RunbookError
-from .merged import Merged
-from .plan import Plan
-from .run import PHASES, Run
+from ..errors import RunbookError
+from ..plan import Plan
+from ..result.merged import Merged
+from ..run import PHASES, Run
 
 Event = dict[str, Any]
 

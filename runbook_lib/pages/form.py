@@ -8,11 +8,11 @@ from pathlib import Path
 
 from worker.layout import write_atomic
 
+from ..run import Run
 from . import facts, figures_shown
 from .facts import Facts, section
 from .page import at_utc
 from .panel import exactly, one_line
-from .run import Run
 from .verdict import sentence
 
 

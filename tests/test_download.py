@@ -1,0 +1,285 @@
+"""Download: a part gets its name here only when record, plan and corpus vouch for it, and is removed there only then."""
+
+import contextlib
+import resource
+from dataclasses import replace
+
+import made_up
+import numpy as np
+import pytest
+
+from runbook_lib import download, hosts
+from runbook_lib.run import Run
+from worker import encode
+from worker.layout import committed, sha256_file
+
+RANGES = [(0, 4), (4, 8), (8, 10), (10, 14), (14, 18), (18, 21)]
+
+
+class There:
+    """A made-up run and the parts in its host's folder."""
+
+    def __init__(self, tmp_path, dim=made_up.DIM, names=("here",)):
+        self.made = made_up.run_folder(tmp_path, dim=dim)
+        spec = replace(self.made.run.profile.hosts[0], workdir=str(tmp_path / "host"))
+        specs = tuple(replace(spec, name=name) for name in names)
+        self.run = Run(self.made.run.folder, replace(self.made.run.profile, hosts=specs))
+        self.folder = hosts.connect(spec, self.run.name).folder
+
+    def commit(self, start, stop, rows=None, **changes):
+        values = self.made.vectors[start:stop] if rows is None else rows
+        encode.commit(self.folder, start, np.ascontiguousarray(values), self.made.record(start, stop, **changes))
+        return self.folder.part(start, stop)
+
+    def commit_all(self):
+        return [self.commit(*r) for r in RANGES]
+
+    def names(self, folder=None):
+        return sorted(path.name for path in (folder or self.run.local.parts).iterdir())
+
+
+@pytest.fixture
+def there(tmp_path):
+    return There(tmp_path)
+
+
+def test_every_part_comes_home_byte_for_byte(there):
+    there.commit_all()
+    found = download.collect(there.run)
+    assert (found.rows, found.new, found.refused, found.failures) == (21, 6, (), ())
+    assert there.names() == there.names(there.folder.parts)
+    for name in there.names():
+        assert (there.run.local.parts / name).read_bytes() == (there.folder.parts / name).read_bytes()
+    assert download.complete(there.run).ok
+
+
+def test_nothing_is_fetched_twice(there):
+    there.commit(0, 4)
+    assert download.collect(there.run).new == 1
+    before = there.run.local.part(0, 4).stat().st_ino
+    there.commit(4, 8)
+    asked = []
+    assert download.collect(there.run, lambda what, done, total: asked.append((what, done, total))).new == 1
+    assert asked == [("here", 0, 1), ("here", 1, 1)]
+    assert there.run.local.part(0, 4).stat().st_ino == before
+
+
+def test_a_host_where_nothing_is_yet_brings_nothing(there):
+    assert download.collect(there.run) == download.Collected(0, 0, (), ())
+
+
+def test_a_flipped_bit_is_refused_removed_there_journaled_and_its_rows_are_missing_again(there):
+    there.commit_all()
+    path = there.folder.part(4, 8)
+    raw = bytearray(path.read_bytes())
+    raw[-3] ^= 1
+    path.write_bytes(raw)
+    found = download.collect(there.run)
+    assert (found.rows, found.new, len(found.refused)) == (17, 5, 1)
+    assert "expected sha256" in found.refused[0]
+    assert (4, 8) not in committed(there.folder.parts)
+    assert not path.exists()
+    (event,) = there.run.journal.events("part refused")
+    assert (event["host"], event["start"], event["stop"]) == ("here", 4, 8)
+    assert "missing rows 4-8" in download.complete(there.run).failed[0].seen
+    there.commit(4, 8)  # done again
+    assert download.collect(there.run).rows == 21
+
+
+STRANGE = {
+    "run": {"run": "another"},
+    "corpus": {"corpus": "f" * 64},
+    "model name": {"model": {"name": "other", "revision": "0" * 40, "digest": "1" * 64}},
+    "model revision": {"model": {"name": "owner/model", "revision": "main", "digest": "1" * 64}},
+    "model digest": {"model": {"name": "owner/model", "revision": "0" * 40, "digest": "2" * 64}},
+    "dtype": {"dtype": "bfloat16"},
+    "prompt": {"prompt": "{text}"},
+    "question prompt": {"question_prompt": "{text}"},
+    "fingerprints": {"fingerprints": ["00" * 16] * 4},
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_a_part_of_another_making_is_refused(there, what):
+    there.commit(0, 4, **STRANGE[what])
+    there.commit(4, 8)
+    found = download.collect(there.run)
+    assert (found.rows, found.new) == (4, 1)
+    assert f"{what}: " in found.refused[0]
+    assert committed(there.folder.parts) == [(4, 8)]
+
+
+@pytest.mark.parametrize(
+    "rows", [np.zeros((4, 3), np.float32), np.zeros((3, 8), np.float32), np.zeros((4, 8), np.float64)]
+)
+def test_an_array_of_another_shape_or_kind_is_refused(there, rows):
+    there.commit(0, 4, rows, dim=rows.shape[1])
+    assert len(download.collect(there.run).refused) == 1
+    assert not there.run.local.part(0, 4).exists()
+
+
+def test_rows_beyond_the_plan_are_refused(there):
+    there.commit(20, 24, made_up.vectors(4), fingerprints=["00" * 16] * 4)
+    assert "not within the plan's 0-21" in download.collect(there.run).refused[0]
+
+
+@pytest.mark.parametrize("record", [b"", b"{half", b"[]", b"{}", b'{"start": NaN}', b"\xff\xfe", b"[" * 100_000])
+def test_a_record_that_says_nothing_is_refused_and_hides_no_other_part(there, record):
+    there.commit_all()
+    there.folder.part(0, 4).with_suffix(".json").write_bytes(record)
+    found = download.collect(there.run)
+    assert (found.rows, len(found.refused)) == (17, 1)
+    assert not there.folder.part(0, 4).exists()
+
+
+def test_a_record_without_its_array_is_refused_so_that_the_rows_are_done_again(there):
+    there.commit(0, 4).unlink()
+    assert len(download.collect(there.run).refused) == 1
+    assert committed(there.folder.parts) == []
+
+
+def test_an_array_without_its_record_is_no_part(there):
+    there.commit(0, 4).with_suffix(".json").unlink()
+    assert download.collect(there.run) == download.Collected(0, 0, (), ())
+    assert there.folder.part(0, 4).exists()
+
+
+def test_strange_names_on_a_host_are_left_alone(there):
+    there.commit(0, 4)
+    names = ["rows_0_4.json", "rows_000000008_000000004.json", "rows_000000004_000000004.json", "a\n\x1b[31m.json"]
+    names += [
+        "rows_٠٠٠٠٠٠٠٠٠_٠٠٠٠٠٠٠٠٤.json",
+        ".rows_000000004_000000008.json.1f.part",
+        "rows_000000004_000000008.jsonx",
+    ]
+    for name in names:
+        (there.folder.parts / name).write_text("{}")
+    found = download.collect(there.run)
+    assert (found.new, found.refused, found.failures) == (1, (), ())
+    assert there.names() == ["rows_000000000_000000004.json", "rows_000000000_000000004.npy"]
+    assert set(names) <= set(there.names(there.folder.parts))
+
+
+def test_a_record_that_is_a_link_tells_nothing_of_what_it_leads_to(there, tmp_path):
+    (tmp_path / "secret").write_text("tell nobody")
+    there.folder.parts.mkdir(parents=True)
+    there.folder.part(0, 4).with_suffix(".json").symlink_to(tmp_path / "secret")
+    found = download.collect(there.run)
+    assert len(found.refused) == 1
+    assert "tell nobody" not in str(found) + there.run.journal.path.read_text()
+    assert (tmp_path / "secret").read_text() == "tell nobody"
+
+
+def test_a_folder_in_place_of_a_record_is_refused(there):
+    there.commit(4, 8)
+    there.folder.part(0, 4).with_suffix(".json").mkdir()
+    found = download.collect(there.run)
+    assert (found.new, len(found.refused)) == (1, 1)
+
+
+def test_one_host_that_cannot_be_read_hides_no_other(tmp_path):
+    there = There(tmp_path, names=("here", "other"))
+    broken = tmp_path / "broken"
+    broken.write_text("a file stands where the folder should be")
+    here, other = there.run.profile.hosts
+    specs = (here, replace(other, workdir=str(broken)))
+    this = Run(there.run.folder, replace(there.run.profile, hosts=specs))
+    there.commit_all()
+    found = download.collect(this)
+    assert found.rows == 21
+    assert found.failures[0].startswith("other: ")
+
+
+def test_two_hosts_that_share_a_folder_bring_each_row_once(tmp_path):
+    there = There(tmp_path, names=("here", "other"))
+    there.commit_all()
+    there.folder.part(0, 4).write_bytes(b"damaged")
+    found = download.collect(there.run)
+    assert (found.rows, found.failures) == (17, ())
+    assert committed(there.run.local.parts) == RANGES[1:]
+
+
+# ------------------------------------------------------------------------------------------------- trouble at home
+
+
+@contextlib.contextmanager
+def files_no_larger_than(size):
+    """As on a full disk: a file that is written larger than this fails in the middle."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_at_home_leaves_nothing_under_a_final_name_and_no_good_part_is_removed(tmp_path):
+    there = There(tmp_path, dim=8192)
+    paths = there.commit_all()
+    sums = [sha256_file(path) for path in paths]
+    with files_no_larger_than(50_000):
+        found = download.collect(there.run)
+    assert found.refused == ()
+    assert "File too large" in found.failures[0]
+    assert there.names() == []
+    assert not list((there.run.folder / "incoming").rglob("*.*"))
+    assert [sha256_file(path) for path in paths] == sums
+    assert download.collect(there.run).rows == 21
+
+
+def test_a_home_that_takes_no_files_is_a_failure_and_no_refusal(there):
+    paths = there.commit_all()
+    (there.run.folder / "incoming").write_text("a file stands where the folder should be")
+    found = download.collect(there.run)
+    assert (found.rows, found.refused) == (0, ())
+    assert "on this machine" in found.failures[0]
+    assert all(path.exists() and path.with_suffix(".json").exists() for path in paths)
+
+
+def test_interrupting_leaves_whole_parts_and_the_next_round_brings_the_rest(there):
+    there.commit_all()
+
+    def interrupt(what, done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        download.collect(there.run, interrupt)
+    assert committed(there.run.local.parts) == RANGES[:2]
+    assert len(there.names()) == 4
+    found = download.collect(there.run)
+    assert (found.rows, found.new) == (21, 4)
+
+
+def test_a_kill_between_array_and_record_counts_as_not_home(there):
+    there.commit_all()
+    leftover = there.run.folder / "incoming" / "here" / "rows_000000000_000000004.npy"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"half")
+    there.run.local.parts.mkdir()
+    there.run.local.part(0, 4).write_bytes(there.folder.part(0, 4).read_bytes()[:50])
+    assert not download.complete(there.run).ok
+    assert download.collect(there.run).rows == 21
+    assert sha256_file(there.run.local.part(0, 4)) == sha256_file(there.folder.part(0, 4))
+    assert not leftover.exists()
+
+
+# ----------------------------------------------------------------------------------------------------------- complete
+
+
+def test_missing_rows_are_named_as_ranges(there):
+    there.commit(4, 8)
+    there.commit(14, 18)
+    download.collect(there.run)
+    (check,) = download.complete(there.run)
+    assert check.seen == "8 of 21; missing rows 0-4, 8-14, 18-21"
+    assert "02_launch" in check.remedy
+
+
+def test_many_gaps_are_named_up_to_ten(tmp_path):
+    made = made_up.run_folder(tmp_path, count=40)
+    for row in range(1, 40, 2):
+        made.commit_part(row, row + 1)
+    seen = download.complete(made.run).failed[0].seen
+    assert seen.count("-") == 10
+    assert seen.endswith("…")

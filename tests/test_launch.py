@@ -1,0 +1,298 @@
+"""Launch: each host gets its own rows, once; one supervisor runs; stopping ends this run's processes and no others."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from local_run import executable, folder, host, new_run, planned, wait_for
+
+from runbook_lib import corpus, hosts, launch
+from worker import process
+from worker.layout import read_json, sha256_file, write_json
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Makes a planned run; its processes are ended when the test ends."""
+    made = []
+
+    def new(**options):
+        this = new_run(tmp_path, **options)
+        made.append(this)
+        planned(this)
+        return this
+
+    yield new
+    for this in made:
+        launch.stop(this)
+
+
+@pytest.fixture
+def one(make):
+    """A staged run with a single host and slot."""
+    this = make(names=("one",))
+    assert launch.stage(this).ok
+    return this
+
+
+def seen(checks):
+    return {check.where: check.seen for check in checks}
+
+
+def supervisor(this, name="one"):
+    """The report of a living supervisor whose workers have started."""
+
+    def look():
+        reading = host(this, name).poll()
+        report = reading["supervisor"] or {}
+        started = report and all(slot["process"] for slot in report["slots"].values())
+        return report if reading["supervisor_alive"] and started else None
+
+    return wait_for(look)
+
+
+def give_up(this, row):
+    write_json(folder(this).quarantined(row), {"row": row})
+
+
+def commit(this, *ranges, name="one"):
+    for start, stop in ranges:
+        write_json(folder(this, name).part(start, stop).with_suffix(".json"), {})
+
+
+# -------------------------------------------------------------------------------------------------------------- stage
+
+
+def test_a_host_gets_its_own_rows_and_nobody_elses(make):
+    this = make()
+    assert launch.stage(this).ok
+    rows, plan = corpus.load(this.corpus), this.plan()
+    for slot in plan.slots:
+        shards = list(folder(this, slot.host).shard("x").parent.iterdir())
+        assert [shard.name for shard in shards] == [f"{slot.slot}.jsonl"]
+        assert shards[0].read_bytes() == b"".join(rows.copy_rows(slot.start, slot.stop))
+        lines = [json.loads(line) for line in shards[0].read_text().splitlines()]
+        assert [line["row"] for line in lines] == list(range(slot.start, slot.stop))
+
+
+def test_the_worker_and_the_model_arrive_byte_for_byte(one, tmp_path):
+    for relative, source in hosts.bundle_files():
+        assert (folder(one).root / relative).read_bytes() == source.read_bytes()
+    place = tmp_path / "one" / "models" / one.plan().model.digest[:32]
+    sent = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
+    assert "model.safetensors" in sent
+    assert all((place / name).read_bytes() == (tmp_path / "model" / name).read_bytes() for name in sent)
+
+
+def test_the_assignment_says_what_is_to_be_done_with_sums(one, tmp_path):
+    plan, told = one.plan(), read_json(folder(one).assignment("one"))
+    assert (told["run"], told["corpus"], told["plan"], told["dtype"]) == (one.name, plan.corpus, plan.sha256, "float32")
+    (slot,) = told["slots"]
+    assert (slot["start"], slot["stop"], slot["part_rows"]) == (0, 18, 3)
+    assert slot["shard_sha256"] == sha256_file(folder(one).shard(slot["slot"]))
+    assert told["model"]["digest"] == plan.model.digest
+    assert told["model"]["folder"].startswith(str(tmp_path / "one" / "models"))
+    assert told["python"] == str(tmp_path / "bin" / "python")
+
+
+def files(this):
+    return {path: path.stat().st_ino for path in host(this).workdir.rglob("*") if path.is_file()}
+
+
+def test_staging_again_sends_nothing(one):
+    before, calls = files(one), []
+    again = launch.stage(one, lambda name, done, total: calls.append((done, total)))
+    assert "0 files new" in seen(again)["one"]
+    assert files(one) == before
+    assert calls[-1][0] == calls[-1][1]
+
+
+def test_a_staged_file_that_was_damaged_is_sent_again(one):
+    shard = folder(one).shard("cluster0_gpu0")
+    good = shard.read_bytes()
+    shard.write_bytes(good[:-5] + b"evil\n")
+    assert launch.stage(one).ok
+    assert shard.read_bytes() == good
+
+
+def test_a_model_that_changed_since_the_plan_is_refused_and_nothing_is_sent(make, tmp_path):
+    this = make()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"other weights")
+    checks = launch.stage(this)
+    assert "start a new run" in checks.failed[0].remedy
+    assert not folder(this).root.exists()
+
+
+def test_a_second_run_finds_the_model_there_already(one, tmp_path):
+    before = files(one)
+    again = new_run(tmp_path, names=("one",))
+    planned(again)
+    launch.stage(again)
+    after = files(one)
+    models = {path: inode for path, inode in before.items() if "models" in path.parts}
+    assert models and models.items() <= after.items()
+    assert len([path for path in after if "models" in path.parts]) == len(models)
+
+
+def test_a_host_without_rows_gets_nothing(make):
+    this = make(count=1)
+    empty, _ = sorted(this.plan().slots, key=lambda slot: slot.rows)
+    assert "nothing staged" in seen(launch.stage(this))[empty.host]
+    assert not folder(this, empty.host).root.exists()
+
+
+def test_a_host_that_takes_no_files_hides_no_other(make, tmp_path):
+    this = make()
+    (tmp_path / "two").write_text("a file stands where the folder should be")
+    assert [check.where for check in launch.stage(this).failed] == ["two"]
+    assert folder(this).assignment("one").exists()
+    checks = launch.start(this)
+    assert [check.where for check in checks.failed] == ["two"]
+    assert seen(checks)["one"].startswith("started")
+
+
+# ----------------------------------------------------------------------------------------------------- start and stop
+
+
+def test_one_supervisor_is_started_and_a_second_start_reports_it(one):
+    first = launch.start(one)
+    assert seen(first)["one"].startswith("started (pid ")
+    report = supervisor(one)
+    again = launch.start(one)
+    assert again.ok
+    assert seen(again)["one"] == f"runs already (pid {report['process']['pid']}), 18 rows left"
+    assert len(list(one.journal.events("supervisor started"))) == 1
+
+
+def test_stopping_ends_this_runs_processes_and_spares_one_that_looks_alike(one):
+    words = ["-m", "worker", "supervise", "--root", str(folder(one).root), "--host", "one"]
+    decoy = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)", *words])
+    try:
+        launch.start(one)
+        report = supervisor(one)
+        worker = report["slots"]["cluster0_gpu0"]["process"]
+        assert process.alive(worker)
+        checks = launch.stop(one)
+        assert checks.ok and seen(checks)["one"] == "stopped"
+        assert not process.alive(worker)
+        assert not host(one).alive(report["process"])
+        assert decoy.poll() is None
+    finally:
+        decoy.kill()
+        decoy.wait()
+    assert seen(launch.stop(one))["one"] == "nothing was running"
+    assert list(one.journal.events("workers stopped"))
+
+
+def test_a_stopped_host_starts_again(one):
+    write_json(folder(one).stop_request("one"), {"stop": True})
+    launch.start(one)
+    supervisor(one)
+    assert not folder(one).stop_request("one").exists()
+
+
+def test_stopping_ends_a_worker_whose_supervisor_died_before_it_reported(one):
+    launch.start(one)
+    report = supervisor(one)
+    process.send(report["process"], signal.SIGKILL)
+    wait_for(lambda: not host(one).alive(report["process"]))
+    worker = report["slots"]["cluster0_gpu0"]["process"]
+    assert process.alive(worker)
+    assert seen(launch.stop(one))["one"] == "stopped"
+    wait_for(lambda: not process.alive(worker))
+
+
+def test_stopping_where_nothing_was_staged_says_so(make):
+    assert set(seen(launch.stop(make())).values()) == {"nothing was staged here"}
+
+
+def test_nothing_starts_where_nothing_is_staged(make):
+    checks = launch.start(make())
+    assert all("run launch.stage first" in check.seen for check in checks.failed)
+    assert len(checks.failed) == 2
+
+
+def test_nothing_starts_where_every_row_is_committed(one):
+    commit(one, (0, 9), (9, 18))
+    assert seen(launch.start(one))["one"] == "no rows left for this host"
+    assert not host(one).poll()["supervisor_alive"]
+
+
+def test_rows_given_up_get_one_more_chance_only_when_asked_for(one):
+    commit(one, (0, 9), (10, 18))
+    give_up(one, 9)
+    assert seen(launch.start(one, retry_given_up=False))["one"] == "no rows left for this host"
+    assert folder(one).quarantined(9).exists()
+    assert seen(launch.start(one))["one"].endswith("1 rows left")
+    assert not folder(one).quarantined(9).exists()
+
+
+def test_rows_given_up_stay_so_while_others_are_done(one):
+    give_up(one, 9)
+    assert seen(launch.start(one, retry_given_up=False))["one"].endswith("17 rows left")
+    assert folder(one).quarantined(9).exists()
+
+
+def test_only_the_hosts_that_are_meant_are_started(make):
+    this = make()
+    launch.stage(this)
+    found = seen(launch.start(this, only={"two"}))
+    assert found["one"] == "left as it is"
+    assert found["two"].startswith("started")
+
+
+def test_a_python_that_cannot_be_started_is_a_failing_check(one, tmp_path):
+    (tmp_path / "bin" / "python").unlink()
+    (check,) = launch.start(one).failed
+    assert str(tmp_path / "bin" / "python") in check.seen
+    executable(tmp_path / "bin" / "python", "#!/bin/sh\n")
+
+
+# -------------------------------------------------------------------------------------------------------- reporting in
+
+
+def test_a_slot_that_never_reports_is_named_with_its_host_and_where_to_look(one):
+    launch.start(one)
+    began = time.monotonic()
+    (check,) = launch.verify(one, 0.2).failed
+    assert time.monotonic() - began < 60
+    assert (check.name, check.where, check.seen) == ("cluster0_gpu0", "one", "no report")
+    assert check.remedy == f"runbook logs {one.name} cluster0_gpu0"
+
+
+def test_why_a_slots_worker_ended_is_told(one):
+    write_json(folder(one).exits("cluster0_gpu0"), {"exits": [{"reason": "killed by SIGKILL"}]})
+    write_json(folder(one).progress("cluster0_gpu0"), {"state": "failed"})
+    assert launch.verify(one, 0.0).failed[0].seen == "failed: killed by SIGKILL"
+
+
+@pytest.mark.parametrize("state", ["starting", "loading model", "running"])
+def test_a_living_worker_has_reported_in_and_produces_only_when_it_runs(one, state):
+    sleeper = subprocess.Popen(["sleep", "300"])
+    try:
+        report = {"state": state, "process": process.identify(sleeper.pid), "loaded_s": 0.5}
+        write_json(folder(one).progress("cluster0_gpu0"), report)
+        assert launch.verify(one, 0.0).ok
+        produced = launch.first_progress(one, 0.0)
+        assert produced.ok == (state == "running")
+        assert seen(produced)["one"] == "model loaded in 0.5 s, 0 of 18 rows committed"
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_a_slot_whose_rows_are_committed_needs_no_living_worker(one):
+    commit(one, (0, 18))
+    assert launch.verify(one, 0.0).ok
+    assert launch.first_progress(one, 0.0).ok
+
+
+def test_a_host_that_cannot_be_read_is_named_for_each_of_its_slots(make, tmp_path):
+    this = make()
+    (tmp_path / "two").write_text("a file stands where the folder should be")
+    checks = launch.verify(this, 0.0)
+    assert [check.where for check in checks.failed] == ["one", "two"]
+    assert "Not a directory" in checks.failed[1].seen

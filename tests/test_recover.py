@@ -1,0 +1,163 @@
+"""Recover: what should run and does not is started; what was stopped, given up or switched off is not."""
+
+import signal
+
+import made_up
+import numpy as np
+import pytest
+from local_run import folder, host, new_run, numbered, planned, wait_for
+
+from runbook_lib import launch, monitor, recover
+from worker import encode, process
+from worker.layout import committed, read_json, write_json
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Makes a staged run; its processes are ended when the test ends."""
+    made = []
+
+    def new(**options):
+        this = new_run(tmp_path, **options)
+        made.append(this)
+        planned(this)
+        assert launch.stage(this).ok
+        return this
+
+    yield new
+    for this in made:
+        launch.stop(this)
+
+
+def look(this):
+    return monitor.Watcher(this, this.plan()).poll()
+
+
+def states(this):
+    return {slot.host: slot.state for slot in look(this).slots}
+
+
+def alive(this, name="one"):
+    return host(this, name).poll()["supervisor_alive"]
+
+
+def worker(this):
+    """The process of the only slot's worker, by a supervisor that lives."""
+    return wait_for(lambda: alive(this) and read_json(folder(this).supervisor("one"))["slots"]["cluster0_gpu0"]["process"])
+
+
+def commit_all(this):
+    """Parts on the hosts, as their workers would have committed them."""
+    plan = this.plan()
+    made = made_up.MadeUp(this, plan, numbered(this)[1], made_up.vectors(plan.rows, plan.model.dim))
+    for slot in plan.slots:
+        for start, stop in encode.planned_parts(slot.start, slot.stop, plan.part_rows):
+            rows = np.ascontiguousarray(made.vectors[start:stop])
+            encode.commit(folder(this, slot.host), start, rows, made.record(start, stop))
+
+
+def flip_a_bit(path):
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+
+
+def test_a_dead_supervisor_is_started_again_and_takes_over_its_worker(make):
+    this = make(names=("one",))
+    launch.start(this)
+    before = worker(this)
+    process.send(read_json(folder(this).supervisor("one"))["process"], signal.SIGKILL)
+    wait_for(lambda: not alive(this))
+    assert states(this) == {"one": "dead"}
+    (did,) = recover.revive(this, look(this))
+    assert did.startswith("one: started (pid ")
+    assert worker(this) == before
+    assert process.alive(before)
+    assert [event["seen"] for event in this.journal.events("revived")] == [did]
+
+
+def test_a_living_supervisor_is_left_alone(make):
+    this = make(names=("one",))
+    launch.start(this)
+    worker(this)
+    assert recover.revive(this, look(this)) == []
+
+
+def test_a_host_that_was_stopped_stays_stopped(make):
+    this = make(names=("one",))
+    launch.start(this)
+    worker(this)
+    launch.stop(this)
+    assert states(this) == {"one": "stopped"}
+    assert recover.revive(this, look(this)) == []
+    assert not alive(this)
+    assert folder(this).stop_request("one").exists()
+
+
+def test_a_slot_that_was_given_up_stays_so(make):
+    this = make(names=("one",))
+    write_json(folder(this).supervisor("one"), {"slots": {"cluster0_gpu0": {"state": "fenced"}}})
+    assert states(this) == {"one": "fenced"}
+    assert recover.revive(this, look(this)) == []
+    assert not alive(this)
+
+
+@pytest.mark.parametrize("state", ["stopped", "fenced"])
+def test_a_dead_host_is_no_reason_to_start_another_one(make, state):
+    this = make()
+    if state == "stopped":
+        write_json(folder(this, "two").stop_request("two"), {"stop": True})
+    else:
+        write_json(folder(this, "two").supervisor("two"), {"slots": {"cluster1_gpu0": {"state": "fenced"}}})
+    assert states(this) == {"one": "dead", "two": state}
+    (did,) = recover.revive(this, look(this))
+    assert did.startswith("one: started")
+    assert not alive(this, "two")
+    assert states(this)["two"] == state
+
+
+def test_rows_given_up_are_not_tried_again_by_it(make):
+    this = make(names=("one",))
+    write_json(folder(this).quarantined(4), {"row": 4})
+    assert recover.revive(this, look(this))[0].endswith("17 rows left")
+    assert folder(this).quarantined(4).exists()
+
+
+@pytest.mark.parametrize("recovery", ["off", "ask"])
+def test_without_leave_it_only_brings_parts_home(make, recovery):
+    this = make(names=("one",), recovery=recovery)
+    commit_all(this)
+    folder(this).part(0, 3).with_suffix(".json").unlink()
+    assert states(this) == {"one": "dead"}
+    assert recover.revive(this, look(this)) == []
+    assert not alive(this)
+    assert len(committed(this.local.parts)) == 5
+
+
+def test_finished_parts_come_home_while_others_are_not_done(make):
+    this = make()
+    commit_all(this)
+    assert recover.revive(this, look(this)) == []
+    assert len(committed(this.local.parts)) == 6
+
+
+def test_a_refused_part_is_told_and_its_rows_are_done_again(make):
+    this = make()
+    commit_all(this)
+    flip_a_bit(folder(this, "two").part(12, 15))
+    assert states(this) == {"one": "done", "two": "done"}
+    refused, started = recover.revive(this, look(this))
+    assert refused.startswith("part refused, its rows are done again: two: ")
+    assert started.startswith("two: started (pid ") and started.endswith("3 rows left")
+    assert not alive(this, "one")
+
+
+def test_a_refused_part_is_no_reason_to_start_a_host_that_was_stopped(make):
+    this = make()
+    commit_all(this)
+    flip_a_bit(folder(this).part(0, 3))
+    folder(this, "two").part(12, 15).with_suffix(".json").unlink()
+    write_json(folder(this, "two").stop_request("two"), {"stop": True})
+    assert states(this) == {"one": "done", "two": "stopped"}
+    assert len(recover.revive(this, look(this))) == 2
+    assert not alive(this, "two")
