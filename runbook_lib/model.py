@@ -141,10 +141,10 @@ def _in_package(package: str) -> Path:
 
 def _from_hub(spec: ModelSpec, token: str | None) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
         GatedRepoError,
         HFValidationError,
-        HTTPError,  # type: ignore[attr-defined]
+        HTTPError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )

