@@ -102,7 +102,8 @@ def test_a_notebook_without_the_run_parameter_is_refused_before_a_kernel_starts(
 
 
 DRIVER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us with SIGINT ignored
 from pathlib import Path
 from runbook_lib import chain, run
 chain.execute(run.open_folder(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))

@@ -571,11 +571,12 @@ def test_every_refusal_can_be_acted_on() -> None:
 # ---------------------------------------------------------------- memory
 
 MEASURE = """
-    import resource, sys, time
+    import sys
     from pathlib import Path
     from runbook_lib import corpus
+    from tests.memory import peak_mib
     corpus.build(Path(sys.argv[1]), corpus.Fields(), None, None, "{text}", "{text}", Path(sys.argv[2]))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(peak_mib())
 """
 
 
