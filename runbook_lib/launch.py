@@ -161,26 +161,43 @@ def _start_host(host: machines.Local, plan: Plan, retry_given_up: bool) -> str:
 
 def verify(run: Run, within_s: float | None = None, on_progress: Report = _silent) -> Checks:
     """Wait until every slot has reported in: alive and loading or running, or done. Names those that have not."""
+    return _until(run, "Every slot reports in", "a report", _slot_states, within_s, on_progress)
+
+
+def first_progress(run: Run, within_s: float | None = None, on_progress: Report = _silent) -> Checks:
+    """Wait until every slot that still has rows encodes, or has committed some. Names those that do not."""
+    return _until(run, "Every slot produces", "rows", _first_rows, within_s, on_progress)
+
+
+def _until(
+    run: Run,
+    title: str,
+    wanted: str,
+    look: Callable[[dict[str, Any]], dict[str, tuple[bool, str]]],
+    within_s: float | None,
+    on_progress: Report,
+) -> Checks:
+    """Read all hosts until `look` is content with every slot or the time is over; say of each slot what was seen."""
     plan = run.plan()
     within_s = run.profile.monitor.first_progress_s if within_s is None else within_s
     deadline = time.monotonic() + within_s
     expected = {slot.slot: slot.host for slot in plan.slots if slot.rows}
-    seen: dict[str, tuple[bool, str]] = {}
+    seen = {slot: (False, "no report") for slot in expected}
     while True:
         for name, reading in machines.side_by_side(run.profile, run.name, lambda host: host.poll()).items():
             if isinstance(reading, dict):
-                seen.update(_slot_states(reading))
+                seen.update(look(reading))
             else:
                 seen.update({slot: (False, str(reading)) for slot, host in expected.items() if host == name})
-        reported = sum(seen.get(slot, (False, ""))[0] for slot in expected)
-        on_progress("slots reported in", reported, len(expected))
-        if reported == len(expected) or time.monotonic() > deadline:
+        content = sum(seen[slot][0] for slot in expected)
+        on_progress("slots", content, len(expected))
+        if content == len(expected) or time.monotonic() > deadline:
             break
         time.sleep(0.3)
-    checks = Checks("Every slot reports in")
+    checks = Checks(title)
     for slot, host in expected.items():
-        ok, what = seen.get(slot, (False, "no report"))
-        checks.add(slot, ok, what, f"a report within {within_s:g} s", f"runbook logs {run.name} {slot}", where=host)
+        ok, what = seen[slot]
+        checks.add(slot, ok, what, f"{wanted} within {within_s:g} s", f"runbook logs {run.name} {slot}", where=host)
     return checks
 
 
@@ -195,27 +212,6 @@ def _slot_states(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:
         last = entry["exits"][-1]["reason"] if entry["exits"] and not ok else ""
         found[slot] = (ok, "all rows committed" if whole else f"{state}{': ' + last if last else ''}")
     return found
-
-
-def first_progress(run: Run, within_s: float | None = None) -> Checks:
-    """Wait until the model is loaded on every slot that still has rows: rows encoded, or the model in place."""
-    plan = run.plan()
-    within_s = run.profile.monitor.first_progress_s if within_s is None else within_s
-    deadline = time.monotonic() + within_s
-    expected = {slot.slot: slot.host for slot in plan.slots if slot.rows}
-    while True:
-        seen: dict[str, tuple[bool, str]] = {}
-        for reading in machines.side_by_side(run.profile, run.name, lambda host: host.poll()).values():
-            if isinstance(reading, dict):
-                seen.update(_first_rows(reading))
-        if all(seen.get(slot, (False, ""))[0] for slot in expected) or time.monotonic() > deadline:
-            break
-        time.sleep(0.5)
-    checks = Checks("Every slot produces")
-    for slot, host in expected.items():
-        ok, what = seen.get(slot, (False, "no report"))
-        checks.add(slot, ok, what, f"rows within {within_s:g} s", f"runbook logs {run.name} {slot}", where=host)
-    return checks
 
 
 def _first_rows(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:

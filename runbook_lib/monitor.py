@@ -42,6 +42,7 @@ class SlotState:
     reason: str = ""
     device: str = ""
     processing_s: float | None = None
+    ended_at: float | None = None
 
     @property
     def done(self) -> bool:
@@ -193,6 +194,7 @@ class Watcher:
             reason=safe_text(reason, 300),
             device=safe_text(str(report.get("device") or slot.device), 80),
             processing_s=report.get("processing_time"),
+            ended_at=report.get("ended_at"),
         )
 
 

@@ -25,7 +25,7 @@ def founding_form(plan: Plan, state: State) -> dict[str, Any]:
             "items_processed": seen.committed,
             "processing_time": seen.processing_s,
             "rate": seen.rate or (round(seen.committed / seen.processing_s, 3) if seen.processing_s else None),
-            "completed_at": _iso(state.at) if seen.done else None,
+            "completed_at": _iso(seen.ended_at or state.at) if seen.done else None,
             "output_file": f"parts/rows_{slot.start:09d}_*.npy",
             "host": seen.host,
             "state": seen.state,

@@ -217,7 +217,7 @@ def test_a_stopped_run_says_so_and_goes_on_with_the_same_command(finished, tmp_p
     wait_for(lambda: sorted((path.parent / "shared").glob("*/parts/*.json")))
     (folder,) = (path.parent / "runs").iterdir()
     assert launch.stop(run.open_folder(folder)).ok
-    said, _ = driver.communicate(timeout=120)
+    said, _ = driver.communicate(timeout=600)
     this = run.open_folder(folder)
     if driver.returncode:  # it may have been done before the stop arrived
         assert "stopped" in said
