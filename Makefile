@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lab lock clean
+.PHONY: help setup demo demo-ssh test lab lock clean
 
 help: ## list these commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## set up .venv: Python packages, CPU or GPU torch, the demo's model
 
@@ -27,7 +27,13 @@ TORCH ?= torch==2.13.0
 demo: $(VENV)/.ready ## embed the demo corpus through the four notebooks; ends with the path of report.html
 	$(BIN)/runbook run profiles/demo.yaml
 
+demo-ssh: $(VENV)/.ready ## the same over SSH: two OpenSSH servers on this machine, started for the demo
+	@test "$$(id -u)" != 0 || $(BIN)/python tests/fleet.py install
+	$(BIN)/python tests/fleet.py up runs/fleet --mode loopback -- $(BIN)/runbook run profiles/ssh_demo.yaml \
+		--set hosts.tensor01.environment=$(CURDIR)/$(BIN)/python --set hosts.tensor02.environment=$(CURDIR)/$(BIN)/python
+
 test: $(VENV)/.ready ## ruff, mypy, pytest, the notebooks with nbval
+	@test "$$(id -u)" != 0 || $(BIN)/python tests/fleet.py install || echo "Tests over SSH will be skipped."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

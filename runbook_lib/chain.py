@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import nbformat
 from tqdm import tqdm
 
 from worker import process
-from worker.layout import safe_text, write_atomic
+from worker.layout import committed, count, missing, safe_text, write_atomic
 
 from . import gate, report
 from .errors import GateError, RunbookError
@@ -93,6 +93,9 @@ def drive(run: Run, say: Callable[[str], None] = print, phases: tuple[str, ...] 
     """Execute what does not hold yet, in order; seal the run when all hold. False when a phase failed."""
     with only_driver(run):
         for phase in phases:
+            if run.only and phase == PHASES[3] and not _all_committed(run):
+                say(f"{phase}: waits for the rows of the other hosts; give the command without --hosts")
+                return True
             if holds(run, phase):
                 say(f"{phase}: its result holds, not run again")
                 continue
@@ -105,6 +108,12 @@ def drive(run: Run, say: Callable[[str], None] = print, phases: tuple[str, ...] 
         if run.finished:
             report.seal(run)
         return True
+
+
+def _all_committed(run: Run) -> bool:
+    """Whether every row of the plan is committed, whichever hosts are meant now."""
+    everybody = replace(run, only=frozenset())
+    return Watcher(everybody, run.plan()).poll().done
 
 
 def _insist(run: Run, phase: str, say: Callable[[str], None]) -> Attempt:
@@ -151,6 +160,8 @@ def execute(run: Run, phase: str, notebooks: Path = NOTEBOOKS) -> Attempt:
 def _child(run: Run, phase: str, notebook: Path, output: Path) -> tuple[int, str]:
     """Run papermill in a child that ends when we end; show progress meanwhile; give exit code and what it said."""
     argv = [sys.executable, "-m", "runbook_lib.chain", str(notebook), str(output), "--run", str(run.folder)]
+    if run.only and phase in PHASES[1:3]:
+        argv += ["--hosts", ",".join(sorted(run.only))]
     environment = {**os.environ, "RUNBOOK_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     with (
         (run.folder / f"{phase}.papermill.part").open("w+b") as log,
@@ -180,24 +191,21 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _show(run: Run, phase: str, child: subprocess.Popen[bytes]) -> None:
-    """A progress bar in a terminal, a line now and then in a log: rows committed once workers run, else the time."""
-    watcher = Watcher(run, run.plan()) if phase in PHASES[1:3] and run.plan_file.exists() else None
+    """A progress bar in a terminal, a line now and then in a log: rows that came home, or the time."""
+    # Read from this machine's own files: the phase that runs asks the hosts already.
+    plan = run.plan() if phase in PHASES[1:3] and run.plan_file.exists() else None
     terminal = sys.stderr.isatty()
-    form = "{desc}: {n_fmt}/{total_fmt} rows |{bar:30}| {elapsed} {postfix}" if watcher else "{desc}: {elapsed}"
+    form = "{desc}: {n_fmt}/{total_fmt} rows |{bar:30}| {elapsed}" if plan else "{desc}: {elapsed}"
     began = said = time.monotonic()
-    with tqdm(
-        total=watcher.plan.rows if watcher else None, desc=phase, bar_format=form, leave=False, disable=not terminal
-    ) as bar:
+    with tqdm(total=plan.rows if plan else None, desc=phase, bar_format=form, leave=False, disable=not terminal) as bar:
         while child.poll() is None:
-            state = watcher.poll() if watcher else None
+            home = plan.rows - count(missing(0, plan.rows, committed(run.local.parts))) if plan else 0
             if terminal:
-                if state:
-                    bar.n = state.committed
-                    bar.set_postfix_str(f"{state.rate:.1f} rows/s" if state.rate else "", refresh=False)
+                bar.n = home
                 bar.refresh()
             elif time.monotonic() - said > LOG_LINE_S:
                 said = time.monotonic()
-                rows = f", {state.committed}/{state.rows} rows" if state else ""
+                rows = f", {home}/{plan.rows} rows are home" if plan else ""
                 print(f"{phase}: {said - began:.0f} s{rows}", file=sys.stderr, flush=True)
             with suppress(subprocess.TimeoutExpired):
                 child.wait(1.0)
@@ -283,12 +291,13 @@ def main() -> int:
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--run", required=True)
+    parser.add_argument("--hosts", default="")
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us with SIGINT ignored
     _end_with_parent()
     import papermill
 
-    parameters = {"run": args.run}
+    parameters = {"run": args.run, **({"hosts": args.hosts} if args.hosts else {})}
     known = set(papermill.inspect_notebook(str(args.notebook)))
     if not set(parameters) <= known:  # papermill itself only warns
         raise GateError(f"{args.notebook.name}: no parameter {sorted(set(parameters) - known)} in its parameters cell")

@@ -73,6 +73,10 @@ class Checks:
         """JSON-ready records, each with its title and verdict."""
         return [{"group": self.title, **asdict(item), "verdict": item.verdict} for item in self.items]
 
+    def grid(self) -> Grid:
+        """The same checks as a table of places by checks, with what to do underneath."""
+        return Grid(self)
+
     def __iter__(self) -> Iterator[Check]:
         return iter(self.items)
 
@@ -107,3 +111,49 @@ class Checks:
             f"<b>{'all hold' if self.ok else f'{len(self.failed)} of {len(self)} FAILED'}</b></caption>"
             f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
         )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Checks as a table: a row for each place, a column for each check; details and remedies of what does not hold."""
+
+    checks: Checks
+
+    def _table(self) -> tuple[list[str], dict[str, dict[str, Check]]]:
+        columns: list[str] = []
+        rows: dict[str, dict[str, Check]] = {}
+        for item in self.checks:
+            if item.name not in columns:
+                columns.append(item.name)
+            before = rows.setdefault(item.where, {}).get(item.name)
+            if before is None or before.ok:  # of two by one name the one that fails is shown
+                rows[item.where][item.name] = item
+        return columns, rows
+
+    def __repr__(self) -> str:
+        return repr(self.checks)
+
+    def _repr_html_(self) -> str:
+        columns, rows = self._table()
+        left = "style='text-align:left;vertical-align:top'"
+        head = "".join(f"<th scope='col' {left}>{html.escape(name)}</th>" for name in ("where", *columns))
+        body = "".join(
+            f"<tr><th scope='row' {left}>{html.escape(where)}</th>"
+            + "".join(f"<td {left}>{_cell(found.get(name))}</td>" for name in columns)
+            + "</tr>"
+            for where, found in rows.items()
+        )
+        verdict = "all hold" if self.checks.ok else f"{len(self.checks.failed)} of {len(self.checks)} FAILED"
+        title = f"<caption {left}>{html.escape(self.checks.title)}: <b>{verdict}</b></caption>"
+        to_do = "".join(
+            f"<li><b>{html.escape(item.where)}: {html.escape(item.name)}</b>: {html.escape(item.remedy)}</li>"
+            for item in self.checks
+            if item.remedy and item.verdict != "ok"
+        )
+        return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" + (
+            f"<p>What to do:</p><ul>{to_do}</ul>" if to_do else ""
+        )
+
+
+def _cell(item: Check | None) -> str:
+    return "" if item is None else f"{MARKS[item.verdict]} {item.verdict}: {html.escape(item.seen)}"

@@ -9,13 +9,13 @@ from worker.layout import sha256_file
 
 from . import hosts as machines
 from . import report
-from .errors import DataError, RunbookError
+from .errors import DataError, HostError, RunbookError
 from .run import PHASES, Run
 
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What a run left on one host: its folder there, its files and their size."""
+    """What a run left on one host: its folder there, its files by their path below it, and their size."""
 
     host: str
     folder: Path
@@ -24,16 +24,24 @@ class Leftovers:
 
 
 def leftovers(run: Run) -> list[Leftovers]:
-    """The files of this run on every host that can be reached."""
+    """The files of this run on every host. Raises HostError when one cannot be reached."""
 
-    def look(host: machines.Local) -> Leftovers:
-        root = host.folder.root
-        files = tuple(sorted(path for path in root.rglob("*") if path.is_symlink() or path.is_file()))
-        return Leftovers(host.name, root, files, sum(path.lstat().st_size for path in files))
+    def look(host: machines.Host) -> Leftovers:
+        found = host.files()
+        return Leftovers(host.name, host.folder.root, tuple(Path(path) for path, _ in found), sum(n for _, n in found))
 
-    found = machines.side_by_side(run.profile, run.name, look).values()
-    by_folder = {item.folder: item for item in found if isinstance(item, Leftovers) and item.files}
-    return list(by_folder.values())  # two hosts may share one folder
+    found = machines.side_by_side(run, look).values()
+    if failed := [result for result in found if isinstance(result, RunbookError)]:
+        raise HostError("; ".join(map(str, failed)))
+    listed: dict[tuple[str, ...], Leftovers] = {}
+    facts = run.host_facts()
+    for item in found:
+        if isinstance(item, Leftovers) and item.files:
+            # Hosts that share a folder list the same files; so do two folders of this machine that are one.
+            sharers = sorted([item.host, *facts.get(item.host, {}).get("shared", [])])
+            local = all(host.kind == "local" for host in run.hosts if host.name in sharers)
+            listed.setdefault((str(item.folder),) if local else (str(item.folder), *sharers), item)
+    return list(listed.values())
 
 
 def clean(run: Run) -> list[Leftovers]:
@@ -54,19 +62,19 @@ def clean(run: Run) -> list[Leftovers]:
         raise DataError(f"{run.name}: its archive does not verify, nothing was removed\n{checks}")
     removed = leftovers(run)
 
-    def at_rest(host: machines.Local) -> machines.Local:
-        if host.folder.root.resolve() == run.folder.resolve():
+    def at_rest(host: machines.Host) -> machines.Host:
+        if host.way.kind == "local" and host.folder.root.resolve() == run.folder.resolve():
             raise DataError(f"{host.name}: its folder is the run's own, {run.folder}; what is in it stays")
         seen = host.poll()
         if seen["supervisor_alive"] or host.workers(seen):
             raise DataError(f"{host.name}: workers of this run are alive; runbook stop {run.name} first")
         return host
 
-    found = machines.side_by_side(run.profile, run.name, at_rest).values()
+    found = machines.side_by_side(run, at_rest).values()
     if failed := [result for result in found if isinstance(result, RunbookError)]:
         raise DataError("; ".join(map(str, failed)))
     for host in found:  # one after the other: two hosts may share the folder
-        if isinstance(host, machines.Local):
+        if isinstance(host, machines.Host):
             host.remove(host.folder.root)
     run.journal.write(
         "cleaned", files=sum(len(item.files) for item in removed), folders=[str(i.folder) for i in removed]

@@ -14,8 +14,9 @@ from worker.layout import RUN_NAME, SLOT_NAME, safe_text
 from . import chain, clean, download, launch, pictures, preflight, profile, report, run, status
 from . import hosts as machines
 from .checks import Checks
-from .errors import ProfileError, RunbookError
+from .errors import LinkLost, ProfileError, RunbookError
 from .monitor import Watcher
+from .reach import known_hosts
 
 EPILOG = """\
 a first run:
@@ -73,22 +74,47 @@ def _parser() -> argparse.ArgumentParser:
     def on_run(made: argparse.ArgumentParser) -> None:
         made.add_argument("run", nargs="?", default="", metavar="RUN", help="default: the latest run under ./runs")
 
-    on_profile(verb("run", _run, "execute the four notebooks in order, continuing what is unfinished"))
+    def on_hosts(made: argparse.ArgumentParser) -> None:
+        made.add_argument(
+            "--hosts",
+            default="",
+            metavar="NAMES",
+            help="only these hosts, e.g. tensor01,tensor02; rows stay where they are",
+        )
+
+    made = verb("run", _run, "execute the four notebooks in order, continuing what is unfinished")
+    on_profile(made)
+    on_hosts(made)
     on_profile(verb("check", _check, "preflight only: is everything there? no worker is started"))
     made = verb("status", _status, "who did how much, how fast, what is wrong")
     on_run(made)
+    on_hosts(made)
     made.add_argument("--json", action="store_true", help="for programs: the founding progress.json's fields")
     made = verb("logs", _logs, "the last lines of a slot's log, or of a host's supervisor")
     made.add_argument("run", metavar="RUN", help="a run's folder or name")
     made.add_argument("slot", metavar="SLOT", help="a slot such as cluster0_gpu3, or a host's name")
     made.add_argument("-n", "--lines", type=int, default=40, help="how many lines (default 40)")
-    on_run(verb("stop", _stop, "stop this run's workers and supervisors, nobody else's; committed rows stay"))
-    on_run(verb("fetch", _fetch, "bring home what is committed so far, verified"))
+    made.add_argument("-f", "--follow", action="store_true", help="go on with what is written to it, until Ctrl-C")
+    for name, do, text in (
+        ("stop", _stop, "stop this run's workers and supervisors, nobody else's; committed rows stay"),
+        ("restart", _restart, "stop this run's workers and start them again, from what they committed"),
+        ("fetch", _fetch, "bring home what is committed so far, verified"),
+    ):
+        made = verb(name, do, text)
+        on_run(made)
+        on_hosts(made)
     on_run(verb("verify", _verify, "check every file of the archive against its record"))
     on_run(verb("report", _report, "make report.html and the checksums anew from the run's files"))
     made = verb("clean", _clean, "remove this run's files from its hosts; refused before a verified backup")
     on_run(made)
     made.add_argument("--yes", action="store_true", help="do it; without this the files are only listed")
+    made = verb(
+        "trust", _trust, "accept the host key with this fingerprint for a machine, after comparing it with its owner"
+    )
+    made.add_argument(
+        "name", metavar="HOST", help="the machine as the refusal names it, e.g. 10.0.0.7 or [gpu.lab]:2222"
+    )
+    made.add_argument("fingerprint", metavar="FINGERPRINT", help="SHA256:... as the refusal shows it")
     return parser
 
 
@@ -116,19 +142,21 @@ def _open(args: argparse.Namespace) -> run.Run:
 
 
 def _find(args: argparse.Namespace) -> run.Run:
-    """The run a RUN verb works on: named, or the latest."""
-    if args.run:
-        return run.find(args.run)
+    """The run a RUN verb works on: named, or the latest; with --hosts only those of its hosts."""
     there = sorted(Path("runs").glob("*/profile.yaml"), key=lambda path: path.stat().st_mtime_ns)
-    return run.open_folder(there[-1].parent) if there else run.find("")
+    found = run.find(args.run) if args.run or not there else run.open_folder(there[-1].parent)
+    return run.limited(found, getattr(args, "hosts", ""))
 
 
 def _run(args: argparse.Namespace) -> int:
-    this = _open(args)
+    this = run.limited(_open(args), args.hosts)
     print(f"run {this.name} in {this.folder}")
     began = time.monotonic()
     if not chain.drive(this):
         return 1
+    if not this.finished:
+        print(f"\nAll checks hold for {', '.join(sorted(this.only))}, after {time.monotonic() - began:.0f} s.")
+        return 0
     print(f"\nAll checks hold, after {time.monotonic() - began:.0f} s.")
     print(f"  merged embeddings: {this.merged / 'embeddings.npy'}")
     print(f"  founding shape:    {this.founding_file}")
@@ -165,10 +193,36 @@ def _logs(args: argparse.Namespace) -> int:
         name = f"host_{args.slot}" if args.slot == spec.name else args.slot
         if args.slot == spec.name or (SLOT_NAME.fullmatch(args.slot) and args.slot in slots):
             host = machines.connect(spec, this.name)
+            if args.follow:
+                return _follow(host, host.folder.log(name), args.lines)
             print(host.tail(host.folder.log(name), args.lines) or f"no log yet: {host.folder.log(name)}")
             return 0
     known = ", ".join([spec.name for spec in this.profile.hosts] + [slot.slot for slot in this.plan().slots])
     raise ProfileError(f"no slot or host {safe_text(args.slot)!r} in this run; there are: {known}")
+
+
+def _follow(host: machines.Host, log: Path, lines: int) -> int:
+    """Print a log's end and what is added to it, until interrupted; a link that breaks meanwhile is waited for."""
+    text, offset = host.follow(log, -120 * lines)
+    print("\n".join(text.splitlines()[-lines:]), flush=True)
+    while True:
+        time.sleep(1.0)
+        try:
+            text, offset = host.follow(log, offset)
+        except LinkLost as error:
+            print(f"({error})", file=sys.stderr)
+            continue
+        print(text, end="", flush=True)
+
+
+def _restart(args: argparse.Namespace) -> int:
+    return _show(launch.restart(_find(args)))
+
+
+def _trust(args: argparse.Namespace) -> int:
+    file = known_hosts.trust(args.name, args.fingerprint)
+    print(f"{args.name} is trusted by this key from now on; kept in {file}")
+    return 0
 
 
 def _stop(args: argparse.Namespace) -> int:
@@ -205,7 +259,7 @@ def _clean(args: argparse.Namespace) -> int:
     for item in found:
         print(f"{item.host}: {item.folder}: {len(item.files)} files, {item.bytes / 1e6:.1f} MB")
         for path in item.files:
-            print(f"  {path.relative_to(item.folder)}")
+            print(f"  {path}")
     print("removed" if args.yes else "nothing was removed; add --yes to remove these", "" if found else "(no files)")
     return 0
 

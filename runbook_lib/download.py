@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from worker.layout import committed, count, missing, sync_folder, write_atomic
+from worker.layout import Range, committed, count, missing, sync_folder, write_atomic
 
 from . import corpus as corpora
 from . import hosts as machines
 from .checks import Checks
-from .errors import DataError, HostError, RunbookError
+from .errors import DataError, HostError, LinkLost, RunbookError
 from .plan import Plan
 from .result import parts
 from .run import Run
+
+STREAMS = 2  # at a time from one host: while one part is checked, the next one is under way
+HEADER_BYTES = 4096  # of an .npy file, and more
 
 
 @dataclass(frozen=True)
@@ -31,17 +36,31 @@ class Collected:
     failures: tuple[str, ...]
 
 
-def collect(run: Run, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Collected:
+def collect(
+    run: Run,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    *,
+    there: Mapping[str, Sequence[Range]] | None = None,
+    outage_s: float | None = None,
+) -> Collected:
     """Fetch every committed part that is not home yet, all hosts side by side.
+
+    `there`: what each host has committed, where a reading of just now tells; hosts that it does not name are left out.
+    `on_progress(host, bytes, bytes in all)` is called meanwhile; `outage_s` is how long a transfer tries in vain.
 
     A part that its record or the plan does not vouch for is taken out of the host's parts, so that its rows are redone,
     and never gets a final name here.
     """
     plan, fingerprints = run.plan(), corpora.load(run.corpus).fingerprints()
     run.local.parts.mkdir(parents=True, exist_ok=True)
-    results = machines.side_by_side(
-        run.profile, run.name, lambda host: _collect_host(run, host, plan, fingerprints, on_progress)
-    )
+
+    def one(host: machines.Host) -> tuple[int, list[str]]:
+        if there is not None and host.name not in there:
+            return 0, []
+        seen = there[host.name] if there is not None else [tuple(r) for r in host.poll()["committed"]]
+        return _collect_host(run, host, plan, fingerprints, seen, on_progress, outage_s)
+
+    results = machines.side_by_side(run, one)
     new, refused, failures = 0, [], []
     for name, result in results.items():
         if isinstance(result, RunbookError):
@@ -55,40 +74,69 @@ def collect(run: Run, on_progress: Callable[[str, int, int], None] = lambda what
 
 def _collect_host(
     run: Run,
-    host: machines.Local,
+    host: machines.Host,
     plan: Plan,
     fingerprints: np.ndarray[Any, Any],
+    there: Sequence[Range],
     on_progress: Callable[[str, int, int], None],
+    outage_s: float | None,
 ) -> tuple[int, list[str]]:
     here = set(committed(run.local.parts))
-    there = [tuple(r) for r in host.poll()["committed"]]
-    wanted = [r for r in there if r not in here]
+    own = [(slot.start, slot.stop) for slot in plan.of_host(host.name)]
+    # Of a folder that two hosts share, each brings what is its own.
+    wanted = [r for r in there if r not in here and any(r[0] < stop and start < r[1] for start, stop in own)]
+    total = sum(stop - start for start, stop in wanted) * plan.model.dim * 4
+    moved = 0
     refused = []
-    for done, (start, stop) in enumerate(wanted):
-        on_progress(host.name, done, len(wanted))
+    counting = threading.Lock()
+
+    def count_bytes(n: int) -> None:
+        nonlocal moved
+        with counting:  # by two threads
+            moved += n
+            on_progress(host.name, min(moved, total), total)
+
+    def fetch(part: Range) -> None:
+        start, stop = part
         try:
-            _fetch(run, host, plan, fingerprints, start, stop)
+            _fetch(run, host, plan, fingerprints, start, stop, count_bytes, outage_s)
         except DataError as error:
             refused.append(f"{host.name}: {error}")
             run.journal.write("part refused", host=host.name, start=start, stop=stop, reason=str(error))
             remote = host.folder.part(start, stop)
             host.remove(remote.with_suffix(".json"))  # the record first: without it there is no part
             host.remove(remote)
-    on_progress(host.name, len(wanted), len(wanted))
+
+    with ThreadPoolExecutor(STREAMS) as pool:
+        futures = [pool.submit(fetch, part) for part in wanted]
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            for future in futures:
+                future.cancel()  # after a failure the rest waits for the next round
     return len(wanted) - len(refused), refused
 
 
 def _fetch(
-    run: Run, host: machines.Local, plan: Plan, fingerprints: np.ndarray[Any, Any], start: int, stop: int
+    run: Run,
+    host: machines.Host,
+    plan: Plan,
+    fingerprints: np.ndarray[Any, Any],
+    start: int,
+    stop: int,
+    on_bytes: Callable[[int], None],
+    outage_s: float | None,
 ) -> None:
     """One part: fetched aside, held against record, plan and corpus; then the array moves in, then its record."""
     remote, home = host.folder.part(start, stop), run.local.part(start, stop)
     aside = run.folder / "incoming" / host.name / home.name
     try:
+        limit = (stop - start) * plan.model.dim * 4 + HEADER_BYTES
         raw = _record(host, remote.with_suffix(".json"))
         write_atomic(aside.with_suffix(".json"), raw)
         part = parts.read(aside.with_suffix(".json"))
-        _get(host, part, remote, aside)
+        _get(host, part, remote, aside, limit, on_bytes, outage_s)
         if problems := parts.verify(part, plan, fingerprints):
             raise DataError(f"{remote.name}: {'; '.join(problems)}")
         aside.replace(home)
@@ -103,18 +151,30 @@ def _fetch(
             aside.with_suffix(".json").unlink(missing_ok=True)
 
 
-def _record(host: machines.Local, path: Path) -> bytes:
+def _record(host: machines.Host, path: Path) -> bytes:
     try:
         return host.read(path)
+    except LinkLost:
+        raise
     except HostError as error:
         raise DataError(str(error)) from None
 
 
-def _get(host: machines.Local, part: parts.Part, remote: Path, aside: Path) -> None:
+def _get(
+    host: machines.Host,
+    part: parts.Part,
+    remote: Path,
+    aside: Path,
+    limit: int,
+    on_bytes: Callable[[int], None],
+    outage_s: float | None,
+) -> None:
     """Fetch a part's array. DataError only when it is the host's own file that is gone or damaged: where the way home
     or the disk here failed, the part there is sound and must stay."""
     try:
-        host.get(remote, aside, part.sha256)
+        host.get(remote, aside, part.sha256, on_bytes, limit=limit, outage_s=outage_s)
+    except LinkLost:
+        raise
     except HostError as error:
         if host.sha256(remote) == part.sha256:
             raise

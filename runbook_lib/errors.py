@@ -4,6 +4,7 @@
     ├── ProfileError   edit the profile (or the file it names)
     ├── CorpusError    mend the corpus file, or accept the oddity in the profile
     ├── HostError      look at that machine
+    │   └── LinkLost   the way there broke or is silent; the machine may be working: ask again later
     ├── WorkerError    read that worker's log
     ├── DataError      a file of the run is not what its record says: take it away, run again
     └── GateError      make these checks hold, then run the phase again
@@ -38,6 +39,10 @@ class HostError(RunbookError):
         self.argv = tuple(argv)
         self.exit_code = exit_code
         self.tail = tail
+
+
+class LinkLost(HostError):
+    """The connection to a machine could not be made, broke or fell silent. What runs there may go on."""
 
 
 class WorkerError(RunbookError):

@@ -1,238 +1,283 @@
-"""A host: a machine with slots, reached by a few verbs: run, put, get, start, alive, stop, and one reading, poll.
+"""A host: a machine with slots, asked by a few verbs: run, put, get, start, alive, stop, and one reading, poll.
 
-Today there is one kind: `Local`, a folder per host on this machine, for one-box users and for the demo. Every verb is
-safe to repeat, has a deadline where it waits, and names host and command when it fails.
+Every host is asked in the same words (`worker.verbs`); what differs is the way there: `reach.local` calls them, for
+folders of this machine, `reach.ssh` sends them to a machine over its one kept connection. Every verb has a deadline,
+names the host when it fails, and takes nothing from a host on trust.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import base64
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import worker
-from worker import process
-from worker.layout import HostFolder, safe_text, sha256_file, write_atomic
-from worker.snapshot import snapshot
+from worker.layout import HostFolder, safe_text
 
+from . import environments
 from .errors import HostError, RunbookError
-from .profile import HostSpec, Profile
+from .profile import HostSpec
+from .reach import answers, login
+from .reach.content import Content, OnBytes, file_content, json_content
+from .reach.link import link_to
+from .reach.local import LocalWay
+from .reach.ssh import SshWay
+from .run import Run
+
+__all__ = [
+    "Completed",
+    "Content",
+    "Host",
+    "bring_bundle",
+    "bundle_files",
+    "connect",
+    "file_content",
+    "json_content",
+    "side_by_side",
+]
 
 BUNDLE = Path(worker.__file__).parent
+AT_ONCE = 16  # hosts spoken to at the same time
+ASK_S = 30.0
+NO_LIMIT = 2**62
 
+Identity = dict[str, Any]
 T = TypeVar("T")
+
+
+def _nobody(n: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
 class Completed:
-    """A command that ended: its exit code and the text it printed."""
+    """A command that ended: its exit code and the last of what it printed, safe to print."""
 
     exit_code: int
     out: str
     err: str
 
 
-@dataclass(frozen=True)
-class Content:
-    """Something to bring to a host: its size, its sha256, and its bytes from the start whenever asked."""
+class Way(Protocol):
+    """How a host is reached: its verbs asked, files brought there and home."""
 
-    size: int
-    sha256: str
-    chunks: Callable[[], Iterator[bytes]]
+    kind: str
+
+    @property
+    def home(self) -> str:
+        """The home folder there."""
+
+    @property
+    def executable(self) -> str:
+        """A Python there."""
+
+    @property
+    def where(self) -> str:
+        """The way in words."""
+
+    def sessions(self) -> int:
+        """How many conversations it allows at once, as far as we use them."""
+
+    def call(self, verb: str, timeout_s: float, **arguments: Any) -> Any:
+        """Ask a verb of `worker.verbs`."""
+
+    def put(self, target: str, content: Content, on_bytes: OnBytes, outage_s: float | None = None) -> bool:
+        """Bring a file there."""
+
+    def get(
+        self, source: str, target: Path, sha256: str, limit: int, on_bytes: OnBytes, outage_s: float | None = None
+    ) -> bool:
+        """Bring a file home."""
 
 
-class Local:
-    """A folder on this machine as a host. Its workers are detached: they outlive the notebook that started them."""
+class Host:
+    """One host of a run. Nothing is connected before the first verb."""
 
-    kind = "local"
+    def __init__(self, spec: HostSpec, run: str, way: Way):
+        self.spec, self.name, self.way, self._run = spec, spec.name, way, run
 
-    def __init__(self, spec: HostSpec, run: str):
-        self.spec = spec
-        self.name = spec.name
-        self.workdir = Path(spec.workdir).expanduser()
-        self.folder = HostFolder(self.workdir / run)
-        self.python = spec.environment or sys.executable
+    @cached_property
+    def workdir(self) -> Path:
+        """The folder of all runs there, absolute."""
+        first, _, rest = self.spec.workdir.partition("/")
+        if first != "~":
+            return Path(self.spec.workdir)
+        return Path(answers.path(self.way.home, self.name, "its home folder")) / rest.lstrip("/")
 
-    def run(self, argv: Sequence[str], timeout_s: float, cwd: Path | None = None) -> Completed:
+    @cached_property
+    def folder(self) -> HostFolder:
+        """This run's folder there."""
+        return HostFolder(self.workdir / self._run)
+
+    @cached_property
+    def python(self) -> str:
+        """The Python that workers run with. Raises HostError when the profile names one that cannot be found."""
+        kind = self.spec.environment
+        if not kind:
+            return answers.path(self.way.executable, self.name, "its Python")
+        if self.way.kind == "local" and not environments.is_made_by_us(kind):
+            return kind
+        found = self.environment()
+        if found["state"] not in ("ready", "foreign"):
+            raise HostError(f"{self.name}: environment {kind}: {found['why'] or found['state']}")
+        return str(found["python"])
+
+    def environment(self) -> dict[str, Any]:
+        """What there is of the environment that the profile names; see `worker.environment.find`."""
+        kind = self.spec.environment
+        digest = environments.order(self.spec).digest if environments.is_made_by_us(kind) else ""
+        found = self.way.call("find_environment", 60.0, kind=kind, workdir=str(self.workdir), digest=digest)
+        return answers.environment(found, self.name)
+
+    def run(self, argv: Sequence[str], timeout_s: float, cwd: Path | None = None, secret_input: str = "") -> Completed:
         """Run a command to its end. Raises HostError when it cannot start or takes longer than `timeout_s`."""
         try:
-            done = subprocess.run(
-                list(argv), cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
+            done = self.way.call(
+                "run",
+                timeout_s,
+                argv=list(argv),
+                limit_s=timeout_s,
+                cwd=str(cwd) if cwd else None,
+                input=secret_input,
             )
-        except OSError as error:
-            raise HostError(f"{self.name}: cannot start {argv[0]}: {error}", argv=argv) from None
-        except subprocess.TimeoutExpired:
-            raise HostError(f"{self.name}: {argv[0]} did not end within {timeout_s:g} s", argv=argv) from None
-        return Completed(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        except HostError as error:
+            if isinstance(error.__cause__, OSError) or "No such file" in str(error) or "Permission" in str(error):
+                raise HostError(f"{self.name}: cannot start {argv[0]}: {error}", argv=argv) from None
+            raise
+        code, out, err = answers.completed(done, self.name)
+        if code is None:
+            raise HostError(f"{self.name}: {argv[0]} did not end within {timeout_s:g} s", argv=argv)
+        return Completed(code, out, err)
 
-    def put(self, target: Path, content: Content, on_bytes: Callable[[int], None] = lambda n: None) -> bool:
+    def put(self, target: Path, content: Content, on_bytes: OnBytes = _nobody) -> bool:
         """Bring `content` to the host, whole or not at all; False when it was there already."""
-        return _place(self.name, target, content, on_bytes)
+        return self.way.put(str(target), content, on_bytes)
 
-    def get(self, source: Path, target: Path, sha256: str, on_bytes: Callable[[int], None] = lambda n: None) -> bool:
-        """Bring a file home, whole and with this sha256 or not at all; False when it was here already."""
-        try:
-            size = source.stat().st_size
-        except OSError as error:
-            raise HostError(f"{self.name}: fetching {source}: {error}") from None
-        return _place(self.name, target, Content(size, sha256, lambda: _chunks(source)), on_bytes)
+    def get(
+        self,
+        source: Path,
+        target: Path,
+        sha256: str,
+        on_bytes: OnBytes = _nobody,
+        *,
+        limit: int = NO_LIMIT,
+        outage_s: float | None = None,
+    ) -> bool:
+        """Bring a file home, whole and with this sha256 or not at all; False when it was here already.
+
+        `limit`: the bytes that it may have; `outage_s`: how long to try without any progress.
+        """
+        return self.way.get(str(source), target, sha256, limit, on_bytes, outage_s)
 
     def read(self, path: Path, limit: int = 64 * 2**20) -> bytes:
         """The bytes of a small file. Raises HostError."""
         try:
-            with path.open("rb") as file:
-                data = file.read(limit + 1)
-        except OSError as error:
-            raise HostError(f"{self.name}: reading {path}: {error}") from None
+            data = base64.b64decode(self.way.call("read", ASK_S, path=str(path), limit=limit))
+        except (ValueError, TypeError):
+            raise HostError(f"{self.name}: reading {path}: answered with something that is no file") from None
         if len(data) > limit:
             raise HostError(f"{self.name}: {path} is larger than {limit} bytes")
         return data
 
     def sha256(self, path: Path) -> str | None:
         """The sha256 of a file there; None where there is no such file, or none that can be read."""
-        try:
-            return sha256_file(path)
-        except OSError:
-            return None
+        found = self.way.call("sha256", 3600.0, path=str(path))
+        return found if isinstance(found, str) else None
 
     def tail(self, path: Path, lines: int = 20) -> str:
         """The last lines of a log, safe to print; empty when there is none."""
-        try:
-            with path.open("rb") as file:
-                file.seek(0, os.SEEK_END)
-                file.seek(max(0, file.tell() - 400 * lines))
-                text = file.read().decode(errors="replace")
-        except FileNotFoundError:
-            return ""
-        return safe_text("\n".join(text.splitlines()[-lines:]), limit=100_000)
+        found = self.way.call("tail", ASK_S, path=str(path), lines=lines)
+        return safe_text(found if isinstance(found, str) else answers.shown(found), limit=100_000)
 
-    def start(self, argv: Sequence[str], log: Path, cwd: Path) -> process.Identity:
-        """Start a command that outlives us: its own session, output appended to `log`, input closed."""
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as out:
-            child = subprocess.Popen(
-                list(argv),
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            )
-        identity = process.identify(child.pid)
-        _children.append(child)
-        return identity
+    def follow(self, path: Path, offset: int) -> tuple[str, int]:
+        """What a log has from `offset` on (negative: from the end), safe to print, and where to go on."""
+        found = self.way.call("follow", ASK_S, path=str(path), offset=offset)
+        return answers.piece(found, self.name, offset)
+
+    def start(self, argv: Sequence[str], log: Path, cwd: Path, unit: str = "") -> Identity:
+        """Start a command that outlives us: its own session (or systemd `unit`), output appended to `log`."""
+        found = self.way.call("start", ASK_S, argv=list(argv), log=str(log), cwd=str(cwd), unit=unit)
+        if not isinstance(found, dict) or not isinstance(found.get("pid"), int):
+            raise HostError(f"{self.name}: says of what it started what cannot be")
+        return found
 
     def alive(self, identity: Mapping[str, Any] | None) -> bool:
         """True while exactly the recorded process runs."""
-        _reap()
-        return process.alive(identity)
+        return self.way.call("alive", ASK_S, identity=identity) is True
 
     def stop(self, identity: Mapping[str, Any], grace_s: float = 15.0) -> bool:
         """Ask the recorded process, and nobody else, to end; then end it."""
-        return process.stop(identity, grace_s)
+        return self.way.call("stop", grace_s + 10.0, identity=identity, grace_s=grace_s) is True
 
     def poll(self) -> dict[str, Any]:
-        """One reading of everything the monitor needs."""
-        _reap()
-        return snapshot(self.folder.root, self.name)
+        """One reading of everything the monitor needs, in one question; what cannot be true is refused."""
+        return answers.reading(self.way.call("poll", ASK_S, root=str(self.folder.root), host=self.name), self.name)
 
-    def workers(self, reading: Mapping[str, Any]) -> list[process.Identity]:
+    def workers(self, reading: Mapping[str, Any]) -> list[Identity]:
         """The workers of a reading that live: by their own report, or, before the first, by their supervisor's."""
         own = [(entry["report"] or {}).get("process") for entry in reading["slots"].values()]
         started = [slot.get("process") for slot in ((reading["supervisor"] or {}).get("slots") or {}).values()]
         living = {found["pid"]: found for found in [*started, *own] if found and self.alive(found)}
         return list(living.values())
 
+    def files(self) -> list[tuple[str, int]]:
+        """The files of this run there: (path below its folder, safe to print, bytes)."""
+        return answers.files(self.way.call("listing", 120.0, root=str(self.folder.root)), self.name)
+
     def remove(self, path: Path) -> None:
         """Remove one file or folder of this run. Raises HostError for anything outside the run's folder."""
-        root = self.folder.root
-        # Where the path really leads, links and `..` followed, except a link that is itself what is to go.
-        real, real_root = path.parent.resolve() / path.name, root.parent.resolve() / root.name
-        if path.name == ".." or (real != real_root and real_root not in real.parents):
-            raise HostError(f"{self.name}: refused to remove {path}: not inside {root}")
-        if path.is_symlink() or path.is_file():
-            path.unlink(missing_ok=True)  # two hosts may share the folder
-        elif path.is_dir():
-            shutil.rmtree(path)
+        self.way.call("remove", 300.0, path=str(path), root=str(self.folder.root))
+
+    def facts(self, token: str) -> dict[str, Any]:
+        """What the machine is; see `worker.machine.facts`."""
+        found = self.way.call("facts", 60.0, workdir=str(self.workdir), cuda=self.spec.device == "cuda", token=token)
+        if not isinstance(found, dict):
+            raise HostError(f"{self.name}: says of itself what cannot be")
+        return found
 
 
-# Children that outlive a phase but end while this process still lives must be reaped, or they look alive as zombies.
-_children: list[subprocess.Popen[bytes]] = []
+_hosts: dict[tuple[HostSpec, str], Host] = {}
+_lock = threading.Lock()
 
 
-def _reap() -> None:
-    _children[:] = [child for child in _children if child.poll() is None]
+def connect(spec: HostSpec, run: str) -> Host:
+    """The host of a profile's entry, with the one connection that this process has to it. Raises RunbookError."""
+    with _lock:
+        if (spec, run) not in _hosts:
+            _hosts[spec, run] = Host(spec, run, LocalWay(spec.name) if spec.kind == "local" else _ssh(spec))
+        return _hosts[spec, run]
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            yield chunk
+def _ssh(spec: HostSpec) -> SshWay:
+    link = link_to(login.of(spec))
+    if spec.environment and spec.environment.startswith(("/", "~/")):
+        link.python = spec.environment  # for machines whose only Python is the one that the profile names
+    return SshWay(spec.name, link)
 
 
-def file_content(path: Path, sha256: str | None = None) -> Content:
-    """A file of this machine as something to bring to a host."""
-    return Content(path.stat().st_size, sha256 or sha256_file(path), lambda: _chunks(path))
-
-
-def json_content(value: dict[str, Any]) -> Content:
-    """A JSON record as something to bring to a host."""
-    data = (json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n").encode()
-    return Content(len(data), hashlib.sha256(data).hexdigest(), lambda: iter([data]))
-
-
-def _place(host: str, target: Path, content: Content, on_bytes: Callable[[int], None]) -> bool:
-    """Write with the same care as over a network: temporary name, sha256 of what was written, fsync, rename."""
-    if target.is_file() and target.stat().st_size == content.size and sha256_file(target) == content.sha256:
-        on_bytes(content.size)
-        return False
-
-    def counted() -> Iterator[bytes]:
-        for chunk in content.chunks():
-            on_bytes(len(chunk))
-            yield chunk
-
-    try:
-        found = write_atomic(target, counted(), expected=content.sha256)
-    except ValueError as error:
-        raise HostError(f"{host}: bringing {target.name}: {error}; nothing was left under that name") from None
-    except OSError as error:
-        raise HostError(f"{host}: writing {target}: {error}") from None
-    return bool(found)
-
-
-def connect(spec: HostSpec, run: str) -> Local:
-    """The host of a profile's entry. Raises HostError for a kind that this version does not drive."""
-    if spec.kind != "local":
-        raise HostError(
-            f"{spec.name}: kind {spec.kind} is read but not driven by this version; "
-            "it drives hosts of kind local (folders and GPUs of this machine)"
-        )
-    return Local(spec, run)
-
-
-def side_by_side(profile: Profile, run: str, do: Callable[[Local], T]) -> dict[str, T | RunbookError]:
-    """`do` for every host of the profile at once: host -> result or failure, so that one dead host hides no other."""
+def side_by_side(run: Run, do: Callable[[Host], T]) -> dict[str, T | RunbookError]:
+    """`do` for every host of the run at once: host -> result or failure, so that one dead host hides no other."""
 
     def one(spec: HostSpec) -> T | RunbookError:
         try:
-            return do(connect(spec, run))
+            return do(connect(spec, run.name))
         except RunbookError as error:
             return error
         except OSError as error:
             return HostError(f"{spec.name}: {error}")
 
-    with ThreadPoolExecutor(max_workers=min(8, len(profile.hosts))) as pool:
-        return dict(zip([spec.name for spec in profile.hosts], pool.map(one, profile.hosts), strict=True))
+    with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(run.hosts))) as pool:
+        return dict(zip([spec.name for spec in run.hosts], pool.map(one, run.hosts), strict=True))
+
+
+def bring_bundle(host: Host) -> int:
+    """Bring the worker to a host; gives how many of its files were new there."""
+    return sum(host.put(host.folder.root / relative, file_content(source)) for relative, source in bundle_files())
 
 
 def bundle_files() -> list[tuple[str, Path]]:

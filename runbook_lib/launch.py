@@ -8,24 +8,93 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from worker.layout import FORMAT, count, missing
 
 from . import corpus as corpora
+from . import environments, gpus
 from . import hosts as machines
 from . import model as models
 from .checks import Checks
-from .errors import HostError, RunbookError
+from .errors import HostError, LinkLost, RunbookError
 from .plan import Plan, Slot
+from .reach.secret import redact
 from .run import Run
+
+FETCH_S = 600.0  # for a host to fetch the model, and for each byte of it as long as on a slow line
+SLOWEST_BYTES_S = 100_000.0
+FETCH_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # between the tries when the link to it breaks meanwhile
 
 Report = Callable[[str, int, int], None]
 
 
 def _silent(what: str, done: int, total: int) -> None:
     """Tell nobody."""
+
+
+def prepare(run: Run, on_progress: Report = _silent) -> Checks:
+    """See to it that each host has the Python environment that the profile names; made once, then reused.
+
+    Two hosts that share a folder make it once. It is never changed or deleted here: workers may run in it.
+    """
+    checks = Checks("Every host has its Python environment")
+    results = machines.side_by_side(run, lambda host: _prepare_host(run, host, on_progress))
+    for name, result in results.items():
+        failed = isinstance(result, RunbookError)
+        checks.add("environment", not failed, result, "ready", "see the message; the log is on that host", where=name)
+    return checks
+
+
+def _prepare_host(run: Run, host: machines.Host, on_progress: Report) -> str:
+    kind = host.spec.environment
+    if not environments.is_made_by_us(kind):
+        return f"uses {host.python}"
+    found = host.environment()
+    if found["state"] in ("absent", "failed"):
+        _begin_environment(host)
+        run.journal.write("environment begun", host=host.name, kind=kind)
+        found = {**found, "state": "creating"}
+    waited, quiet = 0, 0
+    while found["state"] in ("creating", "absent"):  # absent: it has not come to its lock yet
+        time.sleep(0.5)
+        waited, quiet = waited + 1, quiet + 1 if found["state"] == "absent" else 0
+        on_progress(f"{host.name}: {last_line(host, found)}", waited, 0)
+        if quiet > 60:
+            raise HostError(f"{host.name}: making the environment {kind} did not begin; its log: {found['log']}")
+        found = host.environment()
+    if found["state"] not in ("ready", "foreign"):
+        raise HostError(f"{host.name}: environment {kind}: {found['why']}")
+    made = "made now" if waited else "there already"
+    return f"{kind} {made}: {found['python']}"
+
+
+def last_line(host: machines.Host, found: Mapping[str, Any]) -> str:
+    """The last line of an environment's log, short."""
+    lines = host.tail(Path(str(found["log"])), 1).splitlines() if found.get("log") else []
+    return lines[-1][:60] if lines else "making its environment"
+
+
+def _begin_environment(host: machines.Host) -> None:
+    """Bring what the environment is made from, then start its making: detached, so that a broken link stops nothing."""
+    order = environments.order(host.spec)
+    machines.bring_bundle(host)
+    wheels = host.workdir / "environments" / f"wheels-{order.digest[:16]}"
+    for path, sha256 in order.wheels:
+        host.put(wheels / path.name, machines.file_content(path, sha256))
+    spec = host.folder.root / "hosts" / f"{host.name}.environment.json"
+    value = {
+        "kind": host.spec.environment,
+        "workdir": str(host.workdir),
+        "digest": order.digest,
+        "requirements": order.requirements,
+        "wheels": str(wheels) if order.wheels else None,
+    }
+    host.put(spec, machines.json_content(value))
+    argv = [host.way.executable, "-m", "worker", "environment", "--spec", str(spec)]
+    host.start(argv, host.folder.log(f"environment_{host.name}"), host.folder.root)
 
 
 def stage(run: Run, on_progress: Report = _silent) -> Checks:
@@ -39,9 +108,7 @@ def stage(run: Run, on_progress: Report = _silent) -> Checks:
     if model.digest != plan.model.digest:
         checks.add("model", False, model.digest[:16], plan.model.digest[:16], "the model changed: start a new run")
         return checks
-    results = machines.side_by_side(
-        run.profile, run.name, lambda host: _stage_host(run, host, plan, corpus, model, on_progress)
-    )
+    results = machines.side_by_side(run, lambda host: _stage_host(run, host, plan, corpus, model, on_progress))
     for name, result in results.items():
         if isinstance(result, RunbookError):
             checks.add("staged", False, result, "shards, worker, model", "see the message", where=name)
@@ -52,7 +119,7 @@ def stage(run: Run, on_progress: Report = _silent) -> Checks:
 
 
 def _stage_host(
-    run: Run, host: machines.Local, plan: Plan, corpus: corpora.Corpus, model: models.Model, on_progress: Report
+    run: Run, host: machines.Host, plan: Plan, corpus: corpora.Corpus, model: models.Model, on_progress: Report
 ) -> str:
     slots = plan.of_host(host.name)
     if not slots:
@@ -67,12 +134,14 @@ def _stage_host(
         on_progress(host.name, min(sent, total), total)
 
     folder = host.folder
-    new = 0
-    for relative, source in machines.bundle_files():
-        new += host.put(folder.root / relative, machines.file_content(source))
+    new = machines.bring_bundle(host)
     place = host.workdir / "models" / model.digest[:32]
     for file in model.files:
-        new += host.put(place / file.path, machines.file_content(model.folder / file.path, file.sha256), moved)
+        if file.path not in model.remote:
+            new += host.put(place / file.path, machines.file_content(model.folder / file.path, file.sha256), moved)
+    if model.remote:
+        new += _fetch_there(run, host, model, place)
+        moved(sum(file.bytes for file in model.files if file.path in model.remote))
     shards = {slot.slot: _put_shard(host, slot, corpus, moved) for slot in slots}
     assignment = {
         "format": FORMAT,
@@ -105,7 +174,31 @@ def _stage_host(
     return f"{len(slots)} shards, worker, model ({model.bytes / 1e6:.0f} MB): {total / 1e6:.1f} MB, {new} files new"
 
 
-def _put_shard(host: machines.Local, slot: Slot, corpus: corpora.Corpus, moved: Callable[[int], None]) -> str:
+def _fetch_there(run: Run, host: machines.Host, model: models.Model, place: Path) -> int:
+    """Have a host fetch from the hub what is not here; gives how many files were new there."""
+    token = models.read_token(run.profile.hf_token)
+    order = models.fetch_order(model, place, token)
+    argv = [host.python, "-m", "worker", "fetch"]
+    limit_s = FETCH_S + sum(file.bytes for file in model.files if file.path in model.remote) / SLOWEST_BYTES_S
+    for pause_s in (*FETCH_PAUSES_S, None):
+        try:
+            done = host.run(argv, limit_s, cwd=host.folder.root, secret_input=order)
+            break
+        except LinkLost:  # the fetching may go on there; asked again, it waits for that, or goes on where it was
+            if pause_s is None:
+                raise
+            time.sleep(pause_s)
+    said = redact((done.err if done.exit_code else done.out).strip()).splitlines()[-1:]
+    if done.exit_code:
+        why = said[0] if said else f"exit code {done.exit_code}"
+        raise HostError(f"{host.name}: fetching the model there: {why}", argv=argv, exit_code=done.exit_code)
+    try:
+        return int(json.loads(said[0])["new"])
+    except (ValueError, TypeError, KeyError, IndexError):
+        raise HostError(f"{host.name}: says of the model that it fetched what cannot be") from None
+
+
+def _put_shard(host: machines.Host, slot: Slot, corpus: corpora.Corpus, moved: Callable[[int], None]) -> str:
     """Cut a slot's rows out of the numbered corpus and send them; give their sha256."""
     digest = hashlib.sha256()
     size = 0
@@ -123,13 +216,14 @@ def start(run: Run, *, retry_given_up: bool = True, only: Collection[str] | None
     Rows that were given up get one more chance, unless `retry_given_up` is False. `only` names the hosts meant.
     """
     plan = run.plan()
+    units = {name for name, facts in run.host_facts().items() if facts.get("unit")}
     checks = Checks("Every host's supervisor runs")
 
-    def one(host: machines.Local) -> str:
+    def one(host: machines.Host) -> str:
         meant = only is None or host.name in only
-        return _start_host(host, plan, retry_given_up) if meant else "left as it is"
+        return _start_host(host, plan, retry_given_up, host.name in units) if meant else "left as it is"
 
-    for name, result in machines.side_by_side(run.profile, run.name, one).items():
+    for name, result in machines.side_by_side(run, one).items():
         if isinstance(result, RunbookError):
             checks.add("supervisor", False, result, "running", "see the message", where=name)
         else:
@@ -139,7 +233,7 @@ def start(run: Run, *, retry_given_up: bool = True, only: Collection[str] | None
     return checks
 
 
-def _start_host(host: machines.Local, plan: Plan, retry_given_up: bool) -> str:
+def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, as_unit: bool) -> str:
     slots = plan.of_host(host.name)
     seen = host.poll()
     given_up = [] if retry_given_up else [(row, row + 1) for row in seen["quarantined"]]
@@ -155,8 +249,39 @@ def _start_host(host: machines.Local, plan: Plan, retry_given_up: bool) -> str:
         for row in seen["quarantined"]:
             host.remove(host.folder.quarantined(row))
     argv = [host.python, "-m", "worker", "supervise", "--root", str(host.folder.root), "--host", host.name]
-    identity = host.start(argv, host.folder.log(f"host_{host.name}"), host.folder.root)
+    unit = f"runbook-{plan.run}-{host.name}" if as_unit else ""
+    try:
+        identity = host.start(argv, host.folder.log(f"host_{host.name}"), host.folder.root, unit)
+    except LinkLost:
+        # Whether it was started is not known. It is looked at, and a second one would leave by itself (its lock).
+        again = _supervisor_there(host)
+        if again is None:
+            identity = host.start(argv, host.folder.log(f"host_{host.name}"), host.folder.root, unit)
+        else:
+            identity = again
+    _wait_for_its_report(host, identity)
     return f"started (pid {identity['pid']}), {left} rows left"
+
+
+def _wait_for_its_report(host: machines.Host, identity: Mapping[str, Any], within_s: float = 10.0) -> None:
+    """Wait until a new supervisor has reported: before, what its predecessor left on file speaks for it."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if ((host.poll()["supervisor"] or {}).get("process") or {}).get("pid") == identity["pid"]:
+            return
+        time.sleep(0.1)
+
+
+def _supervisor_there(host: machines.Host, within_s: float = 5.0) -> dict[str, Any] | None:
+    """The living supervisor of a host, given a moment to write its first report."""
+    deadline = time.monotonic() + within_s
+    while True:
+        seen = host.poll()
+        if seen["supervisor_alive"]:
+            return dict(seen["supervisor"]["process"])
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.5)
 
 
 def verify(run: Run, within_s: float | None = None, on_progress: Report = _silent) -> Checks:
@@ -181,10 +306,11 @@ def _until(
     plan = run.plan()
     within_s = run.profile.monitor.first_progress_s if within_s is None else within_s
     deadline = time.monotonic() + within_s
-    expected = {slot.slot: slot.host for slot in plan.slots if slot.rows}
+    meant = {spec.name for spec in run.hosts}
+    expected = {slot.slot: slot.host for slot in plan.slots if slot.rows and slot.host in meant}
     seen = {slot: (False, "no report") for slot in expected}
     while True:
-        for name, reading in machines.side_by_side(run.profile, run.name, lambda host: host.poll()).items():
+        for name, reading in machines.side_by_side(run, lambda host: host.poll()).items():
             if isinstance(reading, dict):
                 seen.update(look(reading))
             else:
@@ -197,8 +323,21 @@ def _until(
     checks = Checks(title)
     for slot, host in expected.items():
         ok, what = seen[slot]
+        if not ok:
+            what += _last_words(run, host, slot)
         checks.add(slot, ok, what, f"{wanted} within {within_s:g} s", f"runbook logs {run.name} {slot}", where=host)
     return checks
+
+
+def _last_words(run: Run, name: str, slot: str) -> str:
+    """The last line of a slot's log, as evidence."""
+    spec = next(spec for spec in run.profile.hosts if spec.name == name)
+    try:
+        host = machines.connect(spec, run.name)
+        lines = host.tail(host.folder.log(slot), 1).strip()
+    except RunbookError:
+        return ""
+    return f"; its log ends: {lines[:200]}" if lines else "; its log is empty"
 
 
 def _slot_states(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:
@@ -210,8 +349,16 @@ def _slot_states(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:
         state = report.get("state", "no report")
         ok = whole or (entry["alive"] and state in ("starting", "loading model", "running"))
         last = entry["exits"][-1]["reason"] if entry["exits"] and not ok else ""
+        if ok and state == "loading model" and (held := _gpu_mib(reading, entry)):
+            state += f", its GPU holds {held} MiB"
         found[slot] = (ok, "all rows committed" if whole else f"{state}{': ' + last if last else ''}")
     return found
+
+
+def _gpu_mib(reading: dict[str, Any], entry: dict[str, Any]) -> int | None:
+    """The memory in use on a slot's GPU, by its supervisor's last look: while a model loads it is the sign of it."""
+    sample = gpus.samples(str((reading["supervisor"] or {}).get("gpus") or "")).get(str(entry.get("gpu")))
+    return sample.used_mib if sample else None
 
 
 def _first_rows(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:
@@ -230,7 +377,7 @@ def stop(run: Run) -> Checks:
     """Stop this run's supervisors and workers, and nobody else's; committed rows stay."""
     checks = Checks("Workers stopped")
 
-    def one(host: machines.Local) -> str:
+    def one(host: machines.Host) -> str:
         seen = host.poll()
         if not seen["assigned"]:
             return "nothing was staged here"
@@ -246,8 +393,17 @@ def stop(run: Run) -> Checks:
             raise HostError(f"{host.name}: processes {left} did not end")
         return "stopped" if seen["supervisor_alive"] or survivors else "nothing was running"
 
-    for name, result in machines.side_by_side(run.profile, run.name, one).items():
+    for name, result in machines.side_by_side(run, one).items():
         failed = isinstance(result, RunbookError)
         checks.add("stopped", not failed, result, "no process of this run", "look at that machine", where=name)
     run.journal.write("workers stopped", seen=json.loads(json.dumps({c.where: c.seen for c in checks})))
+    return checks
+
+
+def restart(run: Run) -> Checks:
+    """Stop and start the workers of the hosts meant, from their committed parts; other hosts are left alone."""
+    checks = Checks("Workers restarted")
+    checks.extend(stop(run))
+    if checks.ok:
+        checks.extend(start(run))
     return checks

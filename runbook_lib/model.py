@@ -1,7 +1,8 @@
 """The model, resolved once on this machine: which files, their hashes, its prompts and its own contract.
 
 Reads JSON only; no torch. A hub model is downloaded here at a pinned revision and sent to the hosts, so that no token
-travels. Only safetensors weights are taken: a pickle would run code.
+travels; or (`download: hosts`) its weights are only looked up here, and each host fetches them itself. Only safetensors
+weights are taken: a pickle would run code.
 """
 
 from __future__ import annotations
@@ -9,18 +10,24 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from dataclasses import dataclass
-from pathlib import Path
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from worker.layout import sha256_file
 
 from .errors import ProfileError
 from .profile import ModelSpec
+from .reach.secret import Secret, read_private
 
 # What a sentence-transformers model needs; other frameworks' weights stay where they are.
 NEEDED = ("*.json", "*.txt", "*.model", "*.safetensors", "**/*.json", "**/*.safetensors", "**/*.txt")
 LEFT_OUT = {"onnx", "openvino", ".cache", "__pycache__"}
+WEIGHTS = ".safetensors"
 UNTITLED = "title: none"
 
 
@@ -35,7 +42,10 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class Model:
-    """A resolved model. `template` and `question_template` hold `{text}`, and `{title}` where the prompt has one."""
+    """A resolved model. `template` and `question_template` hold `{text}`, and `{title}` where the prompt has one.
+
+    `remote`: the paths of the files that are not in `folder`, because each host fetches them.
+    """
 
     folder: Path
     name: str
@@ -48,6 +58,7 @@ class Model:
     template: str
     question_template: str
     architecture: str
+    remote: frozenset[str] = frozenset()
 
     @property
     def bytes(self) -> int:
@@ -57,16 +68,16 @@ class Model:
     @property
     def weights_bytes(self) -> int:
         """The size of the weights."""
-        return sum(file.bytes for file in self.files if file.path.endswith(".safetensors"))
+        return sum(file.bytes for file in self.files if file.path.endswith(WEIGHTS))
 
 
-def resolve(spec: ModelSpec, token: str | None = None) -> Model:
+def resolve(spec: ModelSpec, token: Secret | None = None) -> Model:
     """Find or download the model of a profile and read its own description. Raises ProfileError."""
-    folder, revision = _locate(spec, token)
+    folder, revision, elsewhere = _locate(spec, token)
     if not (folder / "modules.json").is_file():
         raise ProfileError(f"model.name {spec.name!r}: {folder} has no modules.json; not a sentence-transformers model")
-    files = tuple(_files(folder))
-    if not any(file.path.endswith(".safetensors") for file in files):
+    files = tuple(_files(folder, elsewhere))
+    if not any(file.path.endswith(WEIGHTS) for file in files):
         raise ProfileError(
             f"model.name {spec.name!r}: no .safetensors weights in {folder}; other formats can run code when loaded. "
             "Save the model once with model.save_pretrained(...) and name that folder."
@@ -96,6 +107,7 @@ def resolve(spec: ModelSpec, token: str | None = None) -> Model:
         template=template,
         question_template=question_template,
         architecture=architecture,
+        remote=frozenset(file.path for file in elsewhere or ()),
     )
     _expect(spec, model)
     return model
@@ -106,7 +118,7 @@ def _expect(spec: ModelSpec, model: Model) -> None:
     if spec.dim is not None and model.dim is not None and spec.dim != model.dim:
         raise ProfileError(f"model.dim: expected {spec.dim}, but {spec.name} gives {model.dim}")
     if spec.sha256 is not None:
-        weights = {file.path: file.sha256 for file in model.files if file.path.endswith(".safetensors")}
+        weights = {file.path: file.sha256 for file in model.files if file.path.endswith(WEIGHTS)}
         found = weights.get("model.safetensors")
         if found != spec.sha256:
             raise ProfileError(
@@ -115,16 +127,39 @@ def _expect(spec: ModelSpec, model: Model) -> None:
             )
 
 
-def _locate(spec: ModelSpec, token: str | None) -> tuple[Path, str]:
-    """The folder that holds the model, and the revision it is of."""
-    if spec.name.startswith("package:"):
-        return _in_package(spec.name.removeprefix("package:")), "package"
-    if spec.name.startswith("/"):  # the profile makes a folder's path absolute
+def fetch_order(model: Model, folder: Path, token: Secret | None) -> str:
+    """What `python -m worker fetch` reads, to bring the files that are not here into a folder of its host.
+
+    It holds the token: for the standard input of that one process.
+    """
+    return json.dumps(
+        {
+            "name": model.name,
+            "revision": model.revision,
+            "files": [asdict(file) for file in model.files if file.path in model.remote],
+            "folder": str(folder),
+            "token": token.reveal() if token else None,
+            "endpoint": os.environ.get("HF_ENDPOINT", "").rstrip("/") or None,
+        }
+    )
+
+
+def _locate(spec: ModelSpec, token: Secret | None) -> tuple[Path, str, list[ModelFile] | None]:
+    """The folder that holds the model, the revision it is of, and the weights where the hosts fetch them."""
+    in_package, in_folder = spec.name.startswith("package:"), spec.name.startswith("/")  # the profile makes it absolute
+    if spec.download == "hosts" and (in_package or in_folder):
+        raise ProfileError(
+            f"model.download hosts: {spec.name} is on this machine only, the hosts can fetch nothing but a model of "
+            "the hub; use download: here"
+        )
+    if in_package:
+        return _in_package(spec.name.removeprefix("package:")), "package", None
+    if in_folder:
         folder = Path(spec.name)
         if not folder.is_dir():
             raise ProfileError(f"model.name: no folder {folder}")
-        return folder, "folder"
-    return _from_hub(spec, token)
+        return folder, "folder", None
+    return _described_by_hub(spec, token) if spec.download == "hosts" else _from_hub(spec, token)
 
 
 def _in_package(package: str) -> Path:
@@ -139,19 +174,66 @@ def _in_package(package: str) -> Path:
     )
 
 
-def _from_hub(spec: ModelSpec, token: str | None) -> tuple[Path, str]:
+def _from_hub(spec: ModelSpec, token: Secret | None) -> tuple[Path, str, None]:
     from huggingface_hub import snapshot_download
+
+    own = token.reveal() if token else None
+    with _asking_hub(spec):
+        folder = Path(snapshot_download(spec.name, revision=spec.revision, token=own, allow_patterns=[*NEEDED]))
+    # The cache names a snapshot's folder by its commit: the revision is pinned even when the profile says `main`.
+    return folder, folder.name, None
+
+
+def _described_by_hub(spec: ModelSpec, token: Secret | None) -> tuple[Path, str, list[ModelFile]]:
+    """The small files, and what the hub says of the weights; that the hosts will be let in to them is tried here."""
+    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url, snapshot_download
+
+    # False: not the login of this machine. The hosts will have the profile's token only.
+    own = token.reveal() if token else False
+    with _asking_hub(spec):
+        info = HfApi().model_info(spec.name, revision=spec.revision, files_metadata=True, token=own)
+        if not re.fullmatch("[0-9a-f]{40}", commit := str(info.sha)):
+            raise ValueError("no commit")
+        weights = [_weights_file(spec, found) for found in info.siblings or [] if _is_wanted(found.rfilename)]
+        for file in weights[:1]:  # of a gated model the hub tells everybody the names, and gives the files to few
+            get_hf_file_metadata(hf_hub_url(spec.name, file.path, revision=commit), token=own)
+        folder = snapshot_download(
+            spec.name, revision=commit, token=own, allow_patterns=[*NEEDED], ignore_patterns=[f"*{WEIGHTS}"]
+        )
+    return Path(folder), commit, weights
+
+
+def _is_wanted(path: str) -> bool:
+    return path.endswith(WEIGHTS) and not LEFT_OUT & set(PurePosixPath(path).parts)
+
+
+def _weights_file(spec: ModelSpec, found: Any) -> ModelFile:
+    """A weights file as the hub describes it."""
+    path = PurePosixPath(found.rfilename)
+    if path.is_absolute() or ".." in path.parts:
+        raise ProfileError(f"model.name {spec.name}: the hub names a file outside the model's folder: {path}")
+    if found.lfs is None or not re.fullmatch("[0-9a-f]{64}", str(found.lfs.sha256)):
+        raise ProfileError(
+            f"model.name {spec.name}: the hub does not say the sha256 of {path}, so what a host fetches could not be "
+            "checked; use download: here"
+        )
+    return ModelFile(str(path), int(found.lfs.size), str(found.lfs.sha256))
+
+
+@contextmanager
+def _asking_hub(spec: ModelSpec) -> Iterator[None]:
+    """Say what the hub refuses in words for people; the hub's own words stay out, they may hold the token."""
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         GatedRepoError,
+        HfHubHTTPError,
         HFValidationError,
         HTTPError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    patterns = [*NEEDED]
     try:
-        folder = Path(snapshot_download(spec.name, revision=spec.revision, token=token, allow_patterns=patterns))
+        yield
     except GatedRepoError:
         raise ProfileError(
             f"model.name {spec.name}: the hub refuses: accept the model's licence on its page with your account, and "
@@ -166,22 +248,38 @@ def _from_hub(spec: ModelSpec, token: str | None) -> tuple[Path, str]:
     except HFValidationError:
         raise ProfileError(f"model.name {spec.name}: no folder, and not a name that the hub can have") from None
     except (HTTPError, OSError) as error:  # the hub's own errors and a missing cache entry are among these
+        answer = error if isinstance(error, HfHubHTTPError) else error.__cause__
+        if (status := getattr(getattr(answer, "response", None), "status_code", None)) in (401, 403):
+            raise ProfileError(
+                f"model.name {spec.name}: the hub refuses the token ({status}); hf_token has to name a file with a "
+                "token that is valid and may read this model"
+            ) from None
+        if spec.download == "hosts":
+            raise ProfileError(
+                f"model.name {spec.name}: the hub cannot be reached ({type(error).__name__}); with download: hosts "
+                "this machine asks it at every start. Connect it, or use download: here"
+            ) from None
         raise ProfileError(
             f"model.name {spec.name}: not in the local cache and the hub cannot be reached ({type(error).__name__}); "
             "connect this machine once, or name a folder that holds the model"
         ) from None
-    # The cache names a snapshot's folder by its commit: the revision is pinned even when the profile says `main`.
-    return folder, folder.name
+    except (KeyError, TypeError, ValueError) as error:  # the page of a proxy, say
+        raise ProfileError(
+            f"model.name {spec.name}: what answers in the hub's place is no hub ({type(error).__name__}); look at the "
+            "proxy of this machine, and at HF_ENDPOINT if it is set"
+        ) from None
 
 
-def _files(folder: Path) -> list[ModelFile]:
+def _files(folder: Path, elsewhere: list[ModelFile] | None) -> list[ModelFile]:
+    """All files of the model; the weights that are `elsewhere` stand in for any that may lie here."""
     found = {p for pattern in NEEDED for p in folder.glob(pattern) if p.is_file()}
     paths = sorted(p.relative_to(folder).as_posix() for p in found)
-    return [
+    here = [
         ModelFile(path, (folder / path).stat().st_size, sha256_file(folder / path))
         for path in paths
-        if not LEFT_OUT & set(Path(path).parts)
+        if not LEFT_OUT & set(Path(path).parts) and (elsewhere is None or not path.endswith(WEIGHTS))
     ]
+    return sorted([*here, *(elsewhere or ())], key=lambda file: file.path)
 
 
 def _json(path: Path, otherwise: Any) -> Any:
@@ -231,15 +329,18 @@ def _template(folder: Path, prompt: str) -> str:
     return str(prompts.get(prompt) or "").replace(UNTITLED, "title: {title}") + "{text}"
 
 
-def read_token(path: Path | None) -> str | None:
+def read_token(path: Path | None) -> Secret | None:
     """The hub token of a file that only its owner can read, or None. The token is never shown."""
     if path is None:
         return None
-    if not path.is_file():
-        raise ProfileError(f"hf_token: no file {path}")
-    if path.stat().st_mode & 0o077:
-        raise ProfileError(f"hf_token: {path} can be read by others; close it: chmod 600 {path}")
     try:
-        return path.read_text(encoding="utf-8-sig").strip() or None
-    except (OSError, ValueError) as error:  # the error's own words may show bytes of the file
-        raise ProfileError(f"hf_token: {path} cannot be read as text ({type(error).__name__})") from None
+        text = read_private(path, "hf_token", 2**16).decode("utf-8-sig").strip()
+    except UnicodeDecodeError:  # its own words show bytes of the file
+        raise ProfileError(f"hf_token {path}: cannot be read as text; expected one line, the token") from None
+    if not text:
+        return None
+    if not re.fullmatch("[!-~]+", text):
+        raise ProfileError(
+            f"hf_token {path}: expected the token alone, on one line without blanks; seen something else"
+        )
+    return Secret(text)

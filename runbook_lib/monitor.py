@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from worker.layout import committed, count, missing, read_json, safe_text
+from worker.layout import Range, committed, count, missing, read_json, safe_text
 
 from . import hosts as machines
 from .checks import Checks
@@ -52,7 +52,11 @@ class SlotState:
 
 @dataclass(frozen=True)
 class State:
-    """The whole run at one moment; `rate` in rows/s over the last minute, `eta_s` from it, None while unknown."""
+    """The run, or the hosts of it that are meant, at one moment.
+
+    `rate` in rows/s over the last minute, `eta_s` from it, None while unknown. `there`: what each host that answered
+    has committed. `silent_s`: for each that did not, the time since it last did.
+    """
 
     run: str
     at: float
@@ -66,6 +70,8 @@ class State:
     norms: Sequence[float]
     quarantined: tuple[int, ...]
     alerts: tuple[str, ...]
+    there: Mapping[str, Sequence[Range]] = field(default_factory=dict)
+    silent_s: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -98,38 +104,48 @@ class Watcher:
     _last: dict[str, dict[str, Any]] = field(default_factory=dict)
     _home: set[tuple[int, int]] = field(default_factory=set)
     _norms: array[float] = field(default_factory=lambda: array("d"))
+    _heard: dict[str, float] = field(default_factory=dict)
 
     def poll(self) -> State:
         """Read all hosts side by side, once."""
-        readings = machines.side_by_side(self.run.profile, self.run.name, lambda host: host.poll())
+        readings = machines.side_by_side(self.run, lambda host: host.poll())
         now = time.monotonic()
         alerts = []
         for name, reading in readings.items():
             if isinstance(reading, RunbookError):
-                alerts.append(f"{name}: {reading}")  # its last reading stays: unreachable is not dead
+                alerts.append(
+                    str(reading) if str(reading).startswith(name) else f"{name}: {reading}"
+                )  # its last reading stays: unreachable is not dead
             else:
                 self._last[name] = reading
+                self._heard[name] = now
         ranges = [tuple(r) for reading in self._last.values() for r in reading["committed"]]
         have = [(int(low), int(high)) for low, high in ranges]
-        slots = tuple(self._slot(slot, have, now, readings, alerts) for slot in self.plan.slots if slot.rows)
-        done = self.plan.rows - count(missing(0, self.plan.rows, have))
+        have += committed(self.run.local.parts)  # what came home from a host that is silent now
+        meant = {spec.name for spec in self.run.hosts}
+        slots = tuple(
+            self._slot(slot, have, now, readings, alerts)
+            for slot in self.plan.slots
+            if slot.rows and slot.host in meant
+        )
+        rows, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
         given_up = tuple(sorted({row for reading in self._last.values() for row in reading["quarantined"]}))
         if given_up:
             alerts.append(f"rows given up: {', '.join(map(str, given_up[:10]))}{' …' if len(given_up) > 10 else ''}")
         elapsed, deadline_s = now - self.began, self.run.profile.monitor.deadline_s
-        if elapsed > deadline_s and done < self.plan.rows:
+        if elapsed > deadline_s and done < rows:
             alerts.append(f"not finished after {elapsed:.0f} s (the profile expects {deadline_s:g} s)")
         rate = windowed(self._rates, now, done)
         if rate is not None:
             self._history.append((round(elapsed, 2), round(rate, 3)))
             if len(self._history) > HISTORY:
                 self._history[:] = self._history[::2]
-        left = self.plan.rows - done
+        left = rows - done
         return State(
             run=self.run.name,
             at=time.time(),
             elapsed_s=elapsed,
-            rows=self.plan.rows,
+            rows=rows,
             committed=done,
             slots=slots,
             rate=rate,
@@ -138,6 +154,10 @@ class Watcher:
             norms=self._norms_home(),
             quarantined=given_up,
             alerts=tuple(safe_text(alert, 500) for alert in alerts),
+            there={
+                n: [tuple(r) for r in found["committed"]] for n, found in readings.items() if isinstance(found, dict)
+            },
+            silent_s={n: now - self._heard.get(n, self.began) for n, r in readings.items() if not isinstance(r, dict)},
         )
 
     def _norms_home(self) -> Sequence[float]:
@@ -160,7 +180,8 @@ class Watcher:
         reading = self._last.get(slot.host)
         done = slot.rows - count(missing(slot.start, slot.stop, have))
         if reading is None or slot.slot not in reading["slots"]:
-            return SlotState(slot.slot, slot.host, slot.rows, done, 0, "not launched")
+            state = "done" if done == slot.rows else "not launched" if reading else "unreachable"
+            return SlotState(slot.slot, slot.host, slot.rows, done, 0, state)
         entry = reading["slots"][slot.slot]
         report = entry["report"] or {}
         supervised = ((reading["supervisor"] or {}).get("slots") or {}).get(slot.slot, {})
@@ -169,7 +190,7 @@ class Watcher:
         whole = not missing(slot.start, slot.stop, settled)
         state = judge(whole, entry["alive"], reading, report, supervised)
         if isinstance(readings.get(slot.host), RunbookError) and state not in REST:
-            state = "unreachable"
+            state = "unreachable"  # which is not dead: its workers may be computing
         exits = entry["exits"]
         reason = str(exits[-1]["reason"]) if exits and state not in ("done", "running") else ""
         if state in ("dead", "fenced") or (state == "restarting" and reason):
@@ -241,22 +262,35 @@ async def watch(run: Run, view: View, act: Callable[[Run, State], list[str]] | N
     interval = run.profile.monitor.interval_s
     run.journal.write("watching", rows=watcher.plan.rows)
     state = await asyncio.to_thread(watcher.poll)
+    acting: asyncio.Task[list[str]] | None = None  # bringing parts home may take longer than a look
     try:
         while True:
             view.show(state)
             if state.done:
                 break
-            acted = await asyncio.to_thread(act, run, state) if act else []
-            if state.resting and not acted:
+            if act and acting is None:
+                acting = asyncio.create_task(asyncio.to_thread(act, run, state))
+            acted = []
+            if acting and (state.resting or (await asyncio.wait([acting], timeout=0.05))[0]):
+                acted, acting = await acting, None
+            if (state.resting and not acted) or _given_up(state, run.profile.monitor.deadline_s):
                 break
             await asyncio.sleep(interval)
             state = await asyncio.to_thread(watcher.poll)
+        if acting:
+            await acting
     except (KeyboardInterrupt, asyncio.CancelledError):
         run.journal.write("watching interrupted", committed=state.committed)
         print("Watching stopped. The workers go on; run this cell again to take up where they are.")
         return state
     run.journal.write("watched", committed=state.committed, rows=state.rows, seconds=round(state.elapsed_s, 1))
     return state
+
+
+def _given_up(state: State, deadline_s: float) -> bool:
+    """Whether everybody who still has rows, and does not rest, has been silent for longer than the deadline."""
+    left = [slot for slot in state.slots if not slot.done and slot.state not in REST]
+    return bool(left) and all(state.silent_s.get(slot.host, 0.0) > deadline_s for slot in left)
 
 
 def finished(state: State) -> Checks:

@@ -7,23 +7,25 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from worker.layout import committed
 
 from . import corpus as corpora
-from . import gpus, plan
 from . import hosts as machines
+from . import inventory, plan
 from . import model as models
 from .checks import Checks
 from .errors import CorpusError, HostError, ProfileError, RunbookError
 from .profile import HostSpec
+from .reach import login
 from .run import Run
 
 PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
-CREDENTIAL_KEYS = ("address", "username")
 PROBE_TIMEOUT_S = 600.0
+ENVIRONMENT_BYTES = {"cuda": 8_000_000_000, "cpu": 2_000_000_000}  # torch with what it brings, as installed
 SPARE_BYTES = 200_000_000  # logs, records, the file system's own needs
 
 
@@ -41,8 +43,8 @@ def this_machine(run: Run) -> Checks:
     for label, folder in (("run", run.folder), ("output", output.folder), ("backups", output.backups)):
         checks.add(f"{label} folder", _writable(folder), folder, "writable", f"make it writable: chmod u+rwx {folder}")
     for host in run.profile.hosts:
-        if host.credentials:
-            _credentials(checks, host.name, host.credentials)
+        if host.kind == "ssh":
+            _credentials(checks, host)
     if run.profile.hf_token:
         try:
             models.read_token(run.profile.hf_token)
@@ -60,23 +62,17 @@ def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
 
 
-def _credentials(checks: Checks, host: str, path: Path) -> None:
-    """Say whether a credentials file is usable; never what is in it."""
-    remedy = f'a JSON file {{"address": ..., "username": ..., "password": ...}} with mode 600: {path}'
-    if not path.is_file():
-        checks.add("credentials", False, "no such file", path, remedy, where=host)
-        return
-    if path.stat().st_mode & 0o077:
-        checks.add("credentials", False, "others can read it", "mode 600", f"chmod 600 {path}", where=host)
-        return
+def _credentials(checks: Checks, spec: HostSpec) -> None:
+    """Say whether the login of a host is usable as it is written down; never what is in it."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-        absent = [key for key in CREDENTIAL_KEYS if not isinstance(value.get(key), str)]
-    except (OSError, ValueError, AttributeError, RecursionError):
-        checks.add("credentials", False, "not a JSON object", path, remedy, where=host)
+        found = login.of(spec)
+    except RunbookError as error:
+        checks.add("credentials", False, error, "a login that only you can read", "see the message", where=spec.name)
         return
-    seen = f"without {', '.join(absent)}" if absent else path
-    checks.add("credentials", not absent, seen, ", ".join(CREDENTIAL_KEYS), remedy, where=host)
+    ways = [*map(str, found.keys), *["the agent"] * found.use_agent, *["a password"] * (found.password is not None)]
+    checks.add(
+        "credentials", True, f"{found.username}@{found.address} by {', '.join(ways) or 'nothing'}", where=spec.name
+    )
 
 
 def the_model(run: Run) -> tuple[Checks, models.Model | None]:
@@ -144,52 +140,38 @@ def _numbered(run: Run, model: models.Model, on_progress: Callable[[str, int, in
 
 
 def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, Any]]:
-    """The hosts, side by side: reachable, writable, their slots, and the model loading there. One dead hides none."""
-    checks = Checks("Every host is reachable and can load the model")
+    """The hosts, side by side: reachable, writable, their slots, and what computes there. One dead hides none.
+
+    On this machine the model is loaded and one sentence encoded. To a machine reached over SSH it is sent later, so
+    there the libraries are imported and each GPU multiplies two matrices.
+    """
+    checks, facts = inventory.take(run)
     probed: dict[tuple[str, str], dict[str, Any]] = {}
-    facts: dict[str, Any] = {}
-    for name, result in machines.side_by_side(run.profile, run.name, _look).items():
-        if isinstance(result, RunbookError):
-            checks.add("reachable", False, result, "reachable", "see the message", where=name)
+    for spec in run.hosts:
+        if spec.kind != "local" or spec.name not in facts or not facts[spec.name]["made"]:
             continue
-        facts[name] = result
-        checks.add("reachable", True, f"{result['workdir']}, {result['cores']} cores", where=name)
-        gpus_ok = result["device"] == "cpu" or (result["gpus"] and not result["complaint"])
-        if result["device"] == "cuda":
-            seen = result["complaint"] or f"{len(result['gpus'])} GPUs: {', '.join(g['name'] for g in result['gpus'])}"
-            checks.add("GPUs", gpus_ok, seen, "GPUs that answer", "nvidia-smi on that machine", where=name)
-            spec = next(host for host in run.profile.hosts if host.name == name)
-            seen = len(result["gpus"])
-            checks.add("slots", _enough(spec, result), seen, spec.slots or "auto", "lower `slots` of this host", name)
         if model is None:
-            checks.add("model loads", False, "not tried", "loads", "make the model checks hold first", where=name)
-        elif gpus_ok:
+            checks.add("model loads", False, "not tried", "loads", "make the model checks hold first", where=spec.name)
+        elif _enough(spec, facts[spec.name]):
             # Hosts that are folders of one machine with one Python are probed once.
-            key = (result["python"], result["device"])
+            key = (facts[spec.name]["python"], spec.device)
             probed.setdefault(key, _probe(run, model, *key))
-            _judge_probe(checks, name, probed[key], model)
+            _judge_probe(checks, spec.name, probed[key], model)
+    far = [spec for spec in run.hosts if spec.kind != "local" and spec.name in facts and facts[spec.name]["made"]]
+    found = machines.side_by_side(replace(run, only=frozenset(spec.name for spec in far)), _devices) if far else {}
+    for spec in far:
+        seen = found[spec.name]
+        seen = {"error": str(seen)} if isinstance(seen, RunbookError) else seen
+        inventory.judge_libraries(checks, spec, facts[spec.name], seen)
     run.save_json("hosts.json", {"hosts": facts, "probes": list(probed.values())})
     return checks, facts
 
 
-def _look(host: machines.Local) -> dict[str, Any]:
-    """What one host is. Raises HostError."""
-    if not _writable(host.workdir):
-        raise HostError(f"{host.name}: {host.workdir} cannot be written")
-    found: dict[str, Any] = {
-        "workdir": str(host.workdir),
-        "python": host.python,
-        "device": host.spec.device,
-        "cores": cores(),
-        "gpus": [],
-        "complaint": "",
-    }
-    if host.spec.device == "cuda":
-        answer = host.run(gpus.COMMAND, timeout_s=20)
-        listed = gpus.parse(answer.out)
-        found["complaint"] = gpus.complaint(answer.out) or (answer.err.strip() if answer.exit_code else "")
-        found["gpus"] = [vars(gpu) for gpu in listed if not gpu.trouble]
-    return found
+def _devices(host: machines.Host) -> dict[str, Any]:
+    """What the libraries of a host's Python say of themselves and of its GPUs."""
+    machines.bring_bundle(host)
+    cuda = ["--cuda"] if host.spec.device == "cuda" else []
+    return _said(host.run([host.python, "-m", "worker", "devices", *cuda], PROBE_TIMEOUT_S, cwd=host.folder.root))
 
 
 def cores() -> int:
@@ -205,11 +187,19 @@ def _probe(run: Run, model: models.Model, python: str, device: str) -> dict[str,
         done = host.run([*argv, "--dtype", run.profile.model.dtype], PROBE_TIMEOUT_S, cwd=machines.BUNDLE.parent)
     except HostError as error:
         return {"error": str(error)}
+    return _said(done)
+
+
+def _said(done: machines.Completed) -> dict[str, Any]:
+    """The JSON object that a command of the worker printed last, or its error."""
     lines = done.out.strip().splitlines()
     if done.exit_code or not lines:
         return {"error": " / ".join(done.err.strip().splitlines()[-3:]) or f"exit code {done.exit_code}"}
-    found: dict[str, Any] = json.loads(lines[-1])
-    return found
+    try:
+        found = json.loads(lines[-1])
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"error": f"printed {lines[-1][:200]}, expected a JSON object"}
 
 
 def _judge_probe(checks: Checks, name: str, probe: dict[str, Any], model: models.Model) -> None:
@@ -225,7 +215,9 @@ def _judge_probe(checks: Checks, name: str, probe: dict[str, Any], model: models
     checks.add("first vector", good, seen, expected, "the model or its libraries are not what they say", where=name)
 
 
-def the_disks(run: Run, model: models.Model | None, corpus: corpora.Corpus | None) -> Checks:
+def the_disks(
+    run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, Any] | None = None
+) -> Checks:
     """The disks: what this run will write, from real sizes, against what is free; folders of one disk are added up."""
     checks = Checks("Every disk has room")
     if model is None or corpus is None or model.dim is None:
@@ -237,11 +229,12 @@ def the_disks(run: Run, model: models.Model | None, corpus: corpora.Corpus | Non
     founding = vectors + texts // 10
     needs[run.profile.output.folder] = founding
     needs[run.profile.output.backups] = founding
-    share = 1 / max(1, sum(host.kind == "local" for host in run.profile.hosts))
-    for host in run.profile.hosts:
+    hosts = run.profile.hosts
+    share = (vectors + texts) // len(hosts)
+    for host in hosts:
         if host.kind == "local":
             there = Path(host.workdir).expanduser()
-            needs[there] = needs.get(there, 0) + int((vectors + texts) * share) + model.bytes
+            needs[there] = needs.get(there, 0) + share + model.bytes
     disks: dict[int, tuple[list[Path], int]] = {}
     for folder, need in needs.items():
         if not _writable(folder):
@@ -252,10 +245,25 @@ def the_disks(run: Run, model: models.Model | None, corpus: corpora.Corpus | Non
         disks[device] = ([*folders, folder], so_far + need)
     for folders, need in disks.values():
         free = shutil.disk_usage(folders[0]).free
-        seen = f"{free / 1e9:.1f} GB free"
-        expected = f"{(need + SPARE_BYTES) / 1e9:.1f} GB for vectors, texts, model, merged file and backup"
-        checks.add(f"disk of {folders[0]}", free > need + SPARE_BYTES, seen, expected, "free space or move a folder")
+        what = "vectors, texts, model, merged file and backup"
+        _room(checks, f"disk of {folders[0]}", free, need, what, "here")
+    for host in hosts:
+        found = (facts or {}).get(host.name)
+        if host.kind == "local" or found is None:
+            continue
+        if found["free_bytes"] is None:
+            checks.add("disk", True, "the host does not say what is free", where=host.name, warn=True)
+            continue
+        sharing = 1 + len(found.get("shared", []))  # each of them writes its share into the same disk
+        making = 0 if found["made"] else ENVIRONMENT_BYTES[host.device]
+        what = "texts, vectors, model" + (", environment" if making else "")
+        _room(checks, "disk", found["free_bytes"], share * sharing + model.bytes + making, what, host.name)
     return checks
+
+
+def _room(checks: Checks, name: str, free: int, need: int, what: str, where: str) -> None:
+    seen, expected = f"{free / 1e9:.1f} GB free", f"{(need + SPARE_BYTES) / 1e9:.1f} GB for {what}"
+    checks.add(name, free > need + SPARE_BYTES, seen, expected, "free space or move a folder", where)
 
 
 def the_plan(
@@ -296,7 +304,11 @@ def draw(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str,
         for index in range(_slots(host, facts[host.name]))
     ]
     ranges = plan.cut(corpus.rows, len(places))
-    local_slots = sum(1 for _, host, _ in places if host.kind == "local" and host.device == "cpu")
+    # Local hosts share this machine's cores; a machine of its own has its own.
+    here = [host.name for _, host, _ in places if host.kind == "local" and host.device == "cpu"]
+    workers = {
+        host.name: len(here) if host.kind == "local" else _slots(host, facts[host.name]) for _, host, _ in places
+    }
     part_rows = profile.part_rows or plan.part_rows_for(
         places[0][1].device, max(stop - start for start, stop in ranges), model.weights_bytes
     )
@@ -307,7 +319,7 @@ def draw(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str,
             index=index,
             device=host.device,
             # A fixed number of threads: the sums of a matrix product, and so the bytes, depend on it.
-            threads=host.threads or max(1, facts[host.name]["cores"] // max(1, local_slots)),
+            threads=host.threads or max(1, facts[host.name]["cores"] // max(1, workers[host.name])),
             start=start,
             stop=stop,
             gpu=facts[host.name]["gpus"][index]["uuid"] if host.device == "cuda" else None,
@@ -333,7 +345,7 @@ def draw(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str,
 
 def _enough(host: HostSpec, facts: dict[str, Any]) -> bool:
     """Whether a machine has a GPU that works for each slot asked of it, and one at least."""
-    return len(facts["gpus"]) >= (host.slots or 1)
+    return host.device == "cpu" or len(facts["gpus"]) >= (host.slots or 1)
 
 
 def _slots(host: HostSpec, facts: dict[str, Any]) -> int:
@@ -348,5 +360,5 @@ def everything(run: Run) -> list[Checks]:
     model_checks, model = the_model(run)
     corpus_checks, corpus = the_corpus(run, model)
     host_checks, facts = the_hosts(run, model)
-    disks = the_disks(run, model, corpus)
+    disks = the_disks(run, model, corpus, facts)
     return [machine, model_checks, corpus_checks, host_checks, disks, the_plan(run, model, corpus, facts)[0]]

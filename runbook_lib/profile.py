@@ -133,7 +133,10 @@ class CorpusSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The embedding model and how it is used; `sha256` is that of its model.safetensors."""
+    """The embedding model and how it is used; `sha256` is that of its model.safetensors.
+
+    `download`: `here`, and sent to the hosts from here; or `hosts`, each of which fetches the weights from the hub.
+    """
 
     name: str = field(metadata=_model_name())
     revision: str = field(default="main", metadata=rules.text())
@@ -143,6 +146,7 @@ class ModelSpec:
     question_prompt: str = field(default="query", metadata=_prompt())
     max_tokens: int | None = field(default=None, metadata=rules.whole(1_000_000))
     sha256: str | None = field(default=None, metadata=rules.text("64 hexadecimal digits", "[0-9a-fA-F]{64}"))
+    download: str = field(default="here", metadata=rules.one_of("here", "hosts"))
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,8 @@ class HostSpec:
     """A machine, how to reach it and how much of it to use.
 
     `slots` and `threads` (CPU threads of a slot) are None for auto. An ssh host without credentials and ssh is the
-    alias `name` of ~/.ssh/config.
+    alias `name` of ~/.ssh/config. An `environment` of conda:NAME or venv is made where it is missing, from the pinned
+    `requirements` (a file; default: the project's own) and, for a host without network, from the folder `wheels`.
     """
 
     name: str = field(metadata=rules.text("letters, digits, `_`, `.`, `-`, at most 64", layout.HOST_NAME.pattern))
@@ -163,9 +168,11 @@ class HostSpec:
         default=None, metadata=rules.text("an alias of ~/.ssh/config, or user@address", r"[A-Za-z0-9][\w.@:%-]{0,254}")
     )
     environment: str | None = field(
-        default=None, metadata=rules.text("conda:NAME, or a Python environment on that host", r"[^-\s].{0,999}")
+        default=None, metadata=rules.text("conda:NAME, venv, or a Python environment on that host", r"[^-\s].{0,999}")
     )
     threads: int | None = field(default=None, metadata=rules.whole(1024, auto=True))
+    requirements: Path | None = field(default=None, metadata=rules.path())
+    wheels: Path | None = field(default=None, metadata=rules.path())
 
 
 @dataclass(frozen=True)

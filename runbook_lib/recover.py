@@ -6,6 +6,8 @@ from . import download, launch
 from .monitor import State
 from .run import Run
 
+WATCHING_OUTAGE_S = 20.0  # while watching, a transfer that is stuck is left for the next round
+
 
 def revive(run: Run, state: State) -> list[str]:
     """Bring finished parts home and start the supervisor of a host that has rows left and no supervisor.
@@ -14,7 +16,7 @@ def revive(run: Run, state: State) -> list[str]:
     profile it only collects.
     """
     did = []
-    collected = download.collect(run)
+    collected = download.collect(run, there=state.there, outage_s=WATCHING_OUTAGE_S)
     did += [f"part refused, its rows are done again: {why}" for why in collected.refused]
     if run.profile.recovery != "auto":
         return did

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from worker.layout import FORMAT, RUN_NAME, HostFolder, read_json, write_atomic, write_json
+from worker.layout import FORMAT, RUN_NAME, HostFolder, read_json, safe_text, write_atomic, write_json
 
 from . import plan as plans
 from . import profile as profiles
@@ -19,10 +19,16 @@ PHASES = ("01_preflight", "02_launch", "03_monitor", "04_merge_validate")
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder and the profile as used."""
+    """A run's folder and the profile as used; `only` names the hosts meant, where not all are."""
 
     folder: Path
     profile: profiles.Profile
+    only: frozenset[str] = frozenset()
+
+    @property
+    def hosts(self) -> tuple[profiles.HostSpec, ...]:
+        """The hosts that are meant: all of the profile's, or those of `only`."""
+        return tuple(host for host in self.profile.hosts if not self.only or host.name in self.only)
 
     @property
     def name(self) -> str:
@@ -107,6 +113,14 @@ class Run:
             raise DataError(f"{self.report / name}: missing; run the notebook that writes it")
         return value
 
+    def host_facts(self) -> dict[str, Any]:
+        """What preflight found of each host, by its name; nothing where it has not looked yet."""
+        try:
+            found = read_json(self.report / "hosts.json")
+        except ValueError:
+            found = None
+        return dict((found or {}).get("hosts") or {})
+
     def __repr__(self) -> str:
         return f"run {self.name} ({self.folder})"
 
@@ -183,6 +197,19 @@ def find(name: str) -> Run:
     raise DataError(f"no run {name!r}: give its folder, or its name under ./runs (latest there: {known})")
 
 
-def open_run(profile: str = "", run: str = "", *, new: bool = False) -> Run:
-    """What a notebook opens: `run` by folder or name if given, else the current run of `profile`."""
-    return find(run) if run else current(profiles.load(Path(profile)), new=new)
+def open_run(profile: str = "", run: str = "", *, new: bool = False, hosts: str = "") -> Run:
+    """What a notebook opens: `run` by folder or name if given, else the current run of `profile`.
+
+    `hosts` names those that are meant, where not all are: "tensor01" or "tensor01,tensor02".
+    """
+    return limited(find(run) if run else current(profiles.load(Path(profile)), new=new), hosts)
+
+
+def limited(run: Run, hosts: str) -> Run:
+    """`run` with only the hosts named in a comma list; all of them for an empty one. Raises ProfileError."""
+    names = frozenset(filter(None, (name.strip() for name in hosts.split(","))))
+    known = {host.name for host in run.profile.hosts}
+    if names - known:
+        wrong = ", ".join(safe_text(name, 80) for name in sorted(names - known))
+        raise ProfileError(f"no host {wrong} in this profile; there are: {', '.join(sorted(known))}")
+    return replace(run, only=names if names != known else frozenset())

@@ -10,11 +10,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fleet
 import pytest
 
 import worker
@@ -267,3 +268,30 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = SentenceTransformer(modules=[bert, Pooling(32, "mean"), Normalize()], device="cpu")
     model.save_pretrained(str(folder / "model"))
     return folder / "model"
+
+
+# ---------------------------------------------------------------------------------------------------------- SSH hosts
+
+
+@pytest.fixture(scope="session")
+def ssh_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fleet.Fleet]:
+    """Two real OpenSSH hosts, tensor01 and tensor02; a test that cuts or crashes one brings it back."""
+    if why := fleet.available():
+        pytest.skip(f"no SSH hosts: {why}")
+    with fleet.start(tmp_path_factory.mktemp("fleet")) as started:
+        yield started
+
+
+SSH_TESTS = {"test_fleet", "test_link", "test_session", "test_hostile_host", "test_names", "test_ssh_run"}
+SSH_TESTS |= {"test_transfer", "test_end_to_end_ssh", "test_model_download"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where tests of SSH are asked for, one that is skipped fails; but for a login shell that is not installed."""
+    report = yield
+    if report.skipped and os.environ.get("RUNBOOK_REQUIRE_SSH") and item.path.stem in SSH_TESTS:
+        reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not reason.endswith("on this machine"):
+            report.outcome, report.longrepr = "failed", f"skipped, though tests of SSH are asked for: {reason}"
+    return report

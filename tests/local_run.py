@@ -7,6 +7,7 @@ the model. The hosts' Python is a shell script: it supervises for real, and its 
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -78,12 +79,22 @@ def planned(this: run.Run, cores: int = 2) -> plan.Plan:
     return made
 
 
-def host(this: run.Run, name: str = "one") -> hosts.Local:
+def host(this: run.Run, name: str = "one") -> hosts.Host:
     return hosts.connect(next(spec for spec in this.profile.hosts if spec.name == name), this.name)
 
 
 def folder(this: run.Run, name: str = "one") -> HostFolder:
     return host(this, name).folder
+
+
+def nobody_there(folder: Path) -> Path:
+    """Credentials for a machine that refuses connections: a port of this machine where nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    write_json(folder / "nobody.credentials", {"address": "127.0.0.1", "port": port, "username": "me", "password": "x"})
+    (folder / "nobody.credentials").chmod(0o600)
+    return folder / "nobody.credentials"
 
 
 def wait_for(what: Callable[[], Any], timeout_s: float = 60.0) -> Any:

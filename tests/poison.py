@@ -78,6 +78,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path.cwd())  # the worker as sent to this host
     stand_in = types.ModuleType("worker.encoder")
     stand_in.Encoder, stand_in.RowError = Encoder, RowError
+    stand_in.libraries = lambda cuda: {"versions": {"torch": "none"}, "cuda_build": None, "gpus": []}
     sys.modules["worker.encoder"] = stand_in
 
     from worker.__main__ import main

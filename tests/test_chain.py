@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from runbook_lib import chain, profile, run
+from runbook_lib import chain, cli, hosts, plan, profile, run
 from runbook_lib.errors import RunbookError
 from worker import process
+from worker.layout import write_json
 
 PHASE = "01_preflight"
 OPEN = """
@@ -43,6 +45,74 @@ def notebook(tmp_path, *cells, name=PHASE, parameters='profile: str = ""\nrun: s
     book.cells = [first, *map(nbformat.v4.new_code_cell, cells)]
     nbformat.write(book, folder / f"{name}.ipynb")
     return folder
+
+
+HELD = 'held = Checks("x")\nheld.add("one", True, "seen")\n'
+
+
+@pytest.fixture
+def two(made, tmp_path, monkeypatch):
+    """A run of two hosts with a slot of ten rows each, and four small notebooks that hand over what they were given."""
+    here = made.profile.hosts[0]
+    specs = tuple(replace(here, name=name, workdir=str(tmp_path / name)) for name in ("here", "there"))
+    slots = tuple(
+        plan.Slot(f"cluster{i}_gpu0", spec.name, 0, "cpu", 1, 10 * i, 10 * i + 10) for i, spec in enumerate(specs)
+    )
+    model = plan.ModelIdentity("m", "r", "d", 4, True)
+    plan.Plan(made.name, 1, 18, 2, "c", model, "float32", "{text}", "{text}", None, 5, slots).save(made.plan_file)
+    for phase in run.PHASES:
+        hosts = phase in run.PHASES[1:3]
+        parameters = 'profile: str = ""\nrun: str = ""' + ('\nhosts: str = ""' if hosts else "")
+        gate = f'gate.gate(this, "{phase}", held, given={"hosts" if hosts else None})'
+        folder = notebook(tmp_path, OPEN, HELD + gate, name=phase, parameters=parameters)
+    execute = chain.execute
+    monkeypatch.setattr(chain, "execute", lambda this, phase: execute(this, phase, folder))
+    monkeypatch.setattr(chain.report, "seal", lambda this: None)  # there is nothing to seal
+    return run.Run(made.folder, replace(made.profile, hosts=specs))
+
+
+def commit(this, name, *ranges):
+    spec = next(spec for spec in this.profile.hosts if spec.name == name)
+    for start, stop in ranges:
+        write_json(hosts.connect(spec, this.name).folder.part(start, stop).with_suffix(".json"), {})
+
+
+def test_with_some_hosts_only_launch_and_monitor_are_told_of_them_and_the_merge_waits(two):
+    before = two.plan_file.read_bytes()
+    commit(two, "there", (10, 20))
+    said = []
+    assert chain.drive(run.limited(two, "there"), said.append)
+    given = {phase: (two.result(phase) or {"figures": {}})["figures"].get("given") for phase in run.PHASES}
+    assert given == {run.PHASES[0]: None, run.PHASES[1]: "there", run.PHASES[2]: "there", run.PHASES[3]: None}
+    assert said[-1].startswith("04_merge_validate: waits for the rows of the other hosts")
+    assert two.result(run.PHASES[3]) is None
+    assert not two.finished
+    assert two.plan_file.read_bytes() == before
+
+    # The rows of that host are done, so what was said of it holds; for all hosts it does not.
+    assert [chain.holds(run.limited(two, "there"), phase) for phase in run.PHASES[:3]] == [True] * 3
+    assert [chain.holds(two, phase) for phase in run.PHASES[:3]] == [True, False, False]
+
+    # Once the others are done too, the merge waits no longer, whoever is meant.
+    commit(two, "here", (0, 10))
+    said.clear()
+    assert chain.drive(run.limited(two, "there"), said.append)
+    assert [line.partition(":")[0] for line in said if "done in" in line] == [run.PHASES[3]]
+    assert two.finished
+
+
+def test_the_command_says_for_which_hosts_all_holds(two, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_open", lambda args: two)
+    told = []
+    monkeypatch.setattr(chain, "drive", lambda this: told.append(this.only) or True)
+    assert cli.main(["run", "p.yaml", "--hosts", "there"]) == 0
+    assert told == [{"there"}]
+    said = capsys.readouterr().out
+    assert "All checks hold for there" in said
+    assert "merged embeddings" not in said
+    assert cli.main(["run", "p.yaml", "--hosts", "nobody"]) == 1
+    assert "no host nobody in this profile; there are: here, there" in capsys.readouterr().err
+    assert len(told) == 1
 
 
 def executed(attempt):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import made_up
 import pytest
+from local_run import nobody_there
 
-from runbook_lib import backup, clean, gate, hosts, merge, report
+from runbook_lib import backup, clean, cli, gate, hosts, merge, report
 from runbook_lib.checks import Checks
-from runbook_lib.errors import DataError
+from runbook_lib.errors import DataError, HostError
 from runbook_lib.run import PHASES, Run
 from worker import process
 from worker.layout import write_json
@@ -58,22 +59,35 @@ def backup_of(this):
     return Path(this.result(PHASES[3])["figures"]["backup"]["path"])
 
 
-def refused(this, said):
+def refused(this, said, error=DataError):
     """`clean` refuses, says so, and has taken nothing."""
     before = sorted(there(this).root.rglob("*"))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(error, match=said):
         clean.clean(this)
     assert sorted(there(this).root.rglob("*")) == before
 
 
 def test_this_runs_folder_goes_and_everything_else_stays(this, tmp_path):
     (listed,) = clean.leftovers(this)
-    assert (listed.host, listed.folder, len(listed.files)) == ("here", there(this).root, 2)
-    assert listed.bytes == sum(path.stat().st_size for path in listed.files)
+    assert (listed.host, listed.folder) == ("here", there(this).root)
+    assert listed.files == (Path("hosts/here.json"), Path("parts/rows_000000000_000000004.json"))
+    assert listed.bytes == sum((listed.folder / path).stat().st_size for path in listed.files)
     assert clean.clean(this) == [listed]
     assert not there(this).root.exists()
     assert sorted(path.name for path in (tmp_path / "host").iterdir()) == ["another-run", "models"]
     assert {path.read_text() for path in (tmp_path / "host").rglob("*") if path.is_file()} == {"kept"}
+
+
+def test_the_command_lists_and_removes_only_when_told_to(this, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_find", lambda args: this)
+    assert cli.main(["clean", this.name]) == 0
+    said = capsys.readouterr().out
+    assert f"here: {there(this).root}: 2 files" in said
+    assert "\n  parts/rows_000000000_000000004.json\n" in said
+    assert "nothing was removed" in said
+    assert there(this).root.exists()
+    assert cli.main(["clean", this.name, "--yes"]) == 0
+    assert not there(this).root.exists()
 
 
 def test_it_is_journaled_and_the_archive_verifies_afterwards(this):
@@ -162,10 +176,13 @@ def test_living_processes_keep_their_files(this, how):
     clean.clean(this)
 
 
-def test_a_host_that_cannot_be_reached_keeps_the_files_of_all(this):
+def test_a_host_that_cannot_be_reached_keeps_the_files_of_all(this, tmp_path):
     (spec,) = this.profile.hosts
-    far = replace(spec, name="far", kind="ssh")
-    refused(Run(this.folder, replace(this.profile, hosts=(spec, far))), "far: kind ssh")
+    far = replace(spec, name="far", kind="ssh", credentials=nobody_there(tmp_path))
+    both = Run(this.folder, replace(this.profile, hosts=(spec, far)))
+    refused(both, r"far: .*127\.0\.0\.1", HostError)
+    with pytest.raises(HostError, match="far: "):  # nor is a list shown that lacks its files
+        clean.leftovers(both)
 
 
 def test_a_host_whose_folder_is_the_runs_own_keeps_everything(this):

@@ -44,8 +44,8 @@ def test_the_main_help_teaches_a_first_run():
 
 
 def test_the_make_targets_of_the_readme_exist():
-    targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.M))
-    assert set(re.findall(r"\bmake ([a-z]+)", README)) <= targets
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
     assert {"demo", "test", "lab", "help", "setup"} <= targets
 
 

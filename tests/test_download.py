@@ -1,6 +1,7 @@
 """Download: a part gets its name here only when record, plan and corpus vouch for it; only a bad one goes there."""
 
 import contextlib
+import itertools
 import resource
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import made_up
 import numpy as np
 import pytest
 
-from runbook_lib import download, hosts
+from runbook_lib import cli, download, hosts
 from runbook_lib.run import Run
 from worker import encode
 from worker.layout import committed, sha256_file
@@ -60,7 +61,8 @@ def test_nothing_is_fetched_twice(there):
     there.commit(4, 8)
     asked = []
     assert download.collect(there.run, lambda what, done, total: asked.append((what, done, total))).new == 1
-    assert asked == [("here", 0, 1), ("here", 1, 1)]
+    size = 4 * made_up.DIM * 4  # bytes of the new part alone
+    assert asked == [("here", size, size)]
     assert there.run.local.part(0, 4).stat().st_ino == before
 
 
@@ -190,13 +192,69 @@ def test_one_host_that_cannot_be_read_hides_no_other(tmp_path):
     assert found.failures[0].startswith("other: ")
 
 
-def test_two_hosts_that_share_a_folder_bring_each_row_once(tmp_path):
+@pytest.fixture
+def two(tmp_path):
+    """Two hosts that share one folder; the plan gives rows 0-10 to `here` and 10-21 to `other`."""
     there = There(tmp_path, names=("here", "other"))
-    there.commit_all()
-    there.folder.part(0, 4).write_bytes(b"damaged")
-    found = download.collect(there.run)
-    assert (found.rows, found.failures) == (17, ())
-    assert committed(there.run.local.parts) == RANGES[1:]
+    plan = there.run.plan()
+    (low, high) = plan.slots
+    assert (low.stop, high.start) == (10, 10)
+    replace(plan, slots=(low, replace(high, slot="cluster1_gpu0", host="other", index=0))).save(there.run.plan_file)
+    return there
+
+
+def test_of_a_folder_that_two_hosts_share_each_brings_its_own_parts(two):
+    two.commit_all()
+    told = {}
+    found = download.collect(
+        two.run, lambda name, done, total: told.update({name: max(told.get(name, (0, 0)), (done, total))})
+    )
+    assert (found.rows, found.new, found.failures) == (21, 6, ())
+    size = made_up.DIM * 4
+    assert told == {"here": (10 * size, 10 * size), "other": (11 * size, 11 * size)}
+
+
+def test_a_damaged_part_of_a_shared_folder_is_refused_once(two):
+    two.commit_all()
+    two.folder.part(0, 4).write_bytes(b"damaged")
+    found = download.collect(two.run)
+    assert (found.rows, found.new, found.failures) == (17, 5, ())
+    assert [line.startswith("here: ") for line in found.refused] == [True]
+    assert committed(two.run.local.parts) == RANGES[1:]
+
+
+def test_only_the_hosts_that_are_meant_are_asked(two, capsys):
+    two.commit_all()
+    # The host that is not meant is not even looked at: a file stands where its folder should be.
+    here, other = two.run.profile.hosts
+    broken = two.run.folder / "broken"
+    broken.write_text("")
+    hosts_now = (replace(here, workdir=str(broken)), other)
+    found = download.collect(Run(two.run.folder, replace(two.run.profile, hosts=hosts_now), frozenset({"other"})))
+    assert (found.rows, found.new, found.failures) == (11, 3, ())
+    assert committed(two.run.local.parts) == RANGES[3:]
+
+
+def test_the_command_fetches_from_the_hosts_that_are_meant(two, monkeypatch, capsys):
+    two.commit_all()
+    monkeypatch.setattr(cli.run, "find", lambda name: two.run)
+    assert cli.main(["fetch", two.run.name, "--hosts", "here"]) == 0
+    assert "3 parts fetched; 10 of 21 rows are in " in capsys.readouterr().out
+    assert committed(two.run.local.parts) == RANGES[:3]
+
+
+def test_what_a_reading_of_just_now_names_is_fetched_and_nothing_else(two):
+    two.commit_all()
+    assert download.collect(two.run, there={}).rows == 0
+    found = download.collect(two.run, there={"other": [(10, 14), (4, 8)]})
+    assert (found.rows, found.new) == (4, 1)
+    assert committed(two.run.local.parts) == [(10, 14)]
+
+
+def test_a_part_that_a_reading_names_and_is_gone_is_refused_and_hides_no_other(two):
+    two.commit(10, 14)
+    found = download.collect(two.run, there={"other": [(10, 14), (14, 18)]})
+    assert (found.rows, len(found.refused)) == (4, 1)
 
 
 # ------------------------------------------------------------------------------------------------- trouble at home
@@ -239,16 +297,24 @@ def test_a_home_that_takes_no_files_is_a_failure_and_no_refusal(there):
 def test_interrupting_leaves_whole_parts_and_the_next_round_brings_the_rest(there):
     there.commit_all()
 
+    part = itertools.count(1)
+
     def interrupt(what, done, total):
-        if done == 2:
+        if next(part) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         download.collect(there.run, interrupt)
-    assert committed(there.run.local.parts) == RANGES[:2]
-    assert len(there.names()) == 4
+    home = committed(there.run.local.parts)
+    assert 2 <= len(home) < len(RANGES)  # two streams: another part was under way
+    assert there.names() == sorted(
+        f"rows_{start:09d}_{stop:09d}.{kind}" for start, stop in home for kind in ("json", "npy")
+    )
+    for name in there.names():
+        assert (there.run.local.parts / name).read_bytes() == (there.folder.parts / name).read_bytes()
+    assert not list((there.run.folder / "incoming").rglob("*.*"))
     found = download.collect(there.run)
-    assert (found.rows, found.new) == (21, 4)
+    assert (found.rows, found.new) == (21, len(RANGES) - len(home))
 
 
 def test_a_kill_between_array_and_record_counts_as_not_home(there):

@@ -5,22 +5,24 @@ import time
 
 import pytest
 
-from runbook_lib import hosts, profile
-from runbook_lib.errors import HostError
+from runbook_lib import cli, hosts, profile
+from runbook_lib.errors import HostError, ProfileError
+from runbook_lib.run import Run
 from worker.layout import sha256_file
 
-HOSTS = "hosts:\n  - {name: one, kind: local, slots: 1, device: cpu, workdir: a}\n  - {name: two, kind: ssh}\n"
+HOSTS = "hosts:\n  - {name: one, kind: local, slots: 1, device: cpu, workdir: a}\n"
+HOSTS += "  - {name: two, kind: ssh, credentials: two.credentials}\n"
 
 
 @pytest.fixture
-def chosen(tmp_path):
+def this(tmp_path):
     (tmp_path / "p.yaml").write_text(f"run: t\ncorpus: {{path: c.jsonl}}\nmodel: {{name: /nowhere}}\n{HOSTS}")
-    return profile.load(tmp_path / "p.yaml")
+    return Run(tmp_path / "r", profile.load(tmp_path / "p.yaml"))
 
 
 @pytest.fixture
-def host(chosen):
-    return hosts.connect(chosen.hosts[0], "r")
+def host(this):
+    return hosts.connect(this.profile.hosts[0], "r")
 
 
 def test_put_brings_a_file_whole_and_not_twice(host, tmp_path):
@@ -119,13 +121,97 @@ def test_a_link_is_removed_and_not_what_it_points_to(host, tmp_path):
     assert (precious / "file").read_text() == "mine"
 
 
-def test_one_host_that_fails_hides_no_other(chosen):
-    found = hosts.side_by_side(chosen, "r", lambda host: host.name)
+def test_one_host_that_fails_hides_no_other(this):
+    found = hosts.side_by_side(this, lambda host: host.name)
     assert found["one"] == "one"
-    assert isinstance(found["two"], HostError)
+    assert isinstance(found["two"], ProfileError)  # there is no such credentials file
+
+
+def test_what_this_machine_fails_at_is_told_with_the_name_of_the_host(this):
+    def full(host):
+        raise OSError("No space left on device")
+
+    found = hosts.side_by_side(Run(this.folder, this.profile, frozenset({"one"})), full)
+    assert list(found) == ["one"]
+    assert isinstance(found["one"], HostError)
+    assert str(found["one"]) == "one: No space left on device"
+
+
+def test_the_files_of_a_run_are_listed_by_their_path_below_its_folder(host, tmp_path):
+    assert host.files() == []
+    host.put(host.folder.root / "deep" / "a", hosts.json_content({}))
+    host.put(host.workdir / "another-run" / "b", hosts.json_content({}))
+    (host.folder.root / "link").symlink_to(tmp_path / "p.yaml")
+    assert [path for path, _ in host.files()] == ["deep/a", "link"]
+    assert dict(host.files())["deep/a"] == (host.folder.root / "deep" / "a").stat().st_size
+
+
+class Liar:
+    """A way to a host that answers every question with the same."""
+
+    kind = "ssh"
+    home = "/home/me"
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def call(self, verb, timeout_s, **arguments):
+        return self.answer
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../other-run/a", "a/../../b", "", "x" * 5000, 7])
+def test_a_host_that_names_files_outside_the_runs_folder_is_not_believed(this, name):
+    with pytest.raises(HostError, match="one: lists a file that cannot be below the folder"):
+        hosts.Host(this.profile.hosts[0], "r", Liar({"files": [["a/b", 1], [name, 1]]})).files()
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"now": float("nan")}, {"now": 1.0, "assigned": "yes"}])
+def test_a_reading_that_cannot_be_true_is_refused(this, answer):
+    with pytest.raises(HostError, match="one: its reading cannot be true"):
+        hosts.Host(this.profile.hosts[0], "r", Liar(answer)).poll()
 
 
 def test_a_log_is_shown_without_its_control_characters(host, tmp_path):
     (tmp_path / "log").write_bytes(b"\x1b[31mred\x07\n\xff last")
     assert host.tail(tmp_path / "log") == "\\x1b[31mred\\x07\n\ufffd last"
     assert host.tail(tmp_path / "none") == ""
+
+
+def test_a_log_is_followed_from_where_the_last_look_ended(host, tmp_path):
+    log = tmp_path / "log"
+    assert host.follow(log, -100) == ("", 0)  # not there yet
+    log.write_text("first\nsecond\n")
+    assert host.follow(log, -7) == ("second\n", 13)
+    assert host.follow(log, 13) == ("", 13)
+    with log.open("a") as file:
+        file.write("\x1b[31mthird\n")
+    assert host.follow(log, 13) == ("\\x1b[31mthird\n", 24)
+
+
+# -------------------------------------------------------------------------------------------------------------- trust
+
+KEYS = ["SHA256:" + "A" * 43, "SHA256:" + "B" * 42 + "E"]
+
+
+@pytest.fixture
+def pins(tmp_path, monkeypatch):
+    monkeypatch.setenv("RUNBOOK_TRUSTED_HOSTS", str(tmp_path / "deep" / "trusted"))
+    return tmp_path / "deep" / "trusted"
+
+
+def test_a_host_key_is_trusted_by_one_command_and_a_later_one_takes_its_place(pins, capsys):
+    assert cli.main(["trust", "[gpu.lab]:2222", KEYS[0]]) == 0
+    assert cli.main(["trust", "10.0.0.7", KEYS[0]]) == 0
+    assert str(pins) in capsys.readouterr().out
+    assert cli.main(["trust", "[gpu.lab]:2222", KEYS[1]]) == 0
+    assert sorted(pins.read_text().splitlines()) == [f"10.0.0.7 {KEYS[0]}", f"[gpu.lab]:2222 {KEYS[1]}"]
+    assert pins.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "words", [["10.0.0.7", "MD5:00"], ["10.0.0.7", KEYS[0][:-1]], ["*", KEYS[0]], ["a b", KEYS[0]]]
+)
+def test_what_is_no_host_or_no_fingerprint_is_not_trusted(pins, capsys, words):
+    assert cli.main(["trust", *words]) == 1
+    assert "runbook trust: trusting" in capsys.readouterr().err
+    assert not pins.exists()

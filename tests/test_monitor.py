@@ -1,11 +1,15 @@
 """The monitor: what a slot is, from what is on file and who lives; rates that look back one minute."""
 
 import asyncio
+import json
 import os
+import time
+from dataclasses import replace
 
 import pytest
 
-from runbook_lib import monitor, plan, profile, run
+from runbook_lib import cli, hosts, monitor, plan, profile, run
+from runbook_lib.errors import DataError
 from worker import process
 from worker.layout import write_json
 
@@ -64,8 +68,6 @@ def made(tmp_path):
 
 
 def host_folder(made):
-    from runbook_lib import hosts
-
     return hosts.connect(made.profile.hosts[0], made.name).folder
 
 
@@ -165,3 +167,179 @@ def test_norms_come_from_parts_that_are_home(made):
     watcher = monitor.Watcher(made, made.plan())
     assert list(watcher.poll().norms) == [1.0, 0.5]
     assert list(watcher.poll().norms) == [1.0, 0.5]
+
+
+# ---------------------------------------------------------------------------------------------------------- some hosts
+
+
+@pytest.fixture
+def two(made):
+    """The same run on two hosts with a slot each; rows 0-10 are done on `here`, none of 10-20 on `there`."""
+    folder = made.profile.path.parent
+    here = made.profile.hosts[0]
+    specs = (here, replace(here, name="there", workdir=str(folder / "other")))
+    plan_now = made.plan()
+    low, high = plan_now.slots
+    replace(plan_now, slots=(low, replace(high, slot="cluster1_gpu0", host="there", index=0))).save(made.plan_file)
+    this = run.Run(made.folder, replace(made.profile, hosts=specs))
+    for spec, slot in zip(specs, this.plan().slots, strict=True):
+        told = {"slots": [{"slot": slot.slot, "start": slot.start, "stop": slot.stop}], "epoch": 1}
+        write_json(folder_of(this, spec.name).assignment(spec.name), told)
+    commit(folder_of(this, "here"), (0, 5), (5, 10))
+    return this
+
+
+def folder_of(this, name):
+    return hosts.connect(next(spec for spec in this.profile.hosts if spec.name == name), this.name).folder
+
+
+def lose(this, name):
+    """From now on the host cannot be read."""
+    workdir = folder_of(this, name).root.parent
+    workdir.rename(workdir.with_name(f"{workdir.name} as it was"))
+    workdir.write_text("a file stands where the folder should be")
+
+
+def look(this):
+    return monitor.Watcher(this, this.plan()).poll()
+
+
+def test_only_the_rows_of_the_hosts_that_are_meant_count(two):
+    before = two.plan_file.read_bytes()
+    state = look(run.limited(two, "here"))
+    assert [slot.slot for slot in state.slots] == ["cluster0_gpu0"]
+    assert (state.committed, state.rows, state.done) == (10, 10, True)
+    assert monitor.finished(state).ok
+    other = look(run.limited(two, "there"))
+    assert (other.committed, other.rows, other.done) == (0, 10, False)
+    assert (look(two).committed, look(two).rows) == (10, 20)
+    assert two.plan_file.read_bytes() == before
+
+
+def test_a_host_that_is_not_meant_is_not_asked(two):
+    lose(two, "there")
+    state = asyncio.run(monitor.watch(run.limited(two, "here"), Kept()))
+    assert state.done
+    assert (state.alerts, dict(state.silent_s)) == ((), {})
+
+
+def test_the_status_command_shows_the_hosts_that_are_meant(two, monkeypatch, capsys):
+    monkeypatch.setattr(cli.run, "find", lambda name: two)
+    assert cli.main(["status", two.name, "--hosts", "here", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"cluster0_gpu0", "_summary"}
+    assert (found["_summary"]["target_items"], found["_summary"]["percent_complete"]) == (10, 100.0)
+
+
+def test_what_each_host_that_answers_has_is_told_and_who_is_silent(two):
+    watcher = monitor.Watcher(two, two.plan())
+    assert watcher.poll().there == {"here": [(0, 5), (5, 10)], "there": []}
+    lose(two, "here")
+    state = watcher.poll()
+    assert state.there == {"there": []}
+    assert list(state.silent_s) == ["here"]
+    assert watcher.poll().silent_s["here"] > state.silent_s["here"] > 0
+    assert state.alerts[0].startswith("here: ")
+
+
+def test_a_host_that_was_never_heard_is_unreachable_and_what_came_home_from_it_counts(two):
+    lose(two, "here")
+    assert [slot.state for slot in look(two).slots] == ["unreachable", "dead"]
+    write_json(two.local.part(0, 5).with_suffix(".json"), {})
+    slot = look(two).slots[0]
+    assert (slot.state, slot.committed) == ("unreachable", 5)
+    write_json(two.local.part(5, 10).with_suffix(".json"), {})
+    assert look(two).slots[0].state == "done"
+
+
+def test_watching_ends_when_everybody_who_has_rows_left_is_silent_beyond_the_deadline(two):
+    quick = run.Run(two.folder, replace(two.profile, monitor=replace(two.profile.monitor, deadline_s=0.5)))
+    lose(quick, "there")
+    view = Kept()
+    state = asyncio.run(monitor.watch(quick, view))
+    assert state.silent_s["there"] > 0.5
+    assert len(view.states) > 2  # it was looked for until then
+    assert [check.name for check in monitor.finished(state).failed] == ["cluster1_gpu0", "rows"]
+
+
+def test_a_host_that_rests_does_not_keep_the_watch_of_a_silent_one_going(two):
+    quick = run.Run(two.folder, replace(two.profile, monitor=replace(two.profile.monitor, deadline_s=0.5)))
+    for path in folder_of(two, "here").parts.iterdir():
+        path.unlink()
+    write_json(folder_of(two, "here").stop_request("here"), {})
+    lose(quick, "there")
+    state = asyncio.run(asyncio.wait_for(monitor.watch(quick, Kept()), 60))
+    assert [slot.state for slot in state.slots] == ["stopped", "unreachable"]
+    assert not any(quick.journal.events("watching interrupted"))
+
+
+def test_a_silent_host_is_waited_for_while_another_one_works(two):
+    quick = run.Run(two.folder, replace(two.profile, monitor=replace(two.profile.monitor, deadline_s=0.3)))
+    folder_of(two, "here").part(5, 10).with_suffix(".json").unlink()
+    living = {"state": "running", "process": process.identify(os.getpid())}
+    write_json(folder_of(two, "here").progress("cluster0_gpu0"), living)
+    lose(quick, "there")
+    beyond = []
+
+    def act(this, state):
+        if state.silent_s["there"] > 1.0:
+            beyond.append(state)
+            write_json(folder_of(two, "here").part(5, 10).with_suffix(".json"), {})
+        return []
+
+    state = asyncio.run(monitor.watch(quick, Kept(), act))
+    assert beyond
+    assert (state.committed, state.rows) == (10, 20)
+
+
+def test_the_watch_goes_on_while_what_is_done_about_it_takes_its_time(made):
+    folder = staged(made, cluster0_gpu0={"state": "running", "process": process.identify(os.getpid())})
+    commit(folder, (0, 10))
+    view = Kept()
+    at_once, most = 0, 0
+
+    def act(this, state):
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        before = len(view.states)
+        deadline = time.monotonic() + 60
+        while len(view.states) < before + 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen = len(view.states) - before
+        commit(folder, (10, 20))
+        at_once -= 1
+        assert seen >= 4
+        return ["committed them"]
+
+    living = {"state": "running", "process": process.identify(os.getpid())}
+    write_json(folder.progress("cluster0_gpu1"), living)
+    assert asyncio.run(monitor.watch(made, view, act)).done
+    assert most == 1
+
+
+def test_what_is_under_way_is_waited_for_when_the_watch_ends(made):
+    folder = staged(made, cluster0_gpu0={"state": "running", "process": process.identify(os.getpid())})
+    ended = []
+
+    def act(this, state):
+        commit(folder, (0, 10), (10, 20))
+        time.sleep(0.5)  # the next look finds every row committed
+        ended.append(state)
+        return []
+
+    async def watch():
+        assert (await monitor.watch(made, Kept(), act)).done
+        assert len(ended) == 1
+
+    asyncio.run(watch())
+
+
+def test_what_goes_wrong_in_doing_something_about_it_is_raised(made):
+    staged(made, cluster0_gpu0={"state": "running", "process": process.identify(os.getpid())})
+
+    def act(this, state):
+        raise DataError("the plan is gone")
+
+    with pytest.raises(DataError, match="the plan is gone"):
+        asyncio.run(monitor.watch(made, Kept(), act))

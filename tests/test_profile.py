@@ -34,7 +34,8 @@ corpus: {path: /data/c.pkl, documents: 12, id: key, title: head, text: body, url
          accept: [empty_text, surrogates]}
 questions: q.json
 model: {name: owner/model, revision: "1e3", dim: 8, dtype: bfloat16, prompt: "a: {text}\\nb", question_prompt: "",
-        max_tokens: 64, sha256: ABCDEF0000000000000000000000000000000000000000000000000000000000}
+        max_tokens: 64, sha256: ABCDEF0000000000000000000000000000000000000000000000000000000000,
+        download: hosts}
 hf_token: token
 hosts:
   - {name: a, credentials: a.json, workdir: /scratch/x, slots: 8, environment: "conda:gpu", threads: 4}
@@ -98,7 +99,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         Path("/data/c.pkl"), 12, "key", "head", "body", "link", ("empty_text", "surrogates")
     )
     digest = "abcdef" + "0" * 58
-    assert found.model == ModelSpec("owner/model", "1e3", 8, "bfloat16", "a: {text}\nb", "", 64, digest)
+    assert found.model == ModelSpec("owner/model", "1e3", 8, "bfloat16", "a: {text}\nb", "", 64, digest, "hosts")
     assert found.hosts == (
         HostSpec("a", "ssh", 8, "cuda", "/scratch/x", tmp_path / "a.json", None, "conda:gpu", 4),
         HostSpec("b.example.org", "ssh", None, "cuda", "~/mapper_embeddings", None, "me@b", None, None),

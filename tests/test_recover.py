@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from local_run import folder, host, new_run, numbered, planned, wait_for
 
-from runbook_lib import launch, monitor, recover
+from runbook_lib import launch, monitor, recover, run
 from worker import encode, process
 from worker.layout import committed, read_json, write_json
 
@@ -163,3 +163,29 @@ def test_a_refused_part_is_no_reason_to_start_a_host_that_was_stopped(make):
     assert states(this) == {"one": "done", "two": "stopped"}
     assert len(recover.revive(this, look(this))) == 2
     assert not alive(this, "two")
+
+
+def test_hosts_that_are_not_meant_are_neither_started_nor_fetched_from(make):
+    this = make()
+    commit_all(this)
+    for name, row in (("one", 0), ("two", 12)):
+        folder(this, name).part(row, row + 3).with_suffix(".json").unlink()
+    only = run.limited(this, "two")
+    (did,) = recover.revive(only, look(only))
+    assert did.startswith("two: started (pid ")
+    assert not alive(this, "one")
+    assert committed(this.local.parts) == [(9, 12), (15, 18)]
+
+
+def test_a_host_that_is_silent_is_neither_started_nor_fetched_from(make, tmp_path):
+    this = make()
+    commit_all(this)
+    watcher = monitor.Watcher(this, this.plan())
+    watcher.poll()
+    (tmp_path / "one").rename(tmp_path / "one as it was")
+    (tmp_path / "one").write_text("a file stands where the folder should be")
+    state = watcher.poll()
+    assert recover.revive(this, state) == []
+    assert committed(this.local.parts) == [(9, 12), (12, 15), (15, 18)]
+    (tmp_path / "one").unlink()
+    (tmp_path / "one as it was").rename(tmp_path / "one")

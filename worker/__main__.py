@@ -1,4 +1,4 @@
-"""`python -m worker encode|supervise|probe`: what a host runs."""
+"""`python -m worker encode|supervise|probe|devices|environment|fetch`: what a host runs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ def main(argv: list[str] | None = None) -> int:
     probe.add_argument("--model", type=Path, required=True, help="the model's folder")
     probe.add_argument("--device", default="cpu", help="cpu or cuda")
     probe.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
+    devices = verbs.add_parser("devices", help="import the libraries, multiply on each GPU, print what was found")
+    devices.add_argument("--cuda", action="store_true", help="look at the GPUs too")
+    making = verbs.add_parser("environment", help="make the Python environment that an order file describes")
+    making.add_argument("--spec", type=Path, required=True, help="the order, a JSON file")
+    verbs.add_parser("fetch", help="bring a model's weights from the hub; the order, with the token, on standard input")
     args = parser.parse_args(argv)
-    if args.verb != "probe":
+    if args.verb in ("encode", "supervise"):
         args.root = args.root.absolute()  # the supervisor's workers start in that folder
     if args.verb == "encode":
         from . import encode as encoding
@@ -33,8 +38,19 @@ def main(argv: list[str] | None = None) -> int:
         from . import supervise as supervising
 
         return supervising.run(args.root, args.host)
+    if args.verb == "environment":
+        from . import environment
+
+        return environment.create(args.spec)
+    if args.verb == "fetch":
+        from . import fetch as fetching
+
+        return fetching.run(sys.stdin.buffer)
     from . import probe as probing
 
+    if args.verb == "devices":
+        print(json.dumps(probing.devices(args.cuda)))
+        return 0
     print(json.dumps(probing.probe(args.model, args.device, args.dtype)))
     return 0
 

@@ -10,11 +10,12 @@ import copy
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers import __version__ as library_version
 
 from .batches import TOKEN_BUDGET, batches, padded_tokens
 
@@ -191,3 +192,23 @@ class Encoder:
                 without_memory[i] = "redoing it ran out of memory"
         still = {positions[i]: reason for i, reason in self.bad_rows(vectors[list(positions)]).items()}
         return {i: ", and ".join(filter(None, (reason, without_memory.get(i)))) for i, reason in still.items()}
+
+
+def libraries(cuda: bool) -> dict[str, Any]:
+    """Versions, the CUDA that torch was built for, and for each GPU whether one matrix product comes out right."""
+    found: dict[str, Any] = {
+        "versions": {"torch": str(torch.__version__), "sentence-transformers": library_version},
+        "cuda_build": torch.version.cuda,
+        "gpus": [],
+    }
+    for index in range(torch.cuda.device_count() if cuda else 0):
+        gpu: dict[str, Any] = {"uuid": f"GPU-{getattr(torch.cuda.get_device_properties(index), 'uuid', '')}"}
+        try:
+            ones = torch.ones((256, 256), device=f"cuda:{index}")
+            # A sum of ones is exact in any precision that a card may choose: 256 in every place, or it is broken.
+            if not bool(((ones @ ones) == 256).all()):
+                gpu["error"] = "a matrix product came out wrong"
+        except Exception as error:  # whatever the driver says is what a person has to know
+            gpu["error"] = str(error).splitlines()[0][:300]
+        found["gpus"].append(gpu)
+    return found

@@ -9,6 +9,16 @@ from typing import Any
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 
 
+def devices(cuda: bool) -> dict[str, Any]:
+    """What can be known before a model is here: that the libraries import, and that every GPU multiplies matrices."""
+    from .encoder import libraries
+
+    found = libraries(cuda)
+    if cuda and not found["gpus"]:
+        found["error"] = f"torch {found['versions']['torch']} sees no GPU (built for CUDA {found['cuda_build']})"
+    return found
+
+
 def probe(model: Path, device: str, dtype: str) -> dict[str, Any]:
     """Load `model`, encode one sentence; give dim, norm, timings and versions. Raises what loading raises."""
     began = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,43 @@ from typing import Any
 from . import process
 from .layout import FORMAT, HostFolder, committed, quarantined, read_json
 
+REPORT_LIMIT = 2**20  # bytes; a reading holds two reports of each slot
+
 
 def _read(path: Path) -> dict[str, Any] | None:
     """A report, or what is wrong with it: a half-written file of a dying disk must not hide the other slots."""
     try:
-        return read_json(path)
+        if not stat.S_ISREG(path.lstat().st_mode):  # whoever opens a pipe waits for ever
+            return {"unreadable": f"{path}: not a regular file"}
+        return read_json(path, REPORT_LIMIT)
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError) as error:
         return {"unreadable": str(error)}
+
+
+def _slots(assignment: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """The slots of an assignment. ValueError where it cannot be one: without it nothing else makes sense."""
+    found = assignment.get("slots", [])
+    keys = (("slot", str), ("start", int), ("stop", int))
+    if isinstance(found, list) and all(
+        isinstance(spec, dict) and all(isinstance(spec.get(key), kind) for key, kind in keys) for spec in found
+    ):
+        return found
+    raise ValueError(f"{path}: its slots are not such; run the launch again")
+
+
+def _exits(path: Path) -> list[Any]:
+    found = (_read(path) or {}).get("exits")
+    return found[-5:] if isinstance(found, list) else []
+
+
+def _alive(report: dict[str, Any] | None) -> bool:
+    """Whether the process that a report names lives."""
+    try:
+        return process.alive((report or {}).get("process"))
+    except OSError:  # a number of so many digits that it is no file name
+        return False
 
 
 def snapshot(root: Path, host: str) -> dict[str, Any]:
@@ -26,15 +57,16 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
     assignment = _read(folder.assignment(host)) or {}
     supervisor = _read(folder.supervisor(host))
     slots = {}
-    for spec in assignment.get("slots", []):
+    for spec in _slots(assignment, folder.assignment(host)):
         name = spec["slot"]
         report = _read(folder.progress(name))
         slots[name] = {
             "start": spec["start"],
             "stop": spec["stop"],
+            "gpu": spec.get("gpu"),
             "report": report,
-            "exits": (_read(folder.exits(name)) or {}).get("exits", [])[-5:],
-            "alive": process.alive((report or {}).get("process")),
+            "exits": _exits(folder.exits(name)),
+            "alive": _alive(report),
         }
     usage = shutil.disk_usage(root) if Path(root).exists() else None
     return {
@@ -47,7 +79,7 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
         "assigned": bool(assignment),
         "epoch": assignment.get("epoch"),
         "supervisor": supervisor,
-        "supervisor_alive": process.alive((supervisor or {}).get("process")),
+        "supervisor_alive": _alive(supervisor),
         "stop_requested": folder.stop_request(host).exists(),
         "slots": slots,
         "committed": committed(folder.parts),

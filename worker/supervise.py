@@ -11,11 +11,12 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from . import process
+from . import machine, process
 from .encode import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, left_to_do, say, take_lock
 from .layout import HostFolder, count, read_json
 from .progress import read_report, write_report
@@ -23,7 +24,22 @@ from .progress import read_report, write_report
 BACK_OFF_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 DEATHS_TO_FENCE = 5
 POLL_S = 0.5
+GPU_S = 5.0
 STALL_S = 900.0  # a worker that shows no sign of work for so long hangs (loading from a slow disk may take minutes)
+
+
+class GpuWatch(threading.Thread):
+    """Asks the driver of this machine's GPUs now and then, so that nobody who looks has to start a process for it."""
+
+    def __init__(self) -> None:
+        super().__init__(name="GPUs", daemon=True)  # a driver that hangs must hold up nobody
+        self.text, self.at = "", 0.0
+
+    def run(self) -> None:
+        """Ask, and ask again."""
+        while True:
+            self.text, self.at = machine.gpu_sample(), time.time()
+            time.sleep(GPU_S)
 
 
 def reason_for(code: int | None) -> str:
@@ -215,6 +231,9 @@ def run(root: Path, host: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     slots = [Slot(folder, assignment, spec) for spec in assignment["slots"]]
     me = process.identify(os.getpid())
+    watch = GpuWatch()
+    if any(spec["device"] == "cuda" for spec in assignment["slots"]):
+        watch.start()
     say(f"supervisor of {host}: pid {os.getpid()}, {len(slots)} slots")
     while True:
         try:
@@ -239,7 +258,15 @@ def run(root: Path, host: str) -> int:
         with contextlib.suppress(OSError):
             write_report(
                 folder.supervisor(host),
-                {"host": host, "process": me, "heartbeat_at": time.time(), "working": working, "slots": report},
+                {
+                    "host": host,
+                    "process": me,
+                    "heartbeat_at": time.time(),
+                    "working": working,
+                    "slots": report,
+                    "gpus": watch.text,
+                    "gpus_at": watch.at,
+                },
             )
         if not working:
             break

@@ -1,0 +1,192 @@
+"""How fast files come home and go up, beside `scp` in the same run, every byte held against its sha256.
+
+    python benchmarks/transfer.py                    8 x 150 MB down and 790 MB up, direct and behind 30 ms
+    python benchmarks/transfer.py --quick            a tenth of that
+
+Hosts are real OpenSSH servers on this machine, their files in memory-backed or plain folders as the machine has them.
+The delay is added by a proxy that both go through: it shows what SSH's windows cost, not what a real network loses.
+Ours is measured as the product does it: parts with the sha256 that their worker recorded, two at a time; what goes up
+is hashed here, hashed there, compared and renamed. scp checks nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1] / "tests"
+sys.path.insert(0, str(TESTS))
+
+import fleet
+from hosts_by_ssh import linked
+
+from runbook_lib import download, hosts
+from runbook_lib.reach.session import Patience
+from worker.layout import sha256_file
+
+MB = 1_000_000
+
+
+class Peak(threading.Thread):
+    """The most memory this process held while it ran, in MB above where it began."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.began = self.most = self.now()
+        self.over = threading.Event()
+
+    @staticmethod
+    def now() -> float:
+        """Resident memory now, in MB."""
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / MB
+
+    def run(self) -> None:
+        """Look until told to stop."""
+        while not self.over.wait(0.02):
+            self.most = max(self.most, self.now())
+
+    def end(self) -> float:
+        """Stop looking; the rise in MB."""
+        self.over.set()
+        self.join()
+        return self.most - self.began
+
+
+def timed(work: Callable[[], None]) -> tuple[float, float, float]:
+    """(seconds, CPU seconds of this process and its ended children, rise of memory in MB) of `work`."""
+    before = sum(os.times()[:4])
+    peak = Peak()
+    peak.start()
+    began = time.monotonic()
+    work()
+    took = time.monotonic() - began
+    return took, sum(os.times()[:4]) - before, peak.end()
+
+
+def scp(host: fleet.Host, port: int, address: str, *names: str) -> None:
+    """Copy with the OpenSSH client and its defaults."""
+    options = ["-q", "-B", "-i", str(host.key), "-P", str(port), "-o", "StrictHostKeyChecking=no"]
+    options += ["-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes"]
+    sides = [name.replace("THERE:", f"{host.username}@{address}:") for name in names]
+    subprocess.run(["scp", *options, *sides], check=True, stdin=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def way(host: fleet.Host, rtt_s: float) -> Iterator[tuple[str, int]]:
+    """Address and port of the host, direct or behind a proxy that delays."""
+    if not rtt_s:
+        yield host.address, host.port
+        return
+    # In a process of its own: in ours it would take turns with what is measured.
+    code = "import sys; from proxy import Proxy; p = Proxy(sys.argv[1], int(sys.argv[2])); p.delay(float(sys.argv[3]))"
+    argv = [sys.executable, "-c", f"{code}; print(p.port, flush=True); sys.stdin.read(); p.close()"]
+    with subprocess.Popen(
+        [*argv, host.address, str(host.port), str(rtt_s / 2)],
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as between:
+        assert between.stdin and between.stdout
+        yield "127.0.0.1", int(between.stdout.readline())
+        between.stdin.close()
+
+
+def down(host: fleet.Host, rtt_s: float, names: list[str], sums: dict[str, str], into: Path) -> dict[str, object]:
+    """One round of downloads: scp, then ours."""
+    found: dict[str, object] = {}
+    with way(host, rtt_s) as (address, port):
+        shutil.rmtree(into, ignore_errors=True)
+        into.mkdir(parents=True)
+        found["scp"] = timed(lambda: scp(host, port, address, *(f"THERE:files/{name}" for name in names), str(into)))
+        shutil.rmtree(into)
+        into.mkdir(parents=True)
+        with linked(host, Patience(), address=address, port=port) as ours:
+            folder = Path(ours.way.home) / "files"
+
+            def bring() -> None:
+                with ThreadPoolExecutor(download.STREAMS) as pool:
+                    list(pool.map(lambda name: ours.get(folder / name, into / name, sums[name]), names))
+
+            found["ours"] = timed(bring)
+        assert all(sha256_file(into / name) == sums[name] for name in names)
+    return found
+
+
+def up(host: fleet.Host, rtt_s: float, source: Path) -> dict[str, object]:
+    """One round of an upload: scp, then ours."""
+    found: dict[str, object] = {}
+    with way(host, rtt_s) as (address, port):
+        found["scp"] = timed(lambda: scp(host, port, address, str(source), "THERE:files/up"))
+        with linked(host, Patience(), address=address, port=port) as ours:
+            target = Path(ours.way.home) / "files" / "up_ours"
+            found["ours"] = timed(lambda: ours.put(target, hosts.file_content(source)) and None)
+            assert ours.sha256(target) == sha256_file(source)
+        (host.home / "files" / "up_ours").unlink()
+    return found
+
+
+def main() -> int:
+    """Measure, print the table, give 0."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of scp and ours in turn (default 3)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the bytes")
+    parser.add_argument("--rtt-ms", type=float, default=30.0, help="the delay there and back of the second table")
+    parser.add_argument("--mode", default="auto", choices=["auto", "netns", "loopback"], help="see tests/fleet.py")
+    parser.add_argument("--folder", type=Path, help="where the files are (default: a temporary folder)")
+    parser.add_argument("--json", type=Path, help="keep the figures here")
+    options = parser.parse_args()
+    part, count, large = (15, 8, 79) if options.quick else (150, 8, 790)
+    results: dict[str, list[dict[str, object]]] = {}
+    with (
+        tempfile.TemporaryDirectory(dir=options.folder) as scratch,
+        fleet.start(Path(scratch) / "fleet", names=["tensor01"], mode=options.mode) as made,
+    ):
+        host = made.hosts["tensor01"]
+        files = host.home / "files"
+        files.mkdir()
+        block = os.urandom(MB)
+        for number in range(count):
+            (files / f"part{number}").write_bytes(bytes([number]) * 7 + block * part)
+        source = Path(scratch) / "large"
+        with source.open("wb") as file:
+            for _ in range(large):
+                file.write(block)
+        names = [f"part{number}" for number in range(count)]
+        sums = {name: sha256_file(files / name) for name in names}
+        for rtt_ms in (0.0, options.rtt_ms):
+            for _ in range(options.rounds):
+                label = f"{rtt_ms:g} ms"
+                results.setdefault(f"down {count} x {part} MB, {label}", []).append(
+                    down(host, rtt_ms / 1000, names, sums, Path(scratch) / "home")
+                )
+                results.setdefault(f"up {large} MB, {label}", []).append(up(host, rtt_ms / 1000, source))
+    print(f"load {os.getloadavg()[0]:.1f}; median of {options.rounds} rounds; ratio = ours / scp in the same round")
+    print(f"{'':32} {'scp s':>8} {'ours s':>8} {'ratio':>7} {'worst':>7} {'CPU ratio':>10} {'memory MB':>10}")
+    for name, rounds in results.items():
+        ratios = [r["ours"][0] / r["scp"][0] for r in rounds]  # type: ignore[index]
+        cpu = statistics.median(r["ours"][1] / r["scp"][1] for r in rounds)  # type: ignore[index]
+        memory = max(r["ours"][2] for r in rounds)  # type: ignore[index]
+        theirs, ours = (statistics.median(r[who][0] for r in rounds) for who in ("scp", "ours"))  # type: ignore[index]
+        middle = statistics.median(ratios)
+        print(f"{name:32} {theirs:8.2f} {ours:8.2f} {middle:7.2f} {max(ratios):7.2f} {cpu:10.2f} {memory:10.0f}")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""The far end of a wire: answers requests on standard input until it closes. Standard library only, Python 3.9.
+
+Its code and that of what it imports arrives over the wire (see `runbook_lib.reach.session`), so a host needs nothing
+but a Python, and never has another version than the one that asks. Both directions carry frames: the length in
+decimal, a newline, that many bytes. A request is a JSON object {"do": verb, ...}; its answer {"ok": value} or
+{"error": text}. While a request takes long, a lone `+` line every few seconds says that the machine and the wire live.
+
+Files move in frames too: `send` answers {"ok": {"size": n}}, the bytes from an offset on, an empty frame; `receive`
+answers what it has of the file already, takes frames up to an empty one, and answers again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, BinaryIO, Callable
+
+from .layout import sha256_file, sync_folder
+from .verbs import VERBS, open_regular
+
+SIGN_S = 4.0  # between two signs of life
+IDLE_S = 900.0  # without a request for so long, nobody is there any more: a dead client leaves no end of file
+STALE_S = 30.0  # nor in the middle of an upload without a frame for so long, and its next try wants the file
+CHUNK = 2**18
+FLUSH = 2**25
+REQUEST_LIMIT = 64 * 2**20
+
+
+class Cut(EOFError):
+    """The wire closed in the middle of a frame; `data` is what came of it."""
+
+    def __init__(self, data: bytes):
+        super().__init__()
+        self.data = data
+
+
+class Wire:
+    """Frames in and out. One thread serves; another gives the signs of life."""
+
+    def __init__(self, source: BinaryIO, sink: int):
+        self.source, self.sink = source, sink
+        self.lock = threading.Lock()
+        self.busy = self.taking = False
+        self.said = self.heard = time.monotonic()
+        threading.Thread(target=self._live, daemon=True).start()
+
+    def _live(self) -> None:
+        while True:
+            time.sleep(SIGN_S / 4)
+            with self.lock:  # first: what holds it may be the bytes of a file, where a sign would be one of them
+                now = time.monotonic()
+                if self.busy and now - self.said > SIGN_S:
+                    self._put(b"+\n")
+                stale = self.taking and now - self.heard > STALE_S
+                if stale or (not self.busy and now - max(self.said, self.heard) > IDLE_S):
+                    os._exit(0)
+
+    def _put(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self.sink, view) :]
+        self.said = time.monotonic()
+
+    def _write(self, data: bytes) -> None:
+        with self.lock:
+            self._put(data)
+
+    def frame(self, data: bytes) -> None:
+        """Write one frame."""
+        self._write(b"%d\n%s" % (len(data), data))
+
+    def copy(self, file: BinaryIO, offset: int, stop: int) -> None:
+        """Write a file's bytes from `offset` to `stop`, by the kernel if it can.
+
+        A file that shrank or cannot be read ends the wire: between these bytes there is no room for a word.
+        """
+        with self.lock:
+            while offset < stop:
+                sent = 0
+                with contextlib.suppress(OSError):
+                    sent = self._copy_some(file, offset, min(CHUNK, stop - offset))
+                if not sent:
+                    os._exit(1)
+                offset += sent
+                self.said = time.monotonic()
+
+    def _copy_some(self, file: BinaryIO, offset: int, count: int) -> int:
+        try:
+            return os.sendfile(self.sink, file.fileno(), offset, count)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSOCK):  # not for this kind of sink
+                raise
+            return os.write(self.sink, os.pread(file.fileno(), count, offset))
+
+    def answer(self, **value: Any) -> None:
+        """Write an answer."""
+        self.frame(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+
+    def next(self, limit: int = REQUEST_LIMIT) -> bytes:
+        """The next frame. EOFError when the wire is closed in front of it or in the middle."""
+        head = self.source.readline(20)
+        if not head.endswith(b"\n"):
+            raise EOFError
+        size = int(head)
+        if not 0 <= size <= limit:
+            raise ValueError(f"a frame of {size} bytes")
+        data = self.source.read(size)
+        if len(data) < size:
+            raise Cut(data)
+        self.heard = time.monotonic()
+        return data
+
+
+def send(wire: Wire, path: str, offset: int) -> None:
+    """Give a file's bytes from `offset` on, as many as it has now; they follow the answer as they are."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if offset < size:
+            os.pread(file.fileno(), 1, offset)  # a disk that fails here is told of now; see `copy`
+        wire.answer(ok={"size": size})
+        wire.copy(file, offset, size)
+
+
+def receive(wire: Wire, path: str, size: int, sha256: str) -> None:
+    """Take a file, whole or not at all; what came of it stays aside under a name of its own, to go on from there."""
+    final = Path(path)
+    if final.is_file() and final.stat().st_size == size and sha256_file(final) == sha256:
+        wire.answer(ok={"have": size, "whole": True})
+        return
+    final.parent.mkdir(parents=True, exist_ok=True)
+    part = final.with_name(f".{final.name}.{sha256[:16]}.part")
+    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "r+b", buffering=0) as file:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # an earlier connection that this host has not given up yet, or a host that shares the folder
+            wire.answer(ok={"busy": True})
+            return
+        if os.fstat(fd).st_size > size:
+            file.truncate(0)
+        digest = hashlib.sha256()
+        have = 0
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+            have += len(chunk)
+        wire.answer(ok={"have": have, "whole": False})
+        problem: OSError | None = None
+        flushed, flush = have, threading.Thread()
+        while chunk := _next_bytes(wire, file):
+            if problem is None:
+                try:
+                    _write_all(file, chunk)
+                except OSError as error:  # a full disk: go on reading, or the other end never hears of it
+                    problem = error
+                    wire.answer(error=f"writing {path}: {error}")
+                    continue
+                digest.update(chunk)
+                have += len(chunk)
+                if have - flushed > FLUSH and not flush.is_alive():
+                    # To the disk while more comes, or all of it would be waited for at the end.
+                    flushed, flush = have, threading.Thread(target=_flush, args=(fd,), daemon=True)
+                    flush.start()
+        if flush.ident is not None:
+            flush.join()
+        if problem is not None:
+            return
+        if have != size or digest.hexdigest() != sha256:
+            part.unlink()  # it cannot become right by more bytes
+            wire.answer(error=f"{path}: expected sha256 {sha256} and {size} bytes, found {digest.hexdigest()}, {have}")
+            return
+        os.fsync(fd)
+        part.replace(final)
+        sync_folder(final.parent)
+    wire.answer(ok={"have": size, "whole": True})
+
+
+def _flush(fd: int) -> None:
+    with contextlib.suppress(OSError):  # the fsync at the end says what is wrong
+        os.fsync(fd)
+
+
+def _next_bytes(wire: Wire, file: Any) -> bytes:
+    wire.taking, wire.heard = True, time.monotonic()
+    try:
+        return wire.next()
+    except Cut as cut:
+        _write_all(file, cut.data)  # every byte that came is a byte that need not come again
+        raise
+    finally:
+        wire.taking = False
+
+
+def _write_all(file: Any, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+STREAMS: dict[str, Callable[..., None]] = {"send": send, "receive": receive}
+
+
+def serve(nonce: str, source: BinaryIO) -> None:
+    """Answer requests until the input ends. `nonce` marks where our answers begin, behind what a login prints."""
+    # Nothing but frames may reach the other end, whatever a library prints.
+    sink = os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (1, 2):
+        os.dup2(null, fd)
+    os.set_inheritable(source.fileno(), False)
+    wire = Wire(source, sink)
+    wire._write(f"\n{nonce}\n".encode())
+    wire.answer(
+        ok={
+            "home": str(Path("~").expanduser()),
+            "python": list(sys.version_info[:3]),
+            "executable": sys.executable,
+            "pid": os.getpid(),
+            "user": os.getuid(),
+        }
+    )
+    while True:
+        try:
+            request = json.loads(wire.next())
+        except EOFError:
+            return
+        wire.busy = True
+        try:
+            verb = request.pop("do")
+            if verb in STREAMS:
+                STREAMS[verb](wire, **request)
+            else:
+                wire.answer(ok=VERBS[verb](**request))
+        except EOFError:
+            return
+        except Exception as error:  # whatever went wrong is the asker's to hear
+            kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+            wire.answer(error=f"{kind}{error}")
+        finally:
+            wire.busy = False

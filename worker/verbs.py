@@ -1,0 +1,252 @@
+"""What can be asked of a host, by name: the same functions for a folder of this machine and for the far end of a wire.
+
+Standard library only. Arguments and answers are JSON values, paths are texts. A verb raises OSError or ValueError with
+a message for people; whoever calls adds the host's name.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import threading
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Callable, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
+
+from . import environment, machine, process
+from .layout import HostFolder, sha256_file, write_atomic
+from .snapshot import snapshot
+
+OUT_LIMIT, ERR_LIMIT = 2**20, 2**16  # of what a command prints, the last bytes kept
+LIST_LIMIT = 200_000
+
+# Children that outlive a request but end while this process still lives must be reaped, or they look alive as zombies.
+_children: list[subprocess.Popen[bytes]] = []
+
+
+def _reap() -> None:
+    _children[:] = [child for child in _children if child.poll() is None]
+
+
+class _Tail(threading.Thread):
+    """Reads a stream to its end and keeps the last `limit` bytes: no amount of output fills a pipe or memory."""
+
+    def __init__(self, stream: IO[bytes], limit: int):
+        super().__init__(daemon=True)
+        self.stream, self.limit, self.kept = stream, limit, b""
+        self.start()
+
+    def run(self) -> None:
+        """Read until the stream ends."""
+        with contextlib.suppress(OSError, ValueError):
+            while chunk := os.read(self.stream.fileno(), 2**16):
+                self.kept = (self.kept + chunk)[-self.limit :]
+
+    def text(self) -> str:
+        """What was kept; a grandchild that holds the stream open is not waited for."""
+        self.join(2.0)
+        return self.kept.decode(errors="replace")
+
+
+def run(argv: Sequence[str], limit_s: float, cwd: str | None = None, input: str = "") -> dict[str, Any]:
+    """Run a command to its end; `exit` is None when it was ended because it took longer than `limit_s`."""
+    child = subprocess.Popen(
+        list(argv),
+        cwd=cwd,
+        stdin=subprocess.PIPE if input else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert child.stdout and child.stderr
+    out, err = _Tail(child.stdout, OUT_LIMIT), _Tail(child.stderr, ERR_LIMIT)
+    if child.stdin:
+        with contextlib.suppress(BrokenPipeError), child.stdin:
+            child.stdin.write(input.encode())
+    code: int | None
+    try:
+        code = child.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        code = None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # its own session, which we made: nobody else is in it
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(5.0)  # in the kernel's hands (a hung driver): left behind
+    answer = {"exit": code, "out": out.text(), "err": err.text()}
+    for tail in (out, err):
+        if not tail.is_alive():
+            tail.stream.close()
+    return answer
+
+
+def start(argv: Sequence[str], log: str, cwd: str, unit: str = "") -> process.Identity:
+    """Start a command that outlives us: its own session, output appended to `log`, input closed.
+
+    With `unit`, as a unit of the user's systemd: where logging out ends everything that a login started.
+    """
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    if unit:
+        return _start_unit(argv, log, cwd, unit)
+    with Path(log).open("ab") as out:
+        child = subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+    identity = process.identify(child.pid)
+    _children.append(child)
+    return identity
+
+
+def _start_unit(argv: Sequence[str], log: str, cwd: str, unit: str) -> process.Identity:
+    settings = ["KillMode=process", f"WorkingDirectory={cwd}", f"StandardOutput=append:{log}"]  # workers outlive it
+    settings += [f"StandardError=append:{log}", "Environment=PYTHONDONTWRITEBYTECODE=1"]
+    options = [option for setting in settings for option in ("--property", setting)]
+    done = run(["systemd-run", "--user", "--quiet", "--collect", f"--unit={unit}", *options, "--", *argv], 30.0)
+    if done["exit"] != 0:
+        raise OSError(f"systemd-run --user did not start {unit}: {done['err'].strip() or done['exit']}")
+    shown = run(["systemctl", "--user", "show", "--property=MainPID", "--value", unit], 30.0)["out"].strip()
+    return process.identify(int(shown) if shown.isdigit() else 0)
+
+
+def alive(identity: dict[str, Any] | None) -> bool:
+    """True while exactly the recorded process runs."""
+    _reap()
+    return process.alive(identity)
+
+
+def stop(identity: dict[str, Any], grace_s: float) -> bool:
+    """Ask the recorded process, and nobody else, to end; then end it. True when it is gone."""
+    return process.stop(identity, grace_s)
+
+
+def poll(root: str, host: str) -> dict[str, Any]:
+    """One reading of everything the monitor needs; starts no process."""
+    _reap()
+    return snapshot(Path(root), host)
+
+
+def read(path: str, limit: int) -> str:
+    """The bytes of a small regular file, base64. ValueError when it has more than `limit` of them."""
+    with open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path} is larger than {limit} bytes")
+    return base64.b64encode(data).decode()
+
+
+def keep(path: str, data: str, sha256: str) -> bool:
+    """Write a small file whole or not at all; False when it was there already."""
+    raw = base64.b64decode(data)
+    target = Path(path)
+    if target.is_file() and target.stat().st_size == len(raw) and sha256_file(target) == sha256:
+        return False
+    write_atomic(target, raw, expected=sha256)
+    return True
+
+
+def sha256(path: str) -> str | None:
+    """The sha256 of a file; None where there is none, or none that can be read."""
+    digest = hashlib.sha256()
+    try:
+        with open_regular(path) as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+    except (OSError, ValueError):
+        return None
+    return digest.hexdigest()
+
+
+def tail(path: str, lines: int) -> str:
+    """The last lines of a log, as they are; empty when there is none."""
+    try:
+        with open_regular(path) as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 400 * lines))
+            text = file.read(400 * lines).decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def follow(path: str, offset: int, limit: int = 2**16) -> dict[str, Any]:
+    """What a log has from `offset` on, at most `limit` bytes; `offset` in the answer is where to go on.
+
+    A negative `offset` counts from the end.
+    """
+    try:
+        with open_regular(path) as file:
+            offset = offset if offset >= 0 else max(0, file.seek(0, os.SEEK_END) + offset)
+            file.seek(offset)
+            raw = file.read(limit)
+    except FileNotFoundError:
+        raw, offset = b"", max(0, offset)
+    return {"text": raw.decode(errors="replace"), "offset": offset + len(raw)}
+
+
+def open_regular(path: str) -> BinaryIO:
+    """A file for reading, when it is a plain one: no link, pipe or device under its name."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ValueError(f"{path} is not a regular file")
+    return os.fdopen(fd, "rb")
+
+
+def listing(root: str) -> dict[str, Any]:
+    """Every file below `root` with its size, by its path from there; links are listed, never followed."""
+    found: list[list[Any]] = []
+
+    def unread(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # one that went meanwhile is no matter
+            raise error
+
+    for folder, folders, names in os.walk(root, onerror=unread):
+        for name in [*names, *folders]:
+            path = os.path.join(folder, name)  # noqa: PTH118  (a Path a file costs more than the walk)
+            if name in folders and not os.path.islink(path):  # noqa: PTH114
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                found.append([os.path.relpath(path, root), os.lstat(path).st_size])
+        if len(found) > LIST_LIMIT:
+            raise ValueError(f"{root}: more than {LIST_LIMIT} files")
+    return {"files": sorted(found)}
+
+
+def remove(path: str, root: str) -> None:
+    """Remove one file or folder of a run. ValueError for anything outside the run's folder `root`."""
+    target, top = Path(path), Path(root)
+    # Where the path really leads, links and `..` followed, except a link that is itself what is to go.
+    real, real_root = target.parent.resolve() / target.name, top.parent.resolve() / top.name
+    if target.name == ".." or (real != real_root and real_root not in real.parents):
+        raise ValueError(f"refused to remove {path}: not inside {root}")
+    if target.is_symlink() or target.is_file():
+        target.unlink(missing_ok=True)  # two hosts may share the folder
+    elif target.is_dir():
+        shutil.rmtree(target)
+
+
+def whereabouts(workdir: str, run: str) -> dict[str, str]:
+    """Where a run's folder really is, links followed, and which folder that is: two hosts may share it."""
+    root = Path(workdir).expanduser() / run
+    info = root.stat() if root.exists() else None
+    return {"root": str(root.resolve()), "folder": f"{info.st_dev}:{info.st_ino}" if info else ""}
+
+
+VERBS: dict[str, Callable[..., Any]] = {
+    verb.__name__: verb
+    for verb in (run, start, alive, stop, poll, read, keep, sha256, tail, follow, listing, remove, whereabouts)
+}
+VERBS |= {"facts": machine.facts, "unmark": machine.unmark, "find_environment": environment.find}
+
+__all__ = ["VERBS", "HostFolder", "open_regular"]
