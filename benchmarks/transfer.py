@@ -30,12 +30,12 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path.insert(0, str(TESTS))
 
-import fleet
-from hosts_by_ssh import linked
+import fleet  # noqa: E402
+from hosts_by_ssh import linked  # noqa: E402
 
-from runbook_lib import download, hosts
-from runbook_lib.reach.session import Patience
-from worker.layout import sha256_file
+from runbook_lib import download, hosts  # noqa: E402
+from runbook_lib.reach.session import Patience  # noqa: E402
+from worker.layout import sha256_file  # noqa: E402
 
 MB = 1_000_000
 

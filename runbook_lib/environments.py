@@ -38,9 +38,8 @@ def order(spec: HostSpec) -> Order:
             "on that host"
         )
     if spec.wheels and not wheels:
-        raise ProfileError(
-            f"{spec.name}: no *.whl in {spec.wheels}; fill it with: pip download -d {spec.wheels} -r {file}"
-        )
+        fill = f"pip download -d {spec.wheels} -r {file}"
+        raise ProfileError(f"{spec.name}: no wheel in {spec.wheels}; fill it with: {fill}")
     return Order(text, wheels, environment.digest(text, [(path.name, sha256) for path, sha256 in wheels]))
 
 

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -100,8 +99,9 @@ class Host:
 
     def __init__(self, spec: HostSpec, run: str, way: Way):
         self.spec, self.name, self.way, self._run = spec, spec.name, way, run
+        self._python = ""
 
-    @cached_property
+    @property
     def workdir(self) -> Path:
         """The folder of all runs there, absolute."""
         first, _, rest = self.spec.workdir.partition("/")
@@ -109,22 +109,29 @@ class Host:
             return Path(self.spec.workdir)
         return Path(answers.path(self.way.home, self.name, "its home folder")) / rest.lstrip("/")
 
-    @cached_property
+    @property
     def folder(self) -> HostFolder:
         """This run's folder there."""
         return HostFolder(self.workdir / self._run)
 
-    @cached_property
+    @property
     def python(self) -> str:
         """The Python that workers run with. Raises HostError when the profile names one that cannot be found."""
+        if not self._python:
+            self._python = self._find_python()
+        return self._python
+
+    def _find_python(self) -> str:
         kind = self.spec.environment
         if not kind:
-            return answers.path(self.way.executable, self.name, "its Python")
+            return self.way.executable
         if self.way.kind == "local" and not environments.is_made_by_us(kind):
             return kind
         found = self.environment()
-        if found["state"] not in ("ready", "foreign"):
-            raise HostError(f"{self.name}: environment {kind}: {found['why'] or found['state']}")
+        if found.get("state") not in ("ready", "foreign"):
+            raise HostError(
+                f"{self.name}: environment {kind}: {safe_text(str(found.get('why') or found.get('state')))}"
+            )
         return str(found["python"])
 
     def environment(self) -> dict[str, Any]:
@@ -248,9 +255,11 @@ _lock = threading.Lock()
 def connect(spec: HostSpec, run: str) -> Host:
     """The host of a profile's entry, with the one connection that this process has to it. Raises RunbookError."""
     with _lock:
-        if (spec, run) not in _hosts:
-            _hosts[spec, run] = Host(spec, run, LocalWay(spec.name) if spec.kind == "local" else _ssh(spec))
-        return _hosts[spec, run]
+        if (spec, run) in _hosts:
+            return _hosts[spec, run]
+    host = Host(spec, run, LocalWay(spec.name) if spec.kind == "local" else _ssh(spec))  # may ask ssh, which takes time
+    with _lock:
+        return _hosts.setdefault((spec, run), host)
 
 
 def _ssh(spec: HostSpec) -> SshWay:

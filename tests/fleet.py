@@ -8,7 +8,7 @@ Two modes, chosen by what the machine allows:
 
 Nothing of the machine is changed but network devices, and those go with the fleet. A fleet ends with the process that
 started it, however that process ends. The folder stays, so a fleet started there again has the same keys and homes.
-Linux only.
+Kernel, clock, disk, /tmp and programs are the machine's in both modes. Linux only.
 """
 
 from __future__ import annotations
@@ -744,13 +744,17 @@ def _sshd_tree(table: dict[int, _Process], roots: list[int]) -> list[int]:
 
 def _sweep(config: Path, mark: str) -> None:
     """Kill the server that was started with `config`, its connections, and all that was started over them."""
-    while True:
+    deadline = time.monotonic() + WAIT_S
+    while True:  # again, for what was being started while we looked
         table = _table()
+        servers = [pid for pid in table if table[pid].name.startswith("sshd")]
         # A server's title keeps its command line: "sshd: /usr/sbin/sshd -D -e -f CONFIG [listener] ..."
-        listeners = [pid for pid in table if f" -f {config} ".encode() in _read(pid, "cmdline").replace(b"\0", b" ")]
+        listeners = [pid for pid in servers if f" -f {config} ".encode() in _read(pid, "cmdline").replace(b"\0", b" ")]
         doomed = {*_sshd_tree(table, listeners), *_marked(mark)}
         if not doomed:
             return
+        if time.monotonic() > deadline:
+            raise FleetError(f"{config.parent.name}: the processes {sorted(doomed)} do not die")
         for pid in doomed:
             _kill(pid, signal.SIGKILL)
         time.sleep(0.01)
@@ -790,7 +794,10 @@ def _up(folder: Path, names: Sequence[str], mode: str, shell: str, command: Sequ
             signal.sigwait(watched - {signal.SIGCHLD})
             return 0
         unblock: Callable[[], Any] = functools.partial(signal.pthread_sigmask, signal.SIG_SETMASK, before)
-        child = subprocess.Popen(command, preexec_fn=unblock)
+        try:
+            child = subprocess.Popen(command, preexec_fn=unblock)
+        except OSError as error:
+            raise FleetError(f"cannot run {command[0]}: {error.strerror}") from None
         while child.poll() is None:
             came = signal.sigwaitinfo(watched)
             # A terminal's Ctrl-C (si_code above 0: from the kernel) has reached the command already.

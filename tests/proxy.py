@@ -178,6 +178,7 @@ class Proxy:
         self.close()
 
     def _order(self, action: Callable[[], None]) -> None:
+        assert self._thread.is_alive(), "this proxy is closed"
         done: Future[None] = Future()
         self._orders.append((action, done))
         self._wake.send(b"!")

@@ -189,7 +189,7 @@ def test_a_server_that_falls_silent_while_it_is_being_reached_is_given_up(at, bo
         "session": (dial._Transport, "open_session"),
         "start": (link, "Session"),
     }[at]
-    patience = replace(QUICK, login_s=2.0)
+    patience = replace(QUICK, login_s=1.5)
     with through(line, box, patience) as there:
         then_dark(*where)
         assert seconds(there.poll) < 5.0 + MARGIN_S
@@ -206,9 +206,11 @@ def test_a_login_of_several_keys_that_is_not_answered_is_not_waited_for_key_by_k
     with linked(box) as there:
         found = replace(there.way.link.login, address="127.0.0.1", port=line.port)
     found = replace(found, keys=(tmp_path / "one", tmp_path / "two", *found.keys))
-    with reached(found, replace(QUICK, login_s=1.5)) as way:
-        with pytest.raises(LinkLost, match=r"not answered within 1\.5 s"):
-            way.call("alive", 5.0, identity=None)
+    with (
+        reached(found, replace(QUICK, login_s=1.5)) as way,
+        pytest.raises(LinkLost, match=r"not answered within 1\.5 s"),
+    ):
+        way.call("alive", 5.0, identity=None)
 
 
 @pytest.mark.parametrize("hung", ["exec_command", "global_request"])
@@ -264,7 +266,7 @@ def test_an_upload_that_is_taken_and_never_read_ends_and_goes_on_later(kernel, b
         def stall(count: int) -> None:
             nonlocal sent
             sent += count
-            if sent > 4_000_000:
+            if sent > 10_000_000:
                 line.blackhole()
 
         began = time.monotonic()
@@ -290,7 +292,7 @@ def test_an_upload_over_a_line_that_was_cut_does_not_wait_for_the_far_end_that_w
         def cut(count: int) -> None:
             if count and not timers:
                 box.cut()
-                timers.append(threading.Timer(6.0, box.restore))
+                timers.append(threading.Timer(3.5, box.restore))
                 timers[0].start()
 
         began = time.monotonic()
@@ -301,7 +303,7 @@ def test_an_upload_over_a_line_that_was_cut_does_not_wait_for_the_far_end_that_w
 
 
 def test_a_slow_and_distant_line_is_slow_and_not_dead(box, line, tmp_path):
-    content = blob(250_000)
+    content = blob(150_000)
     line.rate(100_000)
     line.delay(0.15)
     with through(line, box) as there:
@@ -447,9 +449,10 @@ def test_several_at_once_on_a_new_connection_make_one(box, line):
         assert there.way.link.made == 1
 
 
-def test_a_server_that_turns_connections_away_is_asked_again_later_and_not_for_ever(tmp_path):
-    with own_host(tmp_path, sshd=["MaxStartups 2:100:3"], mode="loopback") as host:
-        with Proxy(host.address, host.port) as line, contextlib.ExitStack() as waiting:
+def test_a_server_that_turns_connections_away_is_asked_again_later_and_not_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(dial.random, "uniform", lambda low, high: low / 2)  # pauses of 0.15, 0.3 and 0.6 s
+    with own_host(tmp_path, sshd=["MaxStartups 2:100:3"], mode="loopback") as host, contextlib.ExitStack() as waiting:
+        with Proxy(host.address, host.port) as line:
             idle = [
                 waiting.enter_context(socket.create_connection((host.address, host.port), timeout=5)) for _ in range(2)
             ]
@@ -463,7 +466,7 @@ def test_a_server_that_turns_connections_away_is_asked_again_later_and_not_for_e
                     there.poll()
                 assert line.connections == dial.REFUSED_TRIES
             with through(line, host) as there:
-                soon = threading.Timer(0.5, waiting.close)
+                soon = threading.Timer(0.3, waiting.close)
                 soon.start()
                 assert there.poll()["supervisor"] is None
                 soon.join()
@@ -526,11 +529,13 @@ def test_an_unknown_account_is_tried_once(clerk, tmp_path):
 
 
 def test_a_server_that_takes_no_passwords_says_so(box, tmp_path):
-    with own_host(tmp_path / "fleet", sshd=["PasswordAuthentication no"]) as host:
+    with (
+        own_host(tmp_path / "fleet", sshd=["PasswordAuthentication no"]) as host,
+        Proxy(host.address, host.port) as line,
+    ):
         found = replace(login_to(host, tmp_path), keys=(), password=Secret("s3cret"))
-        with Proxy(host.address, host.port) as line:
-            with reached(replace(found, address="127.0.0.1", port=line.port)) as way:
-                words = refused_once(way, lambda: line.connections)
+        with reached(replace(found, address="127.0.0.1", port=line.port)) as way:
+            words = refused_once(way, lambda: line.connections)
     assert "offered: the password (passwords are not accepted there)" in words
 
 
@@ -853,7 +858,7 @@ def test_polls_start_no_process_and_open_no_connection(line, box, ssh_fleet):
         for _ in range(200):
             there.poll()
         assert sorted(box.processes()) == processes
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
         assert line.connections == line.active == 1
         if ssh_fleet.mode == "netns":  # else the whole machine is counted
             assert last_pid(there) == pid

@@ -320,7 +320,7 @@ def test_what_lay_there_from_before_may_be_wrong(hub: Hub, tmp_path: Path) -> No
         ({"token": "hf_expired0123"}, "the hub refuses the token (401)"),
         ({"name": "owner/other"}, "knows no such model"),
         ({"revision": "0" * 40}, f"no such file at {'0' * 40}"),
-        ({"endpoint": "http://127.0.0.1:9"}, "the hub cannot be reached from this host (ConnectError"),
+        ({"endpoint": "http://127.0.0.1:9"}, "the hub cannot be reached from this host (Connect"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -509,9 +509,9 @@ def test_a_verb_that_fails_or_is_unknown_is_answered_and_the_session_goes_on(tmp
 
 
 def test_a_long_verb_gives_signs_of_life(tmp_path, monkeypatch):
-    hurry(monkeypatch, SIGN_S=0.5)
-    with far_end(tmp_path, patience=replace(PATIENCE, silence_s=2.5)) as session:
-        assert session.call("run", 30.0, argv=["sleep", "4"], limit_s=10.0)["exit"] == 0
+    hurry(monkeypatch, SIGN_S=0.3)
+    with far_end(tmp_path, patience=replace(PATIENCE, silence_s=1.5)) as session:
+        assert session.call("run", 30.0, argv=["sleep", "2.5"], limit_s=10.0)["exit"] == 0
 
 
 # ------------------------------------------------------------------------------------------------------------- files
@@ -529,7 +529,7 @@ def give(session: Session, path: Path, content: bytes, pause_s: float = 0.0) -> 
 def test_signs_of_life_in_the_middle_of_an_upload_are_no_answer(tmp_path, monkeypatch):
     hurry(monkeypatch, SIGN_S=0.2)
     with far_end(tmp_path) as session:
-        give(session, tmp_path / "file", b"x" * 100_000, pause_s=2.5)
+        give(session, tmp_path / "file", b"x" * 100_000, pause_s=1.0)
         assert session.sound
         assert (tmp_path / "file").read_bytes() == b"x" * 100_000
 
@@ -537,7 +537,7 @@ def test_signs_of_life_in_the_middle_of_an_upload_are_no_answer(tmp_path, monkey
 def test_a_far_end_that_takes_a_file_says_that_it_lives(tmp_path, monkeypatch):
     # On a slow line all of a file may stand in buffers on the way while the sender waits for the last answer.
     hurry(monkeypatch, SIGN_S=0.2)
-    content = b"x" * 40_000
+    content = b"x" * 20_000
     with far_end(tmp_path, patience=replace(PATIENCE, silence_s=2.0)) as session:
         giving = session.give(str(tmp_path / "file"), len(content), hashlib.sha256(content).hexdigest())
         heard = 0

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Iterator  # noqa: UP035  (Python 3.9 on lab boxes)
@@ -180,7 +181,7 @@ def _download(order: Order, file: Wanted, part: Path) -> None:
         os.environ.pop(name, None)
     try:
         # http_get and not hf_hub_download: that one throws away what came of a file when it is interrupted.
-        from huggingface_hub import constants, errors, hf_hub_url
+        from huggingface_hub import constants, hf_hub_url, utils
         from huggingface_hub.file_download import http_get
     except ImportError as error:
         raise FetchError(
@@ -193,36 +194,50 @@ def _download(order: Order, file: Wanted, part: Path) -> None:
         headers["Authorization"] = f"Bearer {order.token}"
     fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "r+b") as out:
-        if (have := out.seek(0, os.SEEK_END)) > file.bytes:
-            have = out.truncate(out.seek(0))
-        try:
-            http_get(url, out, resume_size=have, headers=headers, expected_size=file.bytes)
-        except Exception as error:
-            if out.tell() > file.bytes or getattr(getattr(error, "response", None), "status_code", None) == 416:
-                part.unlink()
-                raise FetchError(
-                    f"{file.path} of {order.name}: the hub has no file of {file.bytes} bytes there"
-                ) from None
-            raise FetchError(_of_hub(order, file, error, errors)) from None
+        if out.seek(0, os.SEEK_END) > file.bytes:
+            out.truncate(out.seek(0))
+        while True:
+            have = out.tell()
+            try:
+                http_get(url, out, resume_size=have, headers=headers, expected_size=file.bytes)
+                break
+            except Exception as error:
+                if out.tell() > file.bytes or _status(error) == 416:
+                    part.unlink()
+                    why = f"the hub has no file of {file.bytes} bytes there"
+                    raise FetchError(f"{file.path} of {order.name}: {why}") from None
+                if _status(error) or _is_of_disk(error) or out.tell() == have:
+                    raise FetchError(_of_hub(order, file, error, utils)) from None
+                time.sleep(1.0)  # cut, and more had come: not every version of the library goes on from there
         out.flush()
         os.fsync(fd)
 
 
-def _of_hub(order: Order, file: Wanted, error: Exception, errors: Any) -> str:
-    """Why the hub did not give a file, and what to do about it."""
+def _status(error: Exception) -> int | None:
+    """What the hub answered, if it is that."""
+    found: int | None = getattr(getattr(error, "response", None), "status_code", None)
+    return found
+
+
+def _is_of_disk(error: Exception) -> bool:
+    """Whether it is a file's and not the network's, whose errors are of their own kinds."""
+    return type(error) is OSError and bool(error.errno)
+
+
+def _of_hub(order: Order, file: Wanted, error: Exception, kinds: Any) -> str:
+    """Why the hub did not give a file, and what to do about it. `kinds` has the library's kinds of errors."""
     what = f"{file.path} of {order.name}"
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, errors.GatedRepoError):
+    if isinstance(error, kinds.GatedRepoError):
         return f"{what}: the hub refuses: accept the model's licence with the account of the token (hf_token)"
-    if isinstance(error, (errors.RevisionNotFoundError, errors.EntryNotFoundError)):
+    if isinstance(error, (kinds.RevisionNotFoundError, kinds.EntryNotFoundError)):
         return f"{what}: the hub has no such file at {order.revision}"
-    if isinstance(error, errors.RepositoryNotFoundError):
+    if isinstance(error, kinds.RepositoryNotFoundError):
         return f"{what}: the hub knows no such model (or it is private: hf_token)"
-    if status in (401, 403):
-        return f"{what}: the hub refuses the token ({status}); see hf_token"
-    if status is not None:
-        return f"{what}: the hub answers {status}; run again, it goes on where it was"
-    if type(error) is OSError and error.errno:  # not one of the network's, which are of their own kinds
+    if _status(error) in (401, 403):
+        return f"{what}: the hub refuses the token ({_status(error)}); see hf_token"
+    if _status(error):
+        return f"{what}: the hub answers {_status(error)}; run again, it goes on where it was"
+    if isinstance(error, OSError) and _is_of_disk(error):
         return _of_disk(order.folder, error)
     kind = type(error).__name__
     return f"{what}: the hub cannot be reached from this host ({kind}: {error}); run again, or use download: here"

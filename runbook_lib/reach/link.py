@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import paramiko
@@ -24,6 +25,7 @@ from .session import COMMAND, Heard, Patience, Session
 
 SESSIONS = 4  # of the ten that OpenSSH allows a connection by default
 PAUSE_LIMIT_S = 10.0
+AGAIN_S = 3.0
 NARROW, WIDE = 2**21, 2**26
 FAST_BYTES_S = 500e6
 
@@ -205,8 +207,13 @@ class Link:
                 raise LoginRefused(f"{_refused[self.login]} (not tried again)")
             if (left := self._not_before - time.monotonic()) > 0:
                 raise LinkLost(f"{self._why}; next try in {left:.0f} s")
+            patience = self.patience
+            if (
+                self._failures
+            ):  # of a machine that was silent a moment ago: those that look at many wait for all of them
+                patience = replace(patience, connect_s=min(patience.connect_s, AGAIN_S))
             try:
-                transport = dial(self.login, self.patience, lambda hop: link_to(hop, self.patience)._connected())
+                transport = dial(self.login, patience, lambda hop: link_to(hop, self.patience)._connected())
             except LoginRefused as error:
                 _refused[self.login] = str(error)
                 raise

@@ -302,7 +302,7 @@ class Session:
                 data = bytes(self._have[: size - offset])
                 del self._have[: size - offset]
             else:
-                data = self._next(time.monotonic() + self.patience.floor_window_s)
+                data = self._next(time.monotonic() + max(self.patience.silence_s, self.patience.floor_window_s))
             if len(data) > size - offset:
                 self._have += data[size - offset :]
                 data = data[: size - offset]
