@@ -34,8 +34,8 @@ def order(spec: HostSpec) -> Order:
         raise ProfileError(f"{spec.name}: reading what its environment is made from: {error}") from None
     if (line := environment.line_with_secret(text)) is not None:
         raise ProfileError(
-            f"{file}:{line}: a user or password in an address, which would travel and be logged; use pip's own settings "
-            "on that host"
+            f"{file}:{line}: a user or password in an address, which would travel and be logged; "
+            "use pip's own settings on that host"
         )
     if spec.wheels and not wheels:
         fill = f"pip download -d {spec.wheels} -r {file}"

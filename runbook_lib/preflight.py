@@ -152,6 +152,9 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, A
             continue
         if model is None:
             checks.add("model loads", False, "not tried", "loads", "make the model checks hold first", where=spec.name)
+        elif model.remote:
+            seen, remedy = "its weights are not on this machine", "model.download: here, for hosts of kind local"
+            checks.add("model loads", False, seen, "loads", remedy, where=spec.name)
         elif _enough(spec, facts[spec.name]):
             # Hosts that are folders of one machine with one Python are probed once.
             key = (facts[spec.name]["python"], spec.device)
