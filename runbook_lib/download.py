@@ -171,6 +171,8 @@ def _get(
 ) -> None:
     """Fetch a part's array. DataError only when it is the host's own file that is gone or damaged: where the way home
     or the disk here failed, the part there is sound and must stay."""
+    if part.bytes > limit:
+        raise DataError(f"{remote.name}: its record says {part.bytes} bytes, its rows have at most {limit}")
     try:
         host.get(remote, aside, part.sha256, on_bytes, limit=limit, outage_s=outage_s)
     except LinkLost:

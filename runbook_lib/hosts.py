@@ -124,14 +124,12 @@ class Host:
     def _find_python(self) -> str:
         kind = self.spec.environment
         if not kind:
-            return self.way.executable
+            return answers.path(self.way.executable, self.name, "its Python")
         if self.way.kind == "local" and not environments.is_made_by_us(kind):
             return kind
         found = self.environment()
-        if found.get("state") not in ("ready", "foreign"):
-            raise HostError(
-                f"{self.name}: environment {kind}: {safe_text(str(found.get('why') or found.get('state')))}"
-            )
+        if found["state"] not in ("ready", "foreign"):
+            raise HostError(f"{self.name}: environment {kind}: {found['why'] or found['state']}")
         return str(found["python"])
 
     def environment(self) -> dict[str, Any]:

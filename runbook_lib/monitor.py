@@ -119,12 +119,10 @@ class Watcher:
             else:
                 self._last[name] = reading
                 self._heard[name] = now
-        ranges = [tuple(r) for reading in self._last.values() for r in reading["committed"]]
-        have = [(int(low), int(high)) for low, high in ranges]
-        have += committed(self.run.local.parts)  # what came home from a host that is silent now
+        home = committed(self.run.local.parts)  # also what came from a host that is silent now
         meant = {spec.name for spec in self.run.hosts}
         slots = tuple(
-            self._slot(slot, have, now, readings, alerts)
+            self._slot(slot, self._committed(slot, home), now, readings, alerts)
             for slot in self.plan.slots
             if slot.rows and slot.host in meant
         )
@@ -159,6 +157,11 @@ class Watcher:
             },
             silent_s={n: now - self._heard.get(n, self.began) for n, r in readings.items() if not isinstance(r, dict)},
         )
+
+    def _committed(self, slot: Slot, home: list[Range]) -> list[Range]:
+        """The ranges that count for a slot: what is home, and the word of its own host and no other's."""
+        reading = self._last.get(slot.host) or {"committed": []}
+        return [*home, *((int(low), int(high)) for low, high in reading["committed"])]
 
     def _norms_home(self) -> Sequence[float]:
         """The norms of the rows that came home, from the records of the parts that are new since the last look."""

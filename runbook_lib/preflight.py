@@ -163,9 +163,9 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, A
     far = [spec for spec in run.hosts if spec.kind != "local" and spec.name in facts and facts[spec.name]["made"]]
     found = machines.side_by_side(replace(run, only=frozenset(spec.name for spec in far)), _devices) if far else {}
     for spec in far:
-        seen = found[spec.name]
-        seen = {"error": str(seen)} if isinstance(seen, RunbookError) else seen
-        inventory.judge_libraries(checks, spec, facts[spec.name], seen)
+        answer = found[spec.name]
+        libraries = {"error": str(answer)} if isinstance(answer, RunbookError) else answer
+        inventory.judge_libraries(checks, spec, facts[spec.name], libraries)
     run.save_json("hosts.json", {"hosts": facts, "probes": list(probed.values())})
     return checks, facts
 
@@ -200,7 +200,7 @@ def _said(done: machines.Completed) -> dict[str, Any]:
         return {"error": " / ".join(done.err.strip().splitlines()[-3:]) or f"exit code {done.exit_code}"}
     try:
         found = json.loads(lines[-1])
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     return found if isinstance(found, dict) else {"error": f"printed {lines[-1][:200]}, expected a JSON object"}
 

@@ -451,7 +451,7 @@ def test_several_at_once_on_a_new_connection_make_one(box, line):
 
 def test_a_server_that_turns_connections_away_is_asked_again_later_and_not_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(dial.random, "uniform", lambda low, high: low / 2)  # pauses of 0.15, 0.3 and 0.6 s
-    with own_host(tmp_path, sshd=["MaxStartups 2:100:3"], mode="loopback") as host, contextlib.ExitStack() as waiting:
+    with own_host(tmp_path, sshd=["MaxStartups 2:100:3"], mode="loopback") as host, contextlib.ExitStack() as waiting:  # noqa: SIM117
         with Proxy(host.address, host.port) as line:
             idle = [
                 waiting.enter_context(socket.create_connection((host.address, host.port), timeout=5)) for _ in range(2)

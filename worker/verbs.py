@@ -230,10 +230,10 @@ def remove(path: str, root: str) -> None:
     real, real_root = target.parent.resolve() / target.name, top.parent.resolve() / top.name
     if target.name == ".." or (real != real_root and real_root not in real.parents):
         raise ValueError(f"refused to remove {path}: not inside {root}")
-    if target.is_symlink() or target.is_file():
-        target.unlink(missing_ok=True)  # two hosts may share the folder
-    elif target.is_dir():
+    if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
+    else:  # a file, a link, or a pipe that somebody put there
+        target.unlink(missing_ok=True)  # two hosts may share the folder
 
 
 def whereabouts(workdir: str, run: str) -> dict[str, str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from worker.layout import sha256_file, write_atomic
-from worker.verbs import VERBS
+from worker.verbs import VERBS, open_regular
 
 from ..errors import HostError
 from .content import Content, OnBytes, chunks
@@ -46,8 +47,9 @@ class LocalWay:
         """Bring a file home, whole and with this sha256 or not at all; False when it was here already."""
         there = Path(source)
         try:
-            size = there.stat().st_size
-        except OSError as error:
+            with open_regular(source) as file:  # no pipe that waits for ever, no device without an end
+                size = os.fstat(file.fileno()).st_size
+        except (OSError, ValueError) as error:
             raise HostError(f"{self.name}: fetching {source}: {error}") from None
         if size > limit:
             raise HostError(f"{self.name}: {source} has {size} bytes, at most {limit} were expected")
