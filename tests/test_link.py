@@ -303,7 +303,7 @@ def test_an_upload_over_a_line_that_was_cut_does_not_wait_for_the_far_end_that_w
 
 
 def test_a_slow_and_distant_line_is_slow_and_not_dead(box, line, tmp_path):
-    content = blob(150_000)
+    content = blob(100_000)
     line.rate(100_000)
     line.delay(0.15)
     with through(line, box) as there:
@@ -325,7 +325,7 @@ def test_a_transfer_that_trickles_is_given_up(way, box, line, tmp_path):
     with through(line, box, replace(QUICK, silence_s=6.0 if way == "down" else 3.0)) as there:
         target = there.folder.root / "file"
         there.put(target, content if way == "down" else blob(10))
-        line.rate(8_000)
+        line.rate(12_000)
         began = time.monotonic()
         with pytest.raises(LinkLost, match=r"less than 16 kB/s|takes no byte"):
             if way == "down":

@@ -208,9 +208,7 @@ class Link:
             if (left := self._not_before - time.monotonic()) > 0:
                 raise LinkLost(f"{self._why}; next try in {left:.0f} s")
             patience = self.patience
-            if (
-                self._failures
-            ):  # of a machine that was silent a moment ago: those that look at many wait for all of them
+            if self._failures:  # it was silent a moment ago, and those that look at many wait for all of them
                 patience = replace(patience, connect_s=min(patience.connect_s, AGAIN_S))
             try:
                 transport = dial(self.login, patience, lambda hop: link_to(hop, self.patience)._connected())
