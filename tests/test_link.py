@@ -256,10 +256,13 @@ def test_a_download_that_stalls_goes_on_where_it_was(box, line, tmp_path):
 def test_an_upload_that_is_taken_and_never_read_ends_and_goes_on_later(kernel, box, line, monkeypatch):
     if kernel == "knows of none":
         monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
+        line._door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # full before the conversation's window is
     content = blob(24_000_000)
     with through(line, box, replace(QUICK, floor_window_s=60.0)) as there:
         target = there.folder.root / "upload"
         there.poll()
+        if kernel == "knows of none":
+            there.way.link._transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         line.rate(20e6)
         sent = 0
 
@@ -298,6 +301,20 @@ def test_an_upload_over_a_line_that_was_cut_does_not_wait_for_the_far_end_that_w
         began = time.monotonic()
         assert there.put(target, content, cut)
         assert time.monotonic() - began < 30
+        assert there.sha256(target) == content.sha256
+        there.remove(there.folder.root)
+
+
+def test_two_that_bring_the_same_file_at_once_do_not_cut_each_other_off(box, line):
+    content = blob(3_000_000)
+    with through(line, box) as there:
+        target = there.folder.root / "file"
+        there.poll()
+        line.rate(2e6)
+        with ThreadPoolExecutor(2) as pool:
+            assert sorted(pool.map(lambda _: there.put(target, content), range(2))) == [False, True]
+        line.rate(None)
+        assert there.way.link.made == 1
         assert there.sha256(target) == content.sha256
         there.remove(there.folder.root)
 
@@ -776,7 +793,8 @@ def test_every_login_shell_is_good_enough_and_may_talk(shell, tmp_path):
 
 
 def test_a_noisy_bash_is_passed_over_and_one_that_never_stops_is_refused(tmp_path):
-    with own_host(tmp_path / "fleet", sshd=["PermitUserRC yes"]) as host:
+    rc = tmp_path / "fleet" / "box" / "home" / ".bashrc"
+    with own_host(tmp_path / "fleet", sshd=["PermitUserRC yes", f"SetEnv BASH_ENV={rc}"]) as host:
         noise = 'for i in $(seq 3000); do echo "$i \033[2J\033]0;title\a welcome"; echo oops >&2; done\n'
         (host.home / ".bashrc").write_text(noise)
         (host.home / ".profile").write_text(noise)

@@ -239,13 +239,16 @@ class Session:
         with suppress(LinkLost):  # a login that runs nothing may have ended by now: what it said is read below
             self._send(b"".join([f"{first}\n{code}\n{nonce} {len(bundle())}\n".encode(), bundle()]))
         noise = bytearray()
-        while (at := self._have.find(mark)) < 0:
+        while True:
+            # Also with the mark before us: what is left in that stream would narrow the channel's window for good.
             while self.channel.recv_stderr_ready() and len(noise) < NOISE_LIMIT:
                 noise += self.channel.recv_stderr(2**15)
             if len(self._have) + len(noise) > NOISE_LIMIT:
                 raise HostError(
                     f"{self.host}: the login prints more than {NOISE_LIMIT} bytes; quiet its start-up files"
                 )
+            if (at := self._have.find(mark)) >= 0:
+                break
             if time.monotonic() > deadline:
                 late = self._lost(f"did not bring up Python within {self.patience.login_s:g} s")
                 raise self._no_far_end(bytes(self._have + noise), late)
