@@ -162,8 +162,8 @@ class Session:
             data = self.channel.recv(2**26)  # all there is: what stays in its buffer is moved at each call
         except TimeoutError:
             return b""
-        except OSError as error:
-            raise self._lost(f"broke ({error or type(error).__name__})") from None
+        except Exception as error:  # of any kind, as above: taking bytes also tells the server that it may send more
+            raise self._lost(f"broke ({str(error) or type(error).__name__})") from None
         if not data:
             raise self._lost("was closed")
         self.heard.at = time.monotonic()
