@@ -123,10 +123,13 @@ def _socket(login: Login, patience: Patience, hop: Through) -> Any:
 class _Prompt(socket.socket):
     """A socket that acknowledges at once: a server that holds small packets back until then costs 40 ms a question."""
 
+    left = 300  # for as long as it matters: to the first questions; of a file every packet would cost a call more
+
     def recv(self, *arguments: int) -> bytes:
         """As it is; the kernel forgets the wish after a while, so it is told again."""
         data = super().recv(*arguments)
-        if hasattr(socket, "TCP_QUICKACK"):
+        if self.left and hasattr(socket, "TCP_QUICKACK"):
+            self.left -= 1
             with suppress(OSError):
                 self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return data
