@@ -26,6 +26,7 @@ from typing import Any
 READ_BYTES = 256 * 1024
 QUEUE_BYTES = 1024 * 1024
 DELAYED_QUEUE_BYTES = 64 * 1024 * 1024  # holds what is under way: bandwidth x delay
+LEAVING_BYTES = 16 * 1024 * 1024
 FIN, RESET = b"", None  # in a queue, after the last data
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -66,6 +67,7 @@ class Proxy:
         self._target = (address, port)
         self._down, self._up = _Way(), _Way()
         self._links: list[_Link] = []
+        self._leaving: dict[socket.socket, int] = {}  # cut, and what they may still say into the void
         self._accepted = 0
         self._delay = 0.0
         self._rate: float | None = None
@@ -194,12 +196,14 @@ class Proxy:
                         self._obey()
                     elif key.fileobj is self._door:
                         self._accept()
+                    elif key.fileobj in self._leaving:
+                        self._drain(key.fileobj)
                     elif key.data in self._links:  # else ended by an event just before this one
                         self._serve(key.data, key.fileobj, mask)
         finally:
             for link in list(self._links):
                 self._end(link, reset=False)
-            for each in (self._door, self._wake, self._woken):
+            for each in (*self._leaving, self._door, self._wake, self._woken):
                 each.close()
             self._selector.close()
 
@@ -353,15 +357,28 @@ class Proxy:
                 self._selector.modify(each, mask, link)
 
     def _end(self, link: _Link, reset: bool) -> None:
+        """Without `reset` what was delivered arrives, whatever the peer still says: close() alone may throw it away."""
         self._links.remove(link)
         for each in (link.client, link.server):
             if each in self._selector.get_map():
                 self._selector.unregister(each)
             if reset:
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            else:
-                with contextlib.suppress(OSError):  # unread bytes would make the end a reset
-                    for _ in range(64):  # whoever sends without end gets that reset
-                        if not each.recv(READ_BYTES):
-                            break
+            with contextlib.suppress(OSError):  # never connected, or gone
+                if not reset:
+                    each.shutdown(socket.SHUT_WR)
+                    self._leaving[each] = LEAVING_BYTES
+                    self._selector.register(each, READ)
+                    continue
             each.close()
+
+    def _drain(self, leaving: Any) -> None:
+        """Read a cut connection until its peer goes too; whoever sends without end gets a reset."""
+        size = 0
+        with contextlib.suppress(OSError):
+            size = len(leaving.recv(READ_BYTES))
+        self._leaving[leaving] -= size
+        if not size or self._leaving[leaving] < 0:
+            del self._leaving[leaving]
+            self._selector.unregister(leaving)
+            leaving.close()
