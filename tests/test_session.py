@@ -542,7 +542,7 @@ def test_a_far_end_that_takes_a_file_says_that_it_lives(tmp_path, monkeypatch):
         giving = session.give(str(tmp_path / "file"), len(content), hashlib.sha256(content).hexdigest())
         heard = 0
         for at in range(0, len(content), 1000):
-            session._send(frame(content[at : at + 1000]))
+            giving.bytes(content[at : at + 1000])
             time.sleep(0.08)
             heard += session.channel.recv_ready()
         assert heard
@@ -555,7 +555,7 @@ def test_a_disk_that_is_full_is_told_in_the_middle_of_a_file_and_the_session_is_
     with far_end(tmp_path, command=command) as session:
         giving = session.give(str(tmp_path / "file"), len(content), hashlib.sha256(content).hexdigest())
         giving.bytes(content[:100_000])
-        session._send(frame(content[100_000:500_000]))
+        session._send(content[100_000:500_000])
         wait_for(session.channel.recv_ready, "word of it")
         with pytest.raises(HostError, match="File too large") as caught:
             giving.bytes(content[500_000:600_000])
@@ -569,7 +569,8 @@ def test_a_disk_that_is_full_at_the_end_of_a_file_is_told_and_the_session_goes_o
     with far_end(tmp_path, command=command) as session:
         content = os.urandom(200_000)
         giving = session.give(str(tmp_path / "file"), len(content), hashlib.sha256(content).hexdigest())
-        session._send(frame(content))
+        session._send(content)
+        giving.left = 0
         with pytest.raises(HostError, match="File too large"):
             giving.end()
         assert session.sound
@@ -583,13 +584,13 @@ def test_a_disk_that_fails_in_the_middle_of_a_file_is_told_by_the_next_try(tmp_p
     alter(monkeypatch, "os.pread(", "failing(os.pread)(")
     alter(
         monkeypatch,
-        "class Cut(",
+        "class _Digest:",
         "def failing(copy):\n"
         "    def call(*given):\n"
         "        if given[-2] + given[-1] > 600_000:\n"
         "            raise OSError(errno.EIO, 'Input/output error')\n"
         "        return copy(*given)\n"
-        "    return call\n\n\nclass Cut(",
+        "    return call\n\n\nclass _Digest:",
     )
     got = b""
     with far_end(tmp_path) as session, pytest.raises(LinkLost, match="was closed"):
@@ -608,12 +609,23 @@ def test_an_upload_goes_on_from_the_last_byte_that_came(tmp_path):
     content = os.urandom(1_000_000)
     with far_end(tmp_path) as session:
         giving = session.give(str(tmp_path / "file"), len(content), hashlib.sha256(content).hexdigest())
-        giving.bytes(content[:300_000])
-        session._send(b"60000\n" + content[300_000:310_000])  # and here the line is cut, in the middle of a frame
+        giving.bytes(content[:310_000])  # and here the line is cut
     with far_end(tmp_path) as session:
         assert give(session, tmp_path / "file", content) == 310_000
         assert (tmp_path / "file").read_bytes() == content
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("sent", "word"), [(99_000, "shrank"), (101_000, "grew")])
+def test_a_source_that_changes_while_it_is_sent_is_seen_before_the_far_end_waits_for_it(tmp_path, sent, word):
+    content = os.urandom(200_000)
+    with far_end(tmp_path) as session:
+        giving = session.give(str(tmp_path / "file"), 100_000, hashlib.sha256(content[:100_000]).hexdigest())
+        with pytest.raises(HostError, match=word):
+            giving.bytes(content[:sent])
+            giving.end()
+        assert not session.sound  # the far end takes what comes for the rest of the file
+        assert not (tmp_path / "file").exists()
 
 
 def test_a_client_that_went_silent_in_an_upload_makes_room_for_the_next(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fleet
 import pytest
+from conftest import wait_for
 from hosts_by_ssh import linked
 from proxy import Proxy
 
@@ -50,6 +51,22 @@ def test_ten_cuts_on_the_way_home_bring_hardly_a_byte_twice(there, large, tmp_pa
     assert (tmp_path / "home").read_bytes() == here.read_bytes()
     assert sum(moved) == SIZE
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_what_came_before_a_cut_is_kept_though_the_server_can_no_longer_be_told_so(there, large, monkeypatch):
+    here, _ = large
+    with linked(there) as host, host.way.link.session() as session:
+        coming = session.fetch(str(remote(host)), 0, SIZE)
+        got = next(coming)
+
+        def cut(message):
+            raise EOFError
+
+        wait_for(lambda: len(session.channel.in_buffer) > 1_000_000, "a megabyte on its way")
+        monkeypatch.setattr(session.owner.packetizer, "send_message", cut)
+        got += next(coming)
+        assert len(got) > 1_000_000
+        assert got == here.read_bytes()[: len(got)]
 
 
 def test_ten_cuts_on_the_way_up_bring_no_more_twice_than_what_was_under_way(there, large):

@@ -5,8 +5,8 @@ but a Python, and never has another version than the one that asks. Both directi
 decimal, a newline, that many bytes. A request is a JSON object {"do": verb, ...}; its answer {"ok": value} or
 {"error": text}. While a request takes long, a lone `+` line every few seconds says that the machine and the wire live.
 
-Files move in frames too: `send` answers {"ok": {"size": n}}, the bytes from an offset on, an empty frame; `receive`
-answers what it has of the file already, takes frames up to an empty one, and answers again.
+Files move as they are: `send` answers {"ok": {"size": n}}, and the bytes from an offset on follow; `receive` answers
+how much it has of the file already, takes exactly the rest, and answers again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import json
 import os
+import queue
 import sys
 import threading
 import time
@@ -30,16 +31,10 @@ SIGN_S = 4.0  # between two signs of life
 IDLE_S = 900.0  # without a request for so long, nobody is there any more: a dead client leaves no end of file
 STALE_S = 30.0  # nor in the middle of an upload without a frame for so long, and its next try wants the file
 CHUNK = 2**18
-FLUSH = 2**25
+BLOCK = 2**20  # of what comes up: hashed as one, while the next comes
+BLOCKS = 4
+FLUSH = 2**27
 REQUEST_LIMIT = 64 * 2**20
-
-
-class Cut(EOFError):
-    """The wire closed in the middle of a frame; `data` is what came of it."""
-
-    def __init__(self, data: bytes):
-        super().__init__()
-        self.data = data
 
 
 class Wire:
@@ -114,9 +109,20 @@ class Wire:
             raise ValueError(f"a frame of {size} bytes")
         data = self.source.read(size)
         if len(data) < size:
-            raise Cut(data)
+            raise EOFError
         self.heard = time.monotonic()
         return data
+
+    def into(self, room: memoryview) -> int:
+        """Fill some of `room` with what comes next, and say how much. EOFError when the wire is closed."""
+        self.taking, self.heard = True, time.monotonic()
+        try:
+            size = self.source.readinto1(room)  # type: ignore[attr-defined]
+        finally:
+            self.taking = False
+        if not size:
+            raise EOFError
+        return int(size)
 
 
 def send(wire: Wire, path: str, offset: int) -> None:
@@ -146,35 +152,18 @@ def receive(wire: Wire, path: str, size: int, sha256: str) -> None:
             return
         if os.fstat(fd).st_size > size:
             file.truncate(0)
-        digest = hashlib.sha256()
-        have = 0
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-            have += len(chunk)
-        wire.answer(ok={"have": have, "whole": False})
-        problem: OSError | None = None
-        flushed, flush = have, threading.Thread()
-        while chunk := _next_bytes(wire, file):
-            if problem is None:
-                try:
-                    _write_all(file, chunk)
-                except OSError as error:  # a full disk: go on reading, or the other end never hears of it
-                    problem = error
-                    wire.answer(error=f"writing {path}: {error}")
-                    continue
-                digest.update(chunk)
-                have += len(chunk)
-                if have - flushed > FLUSH and not flush.is_alive():
-                    # To the disk while more comes, or all of it would be waited for at the end.
-                    flushed, flush = have, threading.Thread(target=_flush, args=(fd,), daemon=True)
-                    flush.start()
-        if flush.ident is not None:
-            flush.join()
+        have, problem = 0, None
+        with _Digest() as digest:
+            while got := file.readinto(block := digest.room()):
+                digest.take(block, got)
+                have += got
+            wire.answer(ok={"have": have, "whole": False})
+            problem = _take(wire, path, file, have, size, digest)
         if problem is not None:
             return
-        if have != size or digest.hexdigest() != sha256:
+        if digest.value.hexdigest() != sha256:
             part.unlink()  # it cannot become right by more bytes
-            wire.answer(error=f"{path}: expected sha256 {sha256} and {size} bytes, found {digest.hexdigest()}, {have}")
+            wire.answer(error=f"{path}: expected sha256 {sha256} of {size} bytes, found {digest.value.hexdigest()}")
             return
         os.fsync(fd)
         part.replace(final)
@@ -182,26 +171,73 @@ def receive(wire: Wire, path: str, size: int, sha256: str) -> None:
     wire.answer(ok={"have": size, "whole": True})
 
 
+class _Digest:
+    """The SHA-256 of blocks, taken in a thread of its own while the next are filled. `value` is whole at the end."""
+
+    def __init__(self) -> None:
+        self.value = hashlib.sha256()
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[tuple[memoryview, int] | None] = queue.SimpleQueue()
+        for _ in range(BLOCKS):
+            self._free.put(memoryview(bytearray(BLOCK)))
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> _Digest:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._full.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (item := self._full.get()) is not None:
+            block, size = item
+            self.value.update(block[:size])
+            self._free.put(block)
+
+    def room(self) -> memoryview:
+        """A block to be filled, once one is free."""
+        return self._free.get()
+
+    def take(self, block: memoryview, size: int) -> None:
+        """Hash its first `size` bytes, in the order of the calls."""
+        self._full.put((block, size))
+
+
+def _take(wire: Wire, path: str, file: BinaryIO, have: int, size: int, digest: _Digest) -> OSError | None:
+    """Write and hash what comes, every byte at once: what came need not come again. Gives what the disk said."""
+    problem: OSError | None = None
+    flushed, flush = have, threading.Thread()
+    while have < size:
+        block, filled = digest.room(), 0
+        while have < size and filled < BLOCK:
+            got = wire.into(block[filled : min(BLOCK, filled + size - have)])
+            if problem is None:
+                try:
+                    _write_all(file, block[filled : filled + got])
+                except OSError as error:  # a full disk: go on reading, or the other end never hears of it
+                    problem = error
+                    wire.answer(error=f"writing {path}: {error}")
+            have, filled = have + got, filled + got
+        digest.take(block, filled)
+        if have - flushed > FLUSH and not flush.is_alive():
+            # To the disk while more comes, or all of it would be waited for at the end.
+            flushed, flush = have, threading.Thread(target=_flush, args=(file.fileno(),), daemon=True)
+            flush.start()
+    if flush.ident is not None:
+        flush.join()
+    return problem
+
+
 def _flush(fd: int) -> None:
     with contextlib.suppress(OSError):  # the fsync at the end says what is wrong
         os.fsync(fd)
 
 
-def _next_bytes(wire: Wire, file: Any) -> bytes:
-    wire.taking, wire.heard = True, time.monotonic()
-    try:
-        return wire.next()
-    except Cut as cut:
-        _write_all(file, cut.data)  # every byte that came is a byte that need not come again
-        raise
-    finally:
-        wire.taking = False
-
-
-def _write_all(file: Any, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+def _write_all(file: BinaryIO, data: memoryview) -> None:
+    while data:
+        data = data[file.write(data) :]
 
 
 STREAMS: dict[str, Callable[..., None]] = {"send": send, "receive": receive}

@@ -28,6 +28,8 @@ from .known_hosts import HostKeys
 from .login import Login
 from .session import Patience
 
+READ_AHEAD = 2**16
+WINDOW_ADJUST = bytes([93])  # RFC 4254, 5.2
 KEYS_TRIED = 5  # of the six logins that OpenSSH allows a connection by default
 REFUSED_TRIES = 4  # a server with many connections in login turns some away (MaxStartups)
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
@@ -59,13 +61,21 @@ class _TurnedAway(LinkLost):
 
 
 class _Transport(paramiko.Transport):  # type: ignore[misc]
-    """Keeps the words with which a server hangs up; paramiko tells them to its log only."""
+    """Keeps the words with which a server hangs up, and what came before it did, where paramiko drops them."""
 
     farewell = ""
 
     def _parse_disconnect(self, message: paramiko.Message) -> None:
         message.get_int()
         self.farewell = safe_text(message.get_text(), 200)
+
+    def _send_user_message(self, message: paramiko.Message) -> None:
+        """As it is, but what came is not lost because the server can no longer be told that there is room for more."""
+        try:
+            super()._send_user_message(message)
+        except (OSError, EOFError):
+            if message.asbytes()[:1] != WINDOW_ADJUST:
+                raise
 
 
 def _once(login: Login, patience: Patience, hop: Through) -> paramiko.Transport:
@@ -121,18 +131,25 @@ def _socket(login: Login, patience: Patience, hop: Through) -> Any:
 
 
 class _Prompt(socket.socket):
-    """A socket that acknowledges at once: a server that holds small packets back until then costs 40 ms a question."""
+    """A socket that acknowledges at once and reads ahead.
+
+    A server that holds small packets back until then costs 40 ms a question. And paramiko asks for a packet in two or
+    three small reads: a file on its way up brings thousands of short packets the other way.
+    """
 
     left = 300  # for as long as it matters: to the first questions; of a file every packet would cost a call more
+    ahead = memoryview(b"")
 
-    def recv(self, *arguments: int) -> bytes:
+    def recv(self, n: int, *flags: int) -> bytes:
         """As it is; the kernel forgets the wish after a while, so it is told again."""
-        data = super().recv(*arguments)
-        if self.left and hasattr(socket, "TCP_QUICKACK"):
-            self.left -= 1
-            with suppress(OSError):
-                self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        return data
+        if not self.ahead:
+            self.ahead = memoryview(super().recv(max(n, READ_AHEAD), *flags))
+            if self.left and hasattr(socket, "TCP_QUICKACK"):
+                self.left -= 1
+                with suppress(OSError):
+                    self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        data, self.ahead = self.ahead[:n], self.ahead[n:]
+        return bytes(data)
 
 
 def _by_command(command: str) -> socket.socket:

@@ -58,7 +58,7 @@ sys.modules["worker.agent"].serve(nonce.decode(), source)
 """
 NOISE_LIMIT = 2**20  # of what a login prints before the far end speaks
 ANSWER_LIMIT = 64 * 2**20
-UP_CHUNK = 2**16  # small: what is under way when a link breaks has to be sent again
+UP_CHUNK = 2 * (2**15 - 64)  # two full packets of paramiko's with OpenSSH
 SMALL = 2**15
 
 
@@ -323,29 +323,33 @@ class Session:
         have = answer.get("have")
         if answer.get("busy"):
             self.sound = True
-            return Giving(self, 0, whole=False, busy=True, floor=Floor(self.patience))
+            return Giving(self, 0, 0, whole=False, busy=True, floor=Floor(self.patience))
         if not isinstance(have, int) or isinstance(have, bool) or not 0 <= have <= size:
             raise HostError(f"{self.host}: says it has {safe_text(str(have), 40)} of {size} bytes of {path}")
         self.sound = answer.get("whole") is True
-        return Giving(self, have, whole=answer.get("whole") is True, busy=False, floor=Floor(self.patience))
+        whole = answer.get("whole") is True
+        return Giving(self, have, size - have, whole=whole, busy=False, floor=Floor(self.patience))
 
 
 @dataclass
 class Giving:
-    """A file on its way up: `have` bytes are there already. `busy`: another connection is bringing it."""
+    """A file on its way up: `have` bytes are there already, `left` are to be sent. `busy`: another brings it now."""
 
     session: Session
     have: int
+    left: int
     whole: bool
     busy: bool
     floor: Floor
 
     def bytes(self, chunk: bytes) -> None:
         """Send more; raises what the far end says meanwhile, such as a full disk."""
-        view = memoryview(chunk)
-        while view:
-            piece, view = view[:UP_CHUNK], view[UP_CHUNK:]
-            self.session._send(b"%d\n%s" % (len(piece), piece))
+        if len(chunk) > self.left:
+            raise HostError(f"{self.session.host}: what is sent grew meanwhile: more than was announced")
+        self.left -= len(chunk)
+        for at in range(0, len(chunk), UP_CHUNK):
+            piece = chunk[at : at + UP_CHUNK]
+            self.session._send(piece)
             if self.floor.broken(len(piece)):
                 raise self.session._lost(f"takes less than {self.floor.patience.floor_bytes_s / 1000:g} kB/s")
         if self.session._overhears():
@@ -356,7 +360,8 @@ class Giving:
 
     def end(self) -> None:
         """All is sent: wait until the far end has hashed, kept and renamed it."""
-        self.session._send(b"0\n")
+        if self.left:
+            raise HostError(f"{self.session.host}: what is sent shrank meanwhile: {self.left} bytes are missing")
         self.session._answer(time.monotonic() + 3600.0, 2**16)
 
 
