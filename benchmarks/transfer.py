@@ -132,6 +132,7 @@ def up(host: fleet.Host, rtt_s: float, source: Path, known: str) -> dict[str, ob
     found: dict[str, object] = {}
     with way(host, rtt_s) as (address, port):
         found["scp"] = timed(lambda: scp(host, port, address, str(source), "THERE:files/up"))
+        (host.home / "files" / "up").unlink()  # ours makes a new file too
         with linked(host, Patience(), address=address, port=port) as ours:
             target = Path(ours.way.home) / "files" / "up_ours"
             content = hosts.file_content(source, known)
