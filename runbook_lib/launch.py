@@ -309,15 +309,17 @@ def _until(
     meant = {spec.name for spec in run.hosts}
     expected = {slot.slot: slot.host for slot in plan.slots if slot.rows and slot.host in meant}
     seen = {slot: (False, "no report") for slot in expected}
+    over: set[str] = set()
     while True:
         for name, reading in machines.side_by_side(run, lambda host: host.poll()).items():
             if isinstance(reading, dict):
                 seen.update(look(reading))
+                over = {slot for slot in over if expected.get(slot) != name} | _over(reading)
             else:
                 seen.update({slot: (False, str(reading)) for slot, host in expected.items() if host == name})
         content = sum(seen[slot][0] for slot in expected)
         on_progress("slots", content, len(expected))
-        if content == len(expected) or time.monotonic() > deadline:
+        if all(seen[slot][0] or slot in over for slot in expected) or time.monotonic() > deadline:
             break
         time.sleep(0.3)
     checks = Checks(title)
@@ -338,6 +340,17 @@ def _last_words(run: Run, name: str, slot: str) -> str:
     except RunbookError:
         return ""
     return f"; its log ends: {lines[:200]}" if lines else "; its log is empty"
+
+
+def _over(reading: dict[str, Any]) -> set[str]:
+    """The slots for which waiting is in vain: their host was told to stop, or its supervisor gave them up."""
+    supervised = (reading["supervisor"] or {}).get("slots") or {}
+    return {
+        slot
+        for slot, entry in reading["slots"].items()
+        if not entry["alive"]
+        and (reading["stop_requested"] or (supervised.get(slot) or {}).get("state") in ("fenced", "stopped"))
+    }
 
 
 def _slot_states(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:

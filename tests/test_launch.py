@@ -446,3 +446,13 @@ def test_a_host_that_cannot_be_read_is_named_for_each_of_its_slots(make, tmp_pat
     checks = launch.verify(this, 0.0)
     assert [check.where for check in checks.failed] == ["one", "two"]
     assert "Not a directory" in checks.failed[1].seen
+
+
+@pytest.mark.parametrize("how", ["stopped", "fenced"])
+def test_nobody_waits_for_a_worker_that_will_not_come(one, how):
+    if how == "stopped":
+        write_json(folder(one).stop_request("one"), {"stop": True})
+    else:
+        write_json(folder(one).supervisor("one"), {"slots": {"cluster0_gpu0": {"state": "fenced"}}})
+    for look in (launch.verify, launch.first_progress):
+        assert not look(one, 3600.0).ok  # an hour, were it waited for
