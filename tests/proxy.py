@@ -374,9 +374,12 @@ class Proxy:
 
     def _drain(self, leaving: Any) -> None:
         """Read a cut connection until its peer goes too; whoever sends without end gets a reset."""
-        size = 0
-        with contextlib.suppress(OSError):
+        try:
             size = len(leaving.recv(READ_BYTES))
+        except BlockingIOError:  # an event from before the cut
+            return
+        except OSError:
+            size = 0
         self._leaving[leaving] -= size
         if not size or self._leaving[leaving] < 0:
             del self._leaving[leaving]
