@@ -11,7 +11,7 @@ from pathlib import Path
 
 from worker.layout import RUN_NAME, SLOT_NAME, safe_text
 
-from . import chain, clean, download, launch, pictures, preflight, profile, report, run, status
+from . import chain, clean, download, launch, pictures, preflight, profile, report, run, status, terminal
 from . import hosts as machines
 from .checks import Checks
 from .errors import LinkLost, ProfileError, RunbookError
@@ -89,7 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     made = verb("status", _status, "who did how much, how fast, what is wrong")
     on_run(made)
     on_hosts(made)
-    made.add_argument("--json", action="store_true", help="for programs: the founding progress.json's fields")
+    form = made.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs: the founding progress.json's fields")
+    form.add_argument("--prometheus", action="store_true", help="for Grafana and the like: Prometheus's text format")
+    made = verb("watch", _watch, "the same, drawn anew until the run is done; it only looks, Ctrl-C ends nothing else")
+    on_run(made)
+    on_hosts(made)
+    made.add_argument("--every", type=_seconds, default=2.0, metavar="S", help="seconds between two looks (default 2)")
     made = verb("logs", _logs, "the last lines of a slot's log, or of a host's supervisor")
     made.add_argument("run", metavar="RUN", help="a run's folder or name")
     made.add_argument("slot", metavar="SLOT", help="a slot such as cluster0_gpu3, or a host's name")
@@ -181,9 +187,22 @@ def _status(args: argparse.Namespace) -> int:
     state = watcher.poll()
     if args.json:
         print(json.dumps(status.founding_form(plan, state), indent=2, ensure_ascii=False))
+    elif args.prometheus:
+        print(status.prometheus(state), end="")
     else:
         print(pictures.progress_text(state))
     return 0
+
+
+def _watch(args: argparse.Namespace) -> int:
+    return 0 if terminal.watch(_find(args), args.every).done else 1
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0.2 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError("expected 0.2 to 3600 seconds")
+    return seconds
 
 
 def _logs(args: argparse.Namespace) -> int:

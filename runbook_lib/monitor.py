@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from worker.layout import Range, committed, count, missing, read_json, safe_text
 
+from . import gpus
 from . import hosts as machines
 from .checks import Checks
 from .errors import RunbookError
@@ -23,12 +25,17 @@ from .run import Run
 
 WINDOW_S = 60.0  # the rate and the ETA look back this far: a cumulative rate stays confidently wrong
 HISTORY = 400  # points of rate kept for the picture; older ones are thinned out
+TREND = 16  # rates of a slot kept for its sparkline
+GPU_S = 60.0  # a reading of a GPU older than this says nothing about now
 REST = ("done", "fenced", "stopped")
 
 
 @dataclass(frozen=True)
 class SlotState:
-    """One slot at one moment. `committed` counts; `in_part` is the worker's own word; `age_s` since its heartbeat."""
+    """One slot at one moment. `committed` counts; `in_part` is the worker's own word; `age_s` since its heartbeat.
+
+    `trend`: its rate at the last looks, the newest last; `gpu`: what its GPU does, None where nobody tells.
+    """
 
     slot: str
     host: str
@@ -43,6 +50,8 @@ class SlotState:
     device: str = ""
     processing_s: float | None = None
     ended_at: float | None = None
+    trend: tuple[float, ...] = ()
+    gpu: gpus.Sample | None = None
 
     @property
     def done(self) -> bool:
@@ -100,6 +109,7 @@ class Watcher:
     began: float = field(default_factory=time.monotonic)
     _rates: list[tuple[float, int]] = field(default_factory=list)
     _slot_rates: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+    _trends: dict[str, deque[float]] = field(default_factory=dict)
     _history: list[tuple[float, float]] = field(default_factory=list)
     _last: dict[str, dict[str, Any]] = field(default_factory=dict)
     _home: set[tuple[int, int]] = field(default_factory=set)
@@ -202,6 +212,8 @@ class Watcher:
         if state == "running" and age is not None and age > stuck_s:
             alerts.append(f"{slot.slot} on {slot.host}: no heartbeat for {age:.0f} s (expected within {stuck_s:g} s)")
         rate = windowed(self._slot_rates.setdefault(slot.slot, []), now, done)
+        trend = self._trends.setdefault(slot.slot, deque(maxlen=TREND))
+        trend.append(0.0 if rate is None else round(rate, 3))
         slow = self.run.profile.monitor.slow_rows_per_s
         if state == "running" and rate is not None and rate < slow:
             alerts.append(f"{slot.slot} on {slot.host}: {rate:.1f} rows/s (the profile expects at least {slow:g})")
@@ -219,7 +231,18 @@ class Watcher:
             device=safe_text(str(report.get("device") or slot.device), 80),
             processing_s=report.get("processing_time"),
             ended_at=report.get("ended_at"),
+            trend=tuple(trend),
+            gpu=_sample(reading, entry),
         )
+
+
+def _sample(reading: Mapping[str, Any], entry: Mapping[str, Any]) -> gpus.Sample | None:
+    """What a slot's GPU did at its supervisor's last look, unless that is long ago."""
+    supervisor = reading["supervisor"] or {}
+    at = supervisor.get("gpus_at")
+    if not isinstance(at, int | float) or abs(reading["now"] - at) > GPU_S:
+        return None
+    return gpus.samples(str(supervisor.get("gpus") or "")).get(str(entry.get("gpu")))
 
 
 def judge(

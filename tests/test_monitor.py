@@ -343,3 +343,37 @@ def test_what_goes_wrong_in_doing_something_about_it_is_raised(made):
 
     with pytest.raises(DataError, match="the plan is gone"):
         asyncio.run(monitor.watch(made, Kept(), act))
+
+
+CARD = "GPU-11111111-2222-3333-4444-555555555555"
+
+
+@pytest.mark.parametrize(
+    ("age_s", "said", "seen"),
+    [
+        (1.0, f"{CARD}, 97 %, 4096 MiB, 64, 310.55 W", (97, 4096, 64, 310.55)),
+        (1.0, f"{CARD}, [N/A], 4096 MiB, 64, [N/A]", (None, 4096, 64, None)),
+        (1.0, "GPU-99999999-2222-3333-4444-555555555555, 97 %, 1 MiB, 64, 310 W", None),
+        (1.0, "NVML: Unknown Error", None),
+        (3600.0, f"{CARD}, 97 %, 4096 MiB, 64, 310.55 W", None),
+    ],
+)
+def test_what_a_slots_gpu_does_is_its_supervisors_word_while_it_is_fresh(made, age_s, said, seen):
+    folder = staged(made)
+    slots = [{"slot": f"cluster0_gpu{i}", "start": 10 * i, "stop": 10 * i + 10, "gpu": CARD} for i in range(2)]
+    write_json(folder.assignment("here"), {"slots": slots, "epoch": 1})
+    write_json(folder.supervisor("here"), {"slots": {}, "gpus": said, "gpus_at": time.time() - age_s})
+    assert monitor.Watcher(made, made.plan()).poll().slots[0].gpu == seen
+
+
+def test_a_slots_trend_keeps_its_last_looks_only(made):
+    folder = staged(made)
+    watcher = monitor.Watcher(made, made.plan())
+    for row in range(10):
+        commit(folder, (row, row + 1))
+        state = watcher.poll()
+    for _ in range(monitor.TREND):
+        state = watcher.poll()
+    assert len(state.slots[0].trend) == monitor.TREND
+    assert state.slots[0].trend[-1] > 0
+    assert not any(state.slots[1].trend)

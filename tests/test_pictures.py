@@ -13,6 +13,7 @@ import pytest
 from nbclient import NotebookClient
 
 from runbook_lib import live, pictures
+from runbook_lib.gpus import Sample
 from runbook_lib.monitor import SlotState, State
 from runbook_lib.pages import nearest, panel
 from runbook_lib.plan import ModelIdentity, Plan, Slot, cut
@@ -145,7 +146,10 @@ def test_the_panel_needs_no_network_and_no_script() -> None:
 
 def test_headers_of_the_table_say_what_they_head() -> None:
     heads = [attrs.get("scope") for tag, attrs in Elements(pictures.progress_html(state(2))).found if tag == "th"]
-    assert heads == ["col"] * 9 + ["row"] * 2
+    assert heads == ["col"] * 10 + ["row"] * 2
+    with_gpu = replace(state(2), slots=(slot(0), slot(1, gpu=Sample(97, 4096, 64, 310.0))))
+    heads = [attrs.get("scope") for tag, attrs in Elements(pictures.progress_html(with_gpu)).found if tag == "th"]
+    assert heads == ["col"] * 11 + ["row"] * 2
 
 
 # ---------------------------------------------------------------------------------------------------------- pictures

@@ -4,8 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from runbook_lib import monitor, plan, status
+from runbook_lib import gpus, monitor, plan, status
 
 FIELDS = {"start_index", "end_index", "items_processed", "processing_time", "rate", "completed_at", "output_file"}
 SUMMARY = {"total_workers_completed", "total_items_processed", "target_items", "percent_complete", "last_updated"}
@@ -71,3 +72,41 @@ def test_hundred_percent_means_every_row(committed, rows, percent):
     found = status.founding_form(PLAN, state(committed=committed, rows=rows))
     assert found["_summary"]["percent_complete"] == percent
     assert status.founding_form(PLAN, state(committed=rows, rows=rows))["_summary"]["percent_complete"] == 100.0
+
+
+def metrics(text):
+    """(name, labels) -> value, read by Prometheus's own parser."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_prometheus_reads_what_the_state_says_and_nothing_of_what_is_unknown():
+    busy = replace(HALF, gpu=gpus.Sample(97, 4096, None, 310.5))
+    found = metrics(status.prometheus(state(DONE, busy, silent_s={"host1": 7.0}, eta_s=None, alerts=("look",))))
+    run = ("run", "t")
+    assert found["runbook_rows_committed", (run,)] == 15
+    assert found["runbook_rate_rows_per_second", (run,)] == 2.5
+    assert found["runbook_alerts", (run,)] == 1
+    assert ("runbook_eta_seconds", (run,)) not in found
+    assert [found["runbook_host_silent_seconds", (("host", h), run)] for h in ("host0", "host1")] == [0.0, 7.0]
+    first, second = ((("host", f"host{i}"), run, ("slot", f"cluster{i}_gpu0")) for i in range(2))
+    assert (found["runbook_slot_rows_committed", first], found["runbook_slot_rows_committed", second]) == (10, 5)
+    assert found["runbook_slot_rate_rows_per_second", first] == 5.0
+    assert ("runbook_slot_rate_rows_per_second", second) not in found
+    assert found["runbook_slot_gpu_utilization_percent", second] == 97
+    assert found["runbook_slot_gpu_power_watts", second] == 310.5
+    assert ("runbook_slot_gpu_temperature_celsius", second) not in found
+    assert ("runbook_slot_gpu_utilization_percent", first) not in found
+    assert found["runbook_slot_state", (*second, ("state", "running"))] == 1
+
+
+def test_no_word_of_a_host_can_break_a_line_for_prometheus():
+    nasty = replace(HALF, state='failed"} 1\nrunbook_rows{run="t"} 0\\\x1b[31m')
+    found = metrics(status.prometheus(state(DONE, nasty)))
+    assert found["runbook_rows", (("run", "t"),)] == 20
+    said = [dict(labels)["state"] for name, labels in found if name == "runbook_slot_state"][-1]
+    assert said.startswith("failed")
+    assert "\n" not in said and "\x1b" not in said

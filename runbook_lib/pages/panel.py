@@ -13,6 +13,7 @@ from worker.layout import safe_text
 
 from ..monitor import SlotState, State
 
+BLOCKS = "▁▂▃▄▅▆▇█"
 BAR = 24  # characters of a bar in a terminal
 TALL = 24  # slots; more than these scroll inside the panel
 STALE_S = 60.0  # a slot that was not heard of for so long is marked, whatever its last word was
@@ -110,14 +111,54 @@ def headline(state: State) -> str:
     return f"{state.committed:,} of {state.rows:,} rows ({share}){per_second}, {left}{given_up}"
 
 
-def _contact(slot: SlotState) -> str:
+def spark(values: Sequence[float]) -> str:
+    """A line of blocks as high as the values, from nothing to the largest; empty without any."""
+    top = max(values, default=0.0)
+    if top <= 0:
+        return ""
+    return "".join(BLOCKS[min(len(BLOCKS) - 1, int(value / top * (len(BLOCKS) - 1) + 0.5))] for value in values)
+
+
+def gpu(slot: SlotState) -> str:
+    """What a slot's GPU does: use, memory, temperature, power; empty where nobody tells."""
+    if slot.gpu is None:
+        return ""
+    use, used, warmth, watts = slot.gpu
+    said = (
+        None if use is None else f"{use} %",
+        None if used is None else f"{used / 1024:.1f} GiB",
+        None if warmth is None else f"{warmth} °C",
+        None if watts is None else f"{watts:.0f} W",
+    )
+    return " ".join(filter(None, said))
+
+
+def in_order(slots: Sequence[SlotState]) -> list[SlotState]:
+    """As they are while all can be seen at once; of more, a host's together and the worst of each host first."""
+    if len(slots) <= TALL:
+        return list(slots)
+    hosts = {slot.host: None for slot in slots}
+    place = {host: at for at, host in enumerate(hosts)}
+    return sorted(slots, key=lambda slot: (place[slot.host], _concern(slot)))  # stable: else as they are
+
+
+def _concern(slot: SlotState) -> int:
+    """0 for what needs a look first."""
+    if slot.state not in BADGES:
+        return 0  # dead, fenced, failed
+    return 1 if BADGES[slot.state][1] in (AMBER, PURPLE) else 3 if slot.done else 2
+
+
+def contact(slot: SlotState) -> str:
+    """When a slot was last heard of; with a mark when that is long ago."""
     if slot.age_s is None:
         return "never" if not slot.done else "–"
     ago = f"{duration(max(0.0, slot.age_s))} ago"
     return f"{ago} !" if slot.age_s > STALE_S and not slot.done else ago
 
 
-def _notes(slot: SlotState) -> str:
+def notes(slot: SlotState) -> str:
+    """How often a slot's worker was started again, and why."""
     restarts = many(slot.restarts, "restart") if slot.restarts else ""
     return ": ".join(part for part in (restarts, one_line(slot.reason)) if part)
 
@@ -148,8 +189,16 @@ def table(caption: str, heads: Sequence[tuple[str, str]], rows: Iterable[str]) -
     )
 
 
-def _slot_row(slot: SlotState) -> str:
+def _spark_cell(slot: SlotState) -> str:
+    drawn = spark(slot.trend)
+    said = f"rate at the last {len(slot.trend)} looks: {', '.join(f'{value:.1f}' for value in slot.trend)} rows/s"
+    inside = f'<span role="img" aria-label="{text(said)}" style="color:{BLUE}">{drawn}</span>' if drawn else ""
+    return f'<td style="{CELL};font-family:monospace">{inside}</td>'
+
+
+def _slot_row(slot: SlotState, with_gpu: bool) -> str:
     shape, colour = BADGES.get(slot.state, TROUBLE)
+    of_gpu = f'<td style="{NUMBER}">{text(gpu(slot), 60)}</td>' if with_gpu else ""
     coming = f" +{slot.in_part:,}" if slot.in_part and not slot.done else ""
     return (
         f'<tr><th scope="row" style="{CELL};font-weight:600">{text(slot.slot, 40)}</th>'
@@ -158,9 +207,11 @@ def _slot_row(slot: SlotState) -> str:
         f'<td style="{NUMBER}">{slot.committed:,}/{slot.rows:,}</td>'
         f'<td style="{CELL};{MUTED}">{coming}</td>'
         f'<td style="{NUMBER}">{rate(slot.rate)}</td>'
+        f"{_spark_cell(slot)}"
+        f"{of_gpu}"
         f'<td style="{CELL}">{badge(slot.state, shape, colour)}</td>'
-        f'<td style="{CELL}">{text(_contact(slot))}</td>'
-        f'<td style="{WIDE}">{text(_notes(slot))}</td></tr>'
+        f'<td style="{CELL}">{text(contact(slot))}</td>'
+        f'<td style="{WIDE}">{text(notes(slot))}</td></tr>'
     )
 
 
@@ -198,6 +249,7 @@ def _alerts(state: State) -> str:
 
 def progress_html(state: State, picture: str = "") -> str:
     """The panel: all rows, alerts, a line a slot, and below them `picture` (HTML)."""
+    with_gpu = any(slot.gpu for slot in state.slots)
     heads = [
         ("slot", CELL),
         ("host", CELL),
@@ -205,13 +257,15 @@ def progress_html(state: State, picture: str = "") -> str:
         ("rows", NUMBER),
         ("", CELL),
         ("rate", NUMBER),
+        ("of late", CELL),
+        *([("GPU", NUMBER)] if with_gpu else []),
         ("state", CELL),
         ("last contact", CELL),
         ("restarts and reason", WIDE),
     ]
     done = sum(slot.done for slot in state.slots)
     caption = f"{many(len(state.slots), 'slot')}, {done} done; +n: rows of a part that is not committed yet"
-    slots = table(caption, heads, map(_slot_row, state.slots))
+    slots = table(caption, heads, (_slot_row(slot, with_gpu) for slot in in_order(state.slots)))
     below = f'<div style="padding-top:8px">{picture}</div>' if picture else ""
     if len(state.slots) > TALL:
         slots = f'<div style="max-height:36em;overflow:auto">{slots}</div>'
@@ -244,7 +298,9 @@ def _columns(rows: Sequence[Sequence[str]], right: Iterable[int]) -> list[str]:
 
 def progress_text(state: State) -> str:
     """The panel for a terminal, and for whoever reads a notebook as text."""
-    rows = [("slot", "host", "committed", "rows", "rate", "state", "last contact", "restarts and reason")]
+    rows: list[tuple[str, ...]] = [
+        ("slot", "host", "committed", "rows", "rate", "of late", "GPU", "state", "last contact", "restarts and reason")
+    ]
     rows += [
         (
             one_line(slot.slot, 40),
@@ -252,12 +308,16 @@ def progress_text(state: State) -> str:
             text_bar(slot.committed, slot.rows, 12),
             f"{slot.committed:,}/{slot.rows:,}",
             rate(slot.rate),
+            spark(slot.trend),
+            gpu(slot),
             one_line(slot.state, 40),
-            _contact(slot),
-            _notes(slot),
+            contact(slot),
+            notes(slot),
         )
-        for slot in state.slots
+        for slot in in_order(state.slots)
     ]
+    if not any(slot.gpu for slot in state.slots):
+        rows = [(*row[:6], *row[7:]) for row in rows]
     alerts = [f"! {one_line(alert, 500)}" for alert in state.alerts]
     first = f"{one_line(state.run, 100)}: {headline(state)}"
     return "\n".join([first, text_bar(state.committed, state.rows, 60), *_columns(rows, right=(3, 4)), *alerts])

@@ -1,0 +1,36 @@
+"""`runbook watch`: the same numbers in a terminal, in a pipe as lines; it ends by itself and changes nothing."""
+
+import io
+from dataclasses import replace
+
+from rich.console import Console
+from test_pictures import NASTY, slot, state
+
+from runbook_lib import gpus, terminal
+
+
+def drawn(state, width=200):
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system="truecolor", height=50)
+    console.print(terminal.picture(state))
+    return console.file.getvalue()
+
+
+def plain(state, width=200):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(terminal.picture(state))
+    return console.file.getvalue()
+
+
+def test_every_slot_has_its_numbers_in_words():
+    busy = slot(1, trend=(1.0, 4.0, 8.0), gpu=gpus.Sample(97, 4096, 64, 310.0), restarts=2, reason="killed by SIGKILL")
+    text = plain(replace(state(2), slots=(slot(0), busy), alerts=("cluster0_gpu1 is slow",)))
+    for said in ("cluster0_gpu0", "1,234/15,625", "45.6/s", "▶ running", "▂▅█", "97 % 4.0 GiB 64 °C 310 W"):
+        assert said in text
+    assert "2 restarts: killed by SIGKILL" in text
+    assert "! cluster0_gpu1 is slow" in text
+
+
+def test_no_word_of_a_host_is_taken_for_markup_or_an_escape():
+    text = drawn(replace(state(1), slots=(slot(0, state=NASTY, reason=NASTY + "[bold]x[/bold]"),), alerts=(NASTY,)))
+    assert "\x1b[31m<img" not in text and "\u202e" not in text
+    assert "[bold]x" in text.replace("\n", "")
