@@ -108,7 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     ):
         made = verb(name, do, text)
         on_run(made)
+        if name == "restart":
+            made.add_argument("slot", nargs="?", default="", metavar="SLOT", help="only this one, e.g. cluster0_gpu3")
         on_hosts(made)
+    made = verb("note", _note, "write a remark of yours into the run's journal, and so into its report")
+    made.add_argument("run", metavar="RUN", help="a run's folder or name")
+    made.add_argument("text", metavar="TEXT", help="one line")
     on_run(verb("verify", _verify, "check every file of the archive against its record"))
     on_run(verb("report", _report, "make report.html and the checksums anew from the run's files"))
     made = verb("clean", _clean, "remove this run's files from its hosts; refused before a verified backup")
@@ -235,7 +240,12 @@ def _follow(host: machines.Host, log: Path, lines: int) -> int:
 
 
 def _restart(args: argparse.Namespace) -> int:
-    return _show(launch.restart(_find(args)))
+    return _show(launch.restart(_find(args), args.slot))
+
+
+def _note(args: argparse.Namespace) -> int:
+    run.find(args.run).note(args.text)
+    return 0
 
 
 def _trust(args: argparse.Namespace) -> int:

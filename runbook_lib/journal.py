@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 FIRST = "0" * 64
+TAIL = 64 * 1024  # bytes that hold the last events
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,21 @@ class Journal:
                 record = json.loads(line)
                 if not names or record["event"] in names:
                     yield record
+
+    def last(self, count: int) -> list[dict[str, Any]]:
+        """The last events, oldest first, without reading what is before them; a line that is none is left out."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            lines = file.read().splitlines()[-count:]
+        found = []
+        for line in lines:
+            try:
+                found.append(dict(json.loads(line)))
+            except (ValueError, TypeError):  # cut in the middle, or torn by a crash
+                continue
+        return found
 
     def problems(self) -> list[str]:
         """What is wrong with the chain; empty when every line follows from the one before."""

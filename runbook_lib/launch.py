@@ -12,18 +12,19 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from worker.layout import FORMAT, count, missing
+from worker.layout import FORMAT, count, missing, safe_text
 
 from . import corpus as corpora
 from . import environments, gpus
 from . import hosts as machines
 from . import model as models
 from .checks import Checks
-from .errors import HostError, LinkLost, RunbookError
+from .errors import HostError, LinkLost, ProfileError, RunbookError
 from .plan import Plan, Slot
 from .reach.secret import redact
 from .run import Run
 
+RESTART_S = 30.0  # for a supervisor to end a worker and start the next
 FETCH_S = 600.0  # for a host to fetch the model, and for each byte of it as long as on a slow line
 SLOWEST_BYTES_S = 100_000.0
 FETCH_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # between the tries when the link to it breaks meanwhile
@@ -413,10 +414,48 @@ def stop(run: Run) -> Checks:
     return checks
 
 
-def restart(run: Run) -> Checks:
-    """Stop and start the workers of the hosts meant, from their committed parts; other hosts are left alone."""
+def restart(run: Run, slot: str = "") -> Checks:
+    """Stop and start the workers of the hosts meant, or of one slot, from what they committed; others are left alone.
+
+    Raises ProfileError for a slot that is not of this run and these hosts.
+    """
+    if slot:
+        return _restart_slot(run, slot)
     checks = Checks("Workers restarted")
     checks.extend(stop(run))
     if checks.ok:
         checks.extend(start(run))
     return checks
+
+
+def _restart_slot(run: Run, name: str) -> Checks:
+    """One slot's worker, by its supervisor; where none lives, by a new one, which takes over the others."""
+    slots = {slot.slot: slot for slot in run.plan().slots if slot.host in {spec.name for spec in run.hosts}}
+    if name not in slots:
+        raise ProfileError(f"no slot {safe_text(name)!r} in this run; there are: {', '.join(slots)}")
+    spec = next(spec for spec in run.hosts if spec.name == slots[name].host)
+    checks, host = Checks("Worker restarted"), machines.connect(spec, run.name)
+    seen = host.poll()
+    if not seen["assigned"]:
+        raise HostError(f"{host.name}: nothing is staged; run launch.stage first")
+    if not count(missing(slots[name].start, slots[name].stop, seen["committed"])):
+        checks.add(name, True, "no rows left for it", where=host.name)
+        return checks
+    before = _worker_of(seen, name)
+    host.put(host.folder.restart_request(name), machines.json_content({"restart": True}))
+    started = [] if seen["supervisor_alive"] else list(start(run, retry_given_up=False, only={host.name}))
+    checks.extend(started)
+    deadline = time.monotonic() + RESTART_S
+    while (now := _worker_of(host.poll(), name)) in (None, before) and time.monotonic() < deadline:
+        time.sleep(0.3)
+    anew = now not in (None, before)
+    said = f"a new worker, pid {now[0]}" if now and anew else f"no new worker within {RESTART_S:g} s"
+    checks.add(name, anew, said, "a new worker", f"runbook logs {run.name} {name}", where=host.name)
+    run.journal.write("worker restarted" if anew else "restart failed", slot=name, host=host.name, seen=said)
+    return checks
+
+
+def _worker_of(reading: Mapping[str, Any], slot: str) -> tuple[int, Any] | None:
+    """The process that the supervisor of a reading has for a slot: its pid and start."""
+    found = (((reading["supervisor"] or {}).get("slots") or {}).get(slot) or {}).get("process") or {}
+    return (found["pid"], found.get("start")) if found.get("pid") else None

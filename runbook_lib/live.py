@@ -11,9 +11,9 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from . import pictures
 from .monitor import State
@@ -21,7 +21,7 @@ from .pages import panel
 from .pages.panel import CELL, NUMBER, one_line, text
 
 HEADLESS = "RUNBOOK_HEADLESS"  # set to 1 by the chain: nobody looks, so what is shown is refreshed seldom
-DRAW_S = 2.0
+DRAW_S = 5.0  # a drawing costs a tenth of a second, and a rate over a minute moves slowly
 SHOW_S = {False: 0.0, True: 10.0}
 BARS_S = {False: 0.5, True: 5.0}
 LINE_S = 5.0  # between two lines of text in a terminal or a log
@@ -37,17 +37,18 @@ class Place(Protocol):
 
 
 class Spot:
-    """One display_id of a notebook's output."""
+    """One display_id of a notebook's output; `beside` are other forms of the same, such as a widget's view."""
 
-    def __init__(self) -> None:
+    def __init__(self, beside: Mapping[str, Any] | None = None) -> None:
         self._id = uuid.uuid4().hex
+        self._beside = beside or {}
         self._shown = False
 
     def show(self, html: str, plain: str, line: str, last: bool) -> None:
         """Display the bundle, or update it in place."""
         from IPython.display import display
 
-        bundle = {"text/html": html, "text/plain": plain}
+        bundle = {**self._beside, "text/html": html, "text/plain": plain}
         display(bundle, raw=True, display_id=self._id, update=self._shown)
         self._shown = True
 

@@ -10,7 +10,7 @@ import asyncio
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -278,11 +278,17 @@ def windowed(points: list[tuple[float, int]], now: float, rows: int, window_s: f
     return (rows - before) / (now - began) if now > began and rows > before else None
 
 
-async def watch(run: Run, view: View, act: Callable[[Run, State], list[str]] | None = None) -> State:
+async def watch(
+    run: Run,
+    view: View,
+    act: Callable[[Run, State], list[str]] | None = None,
+    rest: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> State:
     """Look again and again, show each state in `view`, until every row is committed or nobody works any more.
 
-    `act(run, state)` may do something about what is seen (see recover) and tells in words what it did. Interrupting
-    this leaves the workers computing; calling it again takes up where they are.
+    `rest(seconds)` is awaited between two looks. `act(run, state)` may do something about what is seen (see recover)
+    and tells in words what it did. Interrupting this leaves the workers computing; calling it again takes up where they
+    are.
     """
     watcher = Watcher(run, run.plan())
     interval = run.profile.monitor.interval_s
@@ -301,7 +307,7 @@ async def watch(run: Run, view: View, act: Callable[[Run, State], list[str]] | N
                 acted, acting = await acting, None
             if (state.resting and not acted) or _given_up(state, run.profile.monitor.deadline_s):
                 break
-            await asyncio.sleep(interval)
+            await rest(interval)
             state = await asyncio.to_thread(watcher.poll)
         if acting:
             await acting

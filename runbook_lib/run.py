@@ -100,6 +100,13 @@ class Run:
         result = self.result(PHASES[-1])
         return bool(result and result.get("ok"))
 
+    def note(self, text: str) -> None:
+        """Write an operator's remark into the journal. Raises ProfileError for an empty one."""
+        said = " ".join(safe_text(text, 1000).split())
+        if not said:
+            raise ProfileError("a note needs words; nothing was written")
+        self.journal.write("note", text=said)
+
     def save_json(self, name: str, value: dict[str, Any]) -> Path:
         """Keep a record in the report folder."""
         path = self.report / name

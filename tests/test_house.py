@@ -30,7 +30,7 @@ DOORS = {  # outside library -> the only modules that may import it
     "matplotlib": {"pictures"},
     "PIL": {"pictures"},
     "IPython": {"live"},
-    "ipywidgets": set(),
+    "ipywidgets": {"console"},
     "papermill": {"chain"},
     "tqdm": {"chain"},
     "nbconvert": {"notebook_pages"},

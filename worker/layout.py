@@ -100,6 +100,10 @@ class HostFolder:
         """Exists while the operator wants this host's workers stopped."""
         return self.root / "progress" / f"host_{host}.stop"
 
+    def restart_request(self, slot: str) -> Path:
+        """Exists while the operator wants this slot's worker started anew."""
+        return self.root / "progress" / f"{slot}.restart"
+
     def log(self, name: str) -> Path:
         """The log of a slot, or of `host_<host>`; appended, never truncated."""
         return self.root / "logs" / f"{name}.log"

@@ -90,6 +90,7 @@ class Slot:
 
     def step(self) -> None:
         """Look once: start, notice an end, or wait."""
+        self._anew_if_asked()
         if self.state == "running":
             code = self.child.poll() if self.child else None
             works = code is None if self.child else process.alive(self.identity)
@@ -100,6 +101,19 @@ class Slot:
                 process.send(self.identity or {}, signal.SIGKILL)  # no grace: it hangs, and no committed row is lost
         if self.state == "waiting" and time.monotonic() >= self.not_before:
             self._start()
+
+    def _anew_if_asked(self) -> None:
+        """A person may ask for a new worker, whatever became of the one before; its deaths are forgotten."""
+        request = self.folder.restart_request(self.name)
+        if not request.exists():
+            return
+        self.stop()
+        if process.alive(self.identity):  # it does not end: asked again at the next look
+            return
+        request.unlink(missing_ok=True)
+        if self.state == "stopped":
+            self.state, self.deaths, self.not_before = "waiting", 0, 0.0
+            self._note_end(None, "restarted by a person")
 
     def _stalled(self) -> bool:
         """Whether the worker's report stood still for too long by our own clock; a heartbeat alone is no work."""
@@ -174,11 +188,15 @@ class Slot:
             self.state = "fenced" if refused or self.deaths >= DEATHS_TO_FENCE else "waiting"
             self.not_before = time.monotonic() + self._pause(self.deaths)
         if code != EXIT_BUSY and self.state != "done":
-            self.exits.append({"at": time.time(), "code": code, "reason": reason, "left": left, "deaths": self.deaths})
-            with contextlib.suppress(OSError):
-                write_report(self.folder.exits(self.name), {"slot": self.name, "exits": self.exits[-50:]})
+            self._note_end(code, reason)
         self.left = left
         say(f"{self.name}: worker ended ({reason}), {left} rows left: {self.state}")
+
+    def _note_end(self, code: int | None, reason: str) -> None:
+        left = self._left()
+        self.exits.append({"at": time.time(), "code": code, "reason": reason, "left": left, "deaths": self.deaths})
+        with contextlib.suppress(OSError):
+            write_report(self.folder.exits(self.name), {"slot": self.name, "exits": self.exits[-50:]})
 
     def _pause(self, deaths: int) -> float:
         pauses = self.assignment.get("back_off_s") or BACK_OFF_S

@@ -1,0 +1,172 @@
+"""The console: the panel of a run with buttons, for a person in a notebook. The only door to ipywidgets.
+
+The buttons do what the command line does, through the same functions. On which thread a button is heard depends on the
+kernel's version, so a press is only handed to the loop that the cell awaits; nothing is done where it is heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import ipywidgets as widgets
+
+from . import launch, monitor, recover
+from .checks import Checks
+from .errors import RunbookError
+from .live import Live, Spot, headless, in_notebook
+from .monitor import State
+from .pages import facts
+from .pages.panel import MUTED, one_line, text
+from .run import Run
+
+LINES = 6  # of the journal, below the panel
+
+Act = Callable[[Run, State], list[str]]
+
+
+async def watch(run: Run, act: Act = recover.revive) -> State:
+    """Watch with buttons where a person looks, without them where the chain runs the notebook; see `monitor.watch`."""
+    if headless() or not in_notebook():
+        return await monitor.watch(run, Live(), act)
+    return await Console(run).watch(act)
+
+
+class Console:
+    """One run's panel, its buttons and the last lines of its journal: the `Place` where `Live` shows its states."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.paused = False
+        self._wake = asyncio.Event()
+        self._orders: asyncio.Queue[tuple[str, Callable[[], str]]] = asyncio.Queue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._watching: asyncio.Task[State] | None = None
+        wide = widgets.Layout(width="auto")
+        meant = {spec.name for spec in run.hosts}
+        slots = [slot.slot for slot in run.plan().slots if slot.rows and slot.host in meant]
+        self.pause = _button("Pause watching", "look no more until resumed; workers go on", self._pause)
+        self.refresh = _button("Refresh now", "look at once", self._refresh)
+        self.leave = _button("Stop watching", "end this cell; workers go on", self._leave)
+        self.slot = widgets.Dropdown(options=slots, description="worker", layout=wide)
+        self.restart = _button("Restart this worker", "from what it committed; no other is touched", self._restart)
+        self.remark = widgets.Text(placeholder="a remark for the journal", layout=wide)
+        self.note = _button("Add note", "into the journal and the report", self._note)
+        self.name = widgets.Text(placeholder="this run's name, to confirm", layout=wide)
+        self.stop = _button("Stop workers", "all of this run's; committed rows stay", self._stop, "danger")
+        self.panel, self.said, self.journal = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        rows = [
+            [self.pause, self.refresh, self.leave, self.slot, self.restart],
+            [self.remark, self.note, self.name, self.stop],
+        ]
+        lines = [widgets.HBox(row, layout=widgets.Layout(flex_flow="row wrap")) for row in rows]
+        self.box = widgets.VBox([self.panel, *lines, self.said, self.journal])
+        # A saved notebook has the first picture and the last; a live one has the widget's.
+        self._spot = Spot(self.box._repr_mimebundle_())
+        self._shown = False
+
+    def show(self, html: str, plain: str, line: str, last: bool) -> None:
+        """Show this instead of what was shown before."""
+        self.panel.value = html
+        self.journal.value = self._journal()
+        if last or not self._shown:
+            self._shown = True
+            self._spot.show(html, plain, line, last)
+
+    async def rest(self, seconds: float) -> None:
+        """Wait for the next look: for as long, until somebody asks for it, or, paused, until watching is resumed."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), None if self.paused else seconds)
+        self._wake.clear()
+
+    async def watch(self, act: Act | None) -> State:
+        """Watch and serve the buttons until the watching ends."""
+        self._loop = asyncio.get_running_loop()
+        self._watching = asyncio.create_task(monitor.watch(self.run, Live(place=self, every_s=0.0), act, self.rest))
+        serving = asyncio.create_task(self._serve())
+        try:
+            return await self._watching
+        finally:
+            serving.cancel()
+            self._end()
+
+    def _end(self) -> None:
+        for button in (self.pause, self.refresh, self.leave, self.restart, self.note, self.stop):
+            button.disabled = True
+        self._say("Watching has ended. To look again, run this cell again.")
+
+    async def _serve(self) -> None:
+        """Carry out one order after another, on a thread: a host that hangs must hold up nobody."""
+        while True:
+            words, order = await self._orders.get()
+            self._say(f"{words} …")
+            try:
+                said = await asyncio.to_thread(order)
+            except (RunbookError, OSError) as error:
+                said = f"not done: {error}"
+            self._say(f"{words}: {said}")
+            self._wake.set()
+
+    def _say(self, words: str) -> None:
+        self.said.value = f'<div role="status">{text(words, 1000)}</div>'
+
+    def _journal(self) -> str:
+        lines = [(str(e.get("at"))[11:19], e.get("event"), facts.details(e)) for e in self.run.journal.last(LINES)]
+        items = "".join(f"<li>{text(at)} {text(event)} {text(one_line(said, 160))}</li>" for at, event, said in lines)
+        style = "margin:0;padding:0;list-style:none;font-size:12px;line-height:1.4"
+        return f'<div style="{MUTED}">Last in the journal (UTC)</div><ul style="{style}">{items}</ul>'
+
+    # ---------------------------------------------------------------------------------------------------- the buttons
+
+    def _soon(self, do: Callable[..., object], *arguments: object) -> None:
+        if self._loop:
+            self._loop.call_soon_threadsafe(do, *arguments)
+
+    def _order(self, words: str, order: Callable[[], str]) -> None:
+        self._soon(self._orders.put_nowait, (words, order))
+
+    def _pause(self, button: widgets.Button) -> None:
+        self.paused = not self.paused
+        button.description = "Resume watching" if self.paused else "Pause watching"
+        paused = "Paused: nothing is looked at or brought home. The workers go on."
+        self._say(paused if self.paused else "Watching again.")
+        self._soon(self._wake.set)
+
+    def _refresh(self, button: widgets.Button) -> None:
+        self._soon(self._wake.set)
+
+    def _leave(self, button: widgets.Button) -> None:
+        if self._watching:
+            self._soon(self._watching.cancel)  # monitor.watch takes it as an interrupt: it says so and gives its state
+
+    def _restart(self, button: widgets.Button) -> None:
+        slot = str(self.slot.value)
+        self._order(f"Restart {slot}", lambda: _words(launch.restart(self.run, slot)))
+
+    def _note(self, button: widgets.Button) -> None:
+        remark, self.remark.value = str(self.remark.value), ""
+
+        def write() -> str:
+            self.run.note(remark)
+            return "in the journal"
+
+        self._order("Note", write)
+
+    def _stop(self, button: widgets.Button) -> None:
+        if str(self.name.value).strip() != self.run.name:
+            self._say(f"Nothing was stopped. To stop all workers of this run, type its name first: {self.run.name}")
+            return
+        self.name.value = ""
+        self._order("Stop workers", lambda: _words(launch.stop(self.run)))
+
+
+def _button(words: str, tooltip: str, press: Callable[[widgets.Button], None], style: str = "") -> widgets.Button:
+    made = widgets.Button(description=words, tooltip=tooltip, button_style=style, layout=widgets.Layout(width="auto"))
+    made.on_click(press)
+    return made
+
+
+def _words(checks: Checks) -> str:
+    """What came of it, in one line."""
+    return "; ".join(f"{check.where or check.name}: {check.seen}" for check in checks)
