@@ -34,6 +34,7 @@ demo-ssh: $(VENV)/.ready ## the same over SSH: two OpenSSH servers on this machi
 
 test: $(VENV)/.ready ## ruff, mypy, pytest, the notebooks with nbval
 	@test "$$(id -u)" != 0 || $(BIN)/python tests/fleet.py install || echo "Tests over SSH will be skipped."
+	@$(BIN)/python tests/browser.py install || echo "Tests in a browser will be skipped."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -288,8 +288,10 @@ SSH_TESTS |= {"test_transfer", "test_end_to_end_ssh", "test_model_download"}
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where tests of SSH are asked for, one that is skipped fails; but for a login shell that is not installed."""
+    """Where tests of SSH or in a browser are asked for, one that is skipped fails; but for a missing login shell."""
     report = yield
+    if report.skipped and os.environ.get("RUNBOOK_REQUIRE_BROWSER") and item.path.stem == "test_lab":
+        report.outcome, report.longrepr = "failed", "skipped, though tests in a browser are asked for"
     if report.skipped and os.environ.get("RUNBOOK_REQUIRE_SSH") and item.path.stem in SSH_TESTS:
         reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not reason.endswith("on this machine"):
