@@ -7,6 +7,7 @@ that (rows inside the part at hand, its state) is shown and never counted.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from array import array
 from collections import deque
@@ -24,6 +25,7 @@ from .plan import Plan, Slot
 from .run import Run
 
 WINDOW_S = 60.0  # the rate and the ETA look back this far: a cumulative rate stays confidently wrong
+BAND_S = 300.0  # and the range of the ETA is that of the rates of the last five
 HISTORY = 400  # points of rate kept for the picture; older ones are thinned out
 TREND = 16  # rates of a slot kept for its sparkline
 GPU_S = 60.0  # a reading of a GPU older than this says nothing about now
@@ -63,7 +65,9 @@ class SlotState:
 class State:
     """The run, or the hosts of it that are meant, at one moment.
 
-    `rate` in rows/s over the last minute, `eta_s` from it, None while unknown. `there`: what each host that answered
+    `rate` in rows/s over the last minute, `eta_s` from it, None while unknown; `eta_range_s` from the fastest and the
+    slowest such rate of the last five. `truncated` and `norms_bad` count rows that came home cut at the model's length,
+    and with a norm that is zero or no number. `there`: what each host that answered
     has committed. `silent_s`: for each that did not, the time since it last did.
     """
 
@@ -81,6 +85,9 @@ class State:
     alerts: tuple[str, ...]
     there: Mapping[str, Sequence[Range]] = field(default_factory=dict)
     silent_s: Mapping[str, float] = field(default_factory=dict)
+    eta_range_s: tuple[float, float] | None = None
+    truncated: int = 0
+    norms_bad: int = 0
 
     @property
     def done(self) -> bool:
@@ -114,6 +121,8 @@ class Watcher:
     _last: dict[str, dict[str, Any]] = field(default_factory=dict)
     _home: set[tuple[int, int]] = field(default_factory=set)
     _norms: array[float] = field(default_factory=lambda: array("d"))
+    _truncated: int = 0
+    _norms_bad: int = 0
     _heard: dict[str, float] = field(default_factory=dict)
 
     def poll(self) -> State:
@@ -158,6 +167,7 @@ class Watcher:
             slots=slots,
             rate=rate,
             eta_s=left / rate if rate else None,
+            eta_range_s=eta_range(left, self._history),
             history=tuple(self._history),
             norms=self._norms_home(),
             quarantined=given_up,
@@ -165,6 +175,8 @@ class Watcher:
             there={
                 n: [tuple(r) for r in found["committed"]] for n, found in readings.items() if isinstance(found, dict)
             },
+            truncated=self._truncated,
+            norms_bad=self._norms_bad,
             silent_s={n: now - self._heard.get(n, self.began) for n, r in readings.items() if not isinstance(r, dict)},
         )
 
@@ -179,7 +191,10 @@ class Watcher:
             if (low, high) not in self._home:
                 self._home.add((low, high))
                 record = read_json(self.run.local.part(low, high).with_suffix(".json")) or {}
-                self._norms.extend(record.get("norms", []))
+                norms = array("d", record.get("norms", []))
+                self._norms.extend(norms)
+                self._norms_bad += sum(not (math.isfinite(norm) and norm > 0) for norm in norms)
+                self._truncated += len(record.get("truncated", []))
         return self._norms
 
     def _slot(
@@ -276,6 +291,12 @@ def windowed(points: list[tuple[float, int]], now: float, rows: int, window_s: f
         points.pop(0)
     began, before = points[0]
     return (rows - before) / (now - began) if now > began and rows > before else None
+
+
+def eta_range(left: int, history: Sequence[tuple[float, float]], band_s: float = BAND_S) -> tuple[float, float] | None:
+    """(earliest, latest) seconds to do `left` rows at the rates of the last `band_s`; None with fewer than three."""
+    rates = [rate for at, rate in history if at >= history[-1][0] - band_s and rate > 0]
+    return (left / max(rates), left / min(rates)) if len(rates) >= 3 else None
 
 
 async def watch(

@@ -184,7 +184,7 @@ def _draw_norms(axes: Axes, counts: np.ndarray, edges: np.ndarray, stated: dict[
     # The smallest bar must be seen: one bad row among 250,000 is what this picture is for.
     shown = np.where(counts > 0, np.maximum(counts, counts.max() * 0.012), 0)
     axes.bar(edges[:-1], shown, widths, align="edge", color=BLUE, linewidth=0)
-    axes.locator_params(axis="y", nbins=4)
+    axes.locator_params(axis="y", nbins=4, integer=True)
     _label(axes, unit or "norm", "rows")
     numbers = ", ".join(f"{name} {value:.7g}" for name, value in stated.items())
     return f"Norms of {many(rows, 'row')}: {numbers}."

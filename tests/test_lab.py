@@ -70,7 +70,7 @@ def grow(page, this, more_than):
 
 def bars(page):
     """How many rows the bars of all slots show together."""
-    found = page.locator('.widget-html progress[aria-label*="rows committed"]')
+    found = page.locator('.widget-html progress[aria-label$=", rows committed"]')
     return sum(found.evaluate_all("all => all.map(b => b.value)"))
 
 

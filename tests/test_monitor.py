@@ -377,3 +377,18 @@ def test_a_slots_trend_keeps_its_last_looks_only(made):
     assert len(state.slots[0].trend) == monitor.TREND
     assert state.slots[0].trend[-1] > 0
     assert not any(state.slots[1].trend)
+
+
+def test_rows_that_came_home_cut_or_with_a_norm_of_zero_are_counted(made):
+    staged(made)
+    record = {"norms": [1.0, 0.0, 0.0, 1.0], "truncated": [0, 3]}
+    write_json(made.local.part(0, 4).with_suffix(".json"), record)
+    watcher = monitor.Watcher(made, made.plan())
+    for _ in range(2):  # once each, however often it is looked at
+        state = watcher.poll()
+        assert (state.truncated, state.norms_bad) == (2, 2)
+
+
+def test_the_range_of_the_time_left_is_of_the_last_rates_only():
+    assert monitor.eta_range(100, [(0.0, 5.0), (1.0, 5.0)]) is None
+    assert monitor.eta_range(100, [(0.0, 100.0), (1000.0, 5.0), (1001.0, 10.0), (1002.0, 20.0)]) == (5.0, 20.0)

@@ -89,7 +89,7 @@ def test_every_slot_is_a_line_with_its_numbers_beside_its_bar(slots: int) -> Non
     for i in range(slots):
         assert f"{1234 + i:,}/15,625" in shown
         assert re.search(rf"cluster{i // 8}_gpu{i % 8} .*{1234 + i:,}/15,625", told)
-    assert sum(tag == "progress" for tag, _ in Elements(shown).found) == slots + 1
+    assert sum(tag == "progress" for tag, _ in Elements(shown).found) == slots + slots // 8 + 1
 
 
 def test_the_panel_tells_rows_rate_and_time_left_in_words() -> None:
@@ -150,6 +150,19 @@ def test_headers_of_the_table_say_what_they_head() -> None:
     with_gpu = replace(state(2), slots=(slot(0), slot(1, gpu=Sample(97, 4096, 64, 310.0))))
     heads = [attrs.get("scope") for tag, attrs in Elements(pictures.progress_html(with_gpu)).found if tag == "th"]
     assert heads == ["col"] * 11 + ["row"] * 2
+
+
+def test_several_hosts_have_a_line_each_with_their_sums() -> None:
+    shown = pictures.progress_html(state(16))
+    sums = sum(1234 + number for number in range(8))
+    assert f"{sums:,}/125,000" in shown and "365/s" in shown
+    assert "2 hosts" in shown
+    assert "1 host" not in pictures.progress_html(state(8))
+
+
+def test_the_time_left_has_a_range_where_that_says_more() -> None:
+    assert "about 3 min (2 min to 5 min)" in pictures.progress_html(state(eta_range_s=(120.0, 300.0)))
+    assert "(" not in pictures.progress_html(state(eta_range_s=(180.0, 181.0))).split("about 3 min")[1][:3]
 
 
 # ---------------------------------------------------------------------------------------------------------- pictures

@@ -38,7 +38,9 @@ INK = "color:var(--jp-ui-font-color1,inherit)"
 MUTED = "color:var(--jp-ui-font-color1,inherit);opacity:.8"
 LINE = "1px solid var(--jp-border-color2,#8c959f)"
 CELL = "padding:1px 10px 1px 0;text-align:left;vertical-align:middle;white-space:nowrap;background-color:transparent"
-WIDE = "padding:1px 0;text-align:left;vertical-align:middle;white-space:normal;background-color:transparent"
+WIDE = (
+    "padding:1px 0;min-width:11em;text-align:left;vertical-align:middle;white-space:normal;background-color:transparent"
+)
 NUMBER = f"{CELL};text-align:right;font-variant-numeric:tabular-nums"
 
 
@@ -87,6 +89,14 @@ def remaining(state: State) -> str:
     if state.done:
         return "nothing left"
     return "unknown yet" if state.eta_s is None else f"about {duration(state.eta_s)}"
+
+
+def between(state: State) -> str:
+    """The range of the time left, where it says more than its middle: `2 min to 5 min`; else empty."""
+    if state.done or state.eta_range_s is None:
+        return ""
+    soon, late = map(duration, state.eta_range_s)
+    return "" if soon == late else f"{soon} to {late}"
 
 
 def percent(done: int, of: int) -> str:
@@ -203,7 +213,7 @@ def _slot_row(slot: SlotState, with_gpu: bool) -> str:
     return (
         f'<tr><th scope="row" style="{CELL};font-weight:600">{text(slot.slot, 40)}</th>'
         f'<td style="{CELL}">{text(slot.host, 64)}</td>'
-        f'<td style="{CELL}">{bar(slot.committed, slot.rows, f"{slot.slot}, rows committed")}</td>'
+        f'<td style="{CELL}">{bar(slot.committed, slot.rows, f"{slot.slot}, rows committed", "6em")}</td>'
         f'<td style="{NUMBER}">{slot.committed:,}/{slot.rows:,}</td>'
         f'<td style="{CELL};{MUTED}">{coming}</td>'
         f'<td style="{NUMBER}">{rate(slot.rate)}</td>'
@@ -218,9 +228,11 @@ def _slot_row(slot: SlotState, with_gpu: bool) -> str:
 def _summary(state: State) -> str:
     facts = [
         ("rate", f"{rate(state.rate)[:-2]} rows/s" if state.rate else "–" if state.done else "unknown yet"),
-        ("left", remaining(state)),
+        ("left", " ".join(filter(None, (remaining(state), between(state) and f"({between(state)})")))),
         ("watched for", duration(state.elapsed_s)),
         ("rows given up", f"{len(state.quarantined):,}"),
+        ("texts cut", f"{state.truncated:,}"),
+        ("norms zero or no number", f"{state.norms_bad:,}"),
     ]
     cells = "".join(
         f'<span style="padding-right:24px;white-space:nowrap"><span style="{MUTED}">{name}</span> '
@@ -234,6 +246,29 @@ def _summary(state: State) -> str:
         f'<div style="padding-bottom:4px">{bar(state.committed, state.rows, label, "100%")}</div>'
         f'<div style="padding-bottom:6px">{cells}</div>'
     )
+
+
+def _hosts(state: State) -> str:
+    """A line a host, where there are several."""
+    hosts = {slot.host: [other for other in state.slots if other.host == slot.host] for slot in state.slots}
+    if len(hosts) < 2:
+        return ""
+    rows = []
+    for host, slots in hosts.items():
+        rows_of, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
+        rates = [slot.rate for slot in slots if slot.rate]
+        left = (rows_of - done) / sum(rates) if rates else None
+        ended = sum(slot.done for slot in slots)
+        rows.append(
+            f'<tr><th scope="row" style="{CELL};font-weight:600">{text(host, 64)}</th>'
+            f'<td style="{CELL}">{bar(done, rows_of, f"{host}, all its rows")}</td>'
+            f'<td style="{NUMBER}">{done:,}/{rows_of:,}</td>'
+            f'<td style="{NUMBER}">{rate(sum(rates) if rates else None)}</td>'
+            f'<td style="{NUMBER}">{"–" if done >= rows_of else duration(left)}</td>'
+            f'<td style="{NUMBER}">{ended} of {len(slots)}</td></tr>'
+        )
+    heads = [("host", CELL), ("committed", CELL), ("rows", NUMBER), ("rate", NUMBER), ("left", NUMBER)]
+    return table(many(len(hosts), "host"), [*heads, ("slots done", NUMBER)], rows)
 
 
 def _alerts(state: State) -> str:
@@ -271,7 +306,7 @@ def progress_html(state: State, picture: str = "") -> str:
         slots = f'<div style="max-height:36em;overflow:auto">{slots}</div>'
     return (
         f'<div style="font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;'
-        f'max-width:960px;{INK}">{_summary(state)}{_alerts(state)}{slots}{below}</div>'
+        f'max-width:1120px;{INK}">{_summary(state)}{_alerts(state)}{_hosts(state)}{slots}{below}</div>'
     )
 
 
