@@ -38,9 +38,7 @@ INK = "color:var(--jp-ui-font-color1,inherit)"
 MUTED = "color:var(--jp-ui-font-color1,inherit);opacity:.8"
 LINE = "1px solid var(--jp-border-color2,#8c959f)"
 CELL = "padding:1px 10px 1px 0;text-align:left;vertical-align:middle;white-space:nowrap;background-color:transparent"
-WIDE = (
-    "padding:1px 0;min-width:11em;text-align:left;vertical-align:middle;white-space:normal;background-color:transparent"
-)
+WIDE = CELL.replace("nowrap", "normal;min-width:11em")
 NUMBER = f"{CELL};text-align:right;font-variant-numeric:tabular-nums"
 
 
@@ -234,7 +232,7 @@ def _summary(state: State) -> str:
         ("texts cut", f"{state.truncated:,}"),
         ("norms zero or no number", f"{state.norms_bad:,}"),
     ]
-    cells = "".join(
+    cells = " ".join(  # a blank, so that a narrow page may break the line between two
         f'<span style="padding-right:24px;white-space:nowrap"><span style="{MUTED}">{name}</span> '
         f"<b>{text(value)}</b></span>"
         for name, value in facts
