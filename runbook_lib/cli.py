@@ -16,6 +16,7 @@ from . import hosts as machines
 from .checks import Checks
 from .errors import LinkLost, ProfileError, RunbookError
 from .monitor import Watcher
+from .pages import pdf
 from .reach import known_hosts
 
 EPILOG = """\
@@ -115,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("run", metavar="RUN", help="a run's folder or name")
     made.add_argument("text", metavar="TEXT", help="one line")
     on_run(verb("verify", _verify, "check every file of the archive against its record"))
-    on_run(verb("report", _report, "make report.html and the checksums anew from the run's files"))
+    made = verb("report", _report, "make report.html and the checksums anew from the run's files")
+    on_run(made)
+    made.add_argument("--pdf", action="store_true", help="also report.pdf, printed by an installed Chromium")
     made = verb("clean", _clean, "remove this run's files from its hosts; refused before a verified backup")
     on_run(made)
     made.add_argument("--yes", action="store_true", help="do it; without this the files are only listed")
@@ -275,10 +278,12 @@ def _report(args: argparse.Namespace) -> int:
     this = _find(args)
     with chain.only_driver(this):
         if this.finished:
-            report.seal(this)
+            report.seal(this, args.pdf)
         else:
-            report.build(this)
-    print(this.report / "report.html")
+            page = report.build(this)
+            if args.pdf:
+                pdf.write(page)
+    print(this.report / ("report.pdf" if args.pdf else "report.html"))
     return 0
 
 

@@ -19,7 +19,7 @@ from worker.layout import write_atomic
 
 from . import archive, pictures
 from .archive import verify
-from .pages import facts, figures_shown, notebook_pages, page
+from .pages import facts, figures_shown, notebook_pages, page, pdf
 from .pages.facts import Event, Facts, section
 from .pages.figures_shown import Figure
 from .pages.form import execution_report
@@ -65,10 +65,16 @@ def build(run: Run) -> Path:
     return path
 
 
-def seal(run: Run) -> Path:
-    """Write both reports, then the sha256 of every file of the run. The journal's last event is the sealing."""
+def seal(run: Run, as_pdf: bool = False) -> Path:
+    """Write the reports, then the sha256 of every file of the run. The journal's last event is the sealing.
+
+    A PDF of an earlier page would contradict this one, so it is removed, or made anew where that is asked for.
+    """
     run.journal.write(archive.SEALED)
-    build(run)
+    page_file = build(run)
+    page_file.with_suffix(".pdf").unlink(missing_ok=True)
+    if as_pdf:
+        pdf.write(page_file)
     execution_report(run)
     return archive.write_sums(run)
 

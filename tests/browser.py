@@ -81,7 +81,8 @@ def lab(folder: Path, private: Path) -> Iterator[Lab]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     token = secrets.token_hex(12)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JUPYTER_TOKEN": token}
+    found = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # another ipykernel, perhaps
+    environment = {**os.environ, "PYTHONPATH": found, "JUPYTER_TOKEN": token}
     environment |= {f"JUPYTER_{kind}_DIR": str(private / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
     environment.pop("RUNBOOK_HEADLESS", None)
     argv = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]

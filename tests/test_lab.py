@@ -139,4 +139,16 @@ def test_the_archive_is_whole_offline(live):
         assert len(images) >= 5 and all(all(image) for image in images)
         assert {url.split(":")[0] for url in page.asked} <= {"file", "data"}
         assert not page.wrong
+        shot(page, "report_whole")
         assert "seen <b>by a person</b>" in page.locator("#attention").inner_text()
+
+
+def test_the_report_is_printed_and_the_archive_still_holds(live):
+    this, folder = live
+    page = this.report / "report.pdf"
+    assert runbook("report", this.folder, "--pdf", cwd=folder).strip() == str(page)
+    assert page.read_bytes().startswith(b"%PDF")
+    runbook("verify", this.folder, cwd=folder)
+    runbook("report", this.folder, cwd=folder)
+    assert not page.exists(), "a PDF of an earlier page does not stay"
+    runbook("verify", this.folder, cwd=folder)
