@@ -399,3 +399,18 @@ def test_outside_files_on_another_machine_are_a_warning(sealed: Run) -> None:
     checks = report.verify(sealed)
     assert checks.ok
     assert sum("not on this machine" in check.seen for check in checks) == 2
+
+
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        ({"event": "watching interrupted"}, ""),  # a person looked away
+        ({"event": "workers stopped"}, "fault"),
+        ({"event": "worker restarted"}, "recovery"),
+        ({"event": "restart failed"}, "fault"),
+        ({"event": "gate", "ok": False}, "fault"),
+        ({"event": "note", "text": "failed"}, ""),
+    ],
+)
+def test_an_event_is_a_fault_by_its_name_and_not_by_its_words(event: dict[str, object], kind: str) -> None:
+    assert facts.kind(event) == kind

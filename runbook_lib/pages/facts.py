@@ -20,6 +20,7 @@ Event = dict[str, Any]
 
 # Words in an event's name that tell a fault or a recovery, so that events of any phase find their place.
 FAULT_WORDS = ("failed", "refused", "interrupted", "stopped", "given up", "fenced", "dead", "died", "lost", "unreach")
+NO_FAULT = {"watching interrupted"}  # a person looked away; the workers went on
 RECOVERY_WORDS = ("revived", "restarted", "moved", "recovered", "resumed", "retried")
 
 
@@ -154,6 +155,8 @@ def kind(event: Event) -> str:
     name = event["event"]
     if name == "gate":
         return "" if event.get("ok") else "fault"
+    if name in NO_FAULT:
+        return ""
     if any(word in name for word in RECOVERY_WORDS):
         return "recovery"
     return "fault" if any(word in name for word in FAULT_WORDS) else ""
