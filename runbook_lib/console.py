@@ -22,6 +22,7 @@ from .pages.panel import MUTED, one_line, text
 from .run import Run
 
 LINES = 6  # of the journal, below the panel
+TYPED_S = 0.1  # what was typed just before a press may be heard after it, on another thread
 
 Act = Callable[[Run, State], list[str]]
 
@@ -123,8 +124,12 @@ class Console:
         if self._loop:
             self._loop.call_soon_threadsafe(do, *arguments)
 
+    def _when_typed(self, do: Callable[[], object]) -> None:
+        if self._loop:
+            self._soon(self._loop.call_later, TYPED_S, do)
+
     def _order(self, words: str, order: Callable[[], str]) -> None:
-        self._soon(self._orders.put_nowait, (words, order))
+        self._orders.put_nowait((words, order))
 
     def _pause(self, button: widgets.Button) -> None:
         self.paused = not self.paused
@@ -141,10 +146,16 @@ class Console:
             self._soon(self._watching.cancel)  # monitor.watch takes it as an interrupt: it says so and gives its state
 
     def _restart(self, button: widgets.Button) -> None:
+        self._when_typed(self._restart_slot)
+
+    def _restart_slot(self) -> None:
         slot = str(self.slot.value)
         self._order(f"Restart {slot}", lambda: _words(launch.restart(self.run, slot)))
 
     def _note(self, button: widgets.Button) -> None:
+        self._when_typed(self._take_note)
+
+    def _take_note(self) -> None:
         remark, self.remark.value = str(self.remark.value), ""
 
         def write() -> str:
@@ -154,6 +165,9 @@ class Console:
         self._order("Note", write)
 
     def _stop(self, button: widgets.Button) -> None:
+        self._when_typed(self._stop_workers)
+
+    def _stop_workers(self) -> None:
         if str(self.name.value).strip() != self.run.name:
             self._say(f"Nothing was stopped. To stop all workers of this run, type its name first: {self.run.name}")
             return

@@ -60,6 +60,11 @@ class SlotState:
         """True when every row of the slot is committed."""
         return self.committed >= self.rows
 
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds for the slot's rows that are left, at its rate of the last minute; None while unknown or done."""
+        return (self.rows - self.committed) / self.rate if self.rate and not self.done else None
+
 
 @dataclass(frozen=True)
 class State:

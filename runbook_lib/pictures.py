@@ -1,38 +1,33 @@
-"""Pictures: small PNGs with their numbers as alt text. The only door to matplotlib, which is loaded when first needed.
+"""Pictures: of progress, of the result and of the run's time, each with its numbers as alt text.
 
-Never pyplot: its global state breaks when a notebook draws from two threads. No text of a corpus is drawn, so nothing
-in it can be taken for markup and no glyph can be missing: questions are numbered, their words stand in the alt text.
+Questions are numbered in a picture, their words stand in the alt text.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from worker.layout import safe_text
-
+from .drawing import PALE, WIDTH, Picture, calm, figure_of, label, nothing, picture_of
 from .monitor import State
 from .pages import facts, panel
 from .pages.nearest import Nearest, nearest
-from .pages.panel import AMBER, BLUE, GREEN, GREY, PURPLE, RED, duration, exactly, many, progress_text, text
-from .plan import Plan, Slot
+from .pages.panel import AMBER, BLUE, GREEN, RED, duration, exactly, many, progress_text
+from .plan_pictures import part_grid, row_strip
 from .run import PHASES, Run
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from .drawing import Axes
 
 __all__ = [
     "Nearest",
     "Picture",
     "nearest",
     "norm_histogram",
+    "part_grid",
     "progress_html",
     "progress_png",
     "progress_text",
@@ -41,81 +36,7 @@ __all__ = [
     "timeline",
 ]
 
-DPI = 135  # drawn for dense screens, shown at two thirds
-SHOWN_DPI = 90
-WIDTH = 10.6  # inches of a picture over the full width of the panel
-COLOURS = 48  # of a palette: flat drawings lose nothing and a picture stays under 40 kB
-INK, RULE, PALE = "#1f2328", "#d0d7de", "#b6d4f5"
 POINTS = 3000  # drawn of a projection; more hide each other
-STRIPS = 32  # slots that get a line of their own
-TICKS = 200  # boundaries of parts that can still be told apart
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A PNG and what it shows, in words with the numbers; draws itself in a notebook."""
-
-    png: bytes
-    alt: str
-    width: int = 0
-    caption: str = ""
-
-    def html(self) -> str:
-        """The picture as one self-contained element."""
-        width = f' width="{self.width}"' if self.width else ""
-        data = base64.b64encode(self.png).decode()
-        style = "max-width:100%;height:auto;background-color:#ffffff;border-radius:4px"
-        return f'<img alt="{text(self.alt, 4000)}"{width} style="{style}" src="data:image/png;base64,{data}">'
-
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        return {"text/html": self.html(), "text/plain": self.alt}
-
-
-# ------------------------------------------------------------------------------------------------------- the drawing
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-
-
-def _picture(figure: Figure, alt: str, caption: str = "") -> Picture:
-    """Render with a small palette: a third of the bytes. `caption` stands in for an alt text that is long."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])  # type: ignore[no-untyped-call]
-    file = io.BytesIO()
-    image.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-        file, "PNG", optimize=True
-    )
-    return Picture(file.getvalue(), safe_text(alt, 4000), round(image.width * SHOWN_DPI / DPI), caption or alt)
-
-
-def _calm(axes: Axes, title: str, grid: Literal["", "x", "y", "both"] = "y") -> None:
-    """The look that all of our axes share."""
-    axes.set_title(title, loc="left", fontsize=9, color=INK, fontweight="bold")
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(RULE)
-    axes.tick_params(labelsize=8, length=0, colors=GREY, labelcolor="#424a53")
-    axes.set_axisbelow(True)
-    if grid:
-        axes.grid(axis=grid, color=RULE, linewidth=0.6)
-
-
-def _label(axes: Axes, x: str = "", y: str = "") -> None:
-    axes.set_xlabel(x, fontsize=8, color="#424a53")
-    axes.set_ylabel(y, fontsize=8, color="#424a53")
-
-
-def _nothing(axes: Axes, why: str) -> None:
-    axes.text(0.5, 0.5, why, ha="center", va="center", fontsize=9, color=GREY, transform=axes.transAxes)
-    axes.set_xticks([])
-    axes.set_yticks([])
 
 
 # ---------------------------------------------------------------------------------------------------------- progress
@@ -132,16 +53,16 @@ def progress_html(state: State, picture: Picture | None = None) -> str:
 
 def progress_png(state: State) -> Picture:
     """The rate over time and the norms of the rows that came home, side by side."""
-    figure = _figure(WIDTH, 1.75)
+    figure = figure_of(WIDTH, 1.75)
     left, right = figure.subplots(1, 2)
     said = [_draw_rate(left, state), _draw_norms(right, *_counted(state.norms))]
-    return _picture(figure, " ".join(said))
+    return picture_of(figure, " ".join(said))
 
 
 def _draw_rate(axes: Axes, state: State) -> str:
-    _calm(axes, "Rate, rows/s, over the last minute")
+    calm(axes, "Rate, rows/s, over the last minute")
     if not state.history:
-        _nothing(axes, "no rate yet")
+        nothing(axes, "no rate yet")
         return "Rate over time: none yet."
     at, rates = np.asarray(state.history, dtype=float).T
     unit, size = ("min", 60.0) if at[-1] >= 180 else ("s", 1.0)
@@ -150,7 +71,7 @@ def _draw_rate(axes: Axes, state: State) -> str:
     axes.fill_between(at / size, rates, color=PALE, linewidth=0)
     axes.set_ylim(0, float(rates.max()) * 1.15 or 1.0)
     axes.locator_params(axis="y", nbins=4)
-    _label(axes, f"{unit} watched")
+    label(axes, f"{unit} watched")
     return (
         f"Rate over {duration(float(at[-1] - at[0]))}: {rates[-1]:,.1f} rows/s now, "
         f"{rates.min():,.1f} to {rates.max():,.1f} before."
@@ -172,9 +93,9 @@ def _counted(norms: Sequence[float], bins: int = 40) -> tuple[np.ndarray, np.nda
 def _draw_norms(axes: Axes, counts: np.ndarray, edges: np.ndarray, stated: dict[str, float]) -> str:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     rows = int(counts.sum())
-    _calm(axes, f"Norms of {many(rows, 'row')}" if rows else "Norms")
+    calm(axes, f"Norms of {many(rows, 'row')}" if rows else "Norms")
     if not rows or len(edges) != len(counts) + 1:
-        _nothing(axes, "no rows came home yet")
+        nothing(axes, "no rows came home yet")
         return "Norms: no rows yet."
     unit = ""
     if np.abs(edges - 1).max() < 1e-3:  # a unit-norm model: only the deviation from 1 can be seen
@@ -185,7 +106,7 @@ def _draw_norms(axes: Axes, counts: np.ndarray, edges: np.ndarray, stated: dict[
     shown = np.where(counts > 0, np.maximum(counts, counts.max() * 0.012), 0)
     axes.bar(edges[:-1], shown, widths, align="edge", color=BLUE, linewidth=0)
     axes.locator_params(axis="y", nbins=4, integer=True)
-    _label(axes, unit or "norm", "rows")
+    label(axes, unit or "norm", "rows")
     numbers = ", ".join(f"{name} {value:.7g}" for name, value in stated.items())
     return f"Norms of {many(rows, 'row')}: {numbers}."
 
@@ -198,21 +119,21 @@ def norm_histogram(figures: dict[str, Any]) -> Picture:
     norms = facts.section(facts.own_figures(figures), "norms")
     histogram = facts.section(norms, "histogram")
     stated = {k: v for k in ("min", "mean", "max", "sd") if (v := facts.number(norms.get(k))) is not None}
-    figure = _figure(6.2, 2.3)
+    figure = figure_of(6.2, 2.3)
     counts, edges = (np.asarray(histogram.get(key) or [], dtype=float) for key in ("counts", "edges"))
-    return _picture(figure, _draw_norms(figure.subplots(), counts, edges, stated))
+    return picture_of(figure, _draw_norms(figure.subplots(), counts, edges, stated))
 
 
 def projection(figures: dict[str, Any]) -> Picture:
     """Documents as points in the plane of their two strongest directions; questions as numbered marks."""
     found = facts.section(facts.own_figures(figures), "projection")
     documents, questions = (_points(found.get(key)) for key in ("documents", "questions"))
-    figure = _figure(6.2, 4.4)
+    figure = figure_of(6.2, 4.4)
     axes = figure.subplots()
-    _calm(axes, "Documents and questions, projected", grid="both")
+    calm(axes, "Documents and questions, projected", grid="both")
     if not len(documents):
-        _nothing(axes, "no projection in the validation")
-        return _picture(figure, "Projection: missing.")
+        nothing(axes, "no projection in the validation")
+        return picture_of(figure, "Projection: missing.")
     every = -(-len(documents) // POINTS)
     axes.plot(
         documents[::every, 0],
@@ -229,12 +150,12 @@ def projection(figures: dict[str, Any]) -> Picture:
         axes.text(x, y, str(place), ha="center", va="center", fontsize=7, color="white", fontweight="bold")
     shares = [facts.number(share) or 0.0 for share in found.get("shares") or []]
     names = [f"{axis} ({100 * s:.1f} % of the variance)" for axis, s in zip(("axis 1", "axis 2"), shares, strict=False)]
-    _label(axes, *(names if len(names) == 2 else ("axis 1", "axis 2")))
+    label(axes, *(names if len(names) == 2 else ("axis 1", "axis 2")))
     axes.locator_params(nbins=5)
     asked = [_words(question) for question in found.get("questions") or []]
     words = "; ".join(f"{i} {panel.one_line(name, 120)}" for i, name in enumerate(asked, 1) if name)
     said = f"{many(len(documents), 'document')} as points, {many(len(questions), 'question')} as numbered marks"
-    return _picture(figure, f"Projection: {said}{': ' + words if words else ''}.", f"{said}; their words are below.")
+    return picture_of(figure, f"Projection: {said}{': ' + words if words else ''}.", f"{said}; their words are below.")
 
 
 def _words(question: object) -> str:
@@ -258,85 +179,6 @@ def _points(items: object) -> np.ndarray:
     return np.asarray(found, dtype=float).reshape(-1, 2)
 
 
-# --------------------------------------------------------------------------------------------------------------- plan
-
-
-def row_strip(plan: Plan) -> Picture:
-    """Which rows belong to which slot: all rows as one strip, then a line a slot with the boundaries of its parts."""
-    slots = [slot for slot in plan.slots if slot.rows]
-    lines = slots if len(slots) <= STRIPS else []
-    figure = _figure(WIDTH, 1.05 + 0.2 * len(lines))
-    if lines:
-        top, below = figure.subplots(2, 1, height_ratios=[1, 0.62 * len(lines) + 0.6])
-        _draw_lines(below, plan, lines)
-    else:
-        top = figure.subplots()
-    _draw_strip(top, plan, slots)
-    sizes = [slot.rows for slot in slots] or [0]
-    each = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
-    parts = sum(-(-slot.rows // plan.part_rows) for slot in slots)
-    asked = f" Rows {plan.documents:,} to {plan.rows:,} are questions." if plan.questions else ""
-    what = f"{many(plan.documents, 'document')} and {many(plan.questions, 'question')}"
-    where = f"{many(len(slots), 'slot')} of {many(len(plan.hosts), 'host')}"
-    cut = f"{many(parts, 'part')} of up to {many(plan.part_rows, 'row')}"
-    return _picture(figure, f"{plan.rows:,} rows, {what}, on {where}: {each} rows a slot, {cut}.{asked}")
-
-
-def _shade(plan: Plan, slot: Slot, dark: bool = False) -> str:
-    """Neighbours differ, and so do the slots of neighbouring hosts."""
-    pairs = ((BLUE, "#54a0f0"), (GREEN, "#4fb56b"), (PURPLE, "#a98ae6"), (AMBER, "#c69a3a"))
-    return pairs[plan.hosts.index(slot.host) % len(pairs)][0 if dark else slot.index % 2]
-
-
-def _draw_strip(axes: Axes, plan: Plan, slots: Sequence[Slot]) -> None:
-    _calm(axes, f"{plan.rows:,} rows, {many(len(slots), 'slot')}, {many(len(plan.hosts), 'host')}", grid="")
-    for slot in slots:
-        axes.barh(0, slot.rows, left=slot.start, height=1, color=_shade(plan, slot), edgecolor="white", linewidth=0.6)
-    for host in plan.hosts:
-        own = [slot for slot in slots if slot.host == host]
-        if own and own[-1].stop - own[0].start > plan.rows * 0.012 * len(host):
-            middle = (own[0].start + own[-1].stop) / 2
-            box = {"facecolor": _shade(plan, own[0], dark=True), "linewidth": 0, "boxstyle": "round,pad=0.3"}
-            axes.text(middle, 0, host, ha="center", va="center", fontsize=8, color="white", fontweight="bold", bbox=box)
-    if plan.questions:
-        axes.barh(0, plan.questions, left=plan.documents, height=1, color=RED, linewidth=0)
-        axes.plot([plan.documents], [0.62], "v", color=RED, markersize=5, clip_on=False)
-        axes.text(
-            plan.rows, 0.75, f"{many(plan.questions, 'question')} ", ha="right", va="bottom", fontsize=8, color=RED
-        )
-    axes.set_xlim(0, max(1, plan.rows))
-    axes.set_ylim(-0.5, 0.5)
-    axes.set_yticks([])
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-
-
-def _draw_lines(axes: Axes, plan: Plan, slots: Sequence[Slot]) -> None:
-    """Each slot's rows over the full width, cut where its parts end."""
-    _calm(axes, "Each slot, cut into its parts", grid="")
-    for place, slot in enumerate(slots):
-        axes.barh(place, 1, height=0.62, color=_shade(plan, slot), linewidth=0)
-        cuts = [row / slot.rows for row in range(plan.part_rows, slot.rows, plan.part_rows)]
-        if len(cuts) <= TICKS:
-            axes.vlines(cuts, place - 0.31, place + 0.31, color="white", linewidth=0.9)
-        asked = slot.stop - max(slot.start, plan.documents)
-        if asked > 0:
-            axes.barh(place, asked / slot.rows, left=1 - asked / slot.rows, height=0.62, color=RED, linewidth=0)
-        axes.text(
-            1.01,
-            place,
-            f"[{slot.start:,}, {slot.stop:,})  {many(len(cuts) + 1, 'part')}",
-            va="center",
-            fontsize=8,
-            color="#424a53",
-            clip_on=False,
-        )
-    axes.set_yticks(range(len(slots)), [slot.slot for slot in slots])
-    axes.set_xticks([])
-    axes.set_xlim(0, 1.26)  # room for the numbers
-    axes.set_ylim(len(slots) - 0.4, -0.6)
-    axes.spines["bottom"].set_visible(False)
-
-
 # ----------------------------------------------------------------------------------------------------------- timeline
 
 
@@ -346,12 +188,12 @@ def timeline(run: Run) -> Picture:
         found = facts.events(run)
     except OSError:
         found = []
-    figure = _figure(WIDTH, 2.1)
+    figure = figure_of(WIDTH, 2.1)
     axes = figure.subplots()
-    _calm(axes, "What happened when", grid="x")
+    calm(axes, "What happened when", grid="x")
     if not found:
-        _nothing(axes, "no journal")
-        return _picture(figure, "Timeline: no journal.")
+        nothing(axes, "no journal")
+        return picture_of(figure, "Timeline: no journal.")
     began, length = found[0]["when"], (found[-1]["when"] - found[0]["when"]).total_seconds()
     unit, size = ("min", 60.0) if length >= 180 else ("s", 1.0)
     spans = facts.spans(found)
@@ -364,8 +206,8 @@ def timeline(run: Run) -> Picture:
     axes.set_yticks(range(len(PHASES) + 1), [*PHASES, "faults, recoveries"])
     axes.set_ylim(len(PHASES) + 0.5, -0.5)
     axes.set_xlim(0, max(length / size * 1.08, 1e-3))
-    _label(axes, f"{unit} since the run was made")
-    return _picture(figure, _told(found, spans))
+    label(axes, f"{unit} since the run was made")
+    return picture_of(figure, _told(found, spans))
 
 
 def _draw_span(axes: Axes, span: facts.Span, start: float, stop: float, named: bool) -> None:

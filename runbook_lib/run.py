@@ -56,6 +56,11 @@ class Run:
         return self.folder / "report"
 
     @property
+    def notes(self) -> Path:
+        """What a person files: the execution report in the founding plan's form."""
+        return self.folder / "notes"
+
+    @property
     def journal(self) -> Journal:
         """What happened, in order."""
         return Journal(self.folder / "journal.jsonl")

@@ -66,7 +66,9 @@ def _slots(state: State) -> Table:
         table.add_column(name, no_wrap=True)
     for name in ("rows", "rate"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("of late", *(["GPU"] if with_gpu else []), "state", "last contact"):
+    table.add_column("of late", no_wrap=True)
+    table.add_column("left", justify="right", no_wrap=True)
+    for name in (*(["GPU"] if with_gpu else []), "state", "last contact"):
         table.add_column(name, no_wrap=True)
     table.add_column("restarts and reason", overflow="fold")
     for slot in panel.in_order(state.slots):
@@ -85,6 +87,7 @@ def _cells(slot: SlotState, with_gpu: bool) -> list[Text | ProgressBar]:
         Text(f"{slot.committed:,}/{slot.rows:,}"),
         Text(panel.rate(slot.rate)),
         Text(panel.spark(slot.trend), style="blue"),
+        Text(panel.duration(slot.eta_s)),
         *gpu,
         Text(f"{shape} {one_line(slot.state, 40)}", style=STYLES[colour]),
         Text(panel.contact(slot)),

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +114,16 @@ def lab(folder: Path, private: Path) -> Iterator[Lab]:
 
 
 @contextlib.contextmanager
-def page(width: int = 1300, height: int = 1500) -> Iterator[Any]:
-    """A page of a fresh Chromium; `page.wrong` lists its errors and `page.asked` what it asked a network for."""
+def page(width: int = 1300, height: int = 1500, flags: Sequence[str] = ()) -> Iterator[Any]:
+    """A page of a fresh Chromium, started with `flags` too.
+
+    `page.wrong` lists its errors and `page.asked` what it asked a network for.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
         found = play.chromium.launch(
-            executable_path=chromium(), args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+            executable_path=chromium(), args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", *flags]
         )
         made = found.new_page(viewport={"width": width, "height": height})
         made.wrong, made.asked = [], []

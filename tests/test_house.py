@@ -27,8 +27,8 @@ PHASES = {"preflight", "launch", "monitor", "recover", "download", "merge", "val
 SIDEWAYS = {"recover": {"launch", "monitor", "download"}}
 DOORS = {  # outside library -> the only modules that may import it
     "paramiko": {"dial", "link"},
-    "matplotlib": {"pictures"},
-    "PIL": {"pictures"},
+    "matplotlib": {"drawing"},
+    "PIL": {"drawing"},
     "IPython": {"live"},
     "ipywidgets": {"console"},
     "papermill": {"chain"},

@@ -115,8 +115,19 @@ def test_a_person_watches_writes_a_note_reloads_and_stops_watching(live, tmp_pat
         page.get_by_role("button", name="Stop watching").click()
         page.wait_for_selector("text=Watching has ended", timeout=5_000)
         shot(page, "monitor_stopped")
+        wait_for(lambda: lab.kernel(MONITOR)["execution_state"] == "idle", "the cells after it have run", 60)
+
+        page.click("text=Run >> nth=0")
+        page.click("text=Run All Cells")
+        page.wait_for_selector("text=Watching has ended", state="detached", timeout=60_000)
+        page.wait_for_selector(".widget-html progress", timeout=60_000)
+        page.click("text=Kernel >> nth=0")
+        page.click("text=Interrupt Kernel")
+        page.wait_for_selector("text=Watching stopped. The workers go on", timeout=30_000)
+        wait_for(lambda: lab.kernel(MONITOR)["execution_state"] == "idle", "the interrupted cell has ended", 60)
+        shot(page, "monitor_interrupted")
         assert not page.wrong
-    assert list(this.journal.events("watching interrupted"))
+    assert len(list(this.journal.events("watching interrupted"))) == 2
     assert len(workers(this)) == 2, "the workers go on"
     send(this, signal.SIGCONT)
 

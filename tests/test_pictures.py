@@ -7,9 +7,11 @@ import threading
 from array import array
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import nbformat
 import pytest
+from made_up import run_folder
 from nbclient import NotebookClient
 
 from runbook_lib import live, pictures
@@ -146,10 +148,10 @@ def test_the_panel_needs_no_network_and_no_script() -> None:
 
 def test_headers_of_the_table_say_what_they_head() -> None:
     heads = [attrs.get("scope") for tag, attrs in Elements(pictures.progress_html(state(2))).found if tag == "th"]
-    assert heads == ["col"] * 10 + ["row"] * 2
+    assert heads == ["col"] * 11 + ["row"] * 2
     with_gpu = replace(state(2), slots=(slot(0), slot(1, gpu=Sample(97, 4096, 64, 310.0))))
     heads = [attrs.get("scope") for tag, attrs in Elements(pictures.progress_html(with_gpu)).found if tag == "th"]
-    assert heads == ["col"] * 11 + ["row"] * 2
+    assert heads == ["col"] * 12 + ["row"] * 2
 
 
 def test_several_hosts_have_a_line_each_with_their_sums() -> None:
@@ -196,6 +198,22 @@ def test_the_row_strip_counts_slots_parts_and_questions(slots: int) -> None:
     assert "1,010 rows, 1,000 documents and 10 questions" in drawn.alt
     assert f"on {slots} slot" in drawn.alt
     assert len(drawn.png) < 40_000
+
+
+def test_the_part_grid_tells_what_is_home_and_names_what_is_missing(tmp_path: Path) -> None:
+    made = run_folder(tmp_path)
+    whole = made.run.plan()
+    begin = pictures.part_grid(made.run)
+    assert begin.alt.startswith(f"0 of {whole.rows} rows are home, in 0 parts")
+    assert f"Missing rows: [0, {whole.rows})." in begin.alt
+    made.commit_all()
+    assert "No row is missing." in pictures.part_grid(made.run).alt
+    first = sorted(made.run.local.parts.glob("*.json"))[0]
+    low, high = (int(number) for number in first.stem.split("_")[1:])
+    first.unlink()
+    again = pictures.part_grid(made.run)
+    assert f"Missing rows: [{low}, {high})." in again.alt
+    assert len(again.png) < 40_000
 
 
 def figures(title: str = "Zinc") -> dict[str, object]:

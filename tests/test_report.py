@@ -232,7 +232,10 @@ def test_a_failed_phase_and_its_last_attempt_are_shown(tmp_path: Path) -> None:
 
 
 def test_the_execution_report_has_every_field_of_the_founding_form(sealed_once: Run) -> None:
-    told = (sealed_once.report / "execution_report.md").read_text()
+    (path,) = sealed_once.notes.iterdir()
+    assert re.fullmatch(r"execution_report_20[0-9]{6}\.md", path.name)
+    told = path.read_text()
+    assert f"# Execution Report - {path.stem[-8:-4]}-{path.stem[-4:-2]}-{path.stem[-2:]}" in told
     for title in ("Start time", "End time", "Total duration", "Output file", "File size", "Status"):
         assert re.search(rf"- \*\*{title}:\*\* \S", told)
     assert "**Status:** SUCCESS" in told

@@ -15,12 +15,20 @@ from .page import at_utc
 from .panel import exactly, one_line
 from .verdict import sentence
 
+UNDATED = "execution_report.md"  # of a run whose journal says nothing
+
 
 def execution_report(run: Run) -> Path:
-    """Write execution_report.md: the founding plan's form, every field filled from the run's files."""
+    """Write notes/execution_report_<date>.md: the founding plan's form, every field filled from the run's files.
+
+    The date is that of the run's first event, in UTC, so that writing it again replaces it.
+    """
     found = facts.gather(run)
-    path = run.report / "execution_report.md"
+    start, _ = figures_shown.period(found)
+    path = run.notes / f"execution_report_{start.astimezone(UTC):%Y%m%d}.md" if start else run.notes / UNDATED
     write_atomic(path, "\n".join(_form(found)).encode())
+    if start:
+        (run.notes / UNDATED).unlink(missing_ok=True)
     return path
 
 

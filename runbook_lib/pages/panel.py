@@ -216,6 +216,7 @@ def _slot_row(slot: SlotState, with_gpu: bool) -> str:
         f'<td style="{CELL};{MUTED}">{coming}</td>'
         f'<td style="{NUMBER}">{rate(slot.rate)}</td>'
         f"{_spark_cell(slot)}"
+        f'<td style="{NUMBER}">{duration(slot.eta_s)}</td>'
         f"{of_gpu}"
         f'<td style="{CELL}">{badge(slot.state, shape, colour)}</td>'
         f'<td style="{CELL}">{text(contact(slot))}</td>'
@@ -291,6 +292,7 @@ def progress_html(state: State, picture: str = "") -> str:
         ("", CELL),
         ("rate", NUMBER),
         ("of late", CELL),
+        ("left", NUMBER),
         *([("GPU", NUMBER)] if with_gpu else []),
         ("state", CELL),
         ("last contact", CELL),
@@ -332,7 +334,7 @@ def _columns(rows: Sequence[Sequence[str]], right: Iterable[int]) -> list[str]:
 def progress_text(state: State) -> str:
     """The panel for a terminal, and for whoever reads a notebook as text."""
     rows: list[tuple[str, ...]] = [
-        ("slot", "host", "committed", "rows", "rate", "of late", "GPU", "state", "last contact", "restarts and reason")
+        ("slot", "host", "committed", "rows", "rate", "of late", "left", "GPU", "state", "last contact", "why")
     ]
     rows += [
         (
@@ -342,6 +344,7 @@ def progress_text(state: State) -> str:
             f"{slot.committed:,}/{slot.rows:,}",
             rate(slot.rate),
             spark(slot.trend),
+            duration(slot.eta_s),
             gpu(slot),
             one_line(slot.state, 40),
             contact(slot),
@@ -350,7 +353,7 @@ def progress_text(state: State) -> str:
         for slot in in_order(state.slots)
     ]
     if not any(slot.gpu for slot in state.slots):
-        rows = [(*row[:6], *row[7:]) for row in rows]
+        rows = [(*row[:7], *row[8:]) for row in rows]
     alerts = [f"! {one_line(alert, 500)}" for alert in state.alerts]
     first = f"{one_line(state.run, 100)}: {headline(state)}"
-    return "\n".join([first, text_bar(state.committed, state.rows, 60), *_columns(rows, right=(3, 4)), *alerts])
+    return "\n".join([first, text_bar(state.committed, state.rows, 60), *_columns(rows, right=(3, 4, 6)), *alerts])
