@@ -16,10 +16,10 @@ from . import launch, monitor, recover
 from .checks import Checks
 from .errors import RunbookError
 from .live import Live, Spot, headless, in_notebook
-from .monitor import State
 from .pages import facts
 from .pages.panel import MUTED, one_line, text
 from .run import Run
+from .state import State
 
 LINES = 6  # of the journal, below the panel
 TYPED_S = 0.1  # what was typed just before a press may be heard after it, on another thread

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from . import pictures
-from .monitor import State
 from .pages import panel
 from .pages.panel import CELL, NUMBER, one_line, text
+from .state import State
 
 HEADLESS = "RUNBOOK_HEADLESS"  # set to 1 by the chain: nobody looks, so what is shown is refreshed seldom
 DRAW_S = 5.0  # a drawing costs a tenth of a second, and a rate over a minute moves slowly

@@ -17,92 +17,20 @@ from typing import Any, Protocol
 
 from worker.layout import Range, committed, count, missing, read_json, safe_text
 
-from . import gpus
+from . import gpus, verdicts
 from . import hosts as machines
 from .checks import Checks
 from .errors import RunbookError
+from .incidents import Incidents
 from .plan import Plan, Slot
 from .run import Run
+from .state import REST, SlotState, State
 
 WINDOW_S = 60.0  # the rate and the ETA look back this far: a cumulative rate stays confidently wrong
 BAND_S = 300.0  # and the range of the ETA is that of the rates of the last five
 HISTORY = 400  # points of rate kept for the picture; older ones are thinned out
 TREND = 16  # rates of a slot kept for its sparkline
 GPU_S = 60.0  # a reading of a GPU older than this says nothing about now
-REST = ("done", "fenced", "stopped")
-
-
-@dataclass(frozen=True)
-class SlotState:
-    """One slot at one moment. `committed` counts; `in_part` is the worker's own word; `age_s` since its heartbeat.
-
-    `trend`: its rate at the last looks, the newest last; `gpu`: what its GPU does, None where nobody tells.
-    """
-
-    slot: str
-    host: str
-    rows: int
-    committed: int
-    in_part: int
-    state: str
-    rate: float | None = None
-    age_s: float | None = None
-    restarts: int = 0
-    reason: str = ""
-    device: str = ""
-    processing_s: float | None = None
-    ended_at: float | None = None
-    trend: tuple[float, ...] = ()
-    gpu: gpus.Sample | None = None
-
-    @property
-    def done(self) -> bool:
-        """True when every row of the slot is committed."""
-        return self.committed >= self.rows
-
-    @property
-    def eta_s(self) -> float | None:
-        """Seconds for the slot's rows that are left, at its rate of the last minute; None while unknown or done."""
-        return (self.rows - self.committed) / self.rate if self.rate and not self.done else None
-
-
-@dataclass(frozen=True)
-class State:
-    """The run, or the hosts of it that are meant, at one moment.
-
-    `rate` in rows/s over the last minute, `eta_s` from it, None while unknown; `eta_range_s` from the fastest and the
-    slowest such rate of the last five. `truncated` and `norms_bad` count rows that came home cut at the model's length,
-    and with a norm that is zero or no number. `there`: what each host that answered
-    has committed. `silent_s`: for each that did not, the time since it last did.
-    """
-
-    run: str
-    at: float
-    elapsed_s: float
-    rows: int
-    committed: int
-    slots: tuple[SlotState, ...]
-    rate: float | None
-    eta_s: float | None
-    history: tuple[tuple[float, float], ...]
-    norms: Sequence[float]
-    quarantined: tuple[int, ...]
-    alerts: tuple[str, ...]
-    there: Mapping[str, Sequence[Range]] = field(default_factory=dict)
-    silent_s: Mapping[str, float] = field(default_factory=dict)
-    eta_range_s: tuple[float, float] | None = None
-    truncated: int = 0
-    norms_bad: int = 0
-
-    @property
-    def done(self) -> bool:
-        """True when every row is committed."""
-        return self.committed >= self.rows
-
-    @property
-    def resting(self) -> bool:
-        """True when nobody works any more, though rows may be missing."""
-        return all(slot.done or slot.state in REST for slot in self.slots)
 
 
 class View(Protocol):
@@ -129,6 +57,7 @@ class Watcher:
     _truncated: int = 0
     _norms_bad: int = 0
     _heard: dict[str, float] = field(default_factory=dict)
+    _moved: dict[str, tuple[tuple[int, int], float]] = field(default_factory=dict)
 
     def poll(self) -> State:
         """Read all hosts side by side, once."""
@@ -226,23 +155,34 @@ class Watcher:
             state = "unreachable"  # which is not dead: its workers may be computing
         exits = entry["exits"]
         reason = str(exits[-1]["reason"]) if exits and state not in ("done", "running") else ""
-        if state in ("dead", "fenced") or (state == "restarting" and reason):
-            alerts.append(f"{slot.slot} on {slot.host}: {state}; {reason or 'no reason on record'}")
-        stuck_s = self.run.profile.monitor.stuck_s
-        if state == "running" and age is not None and age > stuck_s:
-            alerts.append(f"{slot.slot} on {slot.host}: no heartbeat for {age:.0f} s (expected within {stuck_s:g} s)")
         rate = windowed(self._slot_rates.setdefault(slot.slot, []), now, done)
         trend = self._trends.setdefault(slot.slot, deque(maxlen=TREND))
         trend.append(0.0 if rate is None else round(rate, 3))
-        slow = self.run.profile.monitor.slow_rows_per_s
-        if state == "running" and rate is not None and rate < slow:
-            alerts.append(f"{slot.slot} on {slot.host}: {rate:.1f} rows/s (the profile expects at least {slow:g})")
+        in_part = int(report.get("rows_in_part") or 0) if entry["alive"] else 0
+        moved = self._moved.get(slot.slot)
+        if moved is None or moved[0] != (done, in_part) or state != "running":
+            moved = self._moved[slot.slot] = ((done, in_part), now)
+        verdict, evidence = verdicts.judge(
+            verdicts.Seen(
+                state=state,
+                reason=reason,
+                code=exits[-1].get("code") if exits else None,
+                rate=rate,
+                still_s=now - moved[1],
+                age_s=age,
+                part_s=self.plan.part_rows / max(trend) if any(trend) else None,
+            ),
+            self.run.profile.monitor,
+        )
+        if verdict.wrong and evidence:
+            said = f"{evidence}. By itself: {verdict.by_itself}. You: {verdict.person}."
+            alerts.append(f"{slot.slot} on {slot.host}: {verdict.name}: {said}")
         return SlotState(
             slot=slot.slot,
             host=slot.host,
             rows=slot.rows,
             committed=done,
-            in_part=int(report.get("rows_in_part") or 0) if entry["alive"] else 0,
+            in_part=in_part,
             state=state,
             rate=rate,
             age_s=age,
@@ -253,6 +193,7 @@ class Watcher:
             ended_at=report.get("ended_at"),
             trend=tuple(trend),
             gpu=_sample(reading, entry),
+            verdict="" if verdict.name == state else verdict.name,
         )
 
 
@@ -316,13 +257,14 @@ async def watch(
     and tells in words what it did. Interrupting this leaves the workers computing; calling it again takes up where they
     are.
     """
-    watcher = Watcher(run, run.plan())
+    watcher, incidents = Watcher(run, run.plan()), Incidents(run)
     interval = run.profile.monitor.interval_s
     run.journal.write("watching", rows=watcher.plan.rows)
     state = await asyncio.to_thread(watcher.poll)
     acting: asyncio.Task[list[str]] | None = None  # bringing parts home may take longer than a look
     try:
         while True:
+            incidents.note(state)
             view.show(state)
             if state.done:
                 break

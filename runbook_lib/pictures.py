@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .drawing import PALE, WIDTH, Picture, calm, figure_of, label, nothing, picture_of
-from .monitor import State
 from .pages import facts, panel
 from .pages.nearest import Nearest, nearest
 from .pages.panel import AMBER, BLUE, GREEN, RED, duration, exactly, many, progress_text
 from .plan_pictures import part_grid, row_strip
 from .run import PHASES, Run
+from .state import State
 
 if TYPE_CHECKING:
     from .drawing import Axes

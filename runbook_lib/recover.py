@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from . import download, launch
-from .monitor import State
 from .run import Run
+from .state import State
 
 WATCHING_OUTAGE_S = 20.0  # while watching, a transfer that is stuck is left for the next round
 

@@ -22,13 +22,13 @@ from .archive import verify
 from .pages import facts, figures_shown, notebook_pages, page, pdf
 from .pages.facts import Event, Facts, section
 from .pages.figures_shown import Figure
-from .pages.form import execution_report
+from .pages.form import execution_report, failure_log
 from .pages.panel import exactly, many, text
 from .pages.style import CSS
 from .pages.verdict import all_checks, held, records, sentence
 from .run import PHASES, Run
 
-__all__ = ["build", "execution_report", "seal", "verify"]
+__all__ = ["build", "execution_report", "failure_log", "seal", "verify"]
 
 LONG = 18  # characters of a figure that still fit its box in large letters
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -76,6 +76,7 @@ def seal(run: Run, as_pdf: bool = False) -> Path:
     if as_pdf:
         pdf.write(page_file)
     execution_report(run)
+    failure_log(run)
     return archive.write_sums(run)
 
 

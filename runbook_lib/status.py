@@ -7,9 +7,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from .monitor import State
 from .pages.panel import one_line
 from .plan import Plan
+from .state import State
 
 
 def founding_form(plan: Plan, state: State) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def founding_form(plan: Plan, state: State) -> dict[str, Any]:
             "output_file": f"parts/rows_{slot.start:09d}_*.npy",
             "host": seen.host,
             "state": seen.state,
+            "verdict": seen.verdict or seen.state,
             "reason": seen.reason,
             "restarts": seen.restarts,
             "last_contact_s": None if seen.age_s is None else round(seen.age_s, 1),

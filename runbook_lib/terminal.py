@@ -14,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from .live import Terminal
-from .monitor import SlotState, State, Watcher
+from .monitor import Watcher
 from .pages import panel
 from .pages.panel import one_line
 from .run import Run
+from .state import SlotState, State
 
 STYLES = {
     panel.GREEN: "green",
@@ -77,7 +78,7 @@ def _slots(state: State) -> Table:
 
 
 def _cells(slot: SlotState, with_gpu: bool) -> list[Text | ProgressBar]:
-    shape, colour = panel.BADGES.get(slot.state, panel.TROUBLE)
+    shape, colour = panel.BADGES.get(slot.verdict or slot.state, panel.TROUBLE)
     bar = ProgressBar(total=max(1, slot.rows), completed=slot.committed, width=12)
     gpu = [Text(panel.gpu(slot))] if with_gpu else []
     return [
@@ -89,7 +90,7 @@ def _cells(slot: SlotState, with_gpu: bool) -> list[Text | ProgressBar]:
         Text(panel.spark(slot.trend), style="blue"),
         Text(panel.duration(slot.eta_s)),
         *gpu,
-        Text(f"{shape} {one_line(slot.state, 40)}", style=STYLES[colour]),
+        Text(f"{shape} {one_line(slot.verdict or slot.state, 40)}", style=STYLES[colour]),
         Text(panel.contact(slot)),
         Text(panel.notes(slot)),
     ]

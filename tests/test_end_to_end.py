@@ -209,6 +209,28 @@ def test_everything_killed_in_the_middle_and_the_same_command_gives_the_same_byt
     assert this.finished
 
 
+def test_a_worker_killed_while_watched_is_one_incident_with_its_cause_and_its_end(tmp_path):
+    path = make_profile(tmp_path / "incident")
+    shutil.copy(DEMO / "corpus.jsonl", path.parent / "corpus.jsonl")  # long enough to be watched
+    command = [sys.executable, "-m", "runbook_lib.cli", "run", str(path)]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder = wait_for(lambda: next((path.parent / "runs").glob("*/journal.jsonl"), None)).parent
+    this = run.open_folder(folder)
+    wait_for(lambda: next(this.journal.events("watching"), None))
+    victim = json.loads(HostFolder(path.parent / "shared" / this.name).progress("cluster0_gpu0").read_text())["process"]
+    assert process.send(victim, signal.SIGKILL)
+    assert driver.wait(600) == 0
+    (began,) = (event for event in this.journal.events("slot in trouble") if event["slot"] == "cluster0_gpu0")
+    assert (began["verdict"], began["host"]) == ("out of memory", "one")
+    assert "killed by SIGKILL" in began["cause"]
+    (ended,) = (event for event in this.journal.events("slot recovered") if event["slot"] == "cluster0_gpu0")
+    assert ended["seconds_lost"] > 3.0 and ended["rows_again"] <= 8
+    log = (this.notes / "failures.log").read_text()
+    assert "slot in trouble: slot: cluster0_gpu0; host: one; verdict: out of memory; cause: killed by SIGKILL" in log
+    assert "slot recovered: " in log
+    runbook("verify", this.folder, cwd=path.parent)
+
+
 def test_a_stopped_run_says_so_and_goes_on_with_the_same_command(finished, tmp_path):
     reference, _ = finished
     path = make_profile(tmp_path / "stopped")

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from local_run import new_run, planned
 
 from runbook_lib import cli, hosts, monitor, plan, profile, run
 from runbook_lib.errors import DataError
@@ -39,6 +40,36 @@ STOPPING = {"supervisor_alive": False, "stop_requested": True}
 )
 def test_a_slots_state(whole, alive, reading, report, supervised, state):
     assert monitor.judge(whole, alive, reading, report, supervised) == state
+
+
+def test_a_worker_whose_heart_beats_but_moves_no_row_is_stuck_and_one_that_was_killed_says_why(tmp_path):
+    this = new_run(tmp_path, names=("one",))
+    planned(this)
+    watcher = monitor.Watcher(this, this.plan())
+    slot = this.plan().slots[0]
+    entry = {"alive": True, "report": {"state": "running", "heartbeat_at": 100.0, "rows_in_part": 1}, "exits": []}
+    reading = {
+        "now": 101.0, "committed": [], "quarantined": [], "stop_requested": False, "supervisor_alive": True,
+        "supervisor": {"slots": {slot.slot: {"state": "running"}}}, "slots": {slot.slot: entry},
+    }  # fmt: skip
+    watcher._last["one"] = reading
+
+    def look(now):
+        alerts = []
+        return watcher._slot(slot, [], now, {}, alerts), alerts
+
+    assert look(0.0)[0].verdict == look(119.0)[0].verdict == ""
+    state, (alert,) = look(121.0)
+    assert (state.state, state.verdict) == ("running", "stuck")
+    assert alert.startswith(f"{slot.slot} on one: stuck: no new row for 121 s (expected within 120 s). By itself: ")
+    entry["report"] = {**entry["report"], "rows_in_part": 2}
+    assert look(122.0)[0].verdict == ""
+
+    entry |= {"alive": False, "exits": [{"reason": "killed by SIGKILL (perhaps out of memory)", "code": -9}]}
+    reading["supervisor"]["slots"][slot.slot]["state"] = "waiting"
+    state, (alert,) = look(123.0)
+    assert (state.state, state.verdict) == ("restarting", "out of memory")
+    assert "killed by SIGKILL" in alert
 
 
 def test_the_rate_is_unknown_until_rows_move():

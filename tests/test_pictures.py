@@ -16,9 +16,9 @@ from nbclient import NotebookClient
 
 from runbook_lib import live, pictures
 from runbook_lib.gpus import Sample
-from runbook_lib.monitor import SlotState, State
 from runbook_lib.pages import nearest, panel
 from runbook_lib.plan import ModelIdentity, Plan, Slot, cut
+from runbook_lib.state import SlotState, State
 
 NASTY = "<script>alert(1)</script>\"'\x1b[31m\u202e<img src=http://evil/x>"
 PNG = b"\x89PNG\r\n\x1a\n"

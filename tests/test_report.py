@@ -232,7 +232,7 @@ def test_a_failed_phase_and_its_last_attempt_are_shown(tmp_path: Path) -> None:
 
 
 def test_the_execution_report_has_every_field_of_the_founding_form(sealed_once: Run) -> None:
-    (path,) = sealed_once.notes.iterdir()
+    path = next(sealed_once.notes.glob("execution_report_*"))
     assert re.fullmatch(r"execution_report_20[0-9]{6}\.md", path.name)
     told = path.read_text()
     assert f"# Execution Report - {path.stem[-8:-4]}-{path.stem[-4:-2]}-{path.stem[-2:]}" in told

@@ -19,7 +19,19 @@ from ..run import PHASES, Run
 Event = dict[str, Any]
 
 # Words in an event's name that tell a fault or a recovery, so that events of any phase find their place.
-FAULT_WORDS = ("failed", "refused", "interrupted", "stopped", "given up", "fenced", "dead", "died", "lost", "unreach")
+FAULT_WORDS = (
+    "failed",
+    "refused",
+    "interrupted",
+    "stopped",
+    "given up",
+    "fenced",
+    "dead",
+    "died",
+    "lost",
+    "unreach",
+    "trouble",
+)
 NO_FAULT = {"watching interrupted"}  # a person looked away; the workers went on
 RECOVERY_WORDS = ("revived", "restarted", "moved", "recovered", "resumed", "retried")
 

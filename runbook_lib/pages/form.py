@@ -32,6 +32,21 @@ def execution_report(run: Run) -> Path:
     return path
 
 
+def failure_log(run: Run) -> Path:
+    """Write notes/failures.log: a line a fault, recovery or remark, after its date, as the founding plan has it."""
+    try:
+        told = [event for event in facts.events(run) if facts.kind(event) or event["event"] == "note"]
+    except OSError:
+        told = []
+    lines = [
+        f"{event['when'].astimezone(UTC):%a %b %e %H:%M:%S UTC %Y}: {event['event']}: {facts.details(event)}"
+        for event in told
+    ]
+    path = run.notes / "failures.log"
+    write_atomic(path, "".join(f"{one_line(line, 1000)}\n" for line in lines).encode())
+    return path
+
+
 def _form(found: Facts) -> list[str]:
     start, end = figures_shown.period(found)
     plan, founding = found.plan, found.output("founding")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from worker.layout import safe_text
 
-from ..monitor import SlotState, State
+from ..state import SlotState, State
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 BAR = 24  # characters of a bar in a terminal
@@ -152,9 +152,10 @@ def in_order(slots: Sequence[SlotState]) -> list[SlotState]:
 
 def _concern(slot: SlotState) -> int:
     """0 for what needs a look first."""
-    if slot.state not in BADGES:
-        return 0  # dead, fenced, failed
-    return 1 if BADGES[slot.state][1] in (AMBER, PURPLE) else 3 if slot.done else 2
+    said = slot.verdict or slot.state
+    if said not in BADGES:
+        return 0  # dead, fenced, and what it died of
+    return 1 if BADGES[said][1] in (AMBER, PURPLE) else 3 if slot.done else 2
 
 
 def contact(slot: SlotState) -> str:
@@ -205,7 +206,7 @@ def _spark_cell(slot: SlotState) -> str:
 
 
 def _slot_row(slot: SlotState, with_gpu: bool) -> str:
-    shape, colour = BADGES.get(slot.state, TROUBLE)
+    shape, colour = BADGES.get(slot.verdict or slot.state, TROUBLE)
     of_gpu = f'<td style="{NUMBER}">{text(gpu(slot), 60)}</td>' if with_gpu else ""
     coming = f" +{slot.in_part:,}" if slot.in_part and not slot.done else ""
     return (
@@ -218,7 +219,7 @@ def _slot_row(slot: SlotState, with_gpu: bool) -> str:
         f"{_spark_cell(slot)}"
         f'<td style="{NUMBER}">{duration(slot.eta_s)}</td>'
         f"{of_gpu}"
-        f'<td style="{CELL}">{badge(slot.state, shape, colour)}</td>'
+        f'<td style="{CELL}">{badge(slot.verdict or slot.state, shape, colour)}</td>'
         f'<td style="{CELL}">{text(contact(slot))}</td>'
         f'<td style="{WIDE}">{text(notes(slot))}</td></tr>'
     )
@@ -346,7 +347,7 @@ def progress_text(state: State) -> str:
             spark(slot.trend),
             duration(slot.eta_s),
             gpu(slot),
-            one_line(slot.state, 40),
+            one_line(slot.verdict or slot.state, 40),
             contact(slot),
             notes(slot),
         )

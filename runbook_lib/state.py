@@ -1,0 +1,87 @@
+"""State: a run, and each slot of it, at one moment, as the monitor saw them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from worker.layout import Range
+
+from . import gpus
+
+REST = ("done", "fenced", "stopped")
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """One slot at one moment. `committed` counts; `in_part` is the worker's own word; `age_s` since its heartbeat.
+
+    `trend`: its rate at the last looks, the newest last; `gpu`: what its GPU does, None where nobody tells. `verdict`:
+    what is the matter with it, by its name in the table of verdicts; empty where that is no more than its state.
+    """
+
+    slot: str
+    host: str
+    rows: int
+    committed: int
+    in_part: int
+    state: str
+    rate: float | None = None
+    age_s: float | None = None
+    restarts: int = 0
+    reason: str = ""
+    device: str = ""
+    processing_s: float | None = None
+    ended_at: float | None = None
+    trend: tuple[float, ...] = ()
+    gpu: gpus.Sample | None = None
+    verdict: str = ""
+
+    @property
+    def done(self) -> bool:
+        """True when every row of the slot is committed."""
+        return self.committed >= self.rows
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds for the slot's rows that are left, at its rate of the last minute; None while unknown or done."""
+        return (self.rows - self.committed) / self.rate if self.rate and not self.done else None
+
+
+@dataclass(frozen=True)
+class State:
+    """The run, or the hosts of it that are meant, at one moment.
+
+    `rate` in rows/s over the last minute, `eta_s` from it, None while unknown; `eta_range_s` from the fastest and the
+    slowest such rate of the last five. `truncated` and `norms_bad` count rows that came home cut at the model's length,
+    and with a norm that is zero or no number. `there`: what each host that answered
+    has committed. `silent_s`: for each that did not, the time since it last did.
+    """
+
+    run: str
+    at: float
+    elapsed_s: float
+    rows: int
+    committed: int
+    slots: tuple[SlotState, ...]
+    rate: float | None
+    eta_s: float | None
+    history: tuple[tuple[float, float], ...]
+    norms: Sequence[float]
+    quarantined: tuple[int, ...]
+    alerts: tuple[str, ...]
+    there: Mapping[str, Sequence[Range]] = field(default_factory=dict)
+    silent_s: Mapping[str, float] = field(default_factory=dict)
+    eta_range_s: tuple[float, float] | None = None
+    truncated: int = 0
+    norms_bad: int = 0
+
+    @property
+    def done(self) -> bool:
+        """True when every row is committed."""
+        return self.committed >= self.rows
+
+    @property
+    def resting(self) -> bool:
+        """True when nobody works any more, though rows may be missing."""
+        return all(slot.done or slot.state in REST for slot in self.slots)
