@@ -145,7 +145,8 @@ class _Bar:
 class Bars:
     """Progress of several things at once; call it as `(what, done, total)` from any thread.
 
-    `unit` is `bytes`, shown as MB, or what is counted, such as `parts`.
+    `unit` is `bytes`, shown as MB, or what is counted, such as `parts`. `below` draws a picture to be shown under the
+    bars, now and then, while something is under way.
     """
 
     title: str
@@ -153,6 +154,9 @@ class Bars:
     place: Place = field(default_factory=_place)
     every_s: float = field(default_factory=lambda: BARS_S[headless()])
     clock: Clock = time.monotonic
+    below: Callable[[], pictures.Picture] | None = None
+    _below: str = ""
+    _below_next: float = float("-inf")
     _bars: dict[str, _Bar] = field(default_factory=dict)
     _next: float = float("-inf")
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -171,7 +175,18 @@ class Bars:
                 return
             self._next = now + self.every_s
             last = all(bar.whole for bar in self._bars.values())
-            self.place.show(self._html(), self._text(), f"{one_line(self.title)}: {'; '.join(self._lines())}", last)
+            self.place.show(
+                self._html() + self._under(now, last),
+                self._text(),
+                f"{one_line(self.title)}: {'; '.join(self._lines())}",
+                last,
+            )
+
+    def _under(self, now: float, last: bool) -> str:
+        """The picture below, drawn seldom; none at the end: a cell of its own shows it then."""
+        if self.below and not last and now >= self._below_next:
+            self._below, self._below_next = self.below().html(), now + DRAW_S
+        return "" if last else self._below
 
     def _amount(self, bar: _Bar) -> str:
         scale, digits, unit = (1e6, 1, " MB") if self.unit == "bytes" else (1, 0, f" {self.unit}")
@@ -212,6 +227,9 @@ class Bars:
         )
 
 
-def bars(title: str, unit: str = "bytes") -> Bars:
-    """Progress bars under a title, usable as `on_progress` of launch.stage, download.collect and merge.merge."""
-    return Bars(title, unit)
+def bars(title: str, unit: str = "bytes", below: Callable[[], pictures.Picture] | None = None) -> Bars:
+    """Progress bars under a title, usable as `on_progress` of launch.stage, download.collect and merge.merge.
+
+    `below` draws a picture under them while something is under way, such as the part grid.
+    """
+    return Bars(title, unit, below=below)

@@ -25,7 +25,7 @@ from .pages.figures_shown import Figure
 from .pages.form import execution_report, failure_log
 from .pages.panel import exactly, many, text
 from .pages.style import CSS
-from .pages.verdict import all_checks, held, records, sentence
+from .pages.verdict import all_checks, held, records, sentence, troubles
 from .run import PHASES, Run
 
 __all__ = ["build", "execution_report", "failure_log", "seal", "verify"]
@@ -89,7 +89,8 @@ def _verdict(found: Facts) -> str:
     title = "Succeeded: all checks hold" if good else "Not succeeded"
     return (
         f'<div class="verdict {"good" if good else "bad"}"><div class="shape" aria-hidden="true">{"✓" if good else "✗"}'
-        f"</div><div><b>{title}</b><div>{text(sentence(found), 1000)}</div></div></div>"
+        f"</div><div><b>{title}</b><div>{text(sentence(found), 1000)}</div>"
+        f"<div>{text(troubles(found), 1000)}</div></div></div>"
     )
 
 

@@ -62,3 +62,15 @@ def test_the_failure_log_has_a_line_an_incident_in_the_founding_form(tmp_path):
     (tmp_path / "other").mkdir()
     calm = run_folder(tmp_path / "other").run
     assert report.failure_log(calm).read_text() == ""
+
+
+def test_the_reports_verdict_says_what_was_in_trouble_and_what_became_of_it(tmp_path):
+    (tmp_path / "calm").mkdir()
+    (tmp_path / "bad").mkdir()
+    run = noted(tmp_path / "calm", WORKS)
+    assert "No worker was in trouble." in report.build(run).read_text()
+    run = noted(tmp_path / "bad", WORKS, {**KILLED, "reason": "killed by <b>"}, WORKS, KILLED)
+    shown = report.build(run).read_text()
+    head = shown[: shown.index("<nav")]
+    assert "Workers were in trouble 2 times: cluster0_gpu0 out of memory (killed by SIGKILL), no end on record" in head
+    assert "cluster0_gpu0 out of memory (killed by &lt;b&gt;), " in head

@@ -334,6 +334,23 @@ def test_bars_show_megabytes_rate_and_end_in_full() -> None:
     assert board.shown[-1][3]
 
 
+def test_a_picture_below_the_bars_is_drawn_seldom_and_not_at_the_end() -> None:
+    board, clock, drawn = Board(), Hands(), []
+
+    def below() -> pictures.Picture:
+        drawn.append(clock.now)
+        return pictures.Picture(PNG, f"grid {len(drawn)}")
+
+    bars = live.Bars("Collecting", place=board, every_s=0.0, clock=clock, below=below)
+    for second in range(11):
+        clock.now = float(second)
+        bars("one", second, 11)
+    assert drawn == [0.0, 5.0, 10.0]
+    assert 'alt="grid 3"' in board.shown[-1][0]
+    bars("one", 11, 11)
+    assert "grid" not in board.shown[-1][0] and len(drawn) == 3
+
+
 def test_bars_count_other_things_by_name_and_take_an_unknown_total() -> None:
     board = Board()
     live.Bars("Collecting", "parts", board)("here", 3, 16)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..incidents import BEGAN, ENDED
 from ..run import PHASES
-from .facts import Facts, number
-from .panel import many, one_line
+from .facts import Event, Facts, kind, number
+from .figures_shown import period
+from .panel import exactly, many, one_line
 
 
 def sentence(found: Facts) -> str:
@@ -21,6 +23,30 @@ def sentence(found: Facts) -> str:
         many(documents, "document") + (f" and {many(asked, 'question')}" if asked else "") if documents else "All rows"
     )
     return f"{what} are embedded, merged and checked row by row.{backed}{looked}"
+
+
+def troubles(found: Facts) -> str:
+    """How long it took, which slots were in trouble and what became of each: the latest first, three at most."""
+    began = [event for event in found.events if event["event"] == BEGAN]
+    ended = {str(event.get("slot")): event for event in found.events if event["event"] == ENDED}
+    start, end = period(found)
+    took = f"It took {exactly((end - start).total_seconds())}." if start and end else ""
+    others = sum(1 for event in found.events if kind(event) == "fault" and event["event"] != BEGAN)
+    if not began:
+        said = "No worker was in trouble."
+    else:
+        told = "; ".join(_trouble(event, ended.get(str(event.get("slot")))) for event in began[:-4:-1])
+        said = f"Workers were in trouble {many(len(began), 'time')}: {told}{'; …' if len(began) > 3 else ''}."
+    more = f" {many(others, 'other fault')} below." if others else ""
+    return f"{took} {said}{more}".strip()
+
+
+def _trouble(event: Event, ended: Event | None) -> str:
+    """One slot's trouble and its end."""
+    over = ended is not None and ended["when"] >= event["when"]
+    end = f"worked again after {exactly(number(ended.get('seconds_lost')))}" if over and ended else "no end on record"
+    why = one_line(event.get("cause") or "", 80)
+    return f"{one_line(event.get('slot'), 40)} {one_line(event.get('verdict'), 40)}{f' ({why})' if why else ''}, {end}"
 
 
 def held(found: Facts, phase: str) -> bool:
