@@ -110,7 +110,13 @@ def _parser() -> argparse.ArgumentParser:
         made = verb(name, do, text)
         on_run(made)
         if name == "restart":
-            made.add_argument("slot", nargs="?", default="", metavar="SLOT", help="only this one, e.g. cluster0_gpu3")
+            made.add_argument(
+                "what",
+                nargs="?",
+                default="all",
+                metavar="SLOT|HOST|all",
+                help="one worker, or a machine's; all if left out",
+            )
         on_hosts(made)
     made = verb("note", _note, "write a remark of yours into the run's journal, and so into its report")
     made.add_argument("run", metavar="RUN", help="a run's folder or name")
@@ -243,7 +249,7 @@ def _follow(host: machines.Host, log: Path, lines: int) -> int:
 
 
 def _restart(args: argparse.Namespace) -> int:
-    return _show(launch.restart(_find(args), args.slot))
+    return _show(launch.restart(_find(args), args.what))
 
 
 def _note(args: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ from .checks import Checks
 from .errors import HostError, LinkLost, ProfileError, RunbookError
 from .plan import Plan, Slot
 from .reach.secret import redact
-from .run import Run
+from .run import Run, limited
 
 RESTART_S = 30.0  # for a supervisor to end a worker and start the next
 FETCH_S = 600.0  # for a host to fetch the model, and for each byte of it as long as on a slow line
@@ -414,13 +414,15 @@ def stop(run: Run) -> Checks:
     return checks
 
 
-def restart(run: Run, slot: str = "") -> Checks:
-    """Stop and start the workers of the hosts meant, or of one slot, from what they committed; others are left alone.
+def restart(run: Run, what: str = "all") -> Checks:
+    """Stop and start workers from what they committed: `all` of the hosts meant, a host's, or a slot's; no others.
 
-    Raises ProfileError for a slot that is not of this run and these hosts.
+    Raises ProfileError for what is neither a host nor a slot of this run and these hosts.
     """
-    if slot:
-        return _restart_slot(run, slot)
+    if what in {spec.name for spec in run.hosts}:
+        run = limited(run, what)
+    elif what != "all":
+        return _restart_slot(run, what)
     checks = Checks("Workers restarted")
     checks.extend(stop(run))
     if checks.ok:
@@ -432,7 +434,8 @@ def _restart_slot(run: Run, name: str) -> Checks:
     """One slot's worker, by its supervisor; where none lives, by a new one, which takes over the others."""
     slots = {slot.slot: slot for slot in run.plan().slots if slot.host in {spec.name for spec in run.hosts}}
     if name not in slots:
-        raise ProfileError(f"no slot {safe_text(name)!r} in this run; there are: {', '.join(slots)}")
+        known = ", ".join([*slots, *(spec.name for spec in run.hosts)])
+        raise ProfileError(f"no slot or host {safe_text(name)!r} in this run; there are: {known}, all")
     spec = next(spec for spec in run.hosts if spec.name == slots[name].host)
     checks, host = Checks("Worker restarted"), machines.connect(spec, run.name)
     seen = host.poll()

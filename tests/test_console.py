@@ -194,5 +194,7 @@ def test_a_slot_that_has_no_rows_left_is_left_alone(staged):
 
 
 def test_a_slot_of_another_run_is_refused_by_name(staged):
-    with pytest.raises(ProfileError, match="no slot 'cluster7_gpu0' in this run; there are: cluster0_gpu0"):
+    with pytest.raises(
+        ProfileError, match="no slot or host 'cluster7_gpu0' in this run; there are: cluster0_gpu0, one, all"
+    ):
         launch.restart(staged, "cluster7_gpu0")

@@ -293,9 +293,10 @@ def test_nothing_is_restarted_where_nothing_is_staged(make):
     assert "run launch.stage first" in launch.restart(make(names=("one",))).failed[0].seen
 
 
-def test_restarting_one_host_leaves_the_other_one_alone(both):
+@pytest.mark.parametrize("name", [True, False])
+def test_restarting_one_host_leaves_the_other_one_alone(both, name):
     before = at_work(both, "one"), at_work(both, "two")
-    checks = launch.restart(run.limited(both, "two"))
+    checks = launch.restart(both, "two") if name else launch.restart(run.limited(both, "two"))
     assert {check.where for check in checks} == {"two"}
     assert at_work(both, "one") == before[0]
     assert all(process.alive(identity) for identity in before[0])
