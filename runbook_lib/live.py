@@ -185,7 +185,11 @@ class Bars:
     def _under(self, now: float, last: bool) -> str:
         """The picture below, drawn seldom; none at the end: a cell of its own shows it then."""
         if self.below and not last and now >= self._below_next:
-            self._below, self._below_next = self.below().html(), now + DRAW_S
+            self._below_next = now + DRAW_S
+            try:
+                self._below = self.below().html()
+            except Exception as error:  # drawn while a transfer waits: a picture must not cost it
+                self._below = f"<p>This picture cannot be drawn: {text(error)}</p>"
         return "" if last else self._below
 
     def _amount(self, bar: _Bar) -> str:

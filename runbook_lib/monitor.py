@@ -174,7 +174,11 @@ class Watcher:
             ),
             self.run.profile.monitor,
         )
-        if verdict.wrong and evidence:
+        silent = readings.get(slot.host)
+        told = isinstance(silent, RunbookError)  # of the whole host, in an alert of its own
+        if told and state == "unreachable":
+            evidence = str(silent)
+        elif verdict.wrong and evidence:
             said = f"{evidence}. By itself: {verdict.by_itself}. You: {verdict.person}."
             alerts.append(f"{slot.slot} on {slot.host}: {verdict.name}: {said}")
         return SlotState(
@@ -194,6 +198,8 @@ class Watcher:
             trend=tuple(trend),
             gpu=_sample(reading, entry),
             verdict="" if verdict.name == state else verdict.name,
+            evidence=safe_text((reason if state in verdicts.ENDED else "") or evidence, 300),
+            action=verdict.by_itself if verdict.wrong else "",
         )
 
 

@@ -52,6 +52,9 @@ def part_grid(run: Run) -> Picture:
     calm(axes, f"{here:,} of {plan.rows:,} rows are home, in {many(len(home), 'part')}", grid="")
     for place, slot in enumerate(shown):
         _draw_home(axes, place, slot.start, slot.stop, home)
+        left = count(missing(slot.start, slot.stop, home))
+        said = f"{slot.rows - left:,} of {slot.rows:,} home" if left else f"all {slot.rows:,} home"
+        axes.text(1.01, place, said, va="center", fontsize=8, color="#424a53", clip_on=False)
     if shown:
         axes.set_yticks(range(len(shown)), [slot.slot for slot in shown])
     else:  # more slots than lines: all rows as one
@@ -79,9 +82,6 @@ def _draw_home(axes: Axes, place: int, start: int, stop: int, home: Sequence[Ran
     cuts = [(low - start) / rows for low, _ in home if start < low < stop]
     if len(cuts) <= TICKS:
         axes.vlines(cuts, place - 0.31, place + 0.31, color="white", linewidth=0.9)
-    said = f"{rows - count(gaps):,} of {rows:,} home" if gaps else f"all {rows:,} home"
-    if start or stop:
-        axes.text(1.01, place, said, va="center", fontsize=8, color="#424a53", clip_on=False)
 
 
 def _shade(plan: Plan, slot: Slot, dark: bool = False) -> str:

@@ -18,6 +18,7 @@ class SlotState:
 
     `trend`: its rate at the last looks, the newest last; `gpu`: what its GPU does, None where nobody tells. `verdict`:
     what is the matter with it, by its name in the table of verdicts; empty where that is no more than its state.
+    `evidence` is how that is known and `action` what happens by itself; both empty where nothing is the matter.
     """
 
     slot: str
@@ -36,6 +37,8 @@ class SlotState:
     trend: tuple[float, ...] = ()
     gpu: gpus.Sample | None = None
     verdict: str = ""
+    evidence: str = ""
+    action: str = ""
 
     @property
     def done(self) -> bool:

@@ -7,7 +7,7 @@ supervisor kept: an exit code, or the last words of the worker itself.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .profile import MonitorSpec
 
@@ -36,7 +36,11 @@ TABLE = (
         "`runbook restart RUN SLOT` does so at once",
     ),
     Verdict("restarting", "the next worker starts after 5 to 60 s, from the parts", "`runbook logs RUN SLOT`"),
-    Verdict("dead", "its host's supervisor is started again while somebody watches", "`runbook run` again"),
+    Verdict(
+        "dead",
+        "with `recovery: auto`, its host's supervisor is started again while somebody watches",
+        "`runbook run` again",
+    ),
     Verdict(
         "unreachable", "its workers go on and keep their rows; it is asked again at every look", "mend the way to it"
     ),
@@ -103,8 +107,12 @@ def judge(seen: Seen, limits: MonitorSpec) -> tuple[Verdict, str]:
             said = f"given up; {seen.reason or 'no reason on record'}"
         else:
             said = f"{seen.state}; {seen.reason or 'no reason on record'}"
-        # A first start waits as `restarting` too: without a reason nothing has happened yet.
-        return (NAMED["starting"], "") if seen.state == "restarting" and not seen.reason else (NAMED[name], said)
+        if seen.state == "restarting" and not seen.reason:
+            return NAMED["starting"], ""  # a first start waits too: nothing has happened yet
+        found = NAMED[name]
+        if seen.state in ("dead", "fenced") and name != "refused":  # nobody is there, or means, to try again
+            found = replace(found, by_itself=NAMED[seen.state].by_itself)
+        return found, said
     if seen.state == "running":
         stuck_s = patience_s(seen, limits)
         if seen.age_s is not None and seen.age_s > limits.stuck_s:

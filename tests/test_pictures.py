@@ -14,7 +14,7 @@ import pytest
 from made_up import run_folder
 from nbclient import NotebookClient
 
-from runbook_lib import live, pictures
+from runbook_lib import live, pictures, plan_pictures
 from runbook_lib.gpus import Sample
 from runbook_lib.pages import nearest, panel
 from runbook_lib.plan import ModelIdentity, Plan, Slot, cut
@@ -200,7 +200,9 @@ def test_the_row_strip_counts_slots_parts_and_questions(slots: int) -> None:
     assert len(drawn.png) < 40_000
 
 
-def test_the_part_grid_tells_what_is_home_and_names_what_is_missing(tmp_path: Path) -> None:
+def test_the_part_grid_tells_what_is_home_and_names_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = run_folder(tmp_path)
     whole = made.run.plan()
     begin = pictures.part_grid(made.run)
@@ -214,6 +216,8 @@ def test_the_part_grid_tells_what_is_home_and_names_what_is_missing(tmp_path: Pa
     again = pictures.part_grid(made.run)
     assert f"Missing rows: [{low}, {high})." in again.alt
     assert len(again.png) < 40_000
+    monkeypatch.setattr(plan_pictures, "STRIPS", 1)  # more slots than lines: all rows as one
+    assert pictures.part_grid(made.run).alt == again.alt
 
 
 def figures(title: str = "Zinc") -> dict[str, object]:
@@ -349,6 +353,13 @@ def test_a_picture_below_the_bars_is_drawn_seldom_and_not_at_the_end() -> None:
     assert 'alt="grid 3"' in board.shown[-1][0]
     bars("one", 11, 11)
     assert "grid" not in board.shown[-1][0] and len(drawn) == 3
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_transfer() -> None:
+    board = Board()
+    bars = live.Bars("Collecting", place=board, every_s=0.0, clock=Hands(), below=lambda: 1 / 0)
+    bars("one", 1, 2)
+    assert "cannot be drawn: division by zero" in board.shown[-1][0]
 
 
 def test_bars_count_other_things_by_name_and_take_an_unknown_total() -> None:

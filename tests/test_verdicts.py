@@ -75,6 +75,13 @@ def test_what_a_worker_died_of_is_read_from_its_last_words(reason: str, name: st
         assert judge(Seen("restarting", reason, 1), LIMITS)[0] == NAMED[name]
 
 
+@pytest.mark.parametrize("state", ["dead", "fenced"])
+def test_nobody_is_told_that_a_worker_is_tried_again_when_it_is_not(state: str) -> None:
+    verdict, _ = judge(Seen(state, "OSError: [Errno 28] No space left on device", encode.EXIT_DISK), LIMITS)
+    assert (verdict.name, verdict.by_itself) == ("disk full", NAMED[state].by_itself)
+    assert judge(Seen("restarting", "No space left on device", encode.EXIT_DISK), LIMITS)[0] == NAMED["disk full"]
+
+
 def test_every_cause_is_in_the_table_and_every_verdict_says_what_happens() -> None:
     assert {name for name, _ in verdicts.CAUSES} <= set(NAMED)
     assert len(NAMED) == len(TABLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..incidents import BEGAN, ENDED
@@ -28,14 +29,13 @@ def sentence(found: Facts) -> str:
 def troubles(found: Facts) -> str:
     """How long it took, which slots were in trouble and what became of each: the latest first, three at most."""
     began = [event for event in found.events if event["event"] == BEGAN]
-    ended = {str(event.get("slot")): event for event in found.events if event["event"] == ENDED}
     start, end = period(found)
     took = f"It took {exactly((end - start).total_seconds())}." if start and end else ""
     others = sum(1 for event in found.events if kind(event) == "fault" and event["event"] != BEGAN)
     if not began:
         said = "No worker was in trouble."
     else:
-        told = "; ".join(_trouble(event, ended.get(str(event.get("slot")))) for event in began[:-4:-1])
+        told = "; ".join(_trouble(event, _end_of(event, found.events)) for event in began[:-4:-1])
         said = f"Workers were in trouble {many(len(began), 'time')}: {told}{'; …' if len(began) > 3 else ''}."
     more = f" {many(others, 'other fault')} below." if others else ""
     return f"{took} {said}{more}".strip()
@@ -43,10 +43,15 @@ def troubles(found: Facts) -> str:
 
 def _trouble(event: Event, ended: Event | None) -> str:
     """One slot's trouble and its end."""
-    over = ended is not None and ended["when"] >= event["when"]
-    end = f"worked again after {exactly(number(ended.get('seconds_lost')))}" if over and ended else "no end on record"
+    end = f"worked again after {exactly(number(ended.get('seconds_lost')))}" if ended else "no end on record"
     why = one_line(event.get("cause") or "", 80)
     return f"{one_line(event.get('slot'), 40)} {one_line(event.get('verdict'), 40)}{f' ({why})' if why else ''}, {end}"
+
+
+def _end_of(event: Event, events: Sequence[Event]) -> Event | None:
+    """The end of a slot's trouble: its first recovery after it."""
+    later = events[next(i for i, other in enumerate(events) if other is event) :]
+    return next((e for e in later if e["event"] == ENDED and e.get("slot") == event.get("slot")), None)
 
 
 def held(found: Facts, phase: str) -> bool:
