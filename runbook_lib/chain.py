@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nbformat
 from tqdm import tqdm
@@ -34,6 +34,7 @@ from .monitor import Watcher
 from .run import PHASES, Run
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+TAKE_OVER_S = 30.0  # for a driver to end after it was interrupted
 KERNEL_DEATHS = 2  # a killed kernel costs nothing that files do not hold, so the phase is tried again
 EXIT_INTERRUPTED = 130
 LOG_LINE_S = 20.0  # where no terminal shows a bar, a line this often
@@ -52,22 +53,51 @@ class Attempt:
 
 
 @contextmanager
-def only_driver(run: Run) -> Iterator[None]:
-    """Hold the run for one driver; a second one is refused by name. Watching needs no hold."""
+def only_driver(run: Run, take_over: bool = False) -> Iterator[None]:
+    """Hold the run for one driver; a second one is refused by name, or ends the first. Watching needs no hold."""
     path = run.folder / "driver.lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(fd, "r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(file):
             holder = file.read().strip() or "unknown"
-            raise RunbookError(
-                f"run {run.name} is being driven already ({holder}); wait for it, or watch: runbook status {run.name}"
-            ) from None
+            if not take_over:
+                raise RunbookError(
+                    f"run {run.name} is being driven already ({holder}); wait for it, or watch: "
+                    f"runbook status {run.name}; to end that one and go on here: runbook run ... --take-over"
+                )
+            _end_driver(run, file, holder)
+        file.seek(0)
         file.truncate(0)
         file.write(json.dumps({**process.identify(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")}))
         file.flush()
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _end_driver(run: Run, file: IO[str], holder: str) -> None:
+    """Interrupt the driver that holds the run, as Ctrl-C would, and take its place; its workers go on."""
+    try:
+        identity = json.loads(holder)
+    except ValueError:
+        identity = {}
+    if not process.send(identity, signal.SIGINT):
+        raise RunbookError(
+            f"run {run.name}: its driver ({holder}) is not a process of this machine; end it there first"
+        )
+    deadline = time.monotonic() + TAKE_OVER_S
+    while not _locked(file):
+        if time.monotonic() > deadline:
+            process.send(identity, signal.SIGKILL)  # what it wrote is whole at every moment
+            deadline += TAKE_OVER_S
+        time.sleep(0.2)
+    run.journal.write("taken over", of=safe_text(holder))
 
 
 def holds(run: Run, phase: str) -> bool:
@@ -89,9 +119,11 @@ def holds(run: Run, phase: str) -> bool:
     return True
 
 
-def drive(run: Run, say: Callable[[str], None] = print, phases: tuple[str, ...] = PHASES) -> bool:
+def drive(
+    run: Run, say: Callable[[str], None] = print, phases: tuple[str, ...] = PHASES, take_over: bool = False
+) -> bool:
     """Execute what does not hold yet, in order; seal the run when all hold. False when a phase failed."""
-    with only_driver(run):
+    with only_driver(run, take_over):
         for phase in phases:
             if run.only and phase == PHASES[3] and not _all_committed(run):
                 say(f"{phase}: waits for the rows of the other hosts; give the command without --hosts")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from worker.layout import RUN_NAME, SLOT_NAME, safe_text
 
-from . import chain, clean, download, launch, pictures, preflight, profile, report, run, status, terminal
+from . import chain, clean, download, launch, pictures, preflight, profile, recover, report, run, status, terminal
 from . import hosts as machines
 from .checks import Checks
 from .errors import LinkLost, ProfileError, RunbookError
@@ -86,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     made = verb("run", _run, "execute the four notebooks in order, continuing what is unfinished")
     on_profile(made)
     on_hosts(made)
+    made.add_argument(
+        "--take-over", action="store_true", help="end another command that drives this run, and go on here"
+    )
     on_profile(verb("check", _check, "preflight only: is everything there? no worker is started"))
     made = verb("status", _status, "who did how much, how fast, what is wrong")
     on_run(made)
@@ -117,7 +120,18 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="SLOT|HOST|all",
                 help="one worker, or a machine's; all if left out",
             )
+            made.add_argument(
+                "--from-scratch",
+                nargs="?",
+                const="",
+                default=None,
+                metavar="NAME",
+                help="all workers, from row zero: old parts are set aside; asks for the run's name, or takes it here",
+            )
         on_hosts(made)
+    made = verb("move", _move, "move the rows that a machine has not done to the others, under a new epoch")
+    made.add_argument("run", metavar="RUN", help="a run's folder or name")
+    made.add_argument("host", metavar="HOST", help="the machine that is not to do them")
     made = verb("note", _note, "write a remark of yours into the run's journal, and so into its report")
     made.add_argument("run", metavar="RUN", help="a run's folder or name")
     made.add_argument("text", metavar="TEXT", help="one line")
@@ -172,7 +186,7 @@ def _run(args: argparse.Namespace) -> int:
     this = run.limited(_open(args), args.hosts)
     print(f"run {this.name} in {this.folder}")
     began = time.monotonic()
-    if not chain.drive(this):
+    if not chain.drive(this, take_over=args.take_over):
         return 1
     if not this.finished:
         print(f"\nAll checks hold for {', '.join(sorted(this.only))}, after {time.monotonic() - began:.0f} s.")
@@ -249,7 +263,29 @@ def _follow(host: machines.Host, log: Path, lines: int) -> int:
 
 
 def _restart(args: argparse.Namespace) -> int:
-    return _show(launch.restart(_find(args), args.what))
+    this = _find(args)
+    if args.from_scratch is None:
+        return _show(launch.restart(this, args.what))
+    if args.what != "all" or this.only:
+        raise ProfileError("--from-scratch is for all workers of the run; nothing was done")
+    asked = f"All vectors of {this.name} will be computed again; the old ones are set aside. Type the run's name: "
+    if (args.from_scratch or _ask(asked)) != this.name:
+        raise ProfileError(f"that is not the run's name; nothing was done. Expected {this.name}")
+    with chain.only_driver(this):
+        return _show(launch.from_scratch(this))
+
+
+def _ask(question: str) -> str:
+    """What a person types; nothing where nobody can."""
+    try:
+        return input(question).strip()
+    except EOFError:
+        return ""
+
+
+def _move(args: argparse.Namespace) -> int:
+    this = run.find(args.run)
+    return _show(recover.move(this, Watcher(this, this.plan()).poll(), args.host))
 
 
 def _note(args: argparse.Namespace) -> int:

@@ -46,7 +46,7 @@ class Console:
         self._watching: asyncio.Task[State] | None = None
         wide = widgets.Layout(width="auto")
         meant = {spec.name for spec in run.hosts}
-        slots = [slot.slot for slot in run.plan().slots if slot.rows and slot.host in meant]
+        slots = [slot.slot for slot in run.plan().used if slot.host in meant]
         self.pause = _button("Pause watching", "look no more until resumed; workers go on", self._pause)
         self.refresh = _button("Refresh now", "look at once", self._refresh)
         self.leave = _button("Stop watching", "end this cell; workers go on", self._leave)

@@ -81,10 +81,10 @@ def _collect_host(
     on_progress: Callable[[str, int, int], None],
     outage_s: float | None,
 ) -> tuple[int, list[str]]:
-    here = set(committed(run.local.parts))
-    own = [(slot.start, slot.stop) for slot in plan.of_host(host.name)]
-    # Of a folder that two hosts share, each brings what is its own.
-    wanted = [r for r in there if r not in here and any(r[0] < stop and start < r[1] for start, stop in own)]
+    here = committed(run.local.parts)
+    own = plan.ever(host.name)
+    # Of a folder that two hosts share, each brings what is its own; of rows that moved, whoever was first.
+    wanted = [r for r in there if missing(*r, here) and any(r[0] < stop and start < r[1] for start, stop in own)]
     total = sum(stop - start for start, stop in wanted) * plan.model.dim * 4
     moved = 0
     refused = []

@@ -238,6 +238,12 @@ class Host:
         """Remove one file or folder of this run. Raises HostError for anything outside the run's folder."""
         self.way.call("remove", 300.0, path=str(path), root=str(self.folder.root))
 
+    def set_aside(self, names: Sequence[str], stamp: str) -> str:
+        """Move files and folders of this run there into `aside/<stamp>/`; gives in words what was there."""
+        found = self.way.call("set_aside", ASK_S, root=str(self.folder.root), names=list(names), stamp=stamp)
+        moved = [safe_text(str(name), 80) for name in found] if isinstance(found, list) else []
+        return f"set aside: {', '.join(moved)}" if moved else "nothing was there"
+
     def facts(self, token: str) -> dict[str, Any]:
         """What the machine is; see `worker.machine.facts`."""
         found = self.way.call("facts", 60.0, workdir=str(self.workdir), cuda=self.spec.device == "cuda", token=token)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from worker.layout import FORMAT, count, missing, safe_text
+from worker import verbs
+from worker.layout import FORMAT, Range, count, missing, safe_text
 
 from . import corpus as corpora
 from . import environments, gpus
@@ -22,7 +23,7 @@ from .checks import Checks
 from .errors import HostError, LinkLost, ProfileError, RunbookError
 from .plan import Plan, Slot
 from .reach.secret import redact
-from .run import Run, limited
+from .run import PHASES, Run, limited
 
 RESTART_S = 30.0  # for a supervisor to end a worker and start the next
 FETCH_S = 600.0  # for a host to fetch the model, and for each byte of it as long as on a slow line
@@ -44,9 +45,24 @@ def prepare(run: Run, on_progress: Report = _silent) -> Checks:
     checks = Checks("Every host has its Python environment")
     results = machines.side_by_side(run, lambda host: _prepare_host(run, host, on_progress))
     for name, result in results.items():
-        failed = isinstance(result, RunbookError)
-        checks.add("environment", not failed, result, "ready", "see the message; the log is on that host", where=name)
+        if isinstance(result, RunbookError):
+            _failed(run, checks, "environment", name, results, "ready")
+        else:
+            checks.add("environment", True, result, where=name)
     return checks
+
+
+def _failed(run: Run, checks: Checks, what: str, name: str, results: Mapping[str, Any], expected: str) -> None:
+    """A host that failed. One that cannot be reached is only told of, where others answer and its rows may move."""
+    lost = isinstance(results[name], LinkLost) and run.profile.policy_for("unreachable") == "auto"
+    others = any(not isinstance(result, LinkLost) for result in results.values())
+    if lost and others:
+        seen = (
+            f"{results[name]}. Its rows wait; silent for {run.profile.monitor.unreachable_s:g} s, they move to others"
+        )
+        checks.add(what, True, seen, expected, "03_monitor goes on without it", name, warn=True)
+    else:
+        checks.add(what, False, results[name], expected, "see the message; the log is on that host", where=name)
 
 
 def _prepare_host(run: Run, host: machines.Host, on_progress: Report) -> str:
@@ -98,10 +114,10 @@ def _begin_environment(host: machines.Host) -> None:
     host.start(argv, host.folder.log(f"environment_{host.name}"), host.folder.root)
 
 
-def stage(run: Run, on_progress: Report = _silent) -> Checks:
+def stage(run: Run, on_progress: Report = _silent, only: Collection[str] | None = None) -> Checks:
     """Send each host its shards, the worker and the model, once; nothing else, and nothing twice.
 
-    `on_progress(host, bytes so far, bytes in all)` is called while it works.
+    `on_progress(host, bytes so far, bytes in all)` is called while it works. `only` names the hosts meant.
     """
     plan, corpus = run.plan(), corpora.load(run.corpus)
     model = models.resolve(run.profile.model, models.read_token(run.profile.hf_token))
@@ -109,11 +125,16 @@ def stage(run: Run, on_progress: Report = _silent) -> Checks:
     if model.digest != plan.model.digest:
         checks.add("model", False, model.digest[:16], plan.model.digest[:16], "the model changed: start a new run")
         return checks
-    results = machines.side_by_side(run, lambda host: _stage_host(run, host, plan, corpus, model, on_progress))
+
+    def one(host: machines.Host) -> str:
+        meant = only is None or host.name in only
+        return _stage_host(run, host, plan, corpus, model, on_progress) if meant else "left as it is"
+
+    results = machines.side_by_side(run, one)
     for name, result in results.items():
         if isinstance(result, RunbookError):
-            checks.add("staged", False, result, "shards, worker, model", "see the message", where=name)
-        else:
+            _failed(run, checks, "staged", name, results, "shards, worker, model")
+        elif only is None or name in only:
             checks.add("staged", True, result, where=name)
             run.journal.write("staged", host=name, what=result)
     return checks
@@ -126,7 +147,8 @@ def _stage_host(
     if not slots:
         return "no rows for this host: nothing staged"
     offsets = corpus.offsets()
-    total = model.bytes + sum(int(offsets[slot.stop] - offsets[slot.start]) for slot in slots)
+    files = sorted({found for slot in slots for found in plan.files(slot)})
+    total = model.bytes + sum(int(offsets[stop] - offsets[start]) for start, stop in files)
     sent = 0
 
     def moved(n: int) -> None:
@@ -143,7 +165,7 @@ def _stage_host(
     if model.remote:
         new += _fetch_there(run, host, model, place)
         moved(sum(file.bytes for file in model.files if file.path in model.remote))
-    shards = {slot.slot: _put_shard(host, slot, corpus, moved) for slot in slots}
+    shards = {file: _put_shard(host, file, corpus, moved) for file in files}
     assignment = {
         "format": FORMAT,
         "run": run.name,
@@ -157,22 +179,21 @@ def _stage_host(
             "digest": plan.model.digest,
         },
         "python": host.python,
+        "stuck_s": run.profile.monitor.stuck_s,
         "slots": [
             {
                 "slot": slot.slot,
                 "device": slot.device,
                 "gpu": slot.gpu,
                 "threads": slot.threads,
-                "start": slot.start,
-                "stop": slot.stop,
                 "part_rows": plan.part_rows,
-                "shard_sha256": shards[slot.slot],
+                "shards": [_shard(plan, slot, rows, shards) for rows in plan.ranges(slot)],
             }
             for slot in slots
         ],
     }
     host.put(folder.assignment(host.name), machines.json_content(assignment))
-    return f"{len(slots)} shards, worker, model ({model.bytes / 1e6:.0f} MB): {total / 1e6:.1f} MB, {new} files new"
+    return f"{len(files)} shards, worker, model ({model.bytes / 1e6:.0f} MB): {total / 1e6:.1f} MB, {new} files new"
 
 
 def _fetch_there(run: Run, host: machines.Host, model: models.Model, place: Path) -> int:
@@ -199,15 +220,23 @@ def _fetch_there(run: Run, host: machines.Host, model: models.Model, place: Path
         raise HostError(f"{host.name}: says of the model that it fetched what cannot be") from None
 
 
-def _put_shard(host: machines.Host, slot: Slot, corpus: corpora.Corpus, moved: Callable[[int], None]) -> str:
-    """Cut a slot's rows out of the numbered corpus and send them; give their sha256."""
+def _shard(plan: Plan, slot: Slot, rows: Range, sums: Mapping[Range, str]) -> dict[str, Any]:
+    """What an assignment says of rows to do: where their parts are cut, and which file holds them."""
+    start, stop = rows
+    file = next(file for file in plan.files(slot) if file[0] <= start and stop <= file[1])
+    return {"start": start, "stop": stop, "grid": plan.grid(start), "file": list(file), "sha256": sums[file]}
+
+
+def _put_shard(host: machines.Host, rows: Range, corpus: corpora.Corpus, moved: Callable[[int], None]) -> str:
+    """Cut rows out of the numbered corpus and send them; give their sha256."""
+    start, stop = rows
     digest = hashlib.sha256()
     size = 0
-    for chunk in corpus.copy_rows(slot.start, slot.stop):
+    for chunk in corpus.copy_rows(start, stop):
         digest.update(chunk)
         size += len(chunk)
-    content = machines.Content(size, digest.hexdigest(), lambda: corpus.copy_rows(slot.start, slot.stop))
-    host.put(host.folder.shard(slot.slot), content, moved)
+    content = machines.Content(size, digest.hexdigest(), lambda: corpus.copy_rows(start, stop))
+    host.put(host.folder.shard(start, stop), content, moved)
     return content.sha256
 
 
@@ -224,9 +253,10 @@ def start(run: Run, *, retry_given_up: bool = True, only: Collection[str] | None
         meant = only is None or host.name in only
         return _start_host(host, plan, retry_given_up, host.name in units) if meant else "left as it is"
 
-    for name, result in machines.side_by_side(run, one).items():
+    results = machines.side_by_side(run, one)
+    for name, result in results.items():
         if isinstance(result, RunbookError):
-            checks.add("supervisor", False, result, "running", "see the message", where=name)
+            _failed(run, checks, "supervisor", name, results, "running")
         else:
             checks.add("supervisor", True, result, where=name)
             if result.startswith("started"):
@@ -238,7 +268,8 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, as_unit: 
     slots = plan.of_host(host.name)
     seen = host.poll()
     given_up = [] if retry_given_up else [(row, row + 1) for row in seen["quarantined"]]
-    left = sum(count(missing(slot.start, slot.stop, [*seen["committed"], *given_up])) for slot in slots)
+    settled = [*seen["committed"], *given_up]
+    left = sum(_left(plan, slot, settled) for slot in slots)
     if not left:
         return "no rows left for this host"
     if not seen["assigned"]:
@@ -262,6 +293,12 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, as_unit: 
             identity = again
     _wait_for_its_report(host, identity)
     return f"started (pid {identity['pid']}), {left} rows left"
+
+
+def _left(plan: Plan, slot: Slot, have: Iterable[Sequence[int]]) -> int:
+    """How many of a slot's rows nobody of `have` has."""
+    ranges = [(low, high) for low, high in have]
+    return sum(count(missing(start, stop, ranges)) for start, stop in plan.ranges(slot))
 
 
 def _wait_for_its_report(host: machines.Host, identity: Mapping[str, Any], within_s: float = 10.0) -> None:
@@ -308,16 +345,19 @@ def _until(
     within_s = run.profile.monitor.first_progress_s if within_s is None else within_s
     deadline = time.monotonic() + within_s
     meant = {spec.name for spec in run.hosts}
-    expected = {slot.slot: slot.host for slot in plan.slots if slot.rows and slot.host in meant}
+    expected = {slot.slot: slot.host for slot in plan.used if slot.host in meant}
     seen = {slot: (False, "no report") for slot in expected}
     over: set[str] = set()
     while True:
-        for name, reading in machines.side_by_side(run, lambda host: host.poll()).items():
+        readings = machines.side_by_side(run, lambda host: host.poll())
+        for name, reading in readings.items():
             if isinstance(reading, dict):
                 seen.update(look(reading))
                 over = {slot for slot in over if expected.get(slot) != name} | _over(reading)
             else:
-                seen.update({slot: (False, str(reading)) for slot, host in expected.items() if host == name})
+                mine = {slot for slot, host in expected.items() if host == name}
+                seen.update(dict.fromkeys(mine, (False, str(reading))))
+                over |= mine if isinstance(reading, LinkLost) else set()
         content = sum(seen[slot][0] for slot in expected)
         on_progress("slots", content, len(expected))
         if all(seen[slot][0] or slot in over for slot in expected) or time.monotonic() > deadline:
@@ -326,6 +366,9 @@ def _until(
     checks = Checks(title)
     for slot, host in expected.items():
         ok, what = seen[slot]
+        if isinstance(readings[host], LinkLost):
+            _failed(run, checks, slot, host, readings, wanted)
+            continue
         if not ok:
             what += _last_words(run, host, slot)
         checks.add(slot, ok, what, f"{wanted} within {within_s:g} s", f"runbook logs {run.name} {slot}", where=host)
@@ -359,7 +402,7 @@ def _slot_states(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:
     found = {}
     for slot, entry in reading["slots"].items():
         report = entry["report"] or {}
-        whole = not missing(entry["start"], entry["stop"], reading["committed"])
+        whole = not _rows_left(reading, entry)[0]
         state = report.get("state", "no report")
         ok = whole or (entry["alive"] and state in ("starting", "loading model", "running"))
         last = entry["exits"][-1]["reason"] if entry["exits"] and not ok else ""
@@ -367,6 +410,15 @@ def _slot_states(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:
             state += f", its GPU holds {held} MiB"
         found[slot] = (ok, "all rows committed" if whole else f"{state}{': ' + last if last else ''}")
     return found
+
+
+def _rows_left(reading: dict[str, Any], entry: dict[str, Any]) -> tuple[int, int]:
+    """How many of a slot's rows are left, by its host's own reading, and how many it has."""
+    have = [(low, high) for low, high in reading["committed"]]
+    return (
+        sum(count(missing(low, high, have)) for low, high in entry["ranges"]),
+        sum(high - low for low, high in entry["ranges"]),
+    )
 
 
 def _gpu_mib(reading: dict[str, Any], entry: dict[str, Any]) -> int | None:
@@ -379,11 +431,11 @@ def _first_rows(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:
     found = {}
     for slot, entry in reading["slots"].items():
         report = entry["report"] or {}
-        left = count(missing(entry["start"], entry["stop"], reading["committed"]))
-        rows = entry["stop"] - entry["start"] - left
+        left, rows = _rows_left(reading, entry)
+        rows -= left
         running = entry["alive"] and report.get("state") == "running"
         loaded = f"model loaded in {report['loaded_s']} s, " if report.get("loaded_s") else ""
-        found[slot] = (rows > 0 or running, f"{loaded}{rows} of {entry['stop'] - entry['start']} rows committed")
+        found[slot] = (rows > 0 or running or not left, f"{loaded}{rows} of {rows + left} rows committed")
     return found
 
 
@@ -430,9 +482,32 @@ def restart(run: Run, what: str = "all") -> Checks:
     return checks
 
 
+def from_scratch(run: Run) -> Checks:
+    """Stop all workers, set aside all that was computed, here and on the hosts, and start again from row zero.
+
+    Nothing is deleted: the old parts lie in `aside/<time>/` of the run's folders. The plan stays, and what was staged.
+    """
+    checks = Checks("Started from scratch")
+    checks.extend(stop(run))
+    if not checks.ok:
+        return checks
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    names = ["parts", "quarantine"]
+    for name, result in machines.side_by_side(run, lambda host: host.set_aside(names, stamp)).items():
+        failed = isinstance(result, RunbookError)
+        checks.add("old parts", not failed, result, "set aside", "see the message; nothing was started", where=name)
+    if checks.ok:
+        results = [f"report/{run.result_file(phase).name}" for phase in PHASES[1:]]
+        moved = verbs.set_aside(str(run.folder), [*names, "incoming", "merged", *results], stamp)
+        checks.add("old parts", True, f"set aside: {', '.join(moved) or 'nothing was there'}")
+        run.journal.write("started from scratch", aside=f"aside/{stamp}")
+        checks.extend(start(run))
+    return checks
+
+
 def _restart_slot(run: Run, name: str) -> Checks:
     """One slot's worker, by its supervisor; where none lives, by a new one, which takes over the others."""
-    slots = {slot.slot: slot for slot in run.plan().slots if slot.host in {spec.name for spec in run.hosts}}
+    slots = {slot.slot: slot for slot in run.plan().used if slot.host in {spec.name for spec in run.hosts}}
     if name not in slots:
         known = ", ".join([*slots, *(spec.name for spec in run.hosts)])
         raise ProfileError(f"no slot or host {safe_text(name)!r} in this run; there are: {known}, all")
@@ -441,7 +516,7 @@ def _restart_slot(run: Run, name: str) -> Checks:
     seen = host.poll()
     if not seen["assigned"]:
         raise HostError(f"{host.name}: nothing is staged; run launch.stage first")
-    if not count(missing(slots[name].start, slots[name].stop, seen["committed"])):
+    if not _left(run.plan(), slots[name], seen["committed"]):
         checks.add(name, True, "no rows left for it", where=host.name)
         return checks
     before = _worker_of(seen, name)

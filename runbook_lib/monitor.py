@@ -76,8 +76,8 @@ class Watcher:
         meant = {spec.name for spec in self.run.hosts}
         slots = tuple(
             self._slot(slot, self._committed(slot, home), now, readings, alerts)
-            for slot in self.plan.slots
-            if slot.rows and slot.host in meant
+            for slot in self.plan.used
+            if slot.host in meant
         )
         rows, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
         given_up = tuple(sorted({row for reading in self._last.values() for row in reading["quarantined"]}))
@@ -111,6 +111,10 @@ class Watcher:
             },
             truncated=self._truncated,
             norms_bad=self._norms_bad,
+            busy=frozenset(n for n, found in readings.items() if isinstance(found, dict) and _busy(found)),
+            epochs={
+                n: found["epoch"] for n, found in readings.items() if isinstance(found, dict) and found["assigned"]
+            },
             silent_s={n: now - self._heard.get(n, self.began) for n, r in readings.items() if not isinstance(r, dict)},
         )
 
@@ -140,17 +144,19 @@ class Watcher:
         alerts: list[str],
     ) -> SlotState:
         reading = self._last.get(slot.host)
-        done = slot.rows - count(missing(slot.start, slot.stop, have))
+        ranges = self.plan.ranges(slot)
+        rows = count(ranges)
+        done = rows - _left(ranges, have)
         if reading is None or slot.slot not in reading["slots"]:
-            state = "done" if done == slot.rows else "not launched" if reading else "unreachable"
-            return SlotState(slot.slot, slot.host, slot.rows, done, 0, state)
+            state = "moved" if not rows else "done" if done == rows else "not launched" if reading else "unreachable"
+            return SlotState(slot.slot, slot.host, rows, done, 0, state)
         entry = reading["slots"][slot.slot]
         report = entry["report"] or {}
         supervised = ((reading["supervisor"] or {}).get("slots") or {}).get(slot.slot, {})
         age = reading["now"] - report["heartbeat_at"] if report.get("heartbeat_at") else None
         settled = [*have, *((row, row + 1) for row in reading["quarantined"])]
-        whole = not missing(slot.start, slot.stop, settled)
-        state = judge(whole, entry["alive"], reading, report, supervised)
+        whole = not _left(ranges, settled)
+        state = "moved" if not rows else judge(whole, entry["alive"], reading, report, supervised)
         if isinstance(readings.get(slot.host), RunbookError) and state not in REST:
             state = "unreachable"  # which is not dead: its workers may be computing
         exits = entry["exits"]
@@ -184,7 +190,7 @@ class Watcher:
         return SlotState(
             slot=slot.slot,
             host=slot.host,
-            rows=slot.rows,
+            rows=rows,
             committed=done,
             in_part=in_part,
             state=state,
@@ -223,10 +229,10 @@ def judge(
 
     `whole`: nothing is left to do; `report` is the worker's own word, `supervised` its supervisor's.
     """
-    if whole:
+    if whole and not (alive and report.get("helping")):
         return "done"
     if alive:
-        return str(report.get("state") or "starting")
+        return "helping" if whole else str(report.get("state") or "starting")
     if reading["stop_requested"]:
         return "stopped"
     said = str(supervised.get("state") or "")
@@ -234,6 +240,16 @@ def judge(
         # Given up on purpose, or nobody is left who would start it again.
         return said if said in ("fenced", "stopped") else "dead"
     return {"waiting": "restarting", "running": "starting", "": "starting"}.get(said, said)
+
+
+def _busy(reading: Mapping[str, Any]) -> bool:
+    """Whether a host's supervisor lives and has work, perhaps with the rows of a slot that was given up."""
+    return bool(reading["supervisor_alive"] and (reading["supervisor"] or {}).get("working"))
+
+
+def _left(ranges: list[Range], have: list[Range]) -> int:
+    """How many rows of `ranges` nobody of `have` has."""
+    return sum(count(missing(start, stop, have)) for start, stop in ranges)
 
 
 def windowed(points: list[tuple[float, int]], now: float, rows: int, window_s: float = WINDOW_S) -> float | None:

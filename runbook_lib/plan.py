@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from worker.layout import FORMAT, Range, read_json, write_json
+from worker.layout import FORMAT, Range, missing, read_json, write_json
 
 from .errors import DataError
 
@@ -53,8 +53,23 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Move:
+    """Rows [start, stop) that went from one slot to another in the revision `epoch`, and why."""
+
+    epoch: int
+    start: int
+    stop: int
+    source: str
+    target: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Plan:
-    """One revision of the plan. Rows count documents first, then questions."""
+    """One revision of the plan. Rows count documents first, then questions.
+
+    A slot's rows are those it was first given, without the ones that moved away, with the ones that moved to it.
+    """
 
     run: str
     epoch: int
@@ -68,6 +83,7 @@ class Plan:
     max_tokens: int | None
     part_rows: int
     slots: tuple[Slot, ...]
+    moves: tuple[Move, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -79,14 +95,53 @@ class Plan:
         """The plan's own digest: equal plans have equal digests."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
+    def ranges(self, slot: Slot) -> list[Range]:
+        """The rows of a slot in this revision; each range lies in one file of `files`."""
+        own = [(slot.start, slot.stop)] if slot.rows else []
+        for move in self.moves:
+            if move.source == slot.slot:
+                own = [left for low, high in own for left in missing(low, high, [(move.start, move.stop)])]
+            if move.target == slot.slot:
+                own.append((move.start, move.stop))
+        return own
+
+    def files(self, slot: Slot) -> list[Range]:
+        """The rows of each shard file that a slot's host was given for it."""
+        first = [(slot.start, slot.stop)] if slot.rows else []
+        return first + [(move.start, move.stop) for move in self.moves if move.target == slot.slot]
+
+    def grid(self, row: int) -> int:
+        """Where the shard that first had `row` began: parts are cut from there, wherever its rows move."""
+        return next(slot.start for slot in self.slots if slot.start <= row < slot.stop)
+
+    def ever(self, host: str) -> list[Range]:
+        """All rows that a host was given in any revision: what it has of them counts."""
+        return [found for slot in self.slots if slot.host == host for found in self.files(slot)]
+
     def of_host(self, host: str) -> list[Slot]:
-        """The slots of one host that have rows."""
-        return [slot for slot in self.slots if slot.host == host and slot.rows]
+        """The slots of one host that have rows, or had some."""
+        return [slot for slot in self.used if slot.host == host]
+
+    @property
+    def used(self) -> list[Slot]:
+        """The slots that have rows, or had some."""
+        return [slot for slot in self.slots if self.files(slot)]
 
     @property
     def hosts(self) -> list[str]:
-        """The hosts that have rows, in the profile's order."""
-        return list(dict.fromkeys(slot.host for slot in self.slots if slot.rows))
+        """The hosts that have rows, or had some, in the profile's order."""
+        return list(dict.fromkeys(slot.host for slot in self.used))
+
+    def first(self) -> Plan:
+        """The first revision: before any rows moved."""
+        return replace(self, epoch=1, moves=())
+
+    def moved(self, moves: Sequence[Move]) -> Plan:
+        """The next revision. Raises DataError where a row would then belong to nobody, or to two."""
+        after = replace(self, epoch=self.epoch + 1, moves=(*self.moves, *moves))
+        if wrong := problems((found for slot in after.slots for found in after.ranges(slot)), after.rows):
+            raise DataError(f"moving rows: {'; '.join(wrong[:5])}; the plan stays as it was")
+        return after
 
     def save(self, path: Path) -> None:
         """Write the plan with its digest."""
@@ -150,6 +205,7 @@ def load(path: Path) -> Plan:
                 **value,
                 "model": ModelIdentity(**value["model"]),
                 "slots": tuple(Slot(**slot) for slot in value["slots"]),
+                "moves": tuple(Move(**move) for move in value["moves"]),
             }
         )
     except (KeyError, TypeError) as error:

@@ -284,11 +284,12 @@ def the_plan(
     made = draw(run, model, corpus, facts)
     if run.plan_file.exists():
         before = run.plan()
-        if before != made and committed(run.local.parts):
+        if before.first() != made and committed(run.local.parts):
             checks.add("plan", False, made.sha256[:16], before.sha256[:16], "the choices changed: start a new run")
             return checks, None
+        made = before if before.first() == made else made  # rows that moved stay where they are
     made.save(run.plan_file)
-    wrong = plan.problems([(slot.start, slot.stop) for slot in made.slots], made.rows)
+    wrong = plan.problems([found for slot in made.slots for found in made.ranges(slot)], made.rows)
     sizes = [slot.rows for slot in made.slots]
     checks.add("gaps and overlaps", not wrong, "; ".join(wrong) or "none", "none", "this is a fault of the software")
     checks.add("slots", True, f"{len(made.slots)} on {len(made.hosts)} hosts")

@@ -184,6 +184,17 @@ class MonitorSpec:
     first_progress_s: float = field(default=180.0, metadata=rules.positive())
     slow_rows_per_s: float = field(default=20.0, metadata=rules.positive())
     deadline_s: float = field(default=1200.0, metadata=rules.positive())
+    unreachable_s: float = field(default=600.0, metadata=rules.positive())
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """Where one verdict is treated otherwise than `recovery` says: auto, ask or off."""
+
+    dead: str | None = field(default=None, metadata=rules.one_of("auto", "ask", "off"))
+    unreachable: str | None = field(default=None, metadata=rules.one_of("auto", "ask", "off"))
+    fenced: str | None = field(default=None, metadata=rules.one_of("auto", "ask", "off"))
+    slow: str | None = field(default=None, metadata=rules.one_of("auto", "ask", "off"))
 
 
 @dataclass(frozen=True)
@@ -215,8 +226,13 @@ class Profile:
     part_rows: int | None = field(default=None, metadata=rules.whole(1_000_000, auto=True))
     monitor: MonitorSpec = field(default_factory=MonitorSpec, metadata=rules.section(MonitorSpec))
     recovery: str = field(default="auto", metadata=rules.one_of("auto", "ask", "off"))
+    policy: PolicySpec = field(default_factory=PolicySpec, metadata=rules.section(PolicySpec))
     output: OutputSpec = field(metadata=rules.section(OutputSpec))
     runs: Path = field(metadata=rules.path(default="runs"))
+
+    def policy_for(self, verdict: str) -> str:
+        """auto, ask or off: what may be done about a verdict without a person."""
+        return getattr(self.policy, verdict) or self.recovery
 
 
 # ---------------------------------------------------------------------------------------------- reading and writing

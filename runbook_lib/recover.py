@@ -1,34 +1,183 @@
-"""Recover: start what should run and does not. The only phase that reaches sideways, to launch and monitor."""
+"""Recover: start what should run and does not, move rows away from where nobody does them. Reaches sideways, to launch.
+
+What is done, and whether a person is asked first, follows from the verdict and the profile (`recovery`, `policy`). What
+can be done on a host alone its supervisor does, with this machine shut; here is what takes somebody who sees them all.
+"""
 
 from __future__ import annotations
 
-from . import download, launch
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from worker.layout import committed, safe_text
+
+from . import download, launch, moves
+from .checks import Checks
+from .errors import ProfileError
+from .plan import Move, Plan, Slot
 from .run import Run
-from .state import State
+from .state import SlotState, State
 
 WATCHING_OUTAGE_S = 20.0  # while watching, a transfer that is stuck is left for the next round
+SPLIT_S = 60.0  # a host that would work for less than this is left to end alone: another model takes time to load
+CANNOT = ("dead", "stopped", "fenced", "unreachable", "not launched")  # of a slot: no rows may come to it
 
 
 def revive(run: Run, state: State) -> list[str]:
-    """Bring finished parts home and start the supervisor of a host that has rows left and no supervisor.
+    """Bring finished parts home, then do about each host what its verdict asks for, as far as the profile allows.
 
-    Given to `monitor.watch` as what to do about what it sees; tells in words what it did. With `recovery: off` in the
-    profile it only collects.
+    Given to `monitor.watch` as what to do about what it sees; tells in words what it did. A person who has to agree
+    (`ask`) is told once, with the command that does it.
     """
     did = []
     collected = download.collect(run, there=state.there, outage_s=WATCHING_OUTAGE_S)
     did += [f"part refused, its rows are done again: {why}" for why in collected.refused]
-    if run.profile.recovery != "auto":
-        return did
+    did += _up_to_date(run, state)
+    did += _restart_dead(run, state, bool(collected.refused))
+    if any(spec.name not in state.silent_s for spec in run.hosts):  # nobody answers: it is this machine's network
+        did += _move(run, state)
+    return did
+
+
+def _up_to_date(run: Run, state: State) -> list[str]:
+    """A host that works by an older plan gets the one of now: it was away, or was not reached when rows moved."""
+    epoch = run.plan().epoch
+    old = {name for name, has in state.epochs.items() if has != epoch}
+    if not old:
+        return []
+    staged = launch.stage(run, only=old)
+    return [f"{check.where}: has the plan of epoch {epoch}" for check in staged if check.ok]
+
+
+def _restart_dead(run: Run, state: State, refused: bool) -> list[str]:
     # Never a host that was stopped, or given up, because of what happened to another one.
     wanted = {slot.host for slot in state.slots if slot.state == "dead"}
-    if collected.refused:
+    if refused:
         resting = {slot.host for slot in state.slots if slot.state in ("stopped", "fenced")}
         wanted |= {slot.host for slot in state.slots if slot.state == "done"} - resting
-    if wanted:
-        checks = launch.start(run, retry_given_up=False, only=wanted)
-        started = [f"{check.where}: {check.seen}" for check in checks if check.seen.startswith("started")]
-        for line in started:
-            run.journal.write("revived", seen=line)
-        did += started
+    if not wanted or not _allowed(run, "dead", sorted(wanted), "restart"):
+        return []
+    checks = launch.start(run, retry_given_up=False, only=wanted)
+    started = [f"{check.where}: {check.seen}" for check in checks if check.seen.startswith("started")]
+    for line in started:
+        run.journal.write("revived", seen=line)
+    return started
+
+
+def _allowed(run: Run, verdict: str, names: Sequence[str], verb: str) -> bool:
+    """Whether the profile lets us act; where it says `ask`, the journal asks, once for each matter."""
+    policy = run.profile.policy_for(verdict)
+    if policy == "ask":
+        asked = {(event["verdict"], event["where"]) for event in run.journal.events("asked")}
+        for name in names:
+            if (verdict, name) not in asked:
+                run.journal.write("asked", verdict=verdict, where=name, command=f"runbook {verb} {run.name} {name}")
+    return policy == "auto"
+
+
+# ------------------------------------------------------------------------------------------------------- moving rows
+
+
+def _move(run: Run, state: State) -> list[str]:
+    """Rows of hosts that are gone, or that gave everything up, to the living ones; else the tail of a slow one."""
+    lost = _lost(run, state)
+    did = []
+    for verdict in ("unreachable", "fenced"):
+        names = sorted(name for name, (said, _) in lost.items() if said == verdict)
+        if names and _allowed(run, verdict, names, "move"):
+            for name in names:
+                did += _revise(run, state, [name], moves.away, lost[name][1])
+    if not lost and not did:
+        idle, working = _idle(state)
+        if idle and working and _allowed(run, "slow", sorted(working), "move"):
+            did += _revise(run, state, sorted(working), moves.tail, "others were idle", targets=idle)
     return did
+
+
+def _lost(run: Run, state: State) -> dict[str, tuple[str, str]]:
+    """host -> (verdict, why) for those that do nothing about the rows they have left."""
+    found = {}
+    for name in {slot.host: None for slot in state.slots}:
+        left = [slot for slot in state.slots if slot.host == name and not slot.done]
+        silent_s = state.silent_s.get(name, 0.0)
+        if left and silent_s > run.profile.monitor.unreachable_s:
+            found[name] = ("unreachable", f"silent for {silent_s:.0f} s")
+        elif left and not silent_s and name not in state.busy and all(slot.state == "fenced" for slot in left):
+            found[name] = ("fenced", f"given up: {left[0].reason or 'no reason on record'}")
+    return found
+
+
+def _idle(state: State) -> tuple[set[str], set[str]]:
+    """(hosts whose rows are all done and that rest, hosts that have work for longer than it takes to begin there)."""
+    hosts = {slot.host: [s for s in state.slots if s.host == slot.host] for slot in state.slots}
+    answering = {name: slots for name, slots in hosts.items() if name not in state.silent_s}
+    idle = {
+        name
+        for name, slots in answering.items()
+        if name not in state.busy and all(slot.state in ("done", "moved") for slot in slots)
+    }
+    working = {name for name, slots in answering.items() if name in state.busy and (_eta_s(slots) or 0.0) > SPLIT_S}
+    return idle, working
+
+
+def _eta_s(slots: Sequence[SlotState]) -> float | None:
+    """Seconds until a host is done: its slots help each other."""
+    rate = sum(slot.rate or 0.0 for slot in slots)
+    left = sum(slot.rows - slot.committed for slot in slots)
+    return left / rate if rate else None
+
+
+Chooser = Callable[[Plan, Sequence[tuple[int, int]], Sequence[Slot], Sequence[Slot], dict[str, float], str], list[Move]]
+
+
+def _revise(
+    run: Run, state: State, hosts: Sequence[str], choose: Chooser, why: str, targets: set[str] | None = None
+) -> list[str]:
+    """Make the next revision of the plan, then tell the hosts: first those that lose rows, then those that get some."""
+    can = {slot.slot for slot in state.slots if slot.state not in CANNOT and slot.host not in {*hosts, *state.silent_s}}
+    rates = {slot.slot: slot.rate for slot in state.slots if slot.rate}
+    with _only_one_revises(run):
+        plan = run.plan()
+        if any(name in state.epochs and state.epochs[name] != plan.epoch for name in hosts):
+            return []  # what was seen speaks of an older plan: looked at again first
+        sources = [slot for slot in plan.used if slot.host in hosts]
+        receivers = [s for s in plan.used if s.slot in can and (targets is None or s.host in targets)]
+        chosen = choose(plan, committed(run.local.parts), sources, receivers, rates, safe_text(why, 300))
+        if not chosen:
+            return []
+        after = plan.moved(chosen)
+        plan.save(run.revision_file(plan.epoch))  # every revision is kept
+        after.save(run.plan_file)
+    rows = sum(move.stop - move.start for move in chosen)
+    names = {slot.slot: slot.host for slot in after.slots}
+    to = sorted({names[move.target] for move in chosen})
+    run.journal.write("rows moved", host=",".join(hosts), to=to, rows=rows, epoch=after.epoch, why=safe_text(why, 300),
+                      ranges=[[move.start, move.stop, move.target] for move in chosen])  # fmt: skip
+    for group in (set(hosts) - {*state.silent_s}, set(to)):
+        if group:
+            launch.stage(run, only=group)
+    launch.start(run, retry_given_up=False, only=set(to))
+    return [f"{rows:,} rows of {', '.join(hosts)} moved to {', '.join(to)} ({why}), epoch {after.epoch}"]
+
+
+@contextmanager
+def _only_one_revises(run: Run) -> Iterator[None]:
+    """Hold the plan: two that watch would else make two next revisions."""
+    fd = os.open(run.folder / "plan.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(fd, "r+"):
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+
+
+def move(run: Run, state: State, host: str) -> Checks:
+    """Move what a host has not done to the others, because a person says so. Raises ProfileError for no such host."""
+    known = [spec.name for spec in run.profile.hosts]
+    if host not in known:
+        raise ProfileError(f"no host {safe_text(host, 80)!r} in this profile; there are: {', '.join(known)}")
+    checks = Checks("Rows moved")
+    did = _revise(run, state, [host], moves.away, "a person said so")
+    seen = did[0] if did else "nothing was moved: no row is left, or no other host can do them now"
+    checks.add("rows moved", bool(did), seen, "the rows that are left", f"runbook status {run.name}", where=host)
+    return checks

@@ -80,6 +80,10 @@ class Run:
         """The current plan."""
         return self.folder / "plan.json"
 
+    def revision_file(self, epoch: int) -> Path:
+        """A revision of the plan that was replaced by a later one."""
+        return self.folder / "plans" / f"epoch_{epoch:04d}.json"
+
     def plan(self) -> plans.Plan:
         """The current plan, verified. Raises DataError."""
         return plans.load(self.plan_file)

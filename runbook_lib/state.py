@@ -9,7 +9,7 @@ from worker.layout import Range
 
 from . import gpus
 
-REST = ("done", "fenced", "stopped")
+REST = ("done", "moved", "fenced", "stopped")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class State:
     `rate` in rows/s over the last minute, `eta_s` from it, None while unknown; `eta_range_s` from the fastest and the
     slowest such rate of the last five. `truncated` and `norms_bad` count rows that came home cut at the model's length,
     and with a norm that is zero or no number. `there`: what each host that answered
-    has committed. `silent_s`: for each that did not, the time since it last did.
+    has committed. `silent_s`: for each that did not, the time since it last did. `busy`: the hosts whose supervisor has
+    work; `epochs`: the revision of the plan that each host that answered works by.
     """
 
     run: str
@@ -78,6 +79,8 @@ class State:
     eta_range_s: tuple[float, float] | None = None
     truncated: int = 0
     norms_bad: int = 0
+    busy: frozenset[str] = frozenset()
+    epochs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -87,4 +90,4 @@ class State:
     @property
     def resting(self) -> bool:
         """True when nobody works any more, though rows may be missing."""
-        return all(slot.done or slot.state in REST for slot in self.slots)
+        return not self.busy and all(slot.state in REST for slot in self.slots)

@@ -28,6 +28,8 @@ TABLE = (
     Verdict("starting", "its first report is waited for", wrong=False),
     Verdict("loading model", "its first rows are waited for", wrong=False),
     Verdict("running", "its parts are brought home as they are committed", wrong=False),
+    Verdict("helping", "its own rows are done; it does those of a neighbour on its host", wrong=False),
+    Verdict("moved", "all of its rows are others' now", wrong=False),
     Verdict("stopped", "nothing: it was stopped on purpose", "`runbook run` or `runbook restart` goes on", wrong=False),
     Verdict("slow", "it works on, with the rows it has", "see who else uses that machine"),
     Verdict(

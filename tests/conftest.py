@@ -160,6 +160,13 @@ def waiting(*rows: int) -> list[str]:
     return [f"{'WAIT ' if row in rows else ''}text {'word ' * (9 * row)}" for row in range(16)]
 
 
+def put_shard(folder: HostFolder, texts: Sequence[str], start: int, stop: int) -> dict[str, Any]:
+    """The shard of rows [start, stop) in its file, and what an assignment says of it."""
+    lines = [json.dumps({"row": row, "text": texts[row]}).encode() + b"\n" for row in range(start, stop)]
+    place = {"start": start, "stop": stop, "grid": start, "file": [start, stop]}
+    return {**place, "sha256": write_atomic(folder.shard(start, stop), lines)}
+
+
 def script(path: Path, text: str) -> str:
     """An executable script that stands in for the host's Python."""
     path.write_text(text)
@@ -191,7 +198,6 @@ def make_box(tmp_path: Path) -> Iterator[MakeBox]:
         specs = []
         for k in range(slots):
             start, stop = len(texts) * k // slots, len(texts) * (k + 1) // slots
-            lines = [json.dumps({"row": row, "text": texts[row]}).encode() + b"\n" for row in range(start, stop)]
             name = f"cluster0_gpu{k}"
             specs.append(
                 {
@@ -199,10 +205,8 @@ def make_box(tmp_path: Path) -> Iterator[MakeBox]:
                     "device": "cpu",
                     "gpu": None,
                     "threads": 1,
-                    "start": start,
-                    "stop": stop,
                     "part_rows": part_rows,
-                    "shard_sha256": write_atomic(HostFolder(root).shard(name), lines),
+                    "shards": [put_shard(HostFolder(root), texts, start, stop)],
                 }
             )
         box = Box(

@@ -15,7 +15,7 @@ import numpy as np
 
 from runbook_lib import corpus, plan, profile, run
 from worker import encode
-from worker.layout import read_json, write_json
+from worker.layout import planned_parts, read_json, write_json
 
 DIM = 8
 WORDS = ("lake", "iron", "sonnet", "comet", "ferry", "violin", "glacier", "lantern", "cactus", "harbour", "quartz")
@@ -95,7 +95,7 @@ class MadeUp:
     def commit_all(self) -> None:
         """Commit every planned part."""
         for slot in self.plan.slots:
-            for start, stop in encode.planned_parts(slot.start, slot.stop, self.plan.part_rows):
+            for start, stop in planned_parts(slot.start, slot.stop, self.plan.part_rows):
                 self.commit_part(start, stop)
 
     def change_record(self, path: Path, **changes: Any) -> None:

@@ -43,7 +43,7 @@ def this(sealed_once, tmp_path):
     spec = replace(sealed_once.profile.hosts[0], workdir=str(tmp_path / "host"))
     this = Run(tmp_path / "runs" / sealed_once.name, replace(sealed_once.profile, hosts=(spec,)))
     folder = there(this)
-    write_json(folder.assignment("here"), {"slots": [{"slot": "cluster0_gpu0", "start": 0, "stop": 9}]})
+    write_json(folder.assignment("here"), {"slots": [{"slot": "cluster0_gpu0", "shards": [{"start": 0, "stop": 9}]}]})
     write_json(folder.part(0, 4).with_suffix(".json"), {})
     for kept in ("models/abc/model.safetensors", "another-run/parts/rows_000000000_000000004.npy"):
         (tmp_path / "host" / kept).parent.mkdir(parents=True)

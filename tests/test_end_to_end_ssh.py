@@ -105,6 +105,6 @@ def test_four_notebooks_over_two_ssh_hosts_give_the_local_bytes_and_show_no_secr
         assert [file for file, raw in contents.items() if secret.encode() in raw] == []
     assert b"-m\0worker\0supervise" in said  # it did look while they worked
     listing = runbook("clean", this.folder, cwd=tmp_path)
-    assert "shards/cluster0_gpu0.jsonl" in listing and "nothing was removed" in listing
+    assert "shards/rows_000000000_" in listing and "nothing was removed" in listing
     runbook("clean", this.folder, "--yes", cwd=tmp_path)
     assert [far for far in ssh_fleet.hosts.values() if (far.home / "mapper_embeddings" / this.name).exists()] == []

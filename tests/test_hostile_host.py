@@ -129,7 +129,7 @@ def reported(folder: HostFolder, host: str, slot: str) -> None:
 
 
 def assigned(folder: HostFolder, host: str, *slots: plan.Slot) -> None:
-    entries = [{"slot": slot.slot, "start": slot.start, "stop": slot.stop, "gpu": None} for slot in slots]
+    entries = [{"slot": slot.slot, "shards": [{"start": slot.start, "stop": slot.stop}], "gpu": None} for slot in slots]
     write_json(folder.assignment(host), {"slots": entries, "epoch": 1})
 
 
@@ -557,7 +557,9 @@ def test_a_report_that_cannot_be_true_is_refused_by_host_and_field(
         planted.host.poll()
 
 
-@pytest.mark.parametrize("slots", [7, {"a": 1}, [7], [{}], [{"slot": "../../x", "start": 0, "stop": "9"}]])
+@pytest.mark.parametrize(
+    "slots", [7, {"a": 1}, [7], [{}], [{"slot": "../../x", "shards": [{"start": 0, "stop": "9"}]}]]
+)
 def test_an_assignment_that_is_none_is_refused_by_its_file(planted: Planted, slots: Any) -> None:
     write_json(planted.folder.assignment("tensor01"), {"slots": slots})
     with pytest.raises(HostError, match=r"^tensor01: .*hosts/tensor01\.json: its slots are not such"):
@@ -565,7 +567,7 @@ def test_an_assignment_that_is_none_is_refused_by_its_file(planted: Planted, slo
 
 
 def test_a_slot_named_as_a_path_is_refused(planted: Planted) -> None:
-    entry = {"slot": "../../../precious/file", "start": 0, "stop": 9}
+    entry = {"slot": "../../../precious/file", "shards": [{"start": 0, "stop": 9}]}
     write_json(planted.folder.assignment("tensor01"), {"slots": [entry]})
     with pytest.raises(HostError, match=r"slot's name: '\.\./\.\./\.\./precious/file'"):
         planted.host.poll()

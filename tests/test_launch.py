@@ -71,8 +71,9 @@ def test_a_host_gets_its_own_rows_and_nobody_elses(make):
     assert launch.stage(this).ok
     rows, plan = corpus.load(this.corpus), this.plan()
     for slot in plan.slots:
-        shards = list(folder(this, slot.host).shard("x").parent.iterdir())
-        assert [shard.name for shard in shards] == [f"{slot.slot}.jsonl"]
+        shard = folder(this, slot.host).shard(slot.start, slot.stop)
+        shards = list(shard.parent.iterdir())
+        assert shards == [shard]
         assert shards[0].read_bytes() == b"".join(rows.copy_rows(slot.start, slot.stop))
         lines = [json.loads(line) for line in shards[0].read_text().splitlines()]
         assert [line["row"] for line in lines] == list(range(slot.start, slot.stop))
@@ -91,8 +92,10 @@ def test_the_assignment_says_what_is_to_be_done_with_sums(one, tmp_path):
     plan, told = one.plan(), read_json(folder(one).assignment("one"))
     assert (told["run"], told["corpus"], told["plan"], told["dtype"]) == (one.name, plan.corpus, plan.sha256, "float32")
     (slot,) = told["slots"]
-    assert (slot["start"], slot["stop"], slot["part_rows"]) == (0, 18, 3)
-    assert slot["shard_sha256"] == sha256_file(folder(one).shard(slot["slot"]))
+    (shard,) = slot["shards"]
+    assert slot["part_rows"] == 3
+    assert shard == {"start": 0, "stop": 18, "grid": 0, "file": [0, 18], "sha256": shard["sha256"]}
+    assert shard["sha256"] == sha256_file(folder(one).shard(0, 18))
     assert told["model"]["digest"] == plan.model.digest
     assert told["model"]["folder"].startswith(str(tmp_path / "one" / "models"))
     assert told["python"] == str(tmp_path / "bin" / "python")
@@ -111,7 +114,7 @@ def test_staging_again_sends_nothing(one):
 
 
 def test_a_staged_file_that_was_damaged_is_sent_again(one):
-    shard = folder(one).shard("cluster0_gpu0")
+    shard = folder(one).shard(0, 18)
     good = shard.read_bytes()
     shard.write_bytes(good[:-5] + b"evil\n")
     assert launch.stage(one).ok
@@ -324,7 +327,7 @@ def test_some_hosts_get_the_rows_that_the_plan_of_all_gives_them(make):
     assert launch.stage(only).ok
     assert not folder(this, "one").root.exists()
     (slot,) = read_json(folder(this, "two").assignment("two"))["slots"]
-    assert (slot["slot"], slot["start"], slot["stop"]) == ("cluster1_gpu0", 9, 18)
+    assert (slot["slot"], slot["shards"][0]["file"]) == ("cluster1_gpu0", [9, 18])
     assert [check.where for check in launch.verify(only, 0.0)] == ["two"]
     assert this.plan_file.read_bytes() == before
 

@@ -304,7 +304,9 @@ def test_a_gpu_that_others_use_and_that_is_needed_is_a_failing_check_that_names_
 def test_a_gpu_that_this_runs_own_worker_uses_is_not_taken(cuda):
     def at_work(this):
         there = folder(this)
-        write_json(there.assignment("one"), {"slots": [{"slot": "cluster0_gpu0", "start": 0, "stop": 18}]})
+        write_json(
+            there.assignment("one"), {"slots": [{"slot": "cluster0_gpu0", "shards": [{"start": 0, "stop": 18}]}]}
+        )
         write_json(there.progress("cluster0_gpu0"), {"process": process.identify(os.getpid()), "state": "running"})
 
     apps = f"{uuid(0)}, {os.getpid()}, python3, 70000"

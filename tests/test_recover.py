@@ -9,7 +9,7 @@ from local_run import folder, host, new_run, numbered, planned, wait_for
 
 from runbook_lib import launch, monitor, recover, run
 from worker import encode, process
-from worker.layout import committed, read_json, write_json
+from worker.layout import committed, planned_parts, read_json, write_json
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def commit_all(this):
     plan = this.plan()
     made = made_up.MadeUp(this, plan, numbered(this)[1], made_up.vectors(plan.rows, plan.model.dim))
     for slot in plan.slots:
-        for start, stop in encode.planned_parts(slot.start, slot.stop, plan.part_rows):
+        for start, stop in planned_parts(slot.start, slot.stop, plan.part_rows):
             rows = np.ascontiguousarray(made.vectors[start:stop])
             encode.commit(folder(this, slot.host), start, rows, made.record(start, stop))
 
@@ -106,7 +106,7 @@ def test_a_slot_that_was_given_up_stays_so(make):
 
 @pytest.mark.parametrize("state", ["stopped", "fenced"])
 def test_a_dead_host_is_no_reason_to_start_another_one(make, state):
-    this = make()
+    this = make(policy="{fenced: off}")
     if state == "stopped":
         write_json(folder(this, "two").stop_request("two"), {"stop": True})
     else:

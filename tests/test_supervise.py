@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import json
 import os
@@ -92,13 +93,22 @@ def test_a_killed_worker_is_started_again_and_its_end_is_on_file(make_box: MakeB
     assert workers_started(box) == 2
 
 
-def test_other_slots_go_on_while_one_is_given_up(make_box: MakeBox) -> None:
+def test_the_rows_of_a_slot_that_is_given_up_are_done_by_its_neighbour(make_box: MakeBox) -> None:
+    """Though the neighbour was done long before: it is started once more, and nobody had to be there."""
     box = make_box(TEXTS, slots=2, light=True)
     light = box.assignment["python"]
-    failing(box, f'case "$*" in *gpu1*) exec {light} "$@";; *) echo no such GPU; exit 1;; esac')
-    assert box.end(box.supervisor()) == 1
+    failing(box, f'case "$*" in *gpu1*) exec {light} "$@";; *) sleep 1; echo no such GPU; exit 1;; esac')
+    box.folder.lock("x").parent.mkdir(parents=True)
+    hold = os.open(box.folder.rows_lock, os.O_RDWR | os.O_CREAT)
+    fcntl.lockf(hold, fcntl.LOCK_EX, 8, 0)  # so that it cannot help before
+    child = box.supervisor()
+    wait_for(lambda: box.supervised("cluster0_gpu0").get("state") == "fenced", "it is given up")
     assert box.parts() == [(8, 12), (12, 16)]
-    assert box.supervised("cluster0_gpu0")["state"] == "fenced"
+    os.close(hold)
+    wait_for(lambda: len(box.parts()) == 4, "the neighbour does its rows")
+    assert box.end(child) == 0, box.logs()
+    assert box.record(0, 4)["slot"] == "cluster0_gpu1"
+    assert box.supervised("cluster0_gpu0")["state"] == "done"
     assert box.supervised("cluster0_gpu1")["state"] == "done"
     assert "no such GPU" in box.folder.log("cluster0_gpu0").read_text()
 
@@ -125,7 +135,7 @@ def test_five_deaths_without_progress_are_enough(make_box: MakeBox, commands: st
 
 def test_a_refusal_is_not_tried_again(make_box: MakeBox) -> None:
     box = make_box(TEXTS, light=True)
-    box.folder.shard(SLOT).write_text("something else")
+    box.folder.shard(0, 16).write_text("something else")
     assert box.end(box.supervisor()) == 1
     assert codes(box) == [EXIT_REFUSED]
     assert "expected sha256" in box.exits()[0]["reason"]  # the worker's own words

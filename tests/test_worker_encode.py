@@ -22,8 +22,9 @@ from conftest import HOST, SLOT, Box, MakeBox, wait_for, waiting
 
 import worker
 from worker import encode, process
-from worker.encode import EXIT_BUSY, EXIT_DISK, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, Suspects, left_to_do
+from worker.encode import EXIT_BUSY, EXIT_DISK, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, Suspects
 from worker.layout import HostFolder, fingerprint, write_json
+from worker.share import left_to_do, settled
 
 LETTERS = ["abc", "a longer text, of two dozen letters", "x", "0123456789 " * 9, "mid size", "b c d e f g"]
 TEXTS = [f"{LETTERS[i % 6]} {i}" for i in range(16)]
@@ -158,10 +159,14 @@ def test_a_second_worker_of_a_slot_leaves(make_box: MakeBox) -> None:
     assert box.end(first) == 0
 
 
-def test_a_worker_reads_its_own_rows_only(make_box: MakeBox) -> None:
-    box = make_box(TEXTS, slots=2, light=True)
-    assert box.end(box.worker("cluster0_gpu1")) == 0, box.logs()
+def test_a_worker_does_its_own_rows_first(make_box: MakeBox) -> None:
+    texts = [*TEXTS[:7], "WAIT", *TEXTS[8:]]
+    box = make_box(texts, slots=2, light=True)
+    child = box.worker("cluster0_gpu1")
+    wait_for(lambda: box.at_hand("cluster0_gpu1") == [7], "it helps its neighbour")
     assert box.parts() == [(8, 12), (12, 16)]
+    box.go()
+    assert box.end(child) == 0, box.logs()
     assert box.record(8, 12)["fingerprints"] == [fingerprint(text) for text in TEXTS[8:12]]
     assert box.record(8, 12)["slot"] == "cluster0_gpu1"
 
@@ -178,7 +183,7 @@ def test_a_worker_reads_its_own_rows_only(make_box: MakeBox) -> None:
 )
 def test_a_shard_that_is_not_as_staged_is_refused_by_name(make_box: MakeBox, harm: str, said: str) -> None:
     box = make_box(TEXTS[:4], light=True)
-    path, spec = box.folder.shard(SLOT), box.assignment["slots"][0]
+    path, spec = box.folder.shard(0, 4), box.assignment["slots"][0]["shards"][0]
     lines = path.read_bytes().splitlines(keepends=True)
     if harm == "gone":
         path.unlink()
@@ -187,7 +192,7 @@ def test_a_shard_that_is_not_as_staged_is_refused_by_name(make_box: MakeBox, har
     else:
         raw = b"".join(lines[:3] if harm == "fewer rows" else [lines[0].replace(b'"row": 0', b'"row": 9'), *lines[1:]])
         path.write_bytes(raw)
-        spec["shard_sha256"] = hashlib.sha256(raw).hexdigest()
+        spec["sha256"] = hashlib.sha256(raw).hexdigest()
         box.save()
     assert box.end(box.worker()) == EXIT_REFUSED == 2
     assert said in box.report()["reason"]
@@ -227,7 +232,7 @@ def test_rows_that_another_slot_committed_are_not_done_again(make_box: MakeBox) 
     box.folder.parts.mkdir()
     for start, stop in ((2, 6), (8, 16)):
         write_json(box.folder.part(start, stop).with_suffix(".json"), {"moved": True})
-    assert left_to_do(box.folder, 0, 16, 4) == [(0, 2), (6, 8)]
+    assert left_to_do(box.assignment["slots"][0], settled(box.folder)) == [(0, 2), (6, 8)]
     assert box.end(box.worker()) == 0, box.logs()
     assert box.parts() == [(0, 2), (2, 6), (6, 8), (8, 16)]
     assert box.record(2, 6) == {"moved": True}
@@ -317,7 +322,7 @@ def test_a_full_disk_stops_it_and_it_resumes_when_there_is_space(
     ballast.unlink()
     assert box.end(box.worker()) == 0, box.logs()
     assert [stop - start for start, stop in box.parts()] == [100] * 4
-    assert left_to_do(box.folder, 0, 400, 100) == []
+    assert left_to_do(box.assignment["slots"][0], settled(box.folder)) == []
     box.sums()
 
 

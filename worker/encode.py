@@ -8,14 +8,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import io
-import json
 import os
 import signal
 import time
 import traceback
-from array import array
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,18 +22,13 @@ from . import process
 from .layout import (
     FORMAT,
     HostFolder,
-    Range,
-    committed,
-    count,
     fingerprint,
-    missing,
-    quarantined,
-    read_json,
     safe_text,
     write_atomic,
     write_json,
 )
 from .progress import Progress, read_report, write_report
+from .share import Refused, Share
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_DISK, EXIT_STOPPED = 0, 1, 2, 3, 5, 143
 
@@ -52,10 +44,6 @@ DEATHS_TO_GIVE_UP = 4
 FEW_ROWS = 8
 
 
-class Refused(Exception):
-    """The assignment or the shard is not what was planned: nothing may be encoded from it."""
-
-
 class Stopped(BaseException):
     """The operator asked this worker to end."""
 
@@ -66,49 +54,6 @@ def say(text: str) -> None:
     line = f"{stamp} {safe_text(text, 20_000)}\n".encode()
     with contextlib.suppress(OSError):  # not print: what its buffer keeps would change the exit code at the end
         os.write(1, line)
-
-
-class Shard:
-    """The rows of one slot, by their place in the file: only the rows asked for are held."""
-
-    def __init__(self, path: Path, start: int, stop: int, sha256: str):
-        """Refuses a file that is not the one that was staged: nothing may be encoded from it."""
-        self.path, self.start, self.stop = path, start, stop
-        self._offsets = array("q", [0])
-        digest = hashlib.sha256()
-        try:
-            self._file = path.open("rb")
-        except FileNotFoundError:
-            raise Refused(f"{path}: no such file; run the launch again to stage it") from None
-        for line in self._file:
-            digest.update(line)
-            self._offsets.append(self._offsets[-1] + len(line))
-        if digest.hexdigest() != sha256:
-            raise Refused(f"{path}: expected sha256 {sha256}, found {digest.hexdigest()}; run the launch again")
-        if len(self._offsets) - 1 != stop - start:
-            raise Refused(f"{path}: expected {stop - start} rows, found {len(self._offsets) - 1}")
-
-    def read(self, start: int, stop: int) -> list[str]:
-        """The texts of rows [start, stop)."""
-        self._file.seek(self._offsets[start - self.start])
-        texts = []
-        for row in range(start, stop):
-            record = json.loads(self._file.readline())
-            if record["row"] != row:
-                raise Refused(f"{self.path}: the line of row {row} holds row {record['row']}")
-            texts.append(record["text"])
-        return texts
-
-
-def planned_parts(start: int, stop: int, part_rows: int) -> list[Range]:
-    """The parts of a shard: fixed by the plan, so that a restart meets the same boundaries."""
-    return [(low, min(low + part_rows, stop)) for low in range(start, stop, part_rows)]
-
-
-def left_to_do(folder: HostFolder, start: int, stop: int, part_rows: int) -> list[Range]:
-    """What is neither committed nor given up, within the planned boundaries."""
-    have = committed(folder.parts) + [(row, row + 1) for row in quarantined(folder.quarantine)]
-    return [gap for low, high in planned_parts(start, stop, part_rows) for gap in missing(low, high, have)]
 
 
 class Suspects:
@@ -231,17 +176,6 @@ def encode_part(
     return vectors, record
 
 
-def settings(folder: HostFolder, host: str, slot: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The host's assignment and the slot's part of it. Raises Refused."""
-    assignment = read_json(folder.assignment(host))
-    if assignment is None:
-        raise Refused(f"{folder.assignment(host)}: no assignment; run the launch")
-    for spec in assignment["slots"]:
-        if spec["slot"] == slot:
-            return assignment, spec
-    raise Refused(f"slot {slot} is not in {folder.assignment(host)}")
-
-
 def take_lock(path: Path) -> int | None:
     """A lock that ends with this process, or None when another one holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -257,47 +191,46 @@ def take_lock(path: Path) -> int | None:
     return fd
 
 
-def work(folder: HostFolder, assignment: dict[str, Any], spec: dict[str, Any], progress: Progress) -> None:
-    """Do what is left of one slot."""
-    slot, start, stop = spec["slot"], spec["start"], spec["stop"]
+def work(folder: HostFolder, share: Share, progress: Progress) -> None:
+    """Do what is left of one slot, then help its neighbours."""
+    slot, assignment = share.slot, share.assignment
     suspects = Suspects(folder, slot)
-    if suspects.deaths >= DEATHS_TO_GIVE_UP and len(suspects.rows) == 1 and start <= suspects.rows[0] < stop:
+    if suspects.deaths >= DEATHS_TO_GIVE_UP and len(suspects.rows) == 1 and share.knows(suspects.rows[0]):
         quarantine(folder, suspects.rows[0], f"ended {suspects.deaths} workers, the last ones alone", slot)
         suspects.clear()
-    pending = left_to_do(folder, start, stop, spec["part_rows"])
-    done = (stop - start) - count(missing(start, stop, committed(folder.parts)))  # rows given up do not count
+    done = share.done()
     progress.update(rows_committed=done, write=True)
-    say(f"worker {slot}: rows {start}-{stop}, {done} committed before, {count(pending)} to do")
-    if not pending:
+    say(f"worker {slot}: {share.rows} rows, {done} committed before, {share.left()} to do")
+    task = share.next()
+    if task is None:
         return
-    shard = Shard(folder.shard(slot), start, stop, spec["shard_sha256"])
 
     progress.update(state="loading model", write=True)
     began = time.monotonic()
     from .encoder import Encoder, RowError
 
-    model = assignment["model"]
+    model, threads = assignment["model"], share.spec["threads"]
     encoder = Encoder(
-        Path(model["folder"]), spec["device"], assignment["dtype"], assignment["max_tokens"], spec["threads"]
+        Path(model["folder"]), share.spec["device"], assignment["dtype"], assignment["max_tokens"], threads
     )
+    loaded_s = round(time.monotonic() - began, 2)
     shared = {
         "format": FORMAT,
         "slot": slot,
-        **{key: assignment[key] for key in ("run", "epoch", "host", "corpus", "dtype", "prompt", "question_prompt")},
+        **{key: assignment[key] for key in ("run", "host", "corpus", "dtype", "prompt", "question_prompt")},
         "model": {key: model[key] for key in ("name", "revision", "digest")},
         "max_tokens": encoder.max_tokens,
         "normalises": encoder.normalises,
-        "threads": spec["threads"],
+        "threads": threads,
         **encoder.describe(),
     }
-    loaded_s = round(time.monotonic() - began, 2)
     say(f"model loaded in {loaded_s} s: {shared['device']}, {assignment['dtype']}")
     progress.update(state="running", loaded_s=loaded_s, device=shared["device"], write=True)
 
     began = time.monotonic()
     committed_now = 0
-    while pending:
-        low, high = pending.pop(0)
+    while task:
+        (low, high), shard, owner = task
         in_part = 0
 
         def noting(rows: list[int]) -> None:
@@ -306,20 +239,23 @@ def work(folder: HostFolder, assignment: dict[str, Any], spec: dict[str, Any], p
             progress.update(rows_in_part=in_part)
             in_part += len(rows)
 
-        progress.update(part=[low, high], rows_in_part=0)
+        progress.update(part=[low, high], rows_in_part=0, helping=owner if owner != slot else None)
         try:
             vectors, record = encode_part(encoder, shard.read(low, high), low, suspects, noting)
         except RowError as error:
             quarantine(folder, error.row, error.reason, slot)
             suspects.clear()
-            pending[:0] = [(a, b) for a, b in ((low, error.row), (error.row + 1, high)) if a < b]
+            task = share.next()  # the rest of this part comes first
             continue
         suspects.clear()  # before the commit: what a full disk does is not the rows' fault
-        commit(folder, low, vectors, {**shared, **record, "written_at": time.time()})
+        epoch = share.assignment["epoch"]
+        commit(folder, low, vectors, {**shared, **record, "epoch": epoch, "written_at": time.time()})
         committed_now += high - low
+        done = share.done()
         spent = time.monotonic() - began
         progress.update(
-            rows_committed=done + committed_now,
+            epoch=epoch,
+            rows_committed=done,
             rows_in_part=0,
             part=None,
             processing_time=round(spent, 3),
@@ -327,7 +263,8 @@ def work(folder: HostFolder, assignment: dict[str, Any], spec: dict[str, Any], p
             out_of_memory=encoder.out_of_memory,
             write=True,
         )
-        say(f"committed rows {low}-{high}: {done + committed_now}/{stop - start}")
+        say(f"committed rows {low}-{high}{f' of {owner}' if owner != slot else ''}: {done}/{share.rows}")
+        task = share.next()
 
 
 def run(root: Path, host: str, slot: str) -> int:
@@ -351,14 +288,9 @@ def run(root: Path, host: str, slot: str) -> int:
     code, state, reason = EXIT_FAILED, "failed", ""
     try:
         progress.start()
-        assignment, spec = settings(folder, host, slot)
-        progress.update(
-            run=assignment["run"],
-            epoch=assignment["epoch"],
-            start_index=spec["start"],
-            end_index=spec["stop"],
-        )
-        work(folder, assignment, spec, progress)
+        with contextlib.closing(Share(folder, host, slot)) as share:
+            progress.update(run=share.assignment["run"], epoch=share.assignment["epoch"])
+            work(folder, share, progress)
         code, state = EXIT_DONE, "done"
     except Stopped:
         code, state, reason = EXIT_STOPPED, "stopped", "stopped by the operator"

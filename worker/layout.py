@@ -5,11 +5,12 @@ Standard library only, so the control machine reads a worker's files without tor
     <workdir>/<run>/
         worker/                         this package
         hosts/<host>.json               what the host's supervisor is to do (written by launch)
-        shards/<slot>.jsonl             one line a row: {"row": 17, "text": "as encoded"}
+        shards/rows_<start>_<stop>.jsonl  one line a row: {"row": 17, "text": "as encoded"}
         parts/rows_<start>_<stop>.npy   float32 (stop - start, dim), C order
         parts/rows_<start>_<stop>.json  the commit: what the .npy is, with its sha256
         progress/<slot>.json            one writer: that slot's worker
         progress/<slot>.exits.json      one writer: the supervisor; exit codes and reasons
+        progress/rows.lock              a byte a row, locked while a worker computes it
         progress/host_<host>.json       one writer: the supervisor; its own heartbeat
         quarantine/row_<row>.json       a document that no worker could encode, and why
         logs/<slot>.log, logs/host_<host>.log
@@ -60,9 +61,9 @@ class HostFolder:
         """What the supervisor of `host` is to do."""
         return self.root / "hosts" / f"{host}.json"
 
-    def shard(self, slot: str) -> Path:
-        """The rows of a slot, one JSON line each."""
-        return self.root / "shards" / f"{slot}.jsonl"
+    def shard(self, start: int, stop: int) -> Path:
+        """The rows [start, stop), one JSON line each; named by them, so that rows can move from slot to slot."""
+        return self.root / "shards" / f"rows_{start:09d}_{stop:09d}.jsonl"
 
     def part(self, start: int, stop: int) -> Path:
         """The array of rows [start, stop); its commit has the suffix .json."""
@@ -79,6 +80,11 @@ class HostFolder:
     def lock(self, slot: str) -> Path:
         """Held by the living worker of a slot, so that a second one leaves."""
         return self.root / "progress" / f"{slot}.lock"
+
+    @property
+    def rows_lock(self) -> Path:
+        """Each row's byte is locked by the worker that computes it, so that no two do the same rows."""
+        return self.root / "progress" / "rows.lock"
 
     def suspects(self, slot: str) -> Path:
         """The rows being encoded right now: read after a death, to find the document that kills its worker."""
@@ -236,6 +242,16 @@ def missing(start: int, stop: int, have: Iterable[Range]) -> list[Range]:
     if at < stop:
         gaps.append((at, stop))
     return gaps
+
+
+def planned_parts(start: int, stop: int, part_rows: int, grid: int | None = None) -> list[Range]:
+    """The parts of [start, stop): cut every `part_rows` rows from `grid` on, where their first shard began (`start`).
+
+    Fixed by the first plan, so that a restart, and a slot to which rows moved, meet the same boundaries.
+    """
+    grid = start if grid is None else grid
+    first = grid + (start - grid) // part_rows * part_rows
+    return [(max(low, start), min(low + part_rows, stop)) for low in range(first, stop, part_rows)]
 
 
 def count(ranges: Iterable[Range]) -> int:

@@ -30,12 +30,19 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _slots(assignment: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     """The slots of an assignment. ValueError where it cannot be one: without it nothing else makes sense."""
     found = assignment.get("slots", [])
-    keys = (("slot", str), ("start", int), ("stop", int))
+    keys = (("slot", str), ("shards", list))
     if isinstance(found, list) and all(
-        isinstance(spec, dict) and all(isinstance(spec.get(key), kind) for key, kind in keys) for spec in found
+        isinstance(spec, dict)
+        and all(isinstance(spec.get(key), kind) for key, kind in keys)
+        and all(_is_range(shard) for shard in spec["shards"])
+        for spec in found
     ):
         return found
     raise ValueError(f"{path}: its slots are not such; run the launch again")
+
+
+def _is_range(shard: Any) -> bool:
+    return isinstance(shard, dict) and all(isinstance(shard.get(key), int) for key in ("start", "stop"))
 
 
 def _exits(path: Path) -> list[Any]:
@@ -61,8 +68,7 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
         name = spec["slot"]
         report = _read(folder.progress(name))
         slots[name] = {
-            "start": spec["start"],
-            "stop": spec["stop"],
+            "ranges": [[shard["start"], shard["stop"]] for shard in spec["shards"]],
             "gpu": spec.get("gpu"),
             "report": report,
             "exits": _exits(folder.exits(name)),

@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from . import machine, process
-from .encode import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, left_to_do, say, take_lock
+from .encode import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, say, take_lock
 from .layout import HostFolder, count, read_json
 from .progress import read_report, write_report
+from .share import left_to_do, settled
 
 BACK_OFF_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 DEATHS_TO_FENCE = 5
 POLL_S = 0.5
 GPU_S = 5.0
 STALL_S = 900.0  # a worker that shows no sign of work for so long hangs (loading from a slow disk may take minutes)
+PARTS_TO_STALL = 5.0  # once it has committed some: the time of so many parts, but never less than the profile's
 
 
 class GpuWatch(threading.Thread):
@@ -68,6 +70,7 @@ class Slot:
         self._sign: dict[str, Any] = {}
         self._moved = time.monotonic()
         self._why = ""
+        self._helped = 0  # the neighbours' rows that were left when it last began to help
         predecessor = read_report(folder.supervisor(assignment["host"])).get("slots", {})
         # The worker may not have come to its first report yet: then only the supervisor that started it knows it.
         self._adopt(predecessor.get(self.name, {}).get("process"))
@@ -85,8 +88,28 @@ class Slot:
         return True
 
     def _left(self) -> int:
-        spec = self.spec
-        return count(left_to_do(self.folder, spec["start"], spec["stop"], spec["part_rows"]))
+        return count(left_to_do(self.spec, settled(self.folder)))
+
+    def still_left(self) -> int:
+        """The rows left of a slot that was given up; done when its neighbours did them all."""
+        self.left = self._left()
+        if not self.left:
+            self.state = "done"
+        return self.left
+
+    def take_over(self, assignment: dict[str, Any], spec: dict[str, Any]) -> None:
+        """A new assignment: rows came or went. The worker that runs sees it by itself."""
+        self.assignment, self.spec, self.left = assignment, spec, self._left()
+        if self.state == "done" and self.left:
+            self.state, self.deaths, self.not_before = "waiting", 0, 0.0
+        elif self.state == "fenced" and not self.left:
+            self.state = "done"
+
+    def help(self, rows: int) -> None:
+        """With its own rows done, start once more for `rows` of neighbours that were given up."""
+        if self.state == "done" and rows != self._helped and self.deaths < DEATHS_TO_FENCE:
+            self._helped = rows
+            self.state, self.not_before = "waiting", time.monotonic() + self._pause(max(1, self.deaths))
 
     def step(self) -> None:
         """Look once: start, notice an end, or wait."""
@@ -117,13 +140,22 @@ class Slot:
 
     def _stalled(self) -> bool:
         """Whether the worker's report stood still for too long by our own clock; a heartbeat alone is no work."""
-        sign = {key: value for key, value in self._report().items() if not key.startswith("heartbeat")}
+        report = self._report()
+        sign = {key: value for key, value in report.items() if not key.startswith("heartbeat")}
         if sign != self._sign:
             self._sign, self._moved = sign, time.monotonic()
-        return time.monotonic() - self._moved > float(self.assignment.get("stall_s") or STALL_S)
+        return time.monotonic() - self._moved > self._patience_s(report)
+
+    def _patience_s(self, report: dict[str, Any]) -> float:
+        """How long a worker may show no sign: as long as loading takes, until its own rate is known."""
+        limit = float(self.assignment.get("stall_s") or STALL_S)
+        stuck_s, rate = self.assignment.get("stuck_s"), report.get("rate")
+        if report.get("process") != self.identity or report.get("state") != "running" or not (stuck_s and rate):
+            return limit
+        return min(limit, max(float(stuck_s), PARTS_TO_STALL * int(self.spec["part_rows"]) / float(rate)))
 
     def _start(self) -> None:
-        if self._left() == 0:
+        if self._left() == 0 and not self._helped:
             self.state = "done"
             return
         if self._adopt(self._report().get("process")):
@@ -178,6 +210,8 @@ class Slot:
         self.child = self.identity = None
         if left == 0:
             self.state = "done"
+            if code not in (EXIT_DONE, EXIT_STOPPED, EXIT_BUSY, -signal.SIGTERM):  # while it helped a neighbour
+                self.deaths, self._helped = self.deaths + 1, 0
         elif code in (EXIT_STOPPED, -signal.SIGTERM):
             self.state = "stopped"
         elif code == EXIT_BUSY:
@@ -229,6 +263,32 @@ class Slot:
         return {"state": self.state, "process": self.identity, "deaths": self.deaths, "wait_s": round(wait, 1)}
 
 
+def _stamp(folder: HostFolder, host: str) -> tuple[int, int] | None:
+    try:
+        found = folder.assignment(host).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _take_over(folder: HostFolder, host: str, slots: list[Slot]) -> bool:
+    """Give the slots what a new assignment says; False where it cannot be read (then it is tried again)."""
+    try:
+        assignment = read_json(folder.assignment(host))
+    except (OSError, ValueError):
+        return False
+    if assignment is None:
+        return False
+    known = {slot.name: slot for slot in slots}
+    for spec in assignment["slots"]:
+        if spec["slot"] in known:
+            known[spec["slot"]].take_over(assignment, spec)
+        else:
+            slots.append(Slot(folder, assignment, spec))
+    say(f"supervisor of {host}: epoch {assignment.get('epoch')}, {sum(slot.left for slot in slots)} rows left")
+    return True
+
+
 def run(root: Path, host: str) -> int:
     """Supervise the slots of `host` until each is done, given up or stopped; give the exit code."""
     folder = HostFolder(root)
@@ -236,6 +296,7 @@ def run(root: Path, host: str) -> int:
     if lock is None:
         say(f"supervisor of {host}: another one lives; this one leaves")
         return EXIT_BUSY
+    stamp = _stamp(folder, host)
     try:
         assignment = read_json(folder.assignment(host))
     except ValueError as error:
@@ -254,6 +315,8 @@ def run(root: Path, host: str) -> int:
         watch.start()
     say(f"supervisor of {host}: pid {os.getpid()}, {len(slots)} slots")
     while True:
+        if (now := _stamp(folder, host)) not in (None, stamp):
+            stamp = now if _take_over(folder, host, slots) else stamp
         try:
             gone, asked = not folder.assignment(host).exists(), folder.stop_request(host).exists()
         except OSError:  # a file system that fails for a while
@@ -271,6 +334,10 @@ def run(root: Path, host: str) -> int:
                 slot.step()
             except OSError as error:  # a file system that fails for a while; what was seen is seen again
                 say(f"{slot.name}: {error}")
+        if not (stopping or asked):
+            given_up = sum(slot.still_left() for slot in slots if slot.state == "fenced")
+            for slot in slots if given_up else []:
+                slot.help(given_up)
         working = any(slot.state in ("running", "waiting") for slot in slots)
         report = {slot.name: slot.report() for slot in slots}
         with contextlib.suppress(OSError):

@@ -236,6 +236,19 @@ def remove(path: str, root: str) -> None:
         target.unlink(missing_ok=True)  # two hosts may share the folder
 
 
+def set_aside(root: str, names: Sequence[str], stamp: str) -> list[str]:
+    """Move files and folders of a run into `aside/<stamp>/` of its folder; gives the names of those that were there."""
+    moved = []
+    for name in names:
+        source, target = Path(root, name), Path(root, "aside", stamp, name)
+        if ".." in source.parts or not source.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(target)
+        moved.append(name)
+    return moved
+
+
 def whereabouts(workdir: str, run: str) -> dict[str, str]:
     """Where a run's folder really is, links followed, and which folder that is: two hosts may share it."""
     root = Path(workdir).expanduser() / run
@@ -245,7 +258,22 @@ def whereabouts(workdir: str, run: str) -> dict[str, str]:
 
 VERBS: dict[str, Callable[..., Any]] = {
     verb.__name__: verb
-    for verb in (run, start, alive, stop, poll, read, keep, sha256, tail, follow, listing, remove, whereabouts)
+    for verb in (
+        run,
+        start,
+        alive,
+        stop,
+        poll,
+        read,
+        keep,
+        sha256,
+        tail,
+        follow,
+        listing,
+        remove,
+        set_aside,
+        whereabouts,
+    )
 }
 VERBS |= {"facts": machine.facts, "unmark": machine.unmark, "find_environment": environment.find}
 

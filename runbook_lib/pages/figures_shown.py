@@ -53,7 +53,7 @@ def _speed(found: Facts) -> list[Figure]:
     took = exactly((end - start).total_seconds()) if start and end else ""
     between = f"{start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC" if start and end else ""
     plan = found.plan
-    slots = [slot for slot in plan.slots if slot.rows] if plan else []
+    slots = plan.used if plan else []
     hosts = len(plan.hosts) if plan else 0
     return [
         Figure(

@@ -38,6 +38,8 @@ def reading(value: Any, host: str) -> dict[str, Any]:
             _need(bool(SLOT_NAME.fullmatch(slot)), "slot's name", slot)
             _slot(entry, slot)
         _supervisor(value.setdefault("supervisor", None))
+        if value.setdefault("epoch", None) is not None:
+            _whole(value["epoch"], "epoch")
         process = (value["supervisor"] or {}).get("process")
         _need(
             bool(process) or not value["supervisor_alive"], "supervisor process", process
@@ -75,11 +77,11 @@ def _whole(value: object, name: str) -> None:
 
 
 def _range(value: object) -> None:
-    _need(isinstance(value, (list, tuple)) and len(value) == 2, "committed", value)
+    _need(isinstance(value, (list, tuple)) and len(value) == 2, "rows", value)
     assert isinstance(value, (list, tuple))
     for row in value:
-        _whole(row, "committed")
-    _need(value[0] < value[1], "committed", value)
+        _whole(row, "rows")
+    _need(value[0] < value[1], "rows", value)
 
 
 def _each(values: object, name: str, check: Callable[[object], None], most: int = 4096) -> None:
@@ -90,9 +92,7 @@ def _each(values: object, name: str, check: Callable[[object], None], most: int 
 
 def _slot(entry: Any, slot: str) -> None:
     _need(isinstance(entry, dict), slot, entry)
-    for name in ("start", "stop"):
-        _whole(entry.get(name), f"{slot} {name}")
-    _need(entry["start"] <= entry["stop"], f"{slot} start", entry["start"])
+    _each(entry.get("ranges"), f"{slot} ranges", _range, RANGES)
     _need(isinstance(entry.get("alive"), bool), f"{slot} alive", entry.get("alive"))
     _need(isinstance(entry.get("gpu"), (str, type(None))), f"{slot} gpu", entry.get("gpu"))
     _each(entry.get("exits"), f"{slot} exits", lambda exit: _record(exit, f"{slot} exits"))

@@ -1,0 +1,245 @@
+"""Which rows a worker computes next: its own in order, then, from the end, what its neighbours on this host have left.
+
+So the rows of a slot that was given up, and the tail of a slow one, are done by the others of its host, with the laptop
+shut. Rows are claimed by a lock that ends with its process; without locks nobody helps and nothing is lost. The
+boundaries stay those of the plan, so it makes no difference to the bytes who computes a part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from array import array
+from pathlib import Path
+from typing import Any
+
+from .layout import HostFolder, Range, committed, count, missing, planned_parts, quarantined, read_json
+from .progress import read_report
+
+WAIT_S = 0.5  # between looks at own rows that a neighbour computes
+
+
+class Refused(Exception):
+    """The assignment or the shard is not what was planned: nothing may be encoded from it."""
+
+
+class Shard:
+    """The rows of a shard, by their place in the file: only the rows asked for are held."""
+
+    def __init__(self, path: Path, start: int, stop: int, sha256: str):
+        """Refuses a file that is not the one that was staged: nothing may be encoded from it."""
+        self.path, self.start, self.stop = path, start, stop
+        self._offsets = array("q", [0])
+        digest = hashlib.sha256()
+        try:
+            self._file = path.open("rb")
+        except FileNotFoundError:
+            raise Refused(f"{path}: no such file; run the launch again to stage it") from None
+        for line in self._file:
+            digest.update(line)
+            self._offsets.append(self._offsets[-1] + len(line))
+        rows = len(self._offsets) - 1
+        if digest.hexdigest() == sha256 and rows == stop - start:
+            return
+        self.close()
+        if digest.hexdigest() != sha256:
+            raise Refused(f"{path}: expected sha256 {sha256}, found {digest.hexdigest()}; run the launch again")
+        raise Refused(f"{path}: expected {stop - start} rows, found {rows}")
+
+    def close(self) -> None:
+        """Read no more."""
+        self._file.close()
+
+    def read(self, start: int, stop: int) -> list[str]:
+        """The texts of rows [start, stop)."""
+        self._file.seek(self._offsets[start - self.start])
+        texts = []
+        for row in range(start, stop):
+            record = json.loads(self._file.readline())
+            if record["row"] != row:
+                raise Refused(f"{self.path}: the line of row {row} holds row {record['row']}")
+            texts.append(record["text"])
+        return texts
+
+
+def settled(folder: HostFolder) -> list[Range]:
+    """What is committed or given up here: nobody has to compute it."""
+    return committed(folder.parts) + [(row, row + 1) for row in quarantined(folder.quarantine)]
+
+
+def left_to_do(spec: dict[str, Any], have: list[Range]) -> list[Range]:
+    """What is left of a slot's shards, within the planned boundaries."""
+    have = sorted(have)
+    return [
+        gap
+        for shard in spec["shards"]
+        for low, high in planned_parts(shard["start"], shard["stop"], spec["part_rows"], shard["grid"])
+        for gap in missing(low, high, have)
+    ]
+
+
+class Claims:
+    """At most one range of rows, held against every other worker of this host until the next one or our end."""
+
+    def __init__(self, folder: HostFolder):
+        folder.rows_lock.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(folder.rows_lock, os.O_RDWR | os.O_CREAT, 0o600)
+        self._held: Range | None = None
+        self.work = True
+
+    def take(self, rows: Range) -> bool:
+        """Claim these rows instead of those held before; False when another one has some of them."""
+        self.release()
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, rows[1] - rows[0], rows[0])
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError:  # a file system without such locks: each slot does its own rows
+            self.work = False
+            return True
+        self._held = rows
+        return True
+
+    def close(self) -> None:
+        """Hold nothing, for good."""
+        os.close(self._fd)  # which ends the lock too
+
+    def release(self) -> None:
+        """Hold nothing."""
+        if self._held:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, self._held[1] - self._held[0], self._held[0])
+        self._held = None
+
+
+class Share:
+    """What one slot is to do, as its host's assignment says now: launch may write a new one at any moment."""
+
+    def __init__(self, folder: HostFolder, host: str, slot: str):
+        """Raises Refused where there is no assignment, or none of this slot."""
+        self.folder, self.slot = folder, slot
+        self._path = folder.assignment(host)
+        self._claims = Claims(folder)
+        self._shards: dict[Range, Shard] = {}
+        self._broken: set[Range] = set()
+        self._stamp: tuple[int, int] | None = None
+        self.assignment: dict[str, Any] = {}
+        self.spec: dict[str, Any] = {}
+        self._read()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._claims.close()
+        for shard in self._shards.values():
+            shard.close()
+
+    def _read(self) -> None:
+        stamp = self._stamped()
+        assignment = read_json(self._path)
+        if assignment is None:
+            raise Refused(f"{self._path}: no assignment; run the launch")
+        spec = next((spec for spec in assignment["slots"] if spec["slot"] == self.slot), None)
+        if spec is None:
+            raise Refused(f"slot {self.slot} is not in {self._path}")
+        self.assignment, self.spec, self._stamp = assignment, spec, stamp
+
+    def _stamped(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def _renew(self) -> None:
+        """Take over a newer assignment; while it cannot be read, or does not name this slot, the one before holds."""
+        if self._stamped() in (None, self._stamp):
+            return
+        with contextlib.suppress(OSError, ValueError, Refused):
+            self._read()
+
+    @property
+    def rows(self) -> int:
+        """How many rows are this slot's own."""
+        return sum(shard["stop"] - shard["start"] for shard in self.spec["shards"])
+
+    def done(self) -> int:
+        """How many of them are committed; rows given up do not count."""
+        have = sorted(committed(self.folder.parts))
+        return self.rows - sum(count(missing(s["start"], s["stop"], have)) for s in self.spec["shards"])
+
+    def left(self) -> int:
+        """How many of them nobody has to show yet: neither committed nor given up."""
+        return count(left_to_do(self.spec, settled(self.folder)))
+
+    def knows(self, row: int) -> bool:
+        """Whether a row is one of this host's."""
+        return any(s["start"] <= row < s["stop"] for spec in self.assignment["slots"] for s in spec["shards"])
+
+    def next(self) -> tuple[Range, Shard, str] | None:
+        """Claim the next rows: (rows, their shard, the slot whose they are); None when there is nothing to do.
+
+        Raises Refused for an own shard that is not as staged; one of a neighbour is left to that neighbour.
+        """
+        while True:
+            self._renew()
+            have = settled(self.folder)
+            own = left_to_do(self.spec, have)
+            for rows in own:
+                shard = self._shard_of(self.spec, rows)
+                if self._take(rows):
+                    return rows, shard, self.slot
+            found = self._of_a_neighbour(have)
+            if found or not own:
+                return found
+            time.sleep(WAIT_S)  # a neighbour has claimed what is left of ours: it may fail
+
+    def _take(self, rows: Range) -> bool:
+        """Claim rows, unless somebody committed them meanwhile."""
+        return self._claims.take(rows) and not self.folder.part(*rows).with_suffix(".json").exists()
+
+    def release(self) -> None:
+        """Let go of the rows claimed last."""
+        self._claims.release()
+
+    def _of_a_neighbour(self, have: list[Range]) -> tuple[Range, Shard, str] | None:
+        """From the end of the neighbour who has most left; not the rows that its worker just died of."""
+        if not self._claims.work:
+            return None
+        others = [(left_to_do(spec, have), spec) for spec in self.assignment["slots"] if spec["slot"] != self.slot]
+        for left, spec in sorted(others, key=lambda other: -count(other[0])):
+            suspects = self._suspects(spec["slot"]) if left else set()
+            for rows in reversed(left):
+                if suspects.intersection(range(*rows)):
+                    continue
+                try:
+                    shard = self._shard_of(spec, rows)
+                except Refused:
+                    continue
+                if self._take(rows):
+                    return rows, shard, spec["slot"]
+        self.release()
+        return None
+
+    def _suspects(self, slot: str) -> set[int]:
+        """The rows that a neighbour was computing; none of one that was given up: it will not try them again."""
+        host = read_report(self.folder.supervisor(self.assignment["host"]))
+        if (host.get("slots", {}).get(slot) or {}).get("state") == "fenced":
+            return set()
+        return set(read_report(self.folder.suspects(slot)).get("rows", []))
+
+    def _shard_of(self, spec: dict[str, Any], rows: Range) -> Shard:
+        entry = next(s for s in spec["shards"] if s["start"] <= rows[0] and rows[1] <= s["stop"])
+        key: Range = (entry["file"][0], entry["file"][1])
+        if key in self._broken:
+            raise Refused(f"{self.folder.shard(*key)}: not as staged")
+        if key not in self._shards:
+            try:
+                self._shards[key] = Shard(self.folder.shard(*key), *key, entry["sha256"])
+            except Refused:
+                if spec is not self.spec:
+                    self._broken.add(key)
+                raise
+        return self._shards[key]
