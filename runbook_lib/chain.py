@@ -88,9 +88,7 @@ def _end_driver(run: Run, file: IO[str], holder: str) -> None:
     except ValueError:
         identity = {}
     if not process.send(identity, signal.SIGINT):
-        raise RunbookError(
-            f"run {run.name}: its driver ({holder}) is not a process of this machine; end it there first"
-        )
+        raise RunbookError(f"run {run.name}: its driver ({holder}) is no process of this machine; end it there")
     deadline = time.monotonic() + TAKE_OVER_S
     while not _locked(file):
         if time.monotonic() > deadline:

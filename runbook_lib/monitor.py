@@ -56,11 +56,13 @@ class Watcher:
     _norms: array[float] = field(default_factory=lambda: array("d"))
     _truncated: int = 0
     _norms_bad: int = 0
+    _plan_of: int = 0
     _heard: dict[str, float] = field(default_factory=dict)
     _moved: dict[str, tuple[tuple[int, int], float]] = field(default_factory=dict)
 
     def poll(self) -> State:
-        """Read all hosts side by side, once."""
+        """Read all hosts side by side, once, and judge them by the plan of now: rows may have moved."""
+        self._renew_plan()
         readings = machines.side_by_side(self.run, lambda host: host.poll())
         now = time.monotonic()
         alerts = []
@@ -117,6 +119,11 @@ class Watcher:
             },
             silent_s={n: now - self._heard.get(n, self.began) for n, r in readings.items() if not isinstance(r, dict)},
         )
+
+    def _renew_plan(self) -> None:
+        changed = self.run.plan_file.stat().st_mtime_ns
+        if changed != self._plan_of:
+            self.plan, self._plan_of = self.run.plan(), changed
 
     def _committed(self, slot: Slot, home: list[Range]) -> list[Range]:
         """The ranges that count for a slot: what is home, and the word of its own host and no other's."""

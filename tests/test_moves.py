@@ -1,0 +1,107 @@
+"""Which rows move, and where to: every row keeps exactly one owner, parts stay whole, whoever is faster gets more."""
+
+import random
+
+import made_up
+import pytest
+
+from runbook_lib import moves, plan
+from runbook_lib.errors import DataError
+from worker.layout import count, planned_parts
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """A plan of 4 slots with 25 rows each but the last, in parts of 4; two slots a host."""
+    made = made_up.run_folder(tmp_path, count=98, slots=4).plan
+    slots = tuple(
+        plan.Slot(f"cluster{i // 2}_gpu{i % 2}", ("one", "two")[i // 2], i % 2, "cpu", 1, slot.start, slot.stop)
+        for i, slot in enumerate(made.slots)
+    )
+    return plan.Plan(**{**made.__dict__, "slots": slots})
+
+
+def all_parts(made):
+    return sorted(
+        part
+        for slot in made.slots
+        for start, stop in made.ranges(slot)
+        for part in planned_parts(start, stop, made.part_rows, made.grid(start))
+    )
+
+
+def test_all_that_is_left_of_a_host_goes_to_the_other_in_whole_parts(drawn):
+    one, two = drawn.slots[:2], drawn.slots[2:]
+    home = [(0, 4), (8, 12)]
+    found = moves.away(drawn, home, one, two, {}, "why")
+    after = drawn.moved(found)
+    assert after.epoch == 2 and {move.epoch for move in found} == {2}
+    assert [after.ranges(slot) for slot in one] == [[(0, 4), (8, 12)], []]
+    assert all_parts(after) == all_parts(drawn)
+    sizes = [count(after.ranges(slot)) - slot.rows for slot in two]
+    assert sum(sizes) == one[-1].stop - 8 and abs(sizes[0] - sizes[1]) <= 8
+    assert len(found) <= 5  # side by side goes as one
+
+
+def test_who_is_faster_gets_more(drawn):
+    found = moves.away(
+        drawn, [], drawn.slots[:1], drawn.slots[2:], {drawn.slots[2].slot: 30.0, drawn.slots[3].slot: 10.0}, ""
+    )
+    got = {
+        slot.slot: sum(move.stop - move.start for move in found if move.target == slot.slot) for slot in drawn.slots[2:]
+    }
+    assert got[drawn.slots[2].slot] > got[drawn.slots[3].slot]
+
+
+def test_nothing_moves_to_nobody_and_nothing_that_is_home(drawn):
+    assert moves.away(drawn, [], drawn.slots[:2], [], {}, "") == []
+    assert moves.away(drawn, [(0, drawn.rows)], drawn.slots[:2], drawn.slots[2:], {}, "") == []
+
+
+def test_a_tail_leaves_the_first_parts_to_who_has_them(drawn):
+    one, two = drawn.slots[:2], drawn.slots[2:]
+    home = [(two[0].start, drawn.rows), (0, 4)]
+    found = moves.tail(drawn, home, one, two, {}, "idle")
+    after = drawn.moved(found)
+    for slot in one:
+        assert len(moves.left(after, slot, home)) >= moves.AHEAD
+        assert after.ranges(slot)[0][0] == slot.start
+    moved = sum(move.stop - move.start for move in found)
+    assert 0 < moved <= count(moves.left(drawn, one[0], home) + moves.left(drawn, one[1], home)) / 2
+
+
+def test_a_short_tail_stays(drawn):
+    one, two = drawn.slots[:1], drawn.slots[2:]
+    assert moves.tail(drawn, [(0, one[0].stop - 5)], one, two, {}, "idle") == []
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_is_lost_one_after_another_every_row_keeps_one_owner(drawn, seed):
+    """Random losses and splits in a row; parts that were never committed stay those of the first plan."""
+    rng, now, home = random.Random(seed), drawn, []
+    for _ in range(6):
+        left = [part for part in all_parts(now) if part not in home]
+        home += rng.sample(left, min(len(left), rng.randrange(4)))
+        slots = rng.sample(list(now.slots), 2)
+        rates = {slot.slot: rng.uniform(0.1, 50) for slot in now.slots if rng.random() < 0.7}
+        others = [slot for slot in now.slots if slot not in slots]
+        found = rng.choice([moves.away, moves.tail])(now, home, slots, others, rates, "")
+        if found:
+            now = now.moved(found)  # which refuses gaps and overlaps
+        assert all_parts(now) == all_parts(drawn)
+        for slot in now.slots:
+            files = now.files(slot)
+            assert all(any(a <= low and high <= b for a, b in files) for low, high in now.ranges(slot))
+
+
+def test_rows_that_are_not_the_sources_are_refused(drawn):
+    move = plan.Move(2, 30, 34, drawn.slots[0].slot, drawn.slots[2].slot, "mistaken")
+    with pytest.raises(DataError, match="overlap: rows 30-34 belong to 2 ranges"):
+        drawn.moved([move])
+
+
+def test_a_revised_plan_is_read_back_as_it_was(drawn, tmp_path):
+    after = drawn.moved(moves.away(drawn, [], drawn.slots[:1], drawn.slots[2:], {}, "silent"))
+    after.save(tmp_path / "plan.json")
+    assert plan.load(tmp_path / "plan.json") == after
+    assert after.first() == drawn
