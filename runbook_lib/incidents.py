@@ -15,7 +15,7 @@ from .run import Run
 from .state import SlotState, State
 
 BEGAN, ENDED = "slot in trouble", "slot recovered"
-SETTLED = ("running", "done", "stopped")  # a worker that starts anew has not recovered yet
+SETTLED = ("running", "helping", "done", "moved", "stopped")  # a worker that starts anew has not recovered yet
 
 
 @dataclass

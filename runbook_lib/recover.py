@@ -153,8 +153,7 @@ def _revise(
     rows = sum(move.stop - move.start for move in chosen)
     names = {slot.slot: slot.host for slot in after.slots}
     to = sorted({names[move.target] for move in chosen})
-    run.journal.write("rows moved", host=",".join(hosts), to=to, rows=rows, epoch=after.epoch, why=safe_text(why, 300),
-                      ranges=[[move.start, move.stop, move.target] for move in chosen])  # fmt: skip
+    run.journal.write("rows moved", host=",".join(hosts), to=to, rows=rows, epoch=after.epoch, why=safe_text(why, 300))
     for group in (set(hosts) - {*state.silent_s}, set(to)):
         if group:
             launch.stage(run, only=group)

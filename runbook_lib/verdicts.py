@@ -31,10 +31,14 @@ TABLE = (
     Verdict("helping", "its own rows are done; it does those of a neighbour on its host", wrong=False),
     Verdict("moved", "all of its rows are others' now", wrong=False),
     Verdict("stopped", "nothing: it was stopped on purpose", "`runbook run` or `runbook restart` goes on", wrong=False),
-    Verdict("slow", "it works on, with the rows it has", "see who else uses that machine"),
+    Verdict(
+        "slow",
+        "idle neighbours take its last parts, an idle host the tail of its host",
+        "see who else uses that machine",
+    ),
     Verdict(
         "stuck",
-        "its supervisor ends it after 15 minutes without a sign of work and starts the next one from its parts",
+        "its supervisor ends it after `stuck_s`, or five parts' time (15 minutes while loading); the next one starts",
         "`runbook restart RUN SLOT` does so at once",
     ),
     Verdict("restarting", "the next worker starts after 5 to 60 s, from the parts", "`runbook logs RUN SLOT`"),
@@ -44,7 +48,9 @@ TABLE = (
         "`runbook run` again",
     ),
     Verdict(
-        "unreachable", "its workers go on and keep their rows; it is asked again at every look", "mend the way to it"
+        "unreachable",
+        "its workers go on; after `unreachable_s` of silence its rows move to hosts that answer",
+        "mend the way to it, or `runbook move RUN HOST` at once",
     ),
     Verdict(
         "out of memory",
@@ -54,11 +60,19 @@ TABLE = (
     Verdict("disk full", "nothing half is kept; tried again after a pause of up to 60 s", "free space on that machine"),
     Verdict("no permission", "tried again after a pause", "give this account the right to write there"),
     Verdict("model refused", "nothing: it would be refused again", "see the model's licence, its name and the token"),
-    Verdict("GPU lost", "tried again, then given up; no GPU is ever reset", "have the machine's owner look at its GPU"),
+    Verdict(
+        "GPU lost",
+        "tried again, then given up: neighbours do its rows; no GPU is ever reset",
+        "have the machine's owner look at its GPU",
+    ),
     Verdict("GPU taken", "tried again after a pause", "see whose process holds it; none of theirs is ever ended"),
     Verdict("environment broken", "tried again, then given up", "`runbook check PROFILE` says what is missing there"),
     Verdict("refused", "nothing: what it was given does not fit together", "read the reason; launch again"),
-    Verdict("fenced", "nothing: five deaths without a new part; the others finish", "read the reason, `runbook run`"),
+    Verdict(
+        "fenced",
+        "five deaths without a new part: its rows go to its neighbours, or another host",
+        "read the reason, `runbook run`",
+    ),
 )  # fmt: skip
 NAMED = {verdict.name: verdict for verdict in TABLE}
 

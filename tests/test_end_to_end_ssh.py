@@ -5,9 +5,11 @@ import secrets
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from conftest import wait_for
 from test_end_to_end import PROFILE, digest, make_profile, runbook
 
 from runbook_lib import run
@@ -70,6 +72,40 @@ def near(tmp_path_factory):
     runbook("run", path, cwd=path.parent)
     (folder,) = (path.parent / "runs").iterdir()
     return run.open_folder(folder)
+
+
+def test_a_host_that_dies_for_good_is_done_by_the_other_and_the_bytes_are_the_same(ssh_fleet, near, tmp_path):
+    """One command, nobody there: the power of tensor02 goes at a third of its rows, and never comes back."""
+    path = make_profile(tmp_path)
+    one, two = ssh_fleet.hosts.values()
+    for far, name in ((one, "one"), (two, "two")):
+        far.write_credentials(tmp_path / f"{name}.credentials", key_filename=str(far.key))
+    hosts = HOSTS.format(tmp_path / "one.credentials", sys.executable, tmp_path / "two.credentials")
+    path.write_text(PROFILE.split("monitor:")[0] + "monitor: {interval_s: 0.5, unreachable_s: 3}\n" + hosts)
+    parts = two.home / "mapper_embeddings"
+    with subprocess.Popen(
+        [sys.executable, "-m", "runbook_lib.cli", "run", str(path)],
+        cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as child:  # fmt: skip
+        try:
+            wait_for(
+                lambda: child.poll() is not None or list(parts.glob("small-*/parts/*.json")), "its first part", 300
+            )
+            two.crash()
+            died = time.time()
+            assert child.stdout
+            printed = child.stdout.read()
+        finally:
+            two.boot()
+    assert child.returncode == 0, printed.decode()
+    (folder,) = (tmp_path / "runs").iterdir()
+    this = run.open_folder(folder)
+    (moved,) = this.journal.events("rows moved")
+    assert (moved["host"], moved["to"]) == ("tensor02", ["tensor01"]) and moved["rows"] >= 8
+    assert digest(this) == digest(near)
+    assert "FAILED" not in runbook("verify", this.folder, cwd=tmp_path)
+    took = datetime.fromisoformat(moved["at"]).timestamp() - died
+    print(f"from death to its rows on the other host: {took:.1f} s, of which 3 s are the profile's patience")
 
 
 def test_four_notebooks_over_two_ssh_hosts_give_the_local_bytes_and_show_no_secret(

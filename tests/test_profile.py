@@ -12,7 +12,7 @@ import pytest
 
 from runbook_lib import profile as profiles
 from runbook_lib.errors import ProfileError
-from runbook_lib.profile import CorpusSpec, HostSpec, ModelSpec, MonitorSpec, OutputSpec, Profile
+from runbook_lib.profile import CorpusSpec, HostSpec, ModelSpec, MonitorSpec, OutputSpec, PolicySpec, Profile
 
 SHIPPED = sorted((Path(__file__).parent.parent / "profiles").glob("*.yaml"))
 
@@ -551,7 +551,7 @@ def test_the_profile_as_used_has_every_key_and_no_secret(tmp_path: Path) -> None
 
 def test_the_known_keys_are_the_fields_of_the_dataclasses() -> None:
     inside = {"corpus": CorpusSpec, "model": ModelSpec, "hosts.NAME": HostSpec, "monitor": MonitorSpec}
-    inside["output"] = OutputSpec
+    inside |= {"output": OutputSpec, "policy": PolicySpec}
     expected = {f"{name}.{f.name}" for name, cls in inside.items() for f in dataclasses.fields(cls)}
     sections = {"path", *(name.partition(".")[0] for name in inside)}
     expected |= {f.name for f in dataclasses.fields(Profile)} - sections
