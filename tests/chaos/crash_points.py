@@ -193,11 +193,11 @@ def _check_parts(parts: Path, truth: Truth, acks: list[Any], ended: bool) -> lis
 
 def check_journal(root: Path, truth: Truth, acks: list[Any], ended: bool) -> list[str]:
     marks = [mark for (mark,) in _acked(acks, "event")]
-    folder = next((root / "runs").glob("*"), root / "runs" / "none")
-    found = journal_problems(folder / "journal.jsonl", marks, ended)
-    if _acked(acks, "run") and not (folder / "profile.yaml").is_file():
-        found.append("profile.yaml: was acknowledged and is gone")
-    return found
+    folders = sorted((root / "runs").glob("*"))
+    if _acked(acks, "run") and [(folder / "profile.yaml").is_file() for folder in folders] != [True]:
+        return [f"the run was acknowledged; now there are {len(folders)}, or it has no profile"]
+    found = [journal_problems(folder / "journal.jsonl", marks, ended) for folder in folders]
+    return sum(found, [] if folders or not marks else ["no run's folder, with an acknowledged event"])
 
 
 def check_plan(root: Path, truth: Truth, acks: list[Any], ended: bool) -> list[str]:
@@ -368,9 +368,16 @@ class Stage:
         """The first state."""
         return self.work / f"{self.name}-base"
 
+    def place(self) -> Path:
+        """Where it happens: always the same folder, empty, since a run knows the folder that it was made in."""
+        place = self.work / self.name / "root"
+        shutil.rmtree(place.parent, ignore_errors=True)
+        place.parent.mkdir()
+        return place
+
     def fresh(self, bundle: bool = False) -> Path:
         """A copy of the first state; with the worker's own code only where a worker is started by command."""
-        place = Path(tempfile.mkdtemp(dir=self.work)) / "root"
+        place = self.place()
         shutil.copytree(self.base, place, ignore=None if bundle else shutil.ignore_patterns("worker", "__pycache__"))
         return place
 
@@ -401,7 +408,6 @@ class Stage:
         place = self.fresh()
         self.act(place)[0].must_be_well()
         calls: list[Call] = pickle.loads((place.parent / "calls").read_bytes())
-        shutil.rmtree(place.parent)
         return calls
 
     def judge(self, place: Path, truth: Truth, acks: list[Any], rebooted: bool = False) -> list[str]:
@@ -454,9 +460,7 @@ def crash(stage: Stage, truth: Truth, n: int, half: bool) -> list[str]:
     place = stage.fresh()
     ended, acks = stage.act(place, n, half)
     found = [] if ended.killed else [f"not ended at call {n}: status {ended.status}: {ended.said[-500:]}"]
-    found += stage.judge(place, truth, acks)
-    shutil.rmtree(place.parent)
-    return found
+    return found + stage.judge(place, truth, acks)
 
 
 def enumerate_scene(name: str, work: Path, control: str = "", every: int = 1) -> dict[str, Any]:
@@ -533,7 +537,6 @@ def strace_points(work: Path, every: int = 1, first: int = 0) -> dict[str, Any]:
         acks = [["part", *map(int, rows)] for rows in _said_committed(again.parent / "log")]
         if problems := problems + stage.judge(again, truth, acks):
             bad.append({"scene": "strace", "point": f"before {name} number {number}: {line}", "problems": problems})
-        shutil.rmtree(again.parent)
     counts = {name: sum(call[0] == name for call in calls) for name in sorted({call[0] for call in calls})}
     return {"scene": "strace", "points": tried, "calls": counts, "bad": bad}
 
@@ -549,7 +552,7 @@ def _said_committed(log: Path) -> list[tuple[str, str]]:
 def work_folder() -> tempfile.TemporaryDirectory[str]:
     """In memory where that is possible: a kill, unlike a power cut, leaves what was written, on a disk or not."""
     shared = Path("/dev/shm")
-    return tempfile.TemporaryDirectory(prefix="chaos-", dir=shared if os.access(shared, os.W_OK) else None)
+    return tempfile.TemporaryDirectory(prefix="crash-", dir=shared if os.access(shared, os.W_OK) else None)
 
 
 def show(results: Sequence[dict[str, Any]], as_json: bool, what: str) -> int:

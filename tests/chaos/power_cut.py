@@ -7,10 +7,10 @@
 The calls of an undisturbed run are recorded with their data (crash_points.py has the scenes). A state is what a disk
 may hold when the power goes after call k. What a disk may do is taken wider than what any one file system does:
 
-    a file's bytes   as of its last fsync for certain; what was written or cut after it is lost, kept, kept in front only,
+    a file's bytes   as of its last fsync for certain; what was written or cut after it is lost, kept, kept in front,
                      zeros of the right length, or a mixture of new, old and zero sectors of 512 bytes
-    a name           made, moved or removed: for certain once its own folder was fsynced; before that undone or kept, each
-                     by itself, so in any order. A file moved to another folder may stand under both names
+    a name           made, moved or removed: for certain once its own folder was fsynced; before that undone or kept,
+                     each by itself, so in any order. A file moved to another folder may stand under both names
     a folder         is a name too: lost with all that is in it, as long as the folder above was not fsynced
 
 Each state is laid out in a folder and checked, the product is started again as after a reboot, and it is checked again
@@ -23,9 +23,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import random
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +35,7 @@ from recorder import Call
 SECTOR = 512
 ENDINGS = ("lost", "kept", "front", "zeros", "sectors")
 ORDERS = ("lost", "kept", "each", "front")
-TRIES = 40  # draws in a row that give no new state: then there are no more of this scene, or too few to wait for
+TRIES = 300  # draws in a row that give no new state: then there are no more of this scene, or too few to wait for
 
 Tree = dict[str, bytes | None]  # name -> bytes; None for a folder
 
@@ -57,11 +55,10 @@ class Disk:
             str(path.relative_to(place)): None if path.is_dir() else path.read_bytes()
             for path in sorted(place.rglob("*"))
         }
-        shutil.rmtree(place.parent)
         return cls(first, stage.record())
 
     def state(self, cut: int, draw: random.Random, order: str, ending: str) -> Tree:
-        """One of the states when the power goes after `cut` calls; `order` and `ending` are how names and bytes fare."""
+        """A state when the power goes after `cut` calls; `order` and `ending` say how names and bytes fare."""
         done = self.calls[:cut]
         numbers = {name: n for n, name in enumerate(files_first(self.first), 1)}
         names: dict[str, int | None] = {name: numbers.get(name) for name in self.first}
@@ -209,11 +206,9 @@ PLAIN = [("lost", "lost"), ("kept", "lost"), ("kept", "zeros"), ("lost", "kept")
 
 def judge(stage: Stage, truth: Truth, disk: Disk, cut: int, tree: Tree) -> list[str]:
     """What is wrong with one state."""
-    place = Path(tempfile.mkdtemp(dir=stage.work)) / "root"
+    place = stage.place()
     lay_out(tree, place)
-    found = stage.judge(place, truth, acked(disk.calls[:cut]), rebooted=True)
-    shutil.rmtree(place.parent)
-    return found
+    return stage.judge(place, truth, acked(disk.calls[:cut]), rebooted=True)
 
 
 def cut_scenes(names: Sequence[str], work: Path, wanted: int, seed: int, control: str = "") -> list[dict[str, Any]]:
