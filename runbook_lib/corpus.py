@@ -65,7 +65,7 @@ def build(
     check_template("model.prompt", template)
     check_template("model.question_prompt", question_template)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        layout.make_folder(folder)
         with contextlib.ExitStack() as stack:
             texts, articles, asked = (
                 stack.enter_context(contextlib.closing(WholeFile(folder / name))) for name in _FILES[:3]

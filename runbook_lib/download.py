@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.layout import Range, committed, count, missing, sync_folder, write_atomic
+from worker.layout import Range, committed, count, make_folder, missing, sync_folder, write_atomic
 
 from . import corpus as corpora
 from . import hosts as machines
@@ -52,7 +52,7 @@ def collect(
     and never gets a final name here.
     """
     plan, fingerprints = run.plan(), corpora.load(run.corpus).fingerprints()
-    run.local.parts.mkdir(parents=True, exist_ok=True)
+    make_folder(run.local.parts)
 
     def one(host: machines.Host) -> tuple[int, list[str]]:
         if there is not None and host.name not in there:

@@ -12,8 +12,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from worker.layout import make_folder, sync_folder
+
 FIRST = "0" * 64
 TAIL = 64 * 1024  # bytes that hold the last events
+
+
+def _whole(raw: bytes) -> list[bytes]:
+    """The lines, but for a last one that a crash tore. A power cut can tear the front off a line and leave its end."""
+    lines = raw.splitlines(keepends=True)
+    if lines and not (lines[-1].endswith(b"\n") and _is_json(lines[-1])):
+        lines.pop()
+    return lines
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -24,13 +41,13 @@ class Journal:
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one event. A last line torn by a crash is cut off first: it was never acknowledged."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(fd, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            lines = file.read().splitlines(keepends=True)
-            if lines and not lines[-1].endswith(b"\n"):
-                lines.pop()
+            lines = _whole(file.read())
+            if not lines:  # perhaps just made: its name is on the disk before anything is acknowledged
+                sync_folder(self.path.parent)
             size = sum(map(len, lines))
             record = {
                 "seq": len(lines),
@@ -49,13 +66,10 @@ class Journal:
         """The events in order, all or those named."""
         if not self.path.exists():
             return
-        with self.path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                record = json.loads(line)
-                if not names or record["event"] in names:
-                    yield record
+        for line in _whole(self.path.read_bytes()):
+            record = json.loads(line)
+            if not names or record["event"] in names:
+                yield record
 
     def last(self, count: int) -> list[dict[str, Any]]:
         """The last events, oldest first, without reading what is before them; a line that is none is left out."""

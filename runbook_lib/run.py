@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from worker.layout import FORMAT, RUN_NAME, HostFolder, read_json, safe_text, write_atomic, write_json
+from worker.layout import FORMAT, RUN_NAME, HostFolder, make_folder, read_json, safe_text, write_atomic, write_json
 
 from . import plan as plans
 from . import profile as profiles
@@ -147,7 +147,7 @@ def create(profile: profiles.Profile, name: str = "") -> Run:
     if not RUN_NAME.fullmatch(name):
         raise ProfileError(f"run name {name!r}: letters, digits, '.', '_' and '-' only, at most 100")
     folder = profile.runs / name
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(folder, 0o700)
     if (folder / "profile.yaml").exists():
         raise ProfileError(f"a run named {name} exists already in {profile.runs}")
     write_atomic(folder / "profile.yaml", profiles.as_yaml(profile).encode())

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO, Callable
 
-from .layout import sha256_file, sync_folder
+from .layout import make_folder, sha256_file, sync_folder
 from .verbs import VERBS, open_regular
 
 SIGN_S = 4.0  # between two signs of life
@@ -141,7 +141,7 @@ def receive(wire: Wire, path: str, size: int, sha256: str) -> None:
     if final.is_file() and final.stat().st_size == size and sha256_file(final) == sha256:
         wire.answer(ok={"have": size, "whole": True})
         return
-    final.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(final.parent)
     part = final.with_name(f".{final.name}.{sha256[:16]}.part")
     fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "r+b", buffering=0) as file:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Iterator  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from .layout import safe_text, sha256_file, sync_folder
+from .layout import make_folder, safe_text, sha256_file, sync_folder
 
 ORDER_LIMIT = 2**24
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -169,7 +169,7 @@ def _bring(order: Order, file: Wanted, aside: Path) -> None:
             f"{file.path} of {order.name}: expected sha256 {file.sha256}, the hub gave {found}; it was removed"
         )
     target = order.folder / file.path
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     part.replace(target)
     sync_folder(target.parent)
 

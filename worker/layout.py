@@ -115,6 +115,15 @@ class HostFolder:
         return self.root / "logs" / f"{name}.log"
 
 
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder, and those above it that are not there: a power cut takes none of them with what is in it."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode, exist_ok=True)
+    sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in `folder` survive a power cut."""
     fd = os.open(folder, os.O_RDONLY)
@@ -132,7 +141,7 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes], mode: int = 0o600, e
 
     A temporary name in the same folder, fsync, rename, fsync of the folder: a final name always means a whole file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     digest = hashlib.sha256()
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), mode)
