@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runbook_lib import cli, profile
+from runbook_lib import cli, profile, verdicts
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -112,3 +112,24 @@ def test_every_module_and_public_name_has_a_docstring(folder):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         assert ast.get_docstring(tree), path.name
         assert [node.name for node in public_names(tree) if not ast.get_docstring(node)] == [], path.name
+
+
+FAILURES = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in (ROOT / "docs" / "failures.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| ") and not line.startswith(("| the plan", "|---"))
+]
+
+
+@pytest.mark.parametrize("row", FAILURES, ids=[row[0] for row in FAILURES])
+def test_a_failure_has_a_verdict_of_the_table_and_a_test_that_is_there(row):
+    scenario, verdict, by_itself, person, proof = row
+    assert verdict in verdicts.NAMED and by_itself and person, scenario
+    named = re.findall(r"`(\w+)::(\w+)`", proof)
+    assert named, scenario
+    for file, test in named:
+        assert f"\ndef {test}(" in (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8"), f"{file}::{test}"
+
+
+def test_the_failures_are_those_of_the_plan():
+    assert len(FAILURES) >= 30 and len({row[0] for row in FAILURES}) == len(FAILURES)

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import made_up
@@ -212,3 +213,20 @@ def test_a_full_disk_leaves_no_half_file_and_says_what_is_needed(made, monkeypat
     with pytest.raises(DataError, match=r"No space left on device: expected room for [\d,]+ bytes, [\d,]+ "):
         merge.merge(made.run)
     assert list(made.run.merged.iterdir()) == []
+
+
+def test_the_memory_of_a_merge_does_not_grow_with_the_corpus(tmp_path):
+    """The plan's merge held the vectors several times over. One part and one record at a time are enough."""
+
+    def peak(folder, count):
+        folder.mkdir()
+        made = made_up.run_folder(folder, count=count, dim=256, part_rows=50)
+        made.commit_all()
+        tracemalloc.start()
+        merge.merge(made.run)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    small, large = peak(tmp_path / "small", 200), peak(tmp_path / "large", 4000)
+    assert large - small < 4000 * 256 * 4 / 2  # half of the vectors alone; they are twenty times as many
