@@ -58,6 +58,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--controls", action="store_true", help="take each safety mechanism out: all must be seen")
     parser.add_argument("--only", default="", help="with --controls: only these, a comma list")
     parser.add_argument("--folder", type=Path, help="where to play (default: a new one in memory)")
+    parser.add_argument("--verbose", action="store_true", help="the faults of every history, with their moments")
     parser.add_argument("--no-shrink", action="store_true", help="a failure is shown as it is")
     return parser.parse_args(argv)
 
@@ -78,7 +79,7 @@ def _play_all(args: argparse.Namespace, top: Path, zygote: Zygote) -> int:
 
     def one(history: History) -> Outcome:
         outcome = histories.play(history, top / f"seed-{history.seed}", zygote, args.weak)
-        print(line_of(outcome), flush=True)
+        print(line_of(outcome) + (f"\n{told(outcome)}" if args.verbose else ""), flush=True)
         return outcome
 
     with ThreadPoolExecutor(args.jobs) as pool:

@@ -34,7 +34,9 @@ DRIVEN = 4  # and a second driver
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of fault. `idle`: it also has victims when nobody works any more; `early`: before anybody works."""
+    """One kind of fault. `idle`: it also has victims when nobody works any more; `early`: before anybody works;
+    `late`: it has none before the end.
+    """
 
     name: str
     numbers: tuple[int, ...]
@@ -42,16 +44,17 @@ class Fault:
     do: Do
     idle: bool = False
     early: bool = False
+    late: bool = False
 
 
 TABLE: dict[str, Fault] = {}
 
 
-def fault(*numbers: int, weight: float, idle: bool = False, early: bool = False) -> Callable[[Do], Do]:
+def fault(*numbers: int, weight: float, idle: bool = False, early: bool = False, late: bool = False) -> Callable[[Do], Do]:
     """Enter a function into the table under its own name."""
 
     def enter(do: Do) -> Do:
-        TABLE[do.__name__] = Fault(do.__name__, numbers, weight, do, idle, early)
+        TABLE[do.__name__] = Fault(do.__name__, numbers, weight, do, idle, early, late)
         return do
 
     return enter
@@ -503,12 +506,14 @@ def stranger_home(scene: Scene, dice: random.Random) -> str:
     return _stranger(scene, dice, _at_home(scene, dice))
 
 
-@fault(10, weight=1.5, idle=True)
+@fault(10, weight=1.5, idle=True, late=True)
 def harm_before_merge(scene: Scene, dice: random.Random) -> str:
     """Parts at home are flipped or gone between their coming and the merge."""
     (scene.folder / "hold").touch()
     try:
-        if not scene.wait(lambda: scene.phase() == "collected", 3.0):
+        if scene.driver is None:
+            scene.run_again()
+        if not scene.wait(lambda: scene.phase() == "collected", 60.0):
             return ""
         path = _at_home(scene, dice)
         if path is None:
@@ -545,7 +550,7 @@ def edit_corpus(scene: Scene, dice: random.Random) -> str:
     return f"documents {at} and {at + 1}"
 
 
-@fault(10, weight=0.5, idle=True)
+@fault(10, weight=0.5, idle=True, late=True)
 def flip_merged(scene: Scene, dice: random.Random) -> str:
     """A bit of the merged matrix."""
     path = scene.run / "merged" / "embeddings.npy" if scene.run else None

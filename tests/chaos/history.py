@@ -83,6 +83,7 @@ def make(seed: int, size: Size | None = None, mix: Mapping[str, float] | None = 
     size, dice = size or Size(), random.Random(seed)
     weights = mix or {name: fault.weight for name, fault in TABLE.items()}
     names = dice.choices(list(weights), list(weights.values()), k=size.faults)
+    names.sort(key=lambda name: TABLE[name].late)
     events = [Event(round(dice.expovariate(1 / size.gap_s), 3), name, dice.randrange(2**32)) for name in names]
     return History(seed, size, tuple(events))
 
