@@ -40,7 +40,7 @@ def merge(run: Run, on_progress: Progress | None = None) -> dict[str, Any]:
     plan, corpus = run.plan(), corpora.load(run.corpus)
     _same_corpus(plan, corpus)
     merged = Merged(run.merged)
-    if manifest := _unchanged(run, merged, plan):
+    if manifest := _unchanged(run, merged, plan, corpus):
         size = sum(stated["bytes"] for stated in manifest["outputs"].values())
         report("merged before, verified", size, size)
         return manifest
@@ -80,16 +80,18 @@ def _same_corpus(plan: Plan, corpus: Corpus) -> None:
 # ------------------------------------------------------------------------------------------------ is it done already
 
 
-def _unchanged(run: Run, merged: Merged, plan: Plan) -> dict[str, Any] | None:
-    """The manifest, if it was made from this plan and these parts and its files are still what it says."""
+def _unchanged(run: Run, merged: Merged, plan: Plan, corpus: Corpus) -> dict[str, Any] | None:
+    """The manifest, if it was made from this plan and these parts, and all files are still what it says."""
     try:
         manifest = merged.manifest()
         if manifest is None or manifest["plan"] != plan.sha256 or manifest["corpus"] != plan.corpus:
             return None
-        here = {(part.name, part.sha256) for part in map(read, _paths(run))}
-        if here != {(part["name"], part["sha256"]) for part in manifest["parts"]}:
+        parts, fingerprints = list(map(read, _paths(run))), corpus.fingerprints()
+        if {(part.name, part.sha256) for part in parts} != {
+            (part["name"], part["sha256"]) for part in manifest["parts"]
+        }:
             return None
-        if merged.problems(manifest):
+        if any(verify(part, plan, fingerprints) for part in parts) or merged.problems(manifest):
             return None
     except (DataError, KeyError, TypeError):
         return None  # whatever is wrong with the old result, a new one is made from the parts
