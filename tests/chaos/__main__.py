@@ -1,8 +1,8 @@
 """`python -m tests.chaos --seeds 100-105`: histories of faults; a line a seed, one line at the end, the exit code.
 
-    --seeds 100-199 --tier A --jobs 2      what holds, counted
-    --controls                             each safety mechanism taken out: the suite must see it
-    --seeds 7 --break no-rename            one of them
+--seeds 100-199 --tier A --jobs 2      what holds, counted
+--controls                             each safety mechanism taken out: the suite must see it
+--seeds 7 --break no-rename            one of them
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def _shrunk(outcome: Outcome, top: Path, zygote: Zygote, weak: str) -> str:
 
     least = shrink(outcome.history, fails)
     events = "\n".join(f"  +{event.gap_s:.3f} s  {event.fault} ({event.pick})" for event in least.events)
-    return f"seed {least.seed}, shrunk to {len(least.events)} of {len(outcome.history.events)} in {plays} plays:\n{events}"
+    count = f"{len(least.events)} of {len(outcome.history.events)} faults in {plays} plays"
+    return f"seed {least.seed}, shrunk to {count}:\n{events}"
 
 
 def summary(outcomes: Sequence[Outcome], wall_s: float) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,15 +101,11 @@ def journal(path: Path) -> list[str]:
 def parts(folder: Path, spared: Collection[str] = ()) -> list[str]:
     """Final names in a folder of parts under which something half or wrong stands; `spared` are those we damaged.
 
-    Somebody may work there at this moment: what seems wrong is looked at twice.
+    Somebody may work there at this moment, so a record that changed or went meanwhile says nothing.
     """
-    found = []
-    for path in _records(folder):
-        if path.stem not in spared and (why := _why_not(path)):
-            time.sleep(0.1)
-            if path.exists() and (why := _why_not(path)):
-                found.append(f"{folder.parent.parent.name}/{path.name}: {why}")
-    return found
+    where = f"{folder.parent.parent.name}/"
+    suspects = [path for path in _records(folder) if path.stem not in spared]
+    return [f"{where}{path.name}: {why}" for path in suspects if (why := _why_not(path))]
 
 
 def _records(folder: Path) -> list[Path]:
@@ -121,19 +116,29 @@ def _records(folder: Path) -> list[Path]:
 
 
 def _why_not(path: Path) -> str:
+    before = _bytes(path)
+    why = _differs(before, _bytes(path.with_suffix(".npy")))
+    return why if before and before == _bytes(path) else ""
+
+
+def _bytes(path: Path) -> bytes:
     try:
-        record = json.loads(path.read_bytes())
-        raw = path.with_suffix(".npy").read_bytes()
-        return "" if hashlib.sha256(raw).hexdigest() == record["sha256"] else "the array is not that of its record"
-    except FileNotFoundError as error:
-        return f"missing: {error.filename[-40:]}" if path.exists() else ""
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _differs(record: bytes, array: bytes) -> str:
+    try:
+        stated = json.loads(record)["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
         return f"no record: {error}"
+    return "" if hashlib.sha256(array).hexdigest() == stated else f"its array ({len(array)} bytes) is another"
 
 
 def strangers(folder: Path) -> list[str]:
     """Names in a folder of parts that are neither a part's nor a temporary file's."""
-    names = [path.name for path in folder.iterdir()]
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     known = [n for n in names if PART.fullmatch(n.replace(".npy", ".json")) or TEMPORARY.fullmatch(n)]
     return [f"a stranger among the parts: {name}" for name in sorted(set(names) - set(known))]
 

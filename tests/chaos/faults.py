@@ -1,7 +1,7 @@
 """The faults: name, numbers in the reliability study's catalogue, weight in the mix, and what each does to a history.
 
 A fault takes a scene and dice and tells what it did; nothing when there was no victim, and then it does not count.
-What is damaged is written down, so that the checker does not blame the product for it. Network faults are in network.py.
+What is damaged is written down, so that the checker does not blame the product for it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class Fault:
 TABLE: dict[str, Fault] = {}
 
 
-def fault(*numbers: int, weight: float, idle: bool = False, early: bool = False, late: bool = False) -> Callable[[Do], Do]:
+def fault(
+    *numbers: int, weight: float, idle: bool = False, early: bool = False, late: bool = False
+) -> Callable[[Do], Do]:
     """Enter a function into the table under its own name."""
 
     def enter(do: Do) -> Do:
@@ -558,5 +560,3 @@ def flip_merged(scene: Scene, dice: random.Random) -> str:
         return ""
     _damage(path, "flip", dice)
     return path.name
-
-

@@ -27,20 +27,20 @@ from .zygote import Ordered, Zygote
 NAMES, SLOTS = ("one", "two"), 2
 WORDS = ("lake", "iron", "sonnet", "comet", "ferry", "violin", "glacier", "lantern", "cactus", "harbour", "quartz")
 RUNS_TO_END = 8  # how often the command may be given after the last fault
-RUN_S = 120.0  # a driver that takes longer, with no fault any more, hangs
 SETTLE_S = 30.0  # for the last supervisors to see that all is done
 LOSES_PARTS = {"host_folder_gone": 60, "parts_no_folder": 20, "spoil_record": 4, "edit_code": 4}
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a history is; `pace_s` is the time that a part takes."""
+    """How large a history is; a part takes `pace_s`, and a driver that takes `patience_s` without a fault hangs."""
 
     rows: int = 1536
     part_rows: int = 16
     faults: int = 36
     gap_s: float = 0.08
     pace_s: float = 0.06
+    patience_s: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class Scene:
         return [dice.choice(found)] if found else []
 
     def working(self, process: processes.Process) -> str | None:
-        """Since when this process works on its slot, by its own word; None when it does not (or not yet, or no more)."""
+        """Since when this process works on its slot, by its own word; None when it does not at this moment."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             path = process.place / "progress" / f"{process.option('--slot')}.json"
             report = json.loads(path.read_bytes())
@@ -423,16 +423,17 @@ class Scene:
             self.blame(f"the driver ended with a traceback (exit {last.status}), see driver.log")
 
     def _bring_to_an_end(self) -> None:
+        patience_s = self.history.size.patience_s
         for each in self._orders:
-            each.over.wait(RUN_S)
-        if self.driver and self.wait_end(self.driver, RUN_S) is None:
-            self.blame(f"the driver does not end: {RUN_S:g} s after the last fault it is in {self.phase()}")
+            each.over.wait(patience_s)
+        if self.driver and self.wait_end(self.driver, patience_s) is None:
+            self.blame(f"the driver does not end: {patience_s:g} s after the last fault it is in {self.phase()}")
             self.kill_driver()
             return
         self._judge_end()
         for _ in range(RUNS_TO_END):
-            if self.wait_end(self.run_again(), RUN_S) is None:
-                self.blame(f"the driver does not end: given again, it is in {self.phase()} after {RUN_S:g} s")
+            if self.wait_end(self.run_again(), patience_s) is None:
+                self.blame(f"the driver does not end: given again, it is in {self.phase()} after {patience_s:g} s")
                 self.kill_driver()
                 return
             self._judge_end()

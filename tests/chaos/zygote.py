@@ -1,4 +1,4 @@
-"""Starts drivers: real processes, forked from one that has the library imported, which takes a second each otherwise."""
+"""Starts drivers: real processes, forked from one that has the library imported."""
 
 from __future__ import annotations
 
