@@ -159,6 +159,14 @@ def workers(log: Path) -> int:
         return 0
 
 
+def parts_of(log: Path, pid: int) -> int:
+    """How many parts this worker began."""
+    try:
+        return sum(line.split()[-1:] == [str(pid)] for line in log.read_text().splitlines())
+    except FileNotFoundError:
+        return 0
+
+
 def untouched(sums: Mapping[Path, str]) -> list[str]:
     """Files that are not what they were."""
     found = []

@@ -13,7 +13,7 @@ from .broken import MECHANISMS
 from .history import Outcome, Size
 from .zygote import Zygote
 
-SIZE = Size(rows=768, faults=8, pace_s=0.06, patience_s=30.0)
+SIZE = Size(rows=1024, faults=10, gap_s=0.25, pace_s=0.08, patience_s=30.0)
 TRIES = 3  # seeds: one that goes red is enough
 CALM = 900  # the first of their seeds
 

@@ -13,7 +13,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from .history import Scene
 
 Do = Callable[["Scene", random.Random], str]
-BUSY = 3  # what a second worker or supervisor leaves with
-DRIVEN = 4  # and a second driver
+DRIVEN = 4  # what a second driver leaves with
 
 
 @dataclass(frozen=True)
@@ -146,17 +144,14 @@ def sleep_driver(scene: Scene, dice: random.Random) -> str:
 
 @fault(15, weight=6)
 def second_worker(scene: Scene, dice: random.Random) -> str:
-    """Another worker for a slot that has one: it must leave; and one for a slot that has none may stay."""
-    for first in scene.some("encode", dice):
-        working_since = scene.working(first)
-        done = subprocess.run(
-            first.words, cwd=first.place, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True,
-            timeout=60, check=False,
-        )  # fmt: skip
-        if working_since and scene.working(first) == working_since and done.returncode != BUSY:
-            scene.blame(f"a second worker of {first.option('--slot')} was let in (exit {done.returncode})")
-        return f"{first.option('--slot')}: exit {done.returncode}"
-    return ""
+    """Another worker for a slot that has one: it must leave for as long as the first works."""
+    first = next((each for each in scene.some("encode", dice) if scene.working(each)), None)
+    if first is None or not (second := scene.start_stray(first)):
+        return ""
+    scene.wait(lambda: scene.reports(first) == second or processes.state_of(second) in ("", "Z"), 20.0)
+    if scene.reports(first) == second and scene.goes_on(first):
+        scene.blame(f"a second worker of {first.option('--slot')} was let in beside {first.pid}")
+    return f"{first.option('--slot')}: {second}"
 
 
 @fault(15, weight=1)
@@ -174,7 +169,7 @@ def second_supervisor(scene: Scene, dice: random.Random) -> str:
     """Another supervisor of a host that has one: it must leave."""
     for first in scene.some("supervise", dice):
         started = scene.start_stray(first)
-        return f"{first.option('--host')}: {started}"
+        return f"{first.option('--host')}: {started}" if started else ""
     return ""
 
 
@@ -513,9 +508,13 @@ def harm_before_merge(scene: Scene, dice: random.Random) -> str:
     """Parts at home are flipped or gone between their coming and the merge."""
     (scene.folder / "hold").touch()
     try:
-        if scene.driver is None:
-            scene.run_again()
-        if not scene.wait(lambda: scene.phase() == "collected", 60.0):
+        for _ in range(5):
+            if (driver := scene.driver) is None:
+                driver = scene.run_again()
+            scene.wait(lambda driver=driver: scene.phase(driver) == "collected" or driver.over.is_set(), 60.0)
+            if not driver.over.is_set():
+                break
+        else:
             return ""
         path = _at_home(scene, dice)
         if path is None:
@@ -559,4 +558,5 @@ def flip_merged(scene: Scene, dice: random.Random) -> str:
     if path is None or not path.exists() or scene.driver is not None:
         return ""
     _damage(path, "flip", dice)
+    scene.judged = True
     return path.name

@@ -155,6 +155,8 @@ class Scene:
     decoys: list[subprocess.Popen[bytes]] = field(default_factory=list)
     sums: dict[Path, str] = field(default_factory=dict)
     losses: int = 0
+    judged: bool = False  # the last end of a driver
+    texts: list[str] = field(default_factory=list)
 
     # ------------------------------------------------------------------------------------------------ where things are
 
@@ -244,7 +246,20 @@ class Scene:
                 return str(report["process"]["start"])
         return None
 
-    def start_stray(self, like: processes.Process) -> str:
+    def reports(self, process: processes.Process) -> int:
+        """The pid that the report of this worker's slot names; 0 where it names none."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            path = process.place / "progress" / f"{process.option('--slot')}.json"
+            return int(json.loads(path.read_bytes())["process"]["pid"])
+        return 0
+
+    def goes_on(self, process: processes.Process) -> bool:
+        """Whether this worker computes another part from now on."""
+        log = process.place / "encoded.log"
+        before = checker.parts_of(log, process.pid)
+        return self.wait(lambda: checker.parts_of(log, process.pid) > before, 3.0)
+
+    def start_stray(self, like: processes.Process) -> int:
         """Start a process as that one was started, by nobody's order; gives its pid."""
         with contextlib.suppress(OSError):
             child = subprocess.Popen(
@@ -252,8 +267,8 @@ class Scene:
                 stderr=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
             self._strays.append(child)
-            return str(child.pid)
-        return "none"
+            return child.pid
+        return 0
 
     def tell_a_worker(self, what: str, dice: random.Random) -> str:
         """Leave an order to the next worker of a host that computes (see host_python.py)."""
@@ -280,6 +295,7 @@ class Scene:
     def run_again(self) -> Ordered:
         """What the operator does."""
         self.runs += 1
+        self.judged = False
         self._driver = self.order("drive")
         return self._driver
 
@@ -416,9 +432,15 @@ class Scene:
             self.blames += checker.parts(root / "parts", self.spared.get(root / "parts", ()))
 
     def _judge_end(self) -> None:
+        """A driver that said that all is well must have been right, whatever is done to its result later."""
         last = self._driver
-        if last is None or last.pid in self._killed:
+        if last is None or last.pid in self._killed or self.judged:
             return
+        self.judged = True
+        if last.status == DONE and self.run:
+            found = checker.merged(self.run / "merged", self.texts, checker.expected(self.texts))
+            if not found.ok:
+                self.blame(f"driver {last.pid} said that all is well: {found}")
         if last.status == CRASHED or (last.status or 0) < 0:
             self.blame(f"the driver ended with a traceback (exit {last.status}), see driver.log")
 
@@ -486,7 +508,7 @@ def play(history: History, folder: Path, zygote: Zygote, weak: str = "-") -> Out
     folder.mkdir(parents=True)
     texts = texts_of(history.seed, history.size.rows)
     lay_out(folder, history, texts, weak)
-    scene = Scene(folder, history, zygote, weak)
+    scene = Scene(folder, history, zygote, weak, texts=texts)
     try:
         scene.prepare()
         scene.play()
