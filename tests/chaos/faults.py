@@ -25,6 +25,7 @@ from . import processes
 
 if TYPE_CHECKING:
     from .history import Scene
+    from .zygote import Ordered
 
 Do = Callable[["Scene", random.Random], str]
 DRIVEN = 4  # what a second driver leaves with
@@ -506,25 +507,31 @@ def stranger_home(scene: Scene, dice: random.Random) -> str:
 @fault(10, weight=1.5, idle=True, late=True)
 def harm_before_merge(scene: Scene, dice: random.Random) -> str:
     """Parts at home are flipped or gone between their coming and the merge."""
-    (scene.folder / "hold").touch()
+    hold = scene.folder / "hold"
+    hold.touch()
     try:
-        for _ in range(5):
-            if (driver := scene.driver) is None:
-                driver = scene.run_again()
-            scene.wait(lambda driver=driver: scene.phase(driver) == "collected" or driver.over.is_set(), 60.0)
-            if not driver.over.is_set():
-                break
-        else:
+        driver = _collected(scene)
+        path = _at_home(scene, dice) if driver else None
+        if driver is None or path is None:
             return ""
-        path = _at_home(scene, dice)
-        if path is None:
-            return ""
-        if dice.random() < 0.5:
-            return _damaging(scene, dice, path, ".npy", "flip")
-        _damage(path, "gone", dice)
-        return _damaging(scene, dice, path, ".npy", "gone")
+        how = dice.choice(("flip", "gone"))
+        if how == "gone":
+            _damage(path, how, dice)
+        said = _damaging(scene, dice, path, ".npy", how)
     finally:
-        (scene.folder / "hold").unlink(missing_ok=True)
+        hold.unlink(missing_ok=True)
+    scene.wait_end(driver, 60.0)
+    return f"{said}: {how}"
+
+
+def _collected(scene: Scene) -> Ordered | None:
+    """A driver that has collected and does not merge yet."""
+    for _ in range(5):
+        driver = scene.driver or scene.run_again()
+        scene.wait(lambda driver=driver: scene.phase(driver) == "collected" or driver.over.is_set(), 60.0)
+        if not driver.over.is_set():
+            return driver
+    return None
 
 
 @fault(13, weight=1, idle=True)

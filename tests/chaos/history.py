@@ -294,6 +294,7 @@ class Scene:
 
     def run_again(self) -> Ordered:
         """What the operator does."""
+        self._judge_end()
         self.runs += 1
         self.judged = False
         self._driver = self.order("drive")
@@ -408,7 +409,6 @@ class Scene:
         if not fault.idle and self.finished():
             return
         if self.driver is None:
-            self._judge_end()
             self.run_again()
         if not fault.early:
             self.wait(lambda: bool(self.roots()) or self.driver is None, 20.0)
