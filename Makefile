@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-ssh test lab lock clean
+.PHONY: help setup demo demo-ssh test chaos lab lock clean
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,13 @@ test: $(VENV)/.ready ## ruff, mypy, pytest, the notebooks with nbval
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=900 notebooks
+
+# How many seeds, and which tier: A local hosts and a light encoder, B two OpenSSH hosts, C the real model.
+SEEDS ?= 100-105
+TIER ?= A
+
+chaos: $(VENV)/.ready ## kill, cut, damage at random and count the rows: SEEDS=100-199 TIER=A
+	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --tier $(TIER)
 
 lab: $(VENV)/.ready ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from worker.layout import FORMAT, Range, committed, missing, quarantined, read_json, safe_text
+from worker.layout import FORMAT, Range, committed, missing, quarantined, read_json, safe_text, sync_folder
 
 from . import corpus as corpora
 from .corpus import Corpus
@@ -39,7 +40,7 @@ def merge(run: Run, on_progress: Progress | None = None) -> dict[str, Any]:
     plan, corpus = run.plan(), corpora.load(run.corpus)
     _same_corpus(plan, corpus)
     merged = Merged(run.merged)
-    if manifest := _unchanged(run, merged, plan):
+    if manifest := _unchanged(run, merged, plan, corpus):
         size = sum(stated["bytes"] for stated in manifest["outputs"].values())
         report("merged before, verified", size, size)
         return manifest
@@ -79,16 +80,18 @@ def _same_corpus(plan: Plan, corpus: Corpus) -> None:
 # ------------------------------------------------------------------------------------------------ is it done already
 
 
-def _unchanged(run: Run, merged: Merged, plan: Plan) -> dict[str, Any] | None:
-    """The manifest, if it was made from this plan and these parts and its files are still what it says."""
+def _unchanged(run: Run, merged: Merged, plan: Plan, corpus: Corpus) -> dict[str, Any] | None:
+    """The manifest, if it was made from this plan and these parts, and all files are still what it says."""
     try:
         manifest = merged.manifest()
         if manifest is None or manifest["plan"] != plan.sha256 or manifest["corpus"] != plan.corpus:
             return None
-        here = {(part.name, part.sha256) for part in map(read, _paths(run))}
-        if here != {(part["name"], part["sha256"]) for part in manifest["parts"]}:
+        parts, fingerprints = list(map(read, _paths(run))), corpus.fingerprints()
+        if {(part.name, part.sha256) for part in parts} != {
+            (part["name"], part["sha256"]) for part in manifest["parts"]
+        }:
             return None
-        if merged.problems(manifest):
+        if any(verify(part, plan, fingerprints) for part in parts) or merged.problems(manifest):
             return None
     except (DataError, KeyError, TypeError):
         return None  # whatever is wrong with the old result, a new one is made from the parts
@@ -107,7 +110,7 @@ def _verified(run: Run, plan: Plan, corpus: Corpus, report: Progress) -> list[Pa
     fingerprints = corpus.fingerprints()
     paths = _paths(run)
     sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
-    parts, refused, done = [], [], 0
+    parts, refused, bad, done = [], [], [], 0
     for path, size in zip(paths, sizes, strict=True):
         host = ""
         try:
@@ -118,18 +121,31 @@ def _verified(run: Run, plan: Plan, corpus: Corpus, report: Progress) -> list[Pa
             problems = [str(error)]
         if problems:
             refused.append(f"{path.name}: {'; '.join(problems)}{f' (from {host})' if host else ''}")
+            bad.append(path)
         else:
             parts.append(part.slim())
         done += size
         report("verifying parts", done, sum(sizes))
     if refused:
+        for path in bad:
+            _put_aside(run, path)
         raise DataError(
             f"merging: {len(refused)} of {len(paths)} parts are not what this run needs:\n  "
             + named(refused, "\n  ")
-            + f"\nNext: delete each of them, .npy and .json, here ({run.local.parts}) and on its host "
-            f"(<workdir>/{run.name}/parts); run again and the rows are redone"
+            + f"\nThey were put aside, in {run.refused}. Next: run again: what their hosts have of them is held "
+            "against its record and comes anew, and the rows of what is missing there are redone"
         )
     return parts
+
+
+def _put_aside(run: Run, path: Path) -> None:
+    """Take a refused part out of the parts, its record first: without it there is none, and its rows are missing."""
+    run.refused.mkdir(exist_ok=True)
+    for file in (path.with_suffix(".json"), path):
+        if file.exists():
+            file.replace(run.refused / file.name)
+    sync_folder(path.parent)
+    run.journal.write("part put aside", part=path.name)
 
 
 def _covering(run: Run, plan: Plan, parts: Sequence[Part]) -> list[Piece]:

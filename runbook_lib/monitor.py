@@ -135,7 +135,10 @@ class Watcher:
         for low, high in committed(self.run.local.parts):
             if (low, high) not in self._home:
                 self._home.add((low, high))
-                record = read_json(self.run.local.part(low, high).with_suffix(".json")) or {}
+                try:
+                    record = read_json(self.run.local.part(low, high).with_suffix(".json")) or {}
+                except (OSError, ValueError):  # damaged here since it came: the merge refuses it, looking goes on
+                    continue
                 norms = array("d", record.get("norms", []))
                 self._norms.extend(norms)
                 self._norms_bad += sum(not (math.isfinite(norm) and norm > 0) for norm in norms)

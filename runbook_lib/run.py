@@ -46,6 +46,11 @@ class Run:
         return HostFolder(self.folder)
 
     @property
+    def refused(self) -> Path:
+        """Parts that came home, and were found damaged or of something else when they were to be merged."""
+        return self.folder / "refused"
+
+    @property
     def merged(self) -> Path:
         """The result: embeddings.npy, articles.jsonl, manifest.json."""
         return self.folder / "merged"

@@ -131,7 +131,11 @@ def test_every_part_that_must_not_be_merged_is_named_with_the_remedy(made):
     text = str(caught.value)
     assert f"{first.name}: run: expected '{made.run.name}', found 'another-run' (from here)" in text
     assert f"{second.name}: sha256: expected" in text
-    assert "delete each of them" in text and "run again and the rows are redone" in text
+    assert "put aside" in text and "run again" in text
+    assert not first.exists() and not second.with_suffix(".json").exists()
+    assert (made.run.refused / first.name).exists() and (made.run.refused / second.with_suffix(".json").name).exists()
+    with pytest.raises(DataError, match="8 of 21 rows have no vector yet"):  # as if they had never come
+        merge.merge(made.run)
     assert not Merged(made.run.merged).manifest_file.exists()
 
 

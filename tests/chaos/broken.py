@@ -1,0 +1,350 @@
+"""The product with one safety mechanism taken out: the suite must go red for each, or it proves nothing.
+
+A mechanism has patches for the worker's side (in the stand-in for the host's Python) and for the operator's (in the
+driver). `mix` are the faults that it protects from; a mechanism that two walls stand for is taken out with both.
+This file is loaded by its path on a host, so it imports nothing of the tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+def _as_it_is() -> None:
+    """Nothing to patch on this side."""
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """One safety mechanism: what it is, how it is taken out on either side, and the faults that it is for."""
+
+    what: str
+    mix: dict[str, float]
+    on_host: Callable[[], None] = _as_it_is
+    on_driver: Callable[[], None] = _as_it_is
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+def no_rename() -> None:
+    """Files grow under their final names."""
+    from worker import encode, layout
+
+    def write(path, data, mode=0o600, expected=None):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        raw = data if isinstance(data, bytes) else b"".join(data)
+        with path.open("wb", buffering=0) as file:
+            file.write(raw[: len(raw) // 2])
+            time.sleep(0.01)  # as long as a large file takes
+            file.write(raw[len(raw) // 2 :])
+        return hashlib.sha256(raw).hexdigest()
+
+    layout.write_atomic = encode.write_atomic = write
+
+
+def record_first() -> None:
+    """The record is written before its array."""
+    from worker import encode
+    from worker.layout import write_atomic, write_json
+
+    def commit(folder, start, vectors, record):
+        stop = start + len(vectors)
+        array = folder.part(start, stop)
+        raw = b"".join(encode.npy_chunks(vectors))
+        stated = {"start": start, "stop": stop, "sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}
+        write_json(array.with_suffix(".json"), {**record, **stated})
+        time.sleep(0.03)
+        write_atomic(array, raw)
+
+    encode.commit = commit
+
+
+# ----------------------------------------------------------------------------------------------------------- checking
+
+
+def _no_array_check(part):
+    return []
+
+
+def no_digest_at_collect() -> None:
+    """What comes home is not held against its record's sha256."""
+    from runbook_lib.reach import local
+    from runbook_lib.result import parts
+    from worker import layout
+
+    real_verify = parts.verify
+
+    def verify(part, plan, fingerprints):
+        real, parts._array = parts._array, _no_array_check
+        try:
+            return real_verify(part, plan, fingerprints)
+        finally:
+            parts._array = real
+
+    def place(host, target, content, on_bytes):
+        layout.write_atomic(target, content.chunks())
+        return True
+
+    local._place = place
+    parts.verify = verify  # as download calls it; merge has its own name for it
+
+
+def no_digest_at_merge() -> None:
+    """What is merged is not held against its record's sha256."""
+    from runbook_lib import merge
+    from runbook_lib.result import parts
+
+    def verify(part, plan, fingerprints):
+        return parts._identity(part, plan) + parts._texts(part, fingerprints)
+
+    def row_bytes(piece):
+        part, low, high = piece
+        width, raw = 4 * part.dim, part.path.read_bytes()
+        header = len(raw) - part.rows * width
+        yield raw[header + (low - part.start) * width : header + (high - part.start) * width]
+
+    merge.verify, merge.row_bytes = verify, row_bytes
+
+
+def no_identity() -> None:
+    """A part's run, corpus, model, dtype and prompt are not looked at."""
+    from runbook_lib.result import parts
+
+    parts._identity = lambda part, plan: []
+
+
+def no_fingerprints() -> None:
+    """The fingerprints of a part's rows are not held against the corpus's."""
+    from runbook_lib.result import parts
+
+    parts._texts = lambda part, fingerprints: []
+
+
+def no_shard_digest() -> None:
+    """A worker takes any shard that has the right number of rows."""
+    from worker import encode
+
+    real = encode.Shard.__init__
+
+    def begin(self, path, start, stop, sha256):
+        real(self, path, start, stop, hashlib.sha256(path.read_bytes()).hexdigest())
+
+    encode.Shard.__init__ = begin
+
+
+def no_corpus_hash() -> None:
+    """A source that changed since it was numbered is taken as it is."""
+    from runbook_lib import corpus
+
+    corpus.Corpus.source_unchanged = lambda self, path: True
+
+
+def no_nan_check_on_host() -> None:
+    """A vector of NaN is as good as any; its norm, the second wall, is said to be one."""
+    import numpy as np
+
+    from worker import encode
+    from worker.encoder import Encoder
+
+    Encoder.bad_rows = lambda self, vectors: {}
+    real = encode.encode_part
+
+    def part(*words):
+        vectors, record = real(*words)
+        return vectors, {**record, "norms": np.nan_to_num(np.array(record["norms"]), nan=1.0).tolist()}
+
+    encode.encode_part = part
+
+
+def no_gap_check() -> None:
+    """Rows that no part has are passed over."""
+    from runbook_lib import merge
+    from runbook_lib.result import parts
+
+    def cover(found, rows):
+        chosen, at = [], 0
+        for part in sorted(found, key=lambda part: (part.start, part.stop)):
+            low, high = max(at, part.start), min(part.stop, rows)
+            if low < high:
+                chosen.append((part, low, high))
+                at = high
+        return chosen
+
+    def articles(corpus, documents):
+        tokens = {row: (count, cut, print_) for row, count, cut, print_, _ in merge._row_records(documents)}
+        for article in corpus.articles():
+            count, cut, print_ = tokens.get(article["row"], (0, False, ""))
+            line = {**article, "tokens": count, "truncated": cut, "fingerprint": print_}
+            yield json.dumps(line).encode() + b"\n"
+
+    merge.cover = parts.cover = cover
+    merge._articles = articles
+
+
+# ------------------------------------------------------------------------------------------------------ who, and again
+
+
+def no_driver_lock() -> None:
+    """Anybody may drive at any time."""
+    from runbook_lib import chain
+
+    @contextlib.contextmanager
+    def only_driver(run):
+        yield
+
+    chain.only_driver = only_driver
+
+
+def no_slot_lock() -> None:
+    """Any number of workers may work on a slot."""
+    from worker import encode
+
+    def take(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+    encode.take_lock = take
+
+
+def only_pids() -> None:
+    """A process is its number: start time and boot are not looked at."""
+    from worker import process
+
+    def alive(identity):
+        try:
+            return bool(identity) and process.start_time(int(identity["pid"])) is not None
+        except (KeyError, TypeError, ValueError):
+            return False
+
+    process.alive = alive
+
+
+def no_resume() -> None:
+    """A worker does all of its rows, whatever is committed."""
+    from worker import encode
+
+    encode.committed = lambda parts: []
+
+
+def no_removal() -> None:
+    """A part that was refused stays on its host."""
+    from runbook_lib import hosts
+
+    real = hosts.Host.remove
+
+    def remove(self, path):
+        if path.parent.name != "parts":
+            real(self, path)
+
+    hosts.Host.remove = remove
+
+
+def no_restaging() -> None:
+    """What was sent once is believed to be there."""
+    from runbook_lib.reach import local
+
+    real = local._place
+
+    def place(host, target, content, on_bytes):
+        return False if target.exists() else real(host, target, content, on_bytes)
+
+    local._place = place
+
+
+def no_chain() -> None:
+    """A line of the journal does not carry the digest of the line before."""
+    from runbook_lib import journal
+
+    real = journal.hashlib
+
+    class Nothing:
+        @staticmethod
+        def sha256(line):
+            return real.sha256(b"")
+
+    journal.hashlib = Nothing
+
+
+def no_torn_tail() -> None:
+    """A journal whose last line is torn is written on as it is."""
+    from runbook_lib import journal
+
+    class Whole(bytes):
+        """Lines that all seem whole."""
+
+        def endswith(self, *words):
+            return True
+
+    real = journal.os.fdopen
+
+    class File:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            self.file.__enter__()
+            return self
+
+        def __exit__(self, *words):
+            return self.file.__exit__(*words)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def fileno(self):
+            return self.file.fileno()
+
+        def read(self):
+            return Lines(self.file.read())
+
+    class Lines(bytes):
+        def splitlines(self, keepends=False):
+            return [Whole(line) for line in bytes.splitlines(self, keepends)]
+
+    class Os:
+        def __getattr__(self, name):
+            return getattr(os, name)
+
+        @staticmethod
+        def fdopen(*words):
+            return File(real(*words))
+
+    journal.os = Os()
+
+
+KILLS = {"kill_worker": 6.0, "kill_host": 1.0}
+MECHANISMS = {
+    "no-rename": Mechanism("a file grows under a temporary name", KILLS, no_rename, no_rename),
+    "no-record-order": Mechanism("the record is written after its array", KILLS, record_first),
+    "no-digest-at-collect": Mechanism(
+        "sha256 of a part when it comes home", {"flip_part": 1.0, "kill_worker": 1.0}, on_driver=no_digest_at_collect
+    ),
+    "no-digest-at-merge": Mechanism(
+        "sha256 of a part when it is merged", {"flip_home": 1.0, "harm_before_merge": 0.3}, on_driver=no_digest_at_merge
+    ),
+    "no-identity": Mechanism(
+        "run, corpus, model, dtype and prompt of a part", {"stranger_part": 1.0}, on_driver=no_identity
+    ),
+    "no-fingerprint": Mechanism("fingerprint of every row", {"misplaced_part": 1.0}, on_driver=no_fingerprints),
+    "no-shard-digest": Mechanism("sha256 of a shard in the worker", {"damage_shard": 1.0}, no_shard_digest),
+    "no-corpus-hash": Mechanism("sha256 of the source", {"edit_corpus": 1.0}, on_driver=no_corpus_hash),
+    "no-nan-check": Mechanism("NaN and norms of vectors", {"nan_vector": 1.0}, no_nan_check_on_host),
+    "no-gap-check": Mechanism("every row has a part", {"harm_before_merge": 1.0}, on_driver=no_gap_check),
+    "no-driver-lock": Mechanism("one driver at a time", {"second_driver": 1.0}, on_driver=no_driver_lock),
+    "no-slot-lock": Mechanism("one worker a slot", {"second_worker": 1.0}, no_slot_lock),
+    "no-process-identity": Mechanism(
+        "start time and boot of a process", {"reused_pid": 1.0, "kill_supervisor": 0.5}, only_pids, only_pids
+    ),
+    "no-resume": Mechanism("committed parts are not done again", {"kill_worker": 1.0}, no_resume),
+    "no-removal": Mechanism("a refused part goes from its host", {"flip_part": 1.0}, on_driver=no_removal),
+    "no-restaging": Mechanism("what was sent is looked at again", {"damage_shard": 1.0}, on_driver=no_restaging),
+    "no-journal-chain": Mechanism("digest of the line before", {"kill_driver": 1.0}, on_driver=no_chain),
+    "no-torn-tail": Mechanism("a torn line is cut off", {"kill_driver_torn": 1.0}, on_driver=no_torn_tail),
+}

@@ -1,0 +1,77 @@
+"""The negative control: each safety mechanism is taken out in turn, and the suite must see it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import history as histories
+from .broken import MECHANISMS
+from .history import Outcome, Size
+from .zygote import Zygote
+
+SIZE = Size(rows=1024, faults=10, gap_s=0.25, pace_s=0.08, patience_s=30.0)
+TRIES = 3  # seeds: one that goes red is enough
+CALM = 900  # the first of their seeds
+
+
+@dataclass(frozen=True)
+class Control:
+    """What became of one mechanism's absence: the outcome that went red, or the last green one."""
+
+    name: str
+    outcome: Outcome
+    plays: int
+
+    @property
+    def red(self) -> bool:
+        """Whether the suite saw it."""
+        return not self.outcome.ok
+
+    @property
+    def sign(self) -> str:
+        """The first thing that was wrong."""
+        verdict = self.outcome.verdict
+        counts = [f"{what} {n}" for what in ("lost", "wrong", "doubled") if (n := getattr(verdict, what))]
+        return "; ".join([*counts, *verdict.broken[:1]])[:130]
+
+
+def controls(top: Path, zygote: Zygote, only: str, jobs: int) -> int:
+    """Play each mechanism's absence; a table; 0 when all went red, and the same seeds with nothing taken out green."""
+    names = only.split(",") if only else list(MECHANISMS)
+    with ThreadPoolExecutor(jobs) as pool:
+        intact = list(pool.map(lambda name: _intact(top, zygote, name), names))
+        found = list(pool.map(lambda name: _play(top, zygote, name), names))
+    _print(found, intact)
+    red, green = sum(each.red for each in found), sum(outcome.ok for outcome in intact)
+    print(f"controls {len(found)}, red {red}; the same seeds with nothing taken out: {green} of {len(intact)} green")
+    return 0 if red == len(found) and green == len(intact) else 1
+
+
+def _intact(top: Path, zygote: Zygote, name: str) -> Outcome:
+    history = histories.make(CALM, SIZE, MECHANISMS[name].mix)
+    return histories.play(history, top / f"intact-{name}", zygote)
+
+
+def _play(top: Path, zygote: Zygote, name: str) -> Control:
+    """Seed after seed until one goes red."""
+    for number in range(TRIES):
+        history = histories.make(CALM + number, SIZE, MECHANISMS[name].mix)
+        outcome = histories.play(history, top / f"{name}-{number}", zygote, name)
+        if not outcome.ok:
+            shutil.rmtree(outcome.folder)
+            break
+    return Control(name, outcome, number + 1)
+
+
+def _print(found: Sequence[Control], intact: Sequence[Outcome]) -> None:
+    for each, calm in zip(found, intact, strict=True):
+        word = "red  " if each.red else "GREEN"
+        print(f"{word} {each.name:22} {MECHANISMS[each.name].what:44} {each.sign}" + _remark(calm))
+
+
+def _remark(calm: Outcome) -> str:
+    return "" if calm.ok else f"\n      with nothing taken out it fails too: {calm.verdict}"

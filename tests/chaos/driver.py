@@ -1,0 +1,187 @@
+"""The operator's side of a history: what the four notebooks do, through the public verbs, in a process to be killed.
+
+`python -m tests.chaos.driver` imports the library once and then forks a process for each order on its standard input:
+
+    {"id": 7, "do": "drive", "folder": "...", "broken": "-"}
+
+It answers `started ID PID` and, when that process is gone, `ended ID STATUS`. To start it again is all that an
+operator may do; `restart` and `stop` are the command line's verbs of that name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+DONE, REFUSED, INCOMPLETE, BUSY, CRASHED = 0, 1, 2, 4, 70
+HOLD_S = 10.0
+
+
+class Nobody:
+    """A view that nobody looks at."""
+
+    def show(self, state: object) -> None:
+        """Shown to nobody."""
+
+
+def said(folder: Path, phase: str) -> None:
+    """Leave word how far this process came."""
+    with (folder / "drivers.log").open("a") as log:
+        log.write(json.dumps({"pid": os.getpid(), "phase": phase, "at": time.time()}) + "\n")
+
+
+def hold(folder: Path) -> None:
+    """Wait between collecting and merging while somebody wants to do harm just there."""
+    deadline = time.monotonic() + HOLD_S
+    while (folder / "hold").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def facts_of(this: Any) -> dict[str, Any]:
+    """What preflight would have found of hosts that are folders of this machine."""
+    return {host.name: {"cores": 2, "gpus": []} for host in this.profile.hosts}
+
+
+def drive(folder: Path) -> int:
+    """Preflight, launch, monitor, download, merge."""
+    from runbook_lib import chain, download, launch, merge, monitor, preflight, recover, run
+
+    this = run.open_run(str(folder / "profile.yaml"), new=True)
+    with chain.only_driver(this):
+        said(folder, "in")
+        checks, model = preflight.the_model(this)
+        corpus_checks, corpus = preflight.the_corpus(this, model)
+        if not (checks.ok and corpus_checks.ok):
+            return complain(checks, corpus_checks)
+        far = any(host.kind == "ssh" for host in this.profile.hosts)
+        host_checks, facts = preflight.the_hosts(this, model) if far else (None, facts_of(this))
+        if host_checks is not None and not host_checks.ok:
+            return complain(host_checks)
+        plan_checks, _ = preflight.the_plan(this, model, corpus, facts)
+        if not plan_checks.ok:
+            return complain(plan_checks)
+        said(folder, "planned")
+        for phase in (launch.prepare, launch.stage, launch.start):
+            if not (checks := phase(this)).ok:
+                complain(checks)  # an unreachable host hides no other
+        said(folder, "launched")
+        state = asyncio.run(monitor.watch(this, Nobody(), act=recover.revive))
+        finished = monitor.finished(state)
+        if not finished.ok:
+            complain(finished)
+            return INCOMPLETE
+        collected = download.collect(this)
+        home = download.complete(this)
+        if not home.ok:
+            print(collected)
+            complain(home)
+            return INCOMPLETE
+        said(folder, "collected")
+        hold(folder)
+        merge.merge(this)
+        said(folder, "merged")
+    return DONE
+
+
+def complain(*groups: Any) -> int:
+    """Print what does not hold."""
+    for checks in groups:
+        for check in checks.failed:
+            print(f"{check.where}: {check.name}: {check.seen}. Next: {check.remedy}", flush=True)
+    return REFUSED
+
+
+def restart(folder: Path, what: str) -> int:
+    """`runbook restart RUN WHAT`."""
+    from runbook_lib import launch, run
+
+    return 0 if launch.restart(run.open_run(str(folder / "profile.yaml")), what).ok else REFUSED
+
+
+def stop(folder: Path) -> int:
+    """`runbook stop RUN`."""
+    from runbook_lib import launch, run
+
+    return 0 if launch.stop(run.open_run(str(folder / "profile.yaml"))).ok else REFUSED
+
+
+VERBS = {"drive": drive, "restart": restart, "stop": stop}
+
+
+def be(order: dict[str, Any]) -> int:
+    """Do one order; the exit code says what kind of end it came to."""
+    from runbook_lib.errors import RunbookError
+
+    folder = Path(order["folder"])
+    if order["broken"] != "-":
+        from . import broken
+
+        broken.MECHANISMS[order["broken"]].on_driver()
+    print(f"--- {order['do']} {os.getpid()}", flush=True)
+    try:
+        return VERBS[order["do"]](folder, *order.get("words", []))
+    except RunbookError as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+        return BUSY if "is being driven already" in str(error) else REFUSED
+    except Exception:
+        traceback.print_exc()
+        return CRASHED
+
+
+def fork(order: dict[str, Any]) -> int:
+    """A process for an order; its own session, its output in the history's folder."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = CRASHED
+    try:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        log = os.open(Path(order["folder"]) / "driver.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        null = os.open(os.devnull, os.O_RDWR)
+        for source, target in ((null, 0), (log, 1), (log, 2)):
+            os.dup2(source, target)
+        code = be(order)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def serve() -> None:
+    """Fork for each order, tell of each end; when the input closes, those that are left are left."""
+    from runbook_lib import chain, download, launch, merge, monitor, preflight, recover, run  # noqa: F401
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    print("ready", file=answers)
+    ids: dict[int, int] = {}
+    pending = b""
+    while True:
+        if select.select([0], [], [], 0.02)[0]:
+            chunk = os.read(0, 2**16)
+            if not chunk:
+                return
+            *lines, pending = (pending + chunk).split(b"\n")
+            for line in lines:
+                order = json.loads(line)
+                pid = fork(order)
+                ids[pid] = order["id"]
+                print(f"started {order['id']} {pid}", file=answers)
+        while ids:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            if pid in ids:
+                print(f"ended {ids.pop(pid)} {os.waitstatus_to_exitcode(status)}", file=answers)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,153 @@
+"""Stands in for a host's Python: the worker as sent to that host, with an encoder that needs no torch.
+
+Called as `host_python.py SITE PACE BREAK -m worker VERB ...` in the run's folder on the host; a script that history.py
+writes puts the first three words there. SITE is where numpy is, PACE the seconds that a part takes, BREAK the name of
+a safety mechanism to take out (see broken.py), or `-`.
+
+A profile has no knob for the supervisor's pauses, so they are shortened here: the one liberty taken with the worker.
+A file `chaos.<what>` in the run's folder is an order to whichever worker finds it first:
+
+    crash   it kills itself in the middle of a batch       hang   it stops for ever
+    nan     a vector is NaN, and right when redone         small  its files may not grow: as on a full disk
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import math
+import os
+import resource
+import signal
+import sys
+import time
+import types
+from pathlib import Path
+
+BACK_OFF_S = (0.02, 0.05, 0.1, 0.2, 0.3)
+POLL_S = 0.05
+STALL_S = 6.0
+PACE = 0.0
+
+
+class RowError(Exception):
+    """As in worker.encoder."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(f"row {row}: {reason}")
+        self.row, self.reason = row, reason
+
+
+def vector(text: str):
+    """A text's vector: 32 numbers from its digest, of length one; whole numbers until the last step, so exact."""
+    import numpy as np
+
+    whole = np.frombuffer(hashlib.blake2b(text.encode(), digest_size=64).digest(), "<i2").astype(np.int64)
+    return (whole / math.sqrt(int((whole * whole).sum()))).astype(np.float32)
+
+
+def ordered(what: str) -> bool:
+    """Whether there is an order, and nobody else took it."""
+    try:
+        Path(f"chaos.{what}").rename(f"chaos.{what}.{os.getpid()}.taken")
+    except OSError:
+        return False
+    return True
+
+
+class Encoder:
+    """What the worker asks of an encoder."""
+
+    max_tokens, normalises, out_of_memory, row_limit = 64, True, 0, None
+
+    def __init__(self, folder, device, dtype, max_tokens, threads=None) -> None:
+        pass
+
+    def describe(self):
+        return {"device": "cpu (none)", "torch": "none", "python": "3"}
+
+    def lengths(self, texts):
+        return [2 + len(text.split()) for text in texts]
+
+    def encode(self, texts, lengths, rows, before_batch=lambda rows: None):
+        import numpy as np
+
+        from worker.batches import batches
+
+        with contextlib.suppress(OSError), open("encoded.log", "ab", buffering=0) as log:  # noqa: PTH123
+            log.write(f"{rows[0]} {len(rows)} {os.getpid()}\n".encode())
+        found = np.empty((len(texts), 32), np.float32)
+        layout = batches(lengths, 2048)
+        for batch in layout:
+            before_batch([rows[i] for i in batch])
+            time.sleep(PACE / len(layout))
+            for i in batch:
+                found[i] = vector(texts[i])
+            self._obey(found, batch[0])
+        return found
+
+    def _obey(self, found, at: int) -> None:
+        if ordered("crash"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if ordered("hang"):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if ordered("nan"):
+            found[at] = math.nan
+        if ordered("small"):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
+
+    def padding(self, lengths):
+        return {"real_tokens": sum(lengths), "padded_tokens": sum(lengths)}
+
+    def bad_rows(self, vectors):
+        import numpy as np
+
+        return {int(i): "NaN or infinity in the vector" for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1))}
+
+    def redo(self, texts, positions, vectors):
+        for i in positions:
+            vectors[i] = vector(texts[i])
+        return {i: reason for i, reason in self.bad_rows(vectors).items() if i in positions}
+
+
+def stand_in() -> None:
+    """Put the light encoder in the place of the one that needs torch."""
+    module = types.ModuleType("worker.encoder")
+    module.Encoder, module.RowError = Encoder, RowError
+    module.libraries = lambda cuda: {"versions": {"torch": "none"}, "cuda_build": None, "gpus": []}
+    sys.modules["worker.encoder"] = module
+
+
+def hurry() -> None:
+    """Shorten the supervisor's pauses; a name that is gone must not pass unnoticed."""
+    from worker import supervise
+
+    for name, value in (("BACK_OFF_S", BACK_OFF_S), ("POLL_S", POLL_S), ("STALL_S", STALL_S)):
+        assert hasattr(supervise, name), f"worker.supervise has no {name} any more"
+        setattr(supervise, name, value)
+
+
+def weaken(name: str) -> None:
+    """Take out a safety mechanism; broken.py is loaded by its path, as nothing of the tests is on a host."""
+    found = importlib.util.spec_from_file_location("broken", Path(__file__).with_name("broken.py"))
+    broken = importlib.util.module_from_spec(found)
+    sys.modules["broken"] = broken
+    found.loader.exec_module(broken)
+    broken.MECHANISMS[name].on_host()
+
+
+if __name__ == "__main__":
+    site, pace, weak = sys.argv[1:4]
+    PACE = float(pace)
+    sys.path[0] = str(Path.cwd())  # the worker as sent to this host
+    sys.path.append(site)
+    stand_in()
+    if "supervise" in sys.argv:
+        hurry()
+    if weak != "-":
+        weaken(weak)
+
+    from worker.__main__ import main
+
+    sys.exit(main(sys.argv[6:]))

@@ -1,0 +1,102 @@
+"""Which processes a history has: found by the folder in their command line, signalled through a handle that cannot err.
+
+Linux only, as /proc is. A decoy has that folder inside its name and not as an argument, so it is nobody's victim.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Process:
+    """A worker or supervisor: its pid and the words it was started with."""
+
+    pid: int
+    words: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """`encode` or `supervise`."""
+        return self.words[self.words.index("-m") + 2]
+
+    def option(self, name: str) -> str:
+        """The value of an option, such as --slot."""
+        return self.words[self.words.index(name) + 1] if name in self.words else ""
+
+    @property
+    def place(self) -> Path:
+        """The folder it works in."""
+        return Path(self.option("--root"))
+
+
+def words_of(pid: int) -> tuple[str, ...]:
+    """The command line of a process; empty for none, or a zombie."""
+    try:
+        return tuple(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1])
+    except OSError:
+        return ()
+
+
+def working_in(folder: Path) -> list[Process]:
+    """The workers and supervisors of the hosts below `folder`, by pid."""
+    mark, found = f"{folder}/", []
+    for name in os.listdir("/proc"):  # noqa: PTH208  (asked a hundred times a history)
+        if name.isdigit():
+            words = words_of(int(name))
+            if "--root" in words and "-m" in words and Process(0, words).option("--root").startswith(mark):
+                found.append(Process(int(name), words))
+    return sorted(found, key=lambda each: each.pid)
+
+
+def signal_it(process: Process, signum: int) -> bool:
+    """Signal this very process; False when it is gone."""
+    try:
+        handle = os.pidfd_open(process.pid)
+    except OSError:
+        return False
+    try:
+        if words_of(process.pid) != process.words:
+            return False
+        signal.pidfd_send_signal(handle, signum)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def state_of(pid: int) -> str:
+    """R, S, T, Z ...; empty for none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
+def start_of(pid: int) -> str:
+    """When a process began, as /proc says it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+def decoy(folder: Path) -> subprocess.Popen[bytes]:
+    """Somebody else's process, which looks like a worker of ours to whoever goes by names."""
+    return subprocess.Popen(
+        [f"python -m worker encode --root {folder}/", "3600"],
+        executable=shutil.which("sleep"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def end(process: Process) -> None:
+    """End a left-over."""
+    with contextlib.suppress(OSError):
+        signal_it(process, signal.SIGKILL)
