@@ -263,3 +263,60 @@ def test_an_unknown_run_lists_those_there_are(made, monkeypatch):
     assert run.find(made.name).folder == made.folder.absolute()
     with pytest.raises(RunbookError, match=made.name):
         run.find("nonesuch")
+
+
+HOLDING = """
+import signal, sys, time
+from pathlib import Path
+from runbook_lib import chain, run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
+with chain.only_driver(run.open_folder(Path(sys.argv[1]))):
+    try:
+        print("held", flush=True)
+        time.sleep(300)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+@pytest.fixture
+def driving(made):
+    """Another command that drives the run: `driving(code)`, ended when the test ends."""
+    started = []
+
+    def drive(code):
+        child = subprocess.Popen([sys.executable, "-c", code, str(made.folder)], stdout=subprocess.PIPE)
+        started.append(child)
+        assert child.stdout and child.stdout.readline() == b"held\n"
+        return child
+
+    yield drive
+    for child in started:
+        child.kill()
+        child.communicate()
+
+
+def test_a_driver_may_be_taken_over_which_ends_it_as_ctrl_c_does_and_is_in_the_journal(made, driving):
+    other = driving(HOLDING)
+    with chain.only_driver(made, take_over=True):
+        assert other.stdout.read() == b"interrupted\n"
+        assert json.loads((made.folder / "driver.lock").read_text())["pid"] == os.getpid()
+    (event,) = made.journal.events("taken over")
+    assert json.loads(event["of"])["pid"] == other.pid
+
+
+def test_a_driver_that_does_not_listen_is_ended(made, driving, monkeypatch):
+    monkeypatch.setattr(chain, "TAKE_OVER_S", 0.5)
+    deaf = HOLDING.replace("    try:", "    signal.signal(signal.SIGINT, signal.SIG_IGN)\n    try:")
+    other = driving(deaf)
+    with chain.only_driver(made, take_over=True):
+        assert other.wait(10) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("holder", ["", "{", '{"pid": 1, "start": "0", "boot": "another machine"}'])
+def test_a_driver_of_another_machine_is_not_taken_over(made, holder):
+    """A signal to its number would hit somebody else here."""
+    with chain.only_driver(made):
+        (made.folder / "driver.lock").write_text(holder)
+        with pytest.raises(RunbookError, match="no process of this machine"), chain.only_driver(made, take_over=True):
+            pass
