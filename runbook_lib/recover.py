@@ -59,6 +59,7 @@ def _restart_dead(run: Run, state: State, refused: bool) -> list[str]:
         wanted |= {slot.host for slot in state.slots if slot.state == "done"} - resting
     if not wanted or not _allowed(run, "dead", sorted(wanted), "restart"):
         return []
+    launch.stage(run, only=wanted)  # what it died of may be a damaged file: each is held against its sum, or sent again
     checks = launch.start(run, retry_given_up=False, only=wanted)
     started = [f"{check.where}: {check.seen}" for check in checks if check.seen.startswith("started")]
     for line in started:

@@ -78,6 +78,20 @@ def test_a_dead_supervisor_is_started_again_and_takes_over_its_worker(make):
     assert [event["seen"] for event in this.journal.events("revived")] == [did]
 
 
+def test_a_supervisor_whose_code_was_damaged_comes_back_with_the_right_one(make):
+    """Found by the chaos suite: it was started again and again, and died of the same line."""
+    this = make(names=("one",))
+    launch.start(this)
+    worker(this)
+    code = folder(this).root / "worker" / "supervise.py"
+    good = code.read_bytes()
+    code.write_bytes(b"raise SystemExit(1)\n" + good)
+    process.send(read_json(folder(this).supervisor("one"))["process"], signal.SIGKILL)
+    wait_for(lambda: not alive(this))
+    assert len(recover.revive(this, look(this))) == 1
+    assert code.read_bytes() == good and alive(this)
+
+
 def test_a_living_supervisor_is_left_alone(make):
     this = make(names=("one",))
     launch.start(this)
