@@ -3,6 +3,7 @@
     python tests/chaos/crash_points.py                     every scene, every call, and the middle of every write
     python tests/chaos/crash_points.py --scene part        one of: part, journal, new-run, landing, plan
     python tests/chaos/crash_points.py --strace            a worker as launch starts it, ended by strace (Linux)
+    python tests/chaos/crash_points.py --fault ENOSPC      no kill: the call fails, and all later ones that take room
     python tests/chaos/crash_points.py --control direct    break the product on purpose: the verdict must be red
 
 A scene is one thing the product does: it is done once undisturbed, and its calls are counted. Then, for each call n, it
@@ -40,6 +41,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # children are forked: no th
 sys.path[1:1] = [str(TESTS), str(TESTS.parent)]
 
 import made_up  # noqa: E402
+import numpy.random  # noqa: E402, F401  (now, and not by each child)
 import poison  # noqa: E402
 from recorder import Call, Checker, Tap, journal_problems, one_of  # noqa: E402
 
@@ -360,6 +362,7 @@ class Stage:
     name: str
     work: Path
     control: str = ""
+    fault: str = ""
 
     @property
     def scene(self) -> Scene:
@@ -390,7 +393,7 @@ class Stage:
 
         def do() -> None:
             acks = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            tap = Tap(place, kill_at, half)
+            tap = Tap(place, kill_at, half, self.fault)
             tap.install()
             if self.control:
                 CONTROLS[self.control]()
@@ -430,9 +433,9 @@ class Stage:
         return found + [f"in the end: {problem}" for problem in self.scene.check(place, truth, acks, True)]
 
 
-def set_up(name: str, work: Path, control: str = "") -> tuple[Stage, Truth]:
+def set_up(name: str, work: Path, control: str = "", fault: str = "") -> tuple[Stage, Truth]:
     """The scene's first state, made by the product, and what an undisturbed run of the unbroken product gives."""
-    stage = Stage(name, work, control)
+    stage = Stage(name, work, control, fault)
     stage.base.mkdir()
     in_child(lambda: stage.scene.prepare(stage.base), work / "log").must_be_well()
     place = stage.fresh()
@@ -459,19 +462,24 @@ def points(calls: Sequence[Call]) -> Iterator[tuple[int, bool, Call]]:
 
 
 def crash(stage: Stage, truth: Truth, n: int, half: bool) -> list[str]:
-    """What is wrong after a kill at one point."""
+    """What is wrong after a kill, or a failing call, at one point."""
     place = stage.fresh()
     ended, acks = stage.act(place, n, half)
-    found = [] if ended.killed else [f"not ended at call {n}: status {ended.status}: {ended.said[-500:]}"]
+    found = (
+        []
+        if ended.killed or (stage.fault and ended.status != -1)
+        else [f"not ended at call {n}: status {ended.status}: {ended.said[-500:]}"]
+    )
     return found + stage.judge(place, truth, acks)
 
 
-def enumerate_scene(name: str, work: Path, control: str = "", every: int = 1) -> dict[str, Any]:
+def enumerate_scene(name: str, work: Path, control: str = "", every: int = 1, fault: str = "") -> dict[str, Any]:
     """Each crash point of a scene (or each `every`-th): how many there are, which did not recover."""
-    stage, truth = set_up(name, work, control)
+    stage, truth = set_up(name, work, control, fault)
     calls = stage.record()
     bad, tried = [], 0
-    for n, half, call in list(points(calls))[::every]:
+    wanted = [point for point in points(calls) if not (fault and point[1])]  # a call fails as a whole
+    for n, half, call in wanted[::every]:
         tried += 1
         if problems := crash(stage, truth, n, half):
             where = f"{'in' if half else 'before'} call {n} ({call.kind} {call.path})"
@@ -606,6 +614,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scene", choices=SCENES, action="append", help="only this one; may be given again")
     parser.add_argument("--control", choices=CONTROLS, default="", help="break this in the product: must end red")
+    parser.add_argument("--fault", choices=("EIO", "ENOSPC"), default="", help="let the call fail instead of the kill")
     parser.add_argument("--strace", action="store_true", help="end a real worker by strace instead")
     parser.add_argument("--every", type=int, default=1, help="only each n-th point (default: all)")
     parser.add_argument("--first", type=int, default=0, help="with --strace: leave out this many points before")
@@ -621,7 +630,7 @@ def main() -> int:
         if args.strace:
             return show([strace_points(work, args.every, args.first)], args.json, "crash points")
         names = args.scene or list(SCENES)
-        results = [enumerate_scene(name, work, args.control, args.every) for name in names]
+        results = [enumerate_scene(name, work, args.control, args.every, args.fault) for name in names]
         return show(results, args.json, "crash points")
 
 

@@ -1,8 +1,9 @@
 """What a process does to files, call by call; and, sharing no code with the product, whether what is left is whole.
 
 `Tap` stands between a process and the system for the calls that change files below one folder: it records them, or
-ends the process by SIGKILL at the n-th, or in the middle of the n-th when that one writes. Python's own file objects,
-whose calls nobody can see, are swapped for their twins written in Python (`_pyio`): the same calls, through `os`.
+ends the process by SIGKILL at the n-th, or in the middle of the n-th when that one writes, or lets the n-th fail.
+Python's own file objects, whose calls nobody can see, are swapped for their twins written in Python (`_pyio`): the
+same calls, through `os`.
 
 `Checker` is the judge. Standard library only: it knows the files by their description, not by the code that makes them.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import _pyio
 import ast
 import builtins
+import errno
 import hashlib
 import io
 import json
@@ -61,6 +63,7 @@ class Tap:
     root: Path
     kill_at: int = 0
     half: bool = False
+    fault: str = ""  # instead of the kill: EIO, once, or ENOSPC, from then on for all that takes room
     calls: list[Call] = field(default_factory=list)
     names: dict[str, int] = field(default_factory=dict)  # files there are, by name
     _open: dict[int, str | int] = field(default_factory=dict)  # descriptor -> a folder's name, or a file's number
@@ -98,13 +101,19 @@ class Tap:
     def _do(self, call: Call, really: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
         """Count the call; end the process before it or in it; else do it and keep it."""
         self._count += 1
-        if self._count == self.kill_at:
+        if self.fault and self._fails(call.kind):
+            raise OSError(getattr(errno, self.fault), os.strerror(getattr(errno, self.fault)), call.path)
+        if self._count == self.kill_at and not self.fault:
             if self.half and half:
                 half()
             os.kill(os.getpid(), signal.SIGKILL)
         done = really()
         self.calls.append(call)
         return done
+
+    def _fails(self, kind: str) -> bool:
+        later = self.fault == "ENOSPC" and kind in ("create", "mkdir", "write") and self._count > self.kill_at > 0
+        return self._count == self.kill_at or later
 
     def _open_call(self, path: Any, flags: int, mode: int = 0o777, **more: Any) -> int:
         with self._lock:
