@@ -87,7 +87,8 @@ def _collect_host(
     wanted = [r for r in there if missing(*r, here) and any(r[0] < stop and start < r[1] for start, stop in own)]
     total = sum(stop - start for start, stop in wanted) * plan.model.dim * 4
     moved = 0
-    refused = []
+    refused: list[str] = []
+    gone: list[Range] = []
     counting = threading.Lock()
 
     def count_bytes(n: int) -> None:
@@ -99,7 +100,16 @@ def _collect_host(
     def fetch(part: Range) -> None:
         start, stop = part
         try:
-            _fetch(run, host, plan, fingerprints, start, stop, count_bytes, outage_s)
+            for last in (False, True):  # twice: a folder may be away for a moment, and sound work must not be removed
+                try:
+                    _fetch(run, host, plan, fingerprints, start, stop, count_bytes, outage_s)
+                    return
+                except DataError:
+                    if part not in [tuple(found) for found in host.poll()["committed"]]:
+                        gone.append(part)  # there is nothing to refuse; it is looked for in the next round
+                        return
+                    if last:
+                        raise
         except DataError as error:
             refused.append(f"{host.name}: {error}")
             run.journal.write("part refused", host=host.name, start=start, stop=stop, reason=str(error))
@@ -115,7 +125,7 @@ def _collect_host(
         finally:
             for future in futures:
                 future.cancel()  # after a failure the rest waits for the next round
-    return len(wanted) - len(refused), refused
+    return len(wanted) - len(refused) - len(gone), refused
 
 
 def _fetch(

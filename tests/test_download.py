@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from runbook_lib import cli, download, hosts
+from runbook_lib.errors import DataError
 from runbook_lib.run import Run
 from worker import encode
 from worker.layout import committed, sha256_file
@@ -251,10 +252,23 @@ def test_what_a_reading_of_just_now_names_is_fetched_and_nothing_else(two):
     assert committed(two.run.local.parts) == [(10, 14)]
 
 
-def test_a_part_that_a_reading_names_and_is_gone_is_refused_and_hides_no_other(two):
+def test_a_part_that_a_reading_names_and_is_gone_is_no_damage_and_hides_no_other(two):
     two.commit(10, 14)
     found = download.collect(two.run, there={"other": [(10, 14), (14, 18)]})
-    assert (found.rows, len(found.refused)) == (4, 1)
+    assert (found.rows, found.new, found.refused) == (4, 1, ())
+
+
+def test_a_folder_that_is_away_for_a_moment_costs_no_part(two, monkeypatch):
+    two.commit(10, 14)
+    real = download._fetch
+
+    def away(*words):
+        monkeypatch.setattr(download, "_fetch", real)
+        raise DataError("no such file")
+
+    monkeypatch.setattr(download, "_fetch", away)
+    found = download.collect(two.run, there={"other": [(10, 14)]})
+    assert (found.rows, found.new, found.refused) == (4, 1, ())
 
 
 # ------------------------------------------------------------------------------------------------- trouble at home

@@ -164,11 +164,18 @@ def no_nan_check_on_host() -> None:
 
 
 def no_gap_check() -> None:
-    """Rows that no part has are passed over."""
+    """Rows that no part has are passed over: zeros stand for them, or the sum of bytes would be the second wall."""
+    import io
+
+    import numpy as np
+
     from runbook_lib import merge
     from runbook_lib.result import parts
 
+    wanted = []
+
     def cover(found, rows):
+        wanted[:] = [rows]
         chosen, at = [], 0
         for part in sorted(found, key=lambda part: (part.start, part.stop)):
             low, high = max(at, part.start), min(part.stop, rows)
@@ -176,6 +183,14 @@ def no_gap_check() -> None:
                 chosen.append((part, low, high))
                 at = high
         return chosen
+
+    def matrix(pieces, dim, report):
+        whole = np.zeros((wanted[0], dim), np.float32)
+        for piece in pieces:
+            whole[piece[1] : piece[2]] = np.frombuffer(b"".join(parts.row_bytes(piece)), "<f4").reshape(-1, dim)
+        file = io.BytesIO()
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (wanted[0], dim)})
+        yield file.getvalue() + whole.tobytes()
 
     def articles(corpus, documents):
         tokens = {row: (count, cut, print_) for row, count, cut, print_, _ in merge._row_records(documents)}
@@ -185,7 +200,7 @@ def no_gap_check() -> None:
             yield json.dumps(line).encode() + b"\n"
 
     merge.cover = parts.cover = cover
-    merge._articles = articles
+    merge._articles, merge._matrix = articles, matrix
 
 
 # ------------------------------------------------------------------------------------------------------ who, and again

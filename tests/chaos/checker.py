@@ -58,8 +58,9 @@ def merged(folder: Path, texts: Sequence[str], wanted: np.ndarray) -> Verdict:
         return Verdict(lost=lost or len(wanted), broken=(f"the matrix is {matrix.dtype} {matrix.shape}",))
     wrong = set(np.flatnonzero((matrix.view(np.uint32) != wanted.view(np.uint32)).any(axis=1)).tolist())
     seen = Counter(article.get("row") for article in articles)
-    doubled = {row for row, times in seen.items() if times > 1} | _doubled(manifest, len(texts))
-    lost = set(range(len(texts))) - set(seen)
+    taken = _taken(manifest, len(texts))
+    doubled = {row for row, times in seen.items() if times > 1} | set(np.flatnonzero(taken > 1).tolist())
+    lost = set(range(len(texts))) - set(seen) | set(np.flatnonzero(taken == 0).tolist())
     for row, article in enumerate(articles[: len(texts)]):
         digest = hashlib.sha256(texts[row].encode()).hexdigest()[:32]
         if (article.get("row"), article.get("id"), article.get("fingerprint")) != (row, f"d{row}", digest):
@@ -67,13 +68,13 @@ def merged(folder: Path, texts: Sequence[str], wanted: np.ndarray) -> Verdict:
     return Verdict(len(lost), len(wrong), len(doubled), tuple(_outputs(folder, manifest)))
 
 
-def _doubled(manifest: Mapping[str, object], rows: int) -> set[int]:
-    """Rows that the manifest takes from more than one part."""
+def _taken(manifest: Mapping[str, object], rows: int) -> np.ndarray:
+    """From how many parts the manifest takes each row."""
     taken = np.zeros(rows, int)
     for part in manifest["parts"]:
         if part["rows"]:
             taken[part["rows"][0] : part["rows"][1]] += 1
-    return set(np.flatnonzero(taken > 1).tolist()) | set(np.flatnonzero(taken < 1).tolist())
+    return taken
 
 
 def _outputs(folder: Path, manifest: Mapping[str, object]) -> list[str]:

@@ -445,15 +445,25 @@ def shard_gone(scene: Scene, dice: random.Random) -> str:
     return path.name + " " + _kill([p for p in scene.processes() if p.option("--slot") == path.stem])
 
 
-@fault(64, weight=0.7)
-def edit_code(scene: Scene, dice: random.Random) -> str:
-    """The worker's code on a host is not what was sent."""
-    found = [root / "worker" / "encode.py" for root in scene.roots() if (root / "worker" / "encode.py").exists()]
+def _edit(scene: Scene, dice: random.Random, name: str) -> str:
+    found = [root / "worker" / name for root in scene.roots() if (root / "worker" / name).exists()]
     if not found:
         return ""
     path = dice.choice(found)
     path.write_bytes(b"raise SystemExit('edited')\n" + path.read_bytes())
     return path.parents[2].name
+
+
+@fault(64, weight=0.7)
+def edit_code(scene: Scene, dice: random.Random) -> str:
+    """The worker's code on a host is not what was sent: whoever encodes ends at once."""
+    return _edit(scene, dice, "batches.py")
+
+
+@fault(64, weight=0)  # to be asked for by --mix: the watching starts such a supervisor again and again, without end
+def edit_supervisor(scene: Scene, dice: random.Random) -> str:
+    """The same of the supervisor's code; with its death the host has nobody who could start."""
+    return " ".join(filter(None, (_edit(scene, dice, "supervise.py"), kill_supervisor(scene, dice))))
 
 
 # ------------------------------------------------------------------------------------------------------- the encoder
