@@ -431,7 +431,7 @@ def damage_shard(scene: Scene, dice: random.Random) -> str:
     aside = path.with_name(f".{path.name}.chaos.part")
     aside.write_bytes(b"\n".join(lines))
     aside.replace(path)
-    return path.name + " " + _kill([p for p in scene.processes() if p.option("--slot") == path.stem])
+    return path.name + " " + _kill([p for p in scene.processes() if p.option("--slot") and p.place in path.parents])
 
 
 @fault(14, weight=0.5)
@@ -442,7 +442,7 @@ def shard_gone(scene: Scene, dice: random.Random) -> str:
         return ""
     path = dice.choice(found)
     path.unlink(missing_ok=True)
-    return path.name + " " + _kill([p for p in scene.processes() if p.option("--slot") == path.stem])
+    return path.name + " " + _kill([p for p in scene.processes() if p.option("--slot") and p.place in path.parents])
 
 
 def _edit(scene: Scene, dice: random.Random, name: str) -> str:

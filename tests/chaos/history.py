@@ -214,7 +214,8 @@ class Scene:
             while True:
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # somebody may be writing into it at this moment
+                    path.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     away.rename(path)
                     break
