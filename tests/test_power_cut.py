@@ -32,9 +32,9 @@ def said(found: dict[str, Any]) -> str:
 
 
 def test_no_state_after_a_power_cut_is_bad() -> None:
-    found = cut("--states", "150")
+    found = cut("--states", "120")
     assert found["bad"] == 0, said(found)
-    assert found["points"] == 150
+    assert found["points"] == 120
     assert [result["scene"] for result in found["results"]] == ["part", "journal", "new-run", "landing", "plan"]
 
 
@@ -50,7 +50,7 @@ def test_no_state_after_a_power_cut_is_bad() -> None:
 )
 def test_a_broken_product_is_found(control: str, scene: str, problem: str) -> None:
     """Each safety taken away by itself; the judge says what it was there for."""
-    found = cut("--states", "30", "--control", control, "--scene", scene)
+    found = cut("--states", "24", "--control", control, "--scene", scene)
     assert problem in said(found)
 
 
