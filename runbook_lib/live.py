@@ -21,7 +21,8 @@ from .pages.panel import CELL, NUMBER, one_line, text
 from .state import State
 
 HEADLESS = "RUNBOOK_HEADLESS"  # set to 1 by the chain: nobody looks, so what is shown is refreshed seldom
-DRAW_S = 5.0  # a drawing costs a tenth of a second, and a rate over a minute moves slowly
+DRAW_S = 5.0  # a rate over a minute moves slowly
+DRAW_SHARE = 0.02  # of a processor, at most: a drawing takes a tenth of a second, and several times that where all work
 SHOW_S = {False: 0.0, True: 10.0}
 BARS_S = {False: 0.5, True: 5.0}
 LINE_S = 5.0  # between two lines of text in a terminal or a log
@@ -110,11 +111,13 @@ class Live:
         self.place.show(pictures.progress_html(state, picture), panel.progress_text(state), line, last)
 
     def _draw(self, state: State, now: float, last: bool) -> pictures.Picture:
-        """The picture: the one drawn last, if it shows the same data or is younger than two seconds."""
+        """The picture: the one drawn last, if it shows the same data or is young."""
         data = (state.history, len(state.norms))  # the norms are one list that grows
         if self._picture is None or (data != self._drawn and (last or now >= self._draw_next)):
+            began = time.thread_time()
             self._picture = pictures.progress_png(state)
-            self._drawn, self._draw_next = data, now + DRAW_S
+            pause_s = max(DRAW_S, (time.thread_time() - began) / DRAW_SHARE)
+            self._drawn, self._draw_next = data, now + pause_s
         return self._picture
 
 

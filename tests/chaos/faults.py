@@ -460,7 +460,7 @@ def edit_code(scene: Scene, dice: random.Random) -> str:
     return _edit(scene, dice, "batches.py")
 
 
-@fault(64, weight=0)  # to be asked for by --mix: the watching starts such a supervisor again and again, without end
+@fault(64, weight=1)
 def edit_supervisor(scene: Scene, dice: random.Random) -> str:
     """The same of the supervisor's code; with its death the host has nobody who could start."""
     return " ".join(filter(None, (_edit(scene, dice, "supervise.py"), kill_supervisor(scene, dice))))
