@@ -295,6 +295,20 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, as_unit: 
     return f"started (pid {identity['pid']}), {left} rows left"
 
 
+def start_unseen(run: Run, only: Collection[str]) -> None:
+    """Start the supervisor of hosts whose reading cannot be true: who writes it anew may be dead.
+
+    Where one lives, this one leaves at once (its lock); where it was told to stop it stops. A failure shows at the next look.
+    """
+
+    def one(host: machines.Host) -> None:
+        if host.name in only:
+            argv = [host.python, "-m", "worker", "supervise", "--root", str(host.folder.root), "--host", host.name]
+            host.start(argv, host.folder.log(f"host_{host.name}"), host.folder.root)
+
+    machines.side_by_side(run, one)
+
+
 def _left(plan: Plan, slot: Slot, have: Iterable[Sequence[int]]) -> int:
     """How many of a slot's rows nobody of `have` has."""
     ranges = [(low, high) for low, high in have]

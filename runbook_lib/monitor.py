@@ -20,7 +20,7 @@ from worker.layout import Range, committed, count, missing, read_json, safe_text
 from . import gpus, verdicts
 from . import hosts as machines
 from .checks import Checks
-from .errors import RunbookError
+from .errors import HostError, LinkLost, RunbookError
 from .incidents import Incidents
 from .plan import Plan, Slot
 from .run import Run
@@ -113,6 +113,7 @@ class Watcher:
             },
             truncated=self._truncated,
             norms_bad=self._norms_bad,
+            odd=frozenset(n for n, r in readings.items() if isinstance(r, HostError) and not isinstance(r, LinkLost)),
             busy=frozenset(n for n, found in readings.items() if isinstance(found, dict) and _busy(found)),
             epochs={
                 n: found["epoch"] for n, found in readings.items() if isinstance(found, dict) and found["assigned"]

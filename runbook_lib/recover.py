@@ -36,6 +36,8 @@ def revive(run: Run, state: State) -> list[str]:
     did += [f"part refused, its rows are done again: {why}" for why in collected.refused]
     did += _up_to_date(run, state)
     did += _restart_dead(run, state, bool(collected.refused))
+    if state.odd and run.profile.policy_for("dead") == "auto":
+        launch.start_unseen(run, state.odd)
     if any(spec.name not in state.silent_s for spec in run.hosts):  # nobody answers: it is this machine's network
         did += _move(run, state)
     return did

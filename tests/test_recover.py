@@ -92,6 +92,24 @@ def test_a_supervisor_whose_code_was_damaged_comes_back_with_the_right_one(make)
     assert code.read_bytes() == good and alive(this)
 
 
+@pytest.mark.parametrize("harm", [{"exits": 7, "slots": []}, {"slots": {"cluster0_gpu0": 7}}, {"process": 1}])
+def test_a_report_that_cannot_be_true_is_written_anew_though_its_writer_is_dead(make, harm):
+    """Found by the chaos suite: nobody was left to write it, and nobody started what was never read."""
+    this = make(names=("one",))
+    launch.start(this)
+    before = worker(this)
+    process.send(read_json(folder(this).supervisor("one"))["process"], signal.SIGKILL)
+    wait_for(lambda: not alive(this))
+    write_json(folder(this).supervisor("one"), harm)
+    write_json(folder(this).exits("cluster0_gpu0"), {"exits": 7})
+    watcher = monitor.Watcher(this, this.plan())
+    assert watcher.poll().odd == {"one"}
+    recover.revive(this, watcher.poll())
+    wait_for(lambda: not watcher.poll().odd)
+    assert process.alive(before)
+    assert watcher.poll().silent_s == {}
+
+
 def test_a_living_supervisor_is_left_alone(make):
     this = make(names=("one",))
     launch.start(this)

@@ -225,10 +225,12 @@ class Share:
 
     def _suspects(self, slot: str) -> set[int]:
         """The rows that a neighbour was computing; none of one that was given up: it will not try them again."""
-        host = read_report(self.folder.supervisor(self.assignment["host"]))
-        if (host.get("slots", {}).get(slot) or {}).get("state") == "fenced":
+        slots = read_report(self.folder.supervisor(self.assignment["host"])).get("slots")
+        said = slots.get(slot) if isinstance(slots, dict) else None  # whatever a disk made of the report
+        if isinstance(said, dict) and said.get("state") == "fenced":
             return set()
-        return set(read_report(self.folder.suspects(slot)).get("rows", []))
+        rows = read_report(self.folder.suspects(slot)).get("rows")
+        return {row for row in rows if isinstance(row, int)} if isinstance(rows, list) else set()
 
     def _shard_of(self, spec: dict[str, Any], rows: Range) -> Shard:
         entry = next(s for s in spec["shards"] if s["start"] <= rows[0] and rows[1] <= s["stop"])

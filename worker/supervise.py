@@ -66,14 +66,16 @@ class Slot:
         self.deaths = 0
         self.not_before = 0.0
         self.left = self._left()
-        self.exits: list[dict[str, Any]] = read_report(folder.exits(self.name)).get("exits", [])
+        exits = read_report(folder.exits(self.name)).get("exits")
+        self.exits: list[Any] = exits if isinstance(exits, list) else []
         self._sign: dict[str, Any] = {}
         self._moved = time.monotonic()
         self._why = ""
         self._helped = 0  # the neighbours' rows that were left when it last began to help
-        predecessor = read_report(folder.supervisor(assignment["host"])).get("slots", {})
+        predecessor = read_report(folder.supervisor(assignment["host"])).get("slots")
+        mine = predecessor.get(self.name) if isinstance(predecessor, dict) else None  # whatever a disk made of it
         # The worker may not have come to its first report yet: then only the supervisor that started it knows it.
-        self._adopt(predecessor.get(self.name, {}).get("process"))
+        self._adopt(mine.get("process") if isinstance(mine, dict) else None)
         self._adopt(self._report().get("process"))
 
     def _report(self) -> dict[str, Any]:
