@@ -298,7 +298,7 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, as_unit: 
 def start_unseen(run: Run, only: Collection[str]) -> None:
     """Start the supervisor of hosts whose reading cannot be true: who writes it anew may be dead.
 
-    Where one lives, this one leaves at once (its lock); where it was told to stop it stops. A failure shows at the next look.
+    Where one lives, this one leaves at once (its lock); where it was told to stop it stops.
     """
 
     def one(host: machines.Host) -> None:

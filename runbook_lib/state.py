@@ -59,7 +59,7 @@ class State:
     slowest such rate of the last five. `truncated` and `norms_bad` count rows that came home cut at the model's length,
     and with a norm that is zero or no number. `there`: what each host that answered
     has committed. `silent_s`: for each that did not, the time since it last did. `busy`: the hosts whose supervisor has
-    work; `odd`: those that answer with what cannot be true; `epochs`: the revision of the plan by which each host works.
+    work; `odd`: those that answer with what cannot be true; `epochs`: the revision of the plan of each.
     """
 
     run: str
