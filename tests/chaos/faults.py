@@ -364,7 +364,7 @@ def misplaced_part(scene: Scene, dice: random.Random) -> str:
         return ""
     try:
         record, vectors = json.loads(other.read_bytes()), np.load(other.with_suffix(".npy"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):  # another fault was there before
         return ""
     start, stop = (int(word) for word in path.stem.split("_")[1:])
     if len(vectors) != stop - start:
