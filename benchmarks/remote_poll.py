@@ -296,7 +296,8 @@ def fill(this: run.Run, on: Sequence[fleet.Host]) -> None:
             each.mkdir(parents=True, exist_ok=True)
         asleep = hosts.connect(spec, this.name).start(["sleep", "3600"], folder.log("sleep"), Path("/"))
         rows = PARTS * PART_ROWS // SLOTS
-        slots = [{"slot": slot_name(n), "start": n * rows, "stop": (n + 1) * rows} for n in range(SLOTS)]
+        shards = [[{"start": n * rows, "stop": (n + 1) * rows}] for n in range(SLOTS)]
+        slots = [{"slot": slot_name(n), "shards": shards[n]} for n in range(SLOTS)]
         folder.assignment(spec.name).write_text(json.dumps({"epoch": 1, "slots": slots}))
         report = {"state": "running", "process": asleep, "heartbeat_at": time.time(), "rows_in_part": 96,
                   "rows_committed": 25 * PART_ROWS, "device": "cpu", "processing_time": 12.5}  # fmt: skip

@@ -104,7 +104,7 @@ def test_with_some_hosts_only_launch_and_monitor_are_told_of_them_and_the_merge_
 def test_the_command_says_for_which_hosts_all_holds(two, monkeypatch, capsys):
     monkeypatch.setattr(cli, "_open", lambda args: two)
     told = []
-    monkeypatch.setattr(chain, "drive", lambda this: told.append(this.only) or True)
+    monkeypatch.setattr(chain, "drive", lambda this, take_over: told.append(this.only) or True)
     assert cli.main(["run", "p.yaml", "--hosts", "there"]) == 0
     assert told == [{"there"}]
     said = capsys.readouterr().out
