@@ -234,7 +234,7 @@ def test_launch_goes_on_without_a_host_that_cannot_be_reached(make):
     for checks in (launch.start(this), launch.verify(this, 5.0)):
         assert checks.ok, checks
         (told,) = [check for check in checks if check.where == "two"]
-        assert told.verdict == "warning" and "after 0.5 s of silence they move to others" in told.seen
+        assert told.verdict == "warning" and "silent for 0.5 s, they move to others" in told.seen
     gone.add("one")
     assert not launch.start(this).ok  # nobody answers
 

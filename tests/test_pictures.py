@@ -307,7 +307,7 @@ def test_the_picture_is_drawn_anew_only_for_new_data_and_not_too_often(monkeypat
     real = pictures.progress_png
     monkeypatch.setattr(pictures, "progress_png", lambda seen: drawn.append(len(seen.norms)) or real(seen))
     clock, norms = Hands(), array("d", [1.0])
-    view = live.Live(Board(), every_s=0.0, clock=clock)
+    view = live.Live(Board(), every_s=0.0, clock=clock, processor=lambda: 0.0)
     for second, added in ((0.0, 0), (1.0, 1), (2.5, 0), (9.0, 0)):
         clock.now = second
         norms.extend([1.0] * added)  # the monitor hands over one list that grows
@@ -316,6 +316,25 @@ def test_the_picture_is_drawn_anew_only_for_new_data_and_not_too_often(monkeypat
     norms.append(1.0)
     view.show(done(state(norms=norms)))
     assert drawn == [1, 2, 3]
+
+
+def test_a_picture_that_is_dear_to_draw_is_drawn_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, clock, processor = [], Hands(), Hands()
+
+    def dear(seen: State) -> pictures.Picture:
+        drawn.append(clock.now)
+        processor.now += 0.5
+        return picture
+
+    picture = pictures.progress_png(state())
+    monkeypatch.setattr(pictures, "progress_png", dear)
+    view = live.Live(Board(), every_s=0.0, clock=clock, processor=processor)
+    norms = array("d", [1.0])
+    for second in range(60):
+        clock.now = float(second)
+        norms.append(1.0)
+        view.show(state(norms=norms))
+    assert drawn == [0.0, 25.0, 50.0]  # half a second in 25 is a fiftieth
 
 
 def test_without_a_kernel_lines_are_printed_and_the_end_whole(capsys: pytest.CaptureFixture[str]) -> None:

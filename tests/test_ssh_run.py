@@ -292,6 +292,6 @@ def test_the_shards_of_a_host_go_to_that_host_only(ssh_fleet, tmp_path):
         name: sorted(p.name for p in (far.home / "mapper_embeddings" / this.name / "shards").iterdir())
         for name, far in ssh_fleet.hosts.items()
     }
-    assert found == {"tensor01": ["cluster0_gpu0.jsonl"], "tensor02": ["cluster1_gpu0.jsonl"]}
+    assert found == {"tensor01": ["rows_000000000_000000020.jsonl"], "tensor02": ["rows_000000020_000000040.jsonl"]}
     assert local_folder(this, "tensor01").root.is_absolute()
     finish(this)

@@ -44,7 +44,7 @@ def reading(value: Any, host: str) -> dict[str, Any]:
         _need(
             bool(process) or not value["supervisor_alive"], "supervisor process", process
         )  # it may have to be stopped
-        _each(value.get("committed"), "committed", _range, RANGES)
+        _each(value.get("committed"), "committed", lambda rows: _range(rows, "committed"), RANGES)
         _each(value.get("quarantined"), "quarantined", lambda row: _whole(row, "quarantined"), RANGES)
     except _Impossible as why:
         raise HostError(
@@ -76,12 +76,12 @@ def _whole(value: object, name: str) -> None:
     _need(isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= ROWS, name, value)
 
 
-def _range(value: object) -> None:
-    _need(isinstance(value, (list, tuple)) and len(value) == 2, "rows", value)
+def _range(value: object, name: str) -> None:
+    _need(isinstance(value, (list, tuple)) and len(value) == 2, name, value)
     assert isinstance(value, (list, tuple))
     for row in value:
-        _whole(row, "rows")
-    _need(value[0] < value[1], "rows", value)
+        _whole(row, name)
+    _need(value[0] < value[1], name, value)
 
 
 def _each(values: object, name: str, check: Callable[[object], None], most: int = 4096) -> None:
@@ -92,7 +92,7 @@ def _each(values: object, name: str, check: Callable[[object], None], most: int 
 
 def _slot(entry: Any, slot: str) -> None:
     _need(isinstance(entry, dict), slot, entry)
-    _each(entry.get("ranges"), f"{slot} ranges", _range, RANGES)
+    _each(entry.get("ranges"), f"{slot} ranges", lambda rows: _range(rows, f"{slot} ranges"), RANGES)
     _need(isinstance(entry.get("alive"), bool), f"{slot} alive", entry.get("alive"))
     _need(isinstance(entry.get("gpu"), (str, type(None))), f"{slot} gpu", entry.get("gpu"))
     _each(entry.get("exits"), f"{slot} exits", lambda exit: _record(exit, f"{slot} exits"))
