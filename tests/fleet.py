@@ -87,10 +87,14 @@ class Host:
     def new_key(self) -> str:
         """Replace the host key and restart sshd, give the new fingerprint; known_hosts and credentials keep the old."""
         _make_key(self.folder / "host_key", self.name, anew=True)
-        self._mark()
-        os.kill(self._listener(), signal.SIGHUP)
-        self._wait_listening()
+        self.reload()
         return self.fingerprint
+
+    def reload(self) -> None:
+        """Have sshd read its files again; connections stay."""
+        self._mark()
+        os.kill(self.listener(), signal.SIGHUP)
+        self._wait_listening()
 
     def boot(self) -> None:
         """Power on: returns when sshd listens."""
@@ -133,9 +137,14 @@ class Host:
     def _alive(self) -> bool:
         raise NotImplementedError
 
-    def _listener(self) -> int:
-        table, pids = _table(), set(self._sshd())
-        return next(pid for pid in pids if table[pid].parent not in pids)
+    def servers(self) -> list[int]:
+        """The pids of its sshd: the listener and one or two for each connection."""
+        return self._sshd()
+
+    def listener(self) -> int:
+        """The pid of the sshd that takes new connections."""
+        pids, table = set(self._sshd()), _table()  # connections come and go meanwhile
+        return next(pid for pid in pids if pid in table and table[pid].parent not in pids)
 
     def _mark(self) -> None:
         self._seen = self.log.stat().st_size if self.log.exists() else 0

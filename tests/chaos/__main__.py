@@ -16,11 +16,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from . import history as histories
 from .faults import TABLE
-from .history import History, Outcome, Size
+from .history import SIZES, History, Outcome
 from .shrink import shrink
 from .zygote import Zygote
 
@@ -50,9 +51,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=_seeds, default=range(100, 106), help="100-105, or 7 (default 100-105)")
-    parser.add_argument("--tier", choices="ABC", default="A")
+    parser.add_argument("--tier", choices="ABC", default="A", help="A local hosts, B OpenSSH hosts, C the real model")
     parser.add_argument("--jobs", type=int, default=4, help="histories at a time (default 4: they mostly wait)")
-    parser.add_argument("--faults", type=int, default=Size.faults, help="faults a history")
+    parser.add_argument("--faults", type=int, default=0, help="faults a history (default: 36, and 8 in tier C)")
     parser.add_argument("--break", dest="weak", default="-", help="take a safety mechanism out (broken.py)")
     parser.add_argument("--mix", default="", help="only these faults, a comma list")
     parser.add_argument("--controls", action="store_true", help="take each safety mechanism out: all must be seen")
@@ -69,13 +70,11 @@ def _seeds(text: str) -> range:
 
 
 def _play_all(args: argparse.Namespace, top: Path, zygote: Zygote) -> int:
-    if args.tier != "A":
-        from .tiers import play_tier
-
-        return play_tier(args.tier, args.seeds, top, zygote)
     began = time.monotonic()
     mix = dict.fromkeys(args.mix.split(","), 1.0) if args.mix else None
-    wanted = [histories.make(seed, Size(faults=args.faults), mix) for seed in args.seeds]
+    size = SIZES[args.tier]
+    size = replace(size, faults=args.faults or size.faults)
+    wanted = [histories.make(seed, size, mix) for seed in args.seeds]
 
     def one(history: History) -> Outcome:
         outcome = histories.play(history, top / f"seed-{history.seed}", zygote, args.weak)

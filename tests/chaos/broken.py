@@ -28,6 +28,7 @@ class Mechanism:
     mix: dict[str, float]
     on_host: Callable[[], None] = _as_it_is
     on_driver: Callable[[], None] = _as_it_is
+    tier: str = "A"
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
@@ -334,6 +335,20 @@ def no_torn_tail() -> None:
     journal.os = Os()
 
 
+def no_host_key() -> None:
+    """Whoever answers is believed to be the host."""
+    from runbook_lib.reach.known_hosts import HostKeys
+
+    HostKeys.check = lambda self, key_type, blob: None
+
+
+def no_epoch() -> None:
+    """Nobody looks whether a host works by the plan of now."""
+    from runbook_lib import recover
+
+    recover._up_to_date = lambda run, state: []
+
+
 KILLS = {"kill_worker": 6.0, "kill_host": 1.0}
 MECHANISMS = {
     "no-rename": Mechanism("a file grows under a temporary name", KILLS, no_rename, no_rename),
@@ -361,5 +376,9 @@ MECHANISMS = {
     "no-removal": Mechanism("a refused part goes from its host", {"flip_part": 1.0}, on_driver=no_removal),
     "no-restaging": Mechanism("what was sent is looked at again", {"damage_shard": 1.0}, on_driver=no_restaging),
     "no-journal-chain": Mechanism("digest of the line before", {"kill_driver": 1.0}, on_driver=no_chain),
+    "no-host-key": Mechanism("the host's key", {"impostor": 1.0}, on_driver=no_host_key, tier="B"),
+    "no-epoch": Mechanism(
+        "a host has the plan of now", {"power_off_and_cut": 1.0, "kill_worker": 1.0}, on_driver=no_epoch, tier="B"
+    ),
     "no-torn-tail": Mechanism("a torn line is cut off", {"kill_driver_torn": 1.0}, on_driver=no_torn_tail),
 }

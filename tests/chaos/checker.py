@@ -45,8 +45,11 @@ def expected(texts: Sequence[str]) -> np.ndarray:
     return (whole / np.sqrt((whole**2).sum(axis=1, keepdims=True))).astype(np.float32)
 
 
-def merged(folder: Path, texts: Sequence[str], wanted: np.ndarray) -> Verdict:
-    """The merged result: matrix, articles and manifest against the texts."""
+def merged(folder: Path, texts: Sequence[str], wanted: np.ndarray, least: float = 0.0) -> Verdict:
+    """The merged result: matrix, articles and manifest against the texts.
+
+    The matrix is to be `wanted` bit for bit, or, where `least` is given, each row to have at least that cosine with it.
+    """
     try:
         matrix = np.load(folder / "embeddings.npy", allow_pickle=False)
         articles = [json.loads(line) for line in (folder / "articles.jsonl").read_bytes().splitlines()]
@@ -56,7 +59,7 @@ def merged(folder: Path, texts: Sequence[str], wanted: np.ndarray) -> Verdict:
     if matrix.shape != wanted.shape or matrix.dtype != wanted.dtype:
         lost = max(0, len(wanted) - len(matrix))
         return Verdict(lost=lost or len(wanted), broken=(f"the matrix is {matrix.dtype} {matrix.shape}",))
-    wrong = set(np.flatnonzero((matrix.view(np.uint32) != wanted.view(np.uint32)).any(axis=1)).tolist())
+    wrong = set(np.flatnonzero(_differ(matrix, wanted, least)).tolist())
     seen = Counter(article.get("row") for article in articles)
     taken = _taken(manifest, len(texts))
     doubled = {row for row, times in seen.items() if times > 1} | set(np.flatnonzero(taken > 1).tolist())
@@ -66,6 +69,14 @@ def merged(folder: Path, texts: Sequence[str], wanted: np.ndarray) -> Verdict:
         if (article.get("row"), article.get("id"), article.get("fingerprint")) != (row, f"d{row}", digest):
             wrong.add(row)
     return Verdict(len(lost), len(wrong), len(doubled), tuple(_outputs(folder, manifest)))
+
+
+def _differ(matrix: np.ndarray, wanted: np.ndarray, least: float) -> np.ndarray:
+    if not least:
+        return (matrix.view(np.uint32) != wanted.view(np.uint32)).any(axis=1)
+    a, b = matrix.astype(np.float64), wanted.astype(np.float64)
+    cosine = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return ~(cosine >= least)  # a NaN is below too
 
 
 def _taken(manifest: Mapping[str, object], rows: int) -> np.ndarray:

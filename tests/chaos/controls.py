@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import history as histories
 from .broken import MECHANISMS
-from .history import Outcome, Size
+from .history import History, Outcome, Size
 from .zygote import Zygote
 
 SIZE = Size(rows=1024, faults=10, gap_s=0.25, pace_s=0.08, patience_s=30.0)
@@ -51,15 +51,19 @@ def controls(top: Path, zygote: Zygote, only: str, jobs: int) -> int:
     return 0 if red == len(found) and green == len(intact) else 1
 
 
+def _history(seed: int, name: str) -> History:
+    return histories.make(seed, replace(SIZE, tier=MECHANISMS[name].tier), MECHANISMS[name].mix)
+
+
 def _intact(top: Path, zygote: Zygote, name: str) -> Outcome:
-    history = histories.make(CALM, SIZE, MECHANISMS[name].mix)
+    history = _history(CALM, name)
     return histories.play(history, top / f"intact-{name}", zygote)
 
 
 def _play(top: Path, zygote: Zygote, name: str) -> Control:
     """Seed after seed until one goes red."""
     for number in range(TRIES):
-        history = histories.make(CALM + number, SIZE, MECHANISMS[name].mix)
+        history = _history(CALM + number, name)
         outcome = histories.play(history, top / f"{name}-{number}", zygote, name)
         if not outcome.ok:
             shutil.rmtree(outcome.folder)

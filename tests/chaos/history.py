@@ -19,16 +19,20 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import checker, processes
+import numpy as np
+
+from . import checker, network, processes, real
 from .driver import CRASHED, DONE
 from .faults import TABLE
+from .machines import Machines
 from .zygote import Ordered, Zygote
 
 NAMES, SLOTS = ("one", "two"), 2
 WORDS = ("lake", "iron", "sonnet", "comet", "ferry", "violin", "glacier", "lantern", "cactus", "harbour", "quartz")
 RUNS_TO_END = 8  # how often the command may be given after the last fault
 SETTLE_S = 30.0  # for the last supervisors to see that all is done
-LOSES_PARTS = {"host_folder_gone": 60, "parts_no_folder": 20, "spoil_record": 4, "edit_code": 4}
+LOSES_PARTS = {"host_folder_gone": 60, "parts_no_folder": 20, "spoil_record": 4, "edit_code": 4, "reboot": 4}
+MOVES = ("long_silence", "power_off", "power_off_and_cut")  # all that is not home yet may be done elsewhere
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,20 @@ class Size:
     gap_s: float = 0.08
     pace_s: float = 0.06
     patience_s: float = 120.0
+    tier: str = "A"  # from B on the hosts are reached over SSH, in C the model is real
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The mix of this tier: how often a fault comes, against the others."""
+        table = {name: fault.weight for name, fault in TABLE.items()}
+        return {"A": table, "B": table | network.WEIGHTS, "C": network.REAL}[self.tier]
+
+
+SIZES = {
+    "A": Size(),
+    "B": Size(tier="B"),
+    "C": Size(rows=600, faults=8, gap_s=6.0, patience_s=400.0, tier="C"),
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +99,7 @@ class Outcome:
 def make(seed: int, size: Size | None = None, mix: Mapping[str, float] | None = None) -> History:
     """The history of a seed. `mix`: fault -> weight, where it is not the table's."""
     size, dice = size or Size(), random.Random(seed)
-    weights = mix or {name: fault.weight for name, fault in TABLE.items()}
+    weights = mix or size.weights
     names = dice.choices(list(weights), list(weights.values()), k=size.faults)
     names.sort(key=lambda name: TABLE[name].late)
     events = [Event(round(dice.expovariate(1 / size.gap_s), 3), name, dice.randrange(2**32)) for name in names]
@@ -94,25 +112,39 @@ def texts_of(seed: int, rows: int) -> list[str]:
     return [f"{row} word " + " ".join(dice.choices(WORDS, k=dice.choice((3, 3, 3, 9)))) for row in range(rows)]
 
 
-def lay_out(folder: Path, history: History, texts: list[str], weak: str, hosts: str = "") -> None:
+def lay_out(folder: Path, history: History, texts: list[str], weak: str, machines: Machines | None) -> None:
     """The operator's folder: corpus, model, profile, and the script that stands in for the hosts' Python."""
     lines = [json.dumps({"id": f"d{row}", "title": f"T{row}", "text": text}) for row, text in enumerate(texts)]
     (folder / "corpus.jsonl").write_text("".join(line + "\n" for line in lines))
+    if history.size.tier == "C":
+        python, model = Path(sys.executable), f"name: {real.MODEL}"
+    else:
+        python, model = _stand_in(folder, history, weak), "name: ./model, prompt: '', question_prompt: ''"
+    ways = {
+        name: f"kind: ssh, credentials: {machines.hosts[name].credentials}" if machines else "kind: local"
+        for name in NAMES
+    }
+    hosts = "".join(
+        f"  - {{name: {name}, {way}, slots: {SLOTS}, device: cpu, threads: 1, "
+        f"workdir: {folder / 'hosts' / name}, environment: {python}}}\n"
+        for name, way in ways.items()
+    )
+    silent = f", unreachable_s: {network.SILENT_S}" if machines else ""
+    (folder / "profile.yaml").write_text(
+        f"run: chaos\ncorpus: {{path: corpus.jsonl}}\nmodel: {{{model}}}\n"
+        f"part_rows: {history.size.part_rows}\nmonitor: {{interval_s: 0.1{silent}}}\nhosts:\n{hosts}"
+    )
+
+
+def _stand_in(folder: Path, history: History, weak: str) -> Path:
+    """What the hosts of tiers A and B have as their Python, and a model that needs no torch."""
     _model(folder / "model")
     python = folder / "python"
     words = [sys.executable, "-I", "-S", Path(__file__).with_name("host_python.py"), sysconfig.get_path("purelib")]
     quoted = " ".join(f"'{word}'" for word in [*words, history.size.pace_s, weak])
-    python.write_text(f'#!/bin/sh\nexec {quoted} "$@"\n')
+    python.write_text(f'#!/bin/sh\ncase "$1" in -m) exec {quoted} "$@";; *) exec \'{sys.executable}\' "$@";; esac\n')
     python.chmod(0o755)
-    local = "".join(
-        f"  - {{name: {name}, kind: local, slots: {SLOTS}, device: cpu, threads: 1, "
-        f"workdir: hosts/{name}, environment: {python}}}\n"
-        for name in NAMES
-    )
-    (folder / "profile.yaml").write_text(
-        "run: chaos\ncorpus: {path: corpus.jsonl}\nmodel: {name: ./model, prompt: '', question_prompt: ''}\n"
-        f"part_rows: {history.size.part_rows}\nmonitor: {{interval_s: 0.1}}\nhosts:\n{hosts or local}"
-    )
+    return python
 
 
 def _model(folder: Path) -> None:
@@ -141,6 +173,7 @@ class Scene:
     history: History
     zygote: Zygote
     weak: str = "-"
+    machines: Machines | None = None  # where hosts are reached over SSH
     names: tuple[str, ...] = NAMES
     slots: int = SLOTS
     done: list[tuple[float, str, str]] = field(default_factory=list)
@@ -157,6 +190,7 @@ class Scene:
     losses: int = 0
     judged: bool = False  # the last end of a driver
     texts: list[str] = field(default_factory=list)
+    wanted: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))  # the vectors of the texts
 
     # ------------------------------------------------------------------------------------------------ where things are
 
@@ -174,6 +208,12 @@ class Scene:
     def root_of(self, name: str) -> Path:
         """The runs' folder of a host."""
         return self.folder / "hosts" / name
+
+    def epoch(self) -> int:
+        """The number of the plan's revision; 0 without one."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return int(json.loads((self.run / "plan.json").read_bytes())["epoch"])
+        return 0
 
     def roots(self) -> list[Path]:
         """The run's folder on each host that has one."""
@@ -298,7 +338,7 @@ class Scene:
         self._judge_end()
         self.runs += 1
         self.judged = False
-        self._driver = self.order("drive")
+        self._driver = self.order("chain" if self.history.size.tier == "C" else "drive")
         return self._driver
 
     def adopt(self, order: Ordered) -> None:
@@ -419,7 +459,8 @@ class Scene:
                 said = fault.do(self, random.Random(event.pick))
             if said:
                 self.done.append((time.monotonic() - self.began, fault.name, said))
-                self.losses += LOSES_PARTS.get(fault.name, 2)
+                every = self.rows // self.history.size.part_rows
+                self.losses += every if fault.name in MOVES else LOSES_PARTS.get(fault.name, 2)
                 break
             if self.finished():
                 break
@@ -439,11 +480,15 @@ class Scene:
             return
         self.judged = True
         if last.status == DONE and self.run:
-            found = checker.merged(self.run / "merged", self.texts, checker.expected(self.texts))
+            found = self._merged()
             if not found.ok:
                 self.blame(f"driver {last.pid} said that all is well: {found}")
         if last.status == CRASHED or (last.status or 0) < 0:
             self.blame(f"the driver ended with a traceback (exit {last.status}), see driver.log")
+
+    def _merged(self) -> checker.Verdict:
+        least = real.LEAST if self.history.size.tier == "C" else 0.0
+        return checker.merged(self.run / "merged", self.texts, self.wanted, least)
 
     def _bring_to_an_end(self) -> None:
         patience_s = self.history.size.patience_s
@@ -469,9 +514,11 @@ class Scene:
         run = self.run
         if run is None:
             return checker.Verdict(lost=len(texts), broken=(*self.blames, "there is no run"))
-        found = checker.merged(run / "merged", texts, checker.expected(texts))
+        found = self._merged()
         broken = [*self.blames, *found.broken, *checker.journal(run / "journal.jsonl"), *checker.untouched(self.sums)]
         broken += checker.parts(run / "parts")
+        if self.history.size.tier == "C":
+            broken += real.differs(run / "merged" / "embeddings.npy")
         for root in self.roots():
             broken += checker.parts(root / "parts", self.spared.get(root / "parts", ()))
             broken += checker.strangers(root / "parts")
@@ -507,15 +554,20 @@ class Scene:
 def play(history: History, folder: Path, zygote: Zygote, weak: str = "-") -> Outcome:
     """Play a history in an empty folder and judge it; the folder goes when all is well."""
     folder.mkdir(parents=True)
-    texts = texts_of(history.seed, history.size.rows)
-    lay_out(folder, history, texts, weak)
-    scene = Scene(folder, history, zygote, weak, texts=texts)
-    try:
-        scene.prepare()
-        scene.play()
-        verdict = scene.verdict(texts)
-    finally:
-        scene.clean_up()
+    if history.size.tier == "C":
+        texts, wanted = real.texts(history.size.rows), real.vectors(history.size.rows)
+    else:
+        texts = texts_of(history.seed, history.size.rows)
+        wanted = checker.expected(texts)
+    with Machines(folder / "fleet", NAMES) if history.size.tier != "A" else contextlib.nullcontext() as machines:
+        lay_out(folder, history, texts, weak, machines)
+        scene = Scene(folder, history, zygote, weak, machines, texts=texts, wanted=wanted)
+        try:
+            scene.prepare()
+            scene.play()
+            verdict = scene.verdict(texts)
+        finally:
+            scene.clean_up()
     outcome = Outcome(history, verdict, tuple(scene.done), scene.runs, time.monotonic() - scene.began, folder)
     if outcome.ok:
         shutil.rmtree(folder)
