@@ -93,8 +93,10 @@ def _cut(name: str, what: str) -> bool:
         [sys.executable, script, *words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
     said = (done.stdout + done.stderr).strip().splitlines() or [""]
-    print(f"{('green', 'red  ')[done.returncode == 1]} {'no-' + name if name else '-':22} {what:44} {said[-1][:130]}")
-    return done.returncode == 1
+    seen = done.returncode == 1 and " bad" in said[-1]  # a script that breaks down has seen nothing
+    word = "red  " if seen else "GREEN" if name else "calm "
+    print(f"{word} {'no-' + name if name else '-':22} {what:44} {said[-1][:130]}")
+    return seen
 
 
 def _print(found: Sequence[Control], intact: Sequence[Outcome]) -> None:

@@ -233,9 +233,13 @@ def _rows(raw: bytes) -> list[bytes]:
     if raw[:8] != b"\x93NUMPY\x01\x00":
         raise ValueError("no .npy")
     end = 10 + int.from_bytes(raw[8:10], "little")
-    head = ast.literal_eval(raw[10:end].decode("latin1").strip())
-    count, width = head["shape"][0], head["shape"][1] * 4
-    if head["descr"] != "<f4" or head["fortran_order"] or len(raw) != end + count * width:
+    try:
+        head = ast.literal_eval(raw[10:end].decode("latin1").strip())
+        kind, order, (count, columns) = head["descr"], head["fortran_order"], head["shape"]
+        width = columns * 4
+    except (SyntaxError, KeyError, TypeError) as error:
+        raise ValueError(f"a header that says nothing: {error}") from None
+    if kind != "<f4" or order or len(raw) != end + count * width:
         raise ValueError("not the float32 rows that its header tells of")
     return [raw[end + i * width : end + (i + 1) * width] for i in range(count)]
 
@@ -295,6 +299,7 @@ class Checker:
 
     @staticmethod
     def _by_row(files: dict[str, bytes]) -> dict[int, bytes]:
+        """Raises ValueError for a file that holds no rows."""
         return {
             int(name.split("_")[1]) + i: row for name, raw in sorted(files.items()) for i, row in enumerate(_rows(raw))
         }
