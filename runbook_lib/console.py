@@ -17,10 +17,11 @@ from .checks import Checks
 from .errors import RunbookError
 from .live import Live, Spot, headless, in_notebook
 from .pages import facts
-from .pages.panel import MUTED, one_line, text
+from .pages.panel import MUTED, TALL, one_line, text
 from .run import Run
 from .state import State
 
+TALLEST = "75vh"  # of a panel with many slots: the buttons below it stay in sight
 LINES = 6  # of the journal, below the panel
 TYPED_S = 0.1  # what was typed just before a press may be heard after it, on another thread
 
@@ -56,7 +57,10 @@ class Console:
         self.note = _button("Add note", "into the journal and the report", self._note)
         self.name = widgets.Text(placeholder="this run's name, to confirm", layout=wide)
         self.stop = _button("Stop workers", "all of this run's; committed rows stay", self._stop, "danger")
-        self.panel, self.said, self.journal = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        # A box of its own around what is replaced at every look: where it was scrolled to, it stays.
+        scrolls = {"max_height": TALLEST, "overflow": "auto"} if len(slots) > TALL else {}
+        self.panel = widgets.HTML(layout=widgets.Layout(**scrolls))
+        self.said, self.journal = widgets.HTML(), widgets.HTML()
         rows = [
             [self.pause, self.refresh, self.leave, self.slot, self.restart],
             [self.remark, self.note, self.name, self.stop],

@@ -94,6 +94,20 @@ def test_every_slot_is_a_line_with_its_numbers_beside_its_bar(slots: int) -> Non
     assert sum(tag == "progress" for tag, _ in Elements(shown).found) == slots + slots // 8 + 1
 
 
+def test_of_many_slots_the_worst_host_comes_first_and_says_how_many_of_its_slots_are_in_trouble() -> None:
+    slots = [slot(i) for i in range(32)]
+    slots[29] = slot(29, state="stuck")
+    slots[30] = slot(30, state="fenced")
+    seen = replace(state(32), slots=tuple(slots))
+    shown = pictures.progress_html(seen)
+    order = re.findall(r'<th scope="row"[^>]*>([^<]+)</th>', shown)
+    assert order[:4] == ["tensor03", "tensor00", "tensor01", "tensor02"]
+    assert order[4:7] == ["cluster3_gpu6", "cluster3_gpu5", "cluster3_gpu0"]
+    assert re.findall(r">(2 !|–)</td></tr>", shown)[:4] == ["2 !", "–", "–", "–"]
+    few = replace(state(16), slots=tuple(slots[16:]))
+    assert re.findall(r'<th scope="row"[^>]*>([^<]+)</th>', pictures.progress_html(few))[2] == "cluster2_gpu0"
+
+
 def test_the_panel_tells_rows_rate_and_time_left_in_words() -> None:
     for shown in (pictures.progress_html(state()), panel.progress_text(state())):
         assert "19,744 of 250,000 rows" in shown

@@ -15,7 +15,7 @@ from ..state import SlotState, State
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 BAR = 24  # characters of a bar in a terminal
-TALL = 24  # slots; more than these scroll inside the panel
+TALL = 24  # slots; more than these cannot be seen at once
 STALE_S = 60.0  # a slot that was not heard of for so long is marked, whatever its last word was
 
 BLUE, GREEN, AMBER, RED, GREY, PURPLE = "#0969da", "#1a7f37", "#9a6700", "#cf222e", "#59636e", "#8250df"
@@ -142,12 +142,17 @@ def gpu(slot: SlotState) -> str:
 
 
 def in_order(slots: Sequence[SlotState]) -> list[SlotState]:
-    """As they are while all can be seen at once; of more, a host's together and the worst of each host first."""
+    """As they are while all can be seen at once; of more, the worst host first, its slots together, the worst first."""
     if len(slots) <= TALL:
         return list(slots)
-    hosts = {slot.host: None for slot in slots}
-    place = {host: at for at, host in enumerate(hosts)}
-    return sorted(slots, key=lambda slot: (place[slot.host], _concern(slot)))  # stable: else as they are
+    worst: dict[str, int] = {}
+    for slot in slots:
+        worst[slot.host] = min(worst.get(slot.host, 9), _concern(slot))
+    place = {host: at for at, host in enumerate(sorted(worst, key=worst.__getitem__))}  # stable: else as they are
+    return sorted(slots, key=lambda slot: (place[slot.host], _concern(slot)))
+
+
+CALM = 2  # from here on nobody needs to look
 
 
 def _concern(slot: SlotState) -> int:
@@ -155,7 +160,7 @@ def _concern(slot: SlotState) -> int:
     said = slot.verdict or slot.state
     if said not in BADGES:
         return 0  # dead, fenced, and what it died of
-    return 1 if BADGES[said][1] in (AMBER, PURPLE) else 3 if slot.done else 2
+    return 1 if BADGES[said][1] in (AMBER, PURPLE) else CALM + slot.done
 
 
 def contact(slot: SlotState) -> str:
@@ -250,7 +255,9 @@ def _summary(state: State) -> str:
 
 def _hosts(state: State) -> str:
     """A line a host, where there are several."""
-    hosts = {slot.host: [other for other in state.slots if other.host == slot.host] for slot in state.slots}
+    hosts: dict[str, list[SlotState]] = {}
+    for slot in in_order(state.slots):
+        hosts.setdefault(slot.host, []).append(slot)
     if len(hosts) < 2:
         return ""
     rows = []
@@ -258,17 +265,18 @@ def _hosts(state: State) -> str:
         rows_of, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
         rates = [slot.rate for slot in slots if slot.rate]
         left = (rows_of - done) / sum(rates) if rates else None
-        ended = sum(slot.done for slot in slots)
+        ended, troubled = sum(slot.done for slot in slots), sum(_concern(slot) < CALM for slot in slots)
         rows.append(
             f'<tr><th scope="row" style="{CELL};font-weight:600">{text(host, 64)}</th>'
             f'<td style="{CELL}">{bar(done, rows_of, f"{host}, all its rows")}</td>'
             f'<td style="{NUMBER}">{done:,}/{rows_of:,}</td>'
             f'<td style="{NUMBER}">{rate(sum(rates) if rates else None)}</td>'
             f'<td style="{NUMBER}">{"–" if done >= rows_of else duration(left)}</td>'
-            f'<td style="{NUMBER}">{ended} of {len(slots)}</td></tr>'
+            f'<td style="{NUMBER}">{ended} of {len(slots)}</td>'
+            f'<td style="{NUMBER}">{f"{troubled} !" if troubled else "–"}</td></tr>'
         )
     heads = [("host", CELL), ("committed", CELL), ("rows", NUMBER), ("rate", NUMBER), ("left", NUMBER)]
-    return table(many(len(hosts), "host"), [*heads, ("slots done", NUMBER)], rows)
+    return table(many(len(hosts), "host"), [*heads, ("slots done", NUMBER), ("in trouble", NUMBER)], rows)
 
 
 def _alerts(state: State) -> str:
@@ -303,8 +311,6 @@ def progress_html(state: State, picture: str = "") -> str:
     caption = f"{many(len(state.slots), 'slot')}, {done} done; +n: rows of a part that is not committed yet"
     slots = table(caption, heads, (_slot_row(slot, with_gpu) for slot in in_order(state.slots)))
     below = f'<div style="padding-top:8px">{picture}</div>' if picture else ""
-    if len(state.slots) > TALL:
-        slots = f'<div style="max-height:36em;overflow:auto">{slots}</div>'
     return (
         f'<div style="font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;'
         f'max-width:1120px;{INK}">{_summary(state)}{_alerts(state)}{_hosts(state)}{slots}{below}</div>'
