@@ -32,13 +32,16 @@ demo-ssh: $(VENV)/.ready ## the same over SSH: two OpenSSH servers on this machi
 	$(BIN)/python tests/fleet.py up runs/fleet --mode loopback -- $(BIN)/runbook run profiles/ssh_demo.yaml \
 		--set hosts.tensor01.environment=$(CURDIR)/$(BIN)/python --set hosts.tensor02.environment=$(CURDIR)/$(BIN)/python
 
+# Test files at a time: most of them wait for processes. A file stays together, as it shares what is dear to set up.
+JOBS ?= 2
+
 test: $(VENV)/.ready ## ruff, mypy, pytest, the notebooks with nbval
 	@test "$$(id -u)" != 0 || $(BIN)/python tests/fleet.py install || echo "Tests over SSH will be skipped."
 	@$(BIN)/python tests/browser.py install || echo "Tests in a browser will be skipped."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=900 notebooks
 
 # How many seeds, and which tier: A local hosts and a light encoder, B two OpenSSH hosts, C the real model.

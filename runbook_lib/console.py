@@ -46,13 +46,14 @@ class Console:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching: asyncio.Task[State] | None = None
         wide = widgets.Layout(width="auto")
-        meant = {spec.name for spec in run.hosts}
-        slots = [slot.slot for slot in run.plan().used if slot.host in meant]
+        self.hosts = [spec.name for spec in run.hosts]
+        slots = [slot.slot for slot in run.plan().used if slot.host in self.hosts]
         self.pause = _button("Pause watching", "look no more until resumed; workers go on", self._pause)
         self.refresh = _button("Refresh now", "look at once", self._refresh)
         self.leave = _button("Stop watching", "end this cell; workers go on", self._leave)
-        self.slot = widgets.Dropdown(options=slots, description="worker", layout=wide)
-        self.restart = _button("Restart this worker", "from what it committed; no other is touched", self._restart)
+        self.slot = widgets.Dropdown(options=[*slots, *self.hosts, "all"], description="worker", layout=wide)
+        self.restart = _button("Restart this worker", "a machine's, or all: from what they committed", self._restart)
+        self.move = _button("Move its rows", "what a machine has not done goes to the others", self._move)
         self.remark = widgets.Text(placeholder="a remark for the journal", layout=wide)
         self.note = _button("Add note", "into the journal and the report", self._note)
         self.name = widgets.Text(placeholder="this run's name, to confirm", layout=wide)
@@ -62,7 +63,7 @@ class Console:
         self.panel = widgets.HTML(layout=widgets.Layout(**scrolls))
         self.said, self.journal = widgets.HTML(), widgets.HTML()
         rows = [
-            [self.pause, self.refresh, self.leave, self.slot, self.restart],
+            [self.pause, self.refresh, self.leave, self.slot, self.restart, self.move],
             [self.remark, self.note, self.name, self.stop],
         ]
         lines = [widgets.HBox(row, layout=widgets.Layout(flex_flow="row wrap")) for row in rows]
@@ -97,7 +98,7 @@ class Console:
             self._end()
 
     def _end(self) -> None:
-        for button in (self.pause, self.refresh, self.leave, self.restart, self.note, self.stop):
+        for button in (self.pause, self.refresh, self.leave, self.restart, self.move, self.note, self.stop):
             button.disabled = True
         self._say("Watching has ended. To look again, run this cell again.")
 
@@ -153,8 +154,23 @@ class Console:
         self._when_typed(self._restart_slot)
 
     def _restart_slot(self) -> None:
-        slot = str(self.slot.value)
-        self._order(f"Restart {slot}", lambda: _words(launch.restart(self.run, slot)))
+        what = str(self.slot.value)
+        self._order(f"Restart {what}", lambda: _words(launch.restart(self.run, what)))
+
+    def _move(self, button: widgets.Button) -> None:
+        self._when_typed(self._move_rows)
+
+    def _move_rows(self) -> None:
+        host = str(self.slot.value)
+        if host not in self.hosts:
+            self._say(f"Nothing was moved. Rows move between machines: choose one of {', '.join(self.hosts)} first")
+            return
+
+        def move() -> str:
+            seen = monitor.Watcher(self.run, self.run.plan()).poll()
+            return _words(recover.move(self.run, seen, host))
+
+        self._order(f"Move the rows of {host}", move)
 
     def _note(self, button: widgets.Button) -> None:
         self._when_typed(self._take_note)

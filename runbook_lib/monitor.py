@@ -58,6 +58,7 @@ class Watcher:
     _norms_bad: int = 0
     _plan_of: int = 0
     _heard: dict[str, float] = field(default_factory=dict)
+    _blank: dict[str, float] = field(default_factory=dict)
     _moved: dict[str, tuple[tuple[int, int], float]] = field(default_factory=dict)
 
     def poll(self) -> State:
@@ -74,6 +75,10 @@ class Watcher:
             else:
                 self._last[name] = reading
                 self._heard[name] = now
+                if reading["assigned"]:
+                    self._blank.pop(name, None)
+                else:
+                    self._blank.setdefault(name, now)
         home = committed(self.run.local.parts)  # also what came from a host that is silent now
         meant = {spec.name for spec in self.run.hosts}
         slots = tuple(
@@ -118,6 +123,7 @@ class Watcher:
             epochs={
                 n: found["epoch"] for n, found in readings.items() if isinstance(found, dict) and found["assigned"]
             },
+            blank_s={n: now - since for n, since in self._blank.items() if isinstance(readings.get(n), dict)},
             silent_s={n: now - self._heard.get(n, self.began) for n, r in readings.items() if not isinstance(r, dict)},
         )
 

@@ -21,6 +21,7 @@ from .run import Run
 from .state import SlotState, State
 
 WATCHING_OUTAGE_S = 20.0  # while watching, a transfer that is stuck is left for the next round
+BLANK_S = 60.0  # a host that was launched and knows nothing of it: a folder that was unmounted may come back
 SPLIT_S = 60.0  # a host that would work for less than this is left to end alone: another model takes time to load
 CANNOT = ("dead", "stopped", "fenced", "unreachable", "not launched")  # of a slot: no rows may come to it
 
@@ -36,6 +37,7 @@ def revive(run: Run, state: State) -> list[str]:
     did += [f"part refused, its rows are done again: {why}" for why in collected.refused]
     did += _up_to_date(run, state)
     did += _restart_dead(run, state, bool(collected.refused))
+    did += _launch_late(run, state)
     if state.odd and run.profile.policy_for("dead") == "auto":
         launch.start_unseen(run, state.odd)
     if any(spec.name not in state.silent_s for spec in run.hosts):  # nobody answers: it is this machine's network
@@ -66,6 +68,23 @@ def _restart_dead(run: Run, state: State, refused: bool) -> list[str]:
     started = [f"{check.where}: {check.seen}" for check in checks if check.seen.startswith("started")]
     for line in started:
         run.journal.write("revived", seen=line)
+    return started
+
+
+def _launch_late(run: Run, state: State) -> list[str]:
+    """A host that the launch could not reach, and that answers now; or one whose folder went and does not come back."""
+    launched = {event["host"] for event in run.journal.events("staged")}
+    if not launched or run.profile.policy_for("dead") != "auto":
+        return []
+    left = {slot.host for slot in state.slots if not slot.done}
+    late = {name for name, since_s in state.blank_s.items() if name not in launched or since_s > BLANK_S} & left
+    if not late:
+        return []
+    launch.stage(run, only=late)
+    checks = launch.start(run, retry_given_up=False, only=late)
+    started = [f"{check.where}: {check.seen}" for check in checks if check.seen.startswith("started")]
+    for line in started:
+        run.journal.write("launched late", seen=line)
     return started
 
 

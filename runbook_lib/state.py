@@ -57,9 +57,10 @@ class State:
 
     `rate` in rows/s over the last minute, `eta_s` from it, None while unknown; `eta_range_s` from the fastest and the
     slowest such rate of the last five. `truncated` and `norms_bad` count rows that came home cut at the model's length,
-    and with a norm that is zero or no number. `there`: what each host that answered
-    has committed. `silent_s`: for each that did not, the time since it last did. `busy`: the hosts whose supervisor has
-    work; `odd`: those that answer with what cannot be true; `epochs`: the revision of the plan of each.
+    and with a norm that is zero or no number. `there`: what each host that answered has committed. `silent_s`: for each
+    that did not, the time since it last did. `busy`: the hosts whose supervisor has work; `odd`: those that answer with
+    what cannot be true; `epochs`: the revision of the plan of each; `blank_s`: those that answer and were given nothing
+    to do, and for how long.
     """
 
     run: str
@@ -81,6 +82,7 @@ class State:
     norms_bad: int = 0
     busy: frozenset[str] = frozenset()
     odd: frozenset[str] = frozenset()
+    blank_s: Mapping[str, float] = field(default_factory=dict)
     epochs: Mapping[str, int] = field(default_factory=dict)
 
     @property

@@ -6,13 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fleet
 import numpy as np
 import pytest
+from conftest import wait_for
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.chaos import checker, history  # noqa: E402
+from tests.chaos import checker, history, network, processes  # noqa: E402
 from tests.chaos.broken import MECHANISMS  # noqa: E402
 from tests.chaos.faults import TABLE  # noqa: E402
 from tests.chaos.shrink import shrink  # noqa: E402
@@ -34,6 +36,28 @@ def test_whatever_is_killed_or_damaged_the_same_command_gives_every_row(tmp_path
     faults = re.match(r"faults (\d+), seeds 6, rows lost 0, wrong 0, doubled 0, .*manual steps 0", last)
     assert faults and int(faults.group(1)) >= 60, last
     assert not (tmp_path / "chaos").exists()
+
+
+@pytest.mark.skipif(bool(fleet.available("loopback")), reason="needs OpenSSH's server")
+def test_the_same_holds_for_machines_whose_network_fails_and_whose_power_goes(tmp_path):
+    words = ("--tier", "B", "--faults", "14", "--mix", ",".join([*network.WEIGHTS, "kill_worker"]), "--jobs", "2")
+    done = chaos("--seeds", "200-201", *words, "--folder", str(tmp_path / "chaos"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rows lost 0, wrong 0, doubled 0, other promises broken 0" in done.stdout.splitlines()[-1]
+
+
+def test_whoever_ends_it_leaves_no_process_behind(tmp_path):
+    top = tmp_path / "chaos"
+    begun = subprocess.Popen(
+        [sys.executable, "-m", "tests.chaos", "--seeds", "1-4", "--folder", str(top)], cwd=ROOT,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    with begun:
+        wait_for(lambda: processes.working_in(top), "workers work")
+        begun.terminate()
+        said = begun.communicate(timeout=60)[0]
+    assert begun.returncode == 143 and "ended by SIGTERM" in said, said
+    wait_for(lambda: not processes.working_in(top), "they are gone", 10)
 
 
 @pytest.mark.parametrize("name", ["no-identity", "no-process-identity", "no-journal-chain"])

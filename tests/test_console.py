@@ -139,6 +139,30 @@ def test_restart_gives_the_slot_a_new_worker_and_says_its_pid(staged, seen):
     assert worker(staged)["pid"] != first["pid"]
 
 
+def test_rows_of_a_machine_move_at_a_press_and_never_those_of_a_slot(tmp_path, seen):
+    this = new_run(tmp_path, 400)
+    planned(this)
+    assert launch.stage(this).ok and launch.start(this).ok
+    made = console.Console(this)
+    assert made.slot.options == ("cluster0_gpu0", "cluster1_gpu0", "one", "two", "all")
+
+    def wrong():
+        made.move.click()
+        wait_for(lambda: "choose one of one, two first" in said(made))
+
+    def right():
+        made.slot.value = "two"
+        made.move.click()
+        wait_for(lambda: "moved to one" in said(made))
+
+    try:
+        press(made, wrong, right, made.leave.click, act=lambda run, state: ["waiting"])
+        (event,) = this.journal.events("rows moved")
+        assert (event["host"], event["to"], event["epoch"]) == ("two", ["one"], 2)
+    finally:
+        launch.stop(this)
+
+
 def test_what_cannot_be_done_is_said_and_the_watching_goes_on(staged, seen, monkeypatch):
     made = console.Console(staged)
 

@@ -68,6 +68,14 @@ def can_vanish(monkeypatch):
         return asked(self, verb, timeout_s, **arguments)
 
     monkeypatch.setattr(hosts.LocalWay, "call", call)
+    brought = hosts.LocalWay.put
+
+    def put(self, *words):
+        if self.name in gone:
+            raise LinkLost(f"{self.name}: no answer")
+        return brought(self, *words)
+
+    monkeypatch.setattr(hosts.LocalWay, "put", put)
 
 
 def go(this, *names):
@@ -237,6 +245,42 @@ def test_launch_goes_on_without_a_host_that_cannot_be_reached(make):
         assert told.verdict == "warning" and "silent for 0.5 s, they move to others" in told.seen
     gone.add("one")
     assert not launch.start(this).ok  # nobody answers
+
+
+def test_a_host_that_the_launch_could_not_reach_is_launched_when_it_answers(make, monkeypatch):
+    """It has no assignment, so nothing says that it is dead, and it is not silent either: nobody would do its rows."""
+    gone.add("two")
+    this = make(monitor="{interval_s: 0.2, unreachable_s: 600}")
+    follow(this, lambda state: len(committed(folder(this, "one").parts)) == 4)
+    gone.clear()
+    follow(this, done)
+    assert [event["host"] for event in this.journal.events("staged")] == ["one", "two"]
+    assert len(list(this.journal.events("launched late"))) == 1 and this.plan().epoch == 1
+
+
+def test_a_host_whose_folder_went_is_given_a_while_before_it_is_launched_again(make, monkeypatch):
+    this = make(waits=(20,))
+    wait_for(lambda: committed(folder(this, "two").parts), "it has begun")
+    kill(this, "two")
+    folder(this, "two").root.rename(this.folder / "unmounted")
+    watcher = monitor.Watcher(this, this.plan())
+    assert recover.revive(this, watcher.poll()) == [] and not folder(this, "two").root.exists()
+    monkeypatch.setattr(recover, "BLANK_S", 0.2)
+    go(this, "one")
+    wait_for(lambda: recover.revive(this, watcher.poll()), "it is launched again")
+    go(this, "two")
+    follow(this, done)
+
+
+def test_a_run_that_nobody_launched_is_not_launched_by_watching_it(make):
+    this = make()
+    launch.stop(this)
+    for name in ("one", "two"):
+        folder(this, name).root.rename(this.folder / f"{name}_away")
+    this.journal.path.unlink()
+    state = monitor.Watcher(this, this.plan()).poll()
+    assert set(state.blank_s) == {"one", "two"}
+    assert recover.revive(this, state) == [] and not folder(this, "one").root.exists()
 
 
 def test_from_scratch_sets_everything_aside_and_begins_again(make):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import history as histories
+from . import processes
 from .faults import TABLE
 from .history import SIZES, History, Outcome
 from .shrink import shrink
@@ -33,6 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     memory = Path("/dev/shm")
     top = args.folder or Path(tempfile.mkdtemp(prefix="chaos-", dir=memory if os.access(memory, os.W_OK) else None))
     zygote = Zygote()
+
+    def enough(signum: int, frame: object) -> None:
+        print(f"ended by {signal.Signals(signum).name}; what was played lies in {top}", flush=True)
+        zygote.close()
+        processes.end_all(top.resolve())
+        os._exit(128 + signum)  # histories are under way on other threads
+
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, enough)
     try:
         zygote.wait_ready()
         if args.controls:

@@ -11,6 +11,7 @@ operator may do; `restart` and `stop` are the command line's verbs of that name.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import select
@@ -81,7 +82,7 @@ def drive(folder: Path) -> int:
         said(folder, "planned")
         for phase in (launch.prepare, launch.stage, launch.start):
             if not (checks := phase(this)).ok:
-                complain(checks)  # an unreachable host hides no other
+                return complain(checks)  # as the notebook's gate: a host that is away is a warning where others answer
         said(folder, "launched")
         state = asyncio.run(monitor.watch(this, Nobody(), act=recover.revive))
         finished = monitor.finished(state)
@@ -173,7 +174,7 @@ def fork(order: dict[str, Any]) -> int:
 
 
 def serve() -> None:
-    """Fork for each order, tell of each end; when the input closes, those that are left are left."""
+    """Fork for each order, tell of each end; when the input closes, those that are left are killed."""
     from runbook_lib import chain, download, launch, merge, monitor, preflight, recover, run  # noqa: F401
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -185,6 +186,9 @@ def serve() -> None:
         if select.select([0], [], [], 0.02)[0]:
             chunk = os.read(0, 2**16)
             if not chunk:
+                for pid in ids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                 return
             *lines, pending = (pending + chunk).split(b"\n")
             for line in lines:

@@ -13,6 +13,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+_decoys: list[subprocess.Popen[bytes]] = []
+
 
 @dataclass(frozen=True)
 class Process:
@@ -87,13 +89,24 @@ def start_of(pid: int) -> str:
 
 def decoy(folder: Path) -> subprocess.Popen[bytes]:
     """Somebody else's process, which looks like a worker of ours to whoever goes by names."""
-    return subprocess.Popen(
+    made = subprocess.Popen(
         [f"python -m worker encode --root {folder}/", "3600"],
         executable=shutil.which("sleep"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    _decoys.append(made)
+    return made
+
+
+def end_all(folder: Path) -> None:
+    """End every process of all histories below a folder: somebody has had enough."""
+    for child in _decoys:
+        child.kill()
+    for _ in range(3):  # supervisors start workers meanwhile
+        for each in working_in(folder)[::-1]:
+            end(each)
 
 
 def end(process: Process) -> None:

@@ -73,7 +73,7 @@ class Zygote:
             raise RuntimeError("the process that starts drivers does not come up")
 
     def close(self) -> None:
-        """End it; what it forked goes on."""
+        """End it and what it forked."""
         assert self._process.stdin
         self._process.stdin.close()
         try:
