@@ -19,7 +19,6 @@ import shutil
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +119,7 @@ def main() -> None:
     private = folder / "jupyter"
     try:
         with browser.lab(folder / "notebooks", private) as lab, browser.page(flags=flags) as page:
-            page.goto(lab.page_of(MONITOR, uuid.uuid4().hex))
-            page.wait_for_selector(".jp-Notebook", timeout=120_000)
-            while not lab.ready(MONITOR):
-                time.sleep(0.5)
-            time.sleep(1.0)
-            page.click("text=Run >> nth=0")
-            page.click("text=Run All Cells")
+            browser.run_all(lab, page, MONITOR)
             page.wait_for_selector(".widget-html progress", timeout=240_000)
             heaps = measure(page, kernel_pid(private, lab.kernel(MONITOR)["id"]), told.minutes)
             page.screenshot(path=folder / "console.png")

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,19 @@ def page(width: int = 1300, height: int = 1500, flags: Sequence[str] = ()) -> It
             yield made
         finally:
             found.close()
+
+
+def run_all(lab: Lab, page: Any, notebook: str, within_s: float = 120.0) -> None:
+    """Open a notebook in a workspace of its own and give Run All; returns when it was given."""
+    page.goto(lab.page_of(notebook, uuid.uuid4().hex))
+    page.wait_for_selector(".jp-Notebook", timeout=within_s * 1000)
+    deadline = time.monotonic() + within_s
+    while not lab.ready(notebook):
+        assert time.monotonic() < deadline, f"the kernel of {notebook} is not idle after {within_s:g} s"
+        time.sleep(0.2)
+    time.sleep(1.0)
+    page.click("text=Run >> nth=0")
+    page.click("text=Run All Cells")
 
 
 if __name__ == "__main__":

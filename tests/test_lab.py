@@ -6,8 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-import uuid
 
 import browser
 import pytest
@@ -86,12 +84,7 @@ def shot(page, name):
 def test_a_person_watches_writes_a_note_reloads_and_stops_watching(live, tmp_path):
     this, folder = live
     with browser.lab(folder / "notebooks", tmp_path / "jupyter") as lab, browser.page() as page:
-        page.goto(lab.page_of(MONITOR, uuid.uuid4().hex))
-        page.wait_for_selector(".jp-Notebook", timeout=90_000)
-        wait_for(lambda: lab.ready(MONITOR), "the kernel is idle", 90)
-        time.sleep(1.0)
-        page.click("text=Run >> nth=0")
-        page.click("text=Run All Cells")
+        browser.run_all(lab, page, MONITOR)
         page.wait_for_selector(".widget-html progress", timeout=90_000)
         first = bars(page)
         assert first < this.plan().rows

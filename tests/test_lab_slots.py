@@ -1,8 +1,6 @@
 """Sixteen slots, and many more, in a real JupyterLab, seen by a real Chromium: made-up states, no host."""
 
 import json
-import time
-import uuid
 
 import browser
 import pytest
@@ -35,16 +33,6 @@ def notebook(source):
     return json.dumps({"cells": [cell], "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5})
 
 
-def opened(lab, page, name):
-    page.goto(lab.page_of(name, uuid.uuid4().hex))
-    page.wait_for_selector(".jp-Notebook", timeout=90_000)
-    wait_for(lambda: lab.ready(name), "the kernel is idle", 90)
-    time.sleep(1.0)
-    page.click("text=Run >> nth=0")
-    page.click("text=Run All Cells")
-    page.wait_for_selector(".widget-html progress", timeout=90_000)
-
-
 def looks(page):
     """What the bar of a slot shows: it grows with every look."""
     return page.locator('.widget-html progress[aria-label$=", rows committed"]').first.evaluate("bar => bar.value")
@@ -59,13 +47,15 @@ def test_many_slots_fit_the_screen_and_stay_where_they_were_scrolled_to(tmp_path
         source = CELL.format(paths=paths, folder=str(this.folder), slots=slots, bad=slots - 1)
         (tmp_path / "notebooks" / f"n{slots}.ipynb").write_text(notebook(source))
     with browser.lab(tmp_path / "notebooks", tmp_path / "jupyter") as lab, browser.page(height=900) as page:
-        opened(lab, page, "n16.ipynb")
+        browser.run_all(lab, page, "n16.ipynb")
+        page.wait_for_selector(".widget-html progress", timeout=90_000)
         whole = page.locator(".widget-html").first.bounding_box()
         assert whole["height"] < 800, "sixteen slots are seen at once"
         browser.SHOTS.mkdir(parents=True, exist_ok=True)
         page.locator(".widget-html").first.screenshot(path=browser.SHOTS / "slots_16.png")
 
-        opened(lab, page, "n128.ipynb")
+        browser.run_all(lab, page, "n128.ipynb")
+        page.wait_for_selector(".widget-html progress", timeout=90_000)
         panel = page.locator(".widget-html").first
         assert panel.bounding_box()["height"] < 900 < panel.evaluate("box => box.scrollHeight")
         first = page.locator(".widget-html table").nth(1).locator("tbody th").first.inner_text()

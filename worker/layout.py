@@ -178,6 +178,28 @@ def _finite(text: str) -> float:
     return value
 
 
+def is_assignment(value: Any) -> bool:
+    """Whether this can be what a host is to do, as launch writes it: slots, each with its shards."""
+    slots = value.get("slots") if isinstance(value, dict) else None
+    return isinstance(slots, list) and all(map(_is_slot, slots))
+
+
+def _is_slot(spec: Any) -> bool:
+    if not isinstance(spec, dict) or not isinstance(spec.get("slot"), str) or not isinstance(spec.get("shards"), list):
+        return False
+    return all(
+        isinstance(s, dict) and all(isinstance(s.get(k), int) for k in ("start", "stop")) for s in spec["shards"]
+    )
+
+
+def read_assignment(path: Path) -> dict[str, Any] | None:
+    """What a host is to do, or None where there is no such file. Raises ValueError for anything else in its place."""
+    found = read_json(path)
+    if found is not None and not is_assignment(found):
+        raise ValueError(f"{path}: not what launch writes there")
+    return found
+
+
 def read_json(path: Path, limit: int = 64 * 2**20) -> dict[str, Any] | None:
     """The JSON object in `path`, or None where there is no such file.
 

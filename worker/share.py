@@ -17,7 +17,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from .layout import HostFolder, Range, committed, count, missing, planned_parts, quarantined, read_json
+from .layout import HostFolder, Range, committed, count, missing, planned_parts, quarantined, read_assignment
 from .progress import read_report
 
 WAIT_S = 0.5  # between looks at own rows that a neighbour computes
@@ -138,7 +138,7 @@ class Share:
 
     def _read(self) -> None:
         stamp = self._stamped()
-        assignment = read_json(self._path)
+        assignment = read_assignment(self._path)
         if assignment is None:
             raise Refused(f"{self._path}: no assignment; run the launch")
         spec = next((spec for spec in assignment["slots"] if spec["slot"] == self.slot), None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import process
-from .layout import FORMAT, HostFolder, committed, quarantined, read_json
+from .layout import FORMAT, HostFolder, committed, is_assignment, quarantined, read_json
 
 REPORT_LIMIT = 2**20  # bytes; a reading holds two reports of each slot
 
@@ -25,24 +25,6 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         return {"unreadable": str(error)}
-
-
-def _slots(assignment: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    """The slots of an assignment. ValueError where it cannot be one: without it nothing else makes sense."""
-    found = assignment.get("slots", [])
-    keys = (("slot", str), ("shards", list))
-    if isinstance(found, list) and all(
-        isinstance(spec, dict)
-        and all(isinstance(spec.get(key), kind) for key, kind in keys)
-        and all(_is_range(shard) for shard in spec["shards"])
-        for spec in found
-    ):
-        return found
-    raise ValueError(f"{path}: its slots are not such; run the launch again")
-
-
-def _is_range(shard: Any) -> bool:
-    return isinstance(shard, dict) and all(isinstance(shard.get(key), int) for key in ("start", "stop"))
 
 
 def _exits(path: Path) -> list[Any]:
@@ -62,9 +44,11 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
     """Everything the monitor needs to know about `host`, as one JSON-ready object, by the host's own clock."""
     folder = HostFolder(Path(root))
     assignment = _read(folder.assignment(host)) or {}
+    if not is_assignment(assignment):  # overwritten: the host counts as one that was never launched
+        assignment = {}
     supervisor = _read(folder.supervisor(host))
     slots = {}
-    for spec in _slots(assignment, folder.assignment(host)):
+    for spec in assignment.get("slots", []):
         name = spec["slot"]
         report = _read(folder.progress(name))
         slots[name] = {

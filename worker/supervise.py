@@ -18,7 +18,7 @@ from typing import Any
 
 from . import machine, process
 from .encode import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, say, take_lock
-from .layout import HostFolder, count, read_json
+from .layout import HostFolder, count, read_assignment
 from .progress import read_report, write_report
 from .share import left_to_do, settled
 
@@ -276,7 +276,7 @@ def _stamp(folder: HostFolder, host: str) -> tuple[int, int] | None:
 def _take_over(folder: HostFolder, host: str, slots: list[Slot]) -> bool:
     """Give the slots what a new assignment says; False where it cannot be read (then it is tried again)."""
     try:
-        assignment = read_json(folder.assignment(host))
+        assignment = read_assignment(folder.assignment(host))
     except (OSError, ValueError):
         return False
     if assignment is None:
@@ -300,7 +300,7 @@ def run(root: Path, host: str) -> int:
         return EXIT_BUSY
     stamp = _stamp(folder, host)
     try:
-        assignment = read_json(folder.assignment(host))
+        assignment = read_assignment(folder.assignment(host))
     except ValueError as error:
         say(f"supervisor of {host}: {error}; run the launch again")
         return EXIT_REFUSED

@@ -52,10 +52,11 @@ def facts_of(this: Any) -> dict[str, Any]:
 
 
 def hurry() -> None:
-    """Shorten the waits for a machine, for which a profile has no knob: a history is seconds long."""
+    """Shorten the waits for which a profile has no knob: a history is seconds long."""
+    from runbook_lib import recover
     from runbook_lib.reach import link
 
-    whole = link.Patience
+    recover.BLANK_S, whole = 2.0, link.Patience
     link.Patience = lambda: whole(2.0, 2.0, 6.0, 3.0, 2.0, floor_window_s=4.0, outage_s=6.0)
 
 
@@ -70,12 +71,12 @@ def drive(folder: Path) -> int:
         corpus_checks, corpus = preflight.the_corpus(this, model)
         if not (checks.ok and corpus_checks.ok):
             return complain(checks, corpus_checks)
-        if any(host.kind == "ssh" for host in this.profile.hosts):
-            hurry()
-            if not (this.folder / "plan.json").exists():  # a run that goes on may lack a host
-                host_checks, _ = preflight.the_hosts(this, model)
-                if not host_checks.ok:
-                    return complain(host_checks)
+        hurry()
+        far = any(host.kind == "ssh" for host in this.profile.hosts)
+        if far and not (this.folder / "plan.json").exists():  # a run that goes on may lack a host
+            host_checks, _ = preflight.the_hosts(this, model)
+            if not host_checks.ok:
+                return complain(host_checks)
         plan_checks, _ = preflight.the_plan(this, model, corpus, facts_of(this))
         if not plan_checks.ok:
             return complain(plan_checks)

@@ -232,6 +232,20 @@ def garbage_report(scene: Scene, dice: random.Random) -> str:
     return path.name
 
 
+@fault(52, weight=1.5)
+def garbage_assignment(scene: Scene, dice: random.Random) -> str:
+    """What a host is to do is overwritten with something else, or gone; sometimes its supervisor dies with it."""
+    found = [path for root in scene.roots() for path in sorted((root / "hosts").glob("*.json"))]
+    if not found:
+        return ""
+    path, what = dice.choice(found), dice.choice((*GARBAGE, b'{"slots": [{}]}', b'{"slots": 7}', None))
+    if what is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_bytes(what)
+    return f"{path.name} {kill_supervisor(scene, dice) if dice.random() < 0.4 else ''}"
+
+
 @fault(43, weight=1)
 def stale_suspects(scene: Scene, dice: random.Random) -> str:
     """A list of suspects from long ago, of rows that are somebody else's, or of this very boot."""
