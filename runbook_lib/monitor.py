@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from worker.layout import Range, committed, count, missing, read_json, safe_text
+from worker.layout import Range, committed, count, joined, missing, read_json, safe_text
 
 from . import gpus, verdicts
 from . import hosts as machines
@@ -81,10 +81,10 @@ class Watcher:
                     self._blank.setdefault(name, now)
         home = committed(self.run.local.parts)  # also what came from a host that is silent now
         meant = {spec.name for spec in self.run.hosts}
+        # What counts for the slots of a host: what is home, and the word of that host and no other's.
+        have = {name: joined([*home, *self._last.get(name, {}).get("committed", [])]) for name in meant}
         slots = tuple(
-            self._slot(slot, self._committed(slot, home), now, readings, alerts)
-            for slot in self.plan.used
-            if slot.host in meant
+            self._slot(slot, have[slot.host], now, readings, alerts) for slot in self.plan.used if slot.host in meant
         )
         rows, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
         given_up = tuple(sorted({row for reading in self._last.values() for row in reading["quarantined"]}))
@@ -110,7 +110,7 @@ class Watcher:
             eta_s=left / rate if rate else None,
             eta_range_s=eta_range(left, self._history),
             history=tuple(self._history),
-            norms=self._norms_home(),
+            norms=self._norms_home(home),
             quarantined=given_up,
             alerts=tuple(safe_text(alert, 500) for alert in alerts),
             there={
@@ -132,14 +132,9 @@ class Watcher:
         if changed != self._plan_of:
             self.plan, self._plan_of = self.run.plan(), changed
 
-    def _committed(self, slot: Slot, home: list[Range]) -> list[Range]:
-        """The ranges that count for a slot: what is home, and the word of its own host and no other's."""
-        reading = self._last.get(slot.host) or {"committed": []}
-        return [*home, *((int(low), int(high)) for low, high in reading["committed"])]
-
-    def _norms_home(self) -> Sequence[float]:
+    def _norms_home(self, home: Sequence[Range]) -> Sequence[float]:
         """The norms of the rows that came home, from the records of the parts that are new since the last look."""
-        for low, high in committed(self.run.local.parts):
+        for low, high in home:
             if (low, high) not in self._home:
                 self._home.add((low, high))
                 try:

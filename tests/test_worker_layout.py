@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import random
 import subprocess
 import sys
 import unicodedata
@@ -173,6 +174,16 @@ def test_a_huge_file_is_refused_without_being_read_whole(tmp_path: Path) -> None
 def test_missing_is_what_no_range_covers(have: list[tuple[int, int]], left: list[tuple[int, int]]) -> None:
     assert missing(10, 20, have) == left
     assert count(left) == len(set(range(10, 20)) - {row for low, high in have for row in range(low, high)})
+
+
+def test_joined_ranges_hold_the_same_rows_in_as_few_as_can_be() -> None:
+    dice = random.Random(1)
+    for _ in range(200):
+        ranges = [(low, low + dice.randrange(1, 6)) for low in (dice.randrange(60) for _ in range(dice.randrange(20)))]
+        found = layout.joined(ranges)
+        rows, again = ({row for low, high in these for row in range(low, high)} for these in (ranges, found))
+        assert rows == again
+        assert all(before[1] < after[0] for before, after in zip(found, found[1:], strict=False))
 
 
 def test_only_final_names_of_records_count_as_committed(tmp_path: Path) -> None:

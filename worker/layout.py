@@ -29,7 +29,7 @@ import unicodedata
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable  # noqa: UP035  (Python 3.9 on lab boxes)
+from typing import Any, Iterable, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
 FORMAT = 1
 PART_FILE = re.compile(r"rows_([0-9]{9})_([0-9]{9})\.(npy|json)")
@@ -256,6 +256,17 @@ def quarantined(folder: Path) -> list[int]:
     except FileNotFoundError:
         return []
     return sorted(int(m.group(1)) for name in names if (m := QUARANTINE_FILE.fullmatch(name)))
+
+
+def joined(ranges: Iterable[Sequence[int]]) -> list[Range]:
+    """The same rows in as few ranges as can be, sorted: what is looked at many times is joined once."""
+    found: list[Range] = []
+    for low, high in sorted((int(low), int(high)) for low, high in ranges):
+        if found and low <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], high))
+        else:
+            found.append((low, high))
+    return found
 
 
 def missing(start: int, stop: int, have: Iterable[Range]) -> list[Range]:
