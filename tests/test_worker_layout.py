@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import random
 import subprocess
@@ -183,7 +184,7 @@ def test_joined_ranges_hold_the_same_rows_in_as_few_as_can_be() -> None:
         found = layout.joined(ranges)
         rows, again = ({row for low, high in these for row in range(low, high)} for these in (ranges, found))
         assert rows == again
-        assert all(before[1] < after[0] for before, after in zip(found, found[1:], strict=False))
+        assert all(before[1] < after[0] for before, after in itertools.pairwise(found))
 
 
 def test_only_final_names_of_records_count_as_committed(tmp_path: Path) -> None:
