@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 else:
     Axes = object  # a name for the types of those who draw
 
-__all__ = ["PALE", "RULE", "WIDTH", "Axes", "Picture", "calm", "figure_of", "label", "nothing", "picture_of"]
+__all__ = ["PALE", "RULE", "WIDTH", "Axes", "Picture", "calm", "figure_of", "label", "nothing", "picture_of", "shaded"]
 
 DPI = 135  # drawn for dense screens, shown at two thirds
 SHOWN_DPI = 90
@@ -93,6 +93,23 @@ def label(axes: Axes, x: str = "", y: str = "") -> None:
     """Name the axes."""
     axes.set_xlabel(x, fontsize=8, color="#424a53")
     axes.set_ylabel(y, fontsize=8, color="#424a53")
+
+
+def shaded(axes: Axes, points: np.ndarray, values: np.ndarray, name: str) -> None:
+    """Points (n, 2), each as dark as its value (n,) is low; a scale beside them says what is what."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap, LogNorm
+
+    dark_to_light = ListedColormap(colormaps["viridis"](np.linspace(0, 0.86, 32)))  # its yellow end is lost on white
+    low, high = float(values.min()), float(values.max())
+    norm = LogNorm(low, high) if 0 < low < high else None
+    drawn = axes.scatter(
+        points[:, 0], points[:, 1], c=values, s=9, cmap=dark_to_light, norm=norm, alpha=0.7, linewidths=0
+    )
+    bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.035, pad=0.02)
+    bar.set_label(name, fontsize=8, color="#424a53")
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=7, which="both", colors="#424a53")
 
 
 def nothing(axes: Axes, why: str) -> None:

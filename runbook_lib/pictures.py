@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .drawing import PALE, WIDTH, Picture, calm, figure_of, label, nothing, picture_of
+from .drawing import PALE, WIDTH, Picture, calm, figure_of, label, nothing, picture_of, shaded
 from .pages import facts, panel
 from .pages.nearest import Nearest, nearest
 from .pages.panel import AMBER, BLUE, GREEN, RED, duration, exactly, many, progress_text
@@ -125,9 +125,10 @@ def norm_histogram(figures: dict[str, Any]) -> Picture:
 
 
 def projection(figures: dict[str, Any]) -> Picture:
-    """Documents as points in the plane of their two strongest directions; questions as numbered marks."""
+    """Documents as points in the plane of their two strongest directions, by length; questions as numbered marks."""
     found = facts.section(facts.own_figures(figures), "projection")
     documents, questions = (_points(found.get(key)) for key in ("documents", "questions"))
+    tokens = _tokens(found.get("documents"), len(documents))
     figure = figure_of(6.2, 4.4)
     axes = figure.subplots()
     calm(axes, "Documents and questions, projected", grid="both")
@@ -135,16 +136,10 @@ def projection(figures: dict[str, Any]) -> Picture:
         nothing(axes, "no projection in the validation")
         return picture_of(figure, "Projection: missing.")
     every = -(-len(documents) // POINTS)
-    axes.plot(
-        documents[::every, 0],
-        documents[::every, 1],
-        "o",
-        color=BLUE,
-        markersize=2.6,
-        alpha=0.45,
-        linewidth=0,
-        markeredgewidth=0,
-    )
+    if tokens is None:
+        axes.scatter(documents[::every, 0], documents[::every, 1], s=9, color=BLUE, alpha=0.5, linewidths=0)
+    else:
+        shaded(axes, documents[::every], tokens[::every], "tokens of the text")
     for place, (x, y) in enumerate(questions, 1):
         axes.plot([x], [y], "D", color=RED, markersize=11, markeredgecolor="white", markeredgewidth=0.8)
         axes.text(x, y, str(place), ha="center", va="center", fontsize=7, color="white", fontweight="bold")
@@ -155,7 +150,16 @@ def projection(figures: dict[str, Any]) -> Picture:
     asked = [_words(question) for question in found.get("questions") or []]
     words = "; ".join(f"{i} {panel.one_line(name, 120)}" for i, name in enumerate(asked, 1) if name)
     said = f"{many(len(documents), 'document')} as points, {many(len(questions), 'question')} as numbered marks"
-    return picture_of(figure, f"Projection: {said}{': ' + words if words else ''}.", f"{said}; their words are below.")
+    if tokens is not None:
+        said += f"; documents are shaded by their length, {tokens.min():,} to {tokens.max():,} tokens"
+    return picture_of(figure, f"Projection: {said}{': ' + words if words else ''}.", f"{said}; questions stand below.")
+
+
+def _tokens(items: object, count: int) -> np.ndarray | None:
+    """How long the documents of a projection are; None where it does not say so of every one."""
+    found = [item[4] for item in items if isinstance(item, list) and len(item) > 4] if isinstance(items, list) else []
+    whole = [value for value in found if isinstance(value, int) and value >= 0]
+    return np.asarray(whole) if count and len(whole) == count else None
 
 
 def _words(question: object) -> str:

@@ -259,6 +259,18 @@ def test_the_figures_of_a_validation_are_drawn_with_their_numbers() -> None:
     assert "7 rows" in pictures.norm_histogram({"figures": figures()}).alt
 
 
+@pytest.mark.parametrize("lengths", [list(range(50)), [7] * 50])
+def test_documents_are_shaded_by_their_length_where_all_tell_it(lengths: list[int]) -> None:
+    told = figures()
+    for document, tokens in zip(told["projection"]["documents"], lengths, strict=True):
+        document.append(tokens)
+    shown = pictures.projection(told)
+    assert f"shaded by their length, {min(lengths)} to {max(lengths)} tokens" in shown.alt
+    assert "shaded" in shown.caption
+    told["projection"]["documents"][3][4] = "many"
+    assert "shaded" not in pictures.projection(told).alt
+
+
 def test_a_title_that_looks_like_markup_or_mathematics_draws_as_text() -> None:
     hostile = figures(title=NASTY + " $\\frac{1}$ 東京")
     assert pictures.projection(hostile).png.startswith(PNG)

@@ -199,6 +199,7 @@ def test_the_projection_shows_documents_and_questions(tmp_path):
     projection = validate.validate(made.run)[1]["projection"]
     assert [point[2] for point in projection["documents"]] == list(range(20))
     assert projection["documents"][4][3] == "Title 4"
+    assert all(isinstance(point[4], int) and point[4] > 0 for point in projection["documents"])
     assert projection["questions"][0][2] == "Which one is about a lake?"
 
 

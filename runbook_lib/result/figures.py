@@ -105,16 +105,19 @@ def sample(shape: Header) -> list[int]:
 def projection(
     found: Survey, lie: Geometry, rows: Sequence[int], audit: Audit, questions: np.ndarray, texts: Sequence[str]
 ) -> dict[str, Any]:
-    """The documents' two strongest directions as x and y: documents [x, y, row, title], questions [x, y, question]."""
+    """The documents' two strongest directions as x and y: documents [x, y, row, title, tokens] (tokens: as
+    many as were read), questions [x, y, question].
+    """
 
     def placed(vectors: np.ndarray) -> list[list[float]]:
         return [[round(float(x), 5), round(float(y), 5)] for x, y in (vectors - found.mean) @ lie.axes.T]
 
-    titles = audit.articles(rows)
+    articles = audit.articles(rows)
     return {
         "shares": [rounded(share) for share in lie.shares],
         "documents": [
-            [x, y, row, titles[row].get("title")] for (x, y), row in zip(placed(found.sample), rows, strict=True)
+            [x, y, row, articles[row].get("title"), articles[row].get("tokens")]
+            for (x, y), row in zip(placed(found.sample), rows, strict=True)
         ],
         "questions": [[x, y, text] for (x, y), text in zip(placed(questions), texts, strict=True)],
     }
