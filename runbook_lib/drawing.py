@@ -106,10 +106,12 @@ def shaded(axes: Axes, points: np.ndarray, values: np.ndarray, name: str) -> Non
     drawn = axes.scatter(
         points[:, 0], points[:, 1], c=values, s=9, cmap=dark_to_light, norm=norm, alpha=0.7, linewidths=0
     )
-    bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.035, pad=0.02)
+    ticks = np.unique(np.geomspace(low, high, 5).round() if norm else [low])
+    bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.035, pad=0.02, ticks=ticks, format="{x:,.0f}")
+    bar.minorticks_off()
     bar.set_label(name, fontsize=8, color="#424a53")
     bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7, which="both", colors="#424a53")
+    bar.ax.tick_params(labelsize=7, colors="#424a53")
 
 
 def nothing(axes: Axes, why: str) -> None:
