@@ -127,7 +127,7 @@ def _numbered(run: Run, model: models.Model, on_progress: Callable[[str, int, in
         if (corpus.template, corpus.question_template) != (model.template, model.question_template):
             raise CorpusError("the model's prompts changed since this run numbered the corpus; start a new run (--new)")
         return corpus
-    return corpora.build(
+    built = corpora.build(
         spec.path,
         fields,
         spec.documents,
@@ -137,6 +137,8 @@ def _numbered(run: Run, model: models.Model, on_progress: Callable[[str, int, in
         run.corpus,
         lambda done: on_progress("documents read", done, spec.documents or 0),
     )
+    on_progress("documents read", built.documents, built.documents)
+    return built
 
 
 def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, Any]]:
