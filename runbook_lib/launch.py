@@ -52,15 +52,24 @@ def prepare(run: Run, on_progress: Report = _silent) -> Checks:
     return checks
 
 
+class _NotStaged(HostError):
+    """A host that answers and was given nothing to do: it could not be reached when the others were."""
+
+    def __init__(self, host: str):
+        super().__init__(f"{host}: nothing is staged; run launch.stage first")
+
+
+_AWAY = (LinkLost, _NotStaged)
+
+
 def _failed(run: Run, checks: Checks, what: str, name: str, results: Mapping[str, Any], expected: str) -> None:
-    """A host that failed. One that cannot be reached is only told of, where others answer and its rows may move."""
-    lost = isinstance(results[name], LinkLost) and run.profile.policy_for("unreachable") == "auto"
-    others = any(not isinstance(result, LinkLost) for result in results.values())
-    if lost and others:
-        seen = (
-            f"{results[name]}. Its rows wait; silent for {run.profile.monitor.unreachable_s:g} s, they move to others"
-        )
-        checks.add(what, True, seen, expected, "03_monitor goes on without it", name, warn=True)
+    """A host that failed. One that is, or was, away is only told of, where others are there and somebody will act."""
+    verdict = "unreachable" if isinstance(results[name], LinkLost) else "dead"
+    lenient = isinstance(results[name], _AWAY) and run.profile.policy_for(verdict) == "auto"
+    if lenient and any(not isinstance(result, RunbookError) for result in results.values()):
+        wait = f"Its rows wait; silent for {run.profile.monitor.unreachable_s:g} s, they move to others"
+        then = wait if verdict == "unreachable" else "It was away; 03_monitor launches it"
+        checks.add(what, True, f"{results[name]}. {then}", expected, "03_monitor goes on", name, warn=True)
     else:
         checks.add(what, False, results[name], expected, "see the message; the log is on that host", where=name)
 
@@ -273,7 +282,7 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, as_unit: 
     if not left:
         return "no rows left for this host"
     if not seen["assigned"]:
-        raise HostError(f"{host.name}: nothing is staged; run launch.stage first")
+        raise _NotStaged(host.name)
     if seen["supervisor_alive"]:
         return f"runs already (pid {seen['supervisor']['process']['pid']}), {left} rows left"
     host.remove(host.folder.stop_request(host.name))
@@ -363,7 +372,7 @@ def _until(
     seen = {slot: (False, "no report") for slot in expected}
     over: set[str] = set()
     while True:
-        readings = machines.side_by_side(run, lambda host: host.poll())
+        readings = machines.side_by_side(run, _poll_staged)
         for name, reading in readings.items():
             if isinstance(reading, dict):
                 seen.update(look(reading))
@@ -371,7 +380,7 @@ def _until(
             else:
                 mine = {slot for slot, host in expected.items() if host == name}
                 seen.update(dict.fromkeys(mine, (False, str(reading))))
-                over |= mine if isinstance(reading, LinkLost) else set()
+                over |= mine if isinstance(reading, _AWAY) else set()
         content = sum(seen[slot][0] for slot in expected)
         on_progress("slots", content, len(expected))
         if all(seen[slot][0] or slot in over for slot in expected) or time.monotonic() > deadline:
@@ -380,13 +389,20 @@ def _until(
     checks = Checks(title)
     for slot, host in expected.items():
         ok, what = seen[slot]
-        if isinstance(readings[host], LinkLost):
+        if isinstance(readings[host], _AWAY):
             _failed(run, checks, slot, host, readings, wanted)
             continue
         if not ok:
             what += _last_words(run, host, slot)
         checks.add(slot, ok, what, f"{wanted} within {within_s:g} s", f"runbook logs {run.name} {slot}", where=host)
     return checks
+
+
+def _poll_staged(host: machines.Host) -> dict[str, Any]:
+    reading = host.poll()
+    if not reading["assigned"]:
+        raise _NotStaged(host.name)
+    return reading
 
 
 def _last_words(run: Run, name: str, slot: str) -> str:
@@ -527,9 +543,7 @@ def _restart_slot(run: Run, name: str) -> Checks:
         raise ProfileError(f"no slot or host {safe_text(name)!r} in this run; there are: {known}, all")
     spec = next(spec for spec in run.hosts if spec.name == slots[name].host)
     checks, host = Checks("Worker restarted"), machines.connect(spec, run.name)
-    seen = host.poll()
-    if not seen["assigned"]:
-        raise HostError(f"{host.name}: nothing is staged; run launch.stage first")
+    seen = _poll_staged(host)
     if not _left(run.plan(), slots[name], seen["committed"]):
         checks.add(name, True, "no rows left for it", where=host.name)
         return checks

@@ -1,5 +1,6 @@
 """Rows that move while real workers compute them: hosts that vanish, slots that are given up, hosts that come back."""
 
+import dataclasses
 import hashlib
 import json
 import signal
@@ -256,6 +257,19 @@ def test_a_host_that_the_launch_could_not_reach_is_launched_when_it_answers(make
     follow(this, done)
     assert [event["host"] for event in this.journal.events("staged")] == ["one", "two"]
     assert len(list(this.journal.events("launched late"))) == 1 and this.plan().epoch == 1
+
+
+def test_launch_waits_for_nobody_who_was_away_when_the_others_were_launched(make):
+    gone.add("two")
+    this = make(waits=(4,))
+    gone.clear()
+    for checks in (launch.start(this), launch.verify(this, 60.0), launch.first_progress(this, 60.0)):
+        (told,) = [check for check in checks if check.where == "two"]
+        assert checks.ok and told.verdict == "warning" and "It was away; 03_monitor launches it" in told.seen, checks
+    profile = dataclasses.replace(this.profile, policy=dataclasses.replace(this.profile.policy, dead="off"))
+    assert not launch.verify(dataclasses.replace(this, profile=profile), 60.0).ok, "nobody would launch it"
+    go(this, "one")
+    follow(this, done)
 
 
 def test_a_host_whose_folder_went_is_given_a_while_before_it_is_launched_again(make, monkeypatch):
