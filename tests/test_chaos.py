@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.chaos import checker, history, network, processes  # noqa: E402
 from tests.chaos.broken import MECHANISMS  # noqa: E402
+from tests.chaos.controls import CUTS  # noqa: E402
 from tests.chaos.faults import TABLE  # noqa: E402
 from tests.chaos.shrink import shrink  # noqa: E402
 
@@ -73,6 +74,11 @@ def test_a_seed_gives_the_same_history_and_every_fault_is_in_the_mix():
     assert history.make(7) == history.make(7) != history.make(8)
     drawn = {event.fault for seed in range(200) for event in history.make(seed).events}
     assert drawn == {name for name, fault in TABLE.items() if fault.weight}
+
+
+def test_the_page_of_what_was_tried_names_every_control():
+    told = set(re.findall(r"^\| (no-[a-z-]+) \|", (ROOT / "docs" / "chaos.md").read_text(encoding="utf-8"), re.M))
+    assert told == {*MECHANISMS, *(f"no-{name}" for name in CUTS)}
 
 
 def test_shrinking_leaves_the_faults_that_are_needed():

@@ -13,7 +13,8 @@ from runbook_lib import cli, profile, verdicts
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCS = [ROOT / name for name in ("README.md", "DECISIONS.md", "CHANGELOG.md", "profiles/demo/README.md")]
+PAGES = ("README.md", "DECISIONS.md", "CHANGELOG.md", "profiles/demo/README.md", "docs/chaos.md")
+DOCS = [ROOT / name for name in PAGES]
 
 
 def verbs():
