@@ -1,12 +1,14 @@
 """What kills cost: the same run undisturbed and with twenty SIGKILLs of its workers, one after another.
 
-    python benchmarks/kill_cost.py --folder /tmp/cost --kills 20 --documents 1500
+    python benchmarks/kill_cost.py --folder /tmp/cost --kills 20 --documents 16000
 
 Two local hosts of two slots embed documents of our own with the real all-MiniLM-L6-v2. In the second run a random
 living worker is killed at random moments, spread over the time that the first one took. Printed: both times from the
 launch to the last committed row and their ratio, the rows that were computed twice for each kill (what a killed worker
 had done of the part at hand, by its own last report), and whether all parts have the same bytes. Exit code 0 only when
-they do. Linux only: it finds processes through /proc.
+they do. A kill costs a pause of five seconds and the loading of libraries and model, however long the run is; where a
+worker is killed again before it has loaded, the ratio says nothing, so the run must take minutes. Linux only: it finds
+processes through /proc.
 """
 
 from __future__ import annotations
@@ -90,7 +92,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="a new folder, removed first if it is there")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--documents", type=int, default=1500)
+    parser.add_argument("--documents", type=int, default=16_000, help="several minutes' worth, see above")
     parser.add_argument("--seed", type=int, default=1)
     told = parser.parse_args()
     shutil.rmtree(told.folder, ignore_errors=True)
