@@ -287,14 +287,15 @@ def ssh_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fleet.Fleet]
 
 
 SSH_TESTS = {"test_fleet", "test_link", "test_session", "test_hostile_host", "test_names", "test_ssh_run"}
-SSH_TESTS |= {"test_transfer", "test_end_to_end_ssh", "test_model_download"}
+SSH_TESTS |= {"test_transfer", "test_end_to_end_ssh", "test_model_download", "test_chaos"}
+BROWSER_TESTS = {"test_lab", "test_lab_slots"}
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where tests of SSH or in a browser are asked for, one that is skipped fails; but for a missing login shell."""
     report = yield
-    if report.skipped and os.environ.get("RUNBOOK_REQUIRE_BROWSER") and item.path.stem == "test_lab":
+    if report.skipped and os.environ.get("RUNBOOK_REQUIRE_BROWSER") and item.path.stem in BROWSER_TESTS:
         report.outcome, report.longrepr = "failed", "skipped, though tests in a browser are asked for"
     if report.skipped and os.environ.get("RUNBOOK_REQUIRE_SSH") and item.path.stem in SSH_TESTS:
         reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
