@@ -324,6 +324,14 @@ def spoil_record(scene: Scene, dice: random.Random) -> str:
     return _damaging(scene, dice, _fresh(scene, dice), ".json", dice.choice(("flip", "cut", "empty", "gone")))
 
 
+def _part(path: Path) -> tuple[dict[str, Any], np.ndarray] | None:
+    """Record and vectors of a part; None where another fault was there before."""
+    try:
+        return json.loads(path.read_bytes()), np.load(path.with_suffix(".npy"))
+    except (OSError, ValueError, EOFError):
+        return None
+
+
 def _npy(vectors: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(vectors))
@@ -353,12 +361,10 @@ STRANGE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 def _stranger(scene: Scene, dice: random.Random, path: Path | None) -> str:
-    if path is None:
+    part = _part(path) if path else None
+    if path is None or part is None:
         return ""
-    try:
-        record, vectors = json.loads(path.read_bytes()), np.load(path.with_suffix(".npy"))
-    except (OSError, ValueError):
-        return ""
+    record, vectors = part
     what = dice.choice(sorted(STRANGE))
     _plant(scene, path, STRANGE[what](record), -vectors)
     return f"another {what}: {path.name}"
@@ -376,10 +382,9 @@ def misplaced_part(scene: Scene, dice: random.Random) -> str:
     path, other = _fresh(scene, dice), _fresh(scene, dice)
     if path is None or other is None or path.name == other.name:
         return ""
-    try:
-        record, vectors = json.loads(other.read_bytes()), np.load(other.with_suffix(".npy"))
-    except (OSError, ValueError, EOFError):  # another fault was there before
+    if (part := _part(other)) is None:
         return ""
+    record, vectors = part
     start, stop = (int(word) for word in path.stem.split("_")[1:])
     if len(vectors) != stop - start:
         return ""
