@@ -475,12 +475,13 @@ def stop(run: Run) -> Checks:
 
     def one(host: machines.Host) -> str:
         seen = host.poll()
-        if not seen["assigned"]:
+        if not seen["assigned"] and seen["supervisor"] is None:  # its assignment may have been overwritten meanwhile
             return "nothing was staged here"
+        slots = max(len(seen["slots"]), len((seen["supervisor"] or {}).get("slots") or {}))
         host.put(host.folder.stop_request(host.name), machines.json_content({"stop": True}))
         if seen["supervisor_alive"]:
             # It stops its workers itself, each with ten seconds of grace.
-            host.stop(seen["supervisor"]["process"], 10.0 + 12.0 * len(seen["slots"]))
+            host.stop(seen["supervisor"]["process"], 10.0 + 12.0 * slots)
         survivors = host.workers(host.poll())
         for identity in survivors:  # their supervisor was dead already
             host.stop(identity)

@@ -272,6 +272,19 @@ def test_launch_waits_for_nobody_who_was_away_when_the_others_were_launched(make
     follow(this, done)
 
 
+@pytest.mark.parametrize("supervised", [True, False])
+def test_workers_of_a_host_whose_assignment_was_overwritten_are_stopped(make, supervised):
+    this = make(waits=(20,))
+    wait_for(lambda: committed(folder(this, "two").parts), "it has begun")
+    there = folder(this, "two")
+    living = host(this, "two").workers(host(this, "two").poll())
+    if not supervised:
+        process.send((read_json(there.supervisor("two")) or {})["process"], signal.SIGKILL)
+    there.assignment("two").write_bytes(b'{"slots": 7}')
+    assert living and launch.stop(this).ok
+    assert not [identity for identity in living if process.alive(identity)]
+
+
 def test_a_host_whose_folder_went_is_given_a_while_before_it_is_launched_again(make, monkeypatch):
     this = make(waits=(20,))
     wait_for(lambda: committed(folder(this, "two").parts), "it has begun")
