@@ -24,11 +24,11 @@ from typing import Any
 import pytest
 from conftest import wait_for
 
-from worker import environment
-from worker.environment import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED
+from worker import environment, making
+from worker.making import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED
 
 ROOT = Path(__file__).parents[1]
-CREATE = "import sys, pathlib; from worker.environment import create; sys.exit(create(pathlib.Path(sys.argv[1])))"
+CREATE = "import sys, pathlib; from worker.making import create; sys.exit(create(pathlib.Path(sys.argv[1])))"
 SLEEP = ["-S", "-c", "import time; print('up', flush=True); time.sleep(600)"]
 
 
@@ -240,7 +240,7 @@ def test_a_half_made_venv_is_not_removed_under_a_process(made: Job, tmp_path: Pa
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
     child = sleeper(python)
-    assert environment.running_from(job.file("")) == [child.pid]
+    assert making.running_from(job.file("")) == [child.pid]
     assert job.make()[0] == EXIT_FAILED
     assert python.exists() and child.poll() is None
     found = job.find()
@@ -287,7 +287,7 @@ def test_without_ensurepip_it_says_what_to_install(
     shutil.copytree(made.wheels, job.wheels)
     words = "The virtual environment was not created successfully because ensurepip is not\navailable."
     monkeypatch.setattr(sys, "executable", str(executable(home / "python3", f'echo "{words}"; exit 1')))
-    assert environment.create(job.spec()) == EXIT_FAILED
+    assert making.create(job.spec()) == EXIT_FAILED
     found = job.find()
     assert found["state"] == "failed" and "apt-get install python3-venv" in found["why"]
     assert (job.failure()["step"], job.failure()["exit_code"]) == ("venv", 1)
@@ -355,7 +355,7 @@ def test_without_conda_it_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -
     job = Job(home, kind="conda:runbook_test", offline=False)
     found = job.find()
     assert (found["state"], found["tool"]) == ("absent", "") and "no conda, mamba, micromamba" in found["why"]
-    assert environment.create(job.spec()) == EXIT_FAILED
+    assert making.create(job.spec()) == EXIT_FAILED
     assert "Install Miniforge" in job.find()["why"]
 
 
@@ -588,7 +588,7 @@ def test_a_wrong_order_is_refused_before_anything_is_written(
     tmp_path: Path, change: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
     job = Job(tmp_path, offline=False)
-    assert environment.create(job.spec(**change)) == EXIT_REFUSED
+    assert making.create(job.spec(**change)) == EXIT_REFUSED
     assert "expected" in capfd.readouterr().err
     assert not job.workdir.exists()
 

@@ -24,8 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     probe.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
     devices = verbs.add_parser("devices", help="import the libraries, multiply on each GPU, print what was found")
     devices.add_argument("--cuda", action="store_true", help="look at the GPUs too")
-    making = verbs.add_parser("environment", help="make the Python environment that an order file describes")
-    making.add_argument("--spec", type=Path, required=True, help="the order, a JSON file")
+    maker = verbs.add_parser("environment", help="make the Python environment that an order file describes")
+    maker.add_argument("--spec", type=Path, required=True, help="the order, a JSON file")
     verbs.add_parser("fetch", help="bring a model's weights from the hub; the order, with the token, on standard input")
     args = parser.parse_args(argv)
     if args.verb in ("encode", "supervise"):
@@ -39,9 +39,9 @@ def main(argv: list[str] | None = None) -> int:
 
         return supervising.run(args.root, args.host)
     if args.verb == "environment":
-        from . import environment
+        from . import making
 
-        return environment.create(args.spec)
+        return making.create(args.spec)
     if args.verb == "fetch":
         from . import fetch as fetching
 
