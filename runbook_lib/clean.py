@@ -66,7 +66,7 @@ def clean(run: Run) -> list[Leftovers]:
         if host.way.kind == "local" and host.folder.root.resolve() == run.folder.resolve():
             raise DataError(f"{host.name}: its folder is the run's own, {run.folder}; what is in it stays")
         seen = host.poll()
-        if seen["supervisor_alive"] or host.workers(seen):
+        if any(host.living(seen)):
             raise DataError(f"{host.name}: workers of this run are alive; runbook stop {run.name} first")
         return host
 

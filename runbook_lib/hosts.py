@@ -223,6 +223,17 @@ class Host:
         """One reading of everything the monitor needs, in one question; what cannot be true is refused."""
         return answers.reading(self.way.call("poll", ASK_S, root=str(self.folder.root), host=self.name), self.name)
 
+    def living(self, reading: Mapping[str, Any]) -> tuple[list[Identity], list[Identity]]:
+        """The supervisors and the workers of this run that live: those of a reading, and those that hold a lock of its
+        folder, whatever became of their reports (`worker.process.running`).
+        """
+        found = answers.running(self.way.call("running", ASK_S, root=str(self.folder.root), host=self.name), self.name)
+        reported = [reading["supervisor"]["process"]] if reading["supervisor_alive"] else []
+        above = [*reported, *(each["process"] for each in found if each["verb"] == "supervise")]
+        below = [*self.workers(reading), *(each["process"] for each in found if each["verb"] == "encode")]
+        supervisors, workers = ({identity["pid"]: identity for identity in group} for group in (above, below))
+        return list(supervisors.values()), list(workers.values())
+
     def workers(self, reading: Mapping[str, Any]) -> list[Identity]:
         """The workers of a reading that live: by their own report, or, before the first, by their supervisor's."""
         own = [(entry["report"] or {}).get("process") for entry in reading["slots"].values()]

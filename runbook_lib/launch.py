@@ -475,20 +475,18 @@ def stop(run: Run) -> Checks:
 
     def one(host: machines.Host) -> str:
         seen = host.poll()
-        if not seen["assigned"] and seen["supervisor"] is None:  # its assignment may have been overwritten meanwhile
+        supervisors, workers = host.living(seen)
+        if not (seen["assigned"] or seen["supervisor"] or supervisors or workers):  # what is on file may be overwritten
             return "nothing was staged here"
-        slots = max(len(seen["slots"]), len((seen["supervisor"] or {}).get("slots") or {}))
         host.put(host.folder.stop_request(host.name), machines.json_content({"stop": True}))
-        if seen["supervisor_alive"]:
-            # It stops its workers itself, each with ten seconds of grace.
-            host.stop(seen["supervisor"]["process"], 10.0 + 12.0 * slots)
-        survivors = host.workers(host.poll())
+        for identity in supervisors:  # it stops its workers itself, each with ten seconds of grace
+            host.stop(identity, 10.0 + 12.0 * max(len(workers), len(seen["slots"])))
+        survivors = [identity for group in host.living(host.poll()) for identity in group]
         for identity in survivors:  # their supervisor was dead already
             host.stop(identity)
-        left = [identity["pid"] for identity in host.workers(host.poll())]
-        if left:
+        if left := [identity["pid"] for group in host.living(host.poll()) for identity in group]:
             raise HostError(f"{host.name}: processes {left} did not end")
-        return "stopped" if seen["supervisor_alive"] or survivors else "nothing was running"
+        return "stopped" if supervisors or survivors else "nothing was running"
 
     for name, result in machines.side_by_side(run, one).items():
         failed = isinstance(result, RunbookError)
@@ -508,6 +506,8 @@ def restart(run: Run, what: str = "all") -> Checks:
         return _restart_slot(run, what)
     checks = Checks("Workers restarted")
     checks.extend(stop(run))
+    if checks.ok and any(run.journal.events("staged")):  # one may have been away at the launch, or have lost a file
+        checks.extend(stage(run))
     if checks.ok:
         checks.extend(start(run))
     return checks

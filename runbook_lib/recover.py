@@ -74,11 +74,11 @@ def _restart_dead(run: Run, state: State, refused: bool) -> list[str]:
 def _launch_late(run: Run, state: State) -> list[str]:
     """A host that the launch could not reach, and that answers now; or one whose folder went and does not come back."""
     launched = {event["host"] for event in run.journal.events("staged")}
-    if not launched or run.profile.policy_for("dead") != "auto":
+    if not launched:
         return []
     left = {slot.host for slot in state.slots if not slot.done}
     late = {name for name, since_s in state.blank_s.items() if name not in launched or since_s > BLANK_S} & left
-    if not late:
+    if not late or not _allowed(run, "dead", sorted(late), "restart"):
         return []
     launch.stage(run, only=late)
     checks = launch.start(run, retry_given_up=False, only=late)

@@ -39,7 +39,8 @@ from typing import Any, NamedTuple
 # An empty environment has no PATH, and the PATH of an ordinary account often lacks the sbin folders.
 SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server")
-PACKAGES = ("openssh-server", "openssh-client", "openssl", "iproute2", "nftables", "strace")
+SHELLS = ("zsh", "tcsh", "fish")  # accounts have them as login shells; tcsh is csh too
+PACKAGES = ("openssh-server", "openssh-client", "openssl", "iproute2", "nftables", "strace", *SHELLS)
 WAIT_S = 20.0
 
 
@@ -468,7 +469,7 @@ def _no_namespaces() -> str:
 
 def install() -> str:
     """Install what a fleet needs; empty when it is there, else a sentence that says what to do."""
-    tools = all(shutil.which(tool, path=SEARCH) for tool in ("nft", "strace"))  # strace: for tests of crashes
+    tools = all(shutil.which(tool, path=SEARCH) for tool in ("nft", "strace", *SHELLS))  # strace: for tests of crashes
     if not available() and (os.geteuid() != 0 or not available("netns")) and tools:
         return ""
     if os.geteuid() != 0 or not shutil.which("apt-get", path=SEARCH):

@@ -312,6 +312,21 @@ def test_an_answer_of_another_shape_is_refused_whatever_was_asked(two: Two, lie:
             ask()
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [None, {}, 7, [7], [{}], [{"verb": "encode"}], [{"verb": "init", "process": {"pid": 1}}]]
+    + [[{"verb": "encode", "process": {"pid": pid}}] for pid in (0, -1, True, "1", 1e9, 2**31)],
+)
+def test_what_runs_there_is_named_by_pids_that_can_be(two: Two, lie: Any) -> None:
+    """They are asked to end: 0 and -1 are groups of processes, or all."""
+    two.liar.answers["running"] = lie
+    with pytest.raises(HostError, match=r"^liar: says of what runs there what cannot be"):
+        two.host.living(two.true[0])
+    two.liar.answers["running"] = [{"verb": "supervise", "process": {"pid": 70, "start": "1", "boot": "b"}}]
+    supervisors, _ = two.host.living(two.true[0])
+    assert 70 in [identity["pid"] for identity in supervisors]
+
+
 @pytest.mark.parametrize("lie", [7, [[[]]], {"a": 1}, True, "AAAA\x1b", "ä"])
 def test_bytes_sums_and_logs_that_are_none_do_no_harm(two: Two, lie: Any) -> None:
     two.liar.answers.update(read=lie, sha256=lie, tail=lie)

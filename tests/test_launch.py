@@ -278,8 +278,8 @@ def test_restarting_ends_the_workers_and_starts_others(one):
     commit(one, (0, 3))
     checks = launch.restart(one)
     assert checks.ok
-    stopped, started = checks
-    assert stopped.seen == "stopped"
+    stopped, staged, started = checks
+    assert stopped.seen == "stopped" and staged.seen.endswith("0 files new")
     assert started.seen.endswith("15 rows left")
     assert not any(process.alive(identity) for identity in before)
     after = at_work(one)

@@ -4,7 +4,9 @@ import dataclasses
 import hashlib
 import json
 import signal
+import subprocess
 import sys
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -259,6 +261,21 @@ def test_a_host_that_the_launch_could_not_reach_is_launched_when_it_answers(make
     assert len(list(this.journal.events("launched late"))) == 1 and this.plan().epoch == 1
 
 
+def test_where_a_person_is_to_be_asked_a_host_that_was_away_at_the_launch_is_named_and_restart_launches_it(make):
+    gone.add("two")
+    this = make(monitor="{interval_s: 0.2, unreachable_s: 600}", policy="{dead: ask}")
+    gone.clear()
+    watcher = monitor.Watcher(this, this.plan())
+    for _ in range(3):
+        assert recover.revive(this, watcher.poll()) == []
+    (asked,) = this.journal.events("asked")
+    assert (asked["verdict"], asked["where"]) == ("dead", "two")
+    assert asked["command"] == f"runbook restart {this.name} two"
+    checks = launch.restart(this, "two")
+    assert checks.ok, checks
+    follow(this, done)
+
+
 def test_launch_waits_for_nobody_who_was_away_when_the_others_were_launched(make):
     gone.add("two")
     this = make(waits=(4,))
@@ -272,8 +289,10 @@ def test_launch_waits_for_nobody_who_was_away_when_the_others_were_launched(make
     follow(this, done)
 
 
+@pytest.mark.parametrize("reported", [True, False])
 @pytest.mark.parametrize("supervised", [True, False])
-def test_workers_of_a_host_whose_assignment_was_overwritten_are_stopped(make, supervised):
+def test_workers_of_a_host_whose_assignment_was_overwritten_are_stopped(make, supervised, reported):
+    """And where the reports are overwritten too: by the locks that they hold; who only looks alike lives on."""
     this = make(waits=(20,))
     wait_for(lambda: committed(folder(this, "two").parts), "it has begun")
     there = folder(this, "two")
@@ -281,8 +300,21 @@ def test_workers_of_a_host_whose_assignment_was_overwritten_are_stopped(make, su
     if not supervised:
         process.send((read_json(there.supervisor("two")) or {})["process"], signal.SIGKILL)
     there.assignment("two").write_bytes(b'{"slots": 7}')
-    assert living and launch.stop(this).ok
-    assert not [identity for identity in living if process.alive(identity)]
+    words = [sys.executable, "-c", "import time; time.sleep(60)", "-m", "worker", "encode", "--root"]
+    neighbours = [subprocess.Popen([*words, f"{there.root}{end}", "--host", "two"]) for end in ("", "-2", "/x")]
+    writers = [*living, (read_json(there.supervisor("two")) or {})["process"]]
+    if not reported:
+        for identity in writers:  # or they would report again before anybody looks
+            process.send(identity, signal.SIGSTOP)
+        for path in there.supervisor("two").parent.glob("*.json"):
+            path.write_bytes(b"[1]")
+        Timer(1.0, lambda: [process.send(identity, signal.SIGCONT) for identity in writers]).start()
+    assert launch.stop(this).ok
+    assert [each.poll() for each in neighbours] == [None, None, None], "they hold no lock of ours"
+    for each in neighbours:
+        each.kill()
+        each.wait()
+    assert living and not [identity for identity in living if process.alive(identity)]
 
 
 def test_a_host_whose_folder_went_is_given_a_while_before_it_is_launched_again(make, monkeypatch):

@@ -1,10 +1,12 @@
 """Which process is which: a pid alone may be somebody else's tomorrow, so pid + start time + boot id name one.
 
-Standard library only. Only processes that a run recorded are ever signalled, and only while all three still agree.
+Standard library only. Only processes that a run recorded, or that hold a lock of its folder, are ever signalled, and
+only while all three still agree.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -59,6 +61,37 @@ def alive(identity: Mapping[str, Any] | None) -> bool:
     if not isinstance(identity, Mapping) or not isinstance(identity.get("pid"), int) or not identity.get("start"):
         return False
     return identity.get("boot") == boot_id() and start_time(identity["pid"]) == identity["start"]
+
+
+def running(root: str, host: str) -> list[dict[str, Any]]:
+    """What runs for a host of a run, whatever became of its reports: {"verb": supervise or encode, "process"} each.
+
+    A process of this account counts when its command line says so word for word, and it has a lock of that very folder
+    open: whoever only looks alike has none. Empty where the system has no /proc.
+    """
+    locks = set()
+    for path in Path(root, "progress").glob("*.lock"):
+        with contextlib.suppress(OSError):
+            locks.add((path.stat().st_dev, path.stat().st_ino))
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # ended meanwhile, or somebody else's
+            identity = identify(int(entry.name))  # before its words: should they be another's, it is not signalled
+            words = (entry / "cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
+            at = words.index("worker") if "worker" in words else 0
+            verb = "".join(words[at + 1 : at + 2])
+            told = [words[at - 1], *words[at + 2 : at + 6]] == ["-m", "--root", root, "--host", host]
+            if told and verb in ("supervise", "encode") and _has_open(entry, locks):
+                found.append({"verb": verb, "process": identity})
+    return found
+
+
+def _has_open(entry: Path, files: set[tuple[int, int]]) -> bool:
+    for number in (entry / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if (number.stat().st_dev, number.stat().st_ino) in files:
+                return True
+    return False
 
 
 def send(identity: Mapping[str, Any], signum: int) -> bool:

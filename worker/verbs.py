@@ -130,6 +130,12 @@ def stop(identity: dict[str, Any], grace_s: float) -> bool:
     return process.stop(identity, grace_s)
 
 
+def running(root: str, host: str) -> list[dict[str, Any]]:
+    """What runs for a host of a run, whatever became of its reports; see `worker.process.running`."""
+    _reap()
+    return process.running(root, host)
+
+
 def poll(root: str, host: str) -> dict[str, Any]:
     """One reading of everything the monitor needs; starts no process."""
     _reap()
@@ -263,6 +269,7 @@ VERBS: dict[str, Callable[..., Any]] = {
         start,
         alive,
         stop,
+        running,
         poll,
         read,
         keep,

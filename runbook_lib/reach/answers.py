@@ -209,6 +209,22 @@ def piece(value: object, host: str, offset: int) -> tuple[str, int]:
     return safe_text(text, 100_000), max(offset, behind)
 
 
+def running(value: Any, host: str) -> list[dict[str, Any]]:
+    """What `worker.process.running` can say."""
+    try:
+        _each(value, "what runs there", _running, 2 * 4096)
+    except _Impossible as why:
+        raise HostError(f"{host}: says of what runs there what cannot be ({why})") from None
+    return list(value)
+
+
+def _running(each: Any) -> None:
+    _record(each, "what runs there")
+    _need(each.get("verb") in ("supervise", "encode"), "verb", each.get("verb"))
+    _need(each.get("process") is not None, "process", None)
+    _process(each, "what runs there")
+
+
 def files(value: object, host: str) -> list[tuple[str, int]]:
     """(path below a folder, bytes) of each file in a listing. A name is shown safely, and never used as one."""
     listed = value.get("files") if isinstance(value, dict) else None

@@ -57,7 +57,7 @@ class Size:
 SIZES = {
     "A": Size(),
     "B": Size(tier="B"),
-    "C": Size(rows=600, faults=8, gap_s=6.0, patience_s=400.0, tier="C"),
+    "C": Size(rows=2000, faults=10, gap_s=5.0, patience_s=400.0, tier="C"),
 }
 
 
@@ -451,7 +451,9 @@ class Scene:
             return
         if self.driver is None:
             self.run_again()
-        if not fault.early:
+        if not fault.early and self.history.size.tier == "C":  # a kernel and a model take their time to begin
+            self.wait(lambda: bool(self.processes()) or self.driver is None, 90.0)
+        elif not fault.early:
             self.wait(lambda: bool(self.roots()) or self.driver is None, 20.0)
         for _ in range(4):
             said = ""
