@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import browser  # noqa: E402
 
-from runbook_lib import launch, run  # noqa: E402
+from runbook_lib import run, workers  # noqa: E402
 
 DEMO = ROOT / "profiles" / "demo"
 MONITOR = "03_monitor.ipynb"
@@ -130,7 +130,7 @@ def main() -> None:
             size = (folder / "notebooks" / MONITOR).stat().st_size
             print(f"heap {min(heaps):.1f} to {max(heaps):.1f} MB; saved notebook {size:,} bytes; errors {page.wrong}")
     finally:
-        launch.stop(this)
+        workers.stop(this)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from runbook_lib import download, launch, monitor, preflight, profile, recover, run  # noqa: E402
+from runbook_lib import download, launch, monitor, preflight, profile, recover, run, staging, workers  # noqa: E402
 from worker import process  # noqa: E402
 from worker.layout import committed  # noqa: E402
 
@@ -63,7 +63,7 @@ def living(state_of: monitor.Watcher) -> list[dict[str, object]]:
 
 def encode(this: run.Run, kills: int, over_s: float, rng: random.Random) -> tuple[float, list[int]]:
     """Launch and watch to the end; gives the seconds it took and the rows that each kill threw away."""
-    for checks in (launch.stage(this), launch.start(this)):
+    for checks in (staging.stage(this), launch.start(this)):
         if not checks.ok:
             raise SystemExit(repr(checks))
     began, watcher, lost = time.monotonic(), monitor.Watcher(this, this.plan()), []
@@ -103,7 +103,7 @@ def main() -> int:
         disturbed_s, lost = encode(rough, told.kills, undisturbed_s, random.Random(told.seed))
     except BaseException:  # workers outlive who started them
         for this in (calm, rough):
-            launch.stop(this)
+            workers.stop(this)
         raise
     same = sums(calm) == sums(rough)
     print(f"with {len(lost)} kills: {disturbed_s:.1f} s, {disturbed_s / undisturbed_s:.2f}x")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from worker.layout import RUN_NAME, SLOT_NAME, safe_text
 
-from . import chain, clean, download, launch, pictures, preflight, profile, recover, report, run, status, terminal
+from . import chain, clean, download, pictures, preflight, profile, recover, report, run, status, terminal, workers
 from . import hosts as machines
 from .checks import Checks
 from .errors import LinkLost, ProfileError, RunbookError
@@ -265,14 +265,14 @@ def _follow(host: machines.Host, log: Path, lines: int) -> int:
 def _restart(args: argparse.Namespace) -> int:
     this = _find(args)
     if args.from_scratch is None:
-        return _show(launch.restart(this, args.what))
+        return _show(workers.restart(this, args.what))
     if args.what != "all" or this.only:
         raise ProfileError("--from-scratch is for all workers of the run; nothing was done")
     asked = f"All vectors of {this.name} will be computed again; the old ones are set aside. Type the run's name: "
     if (args.from_scratch or _ask(asked)) != this.name:
         raise ProfileError(f"that is not the run's name; nothing was done. Expected {this.name}")
     with chain.only_driver(this):
-        return _show(launch.from_scratch(this))
+        return _show(workers.from_scratch(this))
 
 
 def _ask(question: str) -> str:
@@ -300,7 +300,7 @@ def _trust(args: argparse.Namespace) -> int:
 
 
 def _stop(args: argparse.Namespace) -> int:
-    return _show(launch.stop(_find(args)))
+    return _show(workers.stop(_find(args)))
 
 
 def _fetch(args: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import ipywidgets as widgets
 
-from . import launch, monitor, recover
+from . import monitor, recover, workers
 from .checks import Checks
 from .errors import RunbookError
 from .live import Live, Spot, headless, in_notebook
@@ -155,7 +155,7 @@ class Console:
 
     def _restart_slot(self) -> None:
         what = str(self.slot.value)
-        self._order(f"Restart {what}", lambda: _words(launch.restart(self.run, what)))
+        self._order(f"Restart {what}", lambda: _words(workers.restart(self.run, what)))
 
     def _move(self, button: widgets.Button) -> None:
         self._when_typed(self._move_rows)
@@ -192,7 +192,7 @@ class Console:
             self._say(f"Nothing was stopped. To stop all workers of this run, type its name first: {self.run.name}")
             return
         self.name.value = ""
-        self._order("Stop workers", lambda: _words(launch.stop(self.run)))
+        self._order("Stop workers", lambda: _words(workers.stop(self.run)))
 
 
 def _button(words: str, tooltip: str, press: Callable[[widgets.Button], None], style: str = "") -> widgets.Button:

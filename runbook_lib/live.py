@@ -236,7 +236,7 @@ class Bars:
 
 
 def bars(title: str, unit: str = "bytes", below: Callable[[], pictures.Picture] | None = None) -> Bars:
-    """Progress bars under a title, usable as `on_progress` of launch.stage, download.collect and merge.merge.
+    """Progress bars under a title, usable as `on_progress` of staging.stage, download.collect and merge.merge.
 
     `below` draws a picture under them while something is under way, such as the part grid.
     """

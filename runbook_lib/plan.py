@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from worker.layout import FORMAT, Range, missing, read_json, write_json
+from worker.layout import FORMAT, Range, count, missing, read_json, write_json
 
 from .errors import DataError
 
@@ -104,6 +104,11 @@ class Plan:
             if move.target == slot.slot:
                 own.append((move.start, move.stop))
         return own
+
+    def left(self, slot: Slot, have: Iterable[Sequence[int]]) -> int:
+        """How many of a slot's rows are in none of these ranges."""
+        ranges = [(low, high) for low, high in have]
+        return sum(count(missing(start, stop, ranges)) for start, stop in self.ranges(slot))
 
     def files(self, slot: Slot) -> list[Range]:
         """The rows of each shard file that a slot's host was given for it."""

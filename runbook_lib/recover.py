@@ -1,4 +1,4 @@
-"""Recover: start what should run and does not, move rows away from where nobody does them. Reaches sideways, to launch.
+"""Recover: start what should run and does not, move rows away from where nobody does them. It reaches sideways.
 
 What is done, and whether a person is asked first, follows from the verdict and the profile (`recovery`, `policy`). What
 can be done on a host alone its supervisor does, with this machine shut; here is what takes somebody who sees them all.
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from worker.layout import committed, safe_text
 
-from . import download, launch, moves
+from . import download, launch, moves, staging
 from .checks import Checks
 from .errors import ProfileError
 from .plan import Move, Plan, Slot
@@ -51,7 +51,7 @@ def _up_to_date(run: Run, state: State) -> list[str]:
     old = {name for name, has in state.epochs.items() if has != epoch}
     if not old:
         return []
-    staged = launch.stage(run, only=old)
+    staged = staging.stage(run, only=old)
     return [f"{check.where}: has the plan of epoch {epoch}" for check in staged if check.ok]
 
 
@@ -63,7 +63,7 @@ def _restart_dead(run: Run, state: State, refused: bool) -> list[str]:
         wanted |= {slot.host for slot in state.slots if slot.state == "done"} - resting
     if not wanted or not _allowed(run, "dead", sorted(wanted), "restart"):
         return []
-    launch.stage(run, only=wanted)  # what it died of may be a damaged file: each is held against its sum, or sent again
+    staging.stage(run, only=wanted)  # what it died of may be a damaged file: each is held against its sum
     checks = launch.start(run, retry_given_up=False, only=wanted)
     started = [f"{check.where}: {check.seen}" for check in checks if check.seen.startswith("started")]
     for line in started:
@@ -80,7 +80,7 @@ def _launch_late(run: Run, state: State) -> list[str]:
     late = {name for name, since_s in state.blank_s.items() if name not in launched or since_s > BLANK_S} & left
     if not late or not _allowed(run, "dead", sorted(late), "restart"):
         return []
-    launch.stage(run, only=late)
+    staging.stage(run, only=late)
     checks = launch.start(run, retry_given_up=False, only=late)
     started = [f"{check.where}: {check.seen}" for check in checks if check.seen.startswith("started")]
     for line in started:
@@ -178,7 +178,7 @@ def _revise(
     run.journal.write("rows moved", host=",".join(hosts), to=to, rows=rows, epoch=after.epoch, why=safe_text(why, 300))
     for group in (set(hosts) - {*state.silent_s}, set(to)):
         if group:
-            launch.stage(run, only=group)
+            staging.stage(run, only=group)
     launch.start(run, retry_given_up=False, only=set(to))
     return [f"{rows:,} rows of {', '.join(hosts)} moved to {', '.join(to)} ({why}), epoch {after.epoch}"]
 

@@ -7,7 +7,7 @@ import pytest
 from local_run import new_run, planned, wait_for
 from test_recover import commit_all, look, worker
 
-from runbook_lib import console, launch, live, monitor, recover
+from runbook_lib import console, launch, live, monitor, recover, staging, workers
 from runbook_lib.errors import ProfileError
 from worker.layout import read_json
 
@@ -17,9 +17,9 @@ def staged(tmp_path):
     """A run that is staged; its processes are ended when the test ends."""
     this = new_run(tmp_path, 400, names=("one",))
     planned(this)
-    assert launch.stage(this).ok
+    assert staging.stage(this).ok
     yield this
-    launch.stop(this)
+    workers.stop(this)
 
 
 class Spot:
@@ -142,7 +142,7 @@ def test_restart_gives_the_slot_a_new_worker_and_says_its_pid(staged, seen):
 def test_rows_of_a_machine_move_at_a_press_and_never_those_of_a_slot(tmp_path, seen):
     this = new_run(tmp_path, 400)
     planned(this)
-    assert launch.stage(this).ok and launch.start(this).ok
+    assert staging.stage(this).ok and launch.start(this).ok
     made = console.Console(this)
     assert made.slot.options == ("cluster0_gpu0", "cluster1_gpu0", "one", "two", "all")
 
@@ -160,7 +160,7 @@ def test_rows_of_a_machine_move_at_a_press_and_never_those_of_a_slot(tmp_path, s
         (event,) = this.journal.events("rows moved")
         assert (event["host"], event["to"], event["epoch"]) == ("two", ["one"], 2)
     finally:
-        launch.stop(this)
+        workers.stop(this)
 
 
 def test_what_cannot_be_done_is_said_and_the_watching_goes_on(staged, seen, monkeypatch):
@@ -169,7 +169,7 @@ def test_what_cannot_be_done_is_said_and_the_watching_goes_on(staged, seen, monk
     def refuse(run, slot):
         raise ProfileError("no such slot <b>")
 
-    monkeypatch.setattr(launch, "restart", refuse)
+    monkeypatch.setattr(workers, "restart", refuse)
 
     def restart():
         made.restart.click()
@@ -204,16 +204,16 @@ def test_a_slot_that_was_given_up_is_taken_up_again_and_its_deaths_are_forgotten
     folder = launch.machines.connect(staged.profile.hosts[0], staged.name).folder
     launch.start(staged)
     worker(staged)
-    launch.stop(staged)
+    workers.stop(staged)
     assert {slot.state for slot in look(staged).slots} == {"stopped"}
-    assert launch.restart(staged, "cluster0_gpu0").ok
+    assert workers.restart(staged, "cluster0_gpu0").ok
     assert read_json(folder.supervisor("one"))["slots"]["cluster0_gpu0"]["deaths"] == 0
     assert not folder.restart_request("cluster0_gpu0").exists()
 
 
 def test_a_slot_that_has_no_rows_left_is_left_alone(staged):
     commit_all(staged)
-    (check,) = launch.restart(staged, "cluster0_gpu0")
+    (check,) = workers.restart(staged, "cluster0_gpu0")
     assert check.seen == "no rows left for it"
 
 
@@ -221,4 +221,4 @@ def test_a_slot_of_another_run_is_refused_by_name(staged):
     with pytest.raises(
         ProfileError, match="no slot or host 'cluster7_gpu0' in this run; there are: cluster0_gpu0, one, all"
     ):
-        launch.restart(staged, "cluster7_gpu0")
+        workers.restart(staged, "cluster7_gpu0")

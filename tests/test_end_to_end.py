@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runbook_lib import corpus, launch, run
+from runbook_lib import corpus, run, workers
 from worker import process
 from worker.layout import HostFolder
 
@@ -238,7 +238,7 @@ def test_a_stopped_run_says_so_and_goes_on_with_the_same_command(finished, tmp_p
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: sorted((path.parent / "shared").glob("*/parts/*.json")))
     (folder,) = (path.parent / "runs").iterdir()
-    assert launch.stop(run.open_folder(folder)).ok
+    assert workers.stop(run.open_folder(folder)).ok
     said, _ = driver.communicate(timeout=600)
     this = run.open_folder(folder)
     if driver.returncode:  # it may have been done before the stop arrived

@@ -24,8 +24,8 @@ NOUNS = {
     "figures", "evidence", "inventory", "environments",
     "answers", "content", "dial", "known_hosts", "link", "local", "login", "secret", "session", "ssh",
 }  # fmt: skip
-PHASES = {"preflight", "launch", "monitor", "recover", "download", "merge", "validate", "backup"}
-SIDEWAYS = {"recover": {"launch", "monitor", "download"}}
+PHASES = {"preflight", "staging", "launch", "monitor", "recover", "download", "merge", "validate", "backup"}
+SIDEWAYS = {"launch": {"staging"}, "recover": {"staging", "launch", "monitor", "download"}}
 DOORS = {  # outside library -> the only modules that may import it
     "paramiko": {"dial", "link"},
     "matplotlib": {"drawing"},

@@ -13,7 +13,7 @@ from conftest import wait_for
 from test_end_to_end import DEMO, PROFILE, runbook
 
 from runbook_lib import hosts as machines
-from runbook_lib import launch, run
+from runbook_lib import run, workers
 from worker import process
 
 ROOT = browser.ROOT
@@ -44,10 +44,10 @@ def live(tmp_path_factory):
     (folder / "notebooks" / MONITOR).write_text(json.dumps(notebook))
     yield this, folder
     send(this, signal.SIGCONT)
-    launch.stop(this)
+    workers.stop(this)
 
 
-def workers(this):
+def workers_of(this):
     """The processes of the workers, as their supervisors know them."""
     readings = machines.side_by_side(this, lambda host: host.poll()).values()
     found = [slot["process"] for reading in readings for slot in reading["supervisor"]["slots"].values()]
@@ -55,7 +55,7 @@ def workers(this):
 
 
 def send(this, signum):
-    for identity in workers(this):
+    for identity in workers_of(this):
         assert process.send(identity, signum)
 
 
@@ -121,7 +121,7 @@ def test_a_person_watches_writes_a_note_reloads_and_stops_watching(live, tmp_pat
         shot(page, "monitor_interrupted")
         assert not page.wrong
     assert len(list(this.journal.events("watching interrupted"))) == 2
-    assert len(workers(this)) == 2, "the workers go on"
+    assert len(workers_of(this)) == 2, "the workers go on"
     send(this, signal.SIGCONT)
 
 

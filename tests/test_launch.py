@@ -9,7 +9,7 @@ import time
 import pytest
 from local_run import executable, folder, host, new_run, planned, wait_for
 
-from runbook_lib import cli, corpus, hosts, launch, run
+from runbook_lib import cli, corpus, hosts, launch, run, staging, workers
 from worker import process
 from worker.layout import read_json, sha256_file, write_json
 
@@ -27,14 +27,14 @@ def make(tmp_path):
 
     yield new
     for this in made:
-        launch.stop(this)
+        workers.stop(this)
 
 
 @pytest.fixture
 def one(make):
     """A staged run with a single host and slot."""
     this = make(names=("one",))
-    assert launch.stage(this).ok
+    assert staging.stage(this).ok
     return this
 
 
@@ -68,7 +68,7 @@ def commit(this, *ranges, name="one"):
 
 def test_a_host_gets_its_own_rows_and_nobody_elses(make):
     this = make()
-    assert launch.stage(this).ok
+    assert staging.stage(this).ok
     rows, plan = corpus.load(this.corpus), this.plan()
     for slot in plan.slots:
         shard = folder(this, slot.host).shard(slot.start, slot.stop)
@@ -107,7 +107,7 @@ def files(this):
 
 def test_staging_again_sends_nothing(one):
     before, calls = files(one), []
-    again = launch.stage(one, lambda name, done, total: calls.append((done, total)))
+    again = staging.stage(one, lambda name, done, total: calls.append((done, total)))
     assert "0 files new" in seen(again)["one"]
     assert files(one) == before
     assert calls[-1][0] == calls[-1][1]
@@ -117,14 +117,14 @@ def test_a_staged_file_that_was_damaged_is_sent_again(one):
     shard = folder(one).shard(0, 18)
     good = shard.read_bytes()
     shard.write_bytes(good[:-5] + b"evil\n")
-    assert launch.stage(one).ok
+    assert staging.stage(one).ok
     assert shard.read_bytes() == good
 
 
 def test_a_model_that_changed_since_the_plan_is_refused_and_nothing_is_sent(make, tmp_path):
     this = make()
     (tmp_path / "model" / "model.safetensors").write_bytes(b"other weights")
-    checks = launch.stage(this)
+    checks = staging.stage(this)
     assert "start a new run" in checks.failed[0].remedy
     assert not folder(this).root.exists()
 
@@ -133,7 +133,7 @@ def test_a_second_run_finds_the_model_there_already(one, tmp_path):
     before = files(one)
     again = new_run(tmp_path, names=("one",))
     planned(again)
-    launch.stage(again)
+    staging.stage(again)
     after = files(one)
     models = {path: inode for path, inode in before.items() if "models" in path.parts}
     assert models and models.items() <= after.items()
@@ -143,14 +143,14 @@ def test_a_second_run_finds_the_model_there_already(one, tmp_path):
 def test_a_host_without_rows_gets_nothing(make):
     this = make(count=1)
     empty, _ = sorted(this.plan().slots, key=lambda slot: slot.rows)
-    assert "nothing staged" in seen(launch.stage(this))[empty.host]
+    assert "nothing staged" in seen(staging.stage(this))[empty.host]
     assert not folder(this, empty.host).root.exists()
 
 
 def test_a_host_that_takes_no_files_hides_no_other(make, tmp_path):
     this = make()
     (tmp_path / "two").write_text("a file stands where the folder should be")
-    assert [check.where for check in launch.stage(this).failed] == ["two"]
+    assert [check.where for check in staging.stage(this).failed] == ["two"]
     assert folder(this).assignment("one").exists()
     checks = launch.start(this)
     assert [check.where for check in checks.failed] == ["two"]
@@ -178,7 +178,7 @@ def test_stopping_ends_this_runs_processes_and_spares_one_that_looks_alike(one):
         report = supervisor(one)
         worker = report["slots"]["cluster0_gpu0"]["process"]
         assert process.alive(worker)
-        checks = launch.stop(one)
+        checks = workers.stop(one)
         assert checks.ok and seen(checks)["one"] == "stopped"
         assert not process.alive(worker)
         assert not host(one).alive(report["process"])
@@ -186,7 +186,7 @@ def test_stopping_ends_this_runs_processes_and_spares_one_that_looks_alike(one):
     finally:
         decoy.kill()
         decoy.wait()
-    assert seen(launch.stop(one))["one"] == "nothing was running"
+    assert seen(workers.stop(one))["one"] == "nothing was running"
     assert list(one.journal.events("workers stopped"))
 
 
@@ -204,17 +204,17 @@ def test_stopping_ends_a_worker_whose_supervisor_died_before_it_reported(one):
     wait_for(lambda: not host(one).alive(report["process"]))
     worker = report["slots"]["cluster0_gpu0"]["process"]
     assert process.alive(worker)
-    assert seen(launch.stop(one))["one"] == "stopped"
+    assert seen(workers.stop(one))["one"] == "stopped"
     wait_for(lambda: not process.alive(worker))
 
 
 def test_stopping_where_nothing_was_staged_says_so(make):
-    assert set(seen(launch.stop(make())).values()) == {"nothing was staged here"}
+    assert set(seen(workers.stop(make())).values()) == {"nothing was staged here"}
 
 
 def test_nothing_starts_where_nothing_is_staged(make):
     checks = launch.start(make())
-    assert all("run launch.stage first" in check.seen for check in checks.failed)
+    assert all("nothing is staged; launch it first" in check.seen for check in checks.failed)
     assert len(checks.failed) == 2
 
 
@@ -241,7 +241,7 @@ def test_rows_given_up_stay_so_while_others_are_done(one):
 
 def test_only_the_hosts_that_are_meant_are_started(make):
     this = make()
-    launch.stage(this)
+    staging.stage(this)
     found = seen(launch.start(this, only={"two"}))
     assert found["one"] == "left as it is"
     assert found["two"].startswith("started")
@@ -261,7 +261,7 @@ def test_a_python_that_cannot_be_started_is_a_failing_check(one, tmp_path):
 def both(make):
     """A staged and started run of two hosts, whose workers live."""
     this = make()
-    assert launch.stage(this).ok and launch.start(this).ok
+    assert staging.stage(this).ok and launch.start(this).ok
     supervisor(this, "one"), supervisor(this, "two")
     return this
 
@@ -276,7 +276,7 @@ def test_restarting_ends_the_workers_and_starts_others(one):
     launch.start(one)
     before = at_work(one)
     commit(one, (0, 3))
-    checks = launch.restart(one)
+    checks = workers.restart(one)
     assert checks.ok
     stopped, staged, started = checks
     assert stopped.seen == "stopped" and staged.seen.endswith("0 files new")
@@ -288,18 +288,18 @@ def test_restarting_ends_the_workers_and_starts_others(one):
 
 
 def test_restarting_where_nothing_ran_starts_it(one):
-    assert launch.restart(one).ok
+    assert workers.restart(one).ok
     supervisor(one)
 
 
 def test_nothing_is_restarted_where_nothing_is_staged(make):
-    assert "run launch.stage first" in launch.restart(make(names=("one",))).failed[0].seen
+    assert "nothing is staged; launch it first" in workers.restart(make(names=("one",))).failed[0].seen
 
 
 @pytest.mark.parametrize("name", [True, False])
 def test_restarting_one_host_leaves_the_other_one_alone(both, name):
     before = at_work(both, "one"), at_work(both, "two")
-    checks = launch.restart(both, "two") if name else launch.restart(run.limited(both, "two"))
+    checks = workers.restart(both, "two") if name else workers.restart(run.limited(both, "two"))
     assert {check.where for check in checks} == {"two"}
     assert at_work(both, "one") == before[0]
     assert all(process.alive(identity) for identity in before[0])
@@ -324,7 +324,7 @@ def test_some_hosts_get_the_rows_that_the_plan_of_all_gives_them(make):
     this = make()
     before = this.plan_file.read_bytes()
     only = run.limited(this, "two")
-    assert launch.stage(only).ok
+    assert staging.stage(only).ok
     assert not folder(this, "one").root.exists()
     (slot,) = read_json(folder(this, "two").assignment("two"))["slots"]
     assert (slot["slot"], slot["shards"][0]["file"]) == ("cluster1_gpu0", [9, 18])

@@ -28,7 +28,7 @@ from huggingface_hub import constants
 from local_run import host, model_folder
 from proxy import Proxy
 
-from runbook_lib import hosts, launch, model, preflight, profile, run
+from runbook_lib import hosts, model, preflight, profile, run, staging
 from runbook_lib.errors import ProfileError
 from runbook_lib.profile import ModelSpec
 from runbook_lib.reach import link
@@ -412,7 +412,7 @@ def test_each_host_gets_the_model_and_none_keeps_the_token(
     far = list(ssh_fleet.hosts.values())
     this = planned(far, tmp_path)
     told: list[tuple[str, int, int]] = []
-    checks = launch.stage(this, lambda *moved: told.append(moved))
+    checks = staging.stage(this, lambda *moved: told.append(moved))
     assert checks.ok, checks
     for each in far:
         _, moved, total = [report for report in told if report[0] == each.name][-1]
@@ -423,7 +423,7 @@ def test_each_host_gets_the_model_and_none_keeps_the_token(
     assert len(near_hosts.asked("store")) == len(far)
     assert {seen.authorization for seen in near_hosts.asked("store")} == {None}
     assert holds_token(tmp_path) == [tmp_path / "hf.token"]
-    again = launch.stage(this)
+    again = staging.stage(this)
     assert again.ok and all(" 0 files new" in check.seen for check in again)
     assert len(near_hosts.asked("store")) == len(far)
 
@@ -436,7 +436,7 @@ def test_a_host_that_the_hub_refuses_says_so(ssh_fleet: fleet.Fleet, near_hosts:
     hosts.bring_bundle(first)
     near_hosts.repos[NAME].members.clear()
     with pytest.raises(Exception, match=f"{first.name}: fetching the model there: .*accept the model's licence"):
-        launch._fetch_there(this, first, found, first.workdir / "models" / "other")
+        staging._fetch_there(this, first, found, first.workdir / "models" / "other")
 
 
 def test_a_link_that_breaks_meanwhile_costs_nothing(ssh_fleet: fleet.Fleet, near_hosts: Hub, tmp_path: Path) -> None:
@@ -449,13 +449,13 @@ def test_a_link_that_breaks_meanwhile_costs_nothing(ssh_fleet: fleet.Fleet, near
         this = planned([replace(far, credentials=credentials)], tmp_path)
         near_hosts.go.clear()
         results = []
-        staging = Thread(target=lambda: results.append(launch.stage(this)))
-        staging.start()
+        thread = Thread(target=lambda: results.append(staging.stage(this)))
+        thread.start()
         wait_for(lambda: near_hosts.asked("store"), "the download")
         made_before = line.connections
         line.cut()
         wait_for(lambda: line.connections > made_before, "the second try")
         near_hosts.go.set()
-        staging.join(60)
+        thread.join(60)
     assert results and results[0].ok, results
     assert len(near_hosts.asked("store")) == 1 and near_hosts.sent == len(LARGE)

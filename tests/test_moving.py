@@ -13,7 +13,7 @@ import pytest
 from conftest import TESTS, wait_for
 from local_run import executable, folder, host, new_run, planned
 
-from runbook_lib import download, hosts, launch, monitor, recover
+from runbook_lib import download, hosts, launch, monitor, recover, staging, workers
 from runbook_lib.errors import LinkLost
 from worker import process
 from worker.layout import committed, read_json
@@ -40,13 +40,13 @@ def make(tmp_path, monkeypatch):
         model = tmp_path / "model" / "1_Pooling" / "config.json"
         model.write_text(json.dumps({"word_embedding_dimension": 8}))
         planned(this)
-        assert launch.stage(this).ok and launch.start(this).ok
+        assert staging.stage(this).ok and launch.start(this).ok
         return this
 
     yield new
     gone.clear()
     for this in made:
-        launch.stop(this)
+        workers.stop(this)
 
 
 gone: set[str] = set()
@@ -234,7 +234,7 @@ def test_when_nobody_answers_nothing_moves(make):
 def test_rows_of_a_host_that_was_stopped_stay(make):
     this = make(waits=(20,))
     wait_for(lambda: len(committed(folder(this, "two").parts)) == 2, "it comes to that")
-    launch.stop(this)
+    workers.stop(this)
     watcher = monitor.Watcher(this, this.plan())
     assert recover.revive(this, watcher.poll()) == [] and this.plan().epoch == 1
 
@@ -271,7 +271,7 @@ def test_where_a_person_is_to_be_asked_a_host_that_was_away_at_the_launch_is_nam
     (asked,) = this.journal.events("asked")
     assert (asked["verdict"], asked["where"]) == ("dead", "two")
     assert asked["command"] == f"runbook restart {this.name} two"
-    checks = launch.restart(this, "two")
+    checks = workers.restart(this, "two")
     assert checks.ok, checks
     follow(this, done)
 
@@ -309,7 +309,7 @@ def test_workers_of_a_host_whose_assignment_was_overwritten_are_stopped(make, su
         for path in there.supervisor("two").parent.glob("*.json"):
             path.write_bytes(b"[1]")
         Timer(1.0, lambda: [process.send(identity, signal.SIGCONT) for identity in writers]).start()
-    assert launch.stop(this).ok
+    assert workers.stop(this).ok
     assert [each.poll() for each in neighbours] == [None, None, None], "they hold no lock of ours"
     for each in neighbours:
         each.kill()
@@ -333,7 +333,7 @@ def test_a_host_whose_folder_went_is_given_a_while_before_it_is_launched_again(m
 
 def test_a_run_that_nobody_launched_is_not_launched_by_watching_it(make):
     this = make()
-    launch.stop(this)
+    workers.stop(this)
     for name in ("one", "two"):
         folder(this, name).root.rename(this.folder / f"{name}_away")
     this.journal.path.unlink()
@@ -347,7 +347,7 @@ def test_from_scratch_sets_everything_aside_and_begins_again(make):
     follow(this, done)
     before = vectors(this)
     kept = {path.name: path.read_bytes() for path in this.local.parts.iterdir()}
-    checks = launch.from_scratch(this)
+    checks = workers.from_scratch(this)
     assert checks.ok, checks
     aside = sorted((this.folder / "aside").glob("*/parts/*"))
     assert {path.name: path.read_bytes() for path in aside} == kept

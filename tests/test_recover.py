@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from local_run import folder, host, new_run, numbered, planned, wait_for
 
-from runbook_lib import launch, monitor, recover, run
+from runbook_lib import launch, monitor, recover, run, staging, workers
 from worker import encode, process
 from worker.layout import committed, planned_parts, read_json, write_json
 
@@ -21,12 +21,12 @@ def make(tmp_path):
         this = new_run(tmp_path, **options)
         made.append(this)
         planned(this)
-        assert launch.stage(this).ok
+        assert staging.stage(this).ok
         return this
 
     yield new
     for this in made:
-        launch.stop(this)
+        workers.stop(this)
 
 
 def look(this):
@@ -121,7 +121,7 @@ def test_a_host_that_was_stopped_stays_stopped(make):
     this = make(names=("one",))
     launch.start(this)
     worker(this)
-    launch.stop(this)
+    workers.stop(this)
     assert states(this) == {"one": "stopped"}
     assert recover.revive(this, look(this)) == []
     assert not alive(this)

@@ -17,7 +17,20 @@ from hosts_by_ssh import profile_text
 from local_run import folder as local_folder
 from local_run import host, model_folder
 
-from runbook_lib import clean, download, hosts, launch, merge, monitor, preflight, profile, recover, run
+from runbook_lib import (
+    clean,
+    download,
+    hosts,
+    launch,
+    merge,
+    monitor,
+    preflight,
+    profile,
+    recover,
+    run,
+    staging,
+    workers,
+)
 from runbook_lib.reach import link
 from worker.layout import committed
 
@@ -65,7 +78,7 @@ def prepared(ssh_fleet, folder, texts=None, local=False, **lines):
 
 
 def launched(this):
-    for checks in (launch.prepare(this), launch.stage(this), launch.start(this)):
+    for checks in (staging.prepare(this), staging.stage(this), launch.start(this)):
         assert checks.ok, checks
     return this
 
@@ -104,9 +117,9 @@ def test_launching_twice_starts_and_sends_nothing_twice(ssh_fleet, tmp_path):
     this = launched(prepared(ssh_fleet, tmp_path / "twice", {0: "WAIT", 20: "WAIT"}))
     wait_for(lambda: all(slot.state == "running" for slot in look(this).slots), "both run")
     before = supervisors(this)
-    assert [check.seen.rpartition(" ")[0].split(": ")[-1] for check in launch.stage(this)]
+    assert [check.seen.rpartition(" ")[0].split(": ")[-1] for check in staging.stage(this)]
     assert all(check.seen.startswith("runs already") for check in launch.start(this))
-    assert all("0 files new" in check.seen for check in launch.stage(this))
+    assert all("0 files new" in check.seen for check in staging.stage(this))
     assert supervisors(this) == before
     let_go(this)
     finish(this)
@@ -169,9 +182,9 @@ LAUNCH = """
 import sys
 sys.path[:0] = [{tests!r}]
 import os
-from runbook_lib import launch, run
+from runbook_lib import launch, run, staging, workers
 this = run.open_folder(__import__("pathlib").Path({folder!r}))
-assert launch.stage(this).ok and launch.start(this).ok
+assert staging.stage(this).ok and launch.start(this).ok
 print("launched", flush=True)
 sys.stdin.read()
 """
@@ -199,10 +212,10 @@ def test_only_the_hosts_that_are_named_are_touched(ssh_fleet, tmp_path):
     wait_for(lambda: all(slot.state == "running" for slot in look(this).slots), "both run")
     before = supervisors(this)
     some = run.limited(this, "tensor01")
-    assert [check.where for check in launch.stop(some)] == ["tensor01"]
+    assert [check.where for check in workers.stop(some)] == ["tensor01"]
     assert {slot.host: slot.state for slot in look(this).slots} == {"tensor01": "stopped", "tensor02": "running"}
     assert [slot.host for slot in look(some).slots] == ["tensor01"]
-    assert launch.restart(some).ok
+    assert workers.restart(some).ok
     after = supervisors(this)
     assert after["tensor02"] == before["tensor02"] and after["tensor01"] != before["tensor01"]
     let_go(this)
@@ -238,8 +251,8 @@ def test_processes_and_files_that_only_look_like_ours_survive_stop_restart_and_c
     try:
         before = {path: path.read_bytes() for path in files}
         time.sleep(1)
-        assert launch.stop(this).ok
-        assert launch.restart(this).ok
+        assert workers.stop(this).ok
+        assert workers.restart(this).ok
         let_go(this)
         finish(this)
         # Clean asks for a finished run with a verified backup; that is another test's matter.

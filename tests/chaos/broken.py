@@ -317,16 +317,16 @@ def no_host_key() -> None:
 
 def no_epoch() -> None:
     """Nobody looks whether a host works by the plan of now; nor is it sent along with what starts a dead one anew."""
-    from runbook_lib import launch, recover
+    from runbook_lib import recover, staging
 
     real = recover._restart_dead
 
     def restart(*words):
-        stage, launch.stage = launch.stage, lambda *words, **more: None
+        stage, staging.stage = staging.stage, lambda *words, **more: None
         try:
             return real(*words)
         finally:
-            launch.stage = stage
+            staging.stage = stage
 
     recover._up_to_date, recover._restart_dead = (lambda run, state: []), restart
 

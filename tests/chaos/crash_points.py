@@ -45,7 +45,7 @@ import numpy.random  # noqa: E402, F401  (now, and not by each child)
 import poison  # noqa: E402
 from recorder import Call, Checker, Tap, journal_problems, one_of  # noqa: E402
 
-from runbook_lib import download, journal, launch, model, profile, run  # noqa: E402
+from runbook_lib import download, journal, model, profile, run, staging  # noqa: E402
 from worker import encode, layout, process  # noqa: E402
 
 Ack = Callable[..., None]
@@ -94,7 +94,7 @@ def staged(root: Path) -> None:
     made_up.run_folder(root, count=9, slots=1, part_rows=4)
     nothing_to_send = types.SimpleNamespace(digest="1" * 64, bytes=0, files=(), remote=frozenset(), folder=root)
     model.resolve = lambda *args: nothing_to_send
-    checks = launch.stage(open_run(root))
+    checks = staging.stage(open_run(root))
     assert checks.ok, checks
 
 

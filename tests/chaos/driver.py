@@ -62,7 +62,7 @@ def hurry() -> None:
 
 def drive(folder: Path) -> int:
     """Preflight, launch, monitor, download, merge."""
-    from runbook_lib import chain, download, launch, merge, monitor, preflight, recover, run
+    from runbook_lib import chain, download, launch, merge, monitor, preflight, recover, run, staging
 
     this = run.open_run(str(folder / "profile.yaml"), new=True)
     with chain.only_driver(this):
@@ -81,7 +81,7 @@ def drive(folder: Path) -> int:
         if not plan_checks.ok:
             return complain(plan_checks)
         said(folder, "planned")
-        for phase in (launch.prepare, launch.stage, launch.start):
+        for phase in (staging.prepare, staging.stage, launch.start):
             if not (checks := phase(this)).ok:
                 return complain(checks)  # as the notebook's gate: a host that is away is a warning where others answer
         said(folder, "launched")
@@ -113,16 +113,16 @@ def complain(*groups: Any) -> int:
 
 def restart(folder: Path, what: str) -> int:
     """`runbook restart RUN WHAT`."""
-    from runbook_lib import launch, run
+    from runbook_lib import run, workers
 
-    return 0 if launch.restart(run.open_run(str(folder / "profile.yaml")), what).ok else REFUSED
+    return 0 if workers.restart(run.open_run(str(folder / "profile.yaml")), what).ok else REFUSED
 
 
 def stop(folder: Path) -> int:
     """`runbook stop RUN`."""
-    from runbook_lib import launch, run
+    from runbook_lib import run, workers
 
-    return 0 if launch.stop(run.open_run(str(folder / "profile.yaml"))).ok else REFUSED
+    return 0 if workers.stop(run.open_run(str(folder / "profile.yaml"))).ok else REFUSED
 
 
 def chain(folder: Path) -> int:
@@ -176,7 +176,7 @@ def fork(order: dict[str, Any]) -> int:
 
 def serve() -> None:
     """Fork for each order, tell of each end; when the input closes, those that are left are killed."""
-    from runbook_lib import chain, download, launch, merge, monitor, preflight, recover, run  # noqa: F401
+    from runbook_lib import chain, download, launch, merge, monitor, preflight, recover, run, staging, workers  # noqa: F401
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
