@@ -581,6 +581,16 @@ def test_a_host_whose_assignment_is_none_counts_as_never_launched(planted: Plant
     assert not found["assigned"] and found["slots"] == {}
 
 
+def test_an_assignment_of_very_many_ranges_is_one(tmp_path: Path) -> None:
+    """As rows move, ranges become more; a limit other than the worker's would launch that host again and again."""
+    folder, rows = HostFolder(tmp_path), range(0, 600_000, 20)
+    shards = [{"start": row, "stop": row + 10, "grid": [row, 10], "sha256": "a" * 64} for row in rows]
+    write_json(folder.assignment("one"), {"slots": [{"slot": "cluster0_gpu0", "shards": shards}], "epoch": 1})
+    assert folder.assignment("one").stat().st_size > 3 * 2**20
+    found = snapshot(tmp_path, "one")
+    assert found["assigned"] and len(found["slots"]["cluster0_gpu0"]["ranges"]) == len(rows)
+
+
 def test_a_slot_named_as_a_path_is_refused(planted: Planted) -> None:
     shards = [{"start": 0, "stop": 9}]
     entry = {"slot": "../../../precious/file", "shards": shards}

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, Iterable, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
 FORMAT = 1
+JSON_LIMIT = 64 * 2**20  # bytes of one file
 PART_FILE = re.compile(r"rows_([0-9]{9})_([0-9]{9})\.(npy|json)")
 QUARANTINE_FILE = re.compile(r"row_([0-9]{9})\.json")
 SLOT_NAME = re.compile(r"cluster[0-9]{1,4}_gpu[0-9]{1,4}")
@@ -200,7 +201,7 @@ def read_assignment(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def read_json(path: Path, limit: int = 64 * 2**20) -> dict[str, Any] | None:
+def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any] | None:
     """The JSON object in `path`, or None where there is no such file.
 
     Raises ValueError for anything but one whole object of at most `limit` bytes: NaN, deep nesting and half files too.

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from . import process
-from .layout import FORMAT, HostFolder, committed, is_assignment, quarantined, read_json
+from .layout import FORMAT, JSON_LIMIT, HostFolder, committed, is_assignment, quarantined, read_json
 
 REPORT_LIMIT = 2**20  # bytes; a reading holds two reports of each slot
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, limit: int = REPORT_LIMIT) -> dict[str, Any] | None:
     """A report, or what is wrong with it: a half-written file of a dying disk must not hide the other slots."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):  # whoever opens a pipe waits for ever
             return {"unreadable": f"{path}: not a regular file"}
-        return read_json(path, REPORT_LIMIT)
+        return read_json(path, limit)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -43,7 +43,7 @@ def _alive(report: dict[str, Any] | None) -> bool:
 def snapshot(root: Path, host: str) -> dict[str, Any]:
     """Everything the monitor needs to know about `host`, as one JSON-ready object, by the host's own clock."""
     folder = HostFolder(Path(root))
-    assignment = _read(folder.assignment(host)) or {}
+    assignment = _read(folder.assignment(host), JSON_LIMIT) or {}  # no other limit than the worker's
     if not is_assignment(assignment):  # overwritten: the host counts as one that was never launched
         assignment = {}
     supervisor = _read(folder.supervisor(host))
