@@ -41,7 +41,7 @@ test: $(VENV)/.ready ## ruff, mypy, pytest, the notebooks with nbval
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=900 notebooks
 
 # How many seeds, and which tier: A local hosts and a light encoder, B two OpenSSH hosts, C the real model.
