@@ -63,12 +63,7 @@ def _restart_dead(run: Run, state: State, refused: bool) -> list[str]:
         wanted |= {slot.host for slot in state.slots if slot.state == "done"} - resting
     if not wanted or not _allowed(run, "dead", sorted(wanted), "restart"):
         return []
-    staging.stage(run, only=wanted)  # what it died of may be a damaged file: each is held against its sum
-    checks = launch.start(run, retry_given_up=False, only=wanted)
-    started = [f"{check.where}: {check.seen}" for check in checks if check.seen.startswith("started")]
-    for line in started:
-        run.journal.write("revived", seen=line)
-    return started
+    return _start(run, wanted, "revived")
 
 
 def _launch_late(run: Run, state: State) -> list[str]:
@@ -80,11 +75,16 @@ def _launch_late(run: Run, state: State) -> list[str]:
     late = {name for name, since_s in state.blank_s.items() if name not in launched or since_s > BLANK_S} & left
     if not late or not _allowed(run, "dead", sorted(late), "restart"):
         return []
-    staging.stage(run, only=late)
-    checks = launch.start(run, retry_given_up=False, only=late)
+    return _start(run, late, "launched late")
+
+
+def _start(run: Run, names: set[str], event: str) -> list[str]:
+    """Start hosts again. What one died of may be a damaged file, so each is held against its sum before."""
+    staging.stage(run, only=names)
+    checks = launch.start(run, retry_given_up=False, only=names)
     started = [f"{check.where}: {check.seen}" for check in checks if check.seen.startswith("started")]
     for line in started:
-        run.journal.write("launched late", seen=line)
+        run.journal.write(event, seen=line)
     return started
 
 
