@@ -87,7 +87,9 @@ class Watcher:
             self._slot(slot, have[slot.host], now, readings, alerts) for slot in self.plan.used if slot.host in meant
         )
         rows, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
-        given_up = tuple(sorted({row for reading in self._last.values() for row in reading["quarantined"]}))
+        refused = sorted({row for reading in self._last.values() for row in reading["quarantined"]})
+        everywhere = joined([rows for ranges in have.values() for rows in ranges]) if refused else []
+        given_up = tuple(row for row in refused if missing(row, row + 1, everywhere))  # another host may have done it
         if given_up:
             alerts.append(f"rows given up: {', '.join(map(str, given_up[:10]))}{' …' if len(given_up) > 10 else ''}")
         elapsed, deadline_s = now - self.began, self.run.profile.monitor.deadline_s

@@ -181,6 +181,15 @@ def test_rows_given_up_are_named_and_do_not_keep_the_watch_going(made):
     assert {check.name for check in monitor.finished(state).failed} >= {"rows given up", "rows"}
 
 
+def test_a_row_that_was_given_up_and_done_after_all_is_not_given_up(made):
+    """By a neighbour, or by another host that its rows moved to: the record of the first one stays where it is."""
+    folder = staged(made)
+    commit(folder, (0, 7), (7, 8), (8, 10), (10, 20))
+    write_json(folder.quarantined(7), {"row": 7})
+    state = asyncio.run(monitor.watch(made, Kept()))
+    assert state.quarantined == () and monitor.finished(state).ok, monitor.finished(state)
+
+
 def test_what_is_done_about_a_state_keeps_the_watch_going(made):
     folder = staged(made)
     write_json(folder.stop_request("here"), {})

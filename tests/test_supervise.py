@@ -249,6 +249,24 @@ def test_kills_from_outside_give_up_no_document(make_box: MakeBox) -> None:
     assert box.given_up() == [] and box.parts() == [(0, 4)]
 
 
+@pytest.mark.parametrize("how", ["kill", "raise"])
+def test_where_nothing_can_be_encoded_no_document_is_blamed_and_the_slot_is_given_up(
+    make_box: MakeBox, how: str
+) -> None:
+    """A GPU that fails, or software that is damaged, ends the worker at every text, also alone."""
+    box = make_box(TEXTS, part_rows=8, light=True)
+    box.save(back_off_s=[0.01] * 5)
+    broken = box.folder.root / "broken"
+    broken.write_text(how)
+    box.end(box.supervisor())
+    assert box.given_up() == [] and box.parts() == []
+    assert len(box.exits()) == 5, "given up after five deaths"
+    assert "tried alone" not in box.logs()
+    broken.unlink()
+    assert box.end(box.supervisor()) == 0, box.logs()
+    assert box.given_up() == [] and box.parts() == [(0, 8), (8, 16)]
+
+
 # ---------------------------------------------------------------------------------------------- before and after it
 
 
