@@ -39,6 +39,7 @@ def revive(run: Run, state: State) -> list[str]:
     did += _restart_dead(run, state, bool(collected.refused))
     did += _launch_late(run, state)
     if state.odd and run.profile.policy_for("dead") == "auto":
+        staging.stage(run, only=state.odd)  # as below: its code may be damaged as well as its report
         launch.start_unseen(run, state.odd)
     if any(spec.name not in state.silent_s for spec in run.hosts):  # nobody answers: it is this machine's network
         did += _move(run, state)

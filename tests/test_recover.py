@@ -92,9 +92,13 @@ def test_a_supervisor_whose_code_was_damaged_comes_back_with_the_right_one(make)
     assert code.read_bytes() == good and alive(this)
 
 
+@pytest.mark.parametrize("edited", [False, True])
 @pytest.mark.parametrize("harm", [{"exits": 7, "slots": []}, {"slots": {"cluster0_gpu0": 7}}, {"process": 1}])
-def test_a_report_that_cannot_be_true_is_written_anew_though_its_writer_is_dead(make, harm):
-    """Found by the chaos suite: nobody was left to write it, and nobody started what was never read."""
+def test_a_report_that_cannot_be_true_is_written_anew_though_its_writer_is_dead(make, harm, edited):
+    """Found by the chaos suite: nobody was left to write it, and nobody started what was never read.
+
+    And what would have written it may be damaged too.
+    """
     this = make(names=("one",))
     launch.start(this)
     before = worker(this)
@@ -102,6 +106,9 @@ def test_a_report_that_cannot_be_true_is_written_anew_though_its_writer_is_dead(
     wait_for(lambda: not alive(this))
     write_json(folder(this).supervisor("one"), harm)
     write_json(folder(this).exits("cluster0_gpu0"), {"exits": 7})
+    code = folder(this).root / "worker" / "supervise.py"
+    if edited:
+        code.write_bytes(b"raise SystemExit(1)\n" + code.read_bytes())
     watcher = monitor.Watcher(this, this.plan())
     assert watcher.poll().odd == {"one"}
     recover.revive(this, watcher.poll())
