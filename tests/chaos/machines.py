@@ -62,6 +62,7 @@ class Machines:
         """Somebody else answers in this host's place: another host key. Gives a call: how many were let log in."""
         host = self.hosts[name]
         kept = {path: path.read_bytes() for path in (host.folder / "host_key", host.folder / "host_key.pub")}
+        self.lines[name].cut()  # before it starts anew, sshd waits for whoever is about to log in
         host.new_key()
         self.lines[name].cut()
         begun = host.log.stat().st_size
@@ -72,5 +73,6 @@ class Machines:
                 path.unlink()
                 with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
                     file.write(raw)
+            self.lines[name].cut()
             host.reload()
             self.lines[name].cut()
