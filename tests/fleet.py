@@ -143,9 +143,9 @@ class Host:
         return self._sshd()
 
     def listener(self) -> int:
-        """The pid of the sshd that takes new connections."""
-        pids, table = set(self._sshd()), _table()  # connections come and go meanwhile
-        return next(pid for pid in pids if pid in table and table[pid].parent not in pids)
+        """The pid of the sshd that takes new connections: the oldest. One of a connection may have lost its parent."""
+        pids, table = self._sshd(), _table()  # connections come and go meanwhile
+        return min((pid for pid in pids if pid in table), key=lambda pid: (table[pid].start, pid))
 
     def _mark(self) -> None:
         self._seen = self.log.stat().st_size if self.log.exists() else 0
@@ -720,6 +720,7 @@ class _Process(NamedTuple):
     session: int
     state: str
     name: str
+    start: int  # in ticks since the machine's boot
 
 
 def _table() -> dict[int, _Process]:
@@ -728,8 +729,8 @@ def _table() -> dict[int, _Process]:
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 name, _, rest = (entry / "stat").read_text().partition(" (")[2].rpartition(") ")
-                state, parent, _group, session = rest.split()[:4]
-                found[int(entry.name)] = _Process(int(parent), int(session), state, name)
+                state, parent, _group, session, *more = rest.split()
+                found[int(entry.name)] = _Process(int(parent), int(session), state, name, int(more[15]))
     return found
 
 
