@@ -289,9 +289,9 @@ def test_launch_waits_for_nobody_who_was_away_when_the_others_were_launched(make
     follow(this, done)
 
 
-@pytest.mark.parametrize("reported", [True, False])
+@pytest.mark.parametrize("reports", [None, b"[1]", b'{"exits": 7, "slots": []}'])
 @pytest.mark.parametrize("supervised", [True, False])
-def test_workers_of_a_host_whose_assignment_was_overwritten_are_stopped(make, supervised, reported):
+def test_workers_of_a_host_whose_assignment_was_overwritten_are_stopped(make, supervised, reports):
     """And where the reports are overwritten too: by the locks that they hold; who only looks alike lives on."""
     this = make(waits=(20,))
     wait_for(lambda: committed(folder(this, "two").parts), "it has begun")
@@ -303,11 +303,11 @@ def test_workers_of_a_host_whose_assignment_was_overwritten_are_stopped(make, su
     words = [sys.executable, "-c", "import time; time.sleep(60)", "-m", "worker", "encode", "--root"]
     neighbours = [subprocess.Popen([*words, f"{there.root}{end}", "--host", "two"]) for end in ("", "-2", "/x")]
     writers = [*living, (read_json(there.supervisor("two")) or {})["process"]]
-    if not reported:
+    if reports:
         for identity in writers:  # or they would report again before anybody looks
             process.send(identity, signal.SIGSTOP)
         for path in there.supervisor("two").parent.glob("*.json"):
-            path.write_bytes(b"[1]")
+            path.write_bytes(reports)
         Timer(1.0, lambda: [process.send(identity, signal.SIGCONT) for identity in writers]).start()
     assert workers.stop(this).ok
     assert [each.poll() for each in neighbours] == [None, None, None], "they hold no lock of ours"
