@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -138,16 +137,16 @@ def lay_out(folder: Path, history: History, texts: list[str], weak: str, machine
 
 def _stand_in(folder: Path, history: History, weak: str) -> Path:
     """What the hosts of tiers A and B have as their Python, and a model that needs no torch."""
-    _model(folder / "model")
+    write_model(folder / "model")
     python = folder / "python"
-    words = [sys.executable, "-I", "-S", Path(__file__).with_name("host_python.py"), sysconfig.get_path("purelib")]
+    words = [sys.executable, "-I", "-S", Path(__file__).with_name("host_python.py"), Path(np.__file__).parents[1]]
     quoted = " ".join(f"'{word}'" for word in [*words, history.size.pace_s, weak])
     python.write_text(f'#!/bin/sh\ncase "$1" in -m) exec {quoted} "$@";; *) exec \'{sys.executable}\' "$@";; esac\n')
     python.chmod(0o755)
     return python
 
 
-def _model(folder: Path) -> None:
+def write_model(folder: Path) -> None:
     """The files of a model as far as they are read without torch."""
     kinds = (("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize"))
     files = {
