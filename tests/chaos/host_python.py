@@ -9,6 +9,9 @@ A file `chaos.<what>` in the run's folder is an order to whichever worker finds 
 
     crash   it kills itself in the middle of a batch       hang   it stops for ever
     nan     a vector is NaN, and right when redone         small  its files may not grow: as on a full disk
+
+A file `modes.json` beside the run's folders says how the device of a slot behaves from now on, such as
+{"cluster0_gpu1": "nan"}; MODES lists what it may do. A text with RAISE, KILL or NOTANUMBER in it does that everywhere.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import json
 import math
 import os
 import resource
@@ -47,6 +51,54 @@ def vector(text: str):
     return (whole / math.sqrt(int((whole * whole).sum()))).astype(np.float32)
 
 
+def _every_third(found, calls=[]):  # noqa: B006
+    calls.append(1)
+    return found * math.nan if len(calls) % 3 == 0 else found
+
+
+MODES = {
+    "nan": lambda found, text: found * math.nan,
+    "nan-long": lambda found, text: found * math.nan if len(text.split()) > 2 else found,  # a word comes out right
+    "nan-often": lambda found, text: _every_third(found),
+    "inf": lambda found, text: found * math.inf,
+    "zeros": lambda found, text: found * 0,
+    "half": lambda found, text: found / 2,
+    "constant": lambda found, text: vector("the same for all"),
+    "turned": lambda found, text: found[::-1].copy(),  # of the right length, in another direction
+    "kill": lambda found, text: os.kill(os.getpid(), signal.SIGKILL),
+    "hang": lambda found, text: os.kill(os.getpid(), signal.SIGSTOP) or found,
+    "slow": lambda found, text: time.sleep(0.2) or found,
+}
+
+
+def mode() -> str:
+    """How the device of this slot behaves."""
+    slot = sys.argv[sys.argv.index("--slot") + 1] if "--slot" in sys.argv else ""
+    try:
+        return json.loads(Path("../modes.json").read_bytes()).get(slot, "")
+    except (OSError, ValueError):
+        return ""
+
+
+def poison(text: str) -> None:
+    """What some texts do on every device."""
+    if "KILL" in text:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "RAISE" in text:
+        raise ValueError("this text cannot be encoded")
+
+
+def computed(text: str):
+    """A text's vector as the device at hand gives it."""
+    poison(text)
+    found, how = vector(text), mode()
+    if "NOTANUMBER" in text:
+        return found * math.nan
+    if how == "raise":
+        raise RuntimeError("CUDA error: an illegal instruction was encountered")
+    return MODES[how](found, text) if how in MODES else found
+
+
 def ordered(what: str) -> bool:
     """Whether there is an order, and nobody else took it."""
     try:
@@ -62,7 +114,13 @@ class Encoder:
     max_tokens, normalises, out_of_memory, row_limit = 64, True, 0, None
 
     def __init__(self, folder, device, dtype, max_tokens, threads=None) -> None:
-        pass
+        how = mode()
+        if how == "kill-load":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "hang-load":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if how == "raise-load":
+            raise RuntimeError("CUDA error: no CUDA-capable device is detected")
 
     def describe(self):
         return {"device": "cpu (none)", "torch": "none", "python": "3"}
@@ -83,7 +141,7 @@ class Encoder:
             before_batch([rows[i] for i in batch])
             time.sleep(PACE / len(layout))
             for i in batch:
-                found[i] = vector(texts[i])
+                found[i] = computed(texts[i])
             self._obey(found, batch[0])
         return found
 
@@ -107,7 +165,7 @@ class Encoder:
 
     def redo(self, texts, positions, vectors):
         for i in positions:
-            vectors[i] = vector(texts[i])
+            vectors[i] = computed(texts[i])
         return {i: reason for i, reason in self.bad_rows(vectors).items() if i in positions}
 
 
