@@ -84,6 +84,7 @@ class Plan:
     part_rows: int
     slots: tuple[Slot, ...]
     moves: tuple[Move, ...] = ()
+    run_id: str = ""
 
     @property
     def rows(self) -> int:
@@ -93,7 +94,10 @@ class Plan:
     @property
     def sha256(self) -> str:
         """The plan's own digest: equal plans have equal digests."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        value = asdict(self)
+        if not self.run_id:  # of a version that had none: its digest still holds
+            del value["run_id"]
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
     def ranges(self, slot: Slot) -> list[Range]:
         """The rows of a slot in this revision; each range lies in one file of `files`."""

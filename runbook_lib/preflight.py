@@ -346,6 +346,7 @@ def draw(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str,
         max_tokens=profile.model.max_tokens,
         part_rows=part_rows,
         slots=slots,
+        run_id=run.id,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from .errors import DataError, ProfileError
 from .journal import Journal
 
 PHASES = ("01_preflight", "02_launch", "03_monitor", "04_merge_validate")
+RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class Run:
     def name(self) -> str:
         """The run's name: its folder's, and its folder's on every host."""
         return self.folder.name
+
+    @property
+    def id(self) -> str:
+        """The random number that tells this run from every other of the same name; none in a run made without one."""
+        return str(identity(self.folder).get("id", ""))
 
     @property
     def corpus(self) -> Path:
@@ -155,10 +163,24 @@ def create(profile: profiles.Profile, name: str = "") -> Run:
     make_folder(folder, 0o700)
     if (folder / "profile.yaml").exists():
         raise ProfileError(f"a run named {name} exists already in {profile.runs}")
-    write_atomic(folder / "profile.yaml", profiles.as_yaml(profile).encode())
+    created = datetime.now(UTC).isoformat(timespec="seconds")
     run = Run(folder, profile)
-    run.journal.write("run created", run=name, profile=str(profile.path))
+    write_json(run.local.mark, {"format": FORMAT, "run": name, "id": uuid.uuid4().hex, "created": created})
+    write_atomic(folder / "profile.yaml", profiles.as_yaml(profile).encode())  # from here on it is a run
+    run.journal.write("run created", run=name, id=run.id, profile=str(profile.path))
     return run
+
+
+def identity(folder: Path) -> dict[str, Any]:
+    """What `create` recorded of the run in `folder`; empty for a run of an earlier version. Raises DataError."""
+    mark = HostFolder(folder).mark
+    try:
+        found = read_json(mark)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    if found is not None and not RUN_ID.fullmatch(str(found.get("id"))):
+        raise DataError(f"{mark}: expected the run's id, 32 hexadecimal digits; found {safe_text(str(found), 200)}")
+    return found or {}
 
 
 def _new_name(profile: profiles.Profile) -> str:

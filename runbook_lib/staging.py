@@ -176,6 +176,7 @@ def _stage_host(
     assignment = {
         "format": FORMAT,
         "run": run.name,
+        "run_id": plan.run_id,
         "host": host.name,
         "plan": plan.sha256,
         **{key: getattr(plan, key) for key in ("epoch", "corpus", "dtype", "prompt", "question_prompt", "max_tokens")},

@@ -215,6 +215,7 @@ def make_box(tmp_path: Path) -> Iterator[MakeBox]:
             {
                 "format": 1,
                 "run": "run1",
+                "run_id": "1" * 32,
                 "host": HOST,
                 "plan": "p" * 64,
                 "epoch": 1,

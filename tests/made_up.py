@@ -59,6 +59,7 @@ class MadeUp:
             "slot": slot.slot,
             "host": slot.host,
             "run": self.plan.run,
+            "run_id": self.plan.run_id,
             "epoch": self.plan.epoch,
             "corpus": self.plan.corpus,
             "dtype": self.plan.dtype,
@@ -155,6 +156,7 @@ def run_folder(
         max_tokens=16,
         part_rows=part_rows,
         slots=tuple(plan.Slot(f"cluster0_gpu{i}", "here", i, "cpu", 1, a, b) for i, (a, b) in enumerate(ranges)),
+        run_id=this.id,
     )
     drawn.save(this.plan_file)
     return MadeUp(this, drawn, numbered, vectors(numbered.rows, dim) if made is None else made)

@@ -91,6 +91,7 @@ def test_a_flipped_bit_is_refused_removed_there_journaled_and_its_rows_are_missi
 
 STRANGE = {
     "run": {"run": "another"},
+    "run id": {"run_id": "f" * 32},
     "corpus": {"corpus": "f" * 64},
     "model name": {"model": {"name": "other", "revision": "0" * 40, "digest": "1" * 64}},
     "model revision": {"model": {"name": "owner/model", "revision": "main", "digest": "1" * 64}},

@@ -32,6 +32,8 @@ MODEL = {"name": "owner/model", "revision": "0" * 40, "digest": "1" * 64}
     ("changes", "named"),
     [
         ({"run": "another"}, "run: expected"),
+        ({"run_id": "f" * 32}, "run id: expected"),
+        ({"run_id": None}, "run id: expected"),
         ({"corpus": "another"}, "corpus: expected"),
         ({"model": {**MODEL, "name": "x/y"}}, "model name: expected"),
         ({"model": {**MODEL, "revision": "main"}}, "model revision: expected"),

@@ -226,7 +226,7 @@ def work(folder: HostFolder, share: Share, progress: Progress) -> None:
     shared = {
         "format": FORMAT,
         "slot": slot,
-        **{key: assignment[key] for key in ("run", "host", "corpus", "dtype", "prompt", "question_prompt")},
+        **{key: assignment[key] for key in ("run", "run_id", "host", "corpus", "dtype", "prompt", "question_prompt")},
         "model": {key: model[key] for key in ("name", "revision", "digest")},
         "max_tokens": encoder.max_tokens,
         "normalises": encoder.normalises,

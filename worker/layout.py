@@ -3,6 +3,7 @@
 Standard library only, so the control machine reads a worker's files without torch. On a host:
 
     <workdir>/<run>/
+        run.json                        which run this is, with its random id
         worker/                         this package
         hosts/<host>.json               what the host's supervisor is to do (written by launch)
         shards/rows_<start>_<stop>.jsonl  one line a row: {"row": 17, "text": "as encoded"}
@@ -47,6 +48,11 @@ class HostFolder:
     """Every path of one run on one host; nobody else joins these names."""
 
     root: Path
+
+    @property
+    def mark(self) -> Path:
+        """Which run this folder is of: its name and its random id, written when the folder was made."""
+        return self.root / "run.json"
 
     @property
     def parts(self) -> Path:

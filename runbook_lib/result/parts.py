@@ -141,6 +141,7 @@ def _identity(part: Part, plan: Plan) -> list[str]:
     record, model = part.record, part.record["model"]
     facts = [
         ("run", plan.run, record.get("run")),
+        ("run id", plan.run_id, record.get("run_id", "")),
         ("corpus", plan.corpus, record.get("corpus")),
         ("model name", plan.model.name, model.get("name")),
         ("model revision", plan.model.revision, model.get("revision")),

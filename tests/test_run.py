@@ -1,0 +1,45 @@
+"""A run: a folder with a random id, which plan, assignments and parts carry."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from local_run import folder, new_run, planned
+
+from runbook_lib import plan, run, staging
+from runbook_lib.errors import DataError
+from worker.layout import read_json
+
+
+def test_every_run_has_a_random_id_that_its_plan_and_its_hosts_carry(tmp_path):
+    this = new_run(tmp_path)
+    assert run.RUN_ID.fullmatch(this.id)
+    assert run.open_folder(this.folder).id == this.id
+    assert run.create(this.profile, "another").id != this.id
+    kept = json.loads((this.folder / "run.json").read_text())
+    assert {"format", "run", "id", "created"} <= set(kept) and kept["run"] == this.name
+    assert [event["id"] for event in this.journal.events("run created")] == [this.id]
+    assert planned(this).run_id == this.plan().run_id == this.id
+    assert staging.stage(this).ok
+    assert read_json(folder(this).assignment("one"))["run_id"] == this.id
+
+
+@pytest.mark.parametrize("text", ["{half", "[]", "{}", '{"id": "../../other"}', '{"id": 7}'])
+def test_an_id_that_is_none_is_named(tmp_path, text):
+    this = new_run(tmp_path)
+    (this.folder / "run.json").write_text(text)
+    with pytest.raises(DataError, match=r"run\.json"):
+        _ = this.id
+
+
+def test_a_plan_of_a_version_without_ids_still_reads(tmp_path):
+    this = new_run(tmp_path)
+    made = planned(this)
+    old = plan.Plan(**{**made.__dict__, "run_id": ""})
+    old.save(tmp_path / "old.json")
+    value = json.loads((tmp_path / "old.json").read_text())
+    del value["run_id"]
+    (tmp_path / "old.json").write_text(json.dumps(value))
+    assert plan.load(tmp_path / "old.json") == old
+    assert old.sha256 != made.sha256
