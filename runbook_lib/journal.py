@@ -15,6 +15,27 @@ from typing import Any
 from worker.layout import make_folder, sync_folder
 
 FIRST = "0" * 64
+FAULT, RECOVERY = "fault", "recovery"
+
+# Every event that the library writes, and whether it tells a fault or a recovery: never guessed from words in a name.
+# A person's own act is neither.
+KINDS = {
+    **dict.fromkeys(
+        ("part refused", "part put aside", "phase failed", "restart failed", "slot in trouble", "worker died",
+         "supervisor lost", "host failed", "link broke"),
+        FAULT,
+    ),
+    **dict.fromkeys(
+        ("revived", "launched late", "worker restarted", "rows moved", "slot recovered", "link is back"),
+        RECOVERY,
+    ),
+    **dict.fromkeys(
+        ("run created", "environment begun", "staged", "supervisor started", "watching", "watching interrupted",
+         "watched", "asked", "note", "gate", "phase started", "phase ended", "taken over", "workers stopped",
+         "started from scratch", "sealed", "cleaned"),
+        "",
+    ),
+}  # fmt: skip
 TAIL = 64 * 1024  # bytes that hold the last events
 
 
@@ -40,7 +61,11 @@ class Journal:
     path: Path
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one event. A last line torn by a crash is cut off first: it was never acknowledged."""
+        """Append one event. A last line torn by a crash is cut off first: it was never acknowledged.
+
+        `kind` says what it tells, where `KINDS` does not know: fault, recovery, or nothing.
+        """
+        kind = fields.pop("kind", "") or KINDS.get(event, "")
         make_folder(self.path.parent)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(fd, "r+b") as file:
@@ -53,6 +78,7 @@ class Journal:
                 "seq": len(lines),
                 "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "event": event,
+                **({"kind": kind} if kind else {}),
                 **fields,
                 "prev": hashlib.sha256(lines[-1]).hexdigest() if lines else FIRST,
             }

@@ -79,7 +79,7 @@ def _prepare_host(run: Run, host: machines.Host, on_progress: Report) -> str:
     found = host.environment()
     if found["state"] in ("absent", "failed"):
         _begin_environment(host)
-        run.journal.write("environment begun", host=host.name, kind=kind)
+        run.journal.write("environment begun", host=host.name, environment=kind)
         found = {**found, "state": "creating"}
     waited, quiet = 0, 0
     while found["state"] in ("creating", "absent"):  # absent: it has not come to its lock yet

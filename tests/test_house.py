@@ -199,3 +199,19 @@ def test_no_count_of_the_founding_plan_stands_in_code():
     for path in [*MODULES, *WORKER.glob("*.py")]:
         numbers = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
         assert not numbers & {250_000, 250_010, 125_005, 125_000, 15_625, 768}, path
+
+
+def test_every_event_of_the_journal_says_whether_it_is_a_fault_or_a_recovery():
+    """A name that is not in the table would be told as neither."""
+    from runbook_lib.journal import KINDS
+
+    written = {
+        node.args[0].value
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith("journal.write")
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert written and written - set(KINDS) == set()

@@ -12,28 +12,12 @@ from typing import Any
 from worker.layout import committed, read_json
 
 from ..errors import RunbookError
+from ..journal import FAULT, KINDS, RECOVERY
 from ..plan import Plan
 from ..result.merged import Merged
 from ..run import PHASES, Run
 
 Event = dict[str, Any]
-
-# Words in an event's name that tell a fault or a recovery, so that events of any phase find their place.
-FAULT_WORDS = (
-    "failed",
-    "refused",
-    "interrupted",
-    "stopped",
-    "given up",
-    "fenced",
-    "dead",
-    "died",
-    "lost",
-    "unreach",
-    "trouble",
-)
-NO_FAULT = {"watching interrupted"}  # a person looked away; the workers went on
-RECOVERY_WORDS = ("revived", "restarted", "moved", "recovered", "resumed", "retried")
 
 
 @dataclass(frozen=True)
@@ -163,20 +147,16 @@ def events(run: Run) -> list[Event]:
 
 
 def kind(event: Event) -> str:
-    """`fault`, `recovery` or nothing."""
-    name = event["event"]
-    if name == "gate":
-        return "" if event.get("ok") else "fault"
-    if name in NO_FAULT:
-        return ""
-    if any(word in name for word in RECOVERY_WORDS):
-        return "recovery"
-    return "fault" if any(word in name for word in FAULT_WORDS) else ""
+    """`fault`, `recovery` or nothing: as it was written, or as its name is known."""
+    if event["event"] == "gate":
+        return "" if event.get("ok") else FAULT
+    said = event.get("kind")
+    return str(said) if said in (FAULT, RECOVERY) else KINDS.get(event["event"], "")
 
 
 def details(event: Event) -> str:
     """What an event of any name says besides its name, as `key: value` pairs."""
-    skip = {"seq", "at", "when", "event", "prev"}
+    skip = {"seq", "at", "when", "event", "kind", "prev"}
     said = {key: value for key, value in event.items() if key not in skip and value not in ("", [])}
     return "; ".join(f"{key}: {shown(value)}" for key, value in said.items())
 
