@@ -9,15 +9,17 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from worker.layout import count, missing
+from worker.layout import count, missing, safe_text
 
-from . import gpus
+from . import gpus, incidents, verdicts
 from . import hosts as machines
 from .checks import Checks
 from .errors import LinkLost, RunbookError
 from .plan import Plan
 from .run import Run
 from .staging import AWAY, NotStaged, Report, add_failure, silent
+
+DEATHS_TO_GO_ON = 2  # where others produce, a slot that died so often is not waited for
 
 
 def start(run: Run, *, retry_given_up: bool = True, only: Collection[str] | None = None) -> Checks:
@@ -128,27 +130,33 @@ def _until(
     within_s: float | None,
     on_progress: Report,
 ) -> Checks:
-    """Read all hosts until `look` is content with every slot or the time is over; say of each slot what was seen."""
+    """Read all hosts until `look` is content with every slot or the time is over; say of each slot what was seen.
+
+    Where at least one slot is well and the profile lets us act, one that is not is a warning: its rows are done by
+    others, and the run goes on.
+    """
     plan = run.plan()
     within_s = run.profile.monitor.first_progress_s if within_s is None else within_s
     deadline = time.monotonic() + within_s
     meant = {spec.name for spec in run.hosts}
     expected = {slot.slot: slot.host for slot in plan.used if slot.host in meant}
     seen = {slot: (False, "no report") for slot in expected}
-    over: set[str] = set()
+    over: dict[str, str] = {}
     while True:
         readings = machines.side_by_side(run, poll_staged)
         for name, reading in readings.items():
+            mine = {slot for slot, host in expected.items() if host == name}
+            over = {slot: why for slot, why in over.items() if slot not in mine}
             if isinstance(reading, dict):
                 seen.update(look(reading))
-                over = {slot for slot in over if expected.get(slot) != name} | _over(reading)
+                over |= _over(reading)
             else:
-                mine = {slot for slot, host in expected.items() if host == name}
                 seen.update(dict.fromkeys(mine, (False, str(reading))))
-                over |= mine if isinstance(reading, AWAY) else set()
-        content = sum(seen[slot][0] for slot in expected)
-        on_progress("slots", content, len(expected))
-        if all(seen[slot][0] or slot in over for slot in expected) or time.monotonic() > deadline:
+                over |= dict.fromkeys(mine, "dead") if isinstance(reading, AWAY) else {}
+        well = {slot for slot in expected if seen[slot][0]}
+        on_progress("slots", len(well), len(expected))
+        waited = {slot for slot in {*expected} - well if over.get(slot, "waiting") == "waiting"}
+        if not waited - (set(over) if well else set()) or time.monotonic() > deadline:
             break
         time.sleep(0.3)
     checks = Checks(title)
@@ -159,8 +167,22 @@ def _until(
             continue
         if not ok:
             what += _last_words(run, host, slot)
-        checks.add(slot, ok, what, f"{wanted} within {within_s:g} s", f"runbook logs {run.name} {slot}", where=host)
+        expects, remedy = f"{wanted} within {within_s:g} s", f"runbook logs {run.name} {slot}"
+        verdict = over.get(slot, "") if over.get(slot) in ("fenced", "stopped") else "dead"
+        if ok or not well or verdict == "stopped" or run.profile.policy_for(verdict) != "auto":
+            checks.add(slot, ok, what, expects, remedy, where=host)
+        else:
+            _warn(run, checks, slot, host, verdict, what, expects, remedy)
     return checks
+
+
+def _warn(run: Run, checks: Checks, slot: str, host: str, verdict: str, what: str, expects: str, remedy: str) -> None:
+    """A slot in trouble beside others that are well: told, in the journal too, and gone on."""
+    then = "Others produce: 03_monitor goes on, and its rows go to them when it is given up"
+    checks.add(slot, True, f"{what}. {then}", expects, remedy, where=host, warn=True)
+    cause = verdicts.cause(what) or verdict
+    action = verdicts.NAMED[cause].by_itself
+    run.journal.write(incidents.BEGAN, slot=slot, host=host, verdict=cause, cause=safe_text(what, 300), action=action)
 
 
 def poll_staged(host: machines.Host) -> dict[str, Any]:
@@ -182,15 +204,19 @@ def _last_words(run: Run, name: str, slot: str) -> str:
     return f"; its log ends: {lines[:200]}" if lines else "; its log is empty"
 
 
-def _over(reading: dict[str, Any]) -> set[str]:
-    """The slots for which waiting is in vain: their host was told to stop, or its supervisor gave them up."""
+def _over(reading: dict[str, Any]) -> dict[str, str]:
+    """slot -> why waiting for it is in vain: stopped, fenced; waiting for one that died and will be tried again."""
     supervised = (reading["supervisor"] or {}).get("slots") or {}
-    return {
-        slot
-        for slot, entry in reading["slots"].items()
-        if not entry["alive"]
-        and (reading["stop_requested"] or (supervised.get(slot) or {}).get("state") in ("fenced", "stopped"))
-    }
+    found = {}
+    for slot, entry in reading["slots"].items():
+        said = supervised.get(slot) or {}
+        if entry["alive"]:
+            continue
+        if reading["stop_requested"] or said.get("state") in ("fenced", "stopped"):
+            found[slot] = "fenced" if said.get("state") == "fenced" else "stopped"
+        elif said.get("state") == "waiting" and (said.get("deaths") or 0) >= DEATHS_TO_GO_ON:
+            found[slot] = "waiting"
+    return found
 
 
 def _slot_states(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:
@@ -224,12 +250,15 @@ def _gpu_mib(reading: dict[str, Any], entry: dict[str, Any]) -> int | None:
 
 
 def _first_rows(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:
-    found = {}
+    found, over = {}, _over(reading)
     for slot, entry in reading["slots"].items():
         report = entry["report"] or {}
         left, rows = _rows_left(reading, entry)
         rows -= left
         running = entry["alive"] and report.get("state") == "running"
+        given_up = over.get(slot) == "fenced"  # what it committed before is no sign that it will go on
         loaded = f"model loaded in {report['loaded_s']} s, " if report.get("loaded_s") else ""
-        found[slot] = (rows > 0 or running or not left, f"{loaded}{rows} of {rows + left} rows committed")
+        ok = not left or running or (rows > 0 and not given_up)
+        last = f": {entry['exits'][-1]['reason']}" if entry["exits"] and not ok else ""
+        found[slot] = (ok, f"{loaded}{rows} of {rows + left} rows committed{last}")
     return found

@@ -9,7 +9,7 @@ import time
 import pytest
 from local_run import executable, folder, host, new_run, planned, wait_for
 
-from runbook_lib import cli, corpus, hosts, launch, run, staging, workers
+from runbook_lib import cli, corpus, hosts, incidents, launch, run, staging, workers
 from worker import process
 from worker.layout import read_json, sha256_file, write_json
 
@@ -460,3 +460,121 @@ def test_nobody_waits_for_a_worker_that_will_not_come(one, how):
         write_json(folder(one).supervisor("one"), {"slots": {"cluster0_gpu0": {"state": "fenced"}}})
     for look in (launch.verify, launch.first_progress):
         assert not look(one, 3600.0).ok  # an hour, were it waited for
+
+
+# ------------------------------------------------------------------------------- one bad slot beside others that are well
+
+
+def fenced(this, slot, name="one", reason="CUDA error: out of memory"):
+    """As its supervisor leaves a slot that was given up."""
+    path = folder(this, name).supervisor(name)
+    slots = (read_json(path) or {}).get("slots", {})
+    write_json(path, {"slots": {**slots, slot: {"state": "fenced", "deaths": 5}}})
+    write_json(folder(this, name).exits(slot), {"exits": [{"reason": reason, "code": 1, "deaths": 5}]})
+
+
+@pytest.fixture
+def working():
+    """Makes a slot's worker of a process that lives, and whose report says that it runs."""
+    started = []
+
+    def make(this, slot, name="one", state="running"):
+        started.append(subprocess.Popen(["sleep", "300"]))
+        report = {"state": state, "process": process.identify(started[-1].pid)}
+        write_json(folder(this, name).progress(slot), report)
+
+    yield make
+    for child in started:
+        child.kill()
+        child.wait()
+
+
+BOTH = (launch.verify, launch.first_progress)
+
+
+@pytest.mark.parametrize("look", BOTH)
+def test_one_bad_slot_is_a_warning_and_an_incident_while_another_one_works(make, working, look):
+    this = make(names=("one",), slots=2)
+    staging.stage(this)
+    fenced(this, "cluster0_gpu1")
+    working(this, "cluster0_gpu0")
+    checks = look(this, 3600.0)  # an hour, were it waited for
+    assert checks.ok
+    (warning,) = [check for check in checks if check.warn]
+    assert (warning.name, warning.where) == ("cluster0_gpu1", "one")
+    assert "CUDA error: out of memory" in warning.seen
+    (event,) = this.journal.events(incidents.BEGAN)
+    assert (event["slot"], event["host"], event["verdict"]) == ("cluster0_gpu1", "one", "out of memory")
+    assert "CUDA error" in event["cause"] and event["action"]
+
+
+@pytest.mark.parametrize("look", BOTH)
+def test_where_no_slot_works_each_is_refused_with_its_reason(make, look):
+    this = make(slots=2)
+    staging.stage(this)
+    for name, slot, why in (
+        ("one", "cluster0_gpu0", "GPU a"), ("one", "cluster0_gpu1", "GPU b"),
+        ("two", "cluster1_gpu0", "GPU c"), ("two", "cluster1_gpu1", "GPU d"),
+    ):  # fmt: skip
+        fenced(this, slot, name, why)
+    checks = look(this, 3600.0)
+    assert [why for why, check in zip("abcd", checks.failed, strict=True) if f"GPU {why}" in check.seen] == [*"abcd"]
+    assert not list(this.journal.events(incidents.BEGAN))
+
+
+def test_what_a_slot_committed_before_it_was_given_up_is_no_sign_that_it_works(one):
+    commit(one, (0, 3))
+    fenced(one, "cluster0_gpu0")
+    (check,) = launch.first_progress(one, 3600.0).failed
+    assert "3 of 18 rows committed: CUDA error" in check.seen
+
+
+def test_a_host_of_which_every_slot_is_bad_holds_up_no_other(make, working):
+    this = make(slots=2)
+    staging.stage(this)
+    for slot in ("cluster0_gpu0", "cluster0_gpu1"):
+        fenced(this, slot)
+    for slot in ("cluster1_gpu0", "cluster1_gpu1"):
+        working(this, slot, "two")
+    checks = launch.first_progress(this, 3600.0)
+    assert checks.ok and {check.where for check in checks if check.warn} == {"one"}
+    only = launch.first_progress(run.limited(this, "one"), 3600.0)  # rows stay where they are: nobody else does them
+    assert len(only.failed) == 2
+
+
+@pytest.mark.parametrize(("keys", "lenient"), [
+    ({"recovery": "ask"}, False), ({"recovery": "off"}, False),
+    ({"policy": "{fenced: off}"}, False), ({"recovery": "off", "policy": "{fenced: auto}"}, True),
+])  # fmt: skip
+def test_what_the_profile_does_not_allow_stops_the_launch(make, working, keys, lenient):
+    this = make(names=("one",), slots=2, **keys)
+    staging.stage(this)
+    fenced(this, "cluster0_gpu1")
+    working(this, "cluster0_gpu0")
+    assert launch.first_progress(this, 3600.0).ok == lenient
+
+
+def test_a_slot_that_died_twice_is_not_waited_for_while_others_work(make, working):
+    this = make(names=("one",), slots=2)
+    staging.stage(this)
+    path = folder(this).supervisor("one")
+    write_json(path, {"slots": {"cluster0_gpu1": {"state": "waiting", "deaths": 2}}})
+    working(this, "cluster0_gpu0")
+    assert launch.verify(this, 3600.0).ok and launch.first_progress(this, 3600.0).ok
+
+
+def test_a_slot_that_still_loads_when_the_time_is_over_is_a_warning_beside_one_that_works(make, working):
+    this = make(names=("one",), slots=2)
+    staging.stage(this)
+    working(this, "cluster0_gpu0")
+    working(this, "cluster0_gpu1", state="loading model")
+    checks = launch.first_progress(this, 0.0)
+    assert checks.ok and [check.name for check in checks if check.warn] == ["cluster0_gpu1"]
+
+
+def test_a_stopped_slot_is_no_warning(make, working):
+    this = make()
+    staging.stage(this)
+    working(this, "cluster1_gpu0", "two")
+    write_json(folder(this).stop_request("one"), {"stop": True})
+    assert not launch.first_progress(this, 3600.0).ok

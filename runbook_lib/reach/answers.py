@@ -124,6 +124,8 @@ def _supervisor(value: Any) -> None:
     _need(isinstance(slots, (dict, type(None))), "supervisor slots", slots)
     for entry in (slots or {}).values():
         _need(isinstance(entry, dict), "supervisor slots", entry)
+        if entry.get("deaths") is not None:
+            _whole(entry["deaths"], "supervisor deaths")
         _state(entry, "supervisor")
         _process(entry, "supervisor")
 
