@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.layout import Range, committed, count, make_folder, missing, sync_folder, write_atomic
+from worker.layout import Range, committed, count, make_folder, missing, safe_text, sync_folder, write_atomic
 
 from . import corpus as corpora
 from . import hosts as machines
@@ -20,10 +20,11 @@ from .checks import Checks
 from .errors import DataError, HostError, LinkLost, RunbookError
 from .plan import Plan
 from .result import parts
+from .result.array_file import HEAD_LIMIT, ITEM_BYTES
+from .result.part_record import size_limit
 from .run import Run
 
 STREAMS = 2  # at a time from one host: while one part is checked, the next one is under way
-HEADER_BYTES = 4096  # of an .npy file, and more
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def _collect_host(
     own = plan.ever(host.name)
     # Of a folder that two hosts share, each brings what is its own; of rows that moved, whoever was first.
     wanted = [r for r in there if missing(*r, here) and any(r[0] < stop and start < r[1] for start, stop in own)]
-    total = sum(stop - start for start, stop in wanted) * plan.model.dim * 4
+    total = sum(stop - start for start, stop in wanted) * plan.model.dim * ITEM_BYTES
     moved = 0
     refused: list[str] = []
     gone: list[Range] = []
@@ -142,13 +143,18 @@ def _fetch(
     remote, home = host.folder.part(start, stop), run.local.part(start, stop)
     aside = run.folder / "incoming" / host.name / home.name
     try:
-        limit = (stop - start) * plan.model.dim * 4 + HEADER_BYTES
-        raw = _record(host, remote.with_suffix(".json"))
+        if stop > plan.rows:
+            raise DataError(f"{remote.name}: rows: {start}-{stop} are not within the plan's 0-{plan.rows}")
+        if stop - start > plan.part_rows:
+            raise DataError(f"{remote.name}: rows: expected at most {plan.part_rows} in a part, found {stop - start}")
+        raw = _record(host, remote.with_suffix(".json"), size_limit(stop - start))
         write_atomic(aside.with_suffix(".json"), raw)
-        part = parts.read(aside.with_suffix(".json"))
-        _get(host, part, remote, aside, limit, on_bytes, outage_s)
-        if problems := parts.verify(part, plan, fingerprints):
-            raise DataError(f"{remote.name}: {'; '.join(problems)}")
+        with _read_as_data(remote.name):
+            part = parts.read(aside.with_suffix(".json"))
+        _get(host, part, remote, aside, (stop - start) * plan.model.dim * ITEM_BYTES + HEAD_LIMIT, on_bytes, outage_s)
+        with _read_as_data(remote.name):
+            if problems := parts.verify(part, plan, fingerprints):
+                raise DataError(f"{remote.name}: {'; '.join(problems)}")
         aside.replace(home)
         sync_folder(home.parent)
         aside.with_suffix(".json").replace(home.with_suffix(".json"))
@@ -161,9 +167,22 @@ def _fetch(
             aside.with_suffix(".json").unlink(missing_ok=True)
 
 
-def _record(host: machines.Host, path: Path) -> bytes:
+@contextlib.contextmanager
+def _read_as_data(name: str) -> Iterator[None]:
+    """Whatever a host's file makes of whoever reads it, that file is what is wrong: it is refused, and no other."""
     try:
-        return host.read(path)
+        yield
+    except (RunbookError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{name}: cannot be read as a part ({type(error).__name__}: {safe_text(str(error), 200)})"
+        ) from error
+
+
+def _record(host: machines.Host, path: Path, limit: int) -> bytes:
+    try:
+        return host.read(path, limit)
     except LinkLost:
         raise
     except HostError as error:

@@ -285,7 +285,10 @@ def _ssh(spec: HostSpec) -> SshWay:
 
 
 def side_by_side(run: Run, do: Callable[[Host], T]) -> dict[str, T | RunbookError]:
-    """`do` for every host of the run at once: host -> result or failure, so that one dead host hides no other."""
+    """`do` for every host of the run at once: host -> result or failure, so that one dead host hides no other.
+
+    Whatever is raised about a host is that host's failure: what it sent may be anything.
+    """
 
     def one(spec: HostSpec) -> T | RunbookError:
         try:
@@ -294,6 +297,9 @@ def side_by_side(run: Run, do: Callable[[Host], T]) -> dict[str, T | RunbookErro
             return error
         except OSError as error:
             return HostError(f"{spec.name}: {error}")
+        except Exception as error:
+            told = f"{type(error).__name__}: {safe_text(str(error), 300)}"
+            return HostError(f"{spec.name}: what it sent cannot be made sense of ({told}); nothing was taken from it")
 
     with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(run.hosts))) as pool:
         return dict(zip([spec.name for spec in run.hosts], pool.map(one, run.hosts), strict=True))

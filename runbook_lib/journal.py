@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from worker.layout import make_folder, sync_folder
+from worker.layout import json_line, make_folder, sync_folder
 
 FIRST = "0" * 64
 FAULT, RECOVERY = "fault", "recovery"
@@ -84,7 +84,7 @@ class Journal:
             }
             file.seek(size)
             file.truncate()
-            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+            file.write(json_line(json.dumps(record, ensure_ascii=False)))
             file.flush()
             os.fsync(file.fileno())
 

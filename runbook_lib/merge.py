@@ -20,9 +20,10 @@ from .corpus import Corpus
 from .errors import DataError
 from .plan import Plan
 from .result import founding
+from .result.array_file import ITEM_BYTES
 from .result.large_files import write
 from .result.merged import AGAIN, Merged, differences
-from .result.parts import ITEM_BYTES, Part, Piece, cover, named, read, row_bytes, verify, within
+from .result.parts import Part, Piece, cover, named, read, row_bytes, verify, within
 from .run import Run
 
 # What is being done, how many bytes of it are done, of how many.

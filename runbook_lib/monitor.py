@@ -141,12 +141,12 @@ class Watcher:
                 self._home.add((low, high))
                 try:
                     record = read_json(self.run.local.part(low, high).with_suffix(".json")) or {}
-                except (OSError, ValueError):  # damaged here since it came: the merge refuses it, looking goes on
-                    continue
-                norms = array("d", record.get("norms", []))
+                    norms, truncated = array("d", record.get("norms", [])), len(record.get("truncated", []))
+                except (OSError, ValueError, TypeError, ArithmeticError):
+                    continue  # damaged here since it came: the merge refuses it, looking goes on
                 self._norms.extend(norms)
                 self._norms_bad += sum(not (math.isfinite(norm) and norm > 0) for norm in norms)
-                self._truncated += len(record.get("truncated", []))
+                self._truncated += truncated
         return self._norms
 
     def _slot(

@@ -17,9 +17,10 @@ from .checks import Check, Checks
 from .errors import DataError
 from .plan import Plan, problems
 from .result import figures, founding
+from .result.array_file import ITEM_BYTES
 from .result.evidence import Evidence, gather
 from .result.merged import AGAIN, Merged, differences
-from .result.parts import ITEM_BYTES, Piece, named, read, row_bytes
+from .result.parts import Piece, named, read, row_bytes
 from .result.survey import Geometry, Header, norms_of
 from .run import Run
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import resource
 from dataclasses import replace
 
@@ -11,9 +12,10 @@ import pytest
 
 from runbook_lib import cli, download, hosts
 from runbook_lib.errors import DataError
+from runbook_lib.result import parts
 from runbook_lib.run import Run
 from worker import encode
-from worker.layout import committed, sha256_file
+from worker.layout import committed, sha256_file, write_json
 
 RANGES = [(0, 4), (4, 8), (8, 10), (10, 14), (14, 18), (18, 21)]
 
@@ -136,6 +138,28 @@ def test_a_record_that_says_nothing_is_refused_and_hides_no_other_part(there, re
     assert not there.folder.part(0, 4).exists()
 
 
+def test_a_part_wider_than_the_plan_s_is_refused_before_it_is_fetched(there):
+    there.commit(0, 10)
+    told = []
+    found = download.collect(there.run, lambda what, done, total: told.append(done))
+    assert "expected at most 4 in a part, found 10" in found.refused[0] and max(told, default=0) == 0
+
+
+def test_whatever_one_part_makes_of_its_reader_only_that_part_is_refused(there, monkeypatch):
+    there.commit_all()
+    real = parts.verify
+
+    def stumble(part, plan, fingerprints):
+        if part.start == 4:
+            raise AttributeError("'NpzFile' object has no attribute 'dtype'")
+        return real(part, plan, fingerprints)
+
+    monkeypatch.setattr(parts, "verify", stumble)
+    found = download.collect(there.run)
+    assert (found.rows, len(found.refused), found.failures) == (17, 1, ())
+    assert "cannot be read as a part (AttributeError" in found.refused[0]
+
+
 def test_a_record_without_its_array_is_refused_so_that_the_rows_are_done_again(there):
     there.commit(0, 4).unlink()
     assert len(download.collect(there.run).refused) == 1
@@ -223,6 +247,39 @@ def test_a_damaged_part_of_a_shared_folder_is_refused_once(two):
     assert (found.rows, found.new, found.failures) == (17, 5, ())
     assert [line.startswith("here: ") for line in found.refused] == [True]
     assert committed(two.run.local.parts) == RANGES[1:]
+
+
+def test_an_empty_zip_in_place_of_an_array_is_refused_and_every_other_part_comes_home(two):
+    two.commit_all()
+    path = two.folder.part(0, 4)
+    path.write_bytes(b"PK\x05\x06" + bytes(18))
+    record = json.loads(path.with_suffix(".json").read_text())
+    write_json(path.with_suffix(".json"), {**record, "sha256": sha256_file(path), "bytes": 22})
+    found = download.collect(two.run)
+    assert (found.rows, len(found.refused), found.failures) == (17, 1, ())
+    assert "expected an .npy file" in found.refused[0] and not path.exists()
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [AttributeError("x"), KeyError("x\x1b"), TypeError(), IndexError(), RecursionError("deep"), OverflowError(),
+     UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), ZeroDivisionError(), MemoryError(), AssertionError()],
+    ids=lambda raised: type(raised).__name__,
+)  # fmt: skip
+def test_whatever_is_raised_about_a_host_is_its_own_failure(two, monkeypatch, raised):
+    two.commit_all()
+    real = hosts.Host.poll
+
+    def poll(host):
+        if host.name == "here":
+            raise raised
+        return real(host)
+
+    monkeypatch.setattr(hosts.Host, "poll", poll)
+    found = download.collect(two.run)
+    assert (found.rows, found.new, found.refused) == (11, 3, ())
+    assert found.failures[0].startswith("here: here: what it sent") and type(raised).__name__ in found.failures[0]
+    assert "\x1b" not in found.failures[0]
 
 
 def test_only_the_hosts_that_are_meant_are_asked(two, capsys):

@@ -22,6 +22,7 @@ NOUNS = {
     "documents", "questions", "prompt",
     "model", "gpus", "hosts", "large_files", "parts", "founding", "merged", "articles", "survey", "retrieval",
     "figures", "evidence", "inventory", "environments",
+    "bounds", "part_record", "array_file",
     "answers", "content", "dial", "known_hosts", "link", "local", "login", "secret", "session", "ssh",
 }  # fmt: skip
 PHASES = {"preflight", "staging", "launch", "monitor", "recover", "download", "merge", "validate", "backup"}

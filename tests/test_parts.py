@@ -8,6 +8,7 @@ import pytest
 
 from runbook_lib.errors import DataError
 from runbook_lib.result import parts
+from worker.layout import sha256_file
 
 
 @pytest.fixture
@@ -70,6 +71,27 @@ def test_a_part_of_something_else_is_named(made, changes, named):
         {"redone_float32": 2},
         {"max_tokens": "all"},
         {"fingerprints": "abcd"},
+        {"start": False},
+        {"stop": 4.0},
+        {"bytes": 2**70},
+        {"dim": 8.0},
+        {"slot": "cluster0_gpu0\n"},
+        {"tokens": [1, 2, 3, True]},
+        {"tokens": [1, 2, 3, 10**400]},
+        {"truncated": [2, 1]},
+        {"truncated": [1, 1]},
+        {"redone_float32": [[1]]},
+        {"norms": [1.0, 1.0, 1.0, -1.0]},
+        {"norms": [1, 1, 1, 10**400]},
+        {"fingerprints": [["0" * 32]] * 4},
+        {"seconds": 10**400},
+        {"seconds": "long"},
+        {"epoch": [1]},
+        {"epoch": "1\ud800"},
+        {"device": "x" * 2**19},
+        {"torch": json.loads("[" * 900 + "]" * 900)},
+        {"model": {"name": json.loads("[" * 900 + "]" * 900)}},
+        {"more": list(range(5000))},
     ],
 )
 def test_a_record_that_is_none_is_refused_on_reading(made, changes):
@@ -124,8 +146,80 @@ def test_a_cut_or_missing_array_is_found(made):
 def test_an_array_of_another_kind_is_found_though_its_sums_agree(made, array):
     path = made.commit_part(0, 4)
     np.save(path, array, allow_pickle=True)
-    made.change_record(path, sha256=parts.sha256_file(path), bytes=path.stat().st_size)
+    made.change_record(path, sha256=sha256_file(path), bytes=path.stat().st_size)
     assert any(problem.startswith(("header:", "array:")) for problem in problems(made, path))
+
+
+def as_file(header: bytes, rows: bytes = bytes(4 * 4 * made_up.DIM), version: bytes = b"\x01\x00") -> bytes:
+    """An .npy file with any header."""
+    size = len(header).to_bytes(2 if version[0] == 1 else 4, "little")
+    return b"\x93NUMPY" + version + size + header + rows
+
+
+def said(text: str, width: int = 118) -> bytes:
+    return text.encode("latin-1").ljust(width - 1) + b"\n"
+
+
+GOOD = "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 8), }"
+FILES = {
+    "an empty ZIP": b"PK\x05\x06" + bytes(18),
+    "a ZIP with an array": b"PK\x03\x04" + bytes(400),
+    "a pickle": b"\x80\x04]." + bytes(200),
+    "nothing": b"",
+    "half a magic": b"\x93NUM",
+    "magic alone": b"\x93NUMPY\x01\x00",
+    "version 2": as_file(said(GOOD), version=b"\x02\x00"),
+    "version 3": as_file(said(GOOD), version=b"\x03\x00"),
+    "bytes behind the rows": as_file(said(GOOD)) + b"\0" * 4,
+    "a row behind the rows": as_file(said(GOOD)) + bytes(4 * made_up.DIM),
+    "a row too few": as_file(said(GOOD), bytes(3 * 4 * made_up.DIM)),
+    "a byte too few": as_file(said(GOOD))[:-1],
+    "a header that ends behind the file": b"\x93NUMPY\x01\x00\xff\xff" + said(GOOD),
+    "a header of 60,000 bytes": as_file(said(GOOD, 60_000)),
+    "a header without its line end": as_file(said(GOOD)[:-1] + b" "),
+    "words behind the header": as_file(said(GOOD + " # more")),
+    "keys in another order": as_file(said("{'shape': (4, 8), 'descr': '<f4', 'fortran_order': False, }")),
+    "a key given twice": as_file(said(GOOD[:-2] + ", 'shape': (4, 8), }")),
+    "the same bytes as 2 x 16": as_file(said(GOOD.replace("(4, 8)", "(2, 16)"))),
+    "the same bytes as 8 x 4": as_file(said(GOOD.replace("(4, 8)", "(8, 4)"))),
+    "one dimension": as_file(said(GOOD.replace("(4, 8)", "(32,)"))),
+    "three dimensions": as_file(said(GOOD.replace("(4, 8)", "(4, 8, 1)"))),
+    "a shape with signs": as_file(said(GOOD.replace("(4, 8)", "(+4, 8)"))),
+    "a shape of endless digits": as_file(said(GOOD.replace("(4, 8)", f"({'0' * 90}4, 8)"), 400)),
+    "int32": as_file(said(GOOD.replace("<f4", "<i4"))),
+    "native float": as_file(said(GOOD.replace("<f4", "=f4"))),
+    "a record of one field": as_file(said(GOOD.replace("'<f4'", "[('a', '<f4')]"))),
+    "Fortran order": as_file(said(GOOD.replace("False", "True"))),
+    "an expression": as_file(said(GOOD.replace("False", "0"))),
+}
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_a_file_that_is_no_array_of_exactly_these_rows_is_refused_and_never_copied(made, what):
+    path = made.commit_part(0, 4)
+    path.write_bytes(FILES[what])
+    made.change_record(path, sha256=sha256_file(path), bytes=len(FILES[what]))
+    (problem,) = problems(made, path)
+    assert problem.startswith(("header: expected", "size: expected")), problem
+    with pytest.raises(DataError, match="changed while it was merged"):
+        list(parts.row_bytes((parts.read(path), 0, 4)))
+
+
+def test_arrays_of_every_numpy_are_read_whatever_blanks_fill_their_header(made):
+    path = made.commit_part(0, 4)
+    rows = path.read_bytes()[-4 * 4 * made_up.DIM :]
+    for width in (len(GOOD) + 1, 70, 118, 246, 1000):
+        path.write_bytes(as_file(said(GOOD, width), rows))
+        made.change_record(path, sha256=sha256_file(path), bytes=path.stat().st_size)
+        assert problems(made, path) == []
+        assert b"".join(parts.row_bytes((parts.read(path), 1, 3))) == made.vectors[1:3].tobytes()
+
+
+def test_a_record_far_larger_than_its_rows_need_is_not_read(made):
+    path = made.commit_part(0, 4)
+    path.with_suffix(".json").write_text('{"x": [' + "[]," * 2**20 + "[]]}")
+    with pytest.raises(DataError, match="larger than"):
+        parts.read(path)
 
 
 def test_overlapping_parts_give_each_row_once_and_the_first_wins(made):

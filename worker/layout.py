@@ -171,7 +171,12 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes], mode: int = 0o600, e
 
 def write_json(path: Path, value: Any, mode: int = 0o600) -> str:
     """`write_atomic` of a JSON value; sorted keys, so equal values are equal bytes."""
-    return write_atomic(path, (json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n").encode(), mode)
+    return write_atomic(path, json_line(json.dumps(value, sort_keys=True, ensure_ascii=False)), mode)
+
+
+def json_line(text: str) -> bytes:
+    """JSON as a line of UTF-8; half a surrogate pair, which UTF-8 cannot hold, stands as its escape."""
+    return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 def _refuse_constant(name: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from worker.layout import SLOT_NAME, safe_text
 
+from .. import bounds
 from ..errors import HostError
 from ..rules import UNWANTED
 
@@ -19,7 +20,6 @@ PIDS = 2**31
 NUMBERS = ("heartbeat_at", "loaded_s", "processing_time", "ended_at")
 COUNTS = ("rows_in_part", "rows_committed")
 STATE = re.compile("[a-z][a-z ]{0,39}")  # of a worker, a supervisor or an environment: a few words of ours
-DEPTH = 8
 
 
 class _Impossible(ValueError):
@@ -150,24 +150,8 @@ def _process(record: dict[str, Any], name: str) -> None:
 def _record(value: Any, name: str) -> None:
     """A JSON object of bounded size: no number that is none, no endless text, nothing nested without end."""
     _need(isinstance(value, dict), name, value)
-    _bounded(value, name, DEPTH)
-
-
-def _bounded(value: Any, name: str, depth: int) -> None:
-    _need(depth > 0, name, "nested too deep")
-    if isinstance(value, dict):
-        _need(len(value) <= 4096, name, f"{len(value)} entries")
-        for key, item in value.items():
-            _bounded(key, name, depth)
-            _bounded(item, name, depth - 1)
-    elif isinstance(value, list):
-        _need(len(value) <= 4096, name, f"{len(value)} entries")
-        for item in value:
-            _bounded(item, name, depth - 1)
-    elif isinstance(value, str):
-        _need(len(value) <= 2**18, name, f"{len(value)} characters")
-    elif isinstance(value, (int, float)):
-        _need(math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63, name, value)
+    if odd := bounds.problem(value):
+        _need(False, name, odd)
 
 
 # ---------------------------------------------------------------------------------------------- other answers

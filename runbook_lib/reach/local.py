@@ -36,6 +36,8 @@ class LocalWay:
             return VERBS[verb](**arguments)
         except (OSError, ValueError) as error:
             raise HostError(f"{self.name}: {error}") from None
+        except Exception as error:  # as from a machine far away: whatever a verb meets there is that host's failure
+            raise HostError(f"{self.name}: {type(error).__name__}: {error}") from error
 
     def put(self, target: str, content: Content, on_bytes: OnBytes, outage_s: float | None = None) -> bool:
         """Bring `content` to the host, whole or not at all; False when it was there already."""

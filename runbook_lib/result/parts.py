@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from worker.layout import HOST_NAME, PART_FILE, SLOT_NAME, Range, count, missing, read_json, safe_text, sha256_file
+from worker.layout import PART_FILE, Range, count, missing, read_json, safe_text
 
 from ..errors import DataError
 from ..plan import Plan
+from .array_file import HEAD_LIMIT, ITEM_BYTES, first_row
 from .large_files import PIECE_BYTES
+from .part_record import PER_ROW, not_stated, size_limit
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
 FINGERPRINT_BYTES = 16
-ITEM_BYTES = 4  # float32
-# The lists of a record with one entry a row: dropped where many parts are held at once.
-PER_ROW = ("fingerprints", "tokens", "truncated", "norms")
 # A message names this many ranges, rows or files and counts the rest.
 NAMED = 10
 
@@ -66,30 +64,6 @@ def named(items: Sequence[object], separator: str = ", ") -> str:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _one_per_row(rows: int, start: int, record: dict[str, Any]) -> bool:
-    """Whether the lists that go row by row are of the right length and kind."""
-    tokens, fingerprints, norms = record.get("tokens"), record.get("fingerprints"), record.get("norms")
-    return (
-        isinstance(norms, list)
-        and len(norms) == rows
-        and all(isinstance(n, int | float) and not isinstance(n, bool) and 0 <= n < 1e30 for n in norms)
-        and isinstance(tokens, list)
-        and len(tokens) == rows
-        and all(map(_is_count, tokens))
-        and isinstance(fingerprints, list)
-        and len(fingerprints) == rows
-        and all(_are_rows(record.get(key), start, start + rows) for key in ("truncated", "redone_float32"))
-    )
-
-
-def _are_rows(value: object, start: int, stop: int) -> bool:
-    return isinstance(value, list) and all(_is_count(row) and start <= row < stop for row in value)
-
-
 def read(path: Path) -> Part:
     """The part of an array's or a record's path, as recorded. Raises DataError when the record is not one."""
     path = path.with_suffix(".npy")
@@ -97,26 +71,14 @@ def read(path: Path) -> Part:
     name = PART_FILE.fullmatch(path.name)
     if name is None:
         raise DataError(f"{path.name}: not the name of a part")
+    start, stop = int(name.group(1)), int(name.group(2))
     try:
-        record = read_json(source)
+        record = read_json(source, size_limit(stop - start))
     except (OSError, ValueError) as error:
         raise DataError(f"{source.name}: the record cannot be read: {safe_text(str(error))}") from None
     if record is None:
         raise DataError(f"{source.name}: no such record")
-    start, stop = int(name.group(1)), int(name.group(2))
-    well_formed = {
-        f"rows {start}-{stop} as in its name": (record.get("start"), record.get("stop")) == (start, stop)
-        and start < stop,
-        "a sha256": isinstance(record.get("sha256"), str) and SHA256.fullmatch(record["sha256"]),
-        "a size in bytes": _is_count(record.get("bytes")),
-        "a dim": _is_count(record.get("dim")) and record["dim"] > 0,
-        "a slot": isinstance(record.get("slot"), str) and SLOT_NAME.fullmatch(record["slot"]),
-        "a host": isinstance(record.get("host"), str) and HOST_NAME.fullmatch(record["host"]),
-        "a model": isinstance(record.get("model"), dict),
-        "a limit of tokens, or none": record.get("max_tokens") is None or _is_count(record["max_tokens"]),
-        "tokens, fingerprint and truncation of every row": _one_per_row(stop - start, start, record),
-    }
-    if wrong := [what for what, holds in well_formed.items() if not holds]:
+    if wrong := not_stated(record, start, stop):
         raise DataError(f"{source.name}: the record does not state {'; '.join(wrong)}")
     return Part(
         start, stop, path, record["sha256"], record["bytes"], record["dim"], record["slot"], record["host"], record
@@ -189,21 +151,21 @@ def _texts(part: Part, fingerprints: np.ndarray) -> list[str]:
 def _array(part: Part) -> list[str]:
     """What is wrong with the .npy: its bytes first, because a header can only be trusted in a whole file."""
     try:
-        size = part.path.stat().st_size
-        if size != part.bytes:
-            return [f"bytes: expected {part.bytes}, found {size}"]
-        sha256 = sha256_file(part.path)
-        if sha256 != part.sha256:
-            return [f"sha256: expected {part.sha256}, found {sha256}"]
-        # Mapped, not read: only the header is looked at. Nothing in it is executed.
-        array = np.load(part.path, mmap_mode="r", allow_pickle=False)
+        with part.path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != part.bytes:
+                return [f"bytes: expected {part.bytes}, found {size}"]
+            head = file.read(HEAD_LIMIT)
+            digest = hashlib.sha256(head)
+            while chunk := file.read(PIECE_BYTES):
+                digest.update(chunk)
+        if digest.hexdigest() != part.sha256:
+            return [f"sha256: expected {part.sha256}, found {digest.hexdigest()}"]
+        first_row(head, size, part.rows, part.dim)
     except FileNotFoundError:
         return ["array: there is a record but no .npy"]
-    except Exception as error:  # of many kinds: a header is a text that numpy takes apart
-        return [f"array: {safe_text(str(error), 200)}"]
-    found = (str(array.dtype.str), array.shape, bool(array.flags.c_contiguous))
-    if found != ("<f4", (part.rows, part.dim), True):
-        return [f"header: expected float32 ({part.rows}, {part.dim}) in C order, found {array.dtype} {array.shape}"]
+    except (OSError, DataError) as error:
+        return [str(error) if isinstance(error, DataError) else f"array: {safe_text(str(error), 200)}"]
     return []
 
 
@@ -245,19 +207,26 @@ def within(pieces: Sequence[Piece], low: int, high: int) -> list[Piece]:
 def row_bytes(piece: Piece) -> Iterator[bytes]:
     """The raw float32 bytes of a piece's rows, while the whole file is hashed: what is copied is what was verified.
 
-    Raises DataError, after the last byte, when the file is no longer the one its record names.
+    Raises DataError when the file is no longer the one its record names: at once where it is of another shape, else
+    after the last byte.
     """
     part, low, high = piece
     width = ITEM_BYTES * part.dim
-    header = part.bytes - part.rows * width
-    first, last = header + (low - part.start) * width, header + (high - part.start) * width
+    changed = f"{part.path}: changed while it was merged; nothing was written. Run the merge again"
     digest, at = hashlib.sha256(), 0
     with part.path.open("rb") as file:
-        while chunk := file.read(PIECE_BYTES):
+        chunk = file.read(PIECE_BYTES)
+        try:
+            begin = first_row(chunk, part.bytes, part.rows, part.dim)
+        except DataError as error:
+            raise DataError(f"{changed} ({error})") from None
+        first, last = begin + (low - part.start) * width, begin + (high - part.start) * width
+        while chunk:
             digest.update(chunk)
             wanted = chunk[max(0, first - at) : max(0, last - at)]
             at += len(chunk)
             if wanted:
                 yield wanted
+            chunk = file.read(PIECE_BYTES)
     if digest.hexdigest() != part.sha256:
-        raise DataError(f"{part.path}: changed while it was merged; nothing was written. Run the merge again")
+        raise DataError(changed)

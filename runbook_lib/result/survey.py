@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import DataError
-from .parts import ITEM_BYTES
+from .array_file import ITEM_BYTES
 
 BLOCK_BYTES = 8 * 2**20
 NEAREST = 5

@@ -1,0 +1,46 @@
+"""A JSON value that somebody else wrote, held to a size that can be looked at, shown and kept."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+DEPTH = 8
+ENTRIES = 4096  # of one list or object
+CHARACTERS = 2**18  # of one text
+NUMBER = 2**63
+
+
+def problem(value: Any, depth: int = DEPTH) -> str | float:
+    """What is too large in a value or is no JSON: in words, or the number itself; empty where nothing is."""
+    if depth == 0:
+        return "nested too deep"
+    if isinstance(value, (dict, list)):
+        return _inside(value, depth)
+    if isinstance(value, str):
+        return f"{len(value)} characters" if len(value) > CHARACTERS else ""
+    if value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, (int, float)):
+        return "" if abs(value) < NUMBER and math.isfinite(value) else value
+    return f"a {type(value).__name__}"
+
+
+def _inside(value: dict[Any, Any] | list[Any], depth: int) -> str | float:
+    if len(value) > ENTRIES:
+        return f"{len(value)} entries"
+    inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+    for item in inner:
+        if found := problem(item, depth - 1):
+            return found
+    return ""
+
+
+def is_count(value: object, limit: int = NUMBER) -> bool:
+    """Whether it is a whole number from 0 on, below `limit`; true and 1.0 are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
+
+
+def is_number(value: object, limit: float) -> bool:
+    """Whether it is a number from 0 on, below `limit`."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < limit
