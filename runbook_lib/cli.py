@@ -11,7 +11,21 @@ from pathlib import Path
 
 from worker.layout import RUN_NAME, SLOT_NAME, safe_text
 
-from . import chain, clean, download, pictures, preflight, profile, recover, report, run, status, terminal, workers
+from . import (
+    chain,
+    clean,
+    download,
+    pictures,
+    preflight,
+    profile,
+    recover,
+    report,
+    run,
+    status,
+    terminal,
+    tokens,
+    workers,
+)
 from . import hosts as machines
 from .checks import Checks
 from .errors import LinkLost, ProfileError, RunbookError
@@ -37,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(args.do(args))
     except RunbookError as error:
-        print(f"runbook {args.verb}: {error}", file=sys.stderr)
+        print(tokens.hide(f"runbook {args.verb}: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(
@@ -158,7 +172,7 @@ def _open(args: argparse.Namespace) -> run.Run:
     for pair in args.set:
         key, sign, value = pair.partition("=")
         if not sign:
-            raise ProfileError(f"--set {safe_text(pair)}: expected KEY=VALUE")
+            raise ProfileError(f"--set {tokens.hide(safe_text(pair))}: expected KEY=VALUE")
         overrides[key] = value
     choices = profile.load(Path(args.profile), overrides)
     if args.run:

@@ -15,7 +15,7 @@ from typing import Any
 
 from worker import layout
 
-from . import rules
+from . import rules, slips, tokens
 from .errors import ProfileError
 from .rules import Given, Key, Refused, Rule
 from .yaml_lines import Node, Problems, read, shown, write
@@ -68,7 +68,8 @@ def _check_model(given: Given, node: Node, at: str, problems: Problems) -> None:
 
 def _check_host(given: Given, node: Node, at: str, problems: Problems) -> None:
     kind, workdir = given.get("kind", "ssh"), given.get("workdir", WORKDIR)
-    ways = [key for key in ("credentials", "ssh") if given.get(key)]
+    there = node.value if isinstance(node.value, dict) else {}
+    ways = [key for key in ("credentials", "ssh") if given.get(key) or (key in there and there[key].refused)]
     if kind == "ssh" and len(ways) == 2:
         problems.add(_line(node, "ssh"), f"{at}.ssh", "credentials are given too; keep one of the two")
     if kind == "ssh" and workdir and not workdir.startswith(("/", "~/")):
@@ -77,7 +78,7 @@ def _check_host(given: Given, node: Node, at: str, problems: Problems) -> None:
     if kind == "local":
         for key in ways:
             problems.add(_line(node, key), f"{at}.{key}", "a local host takes none; leave it out, or say kind: ssh")
-        own = node.value.get("workdir") if isinstance(node.value, dict) else None
+        own = there.get("workdir")
         try:
             given["workdir"] = str(rules.absolute(workdir or WORKDIR, (own or node).folder))
         except Refused as why:
@@ -238,10 +239,11 @@ class Profile:
 # ---------------------------------------------------------------------------------------------- reading and writing
 
 
-def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Profile:
+def load(path: str | Path, overrides: Mapping[str, str] | None = None, *, as_used: bool = False) -> Profile:
     """The profile in a file, with `overrides` (dotted key -> YAML value, as `--set` gives them) put over it.
 
-    Raises one ProfileError that names every problem with its line.
+    `as_used`: a run's own copy, whose files of secrets may be gone or on another machine. Raises one ProfileError that
+    names every problem with its line.
     """
     file = Path(path)
     problems = Problems(file, known_keys())
@@ -250,6 +252,10 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Profil
     except Refused as why:
         raise ProfileError(f"reading the profile {shown(str(path))}: {why}") from None
     top = read(_contents(place), place.parent, problems)
+    if top and not as_used:
+        top = slips.without_secrets(top, problems)
+        if top.refused:
+            problems.stop_if_any()
     if top:
         top = _with_defaults(_override(top, overrides or {}, problems))
     given = rules.read_keys(Profile, top, "", problems) if top else {}
@@ -269,7 +275,7 @@ def known_keys() -> dict[str, str]:
 
 def _contents(file: Path) -> str:
     """The text of a profile; a missing file names the profiles that are there."""
-    doing = f"reading the profile {shown(str(file))}"
+    doing = f"reading the profile {shown(tokens.hide(str(file)))}"
     try:
         if file.exists() and not file.is_file():
             raise ProfileError(f"{doing}: expected a file, seen a folder or device{_beside(file)}")
@@ -301,7 +307,7 @@ def _override(top: Node, overrides: Mapping[str, str], problems: Problems) -> No
                 raise Refused("expected a dotted key such as model.dim")
             # A relative path of an override starts where the person types it.
             if new := read(value, Path.cwd(), problems, override=key):
-                top = _put(top, key, new)
+                top = _put(top, key, slips.without_secrets(new, problems, key))
         except Refused as why:
             problems.add(0, key, str(why))
     return top
@@ -316,7 +322,8 @@ def _put(node: Node, key: str, new: Node) -> Node:
         items[index] = _put(items[index], rest, new) if rest else new
         return replace(node, value=items)
     if not isinstance(node.value, dict | None):
-        raise Refused(f"{rules.seen(node)} where a mapping is needed to set `{shown(key)}` in it")
+        seen = "seen what is not shown" if node.refused else rules.seen(node)
+        raise Refused(f"{seen} where a mapping is needed to set `{shown(key)}` in it")
     first, _, rest = key.partition(".")
     entries = dict(node.value or {})
     entries[first] = _put(entries.get(first, Node(None, 0, node.folder)), rest, new) if rest else new

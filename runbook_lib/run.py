@@ -13,6 +13,7 @@ from worker.layout import FORMAT, RUN_NAME, HostFolder, make_folder, read_json, 
 
 from . import plan as plans
 from . import profile as profiles
+from . import tokens
 from .errors import DataError, ProfileError
 from .journal import Journal
 
@@ -127,6 +128,8 @@ class Run:
         said = " ".join(safe_text(text, 1000).split())
         if not said:
             raise ProfileError("a note needs words; nothing was written")
+        if tokens.looks_secret(said):
+            raise ProfileError("a note goes into the archive, and this one holds what looks like a secret; not written")
         self.journal.write("note", text=said)
 
     def save_json(self, name: str, value: dict[str, Any]) -> Path:
@@ -158,7 +161,9 @@ def create(profile: profiles.Profile, name: str = "") -> Run:
     """A new run's folder, with the profile as used. Raises ProfileError when the name is not usable or taken."""
     name = name or _new_name(profile)
     if not RUN_NAME.fullmatch(name):
-        raise ProfileError(f"run name {name!r}: letters, digits, '.', '_' and '-' only, at most 100")
+        raise ProfileError(f"run name {tokens.hide(name)!r}: letters, digits, '.', '_' and '-' only, at most 100")
+    if tokens.looks_secret(name):
+        raise ProfileError("the run's name looks like a secret (not shown); name it otherwise")
     folder = profile.runs / name
     make_folder(folder, 0o700)
     if (folder / "profile.yaml").exists():
@@ -197,7 +202,7 @@ def open_folder(folder: Path) -> Run:
     file = folder / "profile.yaml"
     if not file.is_file():
         raise DataError(f"{folder}: not a run's folder (no profile.yaml)")
-    return Run(folder.absolute(), profiles.load(file))
+    return Run(folder.absolute(), profiles.load(file, as_used=True))
 
 
 def runs_of(profile: profiles.Profile) -> list[Path]:

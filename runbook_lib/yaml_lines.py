@@ -16,6 +16,7 @@ import yaml
 
 from worker.layout import safe_text
 
+from . import tokens
 from .errors import ProfileError
 
 DEEPEST = 8
@@ -57,7 +58,7 @@ class Problems:
     def add(self, line: int, key: str, message: str) -> None:
         """Note one problem, at a dotted key or, with an empty key, at a line."""
         where = f"{self.file}:{line}" if line else "--set"
-        self.found.append((line, f"{where}: {f'{shown(key)}: ' if key else ''}{message}"))
+        self.found.append((line, tokens.hide(f"{where}: {f'{shown(key)}: ' if key else ''}{message}")))
 
     def stop_if_any(self) -> None:
         """Raise one ProfileError with everything noted so far, in the order of the lines."""
@@ -166,12 +167,14 @@ class _Builder:
 
     def _refused(self, event: yaml.Event, at: Keys) -> bool:
         anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
+        # A password may begin with one of these characters.
+        name, kind = (tokens.HIDDEN if at and at[-1] in tokens.SECRETS else shown(text or "") for text in (anchor, tag))
         if isinstance(event, yaml.AliasEvent):
-            self._note(event, at, f"an alias (*{shown(event.anchor or '')}); write the value out")
+            self._note(event, at, f"an alias (*{name}); write the value out, in quotes if it begins with *")
         elif anchor:
-            self._note(event, at, f"an anchor (&{shown(anchor)}); write the value out where it is wanted")
+            self._note(event, at, f"an anchor (&{name}); write the value out where it is wanted")
         if tag:
-            self._note(event, at, f"a tag ({shown(tag)}); tags are not read, write a plain value")
+            self._note(event, at, f"a tag ({kind}); tags are not read, write a plain value")
         return bool(anchor or tag)
 
     def _sequence(self, at: Keys) -> list[Node]:

@@ -93,6 +93,16 @@ def test_a_shipped_profile_loads(path):
     assert profile.load(path).hosts
 
 
+def placed_by_the_readme():
+    """Every path under which README has a person put a secret, or promises a result: from the root and a profile."""
+    secrets = re.findall(r"(?:credentials|hf_token):\s*([^\s,}]+)", README)
+    table = README.split("## What you get")[1].split("## ")[0]
+    results = [name.replace("<run>", "any").replace("<merged>", "any_merged").replace("<date>", "2026-01-01")
+               for name in re.findall(r"^\| `([^`]+)`", table, re.M)]  # fmt: skip
+    assert len(secrets) >= 1 and len(results) >= 9
+    return {folder / name for folder in (ROOT, ROOT / "profiles") for name in (*secrets, *results)}
+
+
 def test_every_decision_is_at_most_ten_lines():
     for section in (ROOT / "DECISIONS.md").read_text(encoding="utf-8").split("\n## ")[1:]:
         assert len(section.strip().splitlines()) <= 11, section.splitlines()[0]
