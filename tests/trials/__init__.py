@@ -1,0 +1,1 @@
+"""Whole runs with one fault each, shaped by hand."""
