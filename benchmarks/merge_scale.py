@@ -121,7 +121,7 @@ def plan_merge(folder: Path) -> None:
     numbered = corpus.load(this.corpus)
     embeddings = np.concatenate(parts)[: numbered.documents]
     articles = [{key: article[key] for key in ("id", "title", "url")} for article in numbered.articles()]
-    manifest = json.loads((this.merged / "manifest.json").read_text())
+    manifest = json.loads((this.candidate / "manifest.json").read_text())
     merged = {
         "embeddings": embeddings,
         "articles": articles,
@@ -176,7 +176,7 @@ def measured(step: str, folder: Path) -> tuple[float, float]:
 def forget(folder: Path) -> None:
     """Take away what a round made."""
     this = the_run(folder)
-    shutil.rmtree(this.merged, ignore_errors=True)
+    shutil.rmtree(this.candidate, ignore_errors=True)
     shutil.rmtree(this.profile.output.folder, ignore_errors=True)
     for name in ("plan.pkl", "plan_copy.pkl"):
         (folder / name).unlink(missing_ok=True)
@@ -184,7 +184,7 @@ def forget(folder: Path) -> None:
 
 def same_dict(folder: Path) -> bool:
     """Whether both files load as equal dicts."""
-    with the_run(folder).founding_file.open("rb") as ours, (folder / "plan.pkl").open("rb") as theirs:
+    with the_run(folder).founding_candidate.open("rb") as ours, (folder / "plan.pkl").open("rb") as theirs:
         a, b = pickle.load(ours), pickle.load(theirs)
     return np.array_equal(a.pop("embeddings"), b.pop("embeddings")) and a == b
 

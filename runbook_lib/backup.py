@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError
+from .result import publication
 from .result.large_files import pieces, read_back, write
-from .result.merged import AGAIN, Merged
+from .result.merged import AGAIN
 from .run import Run
 
 STAMP = "%Y%m%d_%H%M%S"
@@ -25,15 +26,15 @@ def backup(run: Run, now: datetime | None = None) -> dict[str, Any]:
     Gives path, manifest, sha256, bytes, read_back, same_disk, warning and found (True when it was there before).
     `now` stamps the name, local time. Raises DataError when there is nothing sound to copy or the copy is not sound.
     """
-    merged = Merged(run.merged)
-    manifest = merged.manifest()
+    result = publication.at_hand(run)
+    manifest = result.merged.manifest()
     if manifest is None:
-        raise DataError(f"backing up: nothing merged yet in {run.merged}; {AGAIN}")
+        raise DataError(f"backing up: nothing merged yet in {run.folder}; {AGAIN}")
     stated = manifest["founding"]
     existing = _existing(run, stated)
-    copy = existing or _copy(run, stated, now or datetime.now())
-    _commit(copy, merged.manifest_file.read_bytes(), run)
-    return _described(copy, run, stated, found=existing is not None)
+    copy = existing or _copy(run, result.founding, stated, now or datetime.now())
+    _commit(copy, result.merged.manifest_file.read_bytes(), run)
+    return _described(copy, result.founding, stated, found=existing is not None)
 
 
 def _folder(run: Run) -> Path:
@@ -66,9 +67,9 @@ def _free_name(run: Run, now: datetime) -> Path:
         now += timedelta(seconds=1)
 
 
-def _copy(run: Run, stated: dict[str, Any], now: datetime) -> Path:
+def _copy(run: Run, source: Path, stated: dict[str, Any], now: datetime) -> Path:
     """A new copy, read back from the disk. Nothing stays under its name when it is not equal to the original."""
-    source, target = run.founding_file, _free_name(run, now)
+    target = _free_name(run, now)
     if not source.is_file():
         raise DataError(f"backing up: {source} is missing; {AGAIN}")
     if source.stat().st_size != stated["bytes"]:
@@ -97,8 +98,8 @@ def _commit(copy: Path, manifest: bytes, run: Run) -> None:
     write(_sidecar(copy), [manifest], len(manifest), f"Free space in {_folder(run)}, then back up again.")
 
 
-def _described(copy: Path, run: Run, stated: dict[str, Any], found: bool) -> dict[str, Any]:
-    same_disk = copy.stat().st_dev == run.founding_file.stat().st_dev if run.founding_file.exists() else False
+def _described(copy: Path, source: Path, stated: dict[str, Any], found: bool) -> dict[str, Any]:
+    same_disk = copy.stat().st_dev == source.stat().st_dev if source.exists() else False
     return {
         "path": str(copy),
         "manifest": str(_sidecar(copy)),

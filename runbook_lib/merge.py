@@ -19,7 +19,7 @@ from . import corpus as corpora
 from .corpus import Corpus
 from .errors import DataError
 from .plan import Plan
-from .result import founding
+from .result import founding, publication
 from .result.array_file import ITEM_BYTES
 from .result.large_files import write
 from .result.merged import AGAIN, Merged, differences
@@ -31,38 +31,42 @@ Progress = Callable[[str, int, int], None]
 
 
 def merge(run: Run, on_progress: Progress | None = None) -> dict[str, Any]:
-    """The manifest of the merged result, made now or, when nothing changed, found as it was.
+    """The manifest of the merged result: a candidate made now, or what was made of the same parts before.
 
     Writes embeddings.npy, questions.npy, articles.jsonl and the file in the founding shape; manifest.json comes last
-    and commits them. `on_progress` is told what is done in bytes.
+    and commits them. None of them has its final name: `publish.publish` gives it once the checks hold. `on_progress` is
+    told what is done in bytes.
     Raises DataError naming every part that must not be merged, or the rows that no part has.
     """
     report = on_progress or (lambda what, done, of: None)
     plan, corpus = run.plan(), corpora.load(run.corpus)
     _same_corpus(plan, corpus)
-    merged = Merged(run.merged)
-    if manifest := _unchanged(run, merged, plan, corpus):
-        size = sum(stated["bytes"] for stated in manifest["outputs"].values())
-        report("merged before, verified", size, size)
-        return manifest
+    publication.settle(run)
+    for merged in (Merged(run.merged), Merged(run.candidate)):
+        if manifest := _unchanged(run, merged, plan, corpus):
+            if merged.folder != run.candidate:
+                publication.discard(run)
+            size = sum(stated["bytes"] for stated in manifest["outputs"].values())
+            report("merged before, verified", size, size)
+            return manifest
     parts = _verified(run, plan, corpus, report)
     pieces = _covering(run, plan, parts)
-    merged.manifest_file.unlink(missing_ok=True)  # from here on, until the new one, there is no merged result
+    publication.discard(run)
     return _write(run, plan, corpus, parts, pieces, report)
 
 
 def write_founding(run: Run) -> dict[str, Any]:
-    """Path, sha256 and bytes of the file in the founding shape: as merged, or written again where it is not.
+    """The final path, sha256 and bytes of the file in the founding shape: as merged, or written again where it is not.
 
     Raises DataError when nothing is merged, or the merged files are no longer what the manifest says.
     """
-    merged = Merged(run.merged)
-    manifest = merged.manifest()
+    result = publication.at_hand(run)
+    manifest = result.merged.manifest()
     if manifest is None:
-        raise DataError(f"{merged.manifest_file}: nothing merged yet; {AGAIN}")
+        raise DataError(f"{result.merged.manifest_file}: nothing merged yet; {AGAIN}")
     stated = {"path": str(run.founding_file), **manifest["founding"]}
-    if differences(run.founding_file, stated):
-        founding.save(run.founding_file, merged.content(manifest), stated["sha256"])
+    if differences(result.founding, stated):
+        founding.save(run.founding_candidate, result.merged.content(manifest), stated["sha256"])
     return stated
 
 
@@ -88,15 +92,21 @@ def _unchanged(run: Run, merged: Merged, plan: Plan, corpus: Corpus) -> dict[str
         if manifest is None or manifest["plan"] != plan.sha256 or manifest["corpus"] != plan.corpus:
             return None
         parts, fingerprints = list(map(read, _paths(run))), corpus.fingerprints()
-        if {(part.name, part.sha256) for part in parts} != {
-            (part["name"], part["sha256"]) for part in manifest["parts"]
-        }:
+        if _sums_of(parts) != _listed(manifest):
             return None
         if any(verify(part, plan, fingerprints) for part in parts) or merged.problems(manifest):
             return None
     except (DataError, KeyError, TypeError):
         return None  # whatever is wrong with the old result, a new one is made from the parts
     return manifest
+
+
+def _sums_of(parts: Sequence[Part]) -> set[tuple[str, str]]:
+    return {(part.name, part.sha256) for part in parts}
+
+
+def _listed(manifest: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(part["name"], part["sha256"]) for part in manifest["parts"]}
 
 
 # ---------------------------------------------------------------------------------------------------- what may go in
@@ -182,7 +192,7 @@ def _reason(run: Run, row: int) -> str:
 def _write(
     run: Run, plan: Plan, corpus: Corpus, parts: Sequence[Part], pieces: Sequence[Piece], report: Progress
 ) -> dict[str, Any]:
-    merged, dim = Merged(run.merged), plan.model.dim
+    merged, dim = Merged(run.candidate), plan.model.dim
     documents = within(pieces, 0, plan.documents)
     remedy = "Free space in the runs folder, then merge again."
 
@@ -192,22 +202,31 @@ def _write(
         asked = within(pieces, plan.documents, plan.rows)
         size = plan.questions * dim * ITEM_BYTES
         outputs[merged.questions.name] = write(merged.questions, _matrix(asked, dim, report), size, remedy)
-    else:
-        merged.questions.unlink(missing_ok=True)  # of an earlier merge
     outputs[merged.articles.name] = write(merged.articles, _articles(corpus, documents), plan.documents * 200, remedy)
 
     manifest = {
         "format": FORMAT,
         "run": plan.run,
-        "timestamp": datetime.now(UTC).isoformat(),
+        "timestamp": _timestamp(run, plan, parts),
         **_identity(plan),
         **_parts(parts, pieces),
         **_tallies(plan, pieces),
         "outputs": {name: asdict(written) for name, written in outputs.items()},
     }
-    manifest["founding"] = asdict(founding.save(run.founding_file, merged.content(manifest)))
+    manifest["founding"] = asdict(founding.save(run.founding_candidate, merged.content(manifest)))
     merged.commit(manifest)
     return manifest
+
+
+def _timestamp(run: Run, plan: Plan, parts: Sequence[Part]) -> str:
+    """When the result was made: of the same parts it is the same result, byte for byte, however often it is made."""
+    try:
+        before = Merged(run.merged).manifest()
+    except DataError:
+        before = None
+    if before and before["plan"] == plan.sha256 and _sums_of(parts) == _listed(before):
+        return str(before["timestamp"])
+    return datetime.now(UTC).isoformat()
 
 
 def _matrix(pieces: Sequence[Piece], dim: int, report: Progress) -> Iterator[bytes]:

@@ -65,6 +65,26 @@ class Run:
         return self.folder / "merged"
 
     @property
+    def candidate(self) -> Path:
+        """A merged result whose checks have not been made yet, in the layout of `merged`."""
+        return self.folder / "candidate"
+
+    @property
+    def rejected(self) -> Path:
+        """The last merged result whose checks failed, with the reason."""
+        return self.folder / "rejected"
+
+    @property
+    def published_file(self) -> Path:
+        """What stands under the final names."""
+        return self.folder / "published.json"
+
+    @property
+    def publishing_file(self) -> Path:
+        """A publication that is decided and not finished."""
+        return self.folder / "publishing.json"
+
+    @property
     def report(self) -> Path:
         """The evidence: executed notebooks, results, pictures, report.html."""
         return self.folder / "report"
@@ -88,6 +108,11 @@ class Run:
     def founding_file(self) -> Path:
         """The merged pickle in the founding shape, in the profile's output folder."""
         return self.profile.output.folder / self.profile.output.merged
+
+    @property
+    def founding_candidate(self) -> Path:
+        """The same of a merged result whose checks have not been made yet."""
+        return self.founding_file.with_name(f".{self.founding_file.name}.{self.name}.candidate")
 
     @property
     def plan_file(self) -> Path:

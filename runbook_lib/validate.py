@@ -16,10 +16,10 @@ from . import corpus as corpora
 from .checks import Check, Checks
 from .errors import DataError
 from .plan import Plan, problems
-from .result import figures, founding
+from .result import figures, founding, publication
 from .result.array_file import ITEM_BYTES
 from .result.evidence import Evidence, gather
-from .result.merged import AGAIN, Merged, differences
+from .result.merged import AGAIN, differences
 from .result.parts import Piece, named, read, row_bytes
 from .result.survey import Geometry, Header, norms_of
 from .run import Run
@@ -55,7 +55,7 @@ def validate(run: Run, backup: dict[str, Any] | None = None) -> tuple[Checks, di
 
 def with_backup(run: Run, checks: Checks, shown: dict[str, Any], backup: dict[str, Any]) -> Checks:
     """`checks` with the ninth filled in from what `backup.backup` gave; validation.json is written again."""
-    manifest = Merged(run.merged).manifest() or {}
+    manifest = publication.at_hand(run).merged.manifest() or {}
     filled = Checks(checks.title, [_backup(manifest, backup) if check.name == BACKUP else check for check in checks])
     _save(run, filled, shown)
     return filled
@@ -67,18 +67,19 @@ def _save(run: Run, checks: Checks, shown: dict[str, Any]) -> None:
 
 def _manifest(run: Run, checks: Checks) -> dict[str, Any] | None:
     """The first check; without merged files there is nothing to hold the others against."""
-    merged = Merged(run.merged)
+    result = publication.at_hand(run)
+    merged = result.merged
     try:
         manifest = merged.manifest()
     except DataError as error:
         checks.add(EXIST, False, error, "", AGAIN)
         return None
-    files = [merged.embeddings, merged.articles, merged.manifest_file, run.founding_file]
+    files = [merged.embeddings, merged.articles, merged.manifest_file, result.founding]
     absent = [file.name for file in files if not file.is_file()]
     if manifest is None or absent:
         checks.add(EXIST, False, f"missing: {named(absent)}", "all of them", AGAIN)
         return None
-    checks.add(EXIST, True, f"{run.founding_file} and {merged.folder}")
+    checks.add(EXIST, True, f"{result.founding} and {merged.folder}")
     return manifest
 
 
@@ -125,7 +126,7 @@ def _ten(e: Evidence, backup: dict[str, Any] | None, checks: Checks) -> None:
 
 def _bytes(e: Evidence, checks: Checks) -> None:
     vectors = e.plan.documents * e.plan.model.dim * ITEM_BYTES
-    seen = (e.merged.embeddings.stat().st_size, e.run.founding_file.stat().st_size)
+    seen = (e.merged.embeddings.stat().st_size, e.founding.stat().st_size)
     wanted = (vectors + (e.shape.bytes if e.shape else 0), e.manifest["founding"]["bytes"])
     checks.add(
         "2 bytes exact",
@@ -138,9 +139,7 @@ def _bytes(e: Evidence, checks: Checks) -> None:
 
 def _structure(e: Evidence, checks: Checks) -> None:
     wrong = [e.problem] if e.problem else []
-    wrong += [
-        f"{e.run.founding_file.name} {why}" for why in founding.check(e.run.founding_file, e.merged.content(e.manifest))
-    ]
+    wrong += [f"{e.founding.name} {why}" for why in founding.check(e.founding, e.merged.content(e.manifest))]
     good = "every byte as made anew from the merged matrix and articles; nothing unpickled"
     checks.add("3 structure valid", not wrong, named(wrong, "; ") or good, "", AGAIN)
 

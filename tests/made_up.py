@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from runbook_lib import corpus, plan, profile, run
+from runbook_lib import corpus, merge, plan, profile, publish, run, validate
 from worker import encode
 from worker.layout import planned_parts, read_json, write_json
 
@@ -160,6 +160,13 @@ def run_folder(
     )
     drawn.save(this.plan_file)
     return MadeUp(this, drawn, numbered, vectors(numbered.rows, dim) if made is None else made)
+
+
+def published(this: run.Run) -> publish.Published:
+    """What the last notebook does with parts that are home, up to its gate."""
+    merge.merge(this)
+    merge.write_founding(this)
+    return publish.publish(this, *validate.validate(this))
 
 
 def with_vectors(made: MadeUp, changed: dict[int, np.ndarray]) -> MadeUp:

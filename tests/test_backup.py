@@ -27,10 +27,10 @@ def test_a_backup_has_the_plans_name_equals_the_original_and_carries_its_manifes
     found = backup.backup(made.run, NOW)
     path = Path(found["path"])
     assert path == made.run.profile.output.backups / "made-up_merged_20251114_155234.pkl"
-    assert sha256_file(path) == found["sha256"] == sha256_file(made.run.founding_file)
+    assert sha256_file(path) == found["sha256"] == sha256_file(made.run.founding_candidate)
     assert found["bytes"] == path.stat().st_size
     assert found["read_back"] and not found["found"]
-    assert Path(found["manifest"]).read_bytes() == (made.run.merged / "manifest.json").read_bytes()
+    assert Path(found["manifest"]).read_bytes() == (made.run.candidate / "manifest.json").read_bytes()
 
 
 def test_a_backup_on_the_same_disk_says_what_it_does_not_protect_from(made):
@@ -63,15 +63,15 @@ def test_a_lost_manifest_is_put_beside_the_backup_again(made):
 
 
 def test_nothing_is_kept_of_a_file_that_is_not_the_merged_one(made):
-    raw = bytearray(made.run.founding_file.read_bytes())
+    raw = bytearray(made.run.founding_candidate.read_bytes())
     raw[-3] ^= 1
-    made.run.founding_file.write_bytes(raw)
+    made.run.founding_candidate.write_bytes(raw)
     with pytest.raises(DataError, match="what was to be written changed"):
         backup.backup(made.run, NOW)
-    made.run.founding_file.write_bytes(raw[:-1])
+    made.run.founding_candidate.write_bytes(raw[:-1])
     with pytest.raises(DataError, match=r"expected \d+ bytes, \d+ found"):
         backup.backup(made.run, NOW)
-    made.run.founding_file.unlink()
+    made.run.founding_candidate.unlink()
     with pytest.raises(DataError, match="is missing"):
         backup.backup(made.run, NOW)
     assert list(made.run.profile.output.backups.iterdir()) == []

@@ -9,7 +9,7 @@ import made_up
 import pytest
 from local_run import nobody_there
 
-from runbook_lib import backup, clean, cli, gate, hosts, merge, report
+from runbook_lib import clean, cli, gate, hosts, report
 from runbook_lib.checks import Checks
 from runbook_lib.errors import DataError, HostError
 from runbook_lib.run import PHASES, Run
@@ -30,8 +30,8 @@ def sealed_once(tmp_path_factory):
     made = made_up.run_folder(tmp_path_factory.mktemp("sealed"), count=8)
     made.commit_all()
     hand_over(made.run, *PHASES[:3])
-    merge.merge(made.run)
-    hand_over(made.run, PHASES[3], founding=merge.write_founding(made.run), backup=backup.backup(made.run))
+    done = made_up.published(made.run)
+    hand_over(made.run, PHASES[3], founding=done.founding, backup=done.backup)
     report.seal(made.run)
     return made.run
 

@@ -21,12 +21,16 @@ NOUNS = {
     "json_stream", "plain_pickle", "tables", "text_lines", "whole_file", "characters", "findings", "inspection",
     "documents", "questions", "prompt",
     "model", "gpus", "hosts", "large_files", "parts", "founding", "merged", "articles", "survey", "retrieval",
-    "figures", "evidence", "inventory", "environments",
+    "figures", "evidence", "inventory", "environments", "publication",
     "bounds", "part_record", "array_file",
     "answers", "content", "dial", "known_hosts", "link", "local", "login", "secret", "session", "ssh",
 }  # fmt: skip
-PHASES = {"preflight", "staging", "launch", "monitor", "recover", "download", "merge", "validate", "backup"}
-SIDEWAYS = {"launch": {"staging"}, "recover": {"staging", "launch", "monitor", "download"}}
+PHASES = {"preflight", "staging", "launch", "monitor", "recover", "download", "merge", "validate", "backup", "publish"}
+SIDEWAYS = {
+    "launch": {"staging"},
+    "recover": {"staging", "launch", "monitor", "download"},
+    "publish": {"validate", "backup"},
+}
 DOORS = {  # outside library -> the only modules that may import it
     "paramiko": {"dial", "link"},
     "matplotlib": {"drawing"},

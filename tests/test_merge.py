@@ -3,7 +3,6 @@
 import json
 import pickle
 import tracemalloc
-from pathlib import Path
 
 import made_up
 import numpy as np
@@ -24,7 +23,7 @@ def made(tmp_path):
 
 def test_row_i_of_the_matrix_is_document_i(made):
     manifest = merge.merge(made.run)
-    merged = Merged(made.run.merged)
+    merged = Merged(made.run.candidate)
     matrix = np.load(merged.embeddings)
     assert matrix.dtype == np.float32
     assert np.array_equal(matrix, made.vectors[:20])
@@ -41,14 +40,14 @@ def test_row_i_of_the_matrix_is_document_i(made):
 
 def test_questions_leave_by_kind(made):
     merge.merge(made.run)
-    assert np.array_equal(np.load(Merged(made.run.merged).questions), made.vectors[20:])
+    assert np.array_equal(np.load(Merged(made.run.candidate).questions), made.vectors[20:])
 
 
 def test_without_questions_there_is_no_file_of_them(tmp_path):
     made = made_up.run_folder(tmp_path, questions=[])
     made.commit_all()
     manifest = merge.merge(made.run)
-    assert not Merged(made.run.merged).questions.exists()
+    assert not Merged(made.run.candidate).questions.exists()
     assert sorted(manifest["outputs"]) == ["articles.jsonl", "embeddings.npy"]
 
 
@@ -56,8 +55,8 @@ def test_a_corpus_of_one_document_is_merged(tmp_path):
     made = made_up.run_folder(tmp_path, count=1, questions=[])
     made.commit_all()
     merge.merge(made.run)
-    assert np.load(Merged(made.run.merged).embeddings).shape == (1, made_up.DIM)
-    loaded = pickle.loads(Path(merge.write_founding(made.run)["path"]).read_bytes())
+    assert np.load(Merged(made.run.candidate).embeddings).shape == (1, made_up.DIM)
+    loaded = pickle.loads(made.run.founding_candidate.read_bytes())
     assert loaded["articles"] == [{"id": 0, "title": "Title 0: café 東京", "url": "https://example.org/0"}]
 
 
@@ -66,7 +65,7 @@ def test_parts_across_the_line_between_documents_and_questions_are_split(tmp_pat
     made = made_up.run_folder(tmp_path, count=7, questions=asked, slots=1, part_rows=5)
     made.commit_all()  # rows 0-5, 5-10, 10-12
     merge.merge(made.run)
-    merged = Merged(made.run.merged)
+    merged = Merged(made.run.candidate)
     assert np.array_equal(np.load(merged.embeddings), made.vectors[:7])
     assert np.array_equal(np.load(merged.questions), made.vectors[7:])
 
@@ -85,23 +84,23 @@ def test_the_manifest_says_what_went_in_and_what_came_out(made):
     assert manifest["seen"]["device"] == {"cpu (made up)": len(manifest["parts"])}
     assert manifest["seconds"] == 0.5 * len(manifest["parts"])
     for name, stated in manifest["outputs"].items():
-        path = made.run.merged / name
+        path = made.run.candidate / name
         assert (sha256_file(path), path.stat().st_size) == (stated["sha256"], stated["bytes"])
     assert manifest["plan"] == made.plan.sha256
-    assert Merged(made.run.merged).manifest() == manifest
+    assert Merged(made.run.candidate).manifest() == manifest
 
 
 def test_merging_again_changes_nothing(made):
     first = merge.merge(made.run)
-    before = {path: path.stat().st_mtime_ns for path in made.run.merged.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in made.run.candidate.iterdir()}
     assert merge.merge(made.run) == first
-    assert {path: path.stat().st_mtime_ns for path in made.run.merged.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in made.run.candidate.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["embeddings.npy", "articles.jsonl", "questions.npy", "manifest.json"])
 def test_a_merged_file_that_was_changed_or_lost_is_made_again(made, name):
     first = merge.merge(made.run)
-    path = made.run.merged / name
+    path = made.run.candidate / name
     path.write_bytes(path.read_bytes()[:-2])
     again = merge.merge(made.run)
     assert again["outputs"] == first["outputs"]
@@ -119,7 +118,7 @@ def test_a_new_part_makes_a_new_merge_and_overlaps_give_each_row_once(made):
     assert (taken["rows_000000000_000000004.npy"], taken[path.name]) == ([0, 4], [4, 6])
     wanted = made.vectors[:20].copy()
     wanted[4:6] = moved[2:]
-    assert np.array_equal(np.load(Merged(made.run.merged).embeddings), wanted)
+    assert np.array_equal(np.load(Merged(made.run.candidate).embeddings), wanted)
 
 
 def test_every_part_that_must_not_be_merged_is_named_with_the_remedy(made):
@@ -136,7 +135,7 @@ def test_every_part_that_must_not_be_merged_is_named_with_the_remedy(made):
     assert (made.run.refused / first.name).exists() and (made.run.refused / second.with_suffix(".json").name).exists()
     with pytest.raises(DataError, match="8 of 21 rows have no vector yet"):  # as if they had never come
         merge.merge(made.run)
-    assert not Merged(made.run.merged).manifest_file.exists()
+    assert not Merged(made.run.candidate).manifest_file.exists()
 
 
 def test_a_part_made_from_an_older_text_is_refused(made):
@@ -190,23 +189,23 @@ def test_the_founding_file_is_what_the_manifest_says_and_is_written_once(made):
     manifest = merge.merge(made.run)
     made_file = merge.write_founding(made.run)
     assert made_file == {"path": str(made.run.founding_file), **manifest["founding"]}
-    assert sha256_file(made.run.founding_file) == made_file["sha256"]
-    before = made.run.founding_file.stat().st_mtime_ns
+    assert sha256_file(made.run.founding_candidate) == made_file["sha256"]
+    before = made.run.founding_candidate.stat().st_mtime_ns
     merge.write_founding(made.run)
-    assert made.run.founding_file.stat().st_mtime_ns == before
-    made.run.founding_file.write_bytes(b"someone else's")
+    assert made.run.founding_candidate.stat().st_mtime_ns == before
+    made.run.founding_candidate.write_bytes(b"someone else's")
     assert merge.write_founding(made.run) == made_file
-    assert sha256_file(made.run.founding_file) == made_file["sha256"]
+    assert sha256_file(made.run.founding_candidate) == made_file["sha256"]
 
 
 def test_no_founding_file_is_made_from_merged_files_that_changed(made):
     merge.merge(made.run)
-    made.run.founding_file.unlink()
-    path = Merged(made.run.merged).embeddings
+    made.run.founding_candidate.unlink()
+    path = Merged(made.run.candidate).embeddings
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
     with pytest.raises(DataError, match="what was to be written changed"):
         merge.write_founding(made.run)
-    assert not made.run.founding_file.exists()
+    assert not made.run.founding_candidate.exists()
 
 
 def test_a_full_disk_leaves_no_half_file_and_says_what_is_needed(made, monkeypatch):
@@ -216,7 +215,7 @@ def test_a_full_disk_leaves_no_half_file_and_says_what_is_needed(made, monkeypat
     monkeypatch.setattr("worker.layout.os.fsync", full)
     with pytest.raises(DataError, match=r"No space left on device: expected room for [\d,]+ bytes, [\d,]+ "):
         merge.merge(made.run)
-    assert list(made.run.merged.iterdir()) == []
+    assert list(made.run.candidate.iterdir()) == []
 
 
 def test_the_memory_of_a_merge_does_not_grow_with_the_corpus(tmp_path):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from made_up import run_folder
+from made_up import published, run_folder
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from runbook_lib import archive, backup, gate, merge, pictures, report, run, validate
+from runbook_lib import archive, gate, pictures, report, run
 from runbook_lib.checks import Checks
 from runbook_lib.errors import DataError
 from runbook_lib.pages import facts, notebook_pages
@@ -42,13 +42,10 @@ def finished(folder: Path) -> Run:
     made.commit_all()
     this = made.run
     handed_over(this)
-    merge.merge(this)
-    founding = merge.write_founding(this)
-    copy = backup.backup(this)
-    checks, _ = validate.validate(this, copy)
+    done = published(this)
     this.journal.write("part refused", host="here", start=0, stop=4, reason=f"sha256 differs {NASTY}")
     this.journal.write("revived", seen="here: started")
-    gate.gate(this, PHASES[3], checks, founding=founding, backup=copy)
+    gate.gate(this, PHASES[3], done.checks, founding=done.founding, backup=done.backup)
     nbformat.write(notebook(), this.report / f"{PHASES[0]}.ipynb")
     return this
 

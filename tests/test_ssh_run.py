@@ -94,7 +94,7 @@ def finish(this):
     got = download.collect(this)
     assert (got.rows, got.refused, got.failures) == (COUNT, (), ())
     merge.merge(this)
-    return (this.merged / "embeddings.npy").read_bytes()
+    return (this.candidate / "embeddings.npy").read_bytes()
 
 
 def supervisors(this):

@@ -27,7 +27,7 @@ def check(checks, name):
 
 def overwrite(made, changed):
     """Change rows of the merged matrix, behind the manifest's back."""
-    path = Merged(made.run.merged).embeddings
+    path = Merged(made.run.candidate).embeddings
     matrix = np.load(path)
     for row, value in changed.items():
         matrix[row] = value
@@ -215,7 +215,7 @@ def test_the_projection_shows_documents_and_questions(tmp_path):
 )
 def test_every_record_is_looked_at(tmp_path, change, said):
     made = merged(made_up.run_folder(tmp_path))
-    path = Merged(made.run.merged).articles
+    path = Merged(made.run.candidate).articles
     path.write_text("".join(line + "\n" for line in change(path.read_text().splitlines())))
     checks, _ = validate.validate(made.run)
     assert said in check(checks, "7 a record").seen
@@ -224,7 +224,7 @@ def test_every_record_is_looked_at(tmp_path, change, said):
 
 def test_a_row_of_another_text_is_named(tmp_path):
     made = merged(made_up.run_folder(tmp_path))
-    path = Merged(made.run.merged).articles
+    path = Merged(made.run.candidate).articles
     own = made.record(5, 6)["fingerprints"][0]
     path.write_text(path.read_text().replace(own, "0" * 32))
     assert check(validate.validate(made.run)[0], "corpus's text").seen == "1 row: 5"
@@ -241,7 +241,7 @@ def test_a_missing_title_counts_only_when_it_was_not_accepted(tmp_path):
 @pytest.mark.parametrize("size", [-4, 4])
 def test_a_matrix_of_another_size_is_refused_and_the_rest_is_still_said(tmp_path, size):
     made = merged(made_up.run_folder(tmp_path))
-    path = Merged(made.run.merged).embeddings
+    path = Merged(made.run.candidate).embeddings
     raw = path.read_bytes()
     path.write_bytes(raw[:size] if size < 0 else raw + b"\0" * size)
     checks, figures = validate.validate(made.run, backup.backup(made.run))
@@ -253,15 +253,15 @@ def test_a_matrix_of_another_size_is_refused_and_the_rest_is_still_said(tmp_path
 
 def test_a_founding_file_that_changed_is_found(tmp_path):
     made = merged(made_up.run_folder(tmp_path))
-    raw = bytearray(made.run.founding_file.read_bytes())
+    raw = bytearray(made.run.founding_candidate.read_bytes())
     raw[50] ^= 1
-    made.run.founding_file.write_bytes(raw)
+    made.run.founding_candidate.write_bytes(raw)
     assert "differs from the merged matrix" in check(validate.validate(made.run)[0], "3 structure").seen
 
 
 def test_a_manifest_that_was_edited_is_refused(tmp_path):
     made = merged(made_up.run_folder(tmp_path))
-    path = Merged(made.run.merged).manifest_file
+    path = Merged(made.run.candidate).manifest_file
     path.write_text(path.read_text().replace('"documents": 20', '"documents": 19'))
     assert "changed since it was written" in check(validate.validate(made.run)[0], "1 merged").seen
 

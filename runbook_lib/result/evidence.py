@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from . import articles, figures, retrieval
 from . import survey as surveys
 from .articles import Audit
 from .merged import Merged
+from .publication import at_hand
 from .survey import Geometry, Header, Questions, Survey
 
 
@@ -52,6 +54,7 @@ class Evidence:
     plan: Plan
     corpus: Corpus
     merged: Merged
+    founding: Path
     manifest: dict[str, Any]
     audit: Audit
     asked: Asked
@@ -64,7 +67,8 @@ class Evidence:
 
 def gather(run: Run, plan: Plan, corpus: Corpus, manifest: dict[str, Any]) -> Evidence:
     """Read the merged files of a run; what is wrong with one of them is kept, not raised."""
-    merged = Merged(run.merged)
+    result = at_hand(run)
+    merged = result.merged
     records = [dict(record) for record in corpus.questions_list()]
     audit = articles.audit(merged.articles, corpus, retrieval.wanted_titles(records))
     vectors, problem = _question_vectors(merged, plan, len(records))
@@ -80,7 +84,9 @@ def gather(run: Run, plan: Plan, corpus: Corpus, manifest: dict[str, Any]) -> Ev
     groups = surveys.equal_rows(matrix.found.hashes) if matrix else []
     duplicates = figures.duplicates(groups, corpus.fingerprints(), audit)
     found = retrieval.figures(records, asked.answers, matrix.found, audit) if matrix and not asked.problem else {}
-    return Evidence(run, plan, corpus, merged, manifest, audit, asked, shape, matrix, problem, duplicates, found)
+    return Evidence(
+        run, plan, corpus, merged, result.founding, manifest, audit, asked, shape, matrix, problem, duplicates, found
+    )
 
 
 def _matrix(merged: Merged, shape: Header, asked: Asked) -> Matrix:

@@ -63,6 +63,7 @@ def hurry() -> None:
 def drive(folder: Path) -> int:
     """Preflight, launch, monitor, download, merge."""
     from runbook_lib import chain, download, launch, merge, monitor, preflight, recover, run, staging
+    from runbook_lib.result import publication
 
     this = run.open_run(str(folder / "profile.yaml"), new=True)
     with chain.only_driver(this):
@@ -99,6 +100,7 @@ def drive(folder: Path) -> int:
         said(folder, "collected")
         hold(folder)
         merge.merge(this)
+        publication.publish(this, {})  # unseen: what a merge makes is judged here, not what a validation catches
         said(folder, "merged")
     return DONE
 

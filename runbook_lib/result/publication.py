@@ -1,0 +1,220 @@
+"""Publication: how a merged result gets its final names, all of it or nothing, and what is on record of it.
+
+A merge writes a candidate: the folder `candidate/` of the run, and the file in the founding shape under a hidden name
+in the output folder. Once its checks hold, `publishing.json` is written: from then on the candidate is the result. The
+renames follow, then `published.json` says what stands where; whoever comes after a crash in between finishes it. Until
+then the result of before stands as it was. A candidate whose checks fail goes to `rejected/`, with the reason.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from worker.layout import FORMAT, read_json, sha256_file, sync_folder, write_json
+
+from ..errors import DataError
+from ..run import PHASES, Run
+from .merged import Merged, differences
+
+REASON = "reason.json"
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """The result that is worked on: the candidate where there is one, else the published one."""
+
+    merged: Merged
+    founding: Path
+    candidate: bool
+
+
+def at_hand(run: Run) -> AtHand:
+    """What merge, validation and backup speak of now."""
+    candidate = Merged(run.candidate)
+    waits = candidate.manifest_file.exists()
+    founding = run.founding_candidate if waits or run.founding_candidate.exists() else run.founding_file
+    return AtHand(candidate if waits else Merged(run.merged), founding, waits or run.founding_candidate.exists())
+
+
+def settle(run: Run) -> None:
+    """Finish a publication that was decided and not finished: a crash came between. Raises DataError."""
+    record = _read(run.publishing_file)
+    if record is not None:
+        _rename(run)
+        _record(run, record)
+
+
+def discard(run: Run) -> None:
+    """Take away a candidate that does not follow from the parts of now."""
+    shutil.rmtree(run.candidate, ignore_errors=True)
+    run.founding_candidate.unlink(missing_ok=True)
+
+
+def reject(run: Run, reasons: Sequence[str]) -> Path | None:
+    """Put the candidate aside with the reasons, for inspection; the result of before stands. None when there is none.
+
+    Only the last one is kept. Its file in the founding shape follows from the others, so it goes.
+    """
+    run.founding_candidate.unlink(missing_ok=True)
+    if not run.candidate.exists():
+        return None
+    shutil.rmtree(run.rejected, ignore_errors=True)
+    run.candidate.rename(run.rejected)
+    sync_folder(run.folder)
+    write_json(run.rejected / REASON, {"at": _now(), "run": run.name, "reasons": list(reasons)})
+    run.journal.write("result refused", reasons=list(reasons)[:10], kept=run.rejected.name)
+    return run.rejected
+
+
+def publish(run: Run, backup: dict[str, Any]) -> dict[str, Any]:
+    """Give the result at hand its final names, and record what stands where. What is published stays as it is.
+
+    Raises DataError when a file that no run wrote stands under the name of the founding file.
+    """
+    result = at_hand(run)
+    manifest = result.merged.manifest()
+    if manifest is None:
+        raise DataError(f"publishing: {result.merged.manifest_file} is missing; merge again")
+    if result.founding != run.founding_file and run.founding_file.exists() and not writer(run, run.founding_file):
+        raise DataError(
+            f"publishing: {run.founding_file} is there, and no run wrote it as it is; nothing was replaced. Next: move "
+            "it away, or set output.merged to another name, then run again"
+        )
+    run_files = {f"{run.merged.name}/{name}": stated for name, stated in manifest["outputs"].items()}
+    manifest_file = result.merged.manifest_file
+    run_files[f"{run.merged.name}/{manifest_file.name}"] = _described(manifest_file)
+    record = {
+        "format": FORMAT,
+        "run": run.name,
+        "plan": manifest["plan"],
+        "at": _now(),
+        "files": run_files,
+        "founding": {"path": str(run.founding_file), **manifest["founding"]},
+        "backups": _backups(run, backup),
+    }
+    before = published(run) or {}
+    if not result.candidate and {**before, "at": ""} == {**record, "at": ""}:
+        return before
+    write_json(run.publishing_file, record)  # decided: what follows is finished by whoever comes after a crash
+    _rename(run)
+    return _record(run, record)
+
+
+def published(run: Run) -> dict[str, Any] | None:
+    """What stands under the final names, as recorded: `files` of the run, `founding` and `backups` elsewhere; or None.
+
+    Raises DataError when the record cannot be read.
+    """
+    return _read(run.published_file)
+
+
+def _rename(run: Run) -> None:
+    """The candidate takes the place of the result, then its founding file; what was replaced goes last."""
+    replaced = run.folder / "replaced"
+    if Merged(run.candidate).manifest_file.exists():
+        if run.merged.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            run.merged.rename(replaced)
+        run.candidate.rename(run.merged)
+        sync_folder(run.folder)
+    if run.founding_candidate.exists():
+        run.founding_candidate.replace(run.founding_file)
+        sync_folder(run.founding_file.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _record(run: Run, record: dict[str, Any]) -> dict[str, Any]:
+    sha256 = write_json(run.published_file, record)
+    run.publishing_file.unlink(missing_ok=True)
+    names = {name: stated["sha256"] for name, stated in record["files"].items()}
+    run.journal.write(
+        "result published", founding=record["founding"]["path"], wrote={**names, run.published_file.name: sha256}
+    )
+    return record
+
+
+def _described(path: Path) -> dict[str, Any]:
+    return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+
+
+def _backups(run: Run, backup: dict[str, Any]) -> list[dict[str, Any]]:
+    """The backups that this run made, the newest last."""
+    new: dict[str, Any] = {key: backup[key] for key in ("path", "manifest", "sha256", "bytes") if key in backup}
+    before = [item for item in (published(run) or {}).get("backups", []) if item.get("path") != new.get("path")]
+    return [*before, new] if new else before
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {error}; it is written anew by 04_merge_validate: delete it and run again") from None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+# --------------------------------------------------------------------------------------------------------- ownership
+
+
+def writer(run: Run, path: Path) -> str:
+    """The run that wrote the founding file at `path` as it is now, this one or another of its folder; else nothing.
+
+    It is known by its bytes: a run's own record says that it wrote a file of this sha256.
+    """
+    sha256 = sha256_file(path)
+    folders = [run.folder, *sorted(f for f in run.folder.parent.iterdir() if f.is_dir() and f != run.folder)]
+    return next((folder.name for folder in folders if sha256 in _founding_sums(Run(folder, run.profile))), "")
+
+
+def _founding_sums(run: Run) -> set[str]:
+    """The sums of the founding files that a run's own records name."""
+    records = (
+        lambda: published(run),
+        lambda: Merged(run.merged).manifest(),
+        lambda: (run.result(PHASES[-1]) or {}).get("figures"),
+    )
+    return {stated["sha256"] for read in records if (stated := _founding(read))}
+
+
+def _founding(read: Callable[[], Any]) -> dict[str, Any]:
+    """What a record says of the founding file; nothing where it cannot be read or does not say it."""
+    try:
+        stated = (read() or {}).get("founding")
+    except (DataError, AttributeError):
+        return {}
+    return stated if isinstance(stated, dict) and "sha256" in stated else {}
+
+
+def losses(run: Run, quick: bool = False) -> list[str]:
+    """What is recorded as published and is not there as recorded, in words; by sizes only where `quick`."""
+    record = published(run)
+    if record is None:
+        return [f"{run.published_file.name}: no such file"]
+    told = []
+    for name, stated in record["files"].items():
+        told += _lost(run.folder / name, stated, quick)
+    told += _founding_lost(run, record["founding"], quick)
+    newest = record["backups"][-1:]
+    return told + [line for stated in newest for line in _lost(Path(stated["path"]), stated, quick)]
+
+
+def _founding_lost(run: Run, stated: dict[str, Any], quick: bool) -> list[str]:
+    path = Path(stated["path"])
+    told = _lost(path, stated, quick)
+    return [] if told and path.is_file() and writer(run, path) not in ("", run.name) else told
+
+
+def _lost(path: Path, stated: dict[str, Any], quick: bool) -> list[str]:
+    if not quick:
+        return differences(path, stated)
+    if not path.is_file():
+        return [f"{path}: no such file"]
+    size = path.stat().st_size
+    return [] if size == stated["bytes"] else [f"{path}: expected {stated['bytes']} bytes, found {size}"]
