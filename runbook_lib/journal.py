@@ -22,7 +22,7 @@ FAULT, RECOVERY = "fault", "recovery"
 KINDS = {
     **dict.fromkeys(
         ("part refused", "part put aside", "phase failed", "restart failed", "slot in trouble", "worker died",
-         "supervisor lost", "host failed", "link broke"),
+         "supervisor lost", "host failed", "link broke", "result refused"),
         FAULT,
     ),
     **dict.fromkeys(
@@ -32,7 +32,7 @@ KINDS = {
     **dict.fromkeys(
         ("run created", "environment begun", "staged", "supervisor started", "watching", "watching interrupted",
          "watched", "asked", "note", "gate", "phase started", "phase ended", "taken over", "workers stopped",
-         "started from scratch", "sealed", "cleaned"),
+         "started from scratch", "sealed", "cleaned", "result published"),
         "",
     ),
 }  # fmt: skip
