@@ -15,7 +15,7 @@ from worker.layout import committed
 
 from . import corpus as corpora
 from . import hosts as machines
-from . import inventory, plan
+from . import inventory, places, plan
 from . import model as models
 from .checks import Checks
 from .errors import CorpusError, HostError, ProfileError, RunbookError
@@ -39,9 +39,7 @@ def this_machine(run: Run) -> Checks:
             checks.add(f"package {name}", False, "missing", "installed", "make setup (or: pip install -e .)")
     bundle = {relative for relative, _ in machines.bundle_files()}
     checks.add("worker bundle", "worker/__main__.py" in bundle, f"{len(bundle)} files", "worker/__main__.py among them")
-    output = run.profile.output
-    for label, folder in (("run", run.folder), ("output", output.folder), ("backups", output.backups)):
-        checks.add(f"{label} folder", _writable(folder), folder, "writable", f"make it writable: chmod u+rwx {folder}")
+    _folders(checks, run)
     for host in run.profile.hosts:
         if host.kind == "ssh":
             _credentials(checks, host)
@@ -52,6 +50,18 @@ def this_machine(run: Run) -> Checks:
         except ProfileError as error:
             checks.add("hub token", False, error, "a file that only you can read")
     return checks
+
+
+def _folders(checks: Checks, run: Run) -> None:
+    """Say whether what is read and what is written lie apart, and only then whether it can be written."""
+    if wrong := places.problems(run):
+        remedy = "give each a folder of its own: hosts' workdir, output.folder, output.backups, runs, the run's name"
+        checks.add("places", False, "; ".join(wrong), "apart from one another", remedy)
+        return
+    checks.add("places", True, "apart from one another")
+    output = run.profile.output
+    for label, folder in (("run", run.folder), ("output", output.folder), ("backups", output.backups)):
+        checks.add(f"{label} folder", _writable(folder), folder, "writable", f"make it writable: chmod u+rwx {folder}")
 
 
 def _writable(folder: Path) -> bool:

@@ -16,7 +16,7 @@ LIBRARY = ROOT / "runbook_lib"
 WORKER = ROOT / "worker"
 
 NOUNS = {
-    "tokens", "slips", "verdicts", "incidents", "state", "moves",
+    "tokens", "slips", "places", "verdicts", "incidents", "state", "moves",
     "errors", "checks", "yaml_lines", "rules", "profile", "readers", "corpus", "journal", "plan", "run", "source",
     "json_stream", "plain_pickle", "tables", "text_lines", "whole_file", "characters", "findings", "inspection",
     "documents", "questions", "prompt",
