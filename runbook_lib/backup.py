@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -31,9 +32,10 @@ def backup(run: Run, now: datetime | None = None) -> dict[str, Any]:
     if manifest is None:
         raise DataError(f"backing up: nothing merged yet in {run.folder}; {AGAIN}")
     stated = manifest["founding"]
-    existing = _existing(run, stated)
+    described = result.merged.manifest_file.read_bytes()
+    existing = _existing(run, stated, described)
     copy = existing or _copy(run, result.founding, stated, now or datetime.now())
-    _commit(copy, result.merged.manifest_file.read_bytes(), run)
+    _commit(copy, described, run)
     return _described(copy, result.founding, stated, found=existing is not None)
 
 
@@ -42,15 +44,16 @@ def _folder(run: Run) -> Path:
 
 
 def _sidecar(copy: Path) -> Path:
-    return copy.with_suffix(".manifest.json")
+    return copy.with_suffix(publication.MANIFEST)
 
 
-def _existing(run: Run, stated: dict[str, Any]) -> Path | None:
-    """An earlier backup of the very same file, read back now."""
+def _existing(run: Run, stated: dict[str, Any], manifest: bytes) -> Path | None:
+    """An earlier backup of the very same file, read back now; one with another manifest beside it is not ours."""
     stem, suffix = run.founding_file.stem, run.founding_file.suffix
     try:
         there = [file for file in _folder(run).iterdir() if file.name.startswith(f"{stem}_") and file.suffix == suffix]
         same_size = sorted(file for file in there if file.is_file() and file.stat().st_size == stated["bytes"])
+        same_size = [file for file in same_size if _is_free(_sidecar(file)) or _holds(_sidecar(file), manifest)]
         return next((file for file in reversed(same_size) if read_back(file).sha256 == stated["sha256"]), None)
     except FileNotFoundError:
         return None
@@ -58,12 +61,21 @@ def _existing(run: Run, stated: dict[str, Any]) -> Path | None:
         raise DataError(f"looking for backups in {_folder(run)}: {error.strerror}; set output.backups") from None
 
 
+def _is_free(path: Path) -> bool:
+    return not os.path.lexists(path)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
+
+
 def _free_name(run: Run, now: datetime) -> Path:
     """The plan's name for a backup; an earlier backup is never written over."""
     while True:
         name = f"{run.founding_file.stem}_{now.strftime(STAMP)}{run.founding_file.suffix}"
-        if not (_folder(run) / name).exists():
-            return _folder(run) / name
+        target = _folder(run) / name
+        if _is_free(target) and _is_free(_sidecar(target)):
+            return target
         now += timedelta(seconds=1)
 
 
@@ -93,7 +105,7 @@ def _copy(run: Run, source: Path, stated: dict[str, Any], now: datetime) -> Path
 
 def _commit(copy: Path, manifest: bytes, run: Run) -> None:
     """Put the manifest beside the copy: it says what the copy is, and that it was read back."""
-    if _sidecar(copy).is_file() and _sidecar(copy).read_bytes() == manifest:
+    if _holds(_sidecar(copy), manifest):
         return
     write(_sidecar(copy), [manifest], len(manifest), f"Free space in {_folder(run)}, then back up again.")
 

@@ -22,7 +22,7 @@ FAULT, RECOVERY = "fault", "recovery"
 KINDS = {
     **dict.fromkeys(
         ("part refused", "part put aside", "phase failed", "restart failed", "slot in trouble", "worker died",
-         "supervisor lost", "host failed", "link broke", "result refused"),
+         "supervisor lost", "host failed", "link broke", "result changed", "result refused"),
         FAULT,
     ),
     **dict.fromkeys(

@@ -21,6 +21,7 @@ from .checks import Checks
 from .errors import CorpusError, HostError, ProfileError, RunbookError
 from .profile import HostSpec
 from .reach import login
+from .result import publication
 from .run import Run
 
 PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
@@ -59,6 +60,9 @@ def _folders(checks: Checks, run: Run) -> None:
         checks.add("places", False, "; ".join(wrong), "apart from one another", remedy)
         return
     checks.add("places", True, "apart from one another")
+    why = publication.stranger(run)
+    remedy = "move it away, or set output.merged to another name"
+    checks.add("result file", not why, why or run.founding_file, "free, or written by a run", remedy)
     output = run.profile.output
     for label, folder in (("run", run.folder), ("output", output.folder), ("backups", output.backups)):
         checks.add(f"{label} folder", _writable(folder), folder, "writable", f"make it writable: chmod u+rwx {folder}")

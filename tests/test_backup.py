@@ -62,6 +62,25 @@ def test_a_lost_manifest_is_put_beside_the_backup_again(made):
     assert Path(backup.backup(made.run)["manifest"]).exists()
 
 
+@pytest.mark.parametrize("name", ["made-up_merged_20251114_155234.pkl", "made-up_merged_20251114_155234.manifest.json"])
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+def test_a_name_that_is_taken_stays_what_it_is(made, name, kind):
+    taken = made.run.profile.output.backups / name
+    taken.parent.mkdir(parents=True)
+    taken.write_text("mine") if kind == "file" else taken.symlink_to("nowhere")
+    found = backup.backup(made.run, NOW)
+    assert Path(found["path"]).name == "made-up_merged_20251114_155235.pkl"
+    assert taken.read_text() == "mine" if kind == "file" else taken.is_symlink()
+
+
+def test_a_copy_with_another_manifest_beside_it_is_somebody_elses(made):
+    first = backup.backup(made.run, NOW)
+    Path(first["manifest"]).write_text("mine")
+    again = backup.backup(made.run)
+    assert not again["found"] and again["path"] != first["path"]
+    assert Path(first["manifest"]).read_text() == "mine"
+
+
 def test_nothing_is_kept_of_a_file_that_is_not_the_merged_one(made):
     raw = bytearray(made.run.founding_candidate.read_bytes())
     raw[-3] ^= 1

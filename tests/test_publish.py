@@ -2,17 +2,19 @@
 
 import contextlib
 import json
+import os
+import shutil
 from pathlib import Path
 
 import made_up
 import numpy as np
 import pytest
 
-from runbook_lib import merge, run
+from runbook_lib import merge, preflight, run
 from runbook_lib.errors import DataError
 from runbook_lib.result import publication
 from runbook_lib.result.merged import Merged
-from worker.layout import sha256_file
+from worker.layout import sha256_file, write_json
 
 GOOD = made_up.vectors(4, seed=9)
 BAD = np.full((4, made_up.DIM), np.nan, np.float32)
@@ -116,6 +118,67 @@ def test_a_file_of_another_run_may_be_replaced_and_its_writer_is_known(made):
     assert publication.writer(later, made.run.founding_file) == made.run.name
     made.run.founding_file.write_bytes(b"edited")
     assert publication.writer(later, made.run.founding_file) == ""
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling link", "folder", "pipe"])
+def test_what_no_run_wrote_stays_and_preflight_says_so_before_any_work(made, kind):
+    path = made.run.founding_file
+    path.parent.mkdir()
+    thesis = path.with_name("thesis.txt")
+    thesis.write_text("mine")
+    if kind == "file":
+        path.write_text("mine")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(thesis if kind == "link" else "nowhere")
+    before = os.lstat(path)
+    (check,) = [found for found in preflight.this_machine(made.run) if found.name == "result file"]
+    assert not check.ok and "no run wrote it" in str(check.seen)
+    with pytest.raises(DataError, match="no run wrote it"):
+        made_up.published(made.run)
+    assert os.lstat(path).st_ino == before.st_ino and os.lstat(path).st_size == before.st_size
+    assert thesis.read_text() == "mine"
+
+
+def test_what_a_person_puts_there_between_a_crash_and_the_next_command_stays(made):
+    made_up.published(made.run)
+    record = publication.published(made.run)
+    merge.write_founding(made.run)
+    made.run.founding_file.rename(made.run.founding_candidate)
+    write_json(made.run.publishing_file, record)
+    made.run.published_file.unlink()
+    made.run.founding_file.write_text("mine")
+    with pytest.raises(DataError, match="no run wrote it"):
+        publication.settle(made.run)
+    assert made.run.founding_file.read_text() == "mine"
+    made.run.founding_file.rename(made.run.founding_file.with_name("mine"))
+    publication.settle(made.run)
+    assert publication.losses(made.run) == []
+
+
+def test_a_result_that_was_changed_is_kept_beside_the_one_that_comes_anew(made):
+    made_up.published(made.run)
+    good = made.run.founding_file.read_bytes()
+    made.run.founding_file.write_bytes(good[:-1] + b"x")
+    assert made_up.published(made.run).checks.ok
+    assert made.run.founding_file.read_bytes() == good
+    (kept,) = made.run.founding_file.parent.glob("*.changed-*")
+    assert kept.read_bytes() == good[:-1] + b"x"
+    (event,) = made.run.journal.events("result changed")
+    assert event["kept"] == str(kept) and event["kind"] == "fault"
+
+
+def test_a_result_of_a_run_that_was_deleted_is_known_by_its_backup(made):
+    made_up.published(made.run)
+    later = run.create(made.run.profile, "made-up-later")
+    shutil.rmtree(made.run.folder)
+    assert publication.writer(later, later.founding_file) == made.run.name
+    assert publication.stranger(later) == ""
+    shutil.rmtree(later.profile.output.backups)
+    assert "no run wrote it" in publication.stranger(later)
 
 
 class Crash(BaseException):

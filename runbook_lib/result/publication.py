@@ -8,8 +8,10 @@ then the result of before stands as it was. A candidate whose checks fail goes t
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +24,7 @@ from ..run import PHASES, Run
 from .merged import Merged, differences
 
 REASON = "reason.json"
+MANIFEST = ".manifest.json"  # beside a backup, in the place of its suffix
 
 
 @dataclass(frozen=True)
@@ -74,17 +77,14 @@ def reject(run: Run, reasons: Sequence[str]) -> Path | None:
 def publish(run: Run, backup: dict[str, Any]) -> dict[str, Any]:
     """Give the result at hand its final names, and record what stands where. What is published stays as it is.
 
-    Raises DataError when a file that no run wrote stands under the name of the founding file.
+    Raises DataError when something that no run wrote stands under the name of the founding file.
     """
     result = at_hand(run)
     manifest = result.merged.manifest()
     if manifest is None:
         raise DataError(f"publishing: {result.merged.manifest_file} is missing; merge again")
-    if result.founding != run.founding_file and run.founding_file.exists() and not writer(run, run.founding_file):
-        raise DataError(
-            f"publishing: {run.founding_file} is there, and no run wrote it as it is; nothing was replaced. Next: move "
-            "it away, or set output.merged to another name, then run again"
-        )
+    if result.founding != run.founding_file:
+        _make_way(run)
     run_files = {f"{run.merged.name}/{name}": stated for name, stated in manifest["outputs"].items()}
     manifest_file = result.merged.manifest_file
     run_files[f"{run.merged.name}/{manifest_file.name}"] = _described(manifest_file)
@@ -123,6 +123,7 @@ def _rename(run: Run) -> None:
         run.candidate.rename(run.merged)
         sync_folder(run.folder)
     if run.founding_candidate.exists():
+        _make_way(run)
         run.founding_candidate.replace(run.founding_file)
         sync_folder(run.founding_file.parent)
     shutil.rmtree(replaced, ignore_errors=True)
@@ -163,14 +164,57 @@ def _now() -> str:
 # --------------------------------------------------------------------------------------------------------- ownership
 
 
+def stranger(run: Run) -> str:
+    """Why what stands under the name of the founding file must not be replaced, in words; empty where it may be."""
+    path = run.founding_file
+    if not os.path.lexists(path):
+        return ""
+    if path.is_symlink() or not path.is_file():
+        return f"{path} is there and is no plain file, so no run wrote it; nothing was replaced"
+    if writer(run, path):
+        return ""
+    return f"{path} is there, and no run wrote it as it is; nothing was replaced"
+
+
+def _make_way(run: Run) -> None:
+    """See to it that the founding file can get its name: what no run wrote is in the way, and stays there.
+
+    Where this run had put its own, and it was changed since, what is there now is kept beside it.
+    """
+    path = run.founding_file
+    why = stranger(run)
+    if not why:
+        return
+    recorded = (published(run) or {}).get("founding") or {}
+    if path.is_symlink() or not path.is_file() or recorded.get("path") != str(path):
+        raise DataError(f"publishing: {why}. Next: move it away, or set output.merged to another name, then run again")
+    kept = path.with_name(f"{path.name}.changed-{datetime.now():%Y%m%d-%H%M%S-%f}")
+    path.rename(kept)
+    run.journal.write("result changed", founding=str(path), kept=str(kept))
+
+
 def writer(run: Run, path: Path) -> str:
     """The run that wrote the founding file at `path` as it is now, this one or another of its folder; else nothing.
 
-    It is known by its bytes: a run's own record says that it wrote a file of this sha256.
+    It is known by its bytes: a run's own record, or the manifest beside a backup, names a file of this sha256.
     """
     sha256 = sha256_file(path)
-    folders = [run.folder, *sorted(f for f in run.folder.parent.iterdir() if f.is_dir() and f != run.folder)]
-    return next((folder.name for folder in folders if sha256 in _founding_sums(Run(folder, run.profile))), "")
+    siblings = sorted(f for f in run.folder.parent.iterdir() if f.is_dir() and f != run.folder)
+    folders = [run.folder, *siblings] if run.folder.exists() else siblings
+    for folder in folders:
+        if sha256 in _founding_sums(Run(folder, run.profile)):
+            return folder.name
+    return next((name for found, name in _backed_up(run) if found == sha256), "")
+
+
+def _backed_up(run: Run) -> Iterator[tuple[str, str]]:
+    """The sums of founding files that were backed up, and their runs: those may be deleted long ago."""
+    for file in sorted(run.profile.output.backups.glob(f"*{MANIFEST}")):
+        with contextlib.suppress(OSError, ValueError):
+            manifest = read_json(file) or {}
+            stated = manifest.get("founding")
+            if isinstance(stated, dict) and manifest.get("run"):
+                yield str(stated.get("sha256")), str(manifest["run"])
 
 
 def _founding_sums(run: Run) -> set[str]:
