@@ -49,7 +49,7 @@ DOORS = {  # outside library -> the only modules that may import it
     "sentence_transformers": {"encoder"},
 }
 # Of the worker, the library may use what needs neither numpy nor torch.
-SHARED = {"layout", "process", "snapshot", "machine", "environment", "verbs"}
+SHARED = {"layout", "locks", "process", "snapshot", "machine", "environment", "verbs"}
 
 
 def imports(path, package):

@@ -21,7 +21,7 @@ import pytest
 from conftest import HOST, SLOT, Box, MakeBox, wait_for, waiting
 
 import worker
-from worker import encode, process
+from worker import encode, locks, process
 from worker.encode import EXIT_BUSY, EXIT_DISK, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, Suspects
 from worker.layout import HostFolder, fingerprint, write_json
 from worker.share import left_to_do, settled
@@ -373,7 +373,7 @@ def test_a_lock_that_cannot_be_had_at_all_is_not_taken_for_a_second_worker(
     def refuse(fd: int, how: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(encode.fcntl, "flock", refuse)
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
     with pytest.raises(OSError, match=r"cannot lock this file.*slot\.lock"):
         encode.take_lock(tmp_path / "slot.lock")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import io
 import os
 import signal
@@ -18,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable
 
-from . import process
+from . import locks, process
 from .layout import (
     FORMAT,
     HostFolder,
@@ -185,19 +184,13 @@ def encode_part(
     return vectors, record
 
 
-def take_lock(path: Path) -> int | None:
-    """A lock that ends with this process, or None when another one holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    except OSError as error:  # such as a network file system without locks
-        os.close(fd)
-        raise OSError(error.errno, f"cannot lock this file: {error.strerror}", str(path)) from None
-    return fd
+def take_lock(path: Path, **who: str) -> int | None:
+    """A lock that ends with this process and says whose it is, or None when another one holds it."""
+    lock = locks.take(path)
+    if lock is not None:
+        with contextlib.suppress(OSError):  # a full disk: held all the same
+            locks.sign(lock, {**who, "process": process.identify(os.getpid())})
+    return lock
 
 
 def work(folder: HostFolder, share: Share, progress: Progress) -> None:
@@ -279,7 +272,7 @@ def work(folder: HostFolder, share: Share, progress: Progress) -> None:
 def run(root: Path, host: str, slot: str) -> int:
     """Be the worker of `slot`; give the exit code, having said why in the log and in the progress file."""
     folder = HostFolder(root)
-    lock = take_lock(folder.lock(slot))
+    lock = take_lock(folder.lock(slot), verb="encode", host=host)
     if lock is None:
         say(f"worker {slot}: another worker holds {folder.lock(slot)}; this one leaves")
         return EXIT_BUSY

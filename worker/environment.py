@@ -17,7 +17,6 @@ The stem of a conda environment is conda_<name>: it is one place, whatever the d
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -29,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterable  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from . import process
+from . import locks, process
 from .layout import read_json, safe_text, sha256_file
 
 # In a conda environment of ours; the second one from its making until the first one is written.
@@ -144,7 +143,7 @@ def find(kind: str, workdir: str, digest: str) -> Found:
     if kind != "venv" and not kind.startswith("conda:"):
         return _find_path(kind)
     place = Place.of(kind, workdir, digest)
-    return look(place, held=_held(place.lock))
+    return look(place, held=locks.held(place.lock))
 
 
 def _find_path(kind: str) -> Found:
@@ -230,21 +229,6 @@ def _read(path: Path) -> dict[str, Any]:
         return read_json(path) or {}
     except (OSError, ValueError):
         return {}
-
-
-def _held(path: Path) -> bool:
-    """Whether a living process holds a lock; whoever wants it meanwhile tries again (see `worker.making`)."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 # --- conda ------------------------------------------------------------------------------------------------------------

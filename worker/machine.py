@@ -180,7 +180,7 @@ def _say(argv: Sequence[str], timeout_s: float) -> dict[str, Any]:
         code = child.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         err = f"did not answer within {timeout_s:g} s"
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # a Mac's word for one that has ended
             os.killpg(child.pid, signal.SIGKILL)  # its own session, which we made: nobody else is in it
         try:
             child.wait(1.0)

@@ -7,7 +7,6 @@ from its first step to its record. Where things lie: `worker.environment`.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -20,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from . import pip_errors, process
+from . import locks, pip_errors, process
 from .environment import (
     BEGUN,
     CONDA_CREATE,
@@ -67,7 +66,7 @@ def create(spec: Path) -> int:
         order = _order(spec)
         place = Place.of(order["kind"], order["workdir"], order["digest"])
         place.folder.mkdir(parents=True, exist_ok=True)
-        lock = _take(place.lock)
+        lock = locks.take(place.lock)
     except (OSError, ValueError) as error:
         return _refuse(str(error))
     if lock is None:
@@ -108,24 +107,6 @@ def _order(spec: Path) -> dict[str, Any]:
     if not all(isinstance(name, str) and re.fullmatch(r"[A-Za-z_][\w.]*", name) for name in order["imports"]):
         raise ValueError(f"{spec}: expected names of modules in imports, found {order['imports']}")
     return order
-
-
-def _take(path: Path) -> int | None:
-    """The lock, or None when another process keeps it; whoever only looks (`_held`) has it for a moment."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + 1.0
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(fd)
-                return None
-            time.sleep(0.05)
-        except OSError as error:  # such as a network file system without locks
-            os.close(fd)
-            raise OSError(error.errno, f"cannot lock this file: {error.strerror}", str(path)) from None
 
 
 CHECK = """import importlib, json, platform, sys
@@ -275,8 +256,7 @@ class _Maker:
         """Say in the lock what is being done: `find` reads it, and a kill leaves it there."""
         self.step = step
         note = {"process": process.identify(os.getpid()), "step": step}
-        os.ftruncate(self.lock, 0)
-        os.pwrite(self.lock, json.dumps(note).encode(), 0)
+        locks.sign(self.lock, note)
 
     def _log(self) -> BinaryIO:
         """The log, for its owner only: old versions of pip print what they read from the user's settings."""
@@ -336,10 +316,14 @@ def _refuse_while_used(prefix: Path) -> None:
 
 
 def running_from(prefix: Path) -> list[int] | None:
-    """The processes whose program or arguments lie in a folder; None where the system does not tell (no /proc)."""
+    """The processes whose program or arguments lie in a folder; None where the system does not tell.
+
+    Without /proc, `ps` shows the arguments only. What our own commands run holds the lock, which we have.
+    """
+    folders = {str(prefix), str(prefix.resolve())}
     if not Path("/proc/self/exe").exists():
-        return None
-    inside = tuple(f"{folder}/".encode() for folder in {str(prefix), str(prefix.resolve())})
+        return _running_from_by_ps(folders)
+    inside = tuple(f"{folder}/".encode() for folder in folders)
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -353,12 +337,20 @@ def running_from(prefix: Path) -> list[int] | None:
     return sorted(found)
 
 
+def _running_from_by_ps(folders: set[str]) -> list[int] | None:
+    lines = process.command_lines()
+    if lines is None:
+        return None
+    return sorted(pid for pid, line in lines.items() if any(f" {folder}/" in f" {line}" for folder in folders))
+
+
 def _end(child: subprocess.Popen[bytes]) -> None:
     """End a command that we started, with all that it started; conda needs a moment to clean up."""
     for signum, within_s in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
-        try:
-            os.killpg(child.pid, signum)  # its own session, which we made, and not waited for yet: nobody else is in it
+        # Its own session, which we made, and not waited for yet: nobody else is in it. A Mac says "not permitted" of
+        # a group that has ended.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signum)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(within_s)
             return
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue

@@ -1,37 +1,80 @@
 """Which process is which: a pid alone may be somebody else's tomorrow, so pid + start time + boot id name one.
 
 Standard library only. Only processes that a run recorded, or that hold a lock of its folder, are ever signalled, and
-only while all three still agree.
+only while all three still agree. Where the system does not answer in time, a process counts as alive and is not
+signalled: neither "it is gone" nor a signal may rest on a guess.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import locks
+
 Identity = dict[str, Any]
+ASK_S = 10.0
+TRIES = 3
+VERBS = ("supervise", "encode")  # of `python -m worker`: what runs for a host of a run
+
+
+class NotKnown(OSError):
+    """The system did not say in time: nothing follows from it."""
 
 
 def boot_id() -> str:
-    """A text that changes with every boot of this machine."""
+    """A text that changes with every boot of this machine, and with nothing else. NotKnown where it does not answer."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        if sys.platform == "darwin":
-            done = subprocess.run(["sysctl", "-n", "kern.boottime"], capture_output=True, text=True, timeout=10)
-            return done.stdout.strip()
+        return _boot_by_sysctl() if sys.platform == "darwin" else ""
+
+
+@functools.lru_cache(maxsize=1)
+def _boot_by_sysctl() -> str:
+    """Asked once: no process outlives a boot. `kern.boottime` will not do: it moves whenever the clock is set."""
+    try:
+        return _ask(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]).stdout.strip()
+    except (FileNotFoundError, PermissionError):
         return ""
 
 
+def _ask(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """What a command of the system answers. NotKnown where it does not, or could not be started just now."""
+    why = ""
+    for _ in range(TRIES):
+        try:
+            done = subprocess.run(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=ASK_S,
+                env={"LC_ALL": "C", "TZ": "UTC0"},  # a time of this place would be another one after a flight
+                check=False,
+            )
+        except (subprocess.TimeoutExpired, BlockingIOError) as error:  # the second: no room for one more process
+            why = str(error)
+            continue
+        if done.returncode >= 0:
+            return done
+        why = f"ended by signal {-done.returncode}"
+    raise NotKnown(f"{' '.join(argv)}: no answer, tried {TRIES} times ({why})")
+
+
 def start_time(pid: int) -> str | None:
-    """When `pid` began, in the machine's own terms; None for no such process or a zombie."""
+    """When `pid` began, in the machine's own terms; None for no such process or a zombie. NotKnown: no answer."""
+    if not 0 < pid < 2**31:
+        return None
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except FileNotFoundError:
@@ -44,11 +87,25 @@ def start_time(pid: int) -> str | None:
 
 
 def _start_time_by_ps(pid: int) -> str | None:
-    done = subprocess.run(
-        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, timeout=10, env={"LC_ALL": "C"}
-    )
+    try:
+        done = _ask(["ps", "-o", "stat=,lstart=", "-p", str(pid)])
+    except (FileNotFoundError, PermissionError) as error:
+        raise NotKnown(f"ps: {error}") from None
+    if done.stderr and not done.stdout.strip():  # where there is no such process, it says nothing at all
+        raise NotKnown(f"ps: {done.stderr.strip()[:300]}")
     state, _, began = done.stdout.strip().partition(" ")
     return None if not began or state.startswith("Z") else " ".join(began.split())
+
+
+def command_lines() -> dict[int, str] | None:
+    """The arguments of every process, by `ps`: pid -> text. None where it does not tell."""
+    try:
+        done = _ask(["ps", "-axww", "-o", "pid=,args="])
+    except OSError:
+        return None
+    rows = [line.split(None, 1) for line in done.stdout.splitlines()]
+    found = {int(row[0]): row[-1] for row in rows if len(row) == 2 and row[0].isdigit()}
+    return found if os.getpid() in found else None  # who does not see us does not see all
 
 
 def identify(pid: int) -> Identity:
@@ -57,7 +114,22 @@ def identify(pid: int) -> Identity:
 
 
 def alive(identity: Mapping[str, Any] | None) -> bool:
-    """True while exactly the recorded process runs."""
+    """True while exactly the recorded process runs, and where the system does not say whether it does."""
+    try:
+        return _known_alive(identity)
+    except NotKnown:
+        return True
+
+
+def _surely_alive(identity: Mapping[str, Any]) -> bool:
+    """The same for whoever means to signal it: a guess will not do."""
+    try:
+        return _known_alive(identity)
+    except NotKnown:
+        return False
+
+
+def _known_alive(identity: Mapping[str, Any] | None) -> bool:
     if not isinstance(identity, Mapping) or not isinstance(identity.get("pid"), int) or not identity.get("start"):
         return False
     return identity.get("boot") == boot_id() and start_time(identity["pid"]) == identity["start"]
@@ -66,13 +138,24 @@ def alive(identity: Mapping[str, Any] | None) -> bool:
 def running(root: str, host: str) -> list[dict[str, Any]]:
     """What runs for a host of a run, whatever became of its reports: {"verb": supervise or encode, "process"} each.
 
-    A process of this account counts when its command line says so word for word, and it has a lock of that very folder
-    open: whoever only looks alike has none. Empty where the system has no /proc.
+    A process counts when it holds a lock of that very folder and has signed it as this host's. Where the system has a
+    /proc, so does one that could not sign, as on a full disk.
     """
-    locks = set()
-    for path in Path(root, "progress").glob("*.lock"):
+    paths = sorted(Path(root, "progress").glob("*.lock"))
+    notes = [note for note in map(locks.note, paths) if note.get("host") == host and note.get("verb") in VERBS]
+    signed = [{"verb": note["verb"], "process": note["process"]} for note in notes if alive(note.get("process"))]
+    pids = {each["process"]["pid"] for each in signed}
+    return [*signed, *(each for each in _in_proc(paths, root, host) if each["process"]["pid"] not in pids)]
+
+
+def _in_proc(paths: Sequence[Path], root: str, host: str) -> list[dict[str, Any]]:
+    """A process of this account counts when its command line says so word for word, and it has one of the locks open:
+    whoever only looks alike has none.
+    """
+    files = set()
+    for path in paths:
         with contextlib.suppress(OSError):
-            locks.add((path.stat().st_dev, path.stat().st_ino))
+            files.add((path.stat().st_dev, path.stat().st_ino))
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # ended meanwhile, or somebody else's
@@ -81,7 +164,7 @@ def running(root: str, host: str) -> list[dict[str, Any]]:
             at = words.index("worker") if "worker" in words else 0
             verb = "".join(words[at + 1 : at + 2])
             told = [words[at - 1], *words[at + 2 : at + 6]] == ["-m", "--root", root, "--host", host]
-            if told and verb in ("supervise", "encode") and _has_open(entry, locks):
+            if told and verb in VERBS and _has_open(entry, files):
                 found.append({"verb": verb, "process": identity})
     return found
 
@@ -95,12 +178,14 @@ def _has_open(entry: Path, files: set[tuple[int, int]]) -> bool:
 
 
 def send(identity: Mapping[str, Any], signum: int) -> bool:
-    """Signal the recorded process and nobody else; False when it is gone, or not ours to signal.
+    """Signal the recorded process and nobody else; False when it is gone, not ours to signal, or not known to live.
 
     With a pidfd (Linux 5.3) there is no moment in which the pid could be given to another process.
     """
-    if not alive(identity):
+    if not _surely_alive(identity):
         return False
+    if sys.platform != "linux":
+        return _kill(identity, signum)
     try:
         fd = os.pidfd_open(identity["pid"])
     except ProcessLookupError:
@@ -108,7 +193,7 @@ def send(identity: Mapping[str, Any], signum: int) -> bool:
     except (AttributeError, OSError):  # no such call in this Python, or older kernel, or forbidden in this container
         return _kill(identity, signum)
     try:
-        if not alive(identity):
+        if not _surely_alive(identity):
             return False
         signal.pidfd_send_signal(fd, signum)
     except (ProcessLookupError, PermissionError):

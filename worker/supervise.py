@@ -294,7 +294,7 @@ def _take_over(folder: HostFolder, host: str, slots: list[Slot]) -> bool:
 def run(root: Path, host: str) -> int:
     """Supervise the slots of `host` until each is done, given up or stopped; give the exit code."""
     folder = HostFolder(root)
-    lock = take_lock(folder.supervisor_lock(host))
+    lock = take_lock(folder.supervisor_lock(host), verb="supervise", host=host)
     if lock is None:
         say(f"supervisor of {host}: another one lives; this one leaves")
         return EXIT_BUSY

@@ -74,7 +74,7 @@ def run(argv: Sequence[str], limit_s: float, cwd: str | None = None, input: str 
         code = child.wait(limit_s)
     except subprocess.TimeoutExpired:
         code = None
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # a Mac's word for one that has ended
             os.killpg(child.pid, signal.SIGKILL)  # its own session, which we made: nobody else is in it
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(5.0)  # in the kernel's hands (a hung driver): left behind
@@ -103,9 +103,8 @@ def start(argv: Sequence[str], log: str, cwd: str, unit: str = "") -> process.Id
             start_new_session=True,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )
-    identity = process.identify(child.pid)
     _children.append(child)
-    return identity
+    return process.identify(child.pid)
 
 
 def _start_unit(argv: Sequence[str], log: str, cwd: str, unit: str) -> process.Identity:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,12 +74,19 @@ def _why(path: Path, error: OSError, needed_bytes: int) -> str:
     return f"{error.strerror}: expected room for {needed_bytes:,} bytes, {free}"
 
 
+def _forget(fd: int) -> None:
+    """Let the next reads of a file come from the disk, as far as the system lets us ask for that."""
+    if sys.platform == "linux":
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    elif no_cache := getattr(fcntl, "F_NOCACHE", None):  # macOS
+        fcntl.fcntl(fd, no_cache, 1)
+
+
 def read_back(path: Path) -> Written:
     """What the disk holds of a file, asked of the disk and not of memory where the system can tell them apart."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
-        if hasattr(os, "posix_fadvise"):  # not on macOS, where the read may come from memory
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        _forget(file.fileno())
         while piece := file.read(PIECE_BYTES):
             digest.update(piece)
             size += len(piece)
