@@ -19,15 +19,19 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from worker.layout import sha256_file
+from worker.texts import fixed_prompt
 
 from .errors import ProfileError
+from .loadable import WEIGHTS, refuse_by_name
 from .profile import ModelSpec
 from .reach.secret import Secret, read_private
 
 # What a sentence-transformers model needs; other frameworks' weights stay where they are.
-NEEDED = ("*.json", "*.txt", "*.model", "*.safetensors", "**/*.json", "**/*.safetensors", "**/*.txt")
+ENDINGS = ("json", "txt", "model", "safetensors", "jinja", "spm", "bpe", "vocab", "tiktoken", "tsv")
+NEEDED = tuple(f"{where}*.{ending}" for ending in ENDINGS for where in ("", "**/"))
 LEFT_OUT = {"onnx", "openvino", ".cache", "__pycache__"}
-WEIGHTS = ".safetensors"
+# Modules that leave the width of a vector as it is.
+WIDTH_KEPT = ("Normalize", "Dropout", "LayerNorm")
 UNTITLED = "title: none"
 
 
@@ -77,23 +81,21 @@ def resolve(spec: ModelSpec, token: Secret | None = None) -> Model:
     if not (folder / "modules.json").is_file():
         raise ProfileError(f"model.name {spec.name!r}: {folder} has no modules.json; not a sentence-transformers model")
     files = tuple(_files(folder, elsewhere))
-    if not any(file.path.endswith(WEIGHTS) for file in files):
-        raise ProfileError(
-            f"model.name {spec.name!r}: no .safetensors weights in {folder}; other formats can run code when loaded. "
-            "Save the model once with model.save_pretrained(...) and name that folder."
-        )
     modules = _modules(folder)
     config = _json(folder / "config.json", {})
+    settings = _json(folder / "config_sentence_transformers.json", {})
+    refuse_by_name(spec.name, folder, modules, settings, [file.path for file in files])
+    cut = settings.get("truncate_dim") if isinstance(settings.get("truncate_dim"), int) else None
     architecture = str(config.get("model_type", ""))
     if spec.dtype == "float16" and architecture.startswith("gemma3"):
         raise ProfileError("model.dtype float16: this architecture's activations overflow; use bfloat16 or float32")
-    template = _template(folder, spec.prompt)
-    question_template = _template(folder, spec.question_prompt)
+    template = _template(settings, spec.prompt)
+    question_template = _template(settings, spec.question_prompt)
     pooling = next((m for m in modules if m["type"].endswith("Pooling")), {})
-    if not pooling.get("config", {}).get("include_prompt", True) and (template, question_template) != ("{text}",) * 2:
+    if not pooling.get("config", {}).get("include_prompt", True) and fixed_prompt(template) is None:
         raise ProfileError(
-            f"model.name {spec.name!r}: its pooling leaves the prompt out (include_prompt: false), which this software "
-            "does not do yet; set model.prompt and model.question_prompt to '{text}'"
+            f"model.name {spec.name!r}: its pooling leaves the prompt out (include_prompt: false), and the title would "
+            "be left out with it; set model.prompt to a prompt without {title}"
         )
     model = Model(
         folder=folder,
@@ -101,8 +103,8 @@ def resolve(spec: ModelSpec, token: Secret | None = None) -> Model:
         revision=revision,
         files=files,
         digest=hashlib.sha256("".join(f"{f.sha256}  {f.path}\n" for f in files).encode()).hexdigest(),
-        dim=_dim(modules, config),
-        normalises=modules[-1]["type"].endswith("Normalize"),
+        dim=_dim(modules, cut),
+        normalises=modules[-1]["type"].endswith("Normalize") and not cut,
         max_tokens=_max_tokens(folder, config),
         template=template,
         question_template=question_template,
@@ -298,17 +300,37 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
     found = _json(file, [])
     if not found or not all(isinstance(m, dict) and {"type", "path"} <= set(m) for m in found):
         raise ProfileError(f"model.name: {file}: expected a list of modules, each with type and path")
-    return [{**m, "type": str(m["type"]), "config": _json(folder / str(m["path"]) / "config.json", {})} for m in found]
+    return [{**m, "type": str(m["type"]), "config": _config(folder / str(m["path"]))} for m in found]
 
 
-def _dim(modules: list[dict[str, Any]], config: dict[str, Any]) -> int | None:
-    """The last module that states a width decides; None when none does."""
+def _config(folder: Path) -> dict[str, Any]:
+    """The configuration of a module: a router has its own file, and had the common one before."""
+    return {**_json(folder / "config.json", {}), **_json(folder / "router_config.json", {})}
+
+
+def _dim(modules: list[dict[str, Any]], cut: int | None) -> int | None:
+    """How many numbers a vector has, as far as the modules say so; None where only encoding can tell."""
     for module in reversed(modules):
-        for key in ("out_features", "embedding_dimension", "word_embedding_dimension"):
-            if isinstance(module["config"].get(key), int):
-                return int(module["config"][key])
-    width = config.get("hidden_size")
-    return width if isinstance(width, int) else None
+        kind, config = module["type"].rpartition(".")[2], module["config"]
+        width: Any = None
+        if kind in WIDTH_KEPT:
+            continue
+        if kind == "Dense":
+            width = config.get("out_features")
+        elif kind == "Pooling":
+            width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
+            width = width * _poolings(config) if isinstance(width, int) else None
+        return None if not isinstance(width, int) else min(width, cut or width)
+    return None
+
+
+def _poolings(config: dict[str, Any]) -> int:
+    """How many poolings are joined: named in a list, or, in older files, each by a switch."""
+    mode = config.get("pooling_mode")
+    if mode is not None:
+        return 1 if isinstance(mode, str) else len(mode)
+    switches = [on for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
+    return max(1, len(switches))
 
 
 def _max_tokens(folder: Path, config: dict[str, Any]) -> int | None:
@@ -317,7 +339,7 @@ def _max_tokens(folder: Path, config: dict[str, Any]) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _template(folder: Path, prompt: str) -> str:
+def _template(settings: dict[str, Any], prompt: str) -> str:
     """The text as encoded, from a prompt's name or a template of the profile's own.
 
     EmbeddingGemma's document prompt is `title: none | text: `: the title takes the place of `none`, as its model card
@@ -325,7 +347,7 @@ def _template(folder: Path, prompt: str) -> str:
     """
     if "{text}" in prompt:
         return prompt
-    prompts = _json(folder / "config_sentence_transformers.json", {}).get("prompts") or {}
+    prompts = settings.get("prompts") or {}
     return str(prompts.get(prompt) or "").replace(UNTITLED, "title: {title}") + "{text}"
 
 

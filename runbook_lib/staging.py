@@ -179,7 +179,8 @@ def _stage_host(
         "run_id": plan.run_id,
         "host": host.name,
         "plan": plan.sha256,
-        **{key: getattr(plan, key) for key in ("epoch", "corpus", "dtype", "prompt", "question_prompt", "max_tokens")},
+        **{key: getattr(plan, key) for key in ("epoch", "corpus", "documents", "dtype")},
+        **{key: getattr(plan, key) for key in ("prompt", "question_prompt", "max_tokens")},
         "model": {
             "folder": str(place),
             "name": plan.model.name,

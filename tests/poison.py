@@ -32,7 +32,7 @@ class RowError(Exception):
 class Encoder:
     max_tokens, normalises, out_of_memory, row_limit = 64, True, 0, None
 
-    def __init__(self, folder, device, dtype, max_tokens, threads=None):
+    def __init__(self, folder, device, dtype, max_tokens, threads=None, templates=None):
         pass
 
     def describe(self):
@@ -70,7 +70,10 @@ class Encoder:
             found = np.random.default_rng(zlib.crc32(texts[i].encode())).normal(size=8)
             vectors[i] = np.nan if "NAN" in texts[i] else found / np.linalg.norm(found)
 
-    def padding(self, lengths):
+    def cut(self, lengths, texts):
+        return [min(n, self.max_tokens) for n in lengths]
+
+    def padding(self, lengths, texts):
         return {"real_tokens": sum(lengths), "padded_tokens": sum(lengths)}
 
     def bad_rows(self, vectors):

@@ -19,7 +19,7 @@ NOUNS = {
     "tokens", "slips", "places", "verdicts", "incidents", "state", "moves",
     "errors", "checks", "yaml_lines", "rules", "profile", "readers", "corpus", "journal", "plan", "run", "source",
     "json_stream", "plain_pickle", "tables", "text_lines", "whole_file", "characters", "findings", "inspection",
-    "documents", "questions", "prompt",
+    "documents", "questions", "prompt", "loadable",
     "model", "gpus", "hosts", "large_files", "parts", "founding", "merged", "articles", "survey", "retrieval",
     "figures", "evidence", "inventory", "environments", "publication",
     "bounds", "part_record", "array_file",
@@ -45,11 +45,11 @@ DOORS = {  # outside library -> the only modules that may import it
     "yaml": {"yaml_lines"},
     "pyarrow": {"tables"},
     "huggingface_hub": {"model", "fetch"},
-    "torch": {"encoder"},
-    "sentence_transformers": {"encoder"},
+    "torch": {"encoder", "text_model"},
+    "sentence_transformers": {"text_model"},
 }
 # Of the worker, the library may use what needs neither numpy nor torch.
-SHARED = {"layout", "locks", "process", "snapshot", "machine", "environment", "verbs"}
+SHARED = {"layout", "texts", "locks", "process", "snapshot", "machine", "environment", "verbs"}
 
 
 def imports(path, package):
@@ -113,8 +113,8 @@ def test_the_library_uses_only_the_shared_modules_of_the_worker(module):
 @pytest.mark.parametrize("module", sorted(WORKERS))
 def test_the_worker_imports_nothing_but_itself_the_standard_library_numpy_and_the_encoder(module):
     outside = {name.split(".")[0] for name in WORKERS[module][1]} - set(sys.stdlib_module_names)
-    own = {"encoder": {"torch", "sentence_transformers"}, "fetch": {"huggingface_hub"}}
-    allowed = {"numpy"} | own.get(module, set())
+    doors = {"encoder": {"torch"}, "text_model": {"torch", "sentence_transformers"}, "fetch": {"huggingface_hub"}}
+    allowed = {"numpy"} | doors.get(module, set())
     assert outside - allowed == set()
 
 

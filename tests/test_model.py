@@ -143,12 +143,115 @@ def test_float16_is_refused_for_gemma(tmp_path):
         resolve(model_folder(tmp_path / "gemma", GEMMA, model_type="gemma3_text"), dtype="float16")
 
 
-def test_a_pooling_that_leaves_the_prompt_out_is_refused_with_a_prompt_only(tmp_path):
-    folder = model_folder(tmp_path / "model", {"document": "passage: "})
+def test_a_pooling_that_leaves_the_prompt_out_is_refused_where_the_title_stands_in_it(tmp_path):
+    folder = model_folder(tmp_path / "model", {"document": "title: none | text: "})
     write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": 4, "include_prompt": False})
     with pytest.raises(ProfileError, match="include_prompt: false"):
         resolve(folder)
-    assert resolve(folder, prompt="{text}", question_prompt="{text}").template == "{text}"
+    assert resolve(folder, prompt="passage: {text}").template == "passage: {text}"
+
+
+# ------------------------------------------------------------------------------------------------ refused by its name
+
+
+def with_dense(folder, **config):
+    modules = json.loads((folder / "modules.json").read_text())
+    write_json(folder / "modules.json", [*modules, {"path": "3_Dense", "type": "sentence_transformers.models.Dense"}])
+    write_json(folder / "3_Dense" / "config.json", {"out_features": 7, **config})
+
+
+def dense_with_a_pickle_only(folder):
+    with_dense(folder)
+    (folder / "3_Dense" / "pytorch_model.bin").write_bytes(b"a pickle")
+
+
+def route_with_a_pickle_only(folder):
+    modules = json.loads((folder / "modules.json").read_text())
+    write_json(folder / "modules.json", [*modules, {"path": "3_Router", "type": "sentence_transformers.models.Router"}])
+    write_json(
+        folder / "3_Router" / "router_config.json",
+        {"types": {"document_0_Dense": "sentence_transformers.models.Dense.Dense"}, "structure": {}},
+    )
+    (folder / "3_Router" / "document_0_Dense").mkdir()
+    (folder / "3_Router" / "document_0_Dense" / "pytorch_model.bin").write_bytes(b"a pickle")
+
+
+def other_weights(*names):
+    def change(folder):
+        (folder / "model.safetensors").unlink()
+        for name in names:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(b"weights")
+
+    return change
+
+
+def adapter(folder):
+    write_json(folder / "adapter_config.json", {"base_model_name_or_path": "owner/base"})
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+
+
+def first_type(type_):
+    def change(folder):
+        modules = json.loads((folder / "modules.json").read_text())
+        write_json(folder / "modules.json", [{**modules[0], "type": type_}, *modules[1:]])
+
+    return change
+
+
+def of_kind(kind):
+    return lambda folder: write_json(folder / "config_sentence_transformers.json", {"model_type": kind})
+
+
+def module_elsewhere(folder):
+    write_json(folder / "modules.json", [{"path": "../other", "type": "sentence_transformers.models.Transformer"}])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dense_with_a_pickle_only, r"no \.safetensors weights in 3_Dense, found only pytorch_model\.bin"),
+        (route_with_a_pickle_only, r"in 3_Router/document_0_Dense, found only pytorch_model\.bin"),
+        (other_weights("pytorch_model.bin"), r"in its folder, found only pytorch_model\.bin.*save_pretrained"),
+        (other_weights("onnx/model_quantized.onnx"), r"found only onnx/model_quantized\.onnx"),
+        (other_weights("model.gguf"), r"found only model\.gguf"),
+        (other_weights(), "found none"),
+        (adapter, "an adapter .*, whose base model lies elsewhere.*merge"),
+        (first_type("custom_st.Transformer"), r"custom_st\.Transformer: code that comes with a model is not run"),
+        (of_kind("SparseEncoder"), "it is a SparseEncoder, expected a SentenceTransformer"),
+        (of_kind("CrossEncoder"), "it is a CrossEncoder"),
+        (module_elsewhere, "a module outside the model's folder"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_from_what_is_sent_is_refused_by_name(folder, change, said):
+    change(folder)
+    with pytest.raises(ProfileError, match=said):
+        resolve(folder)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "dim"),
+    [
+        ({"word_embedding_dimension": 4}, 4),
+        ({"word_embedding_dimension": 4, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, 8),
+        ({"embedding_dimension": 4, "pooling_mode": "cls"}, 4),
+        ({"embedding_dimension": 4, "pooling_mode": ["cls", "mean", "max"]}, 12),
+    ],
+)
+def test_poolings_that_are_joined_make_a_wider_vector(folder, pooling, dim):
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    assert resolve(folder, dim=dim).dim == dim
+
+
+def test_a_width_that_the_files_do_not_tell_is_not_guessed(folder):
+    first_type("sentence_transformers.models.CLIPModel")(folder)
+    write_json(folder / "modules.json", json.loads((folder / "modules.json").read_text())[:1])
+    assert resolve(folder).dim is None
+
+
+def test_vectors_that_the_model_cuts_are_narrower_and_not_normalised(folder):
+    write_json(folder / "config_sentence_transformers.json", {"truncate_dim": 3})
+    assert (resolve(folder).dim, resolve(folder).normalises) == (3, False)
 
 
 # --------------------------------------------------------------------------------------------------------------- hub

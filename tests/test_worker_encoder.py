@@ -98,7 +98,8 @@ def test_vectors_equal_the_librarys_own_in_the_order_of_the_rows(encoder: Encode
     assert cosines(ours, theirs).min() >= 1 - 1e-6
     assert np.abs(ours - theirs).max() < 2e-6
     assert not encoder.bad_rows(ours)
-    assert encoder.padding(encoder.lengths(texts))["padded_tokens"] <= 1.02 * sum(encoder.cut(encoder.lengths(texts)))
+    lengths = encoder.lengths(texts)
+    assert encoder.padding(lengths, texts)["padded_tokens"] <= 1.02 * sum(encoder.cut(lengths, texts))
 
 
 def test_a_row_has_the_same_vector_in_any_company(encoder: Encoder) -> None:
@@ -129,9 +130,9 @@ def test_tokens_are_counted_before_the_cut(encoder: Encoder, words: int) -> None
     text = "river " * words
     tokens = encoder.lengths([text])
     assert tokens == [words + 2]
-    assert encoder.cut(tokens) == [min(256, words + 2)]
+    assert encoder.cut(tokens, [text]) == [min(256, words + 2)]
     read = encoder.model.preprocess([text])["input_ids"].shape[1]
-    assert read == encoder.cut(tokens)[0]
+    assert read == encoder.cut(tokens, [text])[0]
 
 
 @pytest.mark.parametrize(("words", "truncated"), [(253, []), (254, []), (255, [7]), (256, [7])])
@@ -148,7 +149,7 @@ def test_fewer_tokens_than_the_model_reads_may_be_asked_for(mini_lm: Path, asked
     encoder = Encoder(mini_lm, "cpu", "float32", asked)
     assert encoder.max_tokens == used
     read = encoder.model.preprocess(["river " * 300])["input_ids"].shape[1]
-    assert read == used == encoder.cut([302])[0]
+    assert read == used == encoder.cut([302], ["river"])[0]
 
 
 def test_a_cut_changes_the_vector_of_a_longer_text_only(mini_lm: Path, encoder: Encoder) -> None:
@@ -367,8 +368,8 @@ def test_an_older_library_that_only_knows_tokenize_is_served_too(encoder: Encode
     class Older:
         tokenize = staticmethod(encoder.model.preprocess)
 
-        def __call__(self, features: dict[str, object]) -> object:
-            return encoder.model(features)
+        def __call__(self, features: dict[str, object], task: str) -> object:
+            return encoder.model(features, task=task)
 
     found = encoder._forward(Older(), ["a text"])
     assert cosines(found, vectors_of(encoder, ["a text"]))[0] >= 1 - 1e-6

@@ -28,6 +28,7 @@ from .layout import (
 )
 from .progress import Progress, read_report, write_report
 from .share import Refused, Share
+from .texts import DOCUMENT, QUERY
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_DISK, EXIT_STOPPED = 0, 1, 2, 3, 5, 143
 
@@ -169,17 +170,16 @@ def encode_part(
     redone = sorted(bad)
     if bad:
         redo(encoder, texts, start, bad, vectors, suspects)
-    cut = encoder.max_tokens
     record = {
         "fingerprints": [fingerprint(text) for text in texts],
         "tokens": lengths,
-        "truncated": [start + i for i, n in enumerate(lengths) if cut and n > cut],
+        "truncated": [start + i for i, cut in enumerate(encoder.cut(lengths, texts)) if cut < lengths[i]],
         "norms": [round(float(n), 7) for n in np.linalg.norm(vectors.astype(np.float64), axis=1)],
         "redone_float32": [start + i for i in redone],
         "out_of_memory": encoder.out_of_memory - out_of_memory,
         "dim": int(vectors.shape[1]),
         "seconds": round(time.monotonic() - began, 4),
-        **encoder.padding(lengths),
+        **encoder.padding(lengths, texts),
     }
     return vectors, record
 
@@ -213,7 +213,12 @@ def work(folder: HostFolder, share: Share, progress: Progress) -> None:
 
     model, threads = assignment["model"], share.spec["threads"]
     encoder = Encoder(
-        Path(model["folder"]), share.spec["device"], assignment["dtype"], assignment["max_tokens"], threads
+        Path(model["folder"]),
+        share.spec["device"],
+        assignment["dtype"],
+        assignment["max_tokens"],
+        threads,
+        {DOCUMENT: assignment["prompt"], QUERY: assignment["question_prompt"]},
     )
     loaded_s = round(time.monotonic() - began, 2)
     shared = {

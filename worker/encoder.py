@@ -1,7 +1,7 @@
-"""The model on one device: texts in, vectors out, as `SentenceTransformer.encode` gives them. The only door to torch.
+"""The model on one device: texts in, vectors out, as `encode_document` and `encode_query` of the library give them.
 
-`encode` of the library pads batches of a fixed number of rows; this feeds the same preprocessing and the same modules
-with batches by token budget instead, so a row's vector is the library's own up to the rounding of another batch shape.
+They pad batches of a fixed number of rows; this feeds the same preprocessing and the same modules with batches by token
+budget instead, so a row's vector is the library's own up to the rounding of another batch shape.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any, Callable
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers import __version__ as library_version
 
 from .batches import TOKEN_BUDGET, batches, padded_tokens
+from .text_model import TextModel, library_version
+from .texts import DOCUMENT, KINDS, kind_of
 
 # How far a norm may be from 1 where the model's last module normalises: the rounding of the dtype, with room.
 NORM_BOUND = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
@@ -44,31 +44,34 @@ def is_out_of_memory(error: BaseException) -> bool:
 class Encoder:
     """A loaded model; `encode` turns the texts of one part into float32 vectors (rows, dim)."""
 
-    def __init__(self, folder: Path, device: str, dtype: str, max_tokens: int | None, threads: int | None = None):
-        """Load from `folder` without network. `device` is cpu or cuda, `dtype` float32, bfloat16 or float16."""
+    def __init__(
+        self,
+        folder: Path,
+        device: str,
+        dtype: str,
+        max_tokens: int | None,
+        threads: int | None = None,
+        templates: dict[str, str] | None = None,
+    ):
+        """Load from `folder` without network. `device` is cpu or cuda, `dtype` float32, bfloat16 or float16.
+
+        `templates`: by kind of text, the prompt that its texts were filled into, such as `query: {text}`.
+        """
         if threads:
             torch.set_num_threads(threads)
         self.dtype = dtype
         self.device = device
-        self.model = SentenceTransformer(
-            str(folder),
-            device=device,
-            local_files_only=True,
-            model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True},
-        )
-        self.model.eval()
-        own = self.model.max_seq_length
-        if max_tokens is not None and (own is None or max_tokens < own):
-            self.model.max_seq_length = max_tokens
-        self.max_tokens: int | None = self.model.max_seq_length
-        self.normalises = type(self.model[-1]).__name__ == "Normalize"
+        self.texts = TextModel(folder, device, dtype, max_tokens, templates or {})
+        self.model = self.texts.model
+        self.max_tokens = self.texts.limits[DOCUMENT]
+        self.normalises = self.texts.normalises
         self.budget = TOKEN_BUDGET["cuda" if device.startswith("cuda") else "cpu"]
         self.out_of_memory = 0
         # A batch has never more rows than this: set by whoever knows that larger ones end the process.
         self.row_limit: int | None = None
         self._row_cap: int | None = None
         self._calm = 0
-        self._float32: SentenceTransformer | None = None
+        self._float32: Any = None
 
     def describe(self) -> dict[str, str]:
         """Device and versions, for the record of a part."""
@@ -82,20 +85,29 @@ class Encoder:
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text before truncation, special tokens included."""
-        tokenizer = self.model.tokenizer
-        encoded = tokenizer(list(texts), add_special_tokens=True, truncation=False, verbose=False)
-        return [len(ids) for ids in encoded["input_ids"]]
+        found = [0] * len(texts)
+        for positions in _by_kind(texts):
+            for i, tokens in zip(positions, self.texts.tokens([texts[i] for i in positions])):
+                found[i] = tokens
+        return found
 
-    def cut(self, lengths: Sequence[int]) -> list[int]:
-        """`lengths` as the model reads them: at most `max_tokens`."""
-        return [min(n, self.max_tokens) if self.max_tokens else n for n in lengths]
+    def cut(self, lengths: Sequence[int], texts: Sequence[str]) -> list[int]:
+        """`lengths` as the model reads them: at most its limit for texts of that kind."""
+        limits = [self.texts.limits[kind_of(text)] for text in texts]
+        return [n if limit is None else min(n, limit) for n, limit in zip(lengths, limits)]
+
+    def _layout(self, lengths: Sequence[int], texts: Sequence[str]) -> list[list[int]]:
+        """The positions of each batch: those of documents first, none holds both kinds."""
+        cut = self.cut(lengths, texts)
+        found = []
+        for positions in _by_kind(texts):
+            of_kind = batches([cut[i] for i in positions], self.budget)
+            found += [[positions[i] for i in batch] for batch in of_kind]
+        return found
 
     @torch.inference_mode()
-    def _forward(self, model: SentenceTransformer, texts: list[str]) -> np.ndarray:
-        # Before sentence-transformers 5.2, the last for Python 3.9, it was called tokenize.
-        features = model.preprocess(texts) if hasattr(model, "preprocess") else model.tokenize(texts)
-        features = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
-        vectors: np.ndarray = model(features)["sentence_embedding"].float().cpu().numpy()
+    def _forward(self, model: Any, texts: list[str]) -> np.ndarray:
+        vectors: np.ndarray = self.texts.vectors(model, texts).float().cpu().numpy()
         return vectors
 
     def _shrinking(self, texts: list[str], rows: list[int]) -> np.ndarray:
@@ -150,7 +162,7 @@ class Encoder:
         Raises RowError for a row that cannot be encoded alone.
         """
         vectors: np.ndarray | None = None
-        for batch in batches(self.cut(lengths), self.budget):
+        for batch in self._layout(lengths, texts):
             names = [rows[i] for i in batch]
             before_batch(names)
             found = self._shrinking([texts[i] for i in batch], names)
@@ -160,10 +172,10 @@ class Encoder:
         assert vectors is not None  # a part has at least one row
         return vectors
 
-    def padding(self, lengths: Sequence[int]) -> dict[str, int]:
-        """Real and padded tokens of the layout that `encode` uses for these lengths."""
-        cut = self.cut(lengths)
-        return {"real_tokens": sum(cut), "padded_tokens": padded_tokens(cut, batches(cut, self.budget))}
+    def padding(self, lengths: Sequence[int], texts: Sequence[str]) -> dict[str, int]:
+        """Real and padded tokens of the layout that `encode` uses for these texts."""
+        cut = self.cut(lengths, texts)
+        return {"real_tokens": sum(cut), "padded_tokens": padded_tokens(cut, self._layout(lengths, texts))}
 
     def bad_rows(self, vectors: np.ndarray) -> dict[int, str]:
         """Positions whose vector no honest encoding gives, with the reason: NaN, infinity, zero, or a wrong norm."""
@@ -192,6 +204,12 @@ class Encoder:
                 without_memory[i] = "redoing it ran out of memory"
         still = {positions[i]: reason for i, reason in self.bad_rows(vectors[list(positions)]).items()}
         return {i: ", and ".join(filter(None, (reason, without_memory.get(i)))) for i, reason in still.items()}
+
+
+def _by_kind(texts: Sequence[str]) -> list[list[int]]:
+    """The positions of the documents, then those of the questions."""
+    found = [[i for i, text in enumerate(texts) if kind_of(text) == kind] for kind in KINDS]
+    return [positions for positions in found if positions]
 
 
 def libraries(cuda: bool) -> dict[str, Any]:

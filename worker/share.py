@@ -19,6 +19,7 @@ from typing import Any
 
 from .layout import HostFolder, Range, committed, count, missing, planned_parts, quarantined, read_assignment
 from .progress import read_report
+from .texts import Question
 
 WAIT_S = 0.5  # between looks at own rows that a neighbour computes
 
@@ -30,9 +31,13 @@ class Refused(Exception):
 class Shard:
     """The rows of a shard, by their place in the file: only the rows asked for are held."""
 
-    def __init__(self, path: Path, start: int, stop: int, sha256: str):
-        """Refuses a file that is not the one that was staged: nothing may be encoded from it."""
+    def __init__(self, path: Path, start: int, stop: int, sha256: str, documents: int | None = None):
+        """Refuses a file that is not the one that was staged: nothing may be encoded from it.
+
+        `documents`: the rows from this one on are questions; none is where it is not given.
+        """
         self.path, self.start, self.stop = path, start, stop
+        self._documents = stop if documents is None else documents
         self._offsets = array("q", [0])
         digest = hashlib.sha256()
         try:
@@ -62,7 +67,7 @@ class Shard:
             record = json.loads(self._file.readline())
             if record["row"] != row:
                 raise Refused(f"{self.path}: the line of row {row} holds row {record['row']}")
-            texts.append(record["text"])
+            texts.append(record["text"] if row < self._documents else Question(record["text"]))
         return texts
 
 
@@ -239,7 +244,8 @@ class Share:
             raise Refused(f"{self.folder.shard(*key)}: not as staged")
         if key not in self._shards:
             try:
-                self._shards[key] = Shard(self.folder.shard(*key), *key, entry["sha256"])
+                documents = self.assignment.get("documents")
+                self._shards[key] = Shard(self.folder.shard(*key), *key, entry["sha256"], documents)
             except Refused:
                 if spec is not self.spec:
                     self._broken.add(key)

@@ -1,0 +1,168 @@
+"""A model as sentence-transformers loads it, asked as its own `encode_document` and `encode_query` ask it.
+
+The only door to that library. What decides a vector there is kept: the task (a model may have other heads for queries
+than for documents), the prompt apart from the text where the model treats it apart, the limits, the width. One thing is
+different on purpose: a text is a text. The library takes a string that looks like an address or a file for a picture,
+a film or a sound, and opens it; a corpus is data, and nothing that it says is ever opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers import __version__ as library_version
+
+from .texts import DOCUMENT, KINDS, fixed_prompt, kind_of
+
+# A limit above this is none: tokenizers write 1e30 where they know of none.
+NO_LIMIT = 10_000_000
+# What only a picture, a film or a sound leaves in the features of a batch.
+MEDIA = ("pixel_values", "pixel_values_videos", "input_features", "input_values", "image_sizes", "image_grid_thw")
+ADDRESS = "data:image/png;base64,AAAA"  # names a picture without a file or an address: to try what is done with it
+
+__all__ = ["TextModel", "library_version"]
+
+
+class TextModel:
+    """A loaded model; `features` and `vectors` take texts of one kind (`worker.texts.Question` marks the questions)."""
+
+    def __init__(self, folder: Path, device: str, dtype: str, max_tokens: int | None, templates: dict[str, str]):
+        """Load from `folder` without network. Raises ValueError for a model that cannot be used as it has to be."""
+        _take_every_string_for_a_text()
+        self.device = device
+        self.model = SentenceTransformer(
+            str(folder),
+            device=device,
+            local_files_only=True,
+            model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True},
+        )
+        self.model.eval()
+        if max_tokens is not None:
+            for kind in KINDS:
+                _lower_limit(_reader(self.model, kind), kind, max_tokens)
+        self.limits = {kind: _limit(_reader(self.model, kind), kind) for kind in KINDS}
+        self.prompts = {kind: fixed_prompt(templates.get(kind, "{text}")) for kind in KINDS}
+        for kind, prompt in self.prompts.items():
+            if prompt is None and self._keeps_prompts_apart(kind):
+                raise ValueError(
+                    f"this model treats the prompt of a {kind} apart from its text, so it cannot hold the title: "
+                    "choose a prompt without {title}"
+                )
+
+    @property
+    def width(self) -> int | None:
+        """How many numbers of a vector are kept: None for all."""
+        found = getattr(self.model, "truncate_dim", None)
+        return int(found) if found else None
+
+    @property
+    def normalises(self) -> bool:
+        """Whether every vector has length 1 by the model's own last module; one that is cut afterwards has not."""
+        return type(self.model[-1]).__name__ == "Normalize" and self.width is None
+
+    def _keeps_prompts_apart(self, kind: str) -> bool:
+        excluded = any(getattr(module, "include_prompt", True) is False for module in self.model.modules())
+        return excluded or "message" in getattr(_reader(self.model, kind), "modality_config", ())
+
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text before truncation, special tokens included. All of one kind."""
+        reader = _reader(self.model, kind_of(texts[0]))
+        if "message" in getattr(reader, "modality_config", ()):  # a chat template puts words of its own around each
+            untruncated = {"processing_kwargs": {"text": {"truncation": False}}}
+            return [int(self.features(self.model, [text], **untruncated)["input_ids"].shape[-1]) for text in texts]
+        tokenizer: Any = getattr(reader, "tokenizer", None)
+        tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor of texts and pictures
+        plain = [str(text) for text in texts]
+        if hasattr(tokenizer, "encode_batch"):  # a model of words without order: no special tokens, no limit
+            return [len(encoding.ids) for encoding in tokenizer.encode_batch(plain, add_special_tokens=False)]
+        if not callable(tokenizer):  # a list of words
+            return [len(tokenizer.tokenize(text)) for text in plain]
+        encoded = tokenizer(plain, add_special_tokens=True, truncation=False, verbose=False)
+        return [len(ids) for ids in encoded["input_ids"]]
+
+    def features(self, model: Any, texts: Sequence[str], **more: Any) -> dict[str, Any]:
+        """What the modules of `model`, this one or a copy, are given for texts of one kind."""
+        kind = kind_of(texts[0])
+        prompt = self.prompts[kind] or ""
+        if not prompt or not all(text.startswith(prompt) for text in texts):
+            prompt = ""
+        plain = [text[len(prompt) :] for text in texts]
+        if hasattr(model, "preprocess"):
+            features = model.preprocess([str(text) for text in plain], prompt=prompt, task=kind, **more)
+        else:  # before sentence-transformers 5.4 (Python 3.9 has 5.1) `encode` did itself what `preprocess` does
+            features = model.tokenize([prompt + text for text in plain], task=kind)
+            if prompt and (length := model._get_prompt_length(prompt, task=kind)) is not None:
+                features["prompt_length"] = length
+        if found := [key for key in MEDIA if key in features]:
+            raise RuntimeError(f"the library took a text for a picture, a film or a sound ({', '.join(found)})")
+        return dict(features)
+
+    def vectors(self, model: Any, texts: Sequence[str]) -> torch.Tensor:
+        """The vectors of texts of one kind, as `model` gives them, cut to the model's own width."""
+        features = self.features(model, texts)
+        features = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
+        found = model(features, task=kind_of(texts[0])).get("sentence_embedding")
+        if found is None:
+            raise ValueError("the model gives no vector of a text (no sentence_embedding): it has no pooling module")
+        vectors: torch.Tensor = found[:, : self.width]
+        return vectors
+
+    def as_the_library(self, texts: Sequence[str]) -> Any:
+        """The vectors of texts of one kind by the library's own entry point."""
+        kind = kind_of(texts[0])
+        prompt = self.prompts[kind] or ""
+        own = self.model.encode_document if kind == DOCUMENT else self.model.encode_query
+        return own([str(text[len(prompt) :]) for text in texts], prompt=prompt)
+
+
+def _take_every_string_for_a_text() -> None:
+    """Tell the library that no string names a picture, a film or a sound; else it looks for such a file.
+
+    Raises RuntimeError where it does not listen, as another version might not.
+    """
+    try:
+        modality = importlib.import_module("sentence_transformers.base.modality")
+    except ImportError:  # before 5.4 it knew of no such strings
+        return
+    for name in ("is_image_url_or_path", "is_video_url_or_path", "is_audio_url_or_path"):
+        setattr(modality, name, lambda text: False)
+    if (seen := modality.infer_modality(ADDRESS)) != "text":
+        raise RuntimeError(f"sentence-transformers {library_version} takes a text for: {seen}; use another version")
+
+
+def _reader(model: Any, kind: str) -> Any:
+    """The module that reads the texts of a kind: the first one, or the first of that kind's route."""
+    first = model[0]
+    routes = getattr(first, "sub_modules", None)
+    if routes is None:
+        return first
+    if hasattr(first, "_resolve_route"):
+        return routes[first._resolve_route(task=kind, modality="text")][0]
+    return routes[kind][0]
+
+
+def _limit(reader: Any, kind: str) -> int | None:
+    """How many tokens of a text are read; None for all."""
+    own = (getattr(reader, "processing_kwargs", None) or {}).get("text", {}).get("max_length")
+    found = own or getattr(reader, f"{kind}_length", None) or getattr(reader, "max_seq_length", None)
+    return int(found) if found and found < NO_LIMIT else None
+
+
+def _lower_limit(reader: Any, kind: str, max_tokens: int) -> None:
+    """Have no more than `max_tokens` read of a text. Raises ValueError where the model cannot."""
+    before = _limit(reader, kind)
+    if before is not None and before <= max_tokens:
+        return
+    try:
+        reader.max_seq_length = max_tokens
+    except AttributeError:
+        raise ValueError("model.max_tokens: this model reads whole texts and cannot read less; leave it out") from None
+    if getattr(reader, f"{kind}_length", None):
+        setattr(reader, f"{kind}_length", max_tokens)
+    if (seen := _limit(reader, kind)) != max_tokens:
+        raise ValueError(f"model.max_tokens: asked for {max_tokens}, but the model reads {seen}")
