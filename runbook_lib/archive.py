@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from worker.layout import committed, read_json, sha256_file, write_atomic
+from worker.layout import committed, is_litter, read_json, sha256_file, write_atomic
 
 from .checks import Checks
 from .errors import DataError, RunbookError
@@ -30,8 +30,8 @@ AS_IT_WAS = "bring the file back from a backup, or run the phase that writes it 
 
 
 def _left_out(name: str) -> bool:
-    """Locks, and temporaries of a writer that was killed: nothing reads them."""
-    return name.endswith(".lock") or (name.startswith(".") and name.endswith(".part"))
+    """Locks, temporaries of a writer that was killed, what a look with the Finder leaves: nothing reads them."""
+    return name.endswith(".lock") or (name.startswith(".") and name.endswith(".part")) or is_litter(name)
 
 
 def files(run: Run) -> list[str]:
@@ -52,7 +52,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         entries = list(found)
     for entry in entries:
         path = Path(entry.path)
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir(follow_symlinks=False) and not is_litter(entry.name):
             yield from _walk(path)
         elif not _left_out(entry.name):
             yield path
@@ -143,6 +143,8 @@ def _against_list(trial: _Trial) -> list[str]:
     try:
         for stated, name in _lines(run):
             path = run.folder / name
+            if is_litter(name):  # listed by a seal of before: it changes whenever somebody looks
+                continue
             if path.is_symlink() or not path.is_file():
                 found.append(f"{name}: listed in {run.sums.name}, no such file")
             elif (seen := trial.sha256(path)) != stated:

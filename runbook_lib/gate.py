@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from worker.layout import sha256_file
+from worker.layout import is_litter, sha256_file
 
 from .checks import Checks
 from .errors import GateError
@@ -20,7 +20,9 @@ def library_digest() -> str:
     """A digest of this library's code: a result made by other code is not taken over."""
     digest = hashlib.sha256()
     for path in [*sorted(LIBRARY.rglob("*.py")), *sorted((LIBRARY.parent / "worker").glob("*.py"))]:
-        digest.update(f"{path.relative_to(LIBRARY.parent)} {sha256_file(path)}\n".encode())
+        name = path.relative_to(LIBRARY.parent).as_posix()
+        if not is_litter(name):
+            digest.update(f"{name} {sha256_file(path)}\n".encode())
     return digest.hexdigest()
 
 

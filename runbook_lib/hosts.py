@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import worker
-from worker.layout import HostFolder, safe_text
+from worker.layout import HostFolder, is_litter, safe_text
 
 from . import environments
 from .errors import HostError, RunbookError
@@ -312,4 +312,4 @@ def bring_bundle(host: Host) -> int:
 
 def bundle_files() -> list[tuple[str, Path]]:
     """The files of the worker package, by the path that each takes below the run's folder on a host."""
-    return [(f"worker/{path.name}", path) for path in sorted(BUNDLE.glob("*.py"))]
+    return [(f"worker/{path.name}", path) for path in sorted(BUNDLE.glob("*.py")) if not is_litter(path.name)]

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from worker.layout import sha256_file
+from worker.layout import is_litter, sha256_file
 from worker.texts import fixed_prompt
 
 from .errors import ProfileError
@@ -206,7 +206,7 @@ def _described_by_hub(spec: ModelSpec, token: Secret | None) -> tuple[Path, str,
 
 
 def _is_wanted(path: str) -> bool:
-    return path.endswith(WEIGHTS) and not LEFT_OUT & set(PurePosixPath(path).parts)
+    return path.endswith(WEIGHTS) and not is_litter(path) and not LEFT_OUT & set(PurePosixPath(path).parts)
 
 
 def _weights_file(spec: ModelSpec, found: Any) -> ModelFile:
@@ -279,7 +279,9 @@ def _files(folder: Path, elsewhere: list[ModelFile] | None) -> list[ModelFile]:
     here = [
         ModelFile(path, (folder / path).stat().st_size, sha256_file(folder / path))
         for path in paths
-        if not LEFT_OUT & set(Path(path).parts) and (elsewhere is None or not path.endswith(WEIGHTS))
+        if not is_litter(path)
+        and not LEFT_OUT & set(Path(path).parts)
+        and (elsewhere is None or not path.endswith(WEIGHTS))
     ]
     return sorted([*here, *(elsewhere or ())], key=lambda file: file.path)
 

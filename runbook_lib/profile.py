@@ -295,7 +295,11 @@ def _contents(file: Path) -> str:
 
 def _beside(file: Path) -> str:
     folder = file if file.is_dir() else file.parent
-    found = sorted(p.name for p in folder.glob("*") if p.suffix in (".yaml", ".yml")) if folder.is_dir() else []
+    found = (
+        sorted(p.name for p in folder.glob("*") if p.suffix in (".yaml", ".yml") and p.name[0] != ".")
+        if folder.is_dir()
+        else []
+    )
     names = ", ".join(map(shown, found)) or "none"
     return f"; profiles in {shown(str(folder))}: {names}{rules.near(file.name, found)}"
 

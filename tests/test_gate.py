@@ -110,6 +110,8 @@ def test_a_result_follows_from_profile_plan_and_code(this, tmp_path, monkeypatch
         (code / name).parent.mkdir(exist_ok=True)
         (code / name).write_text("1")
         digests.add(gate.library_digest())
+    (code / "lib" / "._a.py").write_text("what another disk adds")
+    assert gate.library_digest() in digests
     (code / "lib" / "deep" / "a.py").write_text("2")
     digests.add(gate.library_digest())
     assert len(digests) == 6

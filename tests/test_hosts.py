@@ -1,5 +1,6 @@
 """A local host keeps the promises that every kind of host will have to keep."""
 
+import shutil
 import sys
 import time
 
@@ -119,6 +120,14 @@ def test_a_link_is_removed_and_not_what_it_points_to(host, tmp_path):
     host.remove(host.folder.root / "link")
     host.remove(host.folder.root)
     assert (precious / "file").read_text() == "mine"
+
+
+def test_the_bundle_is_the_worker_and_not_what_another_disk_adds_to_it(tmp_path, monkeypatch):
+    shutil.copytree(hosts.BUNDLE, tmp_path / "worker", ignore=shutil.ignore_patterns("__pycache__"))
+    before = [relative for relative, _ in hosts.bundle_files()]
+    (tmp_path / "worker" / "._encode.py").write_bytes(b"resource fork")
+    monkeypatch.setattr(hosts, "BUNDLE", tmp_path / "worker")
+    assert [relative for relative, _ in hosts.bundle_files()] == before and "worker/encode.py" in before
 
 
 def test_one_host_that_fails_hides_no_other(this):

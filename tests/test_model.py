@@ -56,6 +56,16 @@ def test_one_changed_byte_is_another_model(folder):
     assert resolve(folder).digest != before
 
 
+def test_what_the_finder_or_another_disk_leaves_beside_its_files_is_no_part_of_it(folder):
+    before = resolve(folder)
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"resource fork")
+    for name in (".ipynb_checkpoints/config.json", "__MACOSX/config.json", "1_Pooling/._config.json", ".DS_Store"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+    assert resolve(folder).digest == before.digest and resolve(folder).files == before.files
+
+
 def test_other_frameworks_weights_and_pickles_stay_where_they_are(folder):
     before = resolve(folder).digest
     for name in ("pytorch_model.bin", "onnx/model.json", "openvino/config.json", ".cache/a.json", "code.py"):

@@ -286,6 +286,39 @@ def test_sealing_again_and_locks_and_torn_temporaries_leave_a_run_that_verifies(
     assert failed(sealed) == ""
 
 
+def look_around(folder: Path, with_what: bytes) -> None:
+    """What a Finder, a copy to another kind of disk, an Explorer and a JupyterLab leave behind."""
+    for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        for name in (".DS_Store", ".localized", "._.", "Icon\r", "Thumbs.db", "desktop.ini", ".directory", ".nfs00ab"):
+            (place / name).write_bytes(with_what)
+        for name in (".Spotlight-V100", ".fseventsd", ".Trashes", "__MACOSX", ".ipynb_checkpoints"):
+            (place / name).mkdir(exist_ok=True)
+            (place / name / "01_preflight-checkpoint.ipynb").write_bytes(with_what)
+    for path in [path for path in folder.rglob("*.*") if path.is_file() and path.name[0] != "."]:
+        path.with_name(f"._{path.name}").write_bytes(with_what)
+
+
+def test_a_look_with_the_finder_breaks_no_seal_and_is_not_sealed(sealed: Run) -> None:
+    before = archive.files(sealed)
+    look_around(sealed.folder, b"first look")
+    assert failed(sealed) == "" and archive.files(sealed) == before
+    report.seal(sealed)
+    look_around(sealed.folder, b"second look")
+    assert failed(sealed) == ""
+
+
+def test_what_a_look_left_in_a_seal_of_before_may_change_and_go(sealed: Run) -> None:
+    lines = [*sealed.sums.read_text().splitlines(), f"{'0' * 64}  report/.DS_Store", f"{'0' * 64}  parts/._a.npy"]
+    sealed.sums.write_text("".join(f"{line}\n" for line in sorted(lines, key=lambda line: line[66:])))
+    assert failed(sealed) == ""
+
+
+@pytest.mark.parametrize("name", ["DS_Store", ".DS_Store.txt", "_.a", "x.ipynb_checkpoints", ".hidden", "parts/.a.npy"])
+def test_what_only_looks_like_it_is_a_file_too_many(sealed: Run, name: str) -> None:
+    (sealed.folder / name).touch()
+    assert f"{name}: not listed" in failed(sealed)
+
+
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
 def test_one_changed_byte_anywhere_is_found_and_named(sealed: Run, place: str) -> None:
     names = [*archive.files(sealed), "SHA256SUMS"]

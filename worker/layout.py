@@ -39,6 +39,13 @@ QUARANTINE_FILE = re.compile(r"row_([0-9]{9})\.json")
 SLOT_NAME = re.compile(r"cluster[0-9]{1,4}_gpu[0-9]{1,4}")
 HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+# What a look leaves behind: by the Finder, Spotlight, a copy to another disk (macOS), the Explorer (Windows), Dolphin
+# (KDE), an office program, a network disk, JupyterLab. Nobody reads it, so no digest and no list holds it.
+LITTER = re.compile(
+    r"\._.*|\.DS_Store|\.localized|Icon\r|\.Spotlight-V100|\.fseventsd|\.Trashes|\.TemporaryItems|\.apdisk|__MACOSX"
+    r"|\.DocumentRevisions-V100|\.VolumeIcon\.icns|\.AppleD(ouble|esktop|B)|Thumbs\.db|[Dd]esktop\.ini|\$RECYCLE\.BIN"
+    r"|System Volume Information|\.directory|\.Trash-\d+|\.~lock\..*#|\.nfs[0-9a-f]+|\.ipynb_checkpoints"
+)
 
 Range = tuple[int, int]
 
@@ -259,6 +266,11 @@ def committed(parts: Path) -> list[Range]:
         if match and match.group(1) < match.group(2):
             found.append((int(match.group(1)), int(match.group(2))))
     return sorted(found)
+
+
+def is_litter(path: str) -> bool:
+    """Whether a file is one that a look leaves behind, or lies in such a folder; `path` as seen from our own folder."""
+    return any(LITTER.fullmatch(name) for name in path.split("/"))
 
 
 def quarantined(folder: Path) -> list[int]:
