@@ -558,6 +558,18 @@ def test_the_stand_in_has_the_face_of_the_real_encoder() -> None:
 
     from worker.encoder import Encoder
 
-    for name in ("__init__", "lengths", "encode", "padding", "bad_rows", "redo", "describe"):
+    for name in (
+        "__init__",
+        "lengths",
+        "encode",
+        "cut",
+        "padding",
+        "bad_rows",
+        "redo",
+        "describe",
+        "versions",
+        "readers",
+        "as_the_library",
+    ):
         real, stand_in = (inspect.signature(getattr(kind, name)) for kind in (Encoder, poison.Encoder))
         assert list(real.parameters) == list(stand_in.parameters), name

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import traceback
 from pathlib import Path
+
+from .texts import DOCUMENT, QUERY
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,10 +22,15 @@ def main(argv: list[str] | None = None) -> int:
         verb.add_argument("--root", type=Path, required=True, help="the run's folder on this host")
         verb.add_argument("--host", required=True, help="the host's name in the profile")
     encode.add_argument("--slot", required=True, help="the slot, such as cluster0_gpu3")
-    probe = verbs.add_parser("probe", help="load a model, encode one sentence, print what was found as JSON")
+    probe = verbs.add_parser("probe", help="load a model, encode short and long texts, print what was found as JSON")
     probe.add_argument("--model", type=Path, required=True, help="the model's folder")
     probe.add_argument("--device", default="cpu", help="cpu or cuda")
     probe.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
+    probe.add_argument("--gpu", help="the GPU to use, by its UUID")
+    probe.add_argument("--max-tokens", type=int, help="where texts are cut, if before the model's own limit")
+    probe.add_argument("--longest", type=int, help="no text of the corpus is longer, in tokens")
+    probe.add_argument("--prompt", default="{text}", help="what documents are filled into")
+    probe.add_argument("--question-prompt", default="{text}", help="what questions are filled into")
     devices = verbs.add_parser("devices", help="import the libraries, multiply on each GPU, print what was found")
     devices.add_argument("--cuda", action="store_true", help="look at the GPUs too")
     maker = verbs.add_parser("environment", help="make the Python environment that an order file describes")
@@ -51,7 +60,15 @@ def main(argv: list[str] | None = None) -> int:
     if args.verb == "devices":
         print(json.dumps(probing.devices(args.cuda)))
         return 0
-    print(json.dumps(probing.probe(args.model, args.device, args.dtype)))
+    if args.gpu:  # before torch is imported
+        os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu
+    templates = {DOCUMENT: args.prompt, QUERY: args.question_prompt}
+    try:
+        found = probing.probe(args.model, args.device, args.dtype, args.max_tokens, templates, args.longest)
+    except Exception as error:  # whatever the libraries say is what a person has to know
+        traceback.print_exc()
+        found = {"error": f"{type(error).__name__}: {error}", "missing": isinstance(error, ImportError)}
+    print(json.dumps(found))
     return 0
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from .batches import TOKEN_BUDGET, batches, padded_tokens
-from .text_model import TextModel, library_version
+from .text_model import TextModel, library_versions
 from .texts import DOCUMENT, KINDS, kind_of
 
 # How far a norm may be from 1 where the model's last module normalises: the rounding of the dtype, with room.
@@ -63,7 +63,8 @@ class Encoder:
         self.device = device
         self.texts = TextModel(folder, device, dtype, max_tokens, templates or {})
         self.model = self.texts.model
-        self.max_tokens = self.texts.limits[DOCUMENT]
+        self.limits = self.texts.limits
+        self.max_tokens = self.limits[DOCUMENT]
         self.normalises = self.texts.normalises
         self.budget = TOKEN_BUDGET["cuda" if device.startswith("cuda") else "cpu"]
         self.out_of_memory = 0
@@ -83,6 +84,10 @@ class Encoder:
             "python": platform.python_version(),
         }
 
+    def versions(self) -> dict[str, str]:
+        """Versions of the libraries that decide a vector."""
+        return {"torch": str(torch.__version__), **library_versions()}
+
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text before truncation, special tokens included."""
         found = [0] * len(texts)
@@ -93,7 +98,7 @@ class Encoder:
 
     def cut(self, lengths: Sequence[int], texts: Sequence[str]) -> list[int]:
         """`lengths` as the model reads them: at most its limit for texts of that kind."""
-        limits = [self.texts.limits[kind_of(text)] for text in texts]
+        limits = [self.limits[kind_of(text)] for text in texts]
         return [n if limit is None else min(n, limit) for n, limit in zip(lengths, limits)]
 
     def _layout(self, lengths: Sequence[int], texts: Sequence[str]) -> list[list[int]]:
@@ -177,6 +182,14 @@ class Encoder:
         cut = self.cut(lengths, texts)
         return {"real_tokens": sum(cut), "padded_tokens": padded_tokens(cut, self._layout(lengths, texts))}
 
+    def readers(self) -> list[str]:
+        """The kinds of text that are read each in a way of its own: one where all are read alike."""
+        return self.texts.readers()
+
+    def as_the_library(self, texts: Sequence[str]) -> np.ndarray:
+        """The vectors of texts of one kind by the library's own entry point."""
+        return np.asarray(self.texts.as_the_library(texts), np.float32)
+
     def bad_rows(self, vectors: np.ndarray) -> dict[int, str]:
         """Positions whose vector no honest encoding gives, with the reason: NaN, infinity, zero, or a wrong norm."""
         norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
@@ -215,7 +228,7 @@ def _by_kind(texts: Sequence[str]) -> list[list[int]]:
 def libraries(cuda: bool) -> dict[str, Any]:
     """Versions, the CUDA that torch was built for, and for each GPU whether one matrix product comes out right."""
     found: dict[str, Any] = {
-        "versions": {"torch": str(torch.__version__), "sentence-transformers": library_version},
+        "versions": {"torch": str(torch.__version__), **library_versions()},
         "cuda_build": torch.version.cuda,
         "gpus": [],
     }

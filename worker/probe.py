@@ -1,12 +1,30 @@
-"""Does the model load here and give an honest vector? Asked before any shard is staged."""
+"""Does the model load here and give the vectors that the library itself would give? Asked before anything is computed.
+
+Texts of few words, and batches of texts as long as the model claims to read, go the way of a worker and through the
+library's own entry points, as documents and as questions; how far the two lie apart is told, nothing is judged here.
+"""
 
 from __future__ import annotations
 
+import base64
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .texts import DOCUMENT, KINDS, QUERY, Question
+
 SENTENCE = "The quick brown fox jumps over the lazy dog."
+SHORT = (
+    SENTENCE,
+    "river",
+    "Where does the old bridge cross the river, and who built it?",
+    "In 1984 the museum of glass and iron was opened; its roof, 40 m wide, was the work of two sisters.",
+)
+# How many tokens are tried of what a model claims: so many, more where the corpus has longer texts, and never more than
+# the second number: attention grows with the square.
+TRIED = {"cpu": (2048, 8192), "cuda": (8192, 32768)}
+WHY_LIMIT = 1000  # characters of an error
 
 
 def devices(cuda: bool) -> dict[str, Any]:
@@ -19,22 +37,109 @@ def devices(cuda: bool) -> dict[str, Any]:
     return found
 
 
-def probe(model: Path, device: str, dtype: str) -> dict[str, Any]:
-    """Load `model`, encode one sentence; give dim, norm, timings and versions. Raises what loading raises."""
-    began = time.monotonic()
-    import numpy as np
+def probe(
+    model: Path,
+    device: str,
+    dtype: str,
+    max_tokens: int | None = None,
+    templates: dict[str, str] | None = None,
+    longest: int | None = None,
+) -> dict[str, Any]:
+    """Load `model`, encode; give width, norm, limits, distances, vectors of short texts, timings and versions.
 
+    `longest`: no text of the corpus has more tokens. Raises what loading and encoding raise.
+    """
+    began = time.monotonic()
     from .encoder import Encoder
 
-    encoder = Encoder(model, device, dtype, None)
+    encoder = Encoder(model, device, dtype, max_tokens, None, templates)
     loaded_s = time.monotonic() - began
-    vectors = encoder.encode([SENTENCE], encoder.lengths([SENTENCE]), [0])
+    filled = {kind: _filled(kind, (templates or {}).get(kind, "{text}")) for kind in KINDS}
+    vectors = {kind: _encode(encoder, filled[kind](SHORT)) for kind in KINDS}
+    first = vectors[DOCUMENT]
     return {
-        "dim": int(vectors.shape[1]),
-        "norm": float(np.linalg.norm(vectors[0].astype(np.float64))),
-        "bad": encoder.bad_rows(vectors).get(0, ""),
+        "dim": int(first.shape[1]),
+        "norm": _norm(first[0]),
+        "bad": next(iter(encoder.bad_rows(first).values()), ""),
         "normalises": encoder.normalises,
         "max_tokens": encoder.max_tokens,
         "loaded_s": round(loaded_s, 2),
+        "cosine": {kind: _lowest_cosine(encoder, filled[kind](SHORT), vectors[kind]) for kind in KINDS},
+        "vectors": {kind: base64.b64encode(vectors[kind].tobytes()).decode() for kind in KINDS},
+        "long": {kind: _long(encoder, kind, filled[kind], longest) for kind in encoder.readers()},
+        "versions": encoder.versions(),
         **encoder.describe(),
     }
+
+
+def _filled(kind: str, template: str) -> Any:
+    """Makes texts as encoded, of a kind."""
+    as_kind = Question if kind == QUERY else str
+    whole = template.replace("{title}", "none")
+    return lambda texts: [as_kind(whole.replace("{text}", text)) for text in texts]
+
+
+def _encode(encoder: Any, texts: Sequence[str]) -> Any:
+    return encoder.encode(texts, encoder.lengths(texts), range(len(texts)))
+
+
+def _norm(vector: Any) -> float:
+    import numpy as np
+
+    return float(np.linalg.norm(vector.astype(np.float64)))
+
+
+def _lowest_cosine(encoder: Any, texts: Sequence[str], ours: Any) -> float:
+    """The lowest cosine of a row to what the library's own entry point gives; -1 where one is no number."""
+    import numpy as np
+
+    theirs = np.asarray(encoder.as_the_library(texts), np.float64)
+    ours = ours.astype(np.float64)
+    sizes = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    same = np.abs(ours - theirs).max(axis=1) <= 1e-7  # vectors of zeros have no direction
+    cosines = np.where(same, 1.0, (ours * theirs).sum(axis=1) / np.where(sizes > 0, sizes, 1.0))
+    return float(np.nan_to_num(cosines, nan=-1.0).min())
+
+
+def _long(encoder: Any, kind: str, filled: Any, longest: int | None) -> dict[str, Any]:
+    """One full batch of texts as long as the model claims to read, others of many lengths beside them.
+
+    `claimed`: the model's limit, None where it names none; `tokens`: how long the longest was; `error`: what encoding
+    raised, and `works`: the most tokens that do work then, where that can be found out.
+    """
+    claimed = encoder.limits[kind]
+    some, at_most = TRIED[encoder.device.split(":")[0]]
+    overhead = encoder.lengths(filled([""]))[0]
+    most = max(min(claimed or at_most, max(some, longest or 0), at_most), overhead + 1)
+
+    def text(tokens: int) -> str:
+        """As many words as make at least so many tokens, each word one or more; what is too much is cut, if at all."""
+        return " ".join(["the"] * max(1, tokens - overhead))
+
+    rows = max(1, encoder.budget // most)
+    texts = filled([text(most)] * rows + [text(1 + most * i // 8) for i in range(8)])
+    tokens = max(encoder.cut(encoder.lengths(texts), texts))
+    found: dict[str, Any] = {"claimed": claimed, "tokens": tokens, "error": "", "works": None, "cosine": None}
+    try:
+        found["cosine"] = _lowest_cosine(encoder, texts, _encode(encoder, texts))
+        found["rows"], found["out_of_memory"] = len(texts), encoder.out_of_memory
+    except Exception as error:  # whatever it is, a document of that length would have met it
+        found["error"] = f"{type(error).__name__}: {error}"[:WHY_LIMIT]
+        if encoder.device == "cpu":  # a GPU does nothing more after some errors
+            found["works"] = _most_that_works(encoder, filled, text, most)
+    return found
+
+
+def _most_that_works(encoder: Any, filled: Any, text: Any, most: int) -> int | None:
+    """How many tokens the longest text has that can be encoded; None where not even one word can."""
+    low, high, works = 0, most, None
+    while high - low > 1:
+        middle = (low + high) // 2
+        texts = filled([text(middle)])
+        try:
+            _encode(encoder, texts)
+        except Exception:
+            high = middle
+        else:
+            low, works = middle, encoder.cut(encoder.lengths(texts), texts)[0]
+    return works

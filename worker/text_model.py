@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers import __version__ as library_version
+from transformers import __version__ as transformers_version
 
 from .texts import DOCUMENT, KINDS, fixed_prompt, kind_of
 
@@ -25,7 +26,10 @@ NO_LIMIT = 10_000_000
 MEDIA = ("pixel_values", "pixel_values_videos", "input_features", "input_values", "image_sizes", "image_grid_thw")
 ADDRESS = "data:image/png;base64,AAAA"  # names a picture without a file or an address: to try what is done with it
 
-__all__ = ["TextModel", "library_version"]
+
+def library_versions() -> dict[str, str]:
+    """Versions of this library and of the one below it."""
+    return {"sentence-transformers": str(library_version), "transformers": str(transformers_version)}
 
 
 class TextModel:
@@ -64,6 +68,12 @@ class TextModel:
     def normalises(self) -> bool:
         """Whether every vector has length 1 by the model's own last module; one that is cut afterwards has not."""
         return type(self.model[-1]).__name__ == "Normalize" and self.width is None
+
+    def readers(self) -> list[str]:
+        """The kinds of text that are read each in a way of its own: one where all are read alike."""
+        one, two = (_reader(self.model, kind) for kind in KINDS)
+        alike = one is two and len(set(self.limits.values())) == 1
+        return [DOCUMENT] if alike else list(KINDS)
 
     def _keeps_prompts_apart(self, kind: str) -> bool:
         excluded = any(getattr(module, "include_prompt", True) is False for module in self.model.modules())

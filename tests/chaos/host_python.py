@@ -113,7 +113,9 @@ class Encoder:
 
     max_tokens, normalises, out_of_memory, row_limit = 64, True, 0, None
 
-    def __init__(self, folder, device, dtype, max_tokens, threads=None) -> None:
+    limits, budget, device = {"document": 64, "query": 64}, 2048, "cpu"
+
+    def __init__(self, folder, device, dtype, max_tokens, threads=None, templates=None) -> None:
         how = mode()
         if how == "kill-load":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -156,7 +158,21 @@ class Encoder:
         if ordered("small"):
             resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
 
-    def padding(self, lengths):
+    def cut(self, lengths, texts):
+        return [min(n, 64) for n in lengths]
+
+    def readers(self):
+        return ["document"]
+
+    def as_the_library(self, texts):
+        import numpy as np
+
+        return np.stack([vector(text) for text in texts])
+
+    def versions(self):
+        return {"torch": "none"}
+
+    def padding(self, lengths, texts):
         return {"real_tokens": sum(lengths), "padded_tokens": sum(lengths)}
 
     def bad_rows(self, vectors):
