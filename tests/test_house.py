@@ -23,6 +23,7 @@ NOUNS = {
     "model", "gpus", "hosts", "large_files", "parts", "founding", "merged", "articles", "survey", "retrieval",
     "figures", "evidence", "inventory", "environments", "publication",
     "bounds", "part_record", "array_file",
+    "answer_json", "rate", "transport",
     "answers", "content", "dial", "known_hosts", "link", "local", "login", "secret", "session", "ssh",
 }  # fmt: skip
 PHASES = {"preflight", "staging", "launch", "monitor", "recover", "download", "merge", "validate", "backup", "publish"}
@@ -32,7 +33,7 @@ SIDEWAYS = {
     "publish": {"validate", "backup"},
 }
 DOORS = {  # outside library -> the only modules that may import it
-    "paramiko": {"dial", "link"},
+    "paramiko": {"dial", "link", "transport"},
     "matplotlib": {"drawing"},
     "PIL": {"drawing"},
     "IPython": {"live"},

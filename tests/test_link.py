@@ -184,9 +184,9 @@ def test_a_server_that_falls_silent_while_it_is_being_reached_is_given_up(at, bo
         monkeypatch.setattr(owner, name, first_dark)
 
     where: tuple[object, str] = {
-        "key exchange": (dial._Transport, "_send_kex_init"),
-        "login": (dial._Transport, "auth_publickey"),
-        "session": (dial._Transport, "open_session"),
+        "key exchange": (dial.Transport, "_send_kex_init"),
+        "login": (dial.Transport, "auth_publickey"),
+        "session": (dial.Transport, "open_session"),
         "start": (link, "Session"),
     }[at]
     patience = replace(QUICK, login_s=1.5)
@@ -201,8 +201,8 @@ def test_a_server_that_falls_silent_while_it_is_being_reached_is_given_up(at, bo
 def test_a_login_of_several_keys_that_is_not_answered_is_not_waited_for_key_by_key(box, line, tmp_path, monkeypatch):
     for name in ("one", "two"):
         fleets._make_key(tmp_path / name, name)
-    real = dial._Transport.auth_publickey
-    monkeypatch.setattr(dial._Transport, "auth_publickey", lambda *given: (line.blackhole(), real(*given))[1])
+    real = dial.Transport.auth_publickey
+    monkeypatch.setattr(dial.Transport, "auth_publickey", lambda *given: (line.blackhole(), real(*given))[1])
     with linked(box) as there:
         found = replace(there.way.link.login, address="127.0.0.1", port=line.port)
     found = replace(found, keys=(tmp_path / "one", tmp_path / "two", *found.keys))
@@ -215,7 +215,7 @@ def test_a_login_of_several_keys_that_is_not_answered_is_not_waited_for_key_by_k
 
 @pytest.mark.parametrize("hung", ["exec_command", "global_request"])
 def test_what_paramiko_would_await_without_end_is_ended(hung, box, line, monkeypatch):
-    owner = {"exec_command": dial.paramiko.Channel, "global_request": dial._Transport}[hung]
+    owner = {"exec_command": dial.paramiko.Channel, "global_request": dial.Transport}[hung]
     real = getattr(owner, hung)
     monkeypatch.setattr(owner, hung, lambda *given, **named: (line.blackhole(), real(*given, **named))[1])
     monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
@@ -578,12 +578,12 @@ def test_a_server_that_hangs_up_on_too_many_attempts_has_refused(tmp_path):
 
 
 def test_a_line_that_breaks_during_the_login_is_no_refusal(box, line, monkeypatch):
-    real = dial._Transport.auth_publickey
-    monkeypatch.setattr(dial._Transport, "auth_publickey", lambda *given: (line.cut(reset=True), real(*given))[1])
+    real = dial.Transport.auth_publickey
+    monkeypatch.setattr(dial.Transport, "auth_publickey", lambda *given: (line.cut(reset=True), real(*given))[1])
     with through(line, box) as there:
         with pytest.raises(LinkLost, match="broke during the login"):
             there.poll()
-        monkeypatch.setattr(dial._Transport, "auth_publickey", real)
+        monkeypatch.setattr(dial.Transport, "auth_publickey", real)
         wait_for(lambda: reads(there), "a reading")
 
 

@@ -23,6 +23,7 @@ import pytest
 from conftest import wait_for
 
 from runbook_lib.errors import HostError, LinkLost
+from runbook_lib.reach import answer_json
 from runbook_lib.reach import session as sessions
 from runbook_lib.reach.session import COMMAND, NOISE_LIMIT, PLACES, Heard, Patience, Session
 from worker.agent import REQUEST_LIMIT
@@ -182,15 +183,22 @@ def test_one_conversation_may_be_silent_while_others_fill_the_line():
 
 
 def test_signs_of_life_without_end_do_not_stand_for_an_answer():
-    session = Session(Liar(itertools.repeat(b"+\n" * 1000)), "box", SHORT)
+    signs = (time.sleep(0.05) or b"+\n" for _ in itertools.count())
+    session = Session(Liar(signs), "box", SHORT)
     with pytest.raises(LinkLost, match="did not bring the answer in time"):
         session.call("poll", 0.5)
-    assert len(session._have) < 2**20
+
+
+def test_a_flood_of_signs_of_life_is_refused_at_once():
+    session = Session(Liar(itertools.repeat(b"+\n" * 1000)), "box", SHORT)
+    with pytest.raises(HostError, match="signs of life without end"):
+        session.call("poll", 60.0)
+    assert len(session._have) < 2**20 and not session.sound
 
 
 def test_bytes_that_come_one_by_one_do_not_outlast_the_deadline():
     slow = (time.sleep(0.01) or b"x" for _ in itertools.count())
-    session = Session(Liar(b"60000000\n", slow), "box", SHORT)
+    session = Session(Liar(b"6000000\n", slow), "box", SHORT)
     with pytest.raises(LinkLost, match="did not bring the answer in time"):
         session.call("poll", 0.5)
 
@@ -645,3 +653,12 @@ def test_a_far_end_that_nobody_asks_ends_by_itself(tmp_path, monkeypatch):
         wait_for(session.channel.exit_status_ready, "its end", 20)
         with pytest.raises(LinkLost):
             session.call("alive", 5.0, identity=None)
+
+
+def test_texts_full_of_brackets_are_no_lists_and_a_text_without_end_takes_no_time():
+    texts = ['[{,\\" ' * 100_000] * 10
+    assert answer_json.read(json.dumps({"ok": texts}).encode()) == {"ok": texts}
+    with pytest.raises(ValueError):
+        answer_json.read(b'{"ok": "' + b'[{,\\"' * 2_000_000)
+    with pytest.raises(answer_json.TooMany):
+        answer_json.read(b'["a"' + b',["]"]' * 300_000 + b"]")

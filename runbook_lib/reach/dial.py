@@ -27,9 +27,9 @@ from . import known_hosts
 from .known_hosts import HostKeys
 from .login import Login
 from .session import Patience
+from .transport import Transport
 
 READ_AHEAD = 2**16
-WINDOW_ADJUST = bytes([93])  # RFC 4254, 5.2
 KEYS_TRIED = 5  # of the six logins that OpenSSH allows a connection by default
 REFUSED_TRIES = 4  # a server with many connections in login turns some away (MaxStartups)
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
@@ -44,7 +44,7 @@ class LoginRefused(HostError):
     """The machine does not let us in. Never tried again by itself: accounts get locked."""
 
 
-def dial(login: Login, patience: Patience, hop: Through) -> paramiko.Transport:
+def dial(login: Login, patience: Patience, hop: Through) -> Transport:
     """A logged-in connection. LinkLost when it cannot be reached, HostKeyRefused or LoginRefused for good."""
     for attempt in range(REFUSED_TRIES):
         try:
@@ -60,30 +60,12 @@ class _TurnedAway(LinkLost):
     """Closed before the key exchange: too many connections are in login there."""
 
 
-class _Transport(paramiko.Transport):  # type: ignore[misc]
-    """Keeps the words with which a server hangs up, and what came before it did, where paramiko drops them."""
-
-    farewell = ""
-
-    def _parse_disconnect(self, message: paramiko.Message) -> None:
-        message.get_int()
-        self.farewell = safe_text(message.get_text(), 200)
-
-    def _send_user_message(self, message: paramiko.Message) -> None:
-        """As it is, but what came is not lost because the server can no longer be told that there is room for more."""
-        try:
-            super()._send_user_message(message)
-        except (OSError, EOFError):
-            if message.asbytes()[:1] != WINDOW_ADJUST:
-                raise
-
-
-def _once(login: Login, patience: Patience, hop: Through) -> paramiko.Transport:
+def _once(login: Login, patience: Patience, hop: Through) -> Transport:
     keys = known_hosts.of(login)
     sock = _socket(login, patience, hop)
     transport = None
     try:
-        transport = _Transport(sock)
+        transport = Transport(sock)
         _prefer(transport, keys)
         key = _key_exchange(login, transport, patience)
         keys.check(key.get_name(), key.asbytes())  # nothing of a secret has been sent up to here
@@ -192,7 +174,7 @@ def hang_up(transport: paramiko.Transport) -> None:
         transport.close()
 
 
-def _key_exchange(login: Login, transport: _Transport, patience: Patience) -> paramiko.PKey:
+def _key_exchange(login: Login, transport: Transport, patience: Patience) -> paramiko.PKey:
     """Come to an encrypted conversation; gives the key that the host showed."""
     transport.banner_timeout = patience.banner_s
     transport.handshake_timeout = patience.login_s
@@ -203,6 +185,8 @@ def _key_exchange(login: Login, transport: _Transport, patience: Patience) -> pa
         if transport.initial_kex_done:  # else the time is over, and nothing was raised
             return transport.get_remote_server_key()
     except (paramiko.SSHException, OSError, EOFError) as error:
+        if transport.flood:
+            raise LinkLost(f"{where}: {transport.flood}") from None
         text = transport.farewell or safe_text(str(error), 300) or type(error).__name__
         if isinstance(error.__context__, TimeoutError):
             raise LinkLost(f"{where}: takes connections and says nothing for {patience.banner_s:g} s") from None
@@ -213,12 +197,14 @@ def _key_exchange(login: Login, transport: _Transport, patience: Patience) -> pa
     raise LinkLost(f"{where}: no SSH conversation came about within {seconds:g} s")
 
 
-def _log_in(login: Login, transport: _Transport, patience: Patience) -> None:
+def _log_in(login: Login, transport: Transport, patience: Patience) -> None:
     tried: list[str] = []
     try:
         with _agent_keys(login) as held:
             _offer(login, transport, _keys(login, held), tried)
     except (paramiko.SSHException, OSError, EOFError) as error:
+        if transport.flood:
+            raise LinkLost(f"{login.name}: {transport.flood}") from None
         if _is_late(error):
             raise LinkLost(f"{login.name}: the login was not answered within {patience.login_s:g} s") from None
         if transport.farewell:  # such as "Too many authentication failures"
@@ -230,7 +216,7 @@ def _log_in(login: Login, transport: _Transport, patience: Patience) -> None:
         raise LoginRefused(_refusal(login, tried, why)) from None
 
 
-def _offer(login: Login, transport: _Transport, keys: Iterator[tuple[str, Any]], tried: list[str]) -> None:
+def _offer(login: Login, transport: Transport, keys: Iterator[tuple[str, Any]], tried: list[str]) -> None:
     """Offer what was given and nothing else: keys that the login names, the agent's, then the password, once."""
     for label, key in keys:
         if len(tried) == KEYS_TRIED:

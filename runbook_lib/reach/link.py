@@ -22,11 +22,12 @@ from ..errors import HostError, LinkLost
 from .dial import LoginRefused, dial, hang_up
 from .login import Login
 from .session import COMMAND, Heard, Patience, Session
+from .transport import Transport
 
 SESSIONS = 4  # of the ten that OpenSSH allows a connection by default
 PAUSE_LIMIT_S = 10.0
 AGAIN_S = 3.0
-NARROW, WIDE = 2**21, 2**26
+NARROW, WIDE = 2**21, 2**24  # a conversation holds no more, whatever a host sends
 FAST_BYTES_S = 500e6
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -63,7 +64,7 @@ class Link:
         self.python = ""  # tried first as the far end's Python
         self.limit = SESSIONS
         self.made = 0  # connections so far
-        self._transport: paramiko.Transport | None = None
+        self._transport: Transport | None = None
         self._idle: list[Session] = []
         self._open: list[Session] = []
         self._pending = 0
@@ -85,9 +86,9 @@ class Link:
         session = self._take(wait_s)
         try:
             yield session
-        except LinkLost:
+        except LinkLost as error:
             self._throw_away(session.owner)
-            raise
+            raise _why(session.owner, self.login.name, error) from None
         finally:
             with self._free:
                 self._open.remove(session)
@@ -146,7 +147,8 @@ class Link:
             return None
         except (paramiko.SSHException, OSError, EOFError) as error:
             self._throw_away(transport)
-            raise LinkLost(f"{self.login.name}: opening a session: {error or type(error).__name__}") from None
+            lost = LinkLost(f"{self.login.name}: opening a session: {error or type(error).__name__}")
+            raise _why(transport, self.login.name, lost) from None
         self._begun += 1
         try:
             with _at_most(self.patience.channel_s + self.patience.login_s, transport):
@@ -156,10 +158,11 @@ class Link:
             return session
         except (paramiko.SSHException, OSError, EOFError) as error:
             self._throw_away(transport)
-            raise LinkLost(f"{self.login.name}: starting a session: {error or type(error).__name__}") from None
-        except LinkLost:
+            lost = LinkLost(f"{self.login.name}: starting a session: {error or type(error).__name__}")
+            raise _why(transport, self.login.name, lost) from None
+        except LinkLost as error:
             self._throw_away(transport)
-            raise
+            raise _why(transport, self.login.name, error) from None
         except BaseException:
             _close_quietly(channel)
             raise
@@ -181,12 +184,14 @@ class Link:
                     _close_quietly(channel)
             return len(channels) + len(self._open) + len(self._idle)
 
-    def _throw_away(self, transport: paramiko.Transport | None) -> None:
+    def _throw_away(self, transport: Transport | None) -> None:
         with self._free:
             if transport is None or transport is not self._transport:
                 return  # another one found it first
             self._transport = None
             stale, self._idle = self._idle, []
+            if transport.flood:  # not taken up again at once, so that it is heard of
+                self._why, self._not_before = f"{self.login.name}: {transport.flood}", time.monotonic() + PAUSE_LIMIT_S
         for session in stale:
             _close_quietly(session.channel)
         hang_up(transport)
@@ -197,7 +202,7 @@ class Link:
 
     # ------------------------------------------------------------------------------------------ connecting
 
-    def _connected(self) -> paramiko.Transport:
+    def _connected(self) -> Transport:
         with self._connecting:
             transport = self._transport
             if transport is not None and transport.is_active():
@@ -231,7 +236,7 @@ class Link:
             self._watch(transport)
             return transport
 
-    def _watch(self, transport: paramiko.Transport) -> None:
+    def _watch(self, transport: Transport) -> None:
         """See to it that a send which hangs below every time-out (a peer that acknowledges and never reads) ends."""
 
         def look() -> None:
@@ -246,7 +251,7 @@ class Link:
 
 
 @contextmanager
-def _at_most(seconds: float, transport: paramiko.Transport) -> Iterator[None]:
+def _at_most(seconds: float, transport: Transport) -> Iterator[None]:
     """Hang up when this takes longer: there are answers that paramiko awaits without end."""
     alarm = threading.Timer(seconds, hang_up, [transport])
     alarm.daemon = True
@@ -257,7 +262,7 @@ def _at_most(seconds: float, transport: paramiko.Transport) -> Iterator[None]:
         alarm.cancel()
 
 
-def _window_for(transport: paramiko.Transport) -> int:
+def _window_for(transport: Transport) -> int:
     """The bytes that may be under way: enough to keep a fast link full for one round trip, which is timed here.
 
     More than that costs: what is not taken at once piles up, at the server and in paramiko's buffer, and is moved.
@@ -269,6 +274,11 @@ def _window_for(transport: paramiko.Transport) -> int:
             transport.global_request("keepalive@openssh.com", wait=True)
         trips.append(time.monotonic() - began)
     return int(min(WIDE, max(NARROW, min(trips) * FAST_BYTES_S)))
+
+
+def _why(transport: Transport, name: str, error: LinkLost) -> LinkLost:
+    """Why a connection was lost: what the server sent beyond its rights, else what was seen of it."""
+    return LinkLost(f"{name}: {transport.flood}") if transport.flood else error
 
 
 def _close_quietly(channel: Any) -> None:

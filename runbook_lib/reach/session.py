@@ -22,6 +22,8 @@ import worker
 from worker.layout import safe_text
 
 from ..errors import HostError, LinkLost
+from . import answer_json
+from .rate import Rate
 
 SENT = ("layout", "process", "snapshot", "machine", "environment", "verbs", "agent")  # each after what it imports
 PLACES = (
@@ -57,7 +59,9 @@ for name, text in json.loads(zlib.decompress(source.read(int(size)))):
 sys.modules["worker.agent"].serve(nonce.decode(), source)
 """
 NOISE_LIMIT = 2**20  # of what a login prints before the far end speaks
-ANSWER_LIMIT = 64 * 2**20
+ANSWER_LIMIT = 16 * 2**20
+HEAD_LIMIT = 2**16  # of a greeting, and of what goes before and after a file
+SIGNS, SIGNS_S = 200, 50.0  # of life: an honest far end gives one in four seconds
 UP_CHUNK = 2 * (2**15 - 64)  # two full packets of paramiko's with OpenSSH
 SMALL = 2**15
 
@@ -135,6 +139,7 @@ class Session:
         self.sound = False  # between an asking and the end of its answer it cannot be asked again
         self._have = bytearray()
         self._floor: Floor | None = None
+        self._signs = Rate(SIGNS, SIGNS_S)
         self.owner: Any = None  # the connection that it is a conversation on
         self.hello: dict[str, Any] = self._open(python)
 
@@ -159,7 +164,7 @@ class Session:
         """The bytes that came within that time, if any. LinkLost when the stream ends: no answer ends with it."""
         self.channel.settimeout(max(within_s, 0.01))
         try:
-            data = self.channel.recv(2**26)  # all there is: what stays in its buffer is moved at each call
+            data = self.channel.recv(2**26)  # all there is, a window at most: what stays is moved each time
         except TimeoutError:
             return b""
         except Exception as error:  # of any kind, as above: taking bytes also tells the server that it may send more
@@ -188,11 +193,17 @@ class Session:
 
     def _overhears(self) -> bool:
         """Whether something came that is more than signs of life; does not wait."""
-        while self.channel.recv_ready():
+        while self.channel.recv_ready() and len(self._have) < HEAD_LIMIT:
             self._have += self._receive(0.0)
-        while self._have.startswith(b"+\n"):
-            del self._have[:2]
+            while self._have.startswith(b"+\n"):
+                self._sign()
+                del self._have[:2]
         return bool(self._have) and self._have != b"+"
+
+    def _sign(self) -> None:
+        """A sign of life came."""
+        if self._signs.exceeded():
+            raise HostError(f"{self.host}: sends signs of life without end, and no answer")
 
     def _line(self, deadline: float) -> bytes:
         while (end := self._have.find(b"\n")) < 0:
@@ -204,23 +215,24 @@ class Session:
         return line
 
     def _frame(self, deadline: float, limit: int) -> bytes:
-        while (head := self._line(deadline)) == b"+":  # a sign of life
-            pass
+        while (head := self._line(deadline)) == b"+":
+            self._sign()
         size = int(head) if head.isdigit() and len(head) < 20 else -1
         if not 0 <= size <= limit:
             raise HostError(f"{self.host}: answers with a frame of {safe_text(head.decode(errors='replace'))} bytes")
         while len(self._have) < size:
             self._more(deadline)
-        data = bytes(self._have[:size])
+        with memoryview(self._have) as view:
+            data = bytes(view[:size])
         del self._have[:size]
         return data
 
     def _answer(self, deadline: float, limit: int = ANSWER_LIMIT) -> Any:
-        raw = self._frame(deadline, limit)
         try:
-            answer = json.loads(raw, parse_constant=_refuse)
-        except (ValueError, RecursionError):
-            raise HostError(f"{self.host}: answers with something that is no JSON") from None
+            answer = answer_json.read(self._frame(deadline, limit))
+        except (ValueError, RecursionError) as error:
+            told = f" ({error})" if isinstance(error, answer_json.TooMany) else ""
+            raise HostError(f"{self.host}: answers with something that is no JSON{told}") from None
         if not isinstance(answer, dict) or not ({"ok", "error"} & set(answer)):
             raise HostError(f"{self.host}: answers with something that is no answer")
         self.sound = True
@@ -261,7 +273,7 @@ class Session:
                 noise += self.channel.recv_stderr(2**15) if self.channel.recv_stderr_ready() else b""
                 raise self._no_far_end(bytes(self._have + noise), error) from None
         del self._have[: at + len(mark)]
-        hello = self._answer(deadline, 2**16)
+        hello = self._answer(deadline, HEAD_LIMIT)
         if not isinstance(hello, dict) or not isinstance(hello.get("home"), str):
             raise HostError(f"{self.host}: greets with something that is no greeting")
         return hello
@@ -284,7 +296,9 @@ class Session:
     def call(self, verb: str, timeout_s: float, **arguments: Any) -> Any:
         """Ask and wait for the answer. LinkLost when it does not come; HostError when it is a refusal."""
         self._request(verb, arguments)
-        return self._answer(time.monotonic() + timeout_s)
+        # A file's bytes come as base64.
+        limit = arguments["limit"] * 4 // 3 + HEAD_LIMIT if verb == "read" else ANSWER_LIMIT
+        return self._answer(time.monotonic() + timeout_s, limit)
 
     def _request(self, verb: str, arguments: dict[str, Any]) -> None:
         raw = json.dumps({"do": verb, **arguments}).encode()
@@ -294,7 +308,7 @@ class Session:
     def fetch(self, path: str, offset: int, limit: int) -> Iterator[bytes]:
         """The bytes of a file there from `offset` on; HostError when it has more than `limit`."""
         self._request("send", {"path": path, "offset": offset})
-        answer = self._answer(time.monotonic() + 60.0, 2**16)
+        answer = self._answer(time.monotonic() + 60.0, HEAD_LIMIT)
         self.sound = False
         size = answer.get("size") if isinstance(answer, dict) else None
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= limit:
@@ -316,7 +330,7 @@ class Session:
     def give(self, path: str, size: int, sha256: str) -> Giving:
         """Begin to bring a file: what the far end has of it already."""
         self._request("receive", {"path": path, "size": size, "sha256": sha256})
-        answer = self._answer(time.monotonic() + 3600.0, 2**16)  # it may have gigabytes to hash
+        answer = self._answer(time.monotonic() + 3600.0, HEAD_LIMIT)  # it may have gigabytes to hash
         self.sound = False
         if not isinstance(answer, dict):
             raise HostError(f"{self.host}: answers an offer with something that is no answer")
@@ -354,7 +368,7 @@ class Giving:
                 raise self.session._lost(f"takes less than {self.floor.patience.floor_bytes_s / 1000:g} kB/s")
         if self.session._overhears():
             try:
-                self.session._answer(time.monotonic() + 5.0, 2**16)
+                self.session._answer(time.monotonic() + 5.0, HEAD_LIMIT)
             finally:
                 self.session.sound = False  # it still takes what comes for the file's bytes
 
@@ -362,7 +376,7 @@ class Giving:
         """All is sent: wait until the far end has hashed, kept and renamed it."""
         if self.left:
             raise HostError(f"{self.session.host}: what is sent shrank meanwhile: {self.left} bytes are missing")
-        self.session._answer(time.monotonic() + 3600.0, 2**16)
+        self.session._answer(time.monotonic() + 3600.0, HEAD_LIMIT)
 
 
 class Floor:
@@ -381,7 +395,3 @@ class Floor:
         slow = self.moved < self.patience.floor_bytes_s * passed
         self.since, self.moved = time.monotonic(), 0
         return slow
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

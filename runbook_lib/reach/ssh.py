@@ -21,7 +21,8 @@ from .link import Link
 from .session import SMALL
 
 ONCE = {"run", "start"}  # what must not happen twice
-SLACK_S = 30.0  # of the far end over what was asked of it
+PROGRESS = 2**15  # bytes
+SLACK_S = 20.0  # of the far end over what was asked of it
 
 
 class SshWay:
@@ -171,8 +172,8 @@ class _Outage:
         self._tries = 0
 
     def reached(self, offset: int) -> None:
-        """The transfer has come so far."""
-        if offset > self._furthest:
+        """The transfer has come so far. A few bytes are no progress: a host may bring one a connection, for ever."""
+        if self._furthest < 0 or offset >= self._furthest + PROGRESS:
             self._furthest, self._since, self._tries = offset, time.monotonic(), 0
 
     def wait(self, error: LinkLost) -> None:

@@ -1,0 +1,20 @@
+"""How much of something may come: some at once, then so many a second."""
+
+from __future__ import annotations
+
+import time
+
+
+class Rate:
+    """Counts what came; a burst is free, what goes beyond `per_s` for long is too much."""
+
+    def __init__(self, burst: float, per_s: float):
+        self.burst, self.per_s = burst, per_s
+        self._came, self._at = 0.0, time.monotonic()
+
+    def exceeded(self, more: float = 1.0) -> bool:
+        """Count `more`; True when it is too much."""
+        now = time.monotonic()
+        self._came = max(0.0, self._came - (now - self._at) * self.per_s) + more
+        self._at = now
+        return self._came > self.burst
