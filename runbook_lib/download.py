@@ -16,6 +16,7 @@ from worker.layout import Range, committed, count, make_folder, missing, safe_te
 
 from . import corpus as corpora
 from . import hosts as machines
+from . import locks
 from .checks import Checks
 from .errors import DataError, HostError, LinkLost, RunbookError
 from .plan import Plan
@@ -155,10 +156,13 @@ def _fetch(
         with _read_as_data(remote.name):
             if problems := parts.verify(part, plan, fingerprints):
                 raise DataError(f"{remote.name}: {'; '.join(problems)}")
-        aside.replace(home)
-        sync_folder(home.parent)
-        aside.with_suffix(".json").replace(home.with_suffix(".json"))
-        sync_folder(home.parent)
+        with locks.held(run.landing_lock):
+            if home.with_suffix(".json").exists():  # of rows that moved, another host was first
+                return
+            aside.replace(home)
+            sync_folder(home.parent)
+            aside.with_suffix(".json").replace(home.with_suffix(".json"))
+            sync_folder(home.parent)
     except OSError as error:
         raise HostError(f"{host.name}: keeping {remote.name} on this machine: {error}") from None
     finally:

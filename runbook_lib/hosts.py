@@ -32,6 +32,7 @@ __all__ = [
     "Completed",
     "Content",
     "Host",
+    "asked",
     "bring_bundle",
     "bundle_files",
     "connect",
@@ -284,25 +285,24 @@ def _ssh(spec: HostSpec) -> SshWay:
     return SshWay(spec.name, link)
 
 
+def asked(run: Run, spec: HostSpec, do: Callable[[Host], T]) -> T | RunbookError:
+    """What `do` gives for one host. Whatever is raised about it is its own failure: what it sent may be anything."""
+    try:
+        return do(connect(spec, run.name))
+    except RunbookError as error:
+        return error
+    except OSError as error:
+        return HostError(f"{spec.name}: {error}")
+    except Exception as error:
+        told = f"{type(error).__name__}: {safe_text(str(error), 300)}"
+        return HostError(f"{spec.name}: what it sent cannot be made sense of ({told}); nothing was taken from it")
+
+
 def side_by_side(run: Run, do: Callable[[Host], T]) -> dict[str, T | RunbookError]:
-    """`do` for every host of the run at once: host -> result or failure, so that one dead host hides no other.
-
-    Whatever is raised about a host is that host's failure: what it sent may be anything.
-    """
-
-    def one(spec: HostSpec) -> T | RunbookError:
-        try:
-            return do(connect(spec, run.name))
-        except RunbookError as error:
-            return error
-        except OSError as error:
-            return HostError(f"{spec.name}: {error}")
-        except Exception as error:
-            told = f"{type(error).__name__}: {safe_text(str(error), 300)}"
-            return HostError(f"{spec.name}: what it sent cannot be made sense of ({told}); nothing was taken from it")
-
+    """`do` for every host of the run at once: host -> result or failure, so that one dead host hides no other."""
     with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(run.hosts))) as pool:
-        return dict(zip([spec.name for spec in run.hosts], pool.map(one, run.hosts), strict=True))
+        results = pool.map(lambda spec: asked(run, spec, do), run.hosts)
+        return dict(zip([spec.name for spec in run.hosts], results, strict=True))
 
 
 def bring_bundle(host: Host) -> int:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from worker.layout import count, missing, safe_text
 
-from . import gpus, incidents, verdicts
+from . import acts, gpus, incidents, verdicts
 from . import hosts as machines
 from .checks import Checks
 from .errors import LinkLost, RunbookError
@@ -22,18 +23,26 @@ from .staging import AWAY, NotStaged, Report, add_failure, silent
 DEATHS_TO_GO_ON = 2  # where others produce, a slot that died so often is not waited for
 
 
-def start(run: Run, *, retry_given_up: bool = True, only: Collection[str] | None = None) -> Checks:
+def start(
+    run: Run, *, retry_given_up: bool = True, only: Collection[str] | None = None, undo_stop: bool = True
+) -> Checks:
     """Start the supervisor of each host that has rows left and none alive; a living one is reported and left alone.
 
-    Rows that were given up get one more chance, unless `retry_given_up` is False. `only` names the hosts meant.
+    Rows that were given up get one more chance, unless `retry_given_up` is False. `only` names the hosts meant. What a
+    person stopped goes on only where a person says so: not without `undo_stop`.
     """
+    with acts.act(run, "launch") if undo_stop else nullcontext():  # until all have begun, nobody is dead
+        return _start(run, retry_given_up, only, undo_stop)
+
+
+def _start(run: Run, retry_given_up: bool, only: Collection[str] | None, undo_stop: bool) -> Checks:
     plan = run.plan()
     units = {name for name, facts in run.host_facts().items() if facts.get("unit")}
     checks = Checks("Every host's supervisor runs")
 
     def one(host: machines.Host) -> str:
         meant = only is None or host.name in only
-        return _start_host(host, plan, retry_given_up, host.name in units) if meant else "left as it is"
+        return _start_host(host, plan, retry_given_up, host.name in units, undo_stop) if meant else "left as it is"
 
     results = machines.side_by_side(run, one)
     for name, result in results.items():
@@ -46,7 +55,7 @@ def start(run: Run, *, retry_given_up: bool = True, only: Collection[str] | None
     return checks
 
 
-def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, as_unit: bool) -> str:
+def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, as_unit: bool, undo_stop: bool) -> str:
     slots = plan.of_host(host.name)
     seen = host.poll()
     given_up = [] if retry_given_up else [(row, row + 1) for row in seen["quarantined"]]
@@ -58,6 +67,8 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, as_unit: 
         raise NotStaged(host.name)
     if seen["supervisor_alive"]:
         return f"runs already (pid {seen['supervisor']['process']['pid']}), {left} rows left"
+    if seen["stop_requested"] and not undo_stop:
+        return "stopped by a person; left so"
     host.remove(host.folder.stop_request(host.name))
     if retry_given_up:
         for row in seen["quarantined"]:

@@ -6,59 +6,96 @@ can be done on a host alone its supervisor does, with this machine shut; here is
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from worker.layout import committed, safe_text
 
-from . import download, launch, moves, staging
+from . import acts, download, launch, locks, moves, staging
 from .checks import Checks
 from .errors import ProfileError
 from .plan import Move, Plan, Slot
-from .run import Run
+from .run import Run, limited
 from .state import SlotState, State
 
 WATCHING_OUTAGE_S = 20.0  # while watching, a transfer that is stuck is left for the next round
 BLANK_S = 60.0  # a host that was launched and knows nothing of it: a folder that was unmounted may come back
-SPLIT_S = 60.0  # a host that would work for less than this is left to end alone: another model takes time to load
+SPLIT_S = 60.0  # who is done within this may be given rows; and what loading a model is taken to cost where not known
 CANNOT = ("dead", "stopped", "fenced", "unreachable", "not launched")  # of a slot: no rows may come to it
+ALL = "all hosts"
 
 
-def revive(run: Run, state: State) -> list[str]:
-    """Bring finished parts home, then do about each host what its verdict asks for, as far as the profile allows.
+class Revive:
+    """Bring finished parts home, and do about each host what its verdict asks for, as far as the profile allows.
 
-    Given to `monitor.watch` as what to do about what it sees; tells in words what it did. A person who has to agree
-    (`ask`) is told once, with the command that does it.
+    Called, it does all of it for one state and tells in words what it did. Given to `monitor.watch` it is done in
+    pieces, a host each beside the others, so that one that is slow holds up nobody. A person who has to agree (`ask`)
+    is told once, with the command that does it.
     """
-    did = []
-    collected = download.collect(run, there=state.there, outage_s=WATCHING_OUTAGE_S)
-    did += [f"part refused, its rows are done again: {why}" for why in collected.refused]
-    did += _up_to_date(run, state)
-    did += _restart_dead(run, state, bool(collected.refused))
+
+    def __call__(self, run: Run, state: State) -> list[str]:
+        """All of it, for this state."""
+        did = _side_by_side([partial(_about, run, state, spec.name) for spec in run.hosts])
+        moved = _move(run, state)
+        return did + moved + (_deliver(run, state) if moved else [])
+
+    def jobs(self, run: Run, state: State) -> Mapping[str, Callable[[], list[str]]]:
+        """The same in pieces; nothing about hosts on which a person acts."""
+        taken = acts.concerned(run)
+        names = (state.there.keys() | state.odd) - taken
+        hosts: dict[str, Callable[[], list[str]]] = {name: partial(_about, run, state, name) for name in names}
+        return hosts if taken else {**hosts, ALL: partial(_move, run, state)}
+
+
+revive = Revive()
+
+
+def _side_by_side(jobs: Sequence[Callable[[], list[str]]]) -> list[str]:
+    with ThreadPoolExecutor(max(1, len(jobs))) as pool:
+        return [words for did in pool.map(lambda job: job(), jobs) for words in did]
+
+
+def _about(run: Run, state: State, name: str) -> list[str]:
+    """What is to be done about one host; first what lets it work, then its parts come home, which may take long."""
+    run, state = limited(run, name), state.of(name)
+    did = _up_to_date(run, state)
+    did += _restart_dead(run, state, False)
     did += _launch_late(run, state)
     if state.odd and run.profile.policy_for("dead") == "auto":
-        staging.stage(run, only=state.odd)  # as below: its code may be damaged as well as its report
+        staging.stage(run, only=state.odd)  # its code may be damaged as well as its report
         launch.start_unseen(run, state.odd)
-    if any(spec.name not in state.silent_s for spec in run.hosts):  # nobody answers: it is this machine's network
-        did += _move(run, state)
+    collected = download.collect(run, there=state.there, outage_s=WATCHING_OUTAGE_S)
+    if collected.refused:
+        did += [f"part refused, its rows are done again: {why}" for why in collected.refused]
+        did += _restart_dead(run, state, True)
     return did
 
 
 def _up_to_date(run: Run, state: State) -> list[str]:
-    """A host that works by an older plan gets the one of now: it was away, or was not reached when rows moved."""
+    """A host that works by an older plan gets the one of now: it was away, or rows moved to it or from it."""
     epoch = run.plan().epoch
     old = {name for name, has in state.epochs.items() if has != epoch}
-    if not old:
-        return []
-    staged = staging.stage(run, only=old)
-    return [f"{check.where}: has the plan of epoch {epoch}" for check in staged if check.ok]
+    return _bring_plan(run, old) if old else []
+
+
+def _bring_plan(run: Run, names: Collection[str]) -> list[str]:
+    """Bring hosts the plan of now, and start there who has rows by it; who was stopped by a person stays so."""
+    epoch = run.plan().epoch
+    staged = staging.stage(run, only=names)
+    did = [f"{check.where}: has the plan of epoch {epoch}" for check in staged if check.ok and check.where in names]
+    launch.start(run, retry_given_up=False, only=names, undo_stop=False)
+    return did
+
+
+def _deliver(run: Run, state: State) -> list[str]:
+    """Bring the plan of now to every host that answers and has another."""
+    return _side_by_side([partial(_up_to_date, limited(run, name), state.of(name)) for name in state.epochs])
 
 
 def _restart_dead(run: Run, state: State, refused: bool) -> list[str]:
     # Never a host that was stopped, or given up, because of what happened to another one.
-    wanted = {slot.host for slot in state.slots if slot.state == "dead"}
+    wanted = {slot.host for slot in state.slots if slot.state == "dead"} | set(state.unsupervised)
     if refused:
         resting = {slot.host for slot in state.slots if slot.state in ("stopped", "fenced")}
         wanted |= {slot.host for slot in state.slots if slot.state == "done"} - resting
@@ -69,9 +106,9 @@ def _restart_dead(run: Run, state: State, refused: bool) -> list[str]:
 
 def _launch_late(run: Run, state: State) -> list[str]:
     """A host that the launch could not reach, and that answers now; or one whose folder went and does not come back."""
-    launched = {event["host"] for event in run.journal.events("staged")}
+    launched = {event["host"] for event in run.journal.events("supervisor started")}
     if not launched:
-        return []
+        return []  # nobody launched this run, or somebody is about to: watching is not launching
     left = {slot.host for slot in state.slots if not slot.done}
     late = {name for name, since_s in state.blank_s.items() if name not in launched or since_s > BLANK_S} & left
     if not late or not _allowed(run, "dead", sorted(late), "restart"):
@@ -82,7 +119,7 @@ def _launch_late(run: Run, state: State) -> list[str]:
 def _start(run: Run, names: set[str], event: str) -> list[str]:
     """Start hosts again. What one died of may be a damaged file, so each is held against its sum before."""
     staging.stage(run, only=names)
-    checks = launch.start(run, retry_given_up=False, only=names)
+    checks = launch.start(run, retry_given_up=False, only=names, undo_stop=False)
     started = [f"{check.where}: {check.seen}" for check in checks if check.seen.startswith("started")]
     for line in started:
         run.journal.write(event, seen=line)
@@ -105,6 +142,8 @@ def _allowed(run: Run, verdict: str, names: Sequence[str], verb: str) -> bool:
 
 def _move(run: Run, state: State) -> list[str]:
     """Rows of hosts that are gone, or that gave everything up, to the living ones; else the tail of a slow one."""
+    if not state.there:  # nobody answers: it is this machine's network
+        return []
     lost = _lost(run, state)
     did = []
     for verdict in ("unreachable", "fenced"):
@@ -156,18 +195,26 @@ Chooser = Callable[[Plan, Sequence[tuple[int, int]], Sequence[Slot], Sequence[Sl
 
 
 def _revise(
-    run: Run, state: State, hosts: Sequence[str], choose: Chooser, why: str, targets: set[str] | None = None
+    run: Run,
+    state: State,
+    hosts: Sequence[str],
+    choose: Chooser,
+    why: str,
+    targets: Collection[str] | None = None,
+    by_person: bool = False,
 ) -> list[str]:
-    """Make the next revision of the plan, then tell the hosts: first those that lose rows, then those that get some."""
+    """Make the next revision of the plan. The hosts are told by whoever looks after each of them."""
     can = {slot.slot for slot in state.slots if slot.state not in CANNOT and slot.host not in {*hosts, *state.silent_s}}
     rates = {slot.slot: slot.rate for slot in state.slots if slot.rate}
-    with _only_one_revises(run):
+    with locks.held(run.plan_lock):  # two that watch would else make two next revisions
         plan = run.plan()
-        if any(name in state.epochs and state.epochs[name] != plan.epoch for name in hosts):
+        concerned = {*hosts, *(targets or ())}
+        if not by_person and any(state.epochs.get(name, plan.epoch) != plan.epoch for name in concerned):
             return []  # what was seen speaks of an older plan: looked at again first
         sources = [slot for slot in plan.used if slot.host in hosts]
         receivers = [s for s in plan.used if s.slot in can and (targets is None or s.host in targets)]
-        chosen = choose(plan, committed(run.local.parts), sources, receivers, rates, safe_text(why, 300))
+        have = [*committed(run.local.parts), *(part for name in hosts for part in state.there.get(name, ()))]
+        chosen = choose(plan, have, sources, receivers, rates, safe_text(why, 300))
         if not chosen:
             return []
         after = plan.moved(chosen)
@@ -177,20 +224,7 @@ def _revise(
     names = {slot.slot: slot.host for slot in after.slots}
     to = sorted({names[move.target] for move in chosen})
     run.journal.write("rows moved", host=",".join(hosts), to=to, rows=rows, epoch=after.epoch, why=safe_text(why, 300))
-    for group in (set(hosts) - {*state.silent_s}, set(to)):
-        if group:
-            staging.stage(run, only=group)
-    launch.start(run, retry_given_up=False, only=set(to))
     return [f"{rows:,} rows of {', '.join(hosts)} moved to {', '.join(to)} ({why}), epoch {after.epoch}"]
-
-
-@contextmanager
-def _only_one_revises(run: Run) -> Iterator[None]:
-    """Hold the plan: two that watch would else make two next revisions."""
-    fd = os.open(run.folder / "plan.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    with os.fdopen(fd, "r+"):
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
 
 
 def move(run: Run, state: State, host: str) -> Checks:
@@ -199,7 +233,10 @@ def move(run: Run, state: State, host: str) -> Checks:
     if host not in known:
         raise ProfileError(f"no host {safe_text(host, 80)!r} in this profile; there are: {', '.join(known)}")
     checks = Checks("Rows moved")
-    did = _revise(run, state, [host], moves.away, "a person said so")
+    with acts.act(run, f"move {host}"):
+        did = _revise(run, state, [host], moves.away, "a person said so", by_person=True)
+        if did:
+            _deliver(run, state)
     seen = did[0] if did else "nothing was moved: no row is left, or no other host can do them now"
     checks.add("rows moved", bool(did), seen, "the rows that are left", f"runbook status {run.name}", where=host)
     return checks

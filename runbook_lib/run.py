@@ -119,6 +119,26 @@ class Run:
         """The current plan."""
         return self.folder / "plan.json"
 
+    @property
+    def plan_lock(self) -> Path:
+        """Held by whoever makes the next revision of the plan."""
+        return self.folder / "plan.lock"
+
+    @property
+    def landing_lock(self) -> Path:
+        """Held while a part's array and record come under their final names: two hosts may have made the same part."""
+        return self.folder / "landing.lock"
+
+    @property
+    def acts_lock(self) -> Path:
+        """Held while a person restarts or stops workers, with the act in words."""
+        return self.folder / "acts.lock"
+
+    @property
+    def faults_lock(self) -> Path:
+        """Held by whoever writes into the journal what hosts have on file, so that nothing is told twice."""
+        return self.folder / "faults.lock"
+
     def revision_file(self, epoch: int) -> Path:
         """A revision of the plan that was replaced by a later one."""
         return self.folder / "plans" / f"epoch_{epoch:04d}.json"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from worker.layout import Range
 
@@ -19,6 +20,7 @@ class SlotState:
     `trend`: its rate at the last looks, the newest last; `gpu`: what its GPU does, None where nobody tells. `verdict`:
     what is the matter with it, by its name in the table of verdicts; empty where that is no more than its state.
     `evidence` is how that is known and `action` what happens by itself; both empty where nothing is the matter.
+    `exits`: how its workers ended, as its host has it on file. `loaded_s`: what loading the model took there.
     """
 
     slot: str
@@ -39,6 +41,8 @@ class SlotState:
     verdict: str = ""
     evidence: str = ""
     action: str = ""
+    exits: tuple[Mapping[str, Any], ...] = ()
+    loaded_s: float | None = None
 
     @property
     def done(self) -> bool:
@@ -60,7 +64,8 @@ class State:
     and with a norm that is zero or no number. `there`: what each host that answered has committed. `silent_s`: for each
     that did not, the time since it last did. `busy`: the hosts whose supervisor has work; `odd`: those that answer with
     what cannot be true; `epochs`: the revision of the plan of each; `blank_s`: those that answer and were given nothing
-    to do, and for how long.
+    to do, and for how long. `unsupervised`: the hosts whose workers live and whose supervisor does not, with the one
+    that is gone; `late`: those that were asked and have not answered yet, and for how long.
     """
 
     run: str
@@ -84,6 +89,8 @@ class State:
     odd: frozenset[str] = frozenset()
     blank_s: Mapping[str, float] = field(default_factory=dict)
     epochs: Mapping[str, int] = field(default_factory=dict)
+    unsupervised: Mapping[str, str] = field(default_factory=dict)
+    late: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -94,3 +101,22 @@ class State:
     def resting(self) -> bool:
         """True when nobody works any more, though rows may be missing."""
         return not self.busy and all(slot.state in REST for slot in self.slots)
+
+    def of(self, host: str) -> State:
+        """What concerns one host only; the rows are still those of all."""
+
+        def own(by_host: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in by_host.items() if name == host}
+
+        return replace(
+            self,
+            slots=tuple(slot for slot in self.slots if slot.host == host),
+            there=own(self.there),
+            silent_s=own(self.silent_s),
+            blank_s=own(self.blank_s),
+            epochs=own(self.epochs),
+            unsupervised=own(self.unsupervised),
+            late=own(self.late),
+            busy=self.busy & {host},
+            odd=self.odd & {host},
+        )

@@ -25,6 +25,8 @@ class Verdict:
 TABLE = (
     Verdict("done", "nothing is left to do", wrong=False),
     Verdict("not launched", "nothing: it was not started yet", "run notebook 02, or `runbook run`", wrong=False),
+    Verdict("not read yet", "its host's first answer is waited for", wrong=False),
+    Verdict("more to do", "its host had finished; it is started again for the rows that it has now", wrong=False),
     Verdict("starting", "its first report is waited for", wrong=False),
     Verdict("loading model", "its first rows are waited for", wrong=False),
     Verdict("running", "its parts are brought home as they are committed", wrong=False),
@@ -46,6 +48,11 @@ TABLE = (
         "dead",
         "with `recovery: auto`, its host's supervisor is started again while somebody watches",
         "`runbook run` again",
+    ),
+    Verdict(
+        "unsupervised",
+        "with `recovery: auto`, its host's supervisor is started again while somebody watches",
+        "`runbook restart RUN HOST`",
     ),
     Verdict(
         "unreachable",
@@ -102,7 +109,8 @@ def cause(reason: str) -> str:
 class Seen:
     """What is seen of a slot: its state on file, why its last worker ended, and how it has moved.
 
-    `still_s`: how long it has shown no new row, by our clock; `age_s`: since its heartbeat, by its host's.
+    `still_s`: how long it has shown no new row, by our clock; `age_s`: since its heartbeat, by its host's; `finished`:
+    its supervisor ended because nothing was left, so what is left now came later.
     """
 
     state: str
@@ -112,10 +120,13 @@ class Seen:
     still_s: float = 0.0
     age_s: float | None = None
     part_s: float | None = None
+    finished: bool = False
 
 
 def judge(seen: Seen, limits: MonitorSpec) -> tuple[Verdict, str]:
     """The verdict on a slot and the evidence for it, in words; no evidence where nothing is the matter."""
+    if seen.state == "dead" and seen.finished:
+        return NAMED["more to do"], ""
     if seen.state in ENDED:
         name = "refused" if seen.code == EXIT_REFUSED and not cause(seen.reason) else cause(seen.reason)
         name = name or (seen.state if seen.state in NAMED else "dead")

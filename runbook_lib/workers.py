@@ -10,10 +10,12 @@ from typing import Any
 from worker import verbs
 from worker.layout import safe_text
 
+from . import acts, launch, staging
 from . import hosts as machines
-from . import launch, staging
 from .checks import Checks
 from .errors import HostError, LinkLost, ProfileError, RunbookError
+from .plan import Slot
+from .profile import HostSpec
 from .run import PHASES, Run, limited
 
 RESTART_S = 30.0  # for a supervisor to end a worker and start the next
@@ -21,6 +23,11 @@ RESTART_S = 30.0  # for a supervisor to end a worker and start the next
 
 def stop(run: Run) -> Checks:
     """Stop this run's supervisors and workers, and nobody else's; committed rows stay."""
+    with acts.act(run, "stop"):
+        return _stop(run)
+
+
+def _stop(run: Run) -> Checks:
     checks = Checks("Workers stopped")
 
     def one(host: machines.Host) -> str:
@@ -65,11 +72,12 @@ def restart(run: Run, what: str = "all") -> Checks:
     elif what != "all":
         return _restart_slot(run, what)
     checks = Checks("Workers restarted")
-    checks.extend(stop(run))
-    if checks.ok and any(run.journal.events("staged")):  # one may have been away at the launch, or have lost a file
-        checks.extend(staging.stage(run))
-    if checks.ok:
-        checks.extend(launch.start(run))
+    with acts.act(run, f"restart {what}"):
+        checks.extend(_stop(run))
+        if checks.ok and any(run.journal.events("staged")):  # one may have been away at the launch, or have lost a file
+            checks.extend(staging.stage(run))
+        if checks.ok:
+            checks.extend(launch.start(run))
     return checks
 
 
@@ -79,9 +87,15 @@ def from_scratch(run: Run) -> Checks:
     Nothing is deleted: the old parts lie in `aside/<time>/` of the run's folders. The plan stays, and what was staged.
     """
     checks = Checks("Started from scratch")
-    checks.extend(stop(run))
+    with acts.act(run, "restart all --from-scratch"):
+        _from_scratch(run, checks)
+    return checks
+
+
+def _from_scratch(run: Run, checks: Checks) -> None:
+    checks.extend(_stop(run))
     if not checks.ok:
-        return checks
+        return
     stamp = time.strftime("%Y%m%d-%H%M%S")
     names = ["parts", "quarantine"]
     for name, result in machines.side_by_side(run, lambda host: host.set_aside(names, stamp)).items():
@@ -93,7 +107,6 @@ def from_scratch(run: Run) -> Checks:
         checks.add("old parts", True, f"set aside: {', '.join(moved) or 'nothing was there'}")
         run.journal.write("started from scratch", aside=f"aside/{stamp}")
         checks.extend(launch.start(run))
-    return checks
 
 
 def _restart_slot(run: Run, name: str) -> Checks:
@@ -103,9 +116,14 @@ def _restart_slot(run: Run, name: str) -> Checks:
         known = ", ".join([*slots, *(spec.name for spec in run.hosts)])
         raise ProfileError(f"no slot or host {safe_text(name)!r} in this run; there are: {known}, all")
     spec = next(spec for spec in run.hosts if spec.name == slots[name].host)
+    with acts.act(run, f"restart {name}"):
+        return _new_worker(run, name, slots[name], spec)
+
+
+def _new_worker(run: Run, name: str, slot: Slot, spec: HostSpec) -> Checks:
     checks, host = Checks("Worker restarted"), machines.connect(spec, run.name)
     seen = launch.poll_staged(host)
-    if not run.plan().left(slots[name], seen["committed"]):
+    if not run.plan().left(slot, seen["committed"]):
         checks.add(name, True, "no rows left for it", where=host.name)
         return checks
     before = _worker_of(seen, name)

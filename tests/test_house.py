@@ -17,6 +17,7 @@ WORKER = ROOT / "worker"
 
 NOUNS = {
     "tokens", "slips", "places", "verdicts", "incidents", "state", "moves",
+    "rates", "readings", "watcher", "acts", "locks",
     "errors", "checks", "yaml_lines", "rules", "profile", "readers", "corpus", "journal", "plan", "run", "source",
     "json_stream", "plain_pickle", "tables", "text_lines", "whole_file", "characters", "findings", "inspection",
     "documents", "questions", "prompt", "loadable",

@@ -1,13 +1,16 @@
 """Recover: what should run and does not is started; what was stopped, given up or switched off is not."""
 
+import asyncio
 import signal
+import threading
 
 import made_up
 import numpy as np
 import pytest
 from local_run import folder, host, new_run, numbered, planned, wait_for
 
-from runbook_lib import launch, monitor, recover, run, staging, workers
+from runbook_lib import hosts, launch, monitor, recover, run, staging, workers
+from runbook_lib.reach.local import LocalWay
 from worker import encode, process
 from worker.layout import committed, planned_parts, read_json, write_json
 
@@ -228,3 +231,136 @@ def test_a_host_that_is_silent_is_neither_started_nor_fetched_from(make, tmp_pat
     assert committed(this.local.parts) == [(9, 12), (12, 15), (15, 18)]
     (tmp_path / "one").unlink()
     (tmp_path / "one as it was").rename(tmp_path / "one")
+
+
+def test_a_supervisor_that_is_gone_beside_living_workers_is_told_and_started_again(make):
+    this = make(names=("one",))
+    launch.start(this)
+    before = worker(this)
+    report = read_json(folder(this).progress("cluster0_gpu0")) or {}
+    write_json(folder(this).progress("cluster0_gpu0"), {**report, "state": "running", "process": before})
+    process.send(read_json(folder(this).supervisor("one"))["process"], signal.SIGKILL)
+    wait_for(lambda: not alive(this))
+    state = look(this)
+    assert [slot.state for slot in state.slots] == ["running"]
+    assert any(
+        alert.startswith("one: unsupervised: its supervisor is gone, 1 of its workers live") for alert in state.alerts
+    )
+    (did,) = recover.revive(this, state)
+    assert did.startswith("one: started (pid ") and alive(this)
+    assert worker(this) == before and process.alive(before)
+    assert look(this).unsupervised == {}
+
+
+@pytest.mark.parametrize("recovery", ["off", "ask"])
+def test_without_leave_a_lost_supervisor_is_only_told(make, recovery):
+    this = make(names=("one",), recovery=recovery)
+    launch.start(this)
+    before = worker(this)
+    write_json(folder(this).progress("cluster0_gpu0"), {"state": "running", "process": before})
+    process.send(read_json(folder(this).supervisor("one"))["process"], signal.SIGKILL)
+    wait_for(lambda: not alive(this))
+    assert recover.revive(this, look(this)) == [] and not alive(this)
+    assert len(list(this.journal.events("asked"))) == (recovery == "ask")
+
+
+def test_a_host_whose_transfer_hangs_delays_nothing_about_another(make, monkeypatch):
+    """The transfer of one host ends only when the other host has been looked after, twice."""
+    this = make(monitor="{interval_s: 0.1}")
+    commit_all(this)
+    for name, row in (("one", 0), ("two", 12)):
+        folder(this, name).part(row, row + 3).with_suffix(".json").unlink()
+    started, real = [], LocalWay.get
+
+    def get(self, *words, **more):
+        if self.name == "one":
+            wait_for(lambda: len(started) == 2)
+        return real(self, *words, **more)
+
+    def act(run, state, refused):
+        if state.slots[0].host == "two" and (did := restart(run, state, refused)):
+            started.append(did)
+            process.send(read_json(folder(this, "two").supervisor("two"))["process"], signal.SIGKILL)
+        return []
+
+    restart = recover._restart_dead
+    monkeypatch.setattr(LocalWay, "get", get)
+    monkeypatch.setattr(recover, "_restart_dead", act)
+
+    async def watch():
+        watching = asyncio.create_task(monitor.watch(this, Nobody(), recover.revive))
+        while len(started) < 2 or len(committed(this.local.parts)) < 4:
+            await asyncio.sleep(0.05)
+            assert not watching.done()
+        watching.cancel()
+        await watching
+
+    asyncio.run(asyncio.wait_for(watch(), 60))
+
+
+class Nobody:
+    def show(self, state):
+        pass
+
+
+def test_a_host_that_is_slow_to_answer_holds_up_no_look_and_is_not_called_unreachable(make, monkeypatch):
+    this = make()
+    commit_all(this)
+    asked, answered = threading.Event(), threading.Event()
+    real = hosts.Host.poll
+
+    def poll(self):
+        if self.name == "two":
+            asked.set()
+            assert answered.wait(60)
+        return real(self)
+
+    monkeypatch.setattr(hosts.Host, "poll", poll)
+    watcher = monitor.Watcher(this, this.plan(), within_s=0.2)
+    for _ in range(2):
+        state = watcher.poll()
+        assert [slot.state for slot in state.slots] == ["done", "not read yet"]
+        assert set(state.late) == {"two"} and state.silent_s == {} and not state.resting
+        assert set(state.there) == {"one"}
+    assert asked.is_set()
+    answered.set()
+    wait_for(lambda: not watcher.poll().late)
+    assert [slot.state for slot in watcher.poll().slots] == ["done", "done"]
+
+
+def test_a_host_that_answers_only_between_two_looks_is_heard_at_the_next_one(make, monkeypatch):
+    this = make(names=("one",))
+    commit_all(this)
+    go, ended, real = threading.Semaphore(0), threading.Semaphore(0), hosts.Host.poll
+
+    def poll(self):
+        assert go.acquire(timeout=60)
+        try:
+            return real(self)
+        finally:
+            ended.release()
+
+    monkeypatch.setattr(hosts.Host, "poll", poll)
+    watcher = monitor.Watcher(this, this.plan(), within_s=0.1)
+    assert watcher.poll().late
+    for _ in range(3):  # it always takes longer than a look waits
+        go.release()
+        assert ended.acquire(timeout=60)
+        wait_for(lambda: watcher._readings._questions["one"].answer is not None)
+        state = watcher.poll()
+        assert not state.late and state.done
+    go.release()
+
+
+def test_what_a_person_stopped_while_a_host_was_looked_after_stays_stopped(make):
+    """The look that found it dead is older than the stop."""
+    this = make(names=("one",))
+    launch.start(this)
+    worker(this)
+    process.send(read_json(folder(this).supervisor("one"))["process"], signal.SIGKILL)
+    wait_for(lambda: not alive(this))
+    before = look(this)
+    assert before.unsupervised or states(this) == {"one": "dead"}
+    workers.stop(this)
+    assert recover.revive(this, before) == []
+    assert not alive(this) and states(this) == {"one": "stopped"}

@@ -26,6 +26,8 @@ BADGES = {
     "starting": ("◌", GREY),
     "loading model": ("◌", GREY),
     "not launched": ("○", GREY),
+    "not read yet": ("○", GREY),
+    "more to do": ("◌", GREY),
     "slow": ("▼", AMBER),
     "restarting": ("↻", AMBER),
     "stuck": ("‖", AMBER),

@@ -17,7 +17,7 @@ ROWS = 10**9  # row numbers have nine digits
 RANGES = 10**6
 SECONDS = 1e11  # the year 5138: what is later cannot be shown as a date
 PIDS = 2**31
-NUMBERS = ("heartbeat_at", "loaded_s", "processing_time", "ended_at")
+NUMBERS = ("heartbeat_at", "started_at", "loaded_s", "processing_time", "ended_at", "rate", "rows_per_s")
 COUNTS = ("rows_in_part", "rows_committed")
 STATE = re.compile("[a-z][a-z ]{0,39}")  # of a worker, a supervisor or an environment: a few words of ours
 
