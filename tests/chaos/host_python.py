@@ -111,11 +111,16 @@ def ordered(what: str) -> bool:
 class Encoder:
     """What the worker asks of an encoder."""
 
-    max_tokens, normalises, out_of_memory, row_limit = 64, True, 0, None
+    normalises, out_of_memory, row_limit = True, 0, None
 
+<<<<<<< Updated upstream
     limits, budget, device = {"document": 64, "query": 64}, 2048, "cpu"
 
     def __init__(self, folder, device, dtype, max_tokens, threads=None, templates=None) -> None:
+=======
+    def __init__(self, folder, device, dtype, max_tokens, threads=None, templates=None) -> None:
+        self.max_tokens = min(64, max_tokens or 64)
+>>>>>>> Stashed changes
         how = mode()
         if how == "kill-load":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -159,6 +164,7 @@ class Encoder:
             resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
 
     def cut(self, lengths, texts):
+<<<<<<< Updated upstream
         return [min(n, 64) for n in lengths]
 
     def readers(self):
@@ -171,6 +177,9 @@ class Encoder:
 
     def versions(self):
         return {"torch": "none"}
+=======
+        return [min(length, self.max_tokens) for length in lengths]
+>>>>>>> Stashed changes
 
     def padding(self, lengths, texts):
         return {"real_tokens": sum(lengths), "padded_tokens": sum(lengths)}
