@@ -7,7 +7,12 @@ Called as `poison.py -m worker encode ...`. Everything but the model is the real
     WAIT      it waits until there is a file   NAN      the vector is NaN, also in float32
               `go` in the host's folder
 
-While there is a file `broken` in the host's folder, whatever it says, the encoder ends the process; `broken` says how.
+    RAISE     the encoding raises              ALONE    one of these four, before a text: only on the slot's device,
+                                               such as ALONERAISE; the processor does that text
+
+A file `device.<slot>` in the host's folder says how the device of that slot misbehaves (see DEVICES); the processor,
+which has no slot, does not. While there is a file `broken` in the host's folder, whatever it says, the encoder ends the
+process; `broken` says how.
 """
 
 from __future__ import annotations
@@ -21,6 +26,42 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+
+SLOT = sys.argv[sys.argv.index("--slot") + 1] if "--slot" in sys.argv else ""
+CALLS: list[int] = []
+
+
+def turned(vectors):
+    return np.roll(vectors, 1, axis=1)
+
+
+# What a bad device makes of the vectors of a batch; `texts` are those of the batch.
+DEVICES = {
+    "nan": lambda vectors, texts: vectors * np.nan,
+    "infinite": lambda vectors, texts: vectors * np.inf,
+    "zeros": lambda vectors, texts: vectors * 0,
+    "constant": lambda vectors, texts: np.tile(np.eye(1, 8, dtype=np.float32), (len(texts), 1)),
+    "turned": lambda vectors, texts: turned(vectors),
+    "shorter": lambda vectors, texts: vectors / 2,
+    "nan from the second batch on": lambda vectors, texts: vectors * np.nan if len(CALLS) > 1 else vectors,
+    "nan from the tenth batch on": lambda vectors, texts: vectors * np.nan if len(CALLS) > 9 else vectors,
+    "turned from the tenth batch on": lambda vectors, texts: turned(vectors) if len(CALLS) > 9 else vectors,
+    "nan in every third batch": lambda vectors, texts: vectors * np.nan if len(CALLS) % 3 == 0 else vectors,
+    "nan in every seventh batch": lambda vectors, texts: vectors * np.nan if len(CALLS) % 7 == 0 else vectors,
+    "turned in large batches": lambda vectors, texts: turned(vectors) if len(texts) > 5 else vectors,
+    "turned in long texts": lambda vectors, texts: turned(vectors) if len(texts[0]) > 500 else vectors,
+    "raises": None,
+    "raises from the tenth batch on": None,
+    "raises in large batches": None,
+    "kills": None,
+    "hangs": None,
+}
+
+
+def device():
+    """How the device at hand misbehaves."""
+    path = Path(f"device.{SLOT}")
+    return path.read_text() if SLOT and path.exists() else ""
 
 
 class RowError(Exception):
@@ -56,20 +97,37 @@ class Encoder:
         return vectors
 
     def _forward(self, texts, batch, vectors):
-        said = " ".join(texts[i] for i in batch)
+        said = " ".join(texts[i] for i in batch if SLOT or "ALONE" not in texts[i])
+        CALLS.append(1)
         if Path("broken").exists():
             if Path("broken").read_text() == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError("CUDA error: unspecified launch failure")
+        self._misbehave(len(batch))
         if "POISON" in said or ("TWO" in said and len(batch) > 2):
             os.kill(os.getpid(), signal.SIGKILL)
+        if "RAISE" in said:
+            raise IndexError("index out of range in self")
         if "HANG" in said:
             os.kill(os.getpid(), signal.SIGSTOP)
         while "WAIT" in said and not Path("go").exists():
             time.sleep(0.02)
         for i in batch:
             found = np.random.default_rng(zlib.crc32(texts[i].encode())).normal(size=8)
-            vectors[i] = np.nan if "NAN" in texts[i] else found / np.linalg.norm(found)
+            bad = "NAN" in texts[i] and (SLOT or "ALONE" not in texts[i])
+            vectors[i] = np.nan if bad else found / np.linalg.norm(found)
+        if change := DEVICES.get(device()):
+            vectors[batch] = change(vectors[batch], [texts[i] for i in batch])
+
+    def _misbehave(self, size):
+        how = device()
+        late = how.endswith("from the tenth batch on") and len(CALLS) < 10
+        if how.startswith("raises") and not late and (size > 5 or "large" not in how):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if how == "kills":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if how == "hangs":
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     def readers(self):
         return ["document"]
@@ -87,9 +145,11 @@ class Encoder:
         return {"real_tokens": sum(lengths), "padded_tokens": sum(lengths)}
 
     def bad_rows(self, vectors):
-        return {int(i): "NaN or infinity in the vector" for i in np.flatnonzero(np.isnan(vectors).any(axis=1))}
+        return {int(i): "NaN or infinity in the vector" for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1))}
 
     def redo(self, texts, positions, vectors):
+        for i in positions:
+            self._forward(texts, [i], vectors)
         return {i: reason for i, reason in self.bad_rows(vectors).items() if i in positions}
 
 

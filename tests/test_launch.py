@@ -462,7 +462,7 @@ def test_nobody_waits_for_a_worker_that_will_not_come(one, how):
         assert not look(one, 3600.0).ok  # an hour, were it waited for
 
 
-# ------------------------------------------------------------------------------- one bad slot beside others that are well
+# ------------------------------------------------------------------------------- one bad slot beside others
 
 
 def fenced(this, slot, name="one", reason="CUDA error: out of memory"):

@@ -209,7 +209,8 @@ def test_a_document_that_kills_its_worker_is_found_and_all_others_are_done(make_
     assert box.end(box.supervisor()) == 0, box.logs()
     assert box.given_up() == [9]
     record = json.loads(box.folder.quarantined(9).read_text())
-    assert record["reason"] == "ended 4 workers, the last ones alone" and record["slot"] == SLOT
+    assert record["reason"] == "ended 4 workers, the last ones alone; on the processor: killed by SIGKILL"
+    assert record["slot"] == SLOT
     assert box.parts() == [(0, 8), (8, 9), (10, 16)]
     assert codes(box) == [-9] * 4
 

@@ -256,7 +256,8 @@ def test_a_bad_row_is_given_up_by_name_and_the_others_are_done(make_box: MakeBox
     assert box.end(box.worker()) == 0  # nothing left to try
     assert box.report()["rows_committed"] == 13
     record = json.loads(box.folder.quarantined(10).read_text())
-    assert record["reason"] == "NaN or infinity in the vector, also in float32" and record["slot"] == SLOT
+    bad = "NaN or infinity in the vector"
+    assert record["reason"] == f"{bad}, also in float32; on the processor: {bad}" and record["slot"] == SLOT
 
 
 def test_a_model_that_gives_only_bad_vectors_gives_up_no_row(make_box: MakeBox) -> None:

@@ -1,4 +1,4 @@
-"""`python -m worker encode|supervise|probe|devices|environment|fetch`: what a host runs."""
+"""`python -m worker encode|supervise|second|probe|devices|environment|fetch`: what a host runs."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ def main(argv: list[str] | None = None) -> int:
         verb.add_argument("--root", type=Path, required=True, help="the run's folder on this host")
         verb.add_argument("--host", required=True, help="the host's name in the profile")
     encode.add_argument("--slot", required=True, help="the slot, such as cluster0_gpu3")
+    second = verbs.add_parser("second", help="be a worker's second opinion: the model on the processor, asked by lines")
+    second.add_argument("--root", type=Path, required=True, help="the run's folder on this host")
+    second.add_argument("--host", required=True, help="the host's name in the profile")
+    second.add_argument("--threads", type=int, default=1, help="how many threads it may use")
     probe = verbs.add_parser("probe", help="load a model, encode short and long texts, print what was found as JSON")
     probe.add_argument("--model", type=Path, required=True, help="the model's folder")
     probe.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -47,6 +51,10 @@ def main(argv: list[str] | None = None) -> int:
         from . import supervise as supervising
 
         return supervising.run(args.root, args.host)
+    if args.verb == "second":
+        from . import second as asked
+
+        return asked.serve(args.root, args.host, args.threads)
     if args.verb == "environment":
         from . import making
 

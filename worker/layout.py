@@ -12,6 +12,7 @@ Standard library only, so the control machine reads a worker's files without tor
         progress/<slot>.json            one writer: that slot's worker
         progress/<slot>.exits.json      one writer: the supervisor; exit codes and reasons
         progress/rows.lock              a byte a row, locked while a worker computes it
+        progress/known.json             what known texts give on this host's processor
         progress/host_<host>.json       one writer: the supervisor; its own heartbeat
         quarantine/row_<row>.json       a document that no worker could encode, and why
         logs/<slot>.log, logs/host_<host>.log
@@ -103,6 +104,16 @@ class HostFolder:
     def suspects(self, slot: str) -> Path:
         """The rows being encoded right now: read after a death, to find the document that kills its worker."""
         return self.root / "progress" / f"{slot}.suspects.json"
+
+    @property
+    def known(self) -> Path:
+        """What the known texts give on this host's processor: a device that gives something else is broken."""
+        return self.root / "progress" / "known.json"
+
+    @property
+    def known_lock(self) -> Path:
+        """Held by the worker that has them computed."""
+        return self.root / "progress" / "known.lock"
 
     def exits(self, slot: str) -> Path:
         """How the slot's workers ended: codes and reasons, kept by the supervisor."""

@@ -177,6 +177,13 @@ def _has_open(entry: Path, files: set[tuple[int, int]]) -> bool:
     return False
 
 
+def ended_by(code: int) -> str:
+    """How a process ended, in words: its exit code, or the signal."""
+    if code >= 0:
+        return f"exit code {code}"
+    return f"killed by {signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else -code}"
+
+
 def send(identity: Mapping[str, Any], signum: int) -> bool:
     """Signal the recorded process and nobody else; False when it is gone, not ours to signal, or not known to live.
 

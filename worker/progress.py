@@ -59,6 +59,10 @@ class Progress:
         if write:
             self.write()
 
+    def doing(self, what: str) -> None:
+        """A sign of work that is no row: what is waited for."""
+        self.update(doing=what)
+
     def write(self) -> None:
         """Write the report now. A full disk must not end the encoding, so a failure is kept and shown later."""
         with self._lock:

@@ -14,6 +14,7 @@ import json
 import os
 import time
 from array import array
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,12 @@ def settled(folder: HostFolder) -> list[Range]:
     return committed(folder.parts) + [(row, row + 1) for row in quarantined(folder.quarantine)]
 
 
+def surely_given_up(folder: HostFolder) -> list[Range]:
+    """The rows that were given up because two devices failed at them: what a bad device alone says is no progress."""
+    rows = quarantined(folder.quarantine)
+    return [(row, row + 1) for row in rows if read_report(folder.quarantined(row)).get("sure") is True]
+
+
 def left_to_do(spec: dict[str, Any], have: list[Range]) -> list[Range]:
     """What is left of a slot's shards, within the planned boundaries."""
     have = sorted(have)
@@ -131,6 +138,7 @@ class Share:
         self._shards: dict[Range, Shard] = {}
         self._broken: set[Range] = set()
         self._stamp: tuple[int, int] | None = None
+        self._left: set[int] = set()  # rows that this device cannot do
         self.assignment: dict[str, Any] = {}
         self.spec: dict[str, Any] = {}
         self._read()
@@ -179,9 +187,16 @@ class Share:
         """How many of them nobody has to show yet: neither committed nor given up."""
         return count(left_to_do(self.spec, settled(self.folder)))
 
-    def knows(self, row: int) -> bool:
-        """Whether a row is one of this host's."""
-        return any(s["start"] <= row < s["stop"] for spec in self.assignment["slots"] for s in spec["shards"])
+    def one(self, row: int) -> tuple[Range, Shard, str] | None:
+        """Claim one row of this host, as `next` does; None when nobody has to do it, or somebody else does."""
+        rows = (row, row + 1)
+        if not missing(*rows, settled(self.folder)):
+            return None
+        for spec in self.assignment["slots"]:
+            if any(s["start"] <= row < s["stop"] for s in spec["shards"]):
+                shard = self._shard_of(spec, rows)
+                return (rows, shard, spec["slot"]) if self._take(rows) else None
+        return None
 
     def next(self) -> tuple[Range, Shard, str] | None:
         """Claim the next rows: (rows, their shard, the slot whose they are); None when there is nothing to do.
@@ -190,7 +205,7 @@ class Share:
         """
         while True:
             self._renew()
-            have = settled(self.folder)
+            have = [*settled(self.folder), *((row, row + 1) for row in self._left)]
             own = left_to_do(self.spec, have)
             for rows in own:
                 shard = self._shard_of(self.spec, rows)
@@ -200,6 +215,10 @@ class Share:
             if found or not own:
                 return found
             time.sleep(WAIT_S)  # a neighbour has claimed what is left of ours: it may fail
+
+    def leave(self, rows: Iterable[int]) -> None:
+        """These rows are not for this device: others may do them."""
+        self._left.update(rows)
 
     def _take(self, rows: Range) -> bool:
         """Claim rows, unless somebody committed them meanwhile."""

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from . import machine, process
-from .encode import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, say, take_lock
-from .layout import HostFolder, count, read_assignment
+from .encode import EXIT_BUSY, EXIT_DEVICE, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, take_lock
+from .layout import HostFolder, committed, count, read_assignment
 from .progress import read_report, write_report
-from .share import left_to_do, settled
+from .say import say
+from .share import left_to_do, settled, surely_given_up
 
 BACK_OFF_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 DEATHS_TO_FENCE = 5
@@ -64,8 +65,9 @@ class Slot:
         self.identity: process.Identity | None = None
         self.state = "waiting"
         self.deaths = 0
+        self.faults = 0  # ends for a device that does known texts wrong, whatever it did before
         self.not_before = 0.0
-        self.left = self._left()
+        self.left, self.undone = self._left(), self._undone()
         exits = read_report(folder.exits(self.name)).get("exits")
         self.exits: list[Any] = exits if isinstance(exits, list) else []
         self._sign: dict[str, Any] = {}
@@ -92,6 +94,10 @@ class Slot:
     def _left(self) -> int:
         return count(left_to_do(self.spec, settled(self.folder)))
 
+    def _undone(self) -> int:
+        """The rows that are no progress yet: a row that one device alone gave up is none."""
+        return count(left_to_do(self.spec, [*committed(self.folder.parts), *surely_given_up(self.folder)]))
+
     def still_left(self) -> int:
         """The rows left of a slot that was given up; done when its neighbours did them all."""
         self.left = self._left()
@@ -101,7 +107,8 @@ class Slot:
 
     def take_over(self, assignment: dict[str, Any], spec: dict[str, Any]) -> None:
         """A new assignment: rows came or went. The worker that runs sees it by itself."""
-        self.assignment, self.spec, self.left = assignment, spec, self._left()
+        self.assignment, self.spec = assignment, spec
+        self.left, self.undone = self._left(), self._undone()
         if self.state == "done" and self.left:
             self.state, self.deaths, self.not_before = "waiting", 0, 0.0
         elif self.state == "fenced" and not self.left:
@@ -137,7 +144,7 @@ class Slot:
             return
         request.unlink(missing_ok=True)
         if self.state == "stopped":
-            self.state, self.deaths, self.not_before = "waiting", 0, 0.0
+            self.state, self.deaths, self.faults, self.not_before = "waiting", 0, 0, 0.0
             self._note_end(None, "restarted by a person")
 
     def _stalled(self) -> bool:
@@ -201,7 +208,7 @@ class Slot:
 
     def _ended(self, code: int | None, reason: str = "") -> None:
         reason = reason or self._why
-        left = self._left()
+        left, undone = self._left(), self._undone()
         report = self._report()
         if self.identity and report.get("process") == self.identity:  # its own last words, and not an earlier worker's
             code = report.get("exit_code") if code is None else code
@@ -219,18 +226,19 @@ class Slot:
         elif code == EXIT_BUSY:
             self.state, self.not_before = "waiting", time.monotonic() + self._pause(1)
         else:
-            self.deaths = 1 if left < self.left else self.deaths + 1
-            refused = code == EXIT_REFUSED
-            self.state = "fenced" if refused or self.deaths >= DEATHS_TO_FENCE else "waiting"
+            self.deaths = 1 if undone < self.undone else self.deaths + 1
+            self.faults += code == EXIT_DEVICE
+            given_up = code == EXIT_REFUSED or max(self.deaths, self.faults) >= DEATHS_TO_FENCE
+            self.state = "fenced" if given_up else "waiting"
             self.not_before = time.monotonic() + self._pause(self.deaths)
         if code != EXIT_BUSY and self.state != "done":
             self._note_end(code, reason)
-        self.left = left
+        self.left, self.undone = left, undone
         say(f"{self.name}: worker ended ({reason}), {left} rows left: {self.state}")
 
     def _note_end(self, code: int | None, reason: str) -> None:
-        left = self._left()
-        self.exits.append({"at": time.time(), "code": code, "reason": reason, "left": left, "deaths": self.deaths})
+        entry = {"at": time.time(), "code": code, "reason": reason, "left": self._left(), "deaths": self.deaths}
+        self.exits.append({**entry, "state": self.state})
         with contextlib.suppress(OSError):
             write_report(self.folder.exits(self.name), {"slot": self.name, "exits": self.exits[-50:]})
 

@@ -113,14 +113,10 @@ class Encoder:
 
     normalises, out_of_memory, row_limit = True, 0, None
 
-<<<<<<< Updated upstream
     limits, budget, device = {"document": 64, "query": 64}, 2048, "cpu"
 
     def __init__(self, folder, device, dtype, max_tokens, threads=None, templates=None) -> None:
-=======
-    def __init__(self, folder, device, dtype, max_tokens, threads=None, templates=None) -> None:
         self.max_tokens = min(64, max_tokens or 64)
->>>>>>> Stashed changes
         how = mode()
         if how == "kill-load":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -140,17 +136,18 @@ class Encoder:
 
         from worker.batches import batches
 
-        probed = "--slot" not in sys.argv
+        probed = "--slot" not in sys.argv or rows[0] < 0
         with contextlib.suppress(OSError), open(os.devnull if probed else "encoded.log", "ab", buffering=0) as log:  # noqa: PTH123
             log.write(f"{rows[0]} {len(rows)} {os.getpid()}\n".encode())
         found = np.empty((len(texts), 32), np.float32)
         layout = batches(lengths, 2048)
         for batch in layout:
             before_batch([rows[i] for i in batch])
-            time.sleep(PACE / len(layout))
+            time.sleep(0 if probed else PACE / len(layout))
             for i in batch:
                 found[i] = computed(texts[i])
-            self._obey(found, batch[0])
+            if not probed:
+                self._obey(found, batch[0])
         return found
 
     def _obey(self, found, at: int) -> None:
@@ -164,8 +161,7 @@ class Encoder:
             resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
 
     def cut(self, lengths, texts):
-<<<<<<< Updated upstream
-        return [min(n, 64) for n in lengths]
+        return [min(length, self.max_tokens) for length in lengths]
 
     def readers(self):
         return ["document"]
@@ -177,9 +173,6 @@ class Encoder:
 
     def versions(self):
         return {"torch": "none"}
-=======
-        return [min(length, self.max_tokens) for length in lengths]
->>>>>>> Stashed changes
 
     def padding(self, lengths, texts):
         return {"real_tokens": sum(lengths), "padded_tokens": sum(lengths)}
