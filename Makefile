@@ -16,6 +16,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo "This Python cannot make environments. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import platform as p, sys; mac = p.mac_ver()[0]; \
+		sys.exit(bool(mac) and (p.machine() != "arm64" or int(mac.split(".")[0]) < 14))' || \
+		{ echo "A Mac that encodes needs Apple silicon and macOS 14 (there is no torch for others). See README."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[worker,demo,test]'
@@ -40,7 +43,8 @@ test: $(VENV)/.ready ## ruff, mypy, pytest, the notebooks with nbval
 	@$(BIN)/python tests/browser.py install || echo "Tests in a browser will be skipped."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --platform linux
+	$(BIN)/mypy --platform darwin
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=900 notebooks
 
@@ -55,7 +59,6 @@ lab: $(VENV)/.ready ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 lock: $(VENV)/.ready ## make constraints.txt anew, for all platforms
-	$(BIN)/python -m pip install --quiet uv
 	echo 'torch==2.13.0' > $(VENV)/pins.txt  # one torch for all, tried with the rest; move it on purpose only
 	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate --constraint $(VENV)/pins.txt pyproject.toml -o constraints.txt
 

@@ -5,6 +5,7 @@ One host that cannot be reached hides no other. Facts that the plan and the laun
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from .reach import answers
 from .run import Run
 
 CLOCK_S = 60.0  # a difference that people should know of; nothing is computed from two clocks
+# What a worker was tried with; the tests install the lowest of each but torch. This project's own venv asks for more.
+LOWEST = {"torch": "2.6", "sentence-transformers": "5.1", "transformers": "4.41"}
 CORES = 4096  # more than a machine has
 
 Facts = dict[str, Any]
@@ -200,6 +203,12 @@ def _number(value: object, most: float) -> Any:
     return value if good else None
 
 
+def _is_older(version: str, least: str) -> bool:
+    """Whether a version is below another, by its first two numbers."""
+    found, wanted = ([int(number) for number in re.findall(r"[0-9]{1,9}", text)[:2]] for text in (version, least))
+    return bool(found) and found < wanted
+
+
 def judge_libraries(checks: Checks, spec: HostSpec, facts: Facts, found: Mapping[str, Any]) -> None:
     """What `worker devices` found with the Python of a host: libraries, and one matrix product on each GPU."""
     remedy = "install them there (README: which torch), or `environment: venv` to have one made"
@@ -209,8 +218,10 @@ def judge_libraries(checks: Checks, spec: HostSpec, facts: Facts, found: Mapping
         )
         return
     versions = found.get("versions")
-    named = list(versions.items())[:20] if isinstance(versions, dict) else []
-    checks.add("libraries", True, ", ".join(f"{k} {_text(v)}" for k, v in named), where=spec.name)
+    named = dict(list(versions.items())[:20]) if isinstance(versions, dict) else {}
+    old = [f"{name}>={least}" for name, least in LOWEST.items() if _is_older(_text(named.get(name, least)), least)]
+    listed = ", ".join(f"{name} {_text(version)}" for name, version in named.items())
+    checks.add("libraries", True, listed, ", ".join(old), remedy, spec.name, warn=bool(old))
     if spec.device != "cuda":
         return
     driver = next((gpu["driver"] for gpu in facts["gpus"]), "")

@@ -289,17 +289,23 @@ def ssh_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fleet.Fleet]
 
 SSH_TESTS = {"test_fleet", "test_link", "test_session", "test_hostile_host", "test_names", "test_ssh_run"}
 SSH_TESTS |= {"test_transfer", "test_end_to_end_ssh", "test_model_download", "test_chaos"}
-BROWSER_TESTS = {"test_lab", "test_lab_slots"}
+# Switch -> test files of which none may be skipped, and what is asked for with it.
+REQUIRED = {
+    "RUNBOOK_REQUIRE_BROWSER": ({"test_lab", "test_lab_slots"}, "tests in a browser"),
+    "RUNBOOK_REQUIRE_MAC": ({"test_pseudo_mac"}, "tests on a machine that plays a Mac"),
+    "RUNBOOK_REQUIRE_REGISTRY": ({"test_lowest"}, "tests that ask the package registry"),
+}
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where tests of SSH or in a browser are asked for, one that is skipped fails; but for a missing login shell."""
+    """Where tests of a kind are asked for, one that is skipped fails; but for a missing login shell."""
     report = yield
-    if report.skipped and os.environ.get("RUNBOOK_REQUIRE_BROWSER") and item.path.stem in BROWSER_TESTS:
-        report.outcome, report.longrepr = "failed", "skipped, though tests in a browser are asked for"
-    if report.skipped and os.environ.get("RUNBOOK_REQUIRE_SSH") and item.path.stem in SSH_TESTS:
-        reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if not reason.endswith("on this machine"):
-            report.outcome, report.longrepr = "failed", f"skipped, though tests of SSH are asked for: {reason}"
+    reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    for switch, (files, kind) in REQUIRED.items():
+        if report.skipped and os.environ.get(switch) and item.path.stem in files:
+            report.outcome, report.longrepr = "failed", f"skipped, though {kind} are asked for: {reason}"
+    ssh = os.environ.get("RUNBOOK_REQUIRE_SSH") and item.path.stem in SSH_TESTS
+    if report.skipped and ssh and not reason.endswith("on this machine"):
+        report.outcome, report.longrepr = "failed", f"skipped, though tests of SSH are asked for: {reason}"
     return report

@@ -9,7 +9,9 @@ a film or a sound, and opens it; a corpus is data, and nothing that it says is e
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ class TextModel:
             str(folder),
             device=device,
             local_files_only=True,
-            model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True},
+            model_kwargs={_dtype_key(): getattr(torch, dtype), "use_safetensors": True},
         )
         self.model.eval()
         if max_tokens is not None:
@@ -128,6 +130,12 @@ class TextModel:
         prompt = self.prompts[kind] or ""
         own = self.model.encode_document if kind == DOCUMENT else self.model.encode_query
         return own([str(text[len(prompt) :]) for text in texts], prompt=prompt)
+
+
+def _dtype_key() -> str:
+    """What transformers calls the dtype to load in; before 4.56 it handed the name of today on to the model's class."""
+    version = [int(number) for number in re.findall(r"[0-9]+", metadata.version("transformers"))]
+    return "dtype" if version[:2] >= [4, 56] else "torch_dtype"
 
 
 def _take_every_string_for_a_text() -> None:
