@@ -6,63 +6,87 @@ the run's folder, sorted, each line ended. So a change in the list itself cannot
 
 from __future__ import annotations
 
-import os
-import re
-import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from worker.layout import committed, is_litter, read_json, sha256_file, write_atomic
+from worker.layout import committed, read_json, sha256_file, write_atomic
 
+from . import corpus as corpora
 from .checks import Checks
 from .errors import DataError, RunbookError
 from .pages import facts
+from .result import publication
 from .result.merged import Merged
 from .run import PHASES, Run
+from .sealed import PAGES, SEALED, Since, files, listed, since, unlisted
 
-SEALED = "sealed"
-LINE = re.compile(rb"([0-9a-f]{64})  ([^\n]+)\n")
-LONGEST_LINE = 64 + 2 + 4096 + 1
 NAMED = 20
-AS_IT_WAS = "bring the file back from a backup, or run the phase that writes it and seal again (runbook report)"
+GROWN = "since the seal"
+AS_IT_WAS = "bring the file back from a backup, or run the same command again (runbook run): what can be made anew is"
+# What no check here can see, in words: it stands in the report and at the end of `runbook verify`.
+NOT_PROVED = (
+    "that each vector was computed from its own text. Every file is held against its record, every record against the "
+    "corpus; but where two vectors are swapped and all sums made anew, nothing here sees it. Only embedding rows again "
+    "and comparing them would, and that is not done",
+    "who made these files: the list of sums bears no signature, so whoever may write all of them may make it anew",
+    "that the vectors serve your purpose: how questions find their documents is shown, and judged by nobody but you",
+)
 
 
-def _left_out(name: str) -> bool:
-    """Locks, temporaries of a writer that was killed, what a look with the Finder leaves: nothing reads them."""
-    return name.endswith(".lock") or (name.startswith(".") and name.endswith(".part")) or is_litter(name)
-
-
-def files(run: Run) -> list[str]:
-    """The relative paths of all that belongs to the archive, sorted. Raises DataError for what is no plain file."""
-    found = []
-    for path in _walk(run.folder):
-        name = path.relative_to(run.folder).as_posix()
-        if path.is_symlink() or not path.is_file():
-            raise DataError(f"{path}: neither a plain file nor a folder, so it cannot be sealed; take it away")
-        if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
-            raise DataError(f"{name!r}: a name with control characters cannot be listed; rename it")
-        found.append(name)
-    return sorted(found)
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    with os.scandir(folder) as found:
-        entries = list(found)
-    for entry in entries:
-        path = Path(entry.path)
-        if entry.is_dir(follow_symlinks=False) and not is_litter(entry.name):
-            yield from _walk(path)
-        elif not _left_out(entry.name):
-            yield path
-
-
-def write_sums(run: Run) -> Path:
-    """List every file with its sha256; SHA256SUMS itself is not in it."""
+def write_sums(run: Run, trial: _Trial | None = None) -> Path:
+    """List every file with its sha256; SHA256SUMS itself is not in it. What `trial` has read is not read again."""
     names = [name for name in files(run) if run.folder / name != run.sums]
-    write_atomic(run.sums, (f"{sha256_file(run.folder / name)}  {name}\n".encode() for name in names))
+    digest = trial.sha256 if trial else sha256_file
+    write_atomic(run.sums, (f"{digest(run.folder / name)}  {name}\n".encode() for name in names))
     return run.sums
+
+
+def before_sealing(run: Run) -> _Trial:
+    """Hold everything against its records, and against the seal of before; raises DataError naming what was lost.
+
+    So no seal is put on a loss: what was sealed once is there as it was, or the journal says what became of it.
+    """
+    trial = _Trial(run, Checks("What is to be sealed"))
+    again = run.sums.is_file() and _in_form(run)
+    if again:
+        trial.hold(
+            "since the seal", AS_IT_WAS, lambda: since(run, trial.stated_sha256, sealing=True).problems, "as it was"
+        )
+    else:
+        trial.hold(
+            "journal", AS_IT_WAS, lambda: run.journal.problems(torn=True), "each line follows from the one before"
+        )
+    _records(trial)
+    if trial.checks.failed:
+        told = "; ".join(f"{check.name}: {check.seen}" for check in trial.checks.failed)
+        raise DataError(
+            f"run {run.name} was not sealed{' again' if again else ''}: {told}. Next: runbook run PROFILE --run "
+            f"{run.name} makes anew what can be made anew; runbook verify {run.name} names everything"
+        )
+    for name in files(run):
+        if name == run.journal.path.name or name.startswith(PAGES):
+            trial.digests.pop(run.folder / name, None)  # written anew by the sealing
+    return trial
+
+
+def was_sealed(run: Run) -> bool:
+    """Whether the run stands as sealed: since then no gate failed and nothing was started from scratch."""
+    if not run.sums.exists():
+        return False
+    open_again = False
+    for event in run.journal.events(SEALED, "gate", "started from scratch"):
+        open_again = event["event"] != SEALED and (open_again or not event.get("ok"))
+    return not open_again
+
+
+def _in_form(run: Run) -> bool:
+    try:
+        return any(True for _ in listed(run))
+    except DataError:
+        return False
 
 
 # ------------------------------------------------------------------------------------------------------------ verify
@@ -74,6 +98,7 @@ class _Trial:
 
     run: Run
     checks: Checks
+    sizes: dict[Path, int] = field(default_factory=dict)  # of the large files, where only these are looked at
     digests: dict[Path, str] = field(default_factory=dict)
 
     def sha256(self, path: Path) -> str:
@@ -81,6 +106,13 @@ class _Trial:
         if path not in self.digests:
             self.digests[path] = sha256_file(path)
         return self.digests[path]
+
+    def stated_sha256(self, path: Path, stated: str) -> str:
+        """A file's digest; of a large one, where sizes are enough, the stated one when its size is right."""
+        if stated and path in self.sizes:
+            size = path.stat().st_size
+            return stated if size == self.sizes[path] else f"({size} bytes, expected {self.sizes[path]})"
+        return self.sha256(path)
 
     def hold(self, name: str, remedy: str, problems: Callable[[], list[str]], fine: str) -> None:
         """One check: it holds when `problems` finds none."""
@@ -92,80 +124,74 @@ class _Trial:
         self.checks.add(name, not found, seen or fine, fine, remedy)
 
 
-def verify(run: Run) -> Checks:
-    """Check the archive of a sealed run; every failure names its file. Reads every file once, a piece at a time."""
-    trial = _Trial(run, Checks("The archive is what was sealed"))
-    trial.hold("every file as listed", AS_IT_WAS, lambda: _against_list(trial), "the same sha256 for each")
+def verify(run: Run, quick: bool = False) -> Checks:
+    """Check the archive of a sealed run; every failure names its file. Reads every file once, a piece at a time.
+
+    `quick`: of arrays, texts and the files outside the run's folder only the sizes. What the journal says was written
+    since the seal is no damage: it is told as a warning.
+    """
+    trial = _Trial(run, Checks("The archive is what was sealed"), _sizes(run) if quick else {})
+    grown = Since()
+
+    def against_list() -> list[str]:
+        if not run.sums.is_file():
+            return [f"{run.sums.name}: no such file; the run was not sealed (runbook report)"]
+        found = since(run, trial.stated_sha256)
+        grown.written, grown.events = found.written, found.events
+        return found.problems
+
+    trial.hold("every file as listed", AS_IT_WAS, against_list, "the same sha256 for each")
     trial.hold(
-        "no file too many", "take it away, or seal again (runbook report)", lambda: _unlisted(run), "none unlisted"
+        "no file too many",
+        "take it away, or seal again (runbook report)",
+        lambda: unlisted(run, trial.stated_sha256),
+        "none unlisted",
     )
-    trial.hold("journal", AS_IT_WAS, lambda: _journal(run), "each line follows from the one before, the last is sealed")
+    trial.hold("journal", AS_IT_WAS, lambda: _journal(run), "each line follows from the one before, one seals")
+    _records(trial)
+    if grown.events:
+        told = f"{len(grown.events)} journal lines since the seal ({', '.join(dict.fromkeys(grown.events))})"
+        told += f"; written by them: {', '.join(grown.written)}" if grown.written else ""
+        trial.checks.add(GROWN, True, told, "nothing", f"runbook report {run.name} seals it too", warn=True)
+    return trial.checks
+
+
+def _records(trial: _Trial) -> None:
+    """What the run's own records say of its files, of each other, and of the files elsewhere."""
+    run = trial.run
     for phase in PHASES:
         remedy = f"run it again: {phase}"
         trial.hold(f"result of {phase}", remedy, lambda phase=phase: _result(run, phase), "present, all checks hold")  # type: ignore[misc]
     trial.hold("plan", AS_IT_WAS, lambda: _plan(run), "its own digest")
+    trial.hold("corpus", AS_IT_WAS, lambda: _corpus(trial), "as numbered, and the plan's")
     trial.hold("merged files", AS_IT_WAS, lambda: _merged(trial), "as their manifest says")
     trial.hold("parts", AS_IT_WAS, lambda: _parts(trial), "each array as its record says")
     for kind in ("founding", "backup"):
-        _outside(run, kind, trial.checks)
-    return trial.checks
+        _outside(trial, kind)
 
 
-def _lines(run: Run) -> Iterator[tuple[str, str]]:
-    """The list's (sha256, path), one at a time. Raises DataError at the first line that is not in form."""
-    before = ""
-    with run.sums.open("rb") as file:
-        number = 0
-        while line := file.readline(LONGEST_LINE):
-            number += 1
-            match = LINE.fullmatch(line)
-            if match is None:
-                raise DataError(f"{run.sums.name} line {number}: not `<sha256>  <path>` with its line end")
-            try:
-                name = match.group(2).decode()
-            except UnicodeDecodeError:
-                raise DataError(f"{run.sums.name} line {number}: the path is not UTF-8") from None
-            if name <= before:
-                raise DataError(f"{run.sums.name} line {number}: {name} does not come after {before}")
-            if name.startswith("/") or any(step in ("", ".", "..") for step in name.split("/")):
-                raise DataError(f"{run.sums.name} line {number}: {name} is not a path inside the run")
-            before = name
-            yield match.group(1).decode(), name
-        if not number:
-            raise DataError(f"{run.sums.name}: empty")
-
-
-def _against_list(trial: _Trial) -> list[str]:
-    run = trial.run
-    found: list[str] = []
-    if not run.sums.is_file():
-        return [f"{run.sums.name}: no such file; the run was not sealed (runbook report)"]
-    try:
-        for stated, name in _lines(run):
-            path = run.folder / name
-            if is_litter(name):  # listed by a seal of before: it changes whenever somebody looks
-                continue
-            if path.is_symlink() or not path.is_file():
-                found.append(f"{name}: listed in {run.sums.name}, no such file")
-            elif (seen := trial.sha256(path)) != stated:
-                found.append(f"{name}: sha256 {seen[:16]}…, {run.sums.name} says {stated[:16]}…")
-    except DataError as error:
-        found.append(str(error))
+def _sizes(run: Run) -> dict[Path, int]:
+    """The sizes on record of what is large: parts, merged files, texts, and the files outside the run's folder."""
+    found: dict[Path, int] = {}
+    with suppress(RunbookError, OSError):
+        record = publication.published(run) or {}
+        found |= {run.folder / name: stated["bytes"] for name, stated in record.get("files", {}).items()}
+        for stated in [record.get("founding", {}), *record.get("backups", [])]:
+            found[Path(str(stated.get("path")))] = stated.get("bytes", 0)
+    with suppress(RunbookError, OSError):
+        found |= {run.corpus / name: stated["bytes"] for name, stated in corpora.load(run.corpus).files.items()}
+    for start, stop in committed(run.local.parts):
+        with suppress(OSError, ValueError):
+            found[run.local.part(start, stop)] = (read_json(run.local.part(start, stop).with_suffix(".json")) or {})[
+                "bytes"
+            ]
     return found
-
-
-def _unlisted(run: Run) -> list[str]:
-    listed = {name for _, name in _lines(run)}
-    return [f"{name}: not listed" for name in files(run) if name not in listed and run.folder / name != run.sums]
 
 
 def _journal(run: Run) -> list[str]:
     found = run.journal.problems()
-    last = ""
-    if not found:
-        for event in run.journal.events():
-            last = event["event"]
-        found += [] if last == SEALED else [f"{run.journal.path.name}: its last event is {last!r}, not {SEALED!r}"]
+    if not found and not any(run.journal.events(SEALED)):
+        found.append(f"{run.journal.path.name}: no event says {SEALED!r}")
     return found
 
 
@@ -179,9 +205,34 @@ def _result(run: Run, phase: str) -> list[str]:
     return [] if result.get("ok") is True else [f"{name}: its checks do not all hold"]
 
 
+def _not_as_gated(trial: _Trial) -> list[str]:
+    paths = [(trial.run.result_file(phase), gated(trial.run, phase)) for phase in PHASES]
+    return [f"{path.name}: not what its gate wrote" for path, wrote in paths if wrote not in ("", trial.sha256(path))]
+
+
+def gated(run: Run, phase: str) -> str:
+    """The sha256 of a phase's result as its last gate wrote it; nothing where the journal does not say."""
+    wrote: Any = {}
+    for event in run.journal.events("gate"):
+        if event.get("phase") == phase:
+            wrote = event.get("wrote")
+    return str(wrote.get(f"{run.report.name}/{run.result_file(phase).name}", "")) if isinstance(wrote, dict) else ""
+
+
 def _plan(run: Run) -> list[str]:
     run.plan()  # raises DataError when its digest is another
     return []
+
+
+def _corpus(trial: _Trial) -> list[str]:
+    """The copy of the corpus against its own record, and its record against the plan."""
+    corpus, plan = corpora.load(trial.run.corpus), trial.run.plan()
+    found = [
+        f"{trial.run.corpus.name}/{name}: its sha256 is not the one in corpus.json"
+        for name, stated in corpus.files.items()
+        if trial.stated_sha256(trial.run.corpus / name, stated["sha256"]) != stated["sha256"]
+    ]
+    return found + ([] if corpus.fingerprint == plan.corpus else ["the plan was made from another corpus"])
 
 
 def _merged(trial: _Trial) -> list[str]:
@@ -192,7 +243,7 @@ def _merged(trial: _Trial) -> list[str]:
     found = [
         f"{name}: its sha256 is not the one in {merged.manifest_file.name}"
         for name, stated in manifest["outputs"].items()
-        if trial.sha256(merged.folder / name) != stated["sha256"]
+        if trial.stated_sha256(merged.folder / name, stated["sha256"]) != stated["sha256"]
     ]
     if not manifest["outputs"]:
         found.append(f"{merged.manifest_file.name}: names no files")
@@ -210,7 +261,7 @@ def _parts(trial: _Trial) -> list[str]:
         stated = (read_json(path.with_suffix(".json")) or {}).get("sha256")
         if not path.is_file():
             found.append(f"{path.name}: there is a record but no array")
-        elif trial.sha256(path) != stated:
+        elif trial.stated_sha256(path, str(stated)) != stated:
             found.append(f"{path.name}: its sha256 is not the one in {path.with_suffix('.json').name}")
         if merged.pop(path.name, stated) != stated:
             found.append(f"{path.with_suffix('.json').name}: states another sha256 than the part that was merged")
@@ -220,47 +271,32 @@ def _parts(trial: _Trial) -> list[str]:
 # ------------------------------------------------------------------------------------- files outside the run's folder
 
 
-def _outside(run: Run, kind: str, checks: Checks) -> None:
+def _outside(trial: _Trial, kind: str) -> None:
     """The founding file and its backup lie elsewhere, so they may have moved on, or be on another machine."""
+    run, checks = trial.run, trial.checks
     try:
         stated = facts.section(run.result(PHASES[-1]) or {}, "figures", kind)
     except DataError:
         return  # named above: that result cannot be read
     if not stated:
         return
-    path, sha256 = Path(str(stated.get("path"))), stated.get("sha256")
+    path, sha256 = Path(str(stated.get("path"))), str(stated.get("sha256"))
     name = f"{kind} file" if kind == "founding" else kind
     if not path.parent.is_dir():
         checks.add(name, True, f"{path}: not on this machine, not checked", "the same sha256", warn=True)
         return
     remedy = "run 04_merge_validate again: it writes this file anew from the merged result"
     try:
-        seen = sha256_file(path)
+        seen = trial.stated_sha256(path, sha256)
     except OSError as error:
         checks.add(name, False, f"{path}: {error.strerror}", "the same sha256", remedy)
         return
     if seen == sha256:
         checks.add(name, True, f"{path}: the same sha256", "the same sha256")
         return
-    other = _writer(run, path.name, seen) if kind == "founding" else ""
+    other = publication.writer(run, path) if kind == "founding" else ""
+    other = "" if other == run.name else other
     said = (
-        f"{path}: written since by run {other}"
-        if other
-        else f"{path}: sha256 {seen[:16]}…, sealed as {str(sha256)[:16]}…"
+        f"{path}: written since by run {other}" if other else f"{path}: sha256 {seen[:16]}…, sealed as {sha256[:16]}…"
     )
     checks.add(name, bool(other), said, "the same sha256", remedy, warn=bool(other))
-
-
-def _writer(run: Run, name: str, sha256: str) -> str:
-    """The other run of this runs folder whose own record says that it wrote this very file."""
-    for folder in sorted(path for path in run.folder.parent.iterdir() if path.is_dir() and path != run.folder):
-        sibling = Run(folder, run.profile)
-        try:
-            manifest: dict[str, Any] = Merged(sibling.merged).manifest() or {}
-            result = sibling.result(PHASES[-1]) or {}
-        except DataError:
-            continue
-        stated = (facts.section(manifest, "founding"), facts.section(result, "figures", "founding"))
-        if any(record.get("sha256") == sha256 for record in stated):
-            return folder.name
-    return ""

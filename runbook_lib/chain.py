@@ -7,14 +7,12 @@ says that all checks hold, and every cell of the executed notebook was executed.
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,11 +24,15 @@ import nbformat
 from tqdm import tqdm
 
 from worker import process
-from worker.layout import committed, count, missing, safe_text, write_atomic
+from worker.layout import committed, count, missing, safe_text, sha256_file, write_atomic
 
-from . import gate, report
-from .errors import GateError, RunbookError
+from . import archive, download, endings, execution, gate, outcome, repair, report
+from .endings import Ended
+from .errors import DataError, RunbookError
+from .journal import FAULT
 from .monitor import Watcher
+from .pages import facts
+from .result import publication
 from .run import PHASES, Run
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -50,6 +52,7 @@ class Attempt:
     reason: str
     seconds: float
     notebook: Path
+    killed: bool = False
 
 
 @contextmanager
@@ -71,6 +74,23 @@ def only_driver(run: Run, take_over: bool = False) -> Iterator[None]:
         file.write(json.dumps({**process.identify(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")}))
         file.flush()
         yield
+
+
+@contextmanager
+def resealing(run: Run) -> Iterator[None]:
+    """Seal a sealed run again when its journal has grown meanwhile: what writes into it does not leave it open.
+
+    Where somebody drives the run, that is left to them. Raises DataError when it cannot be sealed for a loss.
+    """
+    before = _journal_bytes(run)
+    yield
+    if archive.was_sealed(run) and _journal_bytes(run) != before and not outcome.driven(run):
+        with only_driver(run):
+            report.seal(run)
+
+
+def _journal_bytes(run: Run) -> int:
+    return run.journal.path.stat().st_size if run.journal.path.exists() else 0
 
 
 def _locked(file: IO[str]) -> bool:
@@ -98,46 +118,107 @@ def _end_driver(run: Run, file: IO[str], holder: str) -> None:
     run.journal.write("taken over", of=safe_text(holder))
 
 
-def holds(run: Run, phase: str) -> bool:
-    """Whether a phase need not run again: its result is good and follows from the same profile, code and plan.
+def holds(run: Run, phase: str, quick: bool = False) -> bool:
+    """Whether a phase need not run again: its result is good, as its gate wrote it, of the same profile, code and plan.
 
-    Launch and monitor speak of processes that may have died since, so for them the rows count as well.
+    Launch and monitor speak of processes that may have died since, so for them the rows count as well; merge speaks of
+    files, so they are looked at now (with `quick`, their sizes).
     """
-    result = run.result(phase)
-    if not result or not result.get("ok"):
-        return False
+    try:
+        result = run.result(phase)
+        if not result or not result.get("ok") or not _as_gated(run, phase) or not _same_inputs(run, phase, result):
+            return False
+        if phase in (PHASES[1], PHASES[2]):
+            return Watcher(run, run.plan()).poll().done
+        return phase != PHASES[3] or (download.complete(run).ok and not publication.losses(run, quick))
+    except DataError:
+        return False  # a record that cannot be read is written anew
+
+
+def _as_gated(run: Run, phase: str) -> bool:
+    return archive.gated(run, phase) in ("", sha256_file(run.result_file(phase)))
+
+
+def _same_inputs(run: Run, phase: str, result: dict[str, Any]) -> bool:
     then, now = result.get("inputs", {}), gate.inputs(run)
     if phase == PHASES[0]:
-        for facts in (then, now):  # preflight makes the plan, and does not follow from it
-            facts.pop("plan", None)
-    if then != now:
-        return False
-    if phase in (PHASES[1], PHASES[2]):
-        return Watcher(run, run.plan()).poll().done
-    return True
+        for inputs in (then, now):  # preflight makes the plan, and does not follow from it
+            inputs.pop("plan", None)
+    return bool(then == now)
 
 
 def drive(
-    run: Run, say: Callable[[str], None] = print, phases: tuple[str, ...] = PHASES, take_over: bool = False
+    run: Run,
+    say: Callable[[str], None] = print,
+    phases: tuple[str, ...] = PHASES,
+    take_over: bool = False,
+    quick: bool = False,
 ) -> bool:
-    """Execute what does not hold yet, in order; seal the run when all hold. False when a phase failed."""
+    """Execute what does not hold yet, in order; seal the run when all hold. False when a phase failed.
+
+    A sealed run is looked at, every file (with `quick`, of large ones the size); what is damaged is made anew where
+    that can be. However it ends, the notes say what happened. Raises DataError when a loss keeps the run from its seal.
+    """
     with only_driver(run, take_over):
-        for phase in phases:
-            if run.only and phase == PHASES[3] and not _all_committed(run):
-                say(f"{phase}: waits for the rows of the other hosts; give the command without --hosts")
-                return True
-            if holds(run, phase):
-                say(f"{phase}: its result holds, not run again")
-                continue
-            attempt = _insist(run, phase, say)
-            if not attempt.ok:
-                say(f"{phase}: FAILED after {attempt.seconds:.0f} s: {attempt.reason}")
-                say(f"The same command continues here. Executed notebook: {attempt.notebook}")
-                return False
-            say(f"{phase}: done in {attempt.seconds:.0f} s")
-        if run.finished:
-            report.seal(run)
-        return True
+        again: set[str] = set()
+        sealed = archive.was_sealed(run)
+        if sealed and _as_sealed(run, say, quick):
+            return True
+        try:
+            if sealed:
+                again = repair.repair(run)
+            done = _execute_all(run, say, phases, again, quick)
+            if done and run.finished:
+                report.seal(run)
+            return done
+        finally:
+            _tell(run)
+
+
+def _as_sealed(run: Run, say: Callable[[str], None], quick: bool) -> bool:
+    """Whether every file of a sealed run is there as sealed, looked at now; says what is not."""
+    checks = archive.verify(run, quick)
+    result = run.result(PHASES[3]) if checks.ok else None
+    if result is None:
+        found = [f"{check.name}: {check.seen}" for check in checks.failed]
+        for line in found:
+            say(f"not as sealed: {line}")
+        run.journal.write("damage found", seen=found[:10])
+        return False
+    then, now = result.get("inputs", {}), gate.inputs(run)
+    if any(then.get(key) != now.get(key) for key in ("profile", "plan")):
+        return False  # made from other choices than those of now
+    how = "sizes of large files, sums of the others" if quick else "every byte"
+    say(f"run {run.name} is sealed, and its files are as sealed: looked at now, {how}")
+    if any(check.warn and check.name == archive.GROWN for check in checks):
+        report.seal(run)
+    return True
+
+
+def _tell(run: Run) -> None:
+    """Leave report and notes of a run that is not sealed, whatever became of it."""
+    if archive.was_sealed(run):
+        return
+    with suppress(RunbookError, OSError):  # a full disk here must not hide why the run ended
+        report.write_notes(run)
+        report.build(run)
+
+
+def _execute_all(run: Run, say: Callable[[str], None], phases: tuple[str, ...], again: set[str], quick: bool) -> bool:
+    for phase in phases:
+        if run.only and phase == PHASES[3] and not _all_committed(run):
+            say(f"{phase}: waits for the rows of the other hosts; give the command without --hosts")
+            return True
+        if phase not in again and holds(run, phase, quick):
+            say(f"{phase}: its result holds, not run again")
+            continue
+        attempt = _insist(run, phase, say)
+        if not attempt.ok:
+            say(f"{phase}: FAILED after {attempt.seconds:.0f} s: {attempt.reason}")
+            say(f"The same command continues here. Executed notebook: {attempt.notebook}")
+            return False
+        say(f"{phase}: done in {attempt.seconds:.0f} s")
+    return True
 
 
 def _all_committed(run: Run) -> bool:
@@ -150,9 +231,9 @@ def _insist(run: Run, phase: str, say: Callable[[str], None]) -> Attempt:
     """Execute a phase; a kernel that was killed is not the phase's fault, so then once more."""
     for _ in range(KERNEL_DEATHS):
         attempt = execute(run, phase)
-        if attempt.ok or "kernel died" not in attempt.reason:
+        if attempt.ok or not attempt.killed:
             return attempt
-        say(f"{phase}: {attempt.reason}; trying again")
+        say(f"{phase}: attempt {attempt.number}: {attempt.reason}; trying again")
     return execute(run, phase)
 
 
@@ -160,41 +241,59 @@ def execute(run: Run, phase: str, notebooks: Path = NOTEBOOKS) -> Attempt:
     """Execute one notebook in a child process, keep the executed copy, judge it. KeyboardInterrupt passes through."""
     attempts = run.report / "attempts"
     attempts.mkdir(parents=True, exist_ok=True)
-    number = 1 + len(list(attempts.glob(f"{phase}.attempt-*.ipynb")))
+    number = 1 + _attempts(run, phase)
     output = attempts / f"{phase}.attempt-{number}.ipynb"
     before = run.result_file(phase)
     stamp = before.stat().st_mtime_ns if before.exists() else 0
     run.journal.write("phase started", phase=phase, attempt=number)
     began = time.monotonic()
-    code, said = _child(run, phase, notebooks / f"{phase}.ipynb", output)
-    if _working(output).exists():  # the child was killed before it could rename what it had
-        _working(output).replace(output)
+    ended = _child(run, phase, notebooks / f"{phase}.ipynb", output)
+    if execution.working(output).exists():  # the child was killed before it could rename what it had
+        execution.working(output).replace(output)
     seconds = time.monotonic() - began
-    reason = _why_not(run, phase, code, said, output, stamp)
+    reason = _why_not(run, phase, ended, output, stamp)
     if output.exists():
         _stamp(output, reason)
-    if not reason:
-        write_atomic(run.report / f"{phase}.ipynb", output.read_bytes())
     run.journal.write(
         "phase ended" if not reason else "phase failed",
         phase=phase,
         attempt=number,
         seconds=round(seconds, 1),
         reason=safe_text(reason),
+        wrote=_keep(run, phase, output, bool(reason)),
     )
-    if code == EXIT_INTERRUPTED:
+    if ended.code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
-    return Attempt(phase, number, not reason, reason, seconds, output)
+    return Attempt(phase, number, not reason, reason, seconds, output, bool(reason) and bool(endings.killed(ended)))
 
 
-def _child(run: Run, phase: str, notebook: Path, output: Path) -> tuple[int, str]:
-    """Run papermill in a child that ends when we end; show progress meanwhile; give exit code and what it said."""
-    argv = [sys.executable, "-m", "runbook_lib.chain", str(notebook), str(output), "--run", str(run.folder)]
+def _attempts(run: Run, phase: str) -> int:
+    """How many attempts there were: one whose notebook was never written counts too."""
+    started = [event.get("attempt") for event in run.journal.events("phase started") if event.get("phase") == phase]
+    kept = [int(path.stem.rpartition("-")[2]) for path in (run.report / "attempts").glob(f"{phase}.attempt-*.ipynb")]
+    return max([number for number in started if isinstance(number, int)] + kept, default=0)
+
+
+def _keep(run: Run, phase: str, output: Path, failed: bool) -> dict[str, str]:
+    """Keep the executed notebook, and of one that counts a second copy of it and of its result; gives their sums."""
+    kept = {output: sha256_file(output)} if output.exists() else {}
+    if not failed:
+        executed, result = run.report / f"{phase}.ipynb", run.result_file(phase)
+        copy = output.with_suffix(".result.json")
+        kept |= {executed: write_atomic(executed, output.read_bytes()), copy: write_atomic(copy, result.read_bytes())}
+    return {path.relative_to(run.folder).as_posix(): sha256 for path, sha256 in kept.items()}
+
+
+def _child(run: Run, phase: str, notebook: Path, output: Path) -> Ended:
+    """Run papermill in a child that ends when we end; show progress meanwhile; give how it ended."""
+    argv = [sys.executable, "-m", "runbook_lib.execution", str(notebook), str(output), "--run", str(run.folder)]
+    argv += ["--profile", outcome.profile_of(run)]
     if run.only and phase in PHASES[1:3]:
         argv += ["--hosts", ",".join(sorted(run.only))]
     environment = {**os.environ, "RUNBOOK_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    kills = endings.memory_kills()
     with (
-        (run.folder / f"{phase}.papermill.part").open("w+b") as log,
+        (run.folder / f".{phase}.papermill.part").open("w+b") as log,
         subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         ) as child,
@@ -207,8 +306,8 @@ def _child(run: Run, phase: str, notebook: Path, output: Path) -> tuple[int, str
             _end(child)
         log.seek(0)
         said = log.read().decode(errors="replace")
-    (run.folder / f"{phase}.papermill.part").unlink()
-    return code, said
+    (run.folder / f".{phase}.papermill.part").unlink()
+    return Ended(code, said, endings.memory_kills() - kills)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -227,6 +326,7 @@ def _show(run: Run, phase: str, child: subprocess.Popen[bytes]) -> None:
     terminal = sys.stderr.isatty()
     form = "{desc}: {n_fmt}/{total_fmt} rows |{bar:30}| {elapsed}" if plan else "{desc}: {elapsed}"
     began = said = time.monotonic()
+    size = 0
     with tqdm(total=plan.rows if plan else None, desc=phase, bar_format=form, leave=False, disable=not terminal) as bar:
         while child.poll() is None:
             home = plan.rows - count(missing(0, plan.rows, committed(run.local.parts))) if plan else 0
@@ -237,11 +337,22 @@ def _show(run: Run, phase: str, child: subprocess.Popen[bytes]) -> None:
                 said = time.monotonic()
                 rows = f", {home}/{plan.rows} rows are home" if plan else ""
                 print(f"{phase}: {said - began:.0f} s{rows}", file=sys.stderr, flush=True)
+            size = _notes_of_faults(run, size)
             with suppress(subprocess.TimeoutExpired):
                 child.wait(1.0)
 
 
-def _why_not(run: Run, phase: str, code: int, said: str, output: Path, stamp: int) -> str:
+def _notes_of_faults(run: Run, before: int) -> int:
+    """Write the notes once the journal, `before` bytes long when last looked at, tells a fault; gives its length."""
+    with suppress(RunbookError, OSError):
+        size = run.journal.path.stat().st_size
+        if size != before and any(facts.kind(event) == FAULT for event in run.journal.events()):
+            report.write_notes(run)
+        return size
+    return before
+
+
+def _why_not(run: Run, phase: str, ended: Ended, output: Path, stamp: int) -> str:
     """Why this execution does not count, or nothing when it does."""
     cells: list[Any] = []
     if output.exists():
@@ -249,15 +360,12 @@ def _why_not(run: Run, phase: str, code: int, said: str, output: Path, stamp: in
             cells = [cell for cell in nbformat.read(output, as_version=4).cells if cell.cell_type == "code"]
         except (ValueError, KeyError, AttributeError):
             return f"{output.name} was cut off while it was being written"
-    if code == EXIT_INTERRUPTED:
+    if ended.code == EXIT_INTERRUPTED:
         return "interrupted"
-    error = _error_of(cells)
-    if error:
+    if (error := _error_of(cells)) and not endings.killed(ended):
         return error
-    if code:
-        tail = " / ".join(line for line in said.strip().splitlines()[-2:])
-        died = code in (138, -signal.SIGKILL) or "DeadKernelError" in said or "Kernel died" in said
-        return f"the kernel died ({tail})" if died else f"papermill ended with exit code {code}: {tail}"
+    if ended.code:
+        return endings.words(ended)
     result = run.result_file(phase)
     if not result.exists() or result.stat().st_mtime_ns <= stamp:
         return "the notebook ended without writing its result file: its last cell, the gate, did not run"
@@ -296,58 +404,3 @@ def _stamp(path: Path, reason: str) -> None:
         banner = nbformat.v4.new_markdown_cell(f"## This execution FAILED\n\n{quoted}")
         notebook.cells.insert(0, banner)
     write_atomic(path, nbformat.writes(notebook).encode())
-
-
-def _end_with_parent() -> None:
-    """Interrupt ourselves when the parent is gone: its end of our standard input closes."""
-
-    def wait() -> None:
-        os.read(0, 1)
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(10)
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _working(output: Path) -> Path:
-    """Where papermill writes while it works."""
-    return output.with_name(f".{output.name}.part")
-
-
-def main() -> int:
-    """Be the child: execute one notebook with papermill; give the exit code."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("notebook", type=Path)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--hosts", default="")
-    args = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us with SIGINT ignored
-    _end_with_parent()
-    import papermill
-
-    parameters = {"run": args.run, **({"hosts": args.hosts} if args.hosts else {})}
-    known = set(papermill.inspect_notebook(str(args.notebook)))
-    if not set(parameters) <= known:  # papermill itself only warns
-        raise GateError(f"{args.notebook.name}: no parameter {sorted(set(parameters) - known)} in its parameters cell")
-    working = _working(args.output)
-    try:
-        papermill.execute_notebook(
-            str(args.notebook),
-            str(working),
-            parameters=parameters,
-            cwd=str(args.notebook.parent),
-            kernel_name="python3",
-            progress_bar=False,
-            start_timeout=120,
-        )
-    finally:
-        # papermill writes in place, so a kill in the middle could leave half a notebook under the final name.
-        if working.exists():
-            working.replace(args.output)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import time
@@ -12,9 +13,11 @@ from pathlib import Path
 from worker.layout import RUN_NAME, SLOT_NAME, safe_text
 
 from . import (
+    archive,
     chain,
     clean,
     download,
+    outcome,
     pictures,
     preflight,
     profile,
@@ -102,6 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     on_hosts(made)
     made.add_argument(
         "--take-over", action="store_true", help="end another command that drives this run, and go on here"
+    )
+    made.add_argument(
+        "--quick", action="store_true", help="of a finished run's large files look at the sizes only, not at every byte"
     )
     on_profile(verb("check", _check, "preflight only: is everything there? no worker is started"))
     made = verb("status", _status, "who did how much, how fast, what is wrong")
@@ -200,7 +206,8 @@ def _run(args: argparse.Namespace) -> int:
     this = run.limited(_open(args), args.hosts)
     print(f"run {this.name} in {this.folder}")
     began = time.monotonic()
-    if not chain.drive(this, take_over=args.take_over):
+    drive = functools.partial(chain.drive, quick=True) if args.quick else chain.drive
+    if not drive(this, take_over=args.take_over):
         return 1
     if not this.finished:
         print(f"\nAll checks hold for {', '.join(sorted(this.only))}, after {time.monotonic() - began:.0f} s.")
@@ -219,21 +226,27 @@ def _show(checks: Checks) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    return max(_show(checks) for checks in preflight.everything(_open(args)))
+    this = _open(args)
+    with chain.resealing(this):
+        return max(_show(checks) for checks in preflight.everything(this))
 
 
 def _status(args: argparse.Namespace) -> int:
     this = _find(args)
+    found = outcome.outcome(this)
+    if not this.plan_file.exists():
+        print(json.dumps({"_summary": found.as_dict()}, indent=2) if args.json else found)
+        return 0 if found.ok else 1
     plan = this.plan()
-    watcher = Watcher(this, plan)
-    state = watcher.poll()
+    state = Watcher(this, plan).poll()
     if args.json:
-        print(json.dumps(status.founding_form(plan, state), indent=2, ensure_ascii=False))
+        print(json.dumps(status.founding_form(plan, state, found), indent=2, ensure_ascii=False))
     elif args.prometheus:
         print(status.prometheus(state), end="")
     else:
         print(pictures.progress_text(state))
-    return 0
+        print(found)
+    return 0 if found.ok else 1
 
 
 def _watch(args: argparse.Namespace) -> int:
@@ -279,7 +292,8 @@ def _follow(host: machines.Host, log: Path, lines: int) -> int:
 def _restart(args: argparse.Namespace) -> int:
     this = _find(args)
     if args.from_scratch is None:
-        return _show(workers.restart(this, args.what))
+        with chain.resealing(this):
+            return _show(workers.restart(this, args.what))
     if args.what != "all" or this.only:
         raise ProfileError("--from-scratch is for all workers of the run; nothing was done")
     asked = f"All vectors of {this.name} will be computed again; the old ones are set aside. Type the run's name: "
@@ -299,11 +313,14 @@ def _ask(question: str) -> str:
 
 def _move(args: argparse.Namespace) -> int:
     this = run.find(args.run)
-    return _show(recover.move(this, Watcher(this, this.plan()).poll(), args.host))
+    with chain.resealing(this):
+        return _show(recover.move(this, Watcher(this, this.plan()).poll(), args.host))
 
 
 def _note(args: argparse.Namespace) -> int:
-    run.find(args.run).note(args.text)
+    this = run.find(args.run)
+    with chain.resealing(this):
+        this.note(args.text)
     return 0
 
 
@@ -314,7 +331,9 @@ def _trust(args: argparse.Namespace) -> int:
 
 
 def _stop(args: argparse.Namespace) -> int:
-    return _show(workers.stop(_find(args)))
+    this = _find(args)
+    with chain.resealing(this):
+        return _show(workers.stop(this))
 
 
 def _fetch(args: argparse.Namespace) -> int:
@@ -327,7 +346,9 @@ def _fetch(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    return _show(report.verify(_find(args)))
+    code = _show(report.verify(_find(args)))
+    print("\nNot proved:", *(f"  - {what}" for what in archive.NOT_PROVED), sep="\n")
+    return code
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -336,6 +357,7 @@ def _report(args: argparse.Namespace) -> int:
         if this.finished:
             report.seal(this, args.pdf)
         else:
+            report.write_notes(this)
             page = report.build(this)
             if args.pdf:
                 pdf.write(page)

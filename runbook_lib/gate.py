@@ -47,7 +47,7 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: Any) -> Checks:
         held = bool(result and result.get("ok"))
         seen = "its result holds" if held else "its checks do not hold" if result else "no result"
         everything.add(before, held, seen, "holds", "run it first")
-    run.save_result(
+    sha256 = run.save_result(
         phase,
         ok=everything.ok,
         at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -55,9 +55,11 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: Any) -> Checks:
         checks=[record for group in groups for record in group.as_dicts()],
         figures=figures,
     )
-    run.journal.write(
-        "gate", phase=phase, ok=everything.ok, checks=len(everything), failed=[c.name for c in everything.failed]
-    )
+    wrote = {f"{run.report.name}/{run.result_file(phase).name}": sha256}
+    if phase == PHASES[0] and run.plan_file.exists():
+        wrote[run.plan_file.name] = sha256_file(run.plan_file)
+    failed = [check.name for check in everything.failed]
+    run.journal.write("gate", phase=phase, ok=everything.ok, checks=len(everything), failed=failed, wrote=wrote)
     if not everything.ok:
         lines = [
             f"  {c.where}: {c.name}: expected {c.expected or 'ok'}, seen {c.seen}. Next: {c.remedy}"

@@ -21,18 +21,20 @@ FAULT, RECOVERY = "fault", "recovery"
 # A person's own act is neither.
 KINDS = {
     **dict.fromkeys(
-        ("part refused", "part put aside", "phase failed", "restart failed", "slot in trouble", "worker died",
+        ("part refused", "part put aside", "record put aside", "damage found", "phase failed", "restart failed",
+         "slot in trouble", "worker died",
          "supervisor lost", "host failed", "link broke", "result changed", "result refused"),
         FAULT,
     ),
     **dict.fromkeys(
-        ("revived", "launched late", "worker restarted", "rows moved", "slot recovered", "link is back"),
+        ("revived", "launched late", "worker restarted", "rows moved", "slot recovered", "link is back",
+         "record restored"),
         RECOVERY,
     ),
     **dict.fromkeys(
         ("run created", "environment begun", "staged", "supervisor started", "watching", "watching interrupted",
          "watched", "asked", "note", "gate", "phase started", "phase ended", "taken over", "workers stopped",
-         "started from scratch", "sealed", "cleaned", "result published"),
+         "started from scratch", "sealed", "cleaned", "result published", "record written"),
         "",
     ),
 }  # fmt: skip
@@ -89,12 +91,12 @@ class Journal:
             os.fsync(file.fileno())
 
     def events(self, *names: str) -> Iterator[dict[str, Any]]:
-        """The events in order, all or those named."""
+        """The events in order, all or those named; a damaged line is left out, `problems` names it."""
         if not self.path.exists():
             return
-        for line in _whole(self.path.read_bytes()):
+        for line in filter(_is_json, _whole(self.path.read_bytes())):
             record = json.loads(line)
-            if not names or record["event"] in names:
+            if not names or record.get("event") in names:
                 yield record
 
     def last(self, count: int) -> list[dict[str, Any]]:
@@ -112,12 +114,17 @@ class Journal:
                 continue
         return found
 
-    def problems(self) -> list[str]:
-        """What is wrong with the chain; empty when every line follows from the one before."""
+    def problems(self, torn: bool = False) -> list[str]:
+        """What is wrong with the chain; empty when every line follows from the one before.
+
+        `torn`: half a line at the end is none yet; a crash left it, and the next event cuts it off.
+        """
         found = []
         before = FIRST
         with self.path.open("rb") as file:
             for number, line in enumerate(file, 1):
+                if torn and not line.endswith(b"\n"):
+                    break
                 try:
                     record = json.loads(line)
                     if record["prev"] != before or record["seq"] != number - 1:

@@ -8,18 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from worker.layout import FORMAT, Range, committed, missing, quarantined, read_json, safe_text, sync_folder
+from worker.layout import FORMAT, Range, committed, missing, quarantined, read_json, safe_text, sha256_file
 
 from . import corpus as corpora
 from .corpus import Corpus
 from .errors import DataError
 from .plan import Plan
-from .result import founding, publication
+from .result import founding, home, publication
 from .result.array_file import ITEM_BYTES
 from .result.large_files import write
 from .result.merged import AGAIN, Merged, differences
@@ -92,7 +91,7 @@ def _unchanged(run: Run, merged: Merged, plan: Plan, corpus: Corpus) -> dict[str
         if manifest is None or manifest["plan"] != plan.sha256 or manifest["corpus"] != plan.corpus:
             return None
         parts, fingerprints = list(map(read, _paths(run))), corpus.fingerprints()
-        if _sums_of(parts) != _listed(manifest):
+        if _sums_of(parts) != _listed(manifest) or _records_of(parts) != {p.get("record") for p in manifest["parts"]}:
             return None
         if any(verify(part, plan, fingerprints) for part in parts) or merged.problems(manifest):
             return None
@@ -103,6 +102,10 @@ def _unchanged(run: Run, merged: Merged, plan: Plan, corpus: Corpus) -> dict[str
 
 def _sums_of(parts: Sequence[Part]) -> set[tuple[str, str]]:
     return {(part.name, part.sha256) for part in parts}
+
+
+def _records_of(parts: Sequence[Part]) -> set[str]:
+    return {sha256_file(part.path.with_suffix(".json")) for part in parts}
 
 
 def _listed(manifest: dict[str, Any]) -> set[tuple[str, str]]:
@@ -138,8 +141,8 @@ def _verified(run: Run, plan: Plan, corpus: Corpus, report: Progress) -> list[Pa
         done += size
         report("verifying parts", done, sum(sizes))
     if refused:
-        for path in bad:
-            _put_aside(run, path)
+        for path, why in zip(bad, refused, strict=True):
+            home.put_aside(run, path, why)
         raise DataError(
             f"merging: {len(refused)} of {len(paths)} parts are not what this run needs:\n  "
             + named(refused, "\n  ")
@@ -147,16 +150,6 @@ def _verified(run: Run, plan: Plan, corpus: Corpus, report: Progress) -> list[Pa
             "against its record and comes anew, and the rows of what is missing there are redone"
         )
     return parts
-
-
-def _put_aside(run: Run, path: Path) -> None:
-    """Take a refused part out of the parts, its record first: without it there is none, and its rows are missing."""
-    run.refused.mkdir(exist_ok=True)
-    for file in (path.with_suffix(".json"), path):
-        if file.exists():
-            file.replace(run.refused / file.name)
-    sync_folder(path.parent)
-    run.journal.write("part put aside", part=path.name)
 
 
 def _covering(run: Run, plan: Plan, parts: Sequence[Part]) -> list[Piece]:
@@ -303,6 +296,7 @@ def _parts(parts: Sequence[Part], pieces: Sequence[Piece]) -> dict[str, Any]:
             {
                 "name": part.name,
                 "sha256": part.sha256,
+                "record": sha256_file(part.path.with_suffix(".json")),
                 "slot": part.slot,
                 "host": part.host,
                 "epoch": part.record.get("epoch"),

@@ -27,6 +27,7 @@ from .pages.panel import exactly, many, text
 from .pages.style import CSS
 from .pages.verdict import all_checks, held, records, sentence, troubles
 from .run import PHASES, Run
+from .sealed import SEALED
 
 __all__ = ["build", "execution_report", "failure_log", "seal", "verify"]
 
@@ -44,6 +45,7 @@ def build(run: Run) -> Path:
         ("attention", "Faults, recoveries, warnings", _attention(found)),
         ("pictures", "Pictures", _pictures(found)),
         ("checks", "Checks", _checks(found)),
+        ("not-proved", "What is not proved", _not_proved()),
         ("notebooks", "Notebooks", _notebooks(run)),
         ("files", "Files", _files(found)),
         ("environment", "Environment", _environment(found)),
@@ -68,16 +70,23 @@ def build(run: Run) -> Path:
 def seal(run: Run, as_pdf: bool = False) -> Path:
     """Write the reports, then the sha256 of every file of the run. The journal's last event is the sealing.
 
+    Never over a loss: raises DataError where a file is not what its record says, or not what was sealed before.
     A PDF of an earlier page would contradict this one, so it is removed, or made anew where that is asked for.
     """
-    run.journal.write(archive.SEALED)
+    trial = archive.before_sealing(run)
+    run.journal.write(SEALED)
     page_file = build(run)
     page_file.with_suffix(".pdf").unlink(missing_ok=True)
     if as_pdf:
         pdf.write(page_file)
+    write_notes(run)
+    return archive.write_sums(run, trial)
+
+
+def write_notes(run: Run) -> None:
+    """Write what a person files: the execution report and failures.log, of a run that failed as well."""
     execution_report(run)
     failure_log(run)
-    return archive.write_sums(run)
 
 
 # ----------------------------------------------------------------------------------------------------------- verdict
@@ -198,6 +207,10 @@ def _checks(found: Facts) -> str:
         content = "".join(_group(name, items) for name, items in groups) or f"<p>{page.MISSING}</p>"
         blocks.append(page.block(f"checks-{phase}", phase, content, level=3))
     return "".join(blocks)
+
+
+def _not_proved() -> str:
+    return f"<ul>{''.join(f'<li>{text(what, 1000)}</li>' for what in archive.NOT_PROVED)}</ul>"
 
 
 def _group(name: str, checks: Sequence[dict[str, Any]]) -> str:

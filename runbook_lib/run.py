@@ -17,6 +17,7 @@ from . import tokens
 from .errors import DataError, ProfileError
 from .journal import Journal
 
+DEMO = Path(__file__).parents[1] / "profiles" / "demo.yaml"
 PHASES = ("01_preflight", "02_launch", "03_monitor", "04_merge_validate")
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -158,9 +159,9 @@ class Run:
         except ValueError as error:
             raise DataError(str(error)) from None
 
-    def save_result(self, phase: str, **fields: Any) -> None:
-        """Hand over to the next phase: written whole, after everything else of the phase."""
-        write_json(self.result_file(phase), {"format": FORMAT, "phase": phase, "run": self.name, **fields})
+    def save_result(self, phase: str, **fields: Any) -> str:
+        """Hand over to the next phase: written whole, after everything else of the phase. Gives its sha256."""
+        return write_json(self.result_file(phase), {"format": FORMAT, "phase": phase, "run": self.name, **fields})
 
     @property
     def finished(self) -> bool:
@@ -178,9 +179,9 @@ class Run:
         self.journal.write("note", text=said)
 
     def save_json(self, name: str, value: dict[str, Any]) -> Path:
-        """Keep a record in the report folder."""
+        """Keep a record in the report folder; the journal names its sha256."""
         path = self.report / name
-        write_json(path, value)
+        self.journal.write("record written", wrote={f"{self.report.name}/{name}": write_json(path, value)})
         return path
 
     def load_json(self, name: str) -> dict[str, Any]:
@@ -291,11 +292,11 @@ def find(name: str) -> Run:
 
 
 def open_run(profile: str = "", run: str = "", *, new: bool = False, hosts: str = "") -> Run:
-    """What a notebook opens: `run` by folder or name if given, else the current run of `profile`.
+    """What a notebook opens: `run` by folder or name if given, else the current run of `profile`, or of the demo's.
 
     `hosts` names those that are meant, where not all are: "tensor01" or "tensor01,tensor02".
     """
-    return limited(find(run) if run else current(profiles.load(Path(profile)), new=new), hosts)
+    return limited(find(run) if run else current(profiles.load(Path(profile) if profile else DEMO), new=new), hosts)
 
 
 def limited(run: Run, hosts: str) -> Run:

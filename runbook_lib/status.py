@@ -7,12 +7,13 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from .outcome import Outcome
 from .pages.panel import one_line
 from .plan import Plan
 from .state import State
 
 
-def founding_form(plan: Plan, state: State) -> dict[str, Any]:
+def founding_form(plan: Plan, state: State, outcome: Outcome | None = None) -> dict[str, Any]:
     """The founding progress.json: an entry a slot and `_summary`, its fields under their founding names.
 
     `output_file` is the pattern of the slot's parts; `percent_complete` is of all rows. What the founding plan did not
@@ -48,6 +49,8 @@ def founding_form(plan: Plan, state: State) -> dict[str, Any]:
         "given_up": list(state.quarantined),
         "alerts": list(state.alerts),
     }
+    if outcome:
+        found["_summary"] |= outcome.as_dict()
     return found
 
 

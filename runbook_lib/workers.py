@@ -18,6 +18,7 @@ from .plan import Slot
 from .profile import HostSpec
 from .run import PHASES, Run, limited
 
+NOTHING_RAN, NOTHING_STAGED = "nothing was running", "nothing was staged here"
 RESTART_S = 30.0  # for a supervisor to end a worker and start the next
 
 
@@ -34,7 +35,7 @@ def _stop(run: Run) -> Checks:
         seen = _reading(host)
         supervisors, workers = host.living(seen)
         if not (seen["assigned"] or seen["supervisor"] or supervisors or workers):  # what is on file may be overwritten
-            return "nothing was staged here"
+            return NOTHING_STAGED
         host.put(host.folder.stop_request(host.name), machines.json_content({"stop": True}))
         for identity in supervisors:  # it stops its workers itself, each with ten seconds of grace
             host.stop(identity, 10.0 + 12.0 * max(len(workers), len(seen["slots"])))
@@ -43,12 +44,13 @@ def _stop(run: Run) -> Checks:
             host.stop(identity)
         if left := [identity["pid"] for group in host.living(_reading(host)) for identity in group]:
             raise HostError(f"{host.name}: processes {left} did not end")
-        return "stopped" if supervisors or survivors else "nothing was running"
+        return "stopped" if supervisors or survivors else NOTHING_RAN
 
     for name, result in machines.side_by_side(run, one).items():
         failed = isinstance(result, RunbookError)
         checks.add("stopped", not failed, result, "no process of this run", "look at that machine", where=name)
-    run.journal.write("workers stopped", seen=json.loads(json.dumps({c.where: c.seen for c in checks})))
+    if any(check.seen not in (NOTHING_RAN, NOTHING_STAGED) for check in checks):  # what does nothing writes nothing
+        run.journal.write("workers stopped", seen=json.loads(json.dumps({c.where: c.seen for c in checks})))
     return checks
 
 

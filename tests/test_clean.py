@@ -137,17 +137,18 @@ def test_a_run_whose_last_phase_failed_keeps_its_files(this):
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing"])
-def test_a_backup_that_is_not_what_it_was_keeps_the_files(this, tmp_path, damage):
-    copy = tmp_path / "backup.pkl"
-    if damage == "changed":
-        raw = bytearray(backup_of(this).read_bytes())
-        raw[len(raw) // 2] ^= 1
-        copy.write_bytes(raw)
-    result = this.result(PHASES[3])
-    result["figures"]["backup"]["path"] = str(copy)
-    write_json(this.result_file(PHASES[3]), result)
-    report.seal(this)
-    refused(this, "is missing or changed; nothing was removed")
+def test_a_backup_that_is_not_what_it_was_keeps_the_files(this, damage):
+    copy = backup_of(this)
+    whole = copy.read_bytes()
+    try:
+        copy.unlink()
+        if damage == "changed":
+            copy.write_bytes(whole[:-1] + b"x")
+        refused(this, "is missing or changed; nothing was removed")
+        with pytest.raises(DataError, match=r"was not sealed again: backup: .*runbook run PROFILE"):
+            report.seal(this)
+    finally:
+        copy.write_bytes(whole)
 
 
 @pytest.mark.parametrize("name", ["plan.json", "merged/embeddings.npy", "journal.jsonl"])
