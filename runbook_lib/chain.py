@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import nbformat
-from tqdm import tqdm
 
 from worker import process
-from worker.layout import committed, count, missing, safe_text, sha256_file, write_atomic
+from worker.layout import safe_text, sha256_file, write_atomic
 
-from . import archive, download, endings, execution, gate, outcome, repair, report
+from . import archive, download, endings, execution, gate, outcome, phase_line, repair, report
 from .endings import Ended
 from .errors import DataError, RunbookError
 from .journal import FAULT
@@ -39,7 +38,6 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 TAKE_OVER_S = 30.0  # for a driver to end after it was interrupted
 KERNEL_DEATHS = 2  # a killed kernel costs nothing that files do not hold, so the phase is tried again
 EXIT_INTERRUPTED = 130
-LOG_LINE_S = 20.0  # where no terminal shows a bar, a line this often
 
 
 @dataclass(frozen=True)
@@ -320,26 +318,14 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _show(run: Run, phase: str, child: subprocess.Popen[bytes]) -> None:
-    """A progress bar in a terminal, a line now and then in a log: rows that came home, or the time."""
-    # Read from this machine's own files: the phase that runs asks the hosts already.
-    plan = run.plan() if phase in PHASES[1:3] and run.plan_file.exists() else None
-    terminal = sys.stderr.isatty()
-    form = "{desc}: {n_fmt}/{total_fmt} rows |{bar:30}| {elapsed}" if plan else "{desc}: {elapsed}"
-    began = said = time.monotonic()
+    """Show how far a phase is until its process ends; its notes are written from the first fault on."""
     size = 0
-    with tqdm(total=plan.rows if plan else None, desc=phase, bar_format=form, leave=False, disable=not terminal) as bar:
-        while child.poll() is None:
-            home = plan.rows - count(missing(0, plan.rows, committed(run.local.parts))) if plan else 0
-            if terminal:
-                bar.n = home
-                bar.refresh()
-            elif time.monotonic() - said > LOG_LINE_S:
-                said = time.monotonic()
-                rows = f", {home}/{plan.rows} rows are home" if plan else ""
-                print(f"{phase}: {said - began:.0f} s{rows}", file=sys.stderr, flush=True)
-            size = _notes_of_faults(run, size)
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(1.0)
+
+    def noting() -> None:
+        nonlocal size
+        size = _notes_of_faults(run, size)
+
+    phase_line.show(run, phase, child, noting)
 
 
 def _notes_of_faults(run: Run, before: int) -> int:

@@ -31,7 +31,7 @@ Act = Callable[[Run, State], list[str]]
 async def watch(run: Run, act: Act = recover.revive) -> State:
     """Watch with buttons where a person looks, without them where the chain runs the notebook; see `monitor.watch`."""
     if headless() or not in_notebook():
-        return await monitor.watch(run, Live(), act)
+        return await monitor.watch(run, Live(kept=run.watching_file if headless() else None), act)
     return await Console(run).watch(act)
 
 

@@ -12,8 +12,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
+
+from worker.layout import write_json
 
 from . import pictures
 from .pages import panel
@@ -88,12 +92,16 @@ def headless() -> bool:
 
 @dataclass
 class Live:
-    """Shows states of a run in one place; give it to `monitor.watch`."""
+    """Shows states of a run in one place; give it to `monitor.watch`.
+
+    `kept`: a file that keeps the rate, the time left and the alerts, for the command that runs the notebook.
+    """
 
     place: Place = field(default_factory=_place)
     every_s: float = field(default_factory=lambda: SHOW_S[headless()])
     clock: Clock = time.monotonic
     processor: Clock = time.thread_time
+    kept: Path | None = None
     _next: float = float("-inf")
     _draw_next: float = float("-inf")
     _drawn: tuple[object, ...] = ()
@@ -101,6 +109,7 @@ class Live:
 
     def show(self, state: State) -> None:
         """Show this state instead of the one before; a final one always and whole, others not too often."""
+        self._keep(state)
         last = state.done or state.resting
         now = self.clock()
         if now < self._next and not last:
@@ -110,6 +119,12 @@ class Live:
         line = f"{one_line(state.run, 100)}: {panel.headline(state)}"
         line += "".join(f"\n  ! {one_line(alert, 500)}" for alert in state.alerts)
         self.place.show(pictures.progress_html(state, picture), panel.progress_text(state), line, last)
+
+    def _keep(self, state: State) -> None:
+        if self.kept is None:
+            return
+        with suppress(OSError):  # such as a full disk: nothing of the run depends on it
+            write_json(self.kept, {"at": state.at, "pace": panel.pace(state), "alerts": list(state.alerts)})
 
     def _draw(self, state: State, now: float, last: bool) -> pictures.Picture:
         """The picture: the one drawn last, if it shows the same data or is young."""

@@ -140,6 +140,11 @@ class Run:
         """Held by whoever writes into the journal what hosts have on file, so that nothing is told twice."""
         return self.folder / "faults.lock"
 
+    @property
+    def watching_file(self) -> Path:
+        """What the notebook that watches saw last, for the command that runs it; a record for people."""
+        return self.folder / ".watching.part"
+
     def revision_file(self, epoch: int) -> Path:
         """A revision of the plan that was replaced by a later one."""
         return self.folder / "plans" / f"epoch_{epoch:04d}.json"

@@ -342,7 +342,8 @@ class Watcher:
         by_commits = windowed(self._slot_rates.setdefault(slot, []), now, done)
         if state not in ("running", "helping") or not entry["alive"]:
             return by_commits if state != "unreachable" else None
-        said = report.get("rows_per_s", report.get("rate"))
+        said = report.get("rows_per_s")
+        said = report.get("rate") if said is None else said  # since it began: its last minute is not known yet
         if said is None or (age is not None and age > FRESH_S):
             return by_commits
         self._said[slot] = float(said)

@@ -123,7 +123,7 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
     second.check(encoder)
     if why := second.no_opinion():
         say(f"the processor cannot run this model, so known texts are held against nothing: {why}")
-    progress.update(state="running", write=True)
+    progress.update(state="running", computed=0, write=True)
 
     left_to_others: dict[int, str] = {}
     began = time.monotonic()
@@ -160,6 +160,7 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
         progress.update(
             epoch=epoch,
             rows_committed=done,
+            computed=committed_now,
             rows_in_part=0,
             part=None,
             processing_time=round(spent, 3),

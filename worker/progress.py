@@ -6,12 +6,14 @@ import json
 import os
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 from .layout import read_json
 
 HEARTBEAT_S = 2.0
+WINDOW_S = 60.0  # the rate looks back this far
 
 
 def write_report(path: Path, value: dict[str, Any]) -> None:
@@ -34,6 +36,31 @@ def read_report(path: Path) -> dict[str, Any]:
         return {}
 
 
+class Pace:
+    """Rows a second over the last minute, by this process's own clock: a single look at its report tells it."""
+
+    def __init__(self) -> None:
+        self._points: deque[tuple[float, int]] = deque()
+
+    def note(self, now: float, rows: int) -> None:
+        """So many rows are computed now. Fewer than before: some are computed again, and it begins anew."""
+        if self._points and rows < self._points[-1][1]:
+            self._points.clear()
+        if not self._points or rows > self._points[-1][1]:
+            self._points.append((now, rows))
+        while len(self._points) > 2 and self._points[1][0] < now - WINDOW_S:
+            self._points.popleft()
+
+    def rate(self, now: float) -> float | None:
+        """Rows a second; None while unknown. What comes later than usual makes it less."""
+        if len(self._points) < 2:
+            return None
+        (began, before), (last, rows) = self._points[0], self._points[-1]
+        usual = (last - began) / (len(self._points) - 1)
+        spent = max(last, now - usual) - began
+        return round((rows - before) / spent, 3) if spent > 0 else None
+
+
 class Progress:
     """The report of one worker; `update` from the main thread, the heartbeat thread writes it."""
 
@@ -45,6 +72,7 @@ class Progress:
         self._stopped = threading.Event()
         self._beats = 0
         self._broken = ""
+        self._pace = Pace()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -56,6 +84,8 @@ class Progress:
         """Change fields; the next heartbeat shows them, or this call at once with `write`."""
         with self._lock:
             self._fields.update(fields)
+            if "computed" in self._fields:
+                self._pace.note(time.monotonic(), self._fields["computed"] + (self._fields.get("rows_in_part") or 0))
         if write:
             self.write()
 
@@ -67,7 +97,13 @@ class Progress:
         """Write the report now. A full disk must not end the encoding, so a failure is kept and shown later."""
         with self._lock:
             self._beats += 1
-            value = {**self._fields, "heartbeat": self._beats, "heartbeat_at": time.time(), "broken": self._broken}
+            value = {
+                **self._fields,
+                "heartbeat": self._beats,
+                "heartbeat_at": time.time(),
+                "rows_per_s": self._pace.rate(time.monotonic()),
+                "broken": self._broken,
+            }
             try:
                 write_report(self._path, value)
                 self._broken = ""

@@ -112,13 +112,18 @@ def rate(value: float | None) -> str:
     return f"{value:,.0f}/s" if value >= 100 else f"{value:.1f}/s"
 
 
+def pace(state: State) -> str:
+    """Rate and time left in words: `9.1 rows/s, about 7 min left`."""
+    per_second = f"{rate(state.rate)[:-2]} rows/s" if state.rate else "" if state.done else "no rate yet"
+    left = "done" if state.done else f"{remaining(state)} left" if state.eta_s is not None else "time left unknown yet"
+    return ", ".join(filter(None, (per_second, left)))
+
+
 def headline(state: State) -> str:
     """The whole state in one line."""
-    per_second = f", {rate(state.rate)[:-2]} rows/s" if state.rate else "" if state.done else ", no rate yet"
-    left = "done" if state.done else f"{remaining(state)} left" if state.eta_s is not None else "time left unknown yet"
     share = percent(state.committed, state.rows)
     given_up = f", {many(len(state.quarantined), 'row')} given up" if state.quarantined else ""
-    return f"{state.committed:,} of {state.rows:,} rows ({share}){per_second}, {left}{given_up}"
+    return f"{state.committed:,} of {state.rows:,} rows ({share}), {pace(state)}{given_up}"
 
 
 def spark(values: Sequence[float]) -> str:

@@ -25,7 +25,8 @@ from ..errors import HostError, LinkLost
 from . import answer_json
 from .rate import Rate
 
-SENT = ("layout", "process", "snapshot", "machine", "environment", "verbs", "agent")  # each after what it imports
+# The far end's modules, each after what it imports.
+SENT = ("layout", "locks", "process", "snapshot", "machine", "environment", "verbs", "agent")
 PLACES = (
     *("python3", "/usr/bin/python3", "/usr/local/bin/python3", "/opt/conda/bin/python3"),
     *(f"$HOME/{name}/bin/python3" for name in ("miniconda3", "miniforge3", "mambaforge", "anaconda3", ".local")),

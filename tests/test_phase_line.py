@@ -1,0 +1,74 @@
+"""What `runbook run` shows while a phase runs: rows, rate, time left, and each alert once."""
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from made_up import run_folder
+from test_pictures import slot, state
+
+from runbook_lib import archive, phase_line
+from runbook_lib.live import Live
+
+
+class Nowhere:
+    def show(self, html, plain, line, last):
+        pass
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """A run, and what its watching notebook shows."""
+    this = run_folder(tmp_path).run
+    return this, Live(Nowhere(), kept=this.watching_file)
+
+
+def seen(**changes):
+    return replace(state(1), slots=(slot(0, state="running"),), at=time.time(), **changes)
+
+
+def test_a_log_has_a_line_with_rows_rate_time_left_and_alerts(watched, capsys, monkeypatch):
+    this, live = watched
+    monkeypatch.setattr(phase_line, "LOG_LINE_S", 0.0)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        wait = child.wait
+
+        def later(timeout=None):
+            if child.stdin and not child.stdin.closed:
+                live.show(seen(rate=9.1, eta_s=420.0, committed=8, rows=20, alerts=("one: \x1b[31mdead\nagain",)))
+                shown.append(1)
+                if len(shown) == 3:
+                    child.stdin.close()
+            return wait(timeout if timeout is None else 0.05)
+
+        shown = []
+        monkeypatch.setattr(child, "wait", later)
+        phase_line.show(this, "03_monitor", child, lambda: None)
+    said = capsys.readouterr()
+    assert "0/21 rows are home, 9.1 rows/s, about 7 min left, 1 alert" in said.err
+    assert said.err.count("03_monitor: ! one: \\x1b[31mdead again") == 1
+
+
+def test_what_an_earlier_watch_saw_is_not_told_as_of_now(watched):
+    this, live = watched
+    live.show(seen(rate=9.1, eta_s=420.0, alerts=("old",)))
+    assert phase_line.last_seen(this, time.time() - 60)["alerts"] == ["old"]
+    assert phase_line.last_seen(this, time.time() + 60) == {"pace": "", "alerts": []}
+
+
+@pytest.mark.parametrize("harm", [b"", b"{", b"[]", b'{"at": "x"}', b'{"at": 9e99, "alerts": 7, "pace": null}'])
+def test_a_damaged_record_of_what_was_seen_costs_only_the_words(watched, harm):
+    this, _ = watched
+    this.watching_file.write_bytes(harm)
+    assert phase_line.last_seen(this, 0.0) == {"pace": "", "alerts": []}
+    assert phase_line.log_line("03_monitor", 60.0, "1/2 rows are home", {"pace": "", "alerts": []}) == (
+        "03_monitor: 60 s, 1/2 rows are home"
+    )
+
+
+def test_what_was_seen_last_is_no_part_of_the_archive(watched):
+    this, live = watched
+    live.show(seen())
+    assert this.watching_file.exists() and this.watching_file.name not in archive.files(this)
