@@ -209,21 +209,24 @@ def _is_older(version: str, least: str) -> bool:
     return bool(found) and found < wanted
 
 
-def judge_libraries(checks: Checks, spec: HostSpec, facts: Facts, found: Mapping[str, Any]) -> None:
-    """What `worker devices` found with the Python of a host: libraries, and one matrix product on each GPU."""
+def judge_libraries(checks: Checks, spec: HostSpec, facts: Facts, found: Mapping[str, Any]) -> bool:
+    """What `worker devices` found with the Python of a host: libraries, and one matrix product on each GPU.
+
+    Gives whether the libraries are there.
+    """
     remedy = "install them there (README: which torch), or `environment: venv` to have one made"
     if found.get("error"):
         checks.add(
             "libraries", False, _text(found["error"]), "torch and sentence-transformers import", remedy, spec.name
         )
-        return
+        return False
     versions = found.get("versions")
     named = dict(list(versions.items())[:20]) if isinstance(versions, dict) else {}
     old = [f"{name}>={least}" for name, least in LOWEST.items() if _is_older(_text(named.get(name, least)), least)]
     listed = ", ".join(f"{name} {_text(version)}" for name, version in named.items())
     checks.add("libraries", True, listed, ", ".join(old), remedy, spec.name, warn=bool(old))
     if spec.device != "cuda":
-        return
+        return True
     driver = next((gpu["driver"] for gpu in facts["gpus"]), "")
     build = found.get("cuda_build")
     if too_old := gpus.driver_fits(driver, build if isinstance(build, str) else None):
@@ -240,3 +243,4 @@ def judge_libraries(checks: Checks, spec: HostSpec, facts: Facts, found: Mapping
         checks.add(
             f"GPU {gpu['index']} computes", ok, text, "a right product", "nvidia-smi there; reset or reboot", spec.name
         )
+    return True

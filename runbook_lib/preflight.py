@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -15,17 +14,17 @@ from worker.layout import committed
 
 from . import corpus as corpora
 from . import hosts as machines
-from . import inventory, places, plan
+from . import inventory, places, plan, probing
 from . import model as models
 from .checks import Checks
-from .errors import CorpusError, HostError, ProfileError, RunbookError
+from .errors import CorpusError, ProfileError, RunbookError
 from .profile import HostSpec
 from .reach import login
 from .result import publication
 from .run import Run
 
 PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
-PROBE_TIMEOUT_S = 600.0
+DEVICES_TIMEOUT_S = 600.0
 ENVIRONMENT_BYTES = {"cuda": 8_000_000_000, "cpu": 2_000_000_000}  # torch with what it brings, as installed
 SPARE_BYTES = 200_000_000  # logs, records, the file system's own needs
 
@@ -99,8 +98,10 @@ def the_model(run: Run) -> tuple[Checks, models.Model | None]:
         return checks, None
     checks.add("model", True, f"{model.name} at {model.revision}")
     checks.add("files", True, f"{len(model.files)} files, {model.bytes / 1e6:.1f} MB, digest {model.digest[:16]}")
-    checks.add("vectors", True, f"{model.dim} numbers, {'normalised' if model.normalises else 'not normalised'}")
-    checks.add("length", True, f"reads {run.profile.model.max_tokens or model.max_tokens} tokens of a document")
+    width = f"{model.dim} numbers" if model.dim else "as many numbers as the hosts will measure"
+    checks.add("vectors", True, f"{width}, {'normalised' if model.normalises else 'not normalised'}")
+    tokens = run.profile.model.max_tokens or model.max_tokens
+    checks.add("length", True, f"reads {f'{tokens} tokens' if tokens else 'all'} of a document")
     shown = {"documents": model.template, "questions": model.question_template}
     for kind, template in shown.items():
         checks.add(f"text of {kind}", True, template)
@@ -158,39 +159,49 @@ def _numbered(run: Run, model: models.Model, on_progress: Callable[[str, int, in
 def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, Any]]:
     """The hosts, side by side: reachable, writable, their slots, and what computes there. One dead hides none.
 
-    On this machine the model is loaded and one sentence encoded. To a machine reached over SSH it is sent later, so
-    there the libraries are imported and each GPU multiplies two matrices.
+    Each is sent the model and tries it, with the files that were sent and no others. Only one whose environment is not
+    made yet does so later, when it is staged.
     """
     checks, facts = inventory.take(run)
-    probed: dict[tuple[str, str], dict[str, Any]] = {}
-    for spec in run.hosts:
-        if spec.kind != "local" or spec.name not in facts or not facts[spec.name]["made"]:
-            continue
-        if model is None:
-            checks.add("model loads", False, "not tried", "loads", "make the model checks hold first", where=spec.name)
-        elif model.remote:
-            seen, remedy = "its weights are not on this machine", "model.download: here, for hosts of kind local"
-            checks.add("model loads", False, seen, "loads", remedy, where=spec.name)
-        elif _enough(spec, facts[spec.name]):
-            # Hosts that are folders of one machine with one Python are probed once.
-            key = (facts[spec.name]["python"], spec.device)
-            probed.setdefault(key, _probe(run, model, *key))
-            _judge_probe(checks, spec.name, probed[key], model)
-    far = [spec for spec in run.hosts if spec.kind != "local" and spec.name in facts and facts[spec.name]["made"]]
+    made = [spec for spec in run.hosts if spec.name in facts and facts[spec.name]["made"]]
+    far = [spec for spec in made if spec.kind != "local"]
     found = machines.side_by_side(replace(run, only=frozenset(spec.name for spec in far)), _devices) if far else {}
+    able = {spec.name for spec in made if spec.kind == "local"}
     for spec in far:
         answer = found[spec.name]
         libraries = {"error": str(answer)} if isinstance(answer, RunbookError) else answer
-        inventory.judge_libraries(checks, spec, facts[spec.name], libraries)
-    run.save_json("hosts.json", {"hosts": facts, "probes": list(probed.values())})
+        if inventory.judge_libraries(checks, spec, facts[spec.name], libraries):
+            able.add(spec.name)
+    able = {spec.name for spec in made if spec.name in able and _may_try(checks, spec, facts[spec.name], model)}
+    probes = {} if model is None or not able else probing.on_hosts(run, model, facts, able)
+    if model is not None:
+        for name in able:
+            probing.judge(checks, name, probes[name], model, run)
+        probing.compare(checks, probes, run.profile.model.dtype)
+    run.save_json("hosts.json", {"hosts": facts})
     return checks, facts
+
+
+def _may_try(checks: Checks, spec: HostSpec, facts: dict[str, Any], model: models.Model | None) -> bool:
+    """Whether a host can try the model now; says why not."""
+    seen, remedy = "", ""
+    if model is None:
+        seen, remedy = "not tried", "make the model checks hold first"
+    elif spec.kind == "local" and model.remote:
+        seen, remedy = "its weights are not on this machine", "model.download: here, for hosts of kind local"
+    elif facts["free_bytes"] is not None and facts["free_bytes"] < model.bytes + SPARE_BYTES:
+        seen, remedy = f"not tried: no room for it, {facts['free_bytes'] / 1e9:.1f} GB free", "free space there"
+    if seen and (spec.kind == "local" or model is not None):
+        checks.add("model loads", False, seen, "loads", remedy, where=spec.name)
+    return not seen and _enough(spec, facts)
 
 
 def _devices(host: machines.Host) -> dict[str, Any]:
     """What the libraries of a host's Python say of themselves and of its GPUs."""
     machines.bring_bundle(host)
     cuda = ["--cuda"] if host.spec.device == "cuda" else []
-    return _said(host.run([host.python, "-m", "worker", "devices", *cuda], PROBE_TIMEOUT_S, cwd=host.folder.root))
+    done = host.run([host.python, "-m", "worker", "devices", *cuda], DEVICES_TIMEOUT_S, cwd=host.folder.root)
+    return probing.answer(done)
 
 
 def cores() -> int:
@@ -198,47 +209,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _probe(run: Run, model: models.Model, python: str, device: str) -> dict[str, Any]:
-    spec = next(host for host in run.profile.hosts if host.kind == "local")
-    host = machines.connect(spec, run.name)
-    argv = [python, "-m", "worker", "probe", "--model", str(model.folder), "--device", device]
-    try:
-        done = host.run([*argv, "--dtype", run.profile.model.dtype], PROBE_TIMEOUT_S, cwd=machines.BUNDLE.parent)
-    except HostError as error:
-        return {"error": str(error)}
-    return _said(done)
-
-
-def _said(done: machines.Completed) -> dict[str, Any]:
-    """The JSON object that a command of the worker printed last, or its error."""
-    lines = done.out.strip().splitlines()
-    if done.exit_code or not lines:
-        return {"error": " / ".join(done.err.strip().splitlines()[-3:]) or f"exit code {done.exit_code}"}
-    try:
-        found = json.loads(lines[-1])
-    except (ValueError, RecursionError):
-        found = None
-    return found if isinstance(found, dict) else {"error": f"printed {lines[-1][:200]}, expected a JSON object"}
-
-
-def _judge_probe(checks: Checks, name: str, probe: dict[str, Any], model: models.Model) -> None:
-    remedy = "on a machine that encodes: pip install -e '.[worker]' (README: which torch)"
-    if "error" in probe:
-        checks.add("model loads", False, probe["error"], "loads", remedy, where=name)
-        return
-    seen = f"in {probe['loaded_s']} s on {probe['device']}, torch {probe['torch']}"
-    checks.add("model loads", True, seen, where=name)
-    good = not probe["bad"] and probe["dim"] == (model.dim or probe["dim"]) and probe["normalises"] == model.normalises
-    seen = probe["bad"] or f"{probe['dim']} numbers, norm {probe['norm']:.6f}"
-    expected = f"{model.dim} numbers, {'norm 1' if model.normalises else 'any norm'}"
-    checks.add("first vector", good, seen, expected, "the model or its libraries are not what they say", where=name)
-
-
 def the_disks(
     run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, Any] | None = None
 ) -> Checks:
     """The disks: what this run will write, from real sizes, against what is free; folders of one disk are added up."""
     checks = Checks("Every disk has room")
+    model = model and probing.measured(run, model)
     if model is None or corpus is None or model.dim is None:
         checks.add("disk", False, "not known", "known sizes", "make the model and corpus checks hold first")
         return checks
@@ -290,6 +266,11 @@ def the_plan(
 ) -> tuple[Checks, plan.Plan | None]:
     """The plan: which slot does which rows, checked by a function that shares nothing with the one that cut them."""
     checks = Checks("Every row belongs to exactly one slot")
+    model = model and probing.measured(run, model)
+    if model is not None and model.dim is None:
+        remedy = "its files do not say it and no host could measure it (alike): see the hosts' checks, or set model.dim"
+        checks.add("plan", False, "not made: the width of a vector is not known", "known", remedy)
+        return checks, None
     if model is None or corpus is None or model.dim is None or len(facts) != len(run.profile.hosts):
         checks.add("plan", False, "not made", "made", "make the checks above hold first")
         return checks, None

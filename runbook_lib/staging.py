@@ -6,27 +6,22 @@ Safe to repeat at any moment: what is there and whole is not sent again.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from worker.layout import FORMAT, Range
 
 from . import corpus as corpora
-from . import environments
+from . import environments, probing, sent_model
 from . import hosts as machines
 from . import model as models
 from .checks import Checks
 from .errors import HostError, LinkLost, RunbookError
 from .plan import Plan, Slot
-from .reach.secret import redact
 from .run import Run
-
-FETCH_S = 600.0  # for a host to fetch the model, and for each byte of it as long as on a slow line
-SLOWEST_BYTES_S = 100_000.0
-FETCH_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # between the tries when the link to it breaks meanwhile
 
 Report = Callable[[str, int, int], None]
 
@@ -165,13 +160,8 @@ def _stage_host(
 
     folder = host.folder
     new = machines.bring_bundle(host)
-    place = host.workdir / "models" / model.digest[:32]
-    for file in model.files:
-        if file.path not in model.remote:
-            new += host.put(place / file.path, machines.file_content(model.folder / file.path, file.sha256), moved)
-    if model.remote:
-        new += _fetch_there(run, host, model, place)
-        moved(sum(file.bytes for file in model.files if file.path in model.remote))
+    new += sent_model.send(run, host, model, moved)
+    probing.assure(run, host, replace(model, dim=plan.model.dim, normalises=plan.model.normalises))
     shards = {file: _put_shard(host, file, corpus, moved) for file in files}
     assignment = {
         "format": FORMAT,
@@ -182,7 +172,7 @@ def _stage_host(
         **{key: getattr(plan, key) for key in ("epoch", "corpus", "documents", "dtype")},
         **{key: getattr(plan, key) for key in ("prompt", "question_prompt", "max_tokens")},
         "model": {
-            "folder": str(place),
+            "folder": str(sent_model.place(host, model)),
             "name": plan.model.name,
             "revision": plan.model.revision,
             "digest": plan.model.digest,
@@ -203,30 +193,6 @@ def _stage_host(
     }
     host.put(folder.assignment(host.name), machines.json_content(assignment))
     return f"{len(files)} shards, worker, model ({model.bytes / 1e6:.0f} MB): {total / 1e6:.1f} MB, {new} files new"
-
-
-def _fetch_there(run: Run, host: machines.Host, model: models.Model, place: Path) -> int:
-    """Have a host fetch from the hub what is not here; gives how many files were new there."""
-    token = models.read_token(run.profile.hf_token)
-    order = models.fetch_order(model, place, token)
-    argv = [host.python, "-m", "worker", "fetch"]
-    limit_s = FETCH_S + sum(file.bytes for file in model.files if file.path in model.remote) / SLOWEST_BYTES_S
-    for pause_s in (*FETCH_PAUSES_S, None):
-        try:
-            done = host.run(argv, limit_s, cwd=host.folder.root, secret_input=order)
-            break
-        except LinkLost:  # the fetching may go on there; asked again, it waits for that, or goes on where it was
-            if pause_s is None:
-                raise
-            time.sleep(pause_s)
-    said = redact((done.err if done.exit_code else done.out).strip()).splitlines()[-1:]
-    if done.exit_code:
-        why = said[0] if said else f"exit code {done.exit_code}"
-        raise HostError(f"{host.name}: fetching the model there: {why}", argv=argv, exit_code=done.exit_code)
-    try:
-        return int(json.loads(said[0])["new"])
-    except (ValueError, TypeError, KeyError, IndexError):
-        raise HostError(f"{host.name}: says of the model that it fetched what cannot be") from None
 
 
 def _shard(plan: Plan, slot: Slot, rows: Range, sums: Mapping[Range, str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ NOUNS = {
     "rates", "readings", "watcher", "acts", "locks",
     "errors", "checks", "yaml_lines", "rules", "profile", "readers", "corpus", "journal", "plan", "run", "source",
     "json_stream", "plain_pickle", "tables", "text_lines", "whole_file", "characters", "findings", "inspection",
-    "documents", "questions", "prompt", "loadable",
+    "documents", "questions", "prompt", "loadable", "sent_model", "probing",
     "model", "gpus", "hosts", "large_files", "parts", "founding", "merged", "articles", "survey", "retrieval",
     "figures", "evidence", "inventory", "environments", "publication", "home",
     "bounds", "part_record", "array_file",

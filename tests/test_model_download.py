@@ -28,7 +28,7 @@ from huggingface_hub import constants
 from local_run import host, model_folder
 from proxy import Proxy
 
-from runbook_lib import hosts, model, preflight, profile, run, staging
+from runbook_lib import hosts, model, preflight, profile, run, sent_model, staging
 from runbook_lib.errors import ProfileError
 from runbook_lib.profile import ModelSpec
 from runbook_lib.reach import link
@@ -436,7 +436,7 @@ def test_a_host_that_the_hub_refuses_says_so(ssh_fleet: fleet.Fleet, near_hosts:
     hosts.bring_bundle(first)
     near_hosts.repos[NAME].members.clear()
     with pytest.raises(Exception, match=f"{first.name}: fetching the model there: .*accept the model's licence"):
-        staging._fetch_there(this, first, found, first.workdir / "models" / "other")
+        sent_model.fetch_there(this, first, found, first.workdir / "models" / "other")
 
 
 def test_a_link_that_breaks_meanwhile_costs_nothing(ssh_fleet: fleet.Fleet, near_hosts: Hub, tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """Preflight: what can be known to be wrong before any machine works, and the plan that follows from the rest."""
 
+import base64
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from local_run import executable, folder, new_run, nobody_there, numbered, planned
 
-from runbook_lib import model, plan, preflight, run
+from runbook_lib import model, plan, preflight, run, staging
 from worker import process
 from worker.layout import write_json
 
@@ -388,9 +391,183 @@ def test_a_python_that_cannot_be_started_is_a_failing_check(tmp_path):
     assert "cannot start" in named(checks, "model loads").seen
 
 
-def test_what_the_probe_finds_is_held_against_what_the_model_says(tmp_path):
+LONG = {"claimed": 64, "tokens": 64, "error": "", "works": None, "cosine": 1.0}
+PROBE = {
+    "dim": 4,
+    "norm": 1.0,
+    "bad": "",
+    "normalises": True,
+    "loaded_s": 0.1,
+    "device": "cpu",
+    "torch": "none",
+    "cosine": {"document": 1.0, "query": 1.0},
+    "long": {"document": LONG},
+}
+
+
+def vectors(dim, first=1.0):
+    values = np.ones((4, dim), "<f4")
+    values[:, 0] = first
+    return dict.fromkeys(("document", "query"), base64.b64encode(values.tobytes()).decode())
+
+
+def probed(tmp_path, **changes):
+    """The checks and the facts of a run whose host's Python answers a probe so."""
     this = new_run(tmp_path, names=("one",))
-    probe = {"dim": 5, "norm": 1.0, "bad": "", "normalises": True, "loaded_s": 0.1, "device": "cpu", "torch": "none"}
-    executable(tmp_path / "bin" / "python", f"#!/bin/sh\necho loading\necho '{json.dumps(probe)}'\n")
+    answer = {"vectors": vectors(5 if changes.get("dim") == 5 else 4), **PROBE, **changes}
+    executable(tmp_path / "bin" / "python", f"#!/bin/sh\necho loading\ncat <<'END'\n{json.dumps(answer)}\nEND\n")
+    return this, *preflight.the_hosts(this, preflight.the_model(this)[1])
+
+
+CLAIM = "the model claims 64"
+OUT_OF_RANGE = {**LONG, "error": "IndexError: index out of range in self", "works": 30}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "seen", "remedy"),
+    [
+        ({"dim": 5}, "first vector", "5 numbers, norm 1.000000", "not what they say"),
+        ({"bad": "a vector of zeros"}, "first vector", "a vector of zeros", ""),
+        ({"normalises": False}, "first vector", "4 numbers, norm 1.000000", ""),
+        ({"cosine": {"document": 1.0, "query": 0.2}}, "as the library", "lowest cosine 0.2000000", "another model"),
+        ({"long": {"query": {**LONG, "cosine": 0.9}}}, "as the library", "lowest cosine 0.9000000", "side of padding"),
+        ({"long": {"query": OUT_OF_RANGE}}, "longest text", OUT_OF_RANGE["error"], f"{CLAIM}, and keeps 30: set model"),
+        (
+            {"long": {"document": {**OUT_OF_RANGE, "works": None}}},
+            "longest text",
+            OUT_OF_RANGE["error"],
+            f"{CLAIM}: lower model.max_tokens",
+        ),
+        ({"error": "ModuleNotFoundError: No module named 'torch'", "missing": True}, "model loads", "No m", "pip inst"),
+        ({"error": "ValueError: Please pass trust_remote_code=True"}, "model loads", "Please", "code of its own"),
+        ({"error": "ValueError: no padding token"}, "model loads", "ValueError: no padding token", "cannot be used"),
+    ],
+)
+def test_what_the_probe_finds_is_held_against_what_the_model_says(tmp_path, changes, name, seen, remedy):
+    _, checks, _ = probed(tmp_path, **changes)
+    assert [check.name for check in checks.failed] == [name]
+    assert checks.failed[0].seen.startswith(seen) or seen in checks.failed[0].seen
+    assert remedy in checks.failed[0].remedy
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dim": -1},
+        {"dim": True},
+        {"dim": 10**9},
+        {"norm": "much"},
+        {"norm": float("inf")},
+        {"long": {}},
+        {"long": []},
+        {"long": {"document": {}}},
+        {"cosine": None},
+        {"vectors": {"document": "!", "query": "!"}},
+        {"vectors": dict.fromkeys(("document", "query"), "AAAAAAAA")},
+        {"loaded_s": []},
+    ],
+)
+def test_a_probe_that_cannot_be_true_is_refused(tmp_path, changes):
+    _, checks, _ = probed(tmp_path, **changes)
+    assert [check.name for check in checks.failed] == ["model loads"]
+    assert "answered what no probe answers" in checks.failed[0].seen
+
+
+def test_a_limit_that_was_not_tried_to_its_end_is_told(tmp_path):
+    _, checks, _ = probed(tmp_path, long={"document": {**LONG, "claimed": 32768}})
+    assert checks.ok
+    assert (named(checks, "longest text").verdict, named(checks, "longest text").seen) == (
+        "warning",
+        "64 tokens encode; the model claims 32,768",
+    )
+
+
+def without_a_width(tmp_path):
+    """A model that says nothing of its width, as CLIP does."""
+    modules = json.loads((tmp_path / "model" / "modules.json").read_text())
+    write_json(tmp_path / "model" / "modules.json", [modules[0], modules[2]])
+
+
+def test_a_width_that_the_files_do_not_tell_is_measured_and_planned(tmp_path):
+    this = new_run(tmp_path, names=("one",))
+    without_a_width(tmp_path)
+    answer = {"vectors": vectors(7), **PROBE, "dim": 7}
+    executable(tmp_path / "bin" / "python", f"#!/bin/sh\ncat <<'END'\n{json.dumps(answer)}\nEND\n")
+    found, texts = numbered(this)
+    assert found.dim is None
+    assert preflight.the_plan(this, found, texts, {"one": {"cores": 2, "gpus": []}})[1] is None
+    assert "the width of a vector is not known" in preflight.the_plan(this, found, texts, {})[0].failed[0].seen
+    checks, facts = preflight.the_hosts(this, found)
+    assert checks.ok, checks
+    assert preflight.the_disks(this, found, texts, facts).ok
+    drawn = preflight.the_plan(this, found, texts, facts)[1]
+    assert (drawn.model.dim, drawn.model.normalises) == (7, True)
+
+
+def test_a_width_that_the_profile_asserts_is_held_against_the_measure(tmp_path):
+    this = new_run(tmp_path, names=("one",), model="{name: ./model, dim: 8}")
+    without_a_width(tmp_path)
+    answer = {"vectors": vectors(7), **PROBE, "dim": 7}
+    executable(tmp_path / "bin" / "python", f"#!/bin/sh\ncat <<'END'\n{json.dumps(answer)}\nEND\n")
+    found, texts = numbered(this)
+    assert preflight.the_plan(this, found, texts, {"one": {"cores": 2, "gpus": []}})[1].model.dim == 8
+    checks, _ = preflight.the_hosts(this, found)
+    assert [(check.name, check.expected) for check in checks.failed] == [("first vector", "8 numbers, norm 1")]
+
+
+def test_only_the_listed_files_are_tried_where_they_were_sent(tmp_path):
+    this = new_run(tmp_path, names=("one",))
+    (tmp_path / "model" / "notes.md").write_text("not sent")
+    told = tmp_path / "told"
+    answer = {"vectors": vectors(4), **PROBE}
+    text = f"#!/bin/sh\necho \"$@\" > {told}\ncat <<'END'\n{json.dumps(answer)}\nEND\n"
+    executable(tmp_path / "bin" / "python", text)
+    found = preflight.the_model(this)[1]
+    assert preflight.the_hosts(this, found)[0].ok
+    words = told.read_text().split()
+    there = Path(words[words.index("--model") + 1])
+    assert there == tmp_path / "one" / "models" / found.digest[:32]
+    assert sorted(str(p.relative_to(there)) for p in there.rglob("*") if p.is_file()) == [f.path for f in found.files]
+
+
+def test_a_host_whose_vectors_are_others_is_named(tmp_path):
+    this = new_run(tmp_path)
+    for name, first in (("one", 1.0), ("two", -9.0)):
+        answer = json.dumps({"vectors": vectors(4, first), **PROBE})
+        executable(tmp_path / f"python_{name}", f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
+    spec = [replace(host, environment=str(tmp_path / f"python_{host.name}")) for host in this.profile.hosts]
+    this = run.Run(this.folder, replace(this.profile, hosts=tuple(spec)))
     checks, _ = preflight.the_hosts(this, preflight.the_model(this)[1])
-    assert [(check.name, check.seen) for check in checks.failed] == [("first vector", "5 numbers, norm 1.000000")]
+    assert [(check.name, check.where) for check in checks.failed] == [("same vectors", "two")]
+    assert "to one" in checks.failed[0].seen
+
+
+def test_a_device_that_this_runs_workers_use_is_not_tried_again(tmp_path):
+    this, checks, _ = probed(tmp_path)
+    assert checks.ok
+    there = folder(this)
+    slots = [{"slot": "cluster0_gpu0", "shards": [{"start": 0, "stop": 18}]}]
+    write_json(there.assignment("one"), {"slots": slots})
+    write_json(there.progress("cluster0_gpu0"), {"process": process.identify(os.getpid()), "state": "running"})
+    executable(tmp_path / "bin" / "python", "#!/bin/sh\nexit 9\n")
+    found = preflight.the_model(this)[1]
+    assert preflight.the_hosts(this, found)[0].ok
+    there.progress("cluster0_gpu0").unlink()
+    assert not preflight.the_hosts(this, found)[0].ok
+
+
+def test_a_host_whose_environment_was_made_later_tries_the_model_before_its_rows_are_given(tmp_path):
+    this, checks, facts = probed(tmp_path)
+    assert checks.ok
+    found, texts = numbered(this)
+    assert preflight.the_plan(this, found, texts, facts)[1] is not None
+    (this.report / "probe_one.json").unlink()
+    this.save_json("hosts.json", {"hosts": {"one": {**facts["one"], "made": False}}})
+    executable(tmp_path / "bin" / "python", f"#!/bin/sh\necho '{json.dumps({'error': 'OSError: no such file'})}'\n")
+    staged = staging.stage(this)
+    assert "model loads: OSError: no such file" in staged.failed[0].seen
+    assert not folder(this).assignment("one").exists()
+    answer = {"vectors": vectors(4), **PROBE}
+    executable(tmp_path / "bin" / "python", f"#!/bin/sh\ncat <<'END'\n{json.dumps(answer)}\nEND\n")
+    assert staging.stage(this).ok
+    assert folder(this).assignment("one").exists()
