@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from worker import awake
 from worker.layout import safe_text
 
 from . import gpus
@@ -106,6 +107,7 @@ def _judge(checks: Checks, spec: HostSpec, seen: Facts, names: Mapping[str, str]
         checks.add("clock", True, f"{offset:+.0f} s from here", where=name, warn=True)
     _environment(checks, spec, seen)
     _logout(checks, spec, said, facts)
+    _power(checks, spec)
     if seen["sessions"] == 1:
         checks.add("sessions", True, "1 for a connection (MaxSessions): one thing at a time", where=name, warn=True)
     if spec.device == "cuda":
@@ -137,6 +139,13 @@ def _logout(checks: Checks, spec: HostSpec, said: Facts, facts: Facts) -> None:
     seen = "ends all processes; workers run as a systemd unit of the user" if unit else "ends all processes"
     checks.add("log-out", unit, seen, "leaves processes alone, or linger is on",
                "loginctl enable-linger (or ask the admin: KillUserProcesses=no)", spec.name)  # fmt: skip
+
+
+def _power(checks: Checks, spec: HostSpec) -> None:
+    """Whether the machine in front of the operator will last: workers stand still while it sleeps."""
+    if spec.kind == "local" and awake.on_battery():
+        checks.add("power", True, "on battery", "plugged in: workers stand still while this machine sleeps",
+                   "plug it in, and leave the lid open", spec.name, warn=True)  # fmt: skip
 
 
 def _gpus(checks: Checks, spec: HostSpec, said: Facts, facts: Facts, own: set[int]) -> None:

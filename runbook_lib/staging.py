@@ -179,6 +179,7 @@ def _stage_host(
         },
         "python": host.python,
         "stuck_s": run.profile.monitor.stuck_s,
+        "keep_awake": host.spec.kind == "local",
         "slots": [
             {
                 "slot": slot.slot,

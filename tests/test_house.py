@@ -53,7 +53,7 @@ DOORS = {  # outside library -> the only modules that may import it
     "sentence_transformers": {"text_model"},
 }
 # Of the worker, the library may use what needs neither numpy nor torch.
-SHARED = {"layout", "texts", "locks", "process", "snapshot", "machine", "environment", "verbs"}
+SHARED = {"awake", "layout", "texts", "locks", "process", "snapshot", "machine", "environment", "verbs"}
 
 
 def imports(path, package):

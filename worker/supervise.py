@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import machine, process
+from . import awake, machine, process
 from .encode import EXIT_BUSY, EXIT_DEVICE, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, take_lock
 from .layout import HostFolder, committed, count, read_assignment
 from .progress import read_report, write_report
@@ -323,6 +323,8 @@ def run(root: Path, host: str) -> int:
     watch = GpuWatch()
     if any(spec["device"] == "cuda" for spec in assignment["slots"]):
         watch.start()
+    if assignment.get("keep_awake"):
+        awake.hold(lambda text: say(f"supervisor of {host}: {text}"))
     say(f"supervisor of {host}: pid {os.getpid()}, {len(slots)} slots")
     while True:
         if (now := _stamp(folder, host)) not in (None, stamp):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import wait_for
 
 from worker import making, process
 
@@ -90,3 +91,18 @@ def test_what_runs_from_a_folder_is_told(tmp_path: Path) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_the_machine_is_held_awake_as_long_as_we_live() -> None:
+    hold = "from worker import awake; awake.hold(print); print('up', flush=True); import time; time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", hold], cwd=ROOT, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"up\n"
+
+        def holders() -> list[int]:
+            lines = process.command_lines() or {}
+            return [pid for pid, line in lines.items() if f"/usr/bin/caffeinate -i -w {child.pid}" in line]
+
+        wait_for(holders, "caffeinate")
+        child.kill()
+        child.wait()
+        wait_for(lambda: not holders(), "its end with us")
