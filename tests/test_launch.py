@@ -91,6 +91,7 @@ def test_the_worker_and_the_model_arrive_byte_for_byte(one, tmp_path):
 def test_the_assignment_says_what_is_to_be_done_with_sums(one, tmp_path):
     plan, told = one.plan(), read_json(folder(one).assignment("one"))
     assert (told["run"], told["corpus"], told["plan"], told["dtype"]) == (one.name, plan.corpus, plan.sha256, "float32")
+    assert told["keep_awake"] is True  # this machine itself
     (slot,) = told["slots"]
     (shard,) = slot["shards"]
     assert slot["part_rows"] == 3

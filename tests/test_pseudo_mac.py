@@ -17,7 +17,6 @@ TRIED = [
     "tests/mac/test_on_a_mac.py",
     "tests/test_environment.py::test_a_killed_making_is_taken_up_again_beside_an_older_environment",
     "tests/test_environment.py::test_a_half_made_venv_is_not_removed_under_a_process",
-    "tests/test_awake.py",
     "tests/test_supervise.py::test_its_workers_outlive_it_and_the_next_one_takes_them_over",
     "tests/test_supervise.py::test_stopping_ends_all_workers_and_keeps_what_is_committed",
 ]

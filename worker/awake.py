@@ -40,15 +40,15 @@ def hold(say: Callable[[str], None]) -> None:
     except OSError as error:
         say(f"this machine may fall asleep: {error}")
         return
-    threading.Thread(target=_watch, args=(child, say), name="awake", daemon=True).start()
+    threading.Thread(target=_watch, args=(child, argv[0], say), name="awake", daemon=True).start()
 
 
-def _watch(child: subprocess.Popen[bytes], say: Callable[[str], None]) -> None:
+def _watch(child: subprocess.Popen[bytes], name: str, say: Callable[[str], None]) -> None:
     """Nothing is lost where it does not work, as without a log-in or a bus: then the log says so."""
     assert child.stderr
     said = child.stderr.read(2**16).decode(errors="replace").strip()
     why = said.splitlines()[-1] if said else f"exit code {child.wait()}"
-    say(f"this machine may fall asleep: {Path(child.args[0]).name} has ended ({why})")  # type: ignore[index]
+    say(f"this machine may fall asleep: {Path(name).name} has ended ({why})")
 
 
 def on_battery() -> bool | None:
