@@ -124,7 +124,7 @@ def holds(run: Run, phase: str, quick: bool = False) -> bool:
     """
     try:
         result = run.result(phase)
-        if not result or not result.get("ok") or not _as_gated(run, phase) or not _same_inputs(run, phase, result):
+        if not result or not result.get("ok") or not _as_gated(run, phase) or not gate.same_inputs(run, phase, result):
             return False
         if phase in (PHASES[1], PHASES[2]):
             return Watcher(run, run.plan()).poll().done
@@ -135,14 +135,6 @@ def holds(run: Run, phase: str, quick: bool = False) -> bool:
 
 def _as_gated(run: Run, phase: str) -> bool:
     return archive.gated(run, phase) in ("", sha256_file(run.result_file(phase)))
-
-
-def _same_inputs(run: Run, phase: str, result: dict[str, Any]) -> bool:
-    then, now = result.get("inputs", {}), gate.inputs(run)
-    if phase == PHASES[0]:
-        for inputs in (then, now):  # preflight makes the plan, and does not follow from it
-            inputs.pop("plan", None)
-    return bool(then == now)
 
 
 def drive(

@@ -24,6 +24,7 @@ from . import (
     recover,
     report,
     run,
+    run_mark,
     status,
     terminal,
     tokens,
@@ -184,21 +185,14 @@ def _open(args: argparse.Namespace) -> run.Run:
     if args.run:
         if not RUN_NAME.fullmatch(args.run):
             raise ProfileError(f"--run {safe_text(args.run)}: letters, digits, '.', '_' and '-' only")
-        folder = choices.runs / args.run
-        if not (folder / "profile.yaml").exists():
-            return run.create(choices, args.run)
-        if not run.same_choices(folder, choices):
-            raise ProfileError(
-                f"run {args.run} was made from other choices ({folder / 'profile.yaml'}); name a new one"
-            )
-        return run.open_folder(folder)
-    return run.create(choices) if args.new else run.current(choices, new=True)
+        return run.named(choices, args.run, print)
+    return run.create(choices) if args.new else run.current(choices, new=True, say=print)
 
 
 def _find(args: argparse.Namespace) -> run.Run:
     """The run a RUN verb works on: named, or the latest; with --hosts only those of its hosts."""
-    there = sorted(Path("runs").glob("*/profile.yaml"), key=lambda path: path.stat().st_mtime_ns)
-    found = run.find(args.run) if args.run or not there else run.open_folder(there[-1].parent)
+    there = run_mark.in_order(Path("runs"))
+    found = run.find(args.run) if args.run or not there else run.open_folder(there[-1])
     return run.limited(found, getattr(args, "hosts", ""))
 
 

@@ -70,7 +70,7 @@ def build(
             texts, articles, asked = (
                 stack.enter_context(contextlib.closing(WholeFile(folder / name))) for name in _FILES[:3]
             )
-            before = _state(path)
+            before = _state(path), _state(questions_path)
             notes: list[str] = []
             questions = read_questions(questions_path, notes=notes)
             rows = _Rows(texts)
@@ -82,6 +82,7 @@ def build(
             record = {
                 "format": FORMAT,
                 "source": {"path": shown(path, 4096), "bytes": path.stat().st_size, "sha256": layout.sha256_file(path)},
+                "questions_sha256": layout.sha256_file(questions_path) if questions_path else None,
                 "documents": len(lengths),
                 "questions": len(questions),
                 "fingerprint": hashlib.sha256(rows.fingerprints).hexdigest(),
@@ -92,8 +93,8 @@ def build(
                 "notes": notes,
                 "characters": _statistics(lengths),
             }
-            if _state(path) != before:
-                raise refusal(path, "it changed while it was read", "run again")
+            if (_state(path), _state(questions_path)) != before:
+                raise refusal(path, "it, or the questions, changed while it was read", "run again")
             _commit(folder, [texts, articles, asked], rows, record)
     except OSError as error:
         told = f"numbering {shown(path, 500)} into {shown(folder, 500)}: {error.strerror or error}"
@@ -101,9 +102,9 @@ def build(
     return load(folder)
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
+def _state(path: Path | None) -> tuple[int, int, int] | None:
     """What tells that a file changed; None where there is none, which its reader explains."""
-    if not path.exists():
+    if path is None or not path.exists():
         return None
     seen = path.stat()
     return seen.st_ino, seen.st_size, seen.st_mtime_ns
@@ -197,6 +198,7 @@ class Corpus:
     notes: tuple[str, ...]
     characters: dict[str, int]
     files: dict[str, dict[str, Any]]  # name -> bytes, sha256
+    questions_sha256: str | None = None  # of their file; not recorded by earlier versions
 
     @property
     def rows(self) -> int:
@@ -273,6 +275,12 @@ class Corpus:
             return False
         return layout.sha256_file(path) == self.source_sha256
 
+    def questions_unchanged(self, path: Path | None) -> bool:
+        """True when `path` holds the very questions that were numbered."""
+        if path is None or self.questions_sha256 is None:  # an earlier version did not record it
+            return (path is not None) == bool(self.questions)
+        return path.is_file() and layout.sha256_file(path) == self.questions_sha256
+
     def _bytes(self, start: int, stop: int) -> Iterator[bytes]:
         with self.texts_path.open("rb") as file:
             file.seek(start)
@@ -330,6 +338,7 @@ def _corpus(folder: Path, record: dict[str, Any]) -> Corpus:
         notes=tuple(record["notes"]),
         characters=dict(record["characters"]),
         files={str(name): dict(file) for name, file in record["files"].items()},
+        questions_sha256=record.get("questions_sha256"),
     )
 
 

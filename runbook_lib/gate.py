@@ -9,6 +9,7 @@ from typing import Any
 
 from worker.layout import is_litter, sha256_file
 
+from . import choices
 from .checks import Checks
 from .errors import GateError
 from .run import PHASES, Run
@@ -34,6 +35,31 @@ def inputs(run: Run) -> dict[str, str]:
     return found
 
 
+# Of the choices, what each phase follows from beyond the plan; how a run is watched and recovered concerns none.
+FOLLOWS_FROM = {
+    PHASES[0]: ("encoded", "hosts", "output"),
+    PHASES[1]: ("encoded",),
+    PHASES[2]: ("encoded",),
+    PHASES[3]: ("encoded", "output"),
+}
+
+
+def same_inputs(run: Run, phase: str, result: dict[str, Any]) -> bool:
+    """Whether a phase would follow from the same inputs now as `result` did.
+
+    A profile that changed since is another input, but for keys that the journal tells of and that do not concern it.
+    """
+    then, now = dict(result.get("inputs", {})), inputs(run)
+    if phase == PHASES[0]:
+        for facts in (then, now):  # preflight makes the plan, and does not follow from it
+            facts.pop("plan", None)
+    if then.get("profile") != now["profile"] and any(run.journal.events("profile changed")):
+        before, after = result.get("choices") or {}, choices.digests(run.profile)
+        if all(before.get(name) == after[name] for name in FOLLOWS_FROM[phase]):
+            then["profile"] = now["profile"]
+    return then == now
+
+
 def gate(run: Run, phase: str, *groups: Checks, **figures: Any) -> Checks:
     """Write the phase's result file, then give all checks, or raise GateError naming those that do not hold.
 
@@ -49,6 +75,7 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: Any) -> Checks:
         everything.add(before, held, seen, "holds", "run it first")
     sha256 = run.save_result(
         phase,
+        choices=choices.digests(run.profile),
         ok=everything.ok,
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         inputs=inputs(run),

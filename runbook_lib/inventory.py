@@ -38,10 +38,13 @@ def take(run: Run) -> tuple[Checks, dict[str, Facts]]:
     found = machines.side_by_side(run, lambda host: _look(host, tokens[host.name]))
     names = {token: name for name, token in tokens.items()}
     facts: dict[str, Facts] = {}
+    # Before the first launch a wrong address is a mistake; afterwards a host that is away must not stop the others.
+    wait = run.launched and run.profile.policy_for("unreachable") == "auto" and any(map(_answers, found.values()))
     for spec in run.hosts:
         seen = found[spec.name]
         if isinstance(seen, RunbookError):
-            checks.add("reachable", False, seen, "reachable", _way_out(seen), where=spec.name)
+            away = wait and isinstance(seen, LinkLost)
+            checks.add("reachable", away, seen, "reachable", _way_out(seen), where=spec.name, warn=away)
             continue
         facts[spec.name] = _judge(checks, spec, seen, names)
     for name, sharers in _shared(facts).items():
@@ -51,6 +54,10 @@ def take(run: Run) -> tuple[Checks, dict[str, Facts]]:
         run, lambda host: host.way.call("unmark", 30.0, workdir=str(host.workdir), token=tokens[host.name])
     )
     return checks, facts
+
+
+def _answers(seen: object) -> bool:
+    return not isinstance(seen, RunbookError)
 
 
 def _way_out(error: RunbookError) -> str:

@@ -34,7 +34,8 @@ KINDS = {
     **dict.fromkeys(
         ("run created", "environment begun", "staged", "supervisor started", "watching", "watching interrupted",
          "watched", "asked", "note", "gate", "phase started", "phase ended", "taken over", "workers stopped",
-         "started from scratch", "sealed", "cleaned", "result published", "record written"),
+         "started from scratch", "sealed", "cleaned", "result published", "record written", "checked",
+         "profile changed", "slots added", "corpus amended"),
         "",
     ),
 }  # fmt: skip

@@ -22,7 +22,7 @@ from .result import founding, home, publication
 from .result.array_file import ITEM_BYTES
 from .result.large_files import write
 from .result.merged import AGAIN, Merged, differences
-from .result.parts import Part, Piece, cover, named, read, row_bytes, verify, within
+from .result.parts import Part, Piece, cover, named, placed, read, row_bytes, verify, within
 from .run import Run
 
 # What is being done, how many bytes of it are done, of how many.
@@ -137,7 +137,7 @@ def _verified(run: Run, plan: Plan, corpus: Corpus, report: Progress) -> list[Pa
             refused.append(f"{path.name}: {'; '.join(problems)}{f' (from {host})' if host else ''}")
             bad.append(path)
         else:
-            parts.append(part.slim())
+            parts.append(placed(part, plan).slim())
         done += size
         report("verifying parts", done, sum(sizes))
     if refused:

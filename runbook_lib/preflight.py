@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from worker.layout import committed
+from worker.layout import committed, count
 
 from . import corpus as corpora
 from . import hosts as machines
-from . import inventory, places, plan, probing
+from . import inventory, locks, places, plan, planning, probing
 from . import model as models
 from .checks import Checks
 from .errors import CorpusError, ProfileError, RunbookError
@@ -126,6 +126,9 @@ def the_corpus(
     checks.add("fingerprint", True, corpus.fingerprint[:16])
     for note in corpus.notes:
         checks.add("note", True, note, warn=True)
+    for path in (run.profile.corpus.path, run.profile.questions):
+        if path and not path.exists():
+            checks.add("source", True, f"{path} is gone; the run goes by its own copy", warn=True)
     return checks, corpus
 
 
@@ -135,12 +138,8 @@ def _numbered(run: Run, model: models.Model, on_progress: Callable[[str, int, in
     fields = corpora.Fields(spec.id, spec.title, spec.text, spec.url, frozenset(spec.accept))
     if (run.corpus / "corpus.json").exists():
         corpus = corpora.load(run.corpus)
-        if not corpus.source_unchanged(spec.path):
-            raise CorpusError(
-                f"{spec.path}: changed since this run numbered it; start a new run (runbook run PROFILE --new)"
-            )
-        if (corpus.template, corpus.question_template) != (model.template, model.question_template):
-            raise CorpusError("the model's prompts changed since this run numbered the corpus; start a new run (--new)")
+        if wrong := _not_as_numbered(run, corpus, model):
+            raise CorpusError(wrong)
         return corpus
     built = corpora.build(
         spec.path,
@@ -154,6 +153,24 @@ def _numbered(run: Run, model: models.Model, on_progress: Callable[[str, int, in
     )
     on_progress("documents read", built.documents, built.documents)
     return built
+
+
+def _not_as_numbered(run: Run, corpus: corpora.Corpus, model: models.Model) -> str:
+    """Why the corpus that this run numbered is not what its profile speaks of now; empty where it is.
+
+    A source that is gone is no reason: the run has its own copy, by which it goes.
+    """
+    spec, new = run.profile.corpus, "or start a new run (runbook run PROFILE --new)"
+    if spec.path.exists() and not corpus.source_unchanged(spec.path):
+        return f"{spec.path}: changed since this run numbered it. Next: put it back as it was, {new}"
+    asked = run.profile.questions
+    if (asked is None or asked.exists()) and not corpus.questions_unchanged(asked):
+        return f"{asked or 'questions'}: changed since this run numbered them. Next: put them back as they were, {new}"
+    if spec.documents not in (None, corpus.documents):
+        return f"corpus.documents: expected {spec.documents:,} documents, this run numbered {corpus.documents:,}"
+    if (corpus.template, corpus.question_template) != (model.template, model.question_template):
+        return f"the model's prompts changed since this run numbered the corpus. Next: put the model back, {new}"
+    return ""
 
 
 def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, Any]]:
@@ -193,7 +210,7 @@ def _may_try(checks: Checks, spec: HostSpec, facts: dict[str, Any], model: model
         seen, remedy = f"not tried: no room for it, {facts['free_bytes'] / 1e9:.1f} GB free", "free space there"
     if seen and (spec.kind == "local" or model is not None):
         checks.add("model loads", False, seen, "loads", remedy, where=spec.name)
-    return not seen and _enough(spec, facts)
+    return not seen and planning.enough(spec, facts)
 
 
 def _devices(host: machines.Host) -> dict[str, Any]:
@@ -271,89 +288,65 @@ def the_plan(
         remedy = "its files do not say it and no host could measure it (alike): see the hosts' checks, or set model.dim"
         checks.add("plan", False, "not made: the width of a vector is not known", "known", remedy)
         return checks, None
-    if model is None or corpus is None or model.dim is None or len(facts) != len(run.profile.hosts):
+    if model is None or corpus is None or model.dim is None:
         checks.add("plan", False, "not made", "made", "make the checks above hold first")
         return checks, None
-    without = [host.name for host in run.profile.hosts if host.device == "cuda" and not _enough(host, facts[host.name])]
-    if without:
-        checks.add("plan", False, f"not made: too few GPUs on {', '.join(without)}", "made", "mend or lower `slots`")
+    stands = run.plan_file.exists() and run.launched
+    made = _standing(checks, run, model, corpus, facts) if stands else _drawn(checks, run, model, corpus, facts)
+    if made is None:
         return checks, None
-    made = draw(run, model, corpus, facts)
-    if run.plan_file.exists():
-        before = run.plan()
-        if before.first() != made and committed(run.local.parts):
-            checks.add("plan", False, made.sha256[:16], before.sha256[:16], "the choices changed: start a new run")
-            return checks, None
-        made = before if before.first() == made else made  # rows that moved stay where they are
-    made.save(run.plan_file)
     wrong = plan.problems([found for slot in made.slots for found in made.ranges(slot)], made.rows)
     sizes = [slot.rows for slot in made.slots]
     checks.add("gaps and overlaps", not wrong, "; ".join(wrong) or "none", "none", "this is a fault of the software")
     checks.add("slots", True, f"{len(made.slots)} on {len(made.hosts)} hosts")
     checks.add("rows", True, f"{made.documents:,} documents and {made.questions:,} questions: {made.rows:,}")
-    checks.add("rows a slot", max(sizes) - min(sizes) <= 1, f"{min(sizes):,} to {max(sizes):,}", "equal within one")
+    even = stands or max(sizes) - min(sizes) <= 1  # slots that came later were cut no rows
+    checks.add("rows a slot", even, f"{min(sizes):,} to {max(sizes):,}", "equal within one")
     checks.add("rows a part", True, f"{made.part_rows:,}")
     return checks, made
 
 
-def draw(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, Any]) -> plan.Plan:
-    """The plan that follows from profile, model, corpus and hosts; the same again from the same."""
-    profile = run.profile
-    places = [
-        (number, host, index)
-        for number, host in enumerate(profile.hosts)
-        for index in range(_slots(host, facts[host.name]))
-    ]
-    ranges = plan.cut(corpus.rows, len(places))
-    # Local hosts share this machine's cores; a machine of its own has its own.
-    here = [host.name for _, host, _ in places if host.kind == "local" and host.device == "cpu"]
-    workers = {
-        host.name: len(here) if host.kind == "local" else _slots(host, facts[host.name]) for _, host, _ in places
-    }
-    part_rows = profile.part_rows or plan.part_rows_for(
-        places[0][1].device, max(stop - start for start, stop in ranges), model.weights_bytes
-    )
-    slots = tuple(
-        plan.Slot(
-            slot=f"cluster{number}_gpu{index}",
-            host=host.name,
-            index=index,
-            device=host.device,
-            # A fixed number of threads: the sums of a matrix product, and so the bytes, depend on it.
-            threads=host.threads or max(1, facts[host.name]["cores"] // max(1, workers[host.name])),
-            start=start,
-            stop=stop,
-            gpu=facts[host.name]["gpus"][index]["uuid"] if host.device == "cuda" else None,
-        )
-        for (number, host, index), (start, stop) in zip(places, ranges, strict=True)
-    )
-    assert model.dim is not None
-    return plan.Plan(
-        run=run.name,
-        epoch=1,
-        documents=corpus.documents,
-        questions=corpus.questions,
-        corpus=corpus.fingerprint,
-        model=plan.ModelIdentity(model.name, model.revision, model.digest, model.dim, model.normalises),
-        dtype=profile.model.dtype,
-        prompt=model.template,
-        question_prompt=model.question_template,
-        max_tokens=profile.model.max_tokens,
-        part_rows=part_rows,
-        slots=slots,
-        run_id=run.id,
-    )
+def _drawn(
+    checks: Checks, run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, Any]
+) -> plan.Plan | None:
+    """The plan drawn now, as long as nothing can have been computed by an earlier one."""
+    hosts = run.profile.hosts
+    if len(facts) != len(hosts):
+        checks.add("plan", False, "not made", "made", "make the checks above hold first")
+        return None
+    without = [host.name for host in hosts if host.device == "cuda" and not planning.enough(host, facts[host.name])]
+    if without:
+        checks.add("plan", False, f"not made: too few GPUs on {', '.join(without)}", "made", "mend or lower `slots`")
+        return None
+    made = planning.draw(run, model, corpus, facts)
+    made.save(run.plan_file)
+    return made
 
 
-def _enough(host: HostSpec, facts: dict[str, Any]) -> bool:
-    """Whether a machine has a GPU that works for each slot asked of it, and one at least."""
-    return host.device == "cpu" or len(facts["gpus"]) >= (host.slots or 1)
-
-
-def _slots(host: HostSpec, facts: dict[str, Any]) -> int:
-    if host.slots is not None:
-        return host.slots
-    return len(facts["gpus"]) if host.device == "cuda" else max(1, facts["cores"] // 4)
+def _standing(
+    checks: Checks, run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, Any]
+) -> plan.Plan | None:
+    """The plan by which the run computes: held against what the profile says now, and given the hosts added to it."""
+    wrong = planning.differences(run, run.plan(), model, corpus)
+    for what, expected, seen in wrong:
+        remedy = "put it back as it was, or start a new run (runbook run PROFILE --new)"
+        checks.add(what, False, seen, expected, remedy)
+    if wrong:
+        return None
+    told = machines.side_by_side(run, lambda host: host.poll()["committed"])
+    there = [(low, high) for found in told.values() if not isinstance(found, RunbookError) for low, high in found]
+    with locks.held(run.plan_lock):
+        before = run.plan()
+        made = planning.grown(run, before, facts, [*committed(run.local.parts), *there])
+        if made != before:
+            before.save(run.revision_file(before.epoch))
+            made.save(run.plan_file)
+    if made != before:
+        added = [slot.slot for slot in made.slots if slot not in before.slots]
+        seen = f"{', '.join(added)} get {count((m.start, m.stop) for m in made.moves[len(before.moves) :]):,} rows"
+        checks.add("slots added", True, f"{seen}, epoch {made.epoch}")
+        run.journal.write("slots added", slots=added, seen=seen, epoch=made.epoch)
+    return made
 
 
 def everything(run: Run) -> list[Checks]:
@@ -363,4 +356,7 @@ def everything(run: Run) -> list[Checks]:
     corpus_checks, corpus = the_corpus(run, model)
     host_checks, facts = the_hosts(run, model)
     disks = the_disks(run, model, corpus, facts)
-    return [machine, model_checks, corpus_checks, host_checks, disks, the_plan(run, model, corpus, facts)[0]]
+    found = [machine, model_checks, corpus_checks, host_checks, disks, the_plan(run, model, corpus, facts)[0]]
+    if not run.finished:
+        run.journal.write("checked", ok=all(checks.ok for checks in found))
+    return found

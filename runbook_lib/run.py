@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-import re
-import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from worker.layout import FORMAT, RUN_NAME, HostFolder, make_folder, read_json, safe_text, write_atomic, write_json
+from worker.layout import (
+    FORMAT,
+    RUN_NAME,
+    HostFolder,
+    committed,
+    make_folder,
+    read_json,
+    safe_text,
+    write_atomic,
+    write_json,
+)
 
+from . import choices, run_mark, tokens
+from . import corpus as corpora
 from . import plan as plans
 from . import profile as profiles
-from . import tokens
 from .errors import DataError, ProfileError
 from .journal import Journal
+from .run_mark import PROFILE, in_order
 
 DEMO = Path(__file__).parents[1] / "profiles" / "demo.yaml"
 PHASES = ("01_preflight", "02_launch", "03_monitor", "04_merge_validate")
-RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+Say = Callable[[str], None]
+
+
+def _nobody(text: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +60,17 @@ class Run:
     @property
     def id(self) -> str:
         """The random number that tells this run from every other of the same name; none in a run made without one."""
-        return str(identity(self.folder).get("id", ""))
+        return run_mark.read(self.folder).id
+
+    @property
+    def profile_file(self) -> Path:
+        """The profile as used now."""
+        return self.folder / PROFILE
+
+    @property
+    def first_profile_file(self) -> Path:
+        """The profile that the run was created with, where it changed since."""
+        return self.folder / "profile.first.yaml"
 
     @property
     def corpus(self) -> Path:
@@ -174,6 +201,33 @@ class Run:
         result = self.result(PHASES[-1])
         return bool(result and result.get("ok"))
 
+    @property
+    def settled(self) -> choices.Settled:
+        """What this run goes by, to hold another profile against."""
+        corpus = plan = None
+        with suppress(DataError):
+            corpus = corpora.load(self.corpus)
+        with suppress(DataError):
+            plan = self.plan()
+        home = tuple(committed(self.local.parts))
+        return choices.Settled(self.name, self.id, self.profile, corpus, plan, home, self.staged)
+
+    @property
+    def staged(self) -> frozenset[str]:
+        """The hosts that were given something to do."""
+        return frozenset(event["host"] for event in self.journal.events("staged"))
+
+    @property
+    def launched(self) -> bool:
+        """Whether anything may have been computed yet: from then on the plan stands."""
+        return bool(self.staged or committed(self.local.parts))
+
+    @property
+    def only_tried(self) -> bool:
+        """Whether nothing but a preflight that failed came of this run: an edit of the profile is the answer to it."""
+        tried = [event for event in self.journal.events("gate", "checked") if event.get("phase") in (None, PHASES[0])]
+        return bool(tried) and not tried[-1].get("ok") and not self.launched
+
     def note(self, text: str) -> None:
         """Write an operator's remark into the journal. Raises ProfileError for an empty one."""
         said = " ".join(safe_text(text, 1000).split())
@@ -212,31 +266,15 @@ def create(profile: profiles.Profile, name: str = "") -> Run:
     """A new run's folder, with the profile as used. Raises ProfileError when the name is not usable or taken."""
     name = name or _new_name(profile)
     if not RUN_NAME.fullmatch(name):
-        raise ProfileError(f"run name {tokens.hide(name)!r}: letters, digits, '.', '_' and '-' only, at most 100")
-    if tokens.looks_secret(name):
-        raise ProfileError("the run's name looks like a secret (not shown); name it otherwise")
-    folder = profile.runs / name
-    make_folder(folder, 0o700)
-    if (folder / "profile.yaml").exists():
+        raise ProfileError(f"run name {name!r}: letters, digits, '.', '_' and '-' only, at most 100")
+    run = Run(profile.runs / name, profile)
+    make_folder(run.folder, 0o700)
+    if run.profile_file.exists():
         raise ProfileError(f"a run named {name} exists already in {profile.runs}")
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    run = Run(folder, profile)
-    write_json(run.local.mark, {"format": FORMAT, "run": name, "id": uuid.uuid4().hex, "created": created})
-    write_atomic(folder / "profile.yaml", profiles.as_yaml(profile).encode())  # from here on it is a run
+    run_mark.write(run.folder, profile.path)
+    write_atomic(run.profile_file, profiles.as_yaml(profile).encode())  # from here on it is a run
     run.journal.write("run created", run=name, id=run.id, profile=str(profile.path))
     return run
-
-
-def identity(folder: Path) -> dict[str, Any]:
-    """What `create` recorded of the run in `folder`; empty for a run of an earlier version. Raises DataError."""
-    mark = HostFolder(folder).mark
-    try:
-        found = read_json(mark)
-    except ValueError as error:
-        raise DataError(str(error)) from None
-    if found is not None and not RUN_ID.fullmatch(str(found.get("id"))):
-        raise DataError(f"{mark}: expected the run's id, 32 hexadecimal digits; found {safe_text(str(found), 200)}")
-    return found or {}
 
 
 def _new_name(profile: profiles.Profile) -> str:
@@ -250,48 +288,104 @@ def _new_name(profile: profiles.Profile) -> str:
 
 def open_folder(folder: Path) -> Run:
     """An existing run by its folder. Raises DataError."""
-    file = folder / "profile.yaml"
+    file = folder / PROFILE
     if not file.is_file():
-        raise DataError(f"{folder}: not a run's folder (no profile.yaml)")
-    return Run(folder.absolute(), profiles.load(file, as_used=True))
+        raise DataError(f"{folder}: not a run's folder (no {PROFILE})")
+    return Run(folder.absolute(), profiles.load(file))
 
 
-def runs_of(profile: profiles.Profile) -> list[Path]:
-    """The folders of this profile's runs, oldest first."""
-    if not profile.runs.is_dir():
-        return []
-    found = [
-        f for f in profile.runs.iterdir() if f.name.startswith(f"{profile.run}-") and (f / "profile.yaml").exists()
-    ]
-    return sorted(found, key=lambda f: ((f / "profile.yaml").stat().st_mtime_ns, f.name))
+# ------------------------------------------------------------------------------------------ which run is gone on with
 
 
-def same_choices(folder: Path, profile: profiles.Profile) -> bool:
-    """Whether the run in `folder` was made from the same choices as `profile`."""
-    return (folder / "profile.yaml").read_text(encoding="utf-8") == profiles.as_yaml(profile)
+def current(profile: profiles.Profile, *, new: bool = False, say: Say = _nobody) -> Run:
+    """The run to work on: the latest made from these choices; with `new` one is created where that is finished.
 
-
-def current(profile: profiles.Profile, *, new: bool = False) -> Run:
-    """The run to work on: the latest of this profile, if its choices are the same; with `new`, only an unfinished one.
-
-    So the same command continues what broke, and starts afresh after a finished run or a changed profile.
+    What the profile says differently and cannot change a vector is taken into the run. Raises ProfileError, naming
+    the keys, where the latest run of this profile was made from other choices: nothing starts anew in silence.
     """
-    folders = runs_of(profile)
-    if folders and same_choices(folders[-1], profile):
-        latest = open_folder(folders[-1])
-        if not (new and latest.finished):
-            return latest
-    if not new:
-        raise DataError(f"no run of {profile.path} yet in {profile.runs}; run 01_preflight first (runbook run)")
-    return create(profile)
+    if new:
+        make_folder(profile.runs)
+    with run_mark.one_chooses(profile.runs):
+        own: list[tuple[Run, list[choices.Change]]] = []
+        for run, is_own in _related(profile):
+            changes = run.settled.changes(profile)
+            if not any(change.why for change in changes):
+                if new and run.finished:
+                    break
+                return _gone_on(run, profile, changes, say)
+            if is_own:
+                own.append((run, changes))
+        latest, changes = own[0] if own else (None, [])
+        if latest and latest.only_tried:
+            return _gone_on(latest, profile, changes, say)
+        if latest and not (new and latest.finished):
+            raise ProfileError(_refusal(latest, profile, changes))
+        if not new:
+            raise DataError(f"no run of {profile.path} yet in {profile.runs}; run 01_preflight first (runbook run)")
+        return create(profile)
+
+
+def named(profile: profiles.Profile, name: str, say: Say = _nobody) -> Run:
+    """The run of this name, made if need be. Raises ProfileError where it was made from other choices."""
+    if not (profile.runs / name / PROFILE).exists():
+        return create(profile, name)
+    run = open_folder(profile.runs / name)
+    changes = run.settled.changes(profile)
+    if any(change.why for change in changes) and not run.only_tried:
+        raise ProfileError(_refusal(run, profile, changes))
+    return _gone_on(run, profile, changes, say)
+
+
+def _related(profile: profiles.Profile) -> Iterator[tuple[Run, bool]]:
+    """The runs that may be this profile's, newest first, and whether they are for sure: of its file, or its content.
+
+    One whose file is gone may have been renamed. A file with other choices beside it has runs of its own.
+    """
+    for folder in reversed(in_order(profile.runs)):
+        with suppress(ProfileError, DataError):  # a run that cannot be read hides no other
+            run, source = open_folder(folder), run_mark.read(folder).profile
+            same = source == str(profile.path) or profiles.as_yaml(run.profile) == profiles.as_yaml(profile)
+            if same or not source or not Path(source).exists():
+                yield run, same
+
+
+def _gone_on(run: Run, profile: profiles.Profile, changes: Sequence[choices.Change], say: Say) -> Run:
+    """`run` with what changed in its profile, which the journal tells key by key."""
+    if not run.id and not run.finished:
+        raise ProfileError(
+            f"run {run.name} was begun by an earlier version, which gave runs no id: its parts cannot be told from "
+            "those of others. Finish it with that version, or begin another one (runbook run PROFILE --new)"
+        )
+    if not changes:
+        return run
+    if any(change.why for change in changes):  # the preflight failed, and nothing follows from what it numbered
+        for file in (run.plan_file, run.corpus / "corpus.json"):
+            file.unlink(missing_ok=True)
+    for change in changes:
+        run.journal.write("profile changed", key=change.key, before=change.before, after=change.after)
+        say(f"  {change.key}: {change.after!s} from now on (was {change.before!s})")
+    if not run.first_profile_file.exists():
+        write_atomic(run.first_profile_file, run.profile_file.read_bytes())
+    write_atomic(run.profile_file, profiles.as_yaml(profile).encode())
+    return open_folder(run.folder)
+
+
+def _refusal(run: Run, profile: profiles.Profile, changes: Sequence[choices.Change]) -> str:
+    lines = "".join(f"\n  {change} ({change.why})" for change in changes if change.why)
+    state = "is finished" if run.finished else "is unfinished"
+    return (
+        f"run {run.name} {state} and was made from other choices; nothing was done. What differs:{lines}\n"
+        f"Two ways out: undo this in {safe_text(str(profile.path))}, and the same command goes on with that run; or "
+        "leave it as it is and begin another one: runbook run PROFILE --new"
+    )
 
 
 def find(name: str) -> Run:
     """A run by its folder, or by its name under ./runs. Raises DataError naming the runs there are."""
     for folder in (Path(name), Path("runs") / name):
-        if (folder / "profile.yaml").is_file():
+        if (folder / PROFILE).is_file():
             return open_folder(folder)
-    there = sorted(f.parent.name for f in Path("runs").glob("*/profile.yaml"))
+    there = [folder.name for folder in in_order(Path("runs"))]
     known = ", ".join(there[-5:]) or "none"
     raise DataError(f"no run {name!r}: give its folder, or its name under ./runs (latest there: {known})")
 

@@ -67,6 +67,7 @@ class MadeUp:
             "question_prompt": self.plan.question_prompt,
             "model": {key: getattr(self.plan.model, key) for key in ("name", "revision", "digest")},
             "max_tokens": 16,
+            "model_max_tokens": 512,
             "normalises": self.plan.model.normalises,
             "threads": 1,
             "device": "cpu (made up)",

@@ -249,13 +249,22 @@ def test_run_folders_of_one_profile_continue_until_finished(made):
     assert run.current(made.profile, new=True).folder != made.folder
 
 
-def test_a_changed_profile_starts_a_new_run(made):
-    text = made.profile.path.read_text().replace("slots: 1", "slots: 2")
-    made.profile.path.write_text(text)
-    changed = profile.load(made.profile.path)
-    with pytest.raises(RunbookError, match="01_preflight"):
-        run.current(changed)
+def test_a_profile_that_asks_for_other_vectors_starts_no_run_beside_an_unfinished_one(made):
+    changed = profile.load(made.profile.path, {"model.max_tokens": "5"})
+    for new in (True, False):
+        with pytest.raises(RunbookError, match=r"model\.max_tokens"):
+            run.current(changed, new=new)
+    made.save_result(run.PHASES[-1], ok=True)
     assert run.current(changed, new=True).folder != made.folder
+
+
+def test_a_harmless_edit_of_the_profile_lets_the_results_stand(made, tmp_path):
+    assert chain.execute(made, PHASE, notebook(tmp_path, OPEN, GATE)).ok
+    watched = run.current(profile.load(made.profile.path, {"monitor.deadline_s": "9"}), new=True)
+    assert watched.folder == made.folder and watched.profile.monitor.deadline_s == 9
+    assert chain.holds(watched, PHASE)
+    elsewhere = run.current(profile.load(made.profile.path, {"output.folder": "elsewhere"}), new=True)
+    assert elsewhere.folder == made.folder and not chain.holds(elsewhere, PHASE)
 
 
 def test_an_unknown_run_lists_those_there_are(made, monkeypatch):

@@ -20,10 +20,10 @@ NOUNS = {
     "rates", "readings", "watcher", "acts", "locks",
     "errors", "checks", "yaml_lines", "rules", "profile", "readers", "corpus", "journal", "plan", "run", "source",
     "json_stream", "plain_pickle", "tables", "text_lines", "whole_file", "characters", "findings", "inspection",
-    "documents", "questions", "prompt", "loadable", "sent_model", "probing",
+    "documents", "questions", "prompt", "loadable", "sent_model", "probing", "choices", "run_mark", "planning",
     "model", "gpus", "hosts", "large_files", "parts", "founding", "merged", "articles", "survey", "retrieval",
     "figures", "evidence", "inventory", "environments", "publication", "home",
-    "bounds", "part_record", "array_file",
+    "bounds", "part_record", "part_identity", "array_file",
     "answer_json", "rate", "transport",
     "answers", "content", "dial", "known_hosts", "link", "local", "login", "secret", "session", "ssh",
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """Parts that came home: believed only when record, array, plan and corpus agree."""
 
 import json
+from dataclasses import replace
 
 import made_up
 import numpy as np
@@ -44,6 +45,12 @@ MODEL = {"name": "owner/model", "revision": "0" * 40, "digest": "1" * 64}
         ({"prompt": "{text}"}, "prompt: expected"),
         ({"question_prompt": "{text}"}, "question prompt: expected"),
         ({"dim": 9}, "dim: expected"),
+        ({"format": 0}, "format: expected"),
+        ({"normalises": False}, "normalises: expected"),
+        ({"max_tokens": 256}, "max_tokens: expected 16, found 256"),
+        ({"max_tokens": 5}, "max_tokens: expected 16, found 5"),
+        ({"max_tokens": None}, "max_tokens: expected 16, found None"),
+        ({"model_max_tokens": 8}, "max_tokens: expected 8, found 16"),
         ({"fingerprints": ["0" * 32] * 4}, "fingerprints: the text of 4 rows is not the corpus's: rows 0, 1, 2, 3"),
         ({"fingerprints": ["z" * 32] * 4}, "fingerprints: not hexadecimal"),
         ({"fingerprints": [None] * 4}, "fingerprints: not hexadecimal"),
@@ -254,3 +261,26 @@ def test_a_slim_part_keeps_what_is_not_of_single_rows(made):
     assert slim.record["seconds"] == 0.5
     assert not set(parts.PER_ROW) & slim.record.keys()
     assert json.dumps(slim.record)
+
+
+def test_a_part_cut_where_the_model_itself_ends_is_this_runs(tmp_path):
+    made = made_up.run_folder(tmp_path)
+    own = replace(made.plan, max_tokens=None)
+    part = parts.read(made.commit_part(0, 4, max_tokens=512, model_max_tokens=512))
+    assert parts.verify(part, own, made.corpus.fingerprints()) == []
+    assert "max_tokens: expected 16, found 512" in parts.verify(part, made.plan, made.corpus.fingerprints())
+    short = parts.read(made.commit_part(4, 8, max_tokens=16, model_max_tokens=512))
+    assert "max_tokens: expected 512, found 16" in parts.verify(short, own, made.corpus.fingerprints())
+
+
+@pytest.mark.parametrize(
+    ("said", "slot"),
+    [
+        ({"host": "elsewhere"}, "cluster0_gpu0"),  # a slot of the plan is on the plan's host
+        ({"slot": "cluster0_gpu1"}, "cluster0_gpu1"),  # which helped its neighbour
+        ({"slot": "cluster9_gpu9", "host": "elsewhere"}, "cluster0_gpu0"),  # whose rows these are
+    ],
+)
+def test_slot_and_host_are_the_plans_whatever_a_part_says(made, said, slot):
+    part = parts.placed(parts.read(made.commit_part(0, 4, **said)), made.plan)
+    assert (part.slot, part.host) == (slot, "here")

@@ -7,14 +7,14 @@ import json
 import pytest
 from local_run import folder, new_run, planned
 
-from runbook_lib import plan, run, staging
+from runbook_lib import plan, run, run_mark, staging
 from runbook_lib.errors import DataError
 from worker.layout import read_json
 
 
 def test_every_run_has_a_random_id_that_its_plan_and_its_hosts_carry(tmp_path):
     this = new_run(tmp_path)
-    assert run.RUN_ID.fullmatch(this.id)
+    assert run_mark.RUN_ID.fullmatch(this.id)
     assert run.open_folder(this.folder).id == this.id
     assert run.create(this.profile, "another").id != this.id
     kept = json.loads((this.folder / "run.json").read_text())

@@ -74,14 +74,15 @@ class Encoder:
         self._calm = 0
         self._float32: Any = None
 
-    def describe(self) -> dict[str, str]:
-        """Device and versions, for the record of a part."""
+    def describe(self) -> dict[str, Any]:
+        """Device, versions and the model's own limit of tokens, for the record of a part."""
         on_gpu = self.device.startswith("cuda")
         name = torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability()
         return {
             "device": f"{self.device} ({name})",
             "torch": torch.__version__,
             "python": platform.python_version(),
+            "model_max_tokens": self.texts.own_limits[DOCUMENT],
         }
 
     def versions(self) -> dict[str, str]:

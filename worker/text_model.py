@@ -48,6 +48,7 @@ class TextModel:
             model_kwargs={_dtype_key(): getattr(torch, dtype), "use_safetensors": True},
         )
         self.model.eval()
+        self.own_limits = {kind: _limit(_reader(self.model, kind), kind) for kind in KINDS}
         if max_tokens is not None:
             for kind in KINDS:
                 _lower_limit(_reader(self.model, kind), kind, max_tokens)

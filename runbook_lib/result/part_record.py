@@ -16,6 +16,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 PER_ROW = ("fingerprints", "tokens", "truncated", "norms")
 ROW_BYTES, SHARED_BYTES = 256, 2**20  # more has no record: a row takes about 100, the rest holds two prompts
 TOKENS = 10**12
+LIMITS = ("max_tokens", "model_max_tokens")  # as used, and the model's own
 SECONDS = 1e12
 
 
@@ -40,10 +41,10 @@ def not_stated(record: dict[str, Any], start: int, stop: int) -> list[str]:
         "an epoch, or none": record.get("epoch") is None or is_count(record["epoch"], 10**9),
         "seconds, or none": record.get("seconds") is None or is_number(record["seconds"], SECONDS),
         # Some tokenizers say 10^30 for "no limit".
-        "a limit of tokens, or none": record.get("max_tokens") is None or is_count(record["max_tokens"], 10**40),
+        "a limit of tokens, or none": all(record.get(key) is None or is_count(record[key], 10**40) for key in LIMITS),
         "tokens, norm, fingerprint and truncation of every row": _row_by_row(record, start, stop),
     }
-    others = {key: value for key, value in record.items() if key not in (*PER_ROW, "redone_float32", "max_tokens")}
+    others = {key: value for key, value in record.items() if key not in (*PER_ROW, "redone_float32", *LIMITS)}
     odd = problem(others)
     return [what for what, holds in stated.items() if not holds] + ([f"only what can be kept: {odd}"] if odd else [])
 

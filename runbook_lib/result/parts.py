@@ -17,6 +17,7 @@ from ..errors import DataError
 from ..plan import Plan
 from .array_file import HEAD_LIMIT, ITEM_BYTES, first_row
 from .large_files import PIECE_BYTES
+from .part_identity import slot_of, strange
 from .part_record import PER_ROW, not_stated, size_limit
 
 FINGERPRINT_BYTES = 16
@@ -88,36 +89,21 @@ def read(path: Path) -> Part:
 # -------------------------------------------------------------------------------------------------------- verifying
 
 
+def placed(part: Part, plan: Plan) -> Part:
+    """The same part with slot and host as the plan has them, whatever its record says."""
+    slot = slot_of(plan, part.slot, part.start)
+    return replace(part, slot=slot.slot, host=slot.host)
+
+
 def verify(part: Part, plan: Plan, fingerprints: np.ndarray) -> list[str]:
     """What keeps a part from being merged, in words; empty when it is this run's, whole, and of these documents.
 
     `fingerprints` are the corpus's, uint8 (rows, 16).
     """
-    found = _identity(part, plan)
+    found = strange(part.record, plan)
     if part.stop > plan.rows:
         return [*found, f"rows: {part.start}-{part.stop} are not within the plan's 0-{plan.rows}"]
     return found + _texts(part, fingerprints) + _array(part)
-
-
-def _identity(part: Part, plan: Plan) -> list[str]:
-    record, model = part.record, part.record["model"]
-    facts = [
-        ("run", plan.run, record.get("run")),
-        ("run id", plan.run_id, record.get("run_id", "")),
-        ("corpus", plan.corpus, record.get("corpus")),
-        ("model name", plan.model.name, model.get("name")),
-        ("model revision", plan.model.revision, model.get("revision")),
-        ("model digest", plan.model.digest, model.get("digest")),
-        ("dtype", plan.dtype, record.get("dtype")),
-        ("prompt", plan.prompt, record.get("prompt")),
-        ("question prompt", plan.question_prompt, record.get("question_prompt")),
-        ("dim", plan.model.dim, part.dim),
-    ]
-    return [
-        f"{what}: expected {wanted!r}, found {safe_text(repr(seen), 200)}"
-        for what, wanted, seen in facts
-        if wanted != seen
-    ]
 
 
 def fingerprint_bytes(texts: Sequence[object]) -> np.ndarray | None:
