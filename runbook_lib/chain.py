@@ -25,11 +25,10 @@ import nbformat
 from worker import process
 from worker.layout import safe_text, sha256_file, write_atomic
 
-from . import archive, download, endings, execution, gate, outcome, phase_line, repair, report
+from . import archive, download, endings, execution, gate, monitor, outcome, phase_line, repair, report
 from .endings import Ended
 from .errors import DataError, RunbookError
 from .journal import FAULT
-from .monitor import Watcher
 from .pages import facts
 from .result import publication
 from .run import PHASES, Run
@@ -127,7 +126,7 @@ def holds(run: Run, phase: str, quick: bool = False) -> bool:
         if not result or not result.get("ok") or not _as_gated(run, phase) or not gate.same_inputs(run, phase, result):
             return False
         if phase in (PHASES[1], PHASES[2]):
-            return Watcher(run, run.plan()).poll().done
+            return monitor.look(run).done
         return phase != PHASES[3] or (download.complete(run).ok and not publication.losses(run, quick))
     except DataError:
         return False  # a record that cannot be read is written anew
@@ -214,7 +213,7 @@ def _execute_all(run: Run, say: Callable[[str], None], phases: tuple[str, ...], 
 def _all_committed(run: Run) -> bool:
     """Whether every row of the plan is committed, whichever hosts are meant now."""
     everybody = replace(run, only=frozenset())
-    return Watcher(everybody, run.plan()).poll().done
+    return monitor.look(everybody).done
 
 
 def _insist(run: Run, phase: str, say: Callable[[str], None]) -> Attempt:

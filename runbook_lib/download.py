@@ -16,7 +16,7 @@ from worker.layout import Range, committed, count, make_folder, missing, safe_te
 
 from . import corpus as corpora
 from . import hosts as machines
-from . import locks
+from . import incidents, locks
 from .checks import Checks
 from .errors import DataError, HostError, LinkLost, RunbookError
 from .plan import Plan
@@ -59,19 +59,30 @@ def collect(
     def one(host: machines.Host) -> tuple[int, list[str]]:
         if there is not None and host.name not in there:
             return 0, []
-        seen = there[host.name] if there is not None else [tuple(r) for r in host.poll()["committed"]]
-        return _collect_host(run, host, plan, fingerprints, seen, on_progress, outage_s)
+        seen = there[host.name] if there is not None else _committed_there(run, host)
+        try:
+            return _collect_host(run, host, plan, fingerprints, seen, on_progress, outage_s)
+        finally:
+            incidents.link_breaks(run, host.name, host.breaks())
 
     results = machines.side_by_side(run, one)
     new, refused, failures = 0, [], []
     for name, result in results.items():
         if isinstance(result, RunbookError):
             failures.append(f"{name}: {result}")
+            incidents.host_failed(run, name, "parts brought home", result)
         else:
             new += result[0]
             refused += result[1]
     rows = plan.rows - count(missing(0, plan.rows, committed(run.local.parts)))
     return Collected(rows, new, tuple(refused), tuple(failures))
+
+
+def _committed_there(run: Run, host: machines.Host) -> list[Range]:
+    """What a host has committed; how its workers ended meanwhile goes into the journal."""
+    reading = host.poll()
+    incidents.record(run, host.name, reading)
+    return [(low, high) for low, high in reading["committed"]]
 
 
 def _collect_host(

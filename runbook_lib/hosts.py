@@ -67,6 +67,7 @@ class Way(Protocol):
     """How a host is reached: its verbs asked, files brought there and home."""
 
     kind: str
+    breaks: list[str]
 
     @property
     def home(self) -> str:
@@ -179,6 +180,11 @@ class Host:
         `limit`: the bytes that it may have; `outage_s`: how long to try without any progress.
         """
         return self.way.get(str(source), target, sha256, limit, on_bytes, outage_s)
+
+    def breaks(self) -> list[str]:
+        """What broke on the way there since this was asked last, and went on; in words."""
+        taken, self.way.breaks = self.way.breaks, []
+        return [safe_text(words, 500) for words in taken]
 
     def read(self, path: Path, limit: int = 64 * 2**20) -> bytes:
         """The bytes of a small file. Raises HostError."""

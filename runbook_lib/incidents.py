@@ -1,60 +1,199 @@
-"""Incidents: when something went wrong with a slot, what, and when it worked again; for the journal, and so the report.
+"""Incidents: when something went wrong, what, and when it worked again; for the journal, and so log and report.
 
-Slowness is no incident: nothing is lost by it, and it comes and goes.
+How a worker ended is on file at its host: each end is told once, whoever looks first, however long nobody looked.
+Slowness is no incident: nothing is lost by it, and it comes and goes. A person's stop or restart is none either.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from . import verdicts
+from worker.layout import safe_text
+
+from . import locks, verdicts
 from .run import Run
 from .state import SlotState, State
 
-BEGAN, ENDED = "slot in trouble", "slot recovered"
-SETTLED = ("running", "helping", "done", "moved", "stopped")  # a worker that starts anew has not recovered yet
+BEGAN, ENDED, LOST = "slot in trouble", "slot recovered", "supervisor lost"
+SETTLED = ("running", "helping", "done", "moved")  # a worker that starts anew has not recovered yet
+DIED = "died"
+RECENT = 100  # events; a host that fails again in the same way is told anew after so many
+
+Exit = Mapping[str, Any]
+
+
+def record(run: Run, host: str, reading: Mapping[str, Any]) -> None:
+    """Write into the journal how workers of a host ended, as far as it does not know yet."""
+    with contextlib.suppress(OSError):  # a full disk here: told at the next look
+        for slot, entry in reading["slots"].items():
+            _record(run, slot, host, entry["exits"], 0)
+
+
+def _record(run: Run, slot: str, host: str, exits: Sequence[Exit], again: int) -> list[Exit]:
+    """Tell the ends of a slot's workers that the journal does not know; gives them. Two that look tell none twice."""
+    if not any(map(_is_fault, exits)):
+        return []
+    with locks.held(run.faults_lock):
+        known = {(e.get("slot"), e.get("exit_at")) for e in run.journal.events(BEGAN)}
+        new = [exit for exit in exits if _is_fault(exit) and (slot, exit.get("at")) not in known]
+        for exit in new:
+            name = _name(exit)
+            action = verdicts.NAMED["restarting" if name == DIED else name].by_itself
+            run.journal.write(
+                BEGAN,
+                slot=slot,
+                host=host,
+                verdict=name,
+                cause=safe_text(str(exit.get("reason")), 300),
+                action=action,
+                exit_at=exit.get("at"),
+                rows_again=again,
+            )
+    return new
+
+
+def _is_fault(exit: Exit) -> bool:
+    return exit.get("at") is not None and exit.get("reason") != verdicts.BY_A_PERSON
+
+
+def _name(exit: Exit) -> str:
+    """What a worker ended of, by name of a verdict."""
+    refused = "refused" if exit.get("code") == verdicts.EXIT_REFUSED else DIED
+    return verdicts.cause(str(exit.get("reason"))) or refused
+
+
+def host_failed(run: Run, host: str, what: str, why: object) -> None:
+    """Write into the journal that something could not be done on a host; the same again only after a while."""
+    said = safe_text(str(why), 500)
+    before = [e for e in run.journal.last(RECENT) if e.get("event") == "host failed" and e.get("host") == host]
+    if not any(e.get("what") == what and _alike(str(e.get("reason")), said) for e in before):
+        with contextlib.suppress(OSError):
+            run.journal.write("host failed", host=host, what=what, reason=said)
+
+
+def link_breaks(run: Run, host: str, breaks: Sequence[str]) -> None:
+    """Write into the journal what broke on the way to a host and went on."""
+    for words in breaks:
+        with contextlib.suppress(OSError):
+            run.journal.write("link broke", host=host, seen=words)
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two reasons differ in numbers only: seconds, ports, process ids."""
+    return re.sub(r"[0-9.]+", "#", one) == re.sub(r"[0-9.]+", "#", other)
 
 
 @dataclass
-class Incidents:
-    """Takes note of one state after another, of one watching."""
+class _Trouble:
+    """A slot's trouble that is not over: since when by our clock (None: nobody looked), and what goes again."""
 
-    run: Run
-    clock: Callable[[], float] = time.monotonic
-    _open: dict[str, tuple[str, float, int]] = field(default_factory=dict)
-    _before: dict[str, int] = field(default_factory=dict)
+    verdict: str
+    began: float | None
+    again: int
+    committed: int = -1
+
+
+class Incidents:
+    """Takes note of one state after another, of one watching. What is still open stands in the journal."""
+
+    def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic):
+        self.run, self.clock = run, clock
+        self._before: dict[str, int] = {}
+        self._open: dict[str, _Trouble] = {}
+        self._known: set[tuple[str, object]] = set()
+        self._lost = {(str(e.get("host")), str(e.get("process"))) for e in run.journal.events(LOST)}
+        for event in run.journal.events(BEGAN, ENDED):
+            slot = str(event.get("slot"))
+            if event["event"] == ENDED:
+                self._open.pop(slot, None)
+            else:
+                self._known.add((slot, event.get("exit_at")))
+                began = clock() - (time.time() - datetime.fromisoformat(event["at"]).timestamp())
+                self._open[slot] = _Trouble(str(event.get("verdict")), began, int(event.get("rows_again") or 0))
 
     def note(self, state: State) -> None:
         """Write into the journal what is new: a slot in trouble, or one that is out of it.
 
         What cannot be written (a full disk here) is tried again at the next look: it must not end the watching.
         """
+        for host, identity in state.gone.items():
+            with contextlib.suppress(OSError):
+                self._note_lost(host, identity, state)
         for slot in state.slots:
             with contextlib.suppress(OSError):
+                self._note_ends(slot)
                 self._note(slot)
             self._before[slot.slot] = slot.in_part
+
+    def _note_lost(self, host: str, identity: str, state: State) -> None:
+        if (host, identity) not in self._lost:
+            beside = "; its workers live on" if host in state.unsupervised else ""
+            by_itself = verdicts.NAMED["unsupervised"].by_itself
+            self.run.journal.write(
+                LOST, host=host, process=identity, cause=f"process {identity} is gone{beside}", action=by_itself
+            )
+            self._lost.add((host, identity))
+
+    def _note_ends(self, slot: SlotState) -> None:
+        """The ends of its workers that are new here; the last one is what it has to recover from."""
+        unknown = [exit for exit in slot.exits if (slot.slot, exit.get("at")) not in self._known]
+        if not unknown:
+            return
+        again = self._before.get(slot.slot, 0)
+        new = _record(self.run, slot.slot, slot.host, unknown, again)
+        self._known |= {(slot.slot, exit.get("at")) for exit in unknown}
+        if new:
+            before = self._open.get(slot.slot)
+            began = self.clock() if slot.slot in self._before else None
+            began, again = (before.began, max(again, before.again)) if before else (began, again)
+            self._open[slot.slot] = _Trouble(_name(new[-1]), began, again, slot.committed)
 
     def _note(self, slot: SlotState) -> None:
         said = slot.verdict or slot.state
         wrong = said != "slow" and said in verdicts.NAMED and verdicts.NAMED[said].wrong
+        said = "fenced" if slot.state == "fenced" else said
         known = self._open.get(slot.slot)
-        if wrong and (known is None or known[0] != said):
+        # Told above, by what is on file; of one that says itself that it failed it will be in a moment.
+        ended = slot.state == "restarting" and bool(slot.exits)
+        wrong = wrong and slot.state != "failed"
+        if wrong and not (known and (ended or known.verdict == said)):
             self._begin(slot, said, known)
-        elif known and slot.state in SETTLED and not wrong:
-            lost_s = round(self.clock() - known[1], 1)
-            self.run.journal.write(
-                ENDED, slot=slot.slot, host=slot.host, after=known[0], seconds_lost=lost_s, rows_again=known[2]
-            )
-            del self._open[slot.slot]
+        elif known and slot.state == "stopped":
+            del self._open[slot.slot]  # by a person: no recovery, and no trouble any more
+        elif known and not wrong and self._recovered(slot, known):
+            self._end(slot, known)
 
-    def _begin(self, slot: SlotState, said: str, known: tuple[str, float, int] | None) -> None:
+    def _begin(self, slot: SlotState, said: str, known: _Trouble | None) -> None:
         """One that turns out to be another keeps its beginning. Rows inside a part that was not committed go again."""
         again = 0 if said in ("unreachable", "stuck") else self._before.get(slot.slot, 0)
-        began, again = (known[1], max(again, known[2])) if known else (self.clock(), again)
+        began, again = (known.began, max(again, known.again)) if known else (self.clock(), again)
         self.run.journal.write(
             BEGAN, slot=slot.slot, host=slot.host, verdict=said, cause=slot.evidence, action=slot.action
         )
-        self._open[slot.slot] = (said, began, again)
+        self._open[slot.slot] = _Trouble(said, began, again, slot.committed)
+
+    def _recovered(self, slot: SlotState, known: _Trouble) -> bool:
+        """Whether a slot works again: with a row to show for it, for a broken device starts as well as another."""
+        if slot.state in ("running", "helping") and known.verdict not in ("unreachable", "stuck"):
+            return slot.in_part > 0 or slot.committed > known.committed >= 0 or slot.state == "helping"
+        return slot.state in SETTLED
+
+    def _end(self, slot: SlotState, known: _Trouble) -> None:
+        lost_s = None if known.began is None else round(self.clock() - known.began, 1)
+        by_others = known.verdict == "fenced" and slot.state in ("done", "moved")
+        self.run.journal.write(
+            ENDED,
+            slot=slot.slot,
+            host=slot.host,
+            after=known.verdict,
+            seconds_lost=lost_s,
+            rows_again=known.again,
+            **({"by": "others did its rows; it stays given up"} if by_others else {}),
+        )
+        del self._open[slot.slot]

@@ -170,6 +170,11 @@ def _until(
         if not waited - (set(over) if well else set()) or time.monotonic() > deadline:
             break
         time.sleep(0.3)
+    recorded = set()
+    for name, reading in readings.items():
+        if isinstance(reading, dict):
+            incidents.record(run, name, reading)
+            recorded |= {slot for slot, entry in reading["slots"].items() if any("at" in end for end in entry["exits"])}
     checks = Checks(title)
     for slot, host in expected.items():
         ok, what = seen[slot]
@@ -183,15 +188,25 @@ def _until(
         if ok or not well or verdict == "stopped" or run.profile.policy_for(verdict) != "auto":
             checks.add(slot, ok, what, expects, remedy, where=host)
         else:
-            _warn(run, checks, slot, host, verdict, what, expects, remedy)
+            _warn(checks, slot, host, what, expects, remedy)
+            if slot not in recorded:
+                _note_trouble(run, slot, host, verdicts.cause(what) or verdict, what)
+            elif verdict == "fenced":  # how its workers ended is told already, each once
+                _note_trouble(run, slot, host, verdict, what)
     return checks
 
 
-def _warn(run: Run, checks: Checks, slot: str, host: str, verdict: str, what: str, expects: str, remedy: str) -> None:
-    """A slot in trouble beside others that are well: told, in the journal too, and gone on."""
+def _warn(checks: Checks, slot: str, host: str, what: str, expects: str, remedy: str) -> None:
+    """A slot in trouble beside others that are well: told, and gone on."""
     then = "Others produce: 03_monitor goes on, and its rows go to them when it is given up"
     checks.add(slot, True, f"{what}. {then}", expects, remedy, where=host, warn=True)
-    cause = verdicts.cause(what) or verdict
+
+
+def _note_trouble(run: Run, slot: str, host: str, cause: str, what: str) -> None:
+    """Into the journal, unless that a slot was given up is the last that it tells of it."""
+    told = [event["verdict"] for event in run.journal.events(incidents.BEGAN) if event.get("slot") == slot]
+    if told[-1:] == [cause] == ["fenced"]:
+        return
     action = verdicts.NAMED[cause].by_itself
     run.journal.write(incidents.BEGAN, slot=slot, host=host, verdict=cause, cause=safe_text(what, 300), action=action)
 

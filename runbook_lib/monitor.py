@@ -21,7 +21,8 @@ from .state import REST, SlotState, State
 from .watcher import TREND, Watcher, judge
 
 __all__ = [
-    "TREND", "SlotState", "State", "View", "Watcher", "eta_range", "finished", "judge", "watch", "windowed",
+    "TREND", "SlotState", "State", "View", "Watcher", "eta_range", "finished", "judge", "look", "watch",
+    "windowed",
 ]  # fmt: skip
 
 LOOK_S = 5.0  # a look waits so long for a host that is slow to answer; the others are not held up by it
@@ -154,6 +155,14 @@ async def watch(
     finally:
         acting.close()
     run.journal.write("watched", committed=state.committed, rows=state.rows, seconds=round(state.elapsed_s, 1))
+    return state
+
+
+def look(run: Run) -> State:
+    """One look at a run; what it finds and nobody told yet goes into the journal, as when it is watched."""
+    state = Watcher(run, run.plan()).poll()
+    if not acts.under_way(run):
+        Incidents(run).note(state)
     return state
 
 

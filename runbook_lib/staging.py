@@ -15,7 +15,7 @@ from typing import Any
 from worker.layout import FORMAT, Range
 
 from . import corpus as corpora
-from . import environments, probing, sent_model
+from . import environments, incidents, probing, sent_model
 from . import hosts as machines
 from . import model as models
 from .checks import Checks
@@ -57,6 +57,8 @@ AWAY = (LinkLost, NotStaged)
 
 def add_failure(run: Run, checks: Checks, what: str, name: str, results: Mapping[str, Any], expected: str) -> None:
     """A host that failed. One that is, or was, away is only told of, where others are there and somebody will act."""
+    if not isinstance(results[name], NotStaged):
+        incidents.host_failed(run, name, what, results[name])
     verdict = "unreachable" if isinstance(results[name], LinkLost) else "dead"
     lenient = isinstance(results[name], AWAY) and run.profile.policy_for(verdict) == "auto"
     if lenient and any(not isinstance(result, RunbookError) for result in results.values()):
@@ -130,7 +132,10 @@ def stage(run: Run, on_progress: Report = silent, only: Collection[str] | None =
 
     def one(host: machines.Host) -> str:
         meant = only is None or host.name in only
-        return _stage_host(run, host, plan, corpus, model, on_progress) if meant else "left as it is"
+        try:
+            return _stage_host(run, host, plan, corpus, model, on_progress) if meant else "left as it is"
+        finally:
+            incidents.link_breaks(run, host.name, host.breaks())
 
     results = machines.side_by_side(run, one)
     for name, result in results.items():

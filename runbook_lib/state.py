@@ -90,6 +90,7 @@ class State:
     blank_s: Mapping[str, float] = field(default_factory=dict)
     epochs: Mapping[str, int] = field(default_factory=dict)
     unsupervised: Mapping[str, str] = field(default_factory=dict)
+    gone: Mapping[str, str] = field(default_factory=dict)
     late: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -116,6 +117,7 @@ class State:
             blank_s=own(self.blank_s),
             epochs=own(self.epochs),
             unsupervised=own(self.unsupervised),
+            gone=own(self.gone),
             late=own(self.late),
             busy=self.busy & {host},
             odd=self.odd & {host},

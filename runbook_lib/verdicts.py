@@ -96,6 +96,7 @@ CAUSES = (
     ("stuck", r"no sign of work for"),
 )  # fmt: skip
 _PATTERNS = tuple((name, re.compile(pattern, re.IGNORECASE)) for name, pattern in CAUSES)
+BY_A_PERSON = "restarted by a person"  # as its supervisor has it on file
 EXIT_REFUSED = 2  # of a worker: what it was given does not fit together
 ENDED = ("dead", "restarting", "fenced", "failed")
 
@@ -130,11 +131,8 @@ def judge(seen: Seen, limits: MonitorSpec) -> tuple[Verdict, str]:
     if seen.state in ENDED:
         name = "refused" if seen.code == EXIT_REFUSED and not cause(seen.reason) else cause(seen.reason)
         name = name or (seen.state if seen.state in NAMED else "dead")
-        if seen.state == "fenced":
-            said = f"given up; {seen.reason or 'no reason on record'}"
-        else:
-            said = f"{seen.state}; {seen.reason or 'no reason on record'}"
-        if seen.state == "restarting" and not seen.reason:
+        said = f"{'given up' if seen.state == 'fenced' else seen.state}; {seen.reason or 'no reason on record'}"
+        if seen.state == "restarting" and (not seen.reason or seen.reason == BY_A_PERSON):
             return NAMED["starting"], ""  # a first start waits too: nothing has happened yet
         found = NAMED[name]
         if seen.state in ("dead", "fenced") and name != "refused":  # nobody is there, or means, to try again

@@ -85,7 +85,8 @@ class Watcher:
         )
         rows, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
         given_up = self._given_up(have, alerts)
-        unsupervised = self._unsupervised(readings, slots, alerts)
+        gone = self._gone(readings, slots)
+        unsupervised = self._unsupervised(gone, alerts)
         alerts += self._about_all(slots, done < rows, self._was_launched(readings))
         rate = self._rate(slots, now, done)
         left = rows - done
@@ -117,6 +118,7 @@ class Watcher:
                 if isinstance(found, RunbookError)
             },
             unsupervised=unsupervised,
+            gone=gone,
             late={name: found.asked_s for name, found in readings.items() if isinstance(found, Late)},
         )
 
@@ -174,24 +176,30 @@ class Watcher:
             alerts.append(f"rows given up: {', '.join(map(str, found[:10]))}{' …' if len(found) > 10 else ''}")
         return found
 
-    def _unsupervised(
-        self, readings: Mapping[str, Reading], slots: Sequence[SlotState], alerts: list[str]
-    ) -> dict[str, str]:
-        """The hosts whose workers go on without their supervisor, with the process that is gone."""
-        found = {}
+    def _gone(self, readings: Mapping[str, Reading], slots: Sequence[SlotState]) -> dict[str, str]:
+        """The hosts whose supervisor ended though there is work for it, with the process that it was."""
+        found: dict[str, str] = {}
         for name, reading in readings.items():
             if not isinstance(reading, dict) or reading["supervisor_alive"] or reading["stop_requested"]:
                 continue
-            alive = sum(entry["alive"] for entry in reading["slots"].values())
-            if not alive or not reading["supervisor"] or all(slot.done for slot in slots if slot.host == name):
-                continue
-            gone = reading["supervisor"].get("process") or {}
-            found[name] = f"{gone.get('pid')} {gone.get('start')}"
-            verdict = verdicts.NAMED["unsupervised"]
-            alerts.append(
-                f"{name}: {verdict.name}: its supervisor is gone, {alive} of its workers live and would not be started "
-                f"again. By itself: {verdict.by_itself}. You: {verdict.person}."
-            )
+            if any(slot.host == name and slot.state not in REST and slot.verdict != "more to do" for slot in slots):
+                gone = (reading["supervisor"] or {}).get("process") or {}
+                if gone.get("pid"):
+                    found[name] = f"{gone['pid']} {gone.get('start')}"
+        return found
+
+    def _unsupervised(self, gone: Mapping[str, str], alerts: list[str]) -> dict[str, str]:
+        """Those of them whose workers go on: one that dies then would not be started again."""
+        found = {}
+        for name, process in gone.items():
+            alive = sum(entry["alive"] for entry in self._last[name]["slots"].values())
+            if alive:
+                found[name] = process
+                verdict = verdicts.NAMED["unsupervised"]
+                alerts.append(
+                    f"{name}: {verdict.name}: its supervisor is gone, {alive} of its workers live and would not be "
+                    f"started again. By itself: {verdict.by_itself}. You: {verdict.person}."
+                )
         return found
 
     def _about_all(self, slots: Sequence[SlotState], unfinished: bool, launched: bool) -> list[str]:

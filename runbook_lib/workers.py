@@ -10,7 +10,7 @@ from typing import Any
 from worker import verbs
 from worker.layout import safe_text
 
-from . import acts, launch, staging
+from . import acts, incidents, launch, staging
 from . import hosts as machines
 from .checks import Checks
 from .errors import HostError, LinkLost, ProfileError, RunbookError
@@ -33,6 +33,7 @@ def _stop(run: Run) -> Checks:
 
     def one(host: machines.Host) -> str:
         seen = _reading(host)
+        incidents.record(run, host.name, seen)
         supervisors, workers = host.living(seen)
         if not (seen["assigned"] or seen["supervisor"] or supervisors or workers):  # what is on file may be overwritten
             return NOTHING_STAGED

@@ -6,7 +6,7 @@ from dataclasses import replace
 from made_up import run_folder
 from test_pictures import Hands, slot, state
 
-from runbook_lib import report
+from runbook_lib import incidents, report
 from runbook_lib.incidents import BEGAN, ENDED, Incidents
 from runbook_lib.journal import Journal
 from runbook_lib.pages import facts
@@ -104,3 +104,97 @@ def test_a_journal_that_cannot_be_written_ends_no_watching_and_is_told_later(tmp
     taking.note(trouble)
     taking.note(trouble)
     assert len(events(run, BEGAN)) == 1
+
+
+# ------------------------------------------------------------------------------------------- how workers ended, on file
+
+
+def died(at, reason="killed by SIGKILL", **more):
+    return {"at": at, "code": -9, "reason": reason, "left": 5, "deaths": 1, **more}
+
+
+def told(run):
+    return [(event["verdict"], event.get("exit_at")) for event in events(run, BEGAN)]
+
+
+def test_two_deaths_between_two_looks_are_two_incidents_and_a_third_is_a_third(tmp_path):
+    restarting = {"state": "restarting", "verdict": "out of memory", "evidence": "killed by SIGKILL"}
+    run = noted(
+        tmp_path,
+        WORKS,
+        {**restarting, "exits": (died(1.0), died(2.0))},
+        {**restarting, "exits": (died(1.0), died(2.0))},
+        {**WORKS, "exits": (died(1.0), died(2.0))},
+        {**restarting, "exits": (died(1.0), died(2.0), died(3.0, "Errno 28: No space left on device"))},
+    )
+    assert [at for _, at in told(run)] == [1.0, 2.0, 3.0]
+    assert told(run)[-1][0] == "disk full"
+    assert len(events(run, ENDED)) == 1
+
+
+def test_what_happened_while_nobody_looked_is_told_once_whoever_looks(tmp_path):
+    run = run_folder(tmp_path).run
+    exits = [died(1.0), died(2.0, "Xid 79"), {"reason": "restarted by a person", "at": 3.0, "code": None}]
+    reading = {"slots": {"cluster0_gpu0": {"exits": exits}}}
+    for _ in range(2):
+        incidents.record(run, "tensor00", reading)
+    works = replace(state(1), slots=(slot(0, **{"verdict": "", **WORKS, "exits": tuple(exits)}),))
+    for _ in range(2):
+        Incidents(run, Hands()).note(works)
+    assert [at for _, at in told(run)] == [1.0, 2.0] and told(run)[1][0] == "GPU lost"
+    assert len(events(run, ENDED)) == 1
+    assert report.failure_log(run).read_text().count("slot in trouble") == 2
+
+
+def test_a_slot_that_waits_and_fails_in_turn_is_one_incident_a_death(tmp_path):
+    """Its worker says `failed`, then its supervisor says that it waits; nothing else happened."""
+    one = (died(1.0, "RuntimeError: broken"),)
+    failed, waiting = ({"state": s, "verdict": "restarting", "evidence": "broken"} for s in ("failed", "restarting"))
+    run = noted(tmp_path, *[{**changes, "exits": one} for changes in (failed, waiting) * 4])
+    assert told(run) == [("died", 1.0)]
+
+
+def test_a_device_that_starts_and_does_no_row_has_not_recovered_and_its_giving_up_is_told(tmp_path):
+    idle = {"state": "running", "in_part": 0, "committed": 3}
+    lost = {"state": "restarting", "verdict": "GPU lost", "evidence": "Xid 79", "committed": 3}
+    ends = [tuple(died(float(i), "Xid 79") for i in range(1, n + 1)) for n in range(6)]
+    looks = [{**one, "exits": ends[n]} for n in range(1, 5) for one in (lost, {"state": "starting"}, idle)]
+    fenced = {"state": "fenced", "verdict": "GPU lost", "evidence": "given up; Xid 79", "exits": ends[5]}
+    run = noted(tmp_path, *looks, fenced, fenced, {"state": "done", "exits": ends[5]})
+    assert [name for name, _ in told(run)] == ["GPU lost"] * 5 + ["fenced"]
+    (ended,) = events(run, ENDED)
+    assert ended["after"] == "fenced" and ended["by"] == "others did its rows; it stays given up"
+
+
+def test_a_persons_stop_is_no_recovery_and_no_fault(tmp_path):
+    run = noted(tmp_path, WORKS, KILLED, {"state": "stopped"}, {"state": "stopped"})
+    assert len(events(run, BEGAN)) == 1 and not events(run, ENDED)
+
+
+def test_a_watch_that_begins_again_tells_nothing_anew_and_ends_what_is_open(tmp_path):
+    run = noted(tmp_path, WORKS, KILLED)
+    again = Incidents(run, Hands())
+    for changes in (KILLED, WORKS):
+        again.note(replace(state(1), slots=(slot(0, **{"verdict": "", **changes}),)))
+    assert len(events(run, BEGAN)) == len(events(run, ENDED)) == 1
+
+
+def test_a_supervisor_that_is_gone_is_told_once_and_another_one_again(tmp_path):
+    run = run_folder(tmp_path).run
+    for _ in range(2):
+        taking = Incidents(run, Hands())
+        for process in ("7 1", "7 1", "9 4"):
+            lost = {"tensor00": process}
+            taking.note(replace(state(1), slots=(slot(0, verdict="", **WORKS),), gone=lost, unsupervised=lost))
+    assert [event["process"] for event in events(run, incidents.LOST)] == ["7 1", "9 4"]
+    assert [facts.kind(event) for event in events(run, incidents.LOST)] == ["fault", "fault"]
+    assert "its workers live on" in report.failure_log(run).read_text()
+
+
+def test_a_host_that_fails_in_the_same_way_is_told_once(tmp_path):
+    run = run_folder(tmp_path).run
+    for seconds in range(4):
+        incidents.host_failed(run, "one", "staged", f"one: no answer; next try in {seconds} s")
+    incidents.host_failed(run, "one", "staged", "one: Permission denied")
+    incidents.host_failed(run, "two", "staged", "one: Permission denied")
+    assert len(events(run, "host failed")) == 3

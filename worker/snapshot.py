@@ -29,7 +29,7 @@ def _read(path: Path, limit: int = REPORT_LIMIT) -> dict[str, Any] | None:
 
 def _exits(path: Path) -> list[Any]:
     found = (_read(path) or {}).get("exits")
-    return found[-5:] if isinstance(found, list) else []
+    return found[-50:] if isinstance(found, list) else []
 
 
 def _alive(report: dict[str, Any] | None) -> bool:

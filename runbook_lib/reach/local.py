@@ -22,6 +22,7 @@ class LocalWay:
 
     def __init__(self, name: str):
         self.name = name
+        self.breaks: list[str] = []
         self.home = str(Path("~").expanduser())
         self.executable = sys.executable
         self.where = "this machine"

@@ -32,6 +32,7 @@ class SshWay:
 
     def __init__(self, name: str, link: Link):
         self.name, self.link = name, link
+        self.breaks: list[str] = []  # transfers that broke and went on
         self._hello: dict[str, Any] = {}
 
     def _greeted(self) -> dict[str, Any]:
@@ -85,7 +86,7 @@ class SshWay:
             new = self.call("keep", 60.0, path=target, data=data, sha256=content.sha256)
             on_bytes(content.size)
             return bool(new)
-        outage = _Outage(self.link.patience.outage_s if outage_s is None else outage_s)
+        outage = _Outage(self.link.patience.outage_s if outage_s is None else outage_s, target, self.breaks)
         told = 0
         while True:
             try:
@@ -124,7 +125,7 @@ class SshWay:
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.{sha256[:16]}.part")
-        outage = _Outage(self.link.patience.outage_s if outage_s is None else outage_s)
+        outage = _Outage(self.link.patience.outage_s if outage_s is None else outage_s, source, self.breaks)
         fd = os.open(aside, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
         with os.fdopen(fd, "r+b", buffering=0) as file:
             digest = hashlib.sha256()
@@ -164,12 +165,13 @@ class SshWay:
 class _Outage:
     """How long a transfer has been without progress, and the pauses between its tries."""
 
-    def __init__(self, limit_s: float):
-        self.limit_s = limit_s
+    def __init__(self, limit_s: float, what: str, breaks: list[str]):
+        self.limit_s, self._what, self._breaks = limit_s, what, breaks
         self.moved = False
         self._furthest = -1
         self._since = time.monotonic()
         self._tries = 0
+        self._broken: tuple[float, LinkLost] | None = None
 
     def reached(self, offset: int) -> None:
         """The transfer has come so far. A few bytes are no progress: a host may bring one a connection, for ever."""
@@ -180,5 +182,6 @@ class _Outage:
         """Pause before the next try, or raise `error` when it has lasted too long."""
         if time.monotonic() - self._since > self.limit_s:
             raise error
+        self._broken = self._broken or (time.monotonic(), error)
         self._tries += 1
         time.sleep(min(5.0, 0.1 * 2.0**self._tries))
