@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from worker.layout import RUN_NAME, SLOT_NAME, safe_text
+from worker.layout import SLOT_NAME, run_name_problem, safe_text
 
 from . import (
     archive,
@@ -183,8 +183,8 @@ def _open(args: argparse.Namespace) -> run.Run:
         overrides[key] = value
     choices = profile.load(Path(args.profile), overrides)
     if args.run:
-        if not RUN_NAME.fullmatch(args.run):
-            raise ProfileError(f"--run {safe_text(args.run)}: letters, digits, '.', '_' and '-' only")
+        if wrong := run_name_problem(args.run):
+            raise ProfileError(wrong)
         return run.named(choices, args.run, print)
     return run.create(choices) if args.new else run.current(choices, new=True, say=print)
 
@@ -366,6 +366,8 @@ def _clean(args: argparse.Namespace) -> int:
         print(f"{item.host}: {item.folder}: {len(item.files)} files, {item.bytes / 1e6:.1f} MB")
         for path in item.files:
             print(f"  {path}")
+        for path in item.strangers:
+            print(f"  stays, since no run placed it there: {path}")
     print("removed" if args.yes else "nothing was removed; add --yes to remove these", "" if found else "(no files)")
     return 0
 

@@ -252,6 +252,23 @@ class Host:
         """The files of this run there: (path below its folder, safe to print, bytes)."""
         return answers.files(self.way.call("listing", 120.0, root=str(self.folder.root)), self.name)
 
+    def unclaimed(self, run_id: str) -> str:
+        """Why this run's folder there cannot be its own, in words; empty where it is, or can be made."""
+        found = self.way.call("unclaimed", ASK_S, workdir=str(self.workdir), run=self._run, run_id=run_id)
+        return safe_text(found if isinstance(found, str) else answers.shown(found))
+
+    def claim(self, run_id: str) -> None:
+        """Make this run's folder there, marked with its id: the first thing that a run does on a host.
+
+        Raises HostError for a folder that is there and is not its own.
+        """
+        self.way.call("claim", ASK_S, workdir=str(self.workdir), run=self._run, run_id=run_id)
+
+    def clear(self, run_id: str, names: Sequence[str]) -> list[str]:
+        """Take files of this run out of its folder there, and the folders that are empty then; gives what stays."""
+        found = self.way.call("clear", 300.0, root=str(self.folder.root), run_id=run_id, names=list(names))
+        return [name for name in names if name in found] if isinstance(found, list) else []
+
     def remove(self, path: Path) -> None:
         """Remove one file or folder of this run. Raises HostError for anything outside the run's folder."""
         self.way.call("remove", 300.0, path=str(path), root=str(self.folder.root))
@@ -312,7 +329,7 @@ def side_by_side(run: Run, do: Callable[[Host], T]) -> dict[str, T | RunbookErro
 
 
 def bring_bundle(host: Host) -> int:
-    """Bring the worker to a host; gives how many of its files were new there."""
+    """Bring the worker to a host, into the folder that was claimed; gives how many of its files were new there."""
     return sum(host.put(host.folder.root / relative, file_content(source)) for relative, source in bundle_files())
 
 

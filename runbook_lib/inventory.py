@@ -35,7 +35,7 @@ def take(run: Run) -> tuple[Checks, dict[str, Facts]]:
     """Look at every host of the run: (checks, host -> facts). Raises nothing for a host that fails."""
     checks = Checks("Every host can be reached and will do")
     tokens = {spec.name: f"{secrets.token_hex(6)}-{number}" for number, spec in enumerate(run.profile.hosts)}
-    found = machines.side_by_side(run, lambda host: _look(host, tokens[host.name]))
+    found = machines.side_by_side(run, lambda host: _look(run, host, tokens[host.name]))
     names = {token: name for name, token in tokens.items()}
     facts: dict[str, Facts] = {}
     # Before the first launch a wrong address is a mistake; afterwards a host that is away must not stop the others.
@@ -66,12 +66,14 @@ def _way_out(error: RunbookError) -> str:
     return "see the message" if isinstance(error, HostError) else "mend the profile or the file it names"
 
 
-def _look(host: machines.Host, token: str) -> Facts:
+def _look(run: Run, host: machines.Host, token: str) -> Facts:
     """What one host says of itself, and what its connection allows."""
     asked = time.time()
     said = host.facts(token)
     answered = time.time()
     found: Facts = {"said": said, "where": host.way.where, "sessions": host.way.sessions()}
+    if said.get("writable") is True:
+        found["not_ours"] = host.unclaimed(run.id)
     now = _number(said.get("now"), 1e11)
     if now is not None:
         # As if read in the middle: nearer than half the time that the question took.
@@ -106,10 +108,12 @@ def _judge(checks: Checks, spec: HostSpec, seen: Facts, names: Mapping[str, str]
     version = ".".join(_text(part) for part in _list(said.get("python"))[:3])
     checks.add("reachable", True, f"{seen['where']}, Python {_text(version)}, {facts['cores']} cores", where=name)
     why_not = _text(said.get("why_not")) or "cannot be written"
-    remedy = "make it writable for this login, or choose another `workdir`"
+    remedy = "make it yours alone and writable, or choose another `workdir`"
     writable = said.get("writable") is True
     checks.add("working folder", writable, facts["workdir"] if writable else why_not,
                "writable", remedy, where=name)  # fmt: skip
+    if why := seen.get("not_ours"):
+        checks.add("run's folder", False, why, "not there yet, or this run's own", "see the message", where=name)
     if (offset := facts["clock_s"]) is not None and abs(offset) > CLOCK_S:
         checks.add("clock", True, f"{offset:+.0f} s from here", where=name, warn=True)
     _environment(checks, spec, seen)

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from worker.layout import HostFolder
+from worker.layout import SHARED_FOLDERS, HostFolder
 
 from .profile import Profile
 from .run import Run
-
-SHARED = ("models", "environments")  # on a host, beside the folders of the runs
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def owned(run: Run) -> Iterator[list[Place]]:
     yield [Place("the run's folder", run.folder)]
     local = [host for host in run.profile.hosts if host.kind == "local"]
     yield [Place(f"the run's folder on {host.name}", Path(host.workdir) / run.name) for host in local]
-    for name in SHARED:
+    for name in SHARED_FOLDERS:
         yield [Place(f"{name} on {host.name}", Path(host.workdir) / name) for host in local]
 
 
@@ -99,7 +97,8 @@ def problems(run: Run) -> list[str]:
     writes = list(written(run.profile))
     folder, backups = writes
     runs = Place("runs", run.profile.runs)
-    pairs = [(place, other) for place in (*reads, *writes) for other in ours]
+    pairs = [(place, other) for place in (*reads, *writes) for group in groups[:2] for other in group]
+    pairs += [(place, other) for place in writes for group in groups[2:] for other in group]
     pairs += [(place, other) for place in (*ours, *writes) for other in reads]
     pairs += [(place, runs) for place in writes] + [(folder, backups)]
     nested = [pair for pair in pairs if inside(pair[0].path, pair[1].path)] + list(_nested(groups))

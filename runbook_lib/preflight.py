@@ -182,7 +182,8 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, A
     checks, facts = inventory.take(run)
     made = [spec for spec in run.hosts if spec.name in facts and facts[spec.name]["made"]]
     far = [spec for spec in made if spec.kind != "local"]
-    found = machines.side_by_side(replace(run, only=frozenset(spec.name for spec in far)), _devices) if far else {}
+    there = replace(run, only=frozenset(spec.name for spec in far))
+    found = machines.side_by_side(there, lambda host: _devices(run, host)) if far else {}
     able = {spec.name for spec in made if spec.kind == "local"}
     for spec in far:
         answer = found[spec.name]
@@ -213,8 +214,9 @@ def _may_try(checks: Checks, spec: HostSpec, facts: dict[str, Any], model: model
     return not seen and planning.enough(spec, facts)
 
 
-def _devices(host: machines.Host) -> dict[str, Any]:
+def _devices(run: Run, host: machines.Host) -> dict[str, Any]:
     """What the libraries of a host's Python say of themselves and of its GPUs."""
+    host.claim(run.id)
     machines.bring_bundle(host)
     cuda = ["--cuda"] if host.spec.device == "cuda" else []
     done = host.run([host.python, "-m", "worker", "devices", *cuda], DEVICES_TIMEOUT_S, cwd=host.folder.root)

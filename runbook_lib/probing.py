@@ -110,6 +110,7 @@ def _ask(run: Run, host: machines.Host, model: models.Model, facts: Mapping[str,
     before = _kept(run, host.name)
     if before.get("key") == _key(run, model, facts) and not before["answer"].get("error") and _works(host):
         return dict(before["answer"])  # its workers are left alone: the device is theirs
+    host.claim(run.id)
     if host.way.kind == "local":
         cwd = machines.BUNDLE.parent
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,11 +12,11 @@ from typing import Any
 
 from worker.layout import (
     FORMAT,
-    RUN_NAME,
     HostFolder,
     committed,
     make_folder,
     read_json,
+    run_name_problem,
     safe_text,
     write_atomic,
     write_json,
@@ -31,6 +32,8 @@ from .run_mark import PROFILE, in_order
 
 DEMO = Path(__file__).parents[1] / "profiles" / "demo.yaml"
 PHASES = ("01_preflight", "02_launch", "03_monitor", "04_merge_validate")
+# What a crash in `create` leaves.
+UNFINISHED = re.compile(r"run\.json|\.(run\.json|profile\.yaml)\.[0-9a-f]+\.part")
 
 Say = Callable[[str], None]
 
@@ -265,16 +268,31 @@ class Run:
 def create(profile: profiles.Profile, name: str = "") -> Run:
     """A new run's folder, with the profile as used. Raises ProfileError when the name is not usable or taken."""
     name = name or _new_name(profile)
-    if not RUN_NAME.fullmatch(name):
-        raise ProfileError(f"run name {name!r}: letters, digits, '.', '_' and '-' only, at most 100")
+    if tokens.looks_secret(name):
+        raise ProfileError("the run's name looks like a secret (not shown); name it otherwise")
+    if wrong := run_name_problem(name):
+        raise ProfileError(wrong)
     run = Run(profile.runs / name, profile)
-    make_folder(run.folder, 0o700)
     if run.profile_file.exists():
         raise ProfileError(f"a run named {name} exists already in {profile.runs}")
+    if there := sorted(entry.name for entry in _entries(run.folder) if not UNFINISHED.fullmatch(entry.name)):
+        shown = ", ".join(safe_text(entry, 80) for entry in there[:3])
+        raise ProfileError(f"{run.folder} is there and is no run (it holds {shown}): name the run otherwise (--run)")
+    make_folder(run.folder, 0o700)
     run_mark.write(run.folder, profile.path)
     write_atomic(run.profile_file, profiles.as_yaml(profile).encode())  # from here on it is a run
     run.journal.write("run created", run=name, id=run.id, profile=str(profile.path))
     return run
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where there is none. Raises ProfileError for what is no folder."""
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ProfileError(f"the run's folder {folder}: {error.strerror}") from None
 
 
 def _new_name(profile: profiles.Profile) -> str:
@@ -291,7 +309,7 @@ def open_folder(folder: Path) -> Run:
     file = folder / PROFILE
     if not file.is_file():
         raise DataError(f"{folder}: not a run's folder (no {PROFILE})")
-    return Run(folder.absolute(), profiles.load(file))
+    return Run(folder.absolute(), profiles.load(file, as_used=True))
 
 
 # ------------------------------------------------------------------------------------------ which run is gone on with

@@ -75,7 +75,7 @@ def _prepare_host(run: Run, host: machines.Host, on_progress: Report) -> str:
         return f"uses {host.python}"
     found = host.environment()
     if found["state"] in ("absent", "failed"):
-        _begin_environment(host)
+        _begin_environment(run, host)
         run.journal.write("environment begun", host=host.name, environment=kind)
         found = {**found, "state": "creating"}
     waited, quiet = 0, 0
@@ -98,9 +98,10 @@ def last_line(host: machines.Host, found: Mapping[str, Any]) -> str:
     return lines[-1][:60] if lines else "making its environment"
 
 
-def _begin_environment(host: machines.Host) -> None:
+def _begin_environment(run: Run, host: machines.Host) -> None:
     """Bring what the environment is made from, then start its making: detached, so that a broken link stops nothing."""
     order = environments.order(host.spec)
+    host.claim(run.id)
     machines.bring_bundle(host)
     wheels = host.workdir / "environments" / f"wheels-{order.digest[:16]}"
     for path, sha256 in order.wheels:
@@ -164,6 +165,7 @@ def _stage_host(
         on_progress(host.name, min(sent, total), total)
 
     folder = host.folder
+    host.claim(run.id)
     new = machines.bring_bundle(host)
     new += sent_model.send(run, host, model, moved)
     probing.assure(run, host, replace(model, dim=plan.model.dim, normalises=plan.model.normalises))

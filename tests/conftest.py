@@ -27,6 +27,7 @@ TESTS = Path(__file__).parent
 HOST = "here"
 SLOT = "cluster0_gpu0"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.umask(0o022)  # where a login's own is 002, what tests make by hand would be open to its group, and refused
 
 
 def wait_for(condition: Callable[[], Any], what: str, within_s: float = 60.0) -> Any:
@@ -52,8 +53,9 @@ class Box:
         return HostFolder(self.root)
 
     def save(self, **changes: Any) -> None:
-        """Write the assignment, with changes of its keys."""
+        """Write the assignment, with changes of its keys, and the mark of its run."""
         self.assignment.update(changes)
+        write_json(self.folder.mark, {"id": self.assignment["run_id"]})
         write_json(self.folder.assignment(HOST), self.assignment)
 
     def start(self, verb: str, *more: str, python: str | None = None, **options: Any) -> subprocess.Popen[bytes]:
@@ -192,7 +194,9 @@ def make_box(tmp_path: Path) -> Iterator[MakeBox]:
         **more: Any,
     ) -> Box:
         root = tmp_path / f"box{len(made)}" / "run1"
-        shutil.copytree(Path(worker.__file__).parent, root / "worker", ignore=shutil.ignore_patterns("__pycache__"))
+        bundle = {"ignore": shutil.ignore_patterns("__pycache__"), "copy_function": shutil.copyfile}
+        shutil.copytree(Path(worker.__file__).parent, root / "worker", **bundle)
+        (root / "worker").chmod(0o700)  # as sent, whatever the mode of the repository's folder
         if light:
             python = script(root / "light", f'#!/bin/sh\nexec "{sys.executable}" "{TESTS / "poison.py"}" "$@"\n')
         specs = []

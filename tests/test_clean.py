@@ -13,7 +13,7 @@ from runbook_lib import clean, cli, gate, hosts, report
 from runbook_lib.checks import Checks
 from runbook_lib.errors import DataError, HostError
 from runbook_lib.run import PHASES, Run
-from worker import process
+from worker import placed, process
 from worker.layout import write_json
 
 
@@ -43,6 +43,7 @@ def this(sealed_once, tmp_path):
     spec = replace(sealed_once.profile.hosts[0], workdir=str(tmp_path / "host"))
     this = Run(tmp_path / "runs" / sealed_once.name, replace(sealed_once.profile, hosts=(spec,)))
     folder = there(this)
+    hosts.connect(this.profile.hosts[0], this.name).claim(this.id)
     write_json(folder.assignment("here"), {"slots": [{"slot": "cluster0_gpu0", "shards": [{"start": 0, "stop": 9}]}]})
     write_json(folder.part(0, 4).with_suffix(".json"), {})
     for kept in ("models/abc/model.safetensors", "another-run/parts/rows_000000000_000000004.npy"):
@@ -105,9 +106,94 @@ def test_cleaning_again_finds_nothing(this):
 
 def test_what_a_link_leads_to_stays(this, tmp_path):
     (there(this).root / "link").symlink_to(tmp_path / "host" / "models")
-    assert len(clean.leftovers(this)[0].files) == 3
-    clean.clean(this)
+    there(this).quarantine.symlink_to(tmp_path / "host" / "models")
+    there(this).part(4, 8).symlink_to(tmp_path / "host" / "models" / "abc" / "model.safetensors")
+    assert len(clean.leftovers(this)[0].strangers) == 2
+    (removed,) = clean.clean(this)
+    assert set(removed.strangers) == {Path("link"), Path("quarantine"), Path("parts/rows_000000004_000000008.npy")}
+    assert len(removed.files) == 2
     assert (tmp_path / "host" / "models" / "abc" / "model.safetensors").exists()
+    assert (there(this).root / "link").is_symlink()
+
+
+STRANGERS = (
+    "thesis.txt", "parts/notes.txt", "worker/mine.py", "logs/other.log", "progress/x", "parts/rows_1_2.npy", ".hidden",
+    "runs.json", "shards/rows_000000000_000000004.json", "deep/er/file", "hosts/here.json.bak", "aside/a/b/c.npy",
+)  # fmt: skip
+
+
+def test_what_no_run_placed_there_stays_and_is_named(this, monkeypatch, capsys):
+    for name in STRANGERS:
+        (there(this).root / name).parent.mkdir(parents=True, exist_ok=True)
+        (there(this).root / name).write_text("mine")
+    monkeypatch.setattr(cli, "_find", lambda args: this)
+    assert cli.main(["clean", this.name, "--yes"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"stays, since no run placed it there: {name}\n" in said for name in STRANGERS)
+    left = {str(path.relative_to(there(this).root)) for path in there(this).root.rglob("*") if path.is_file()}
+    assert left == {*STRANGERS, "run.json"}
+    assert {(there(this).root / name).read_text() for name in STRANGERS} == {"mine"}
+    (event,) = this.journal.events("cleaned")
+    assert event["strangers"] == sorted(str(there(this).root / name) for name in STRANGERS)
+    assert report.verify(this).ok
+    for name in STRANGERS:  # and once they are gone, so is the folder
+        (there(this).root / name).unlink()
+    there(this).part(0, 4).parent.mkdir(exist_ok=True)
+    there(this).part(0, 4).write_text("ours")
+    clean.clean(this)
+    assert not there(this).part(0, 4).exists()
+
+
+@pytest.mark.parametrize("mark", [None, "{}", '{"id": "%s", "run": "x"}' % ("0" * 32), "half", "[]"])
+def test_a_folder_that_this_run_did_not_mark_is_left_alone(this, mark):
+    there(this).mark.unlink()
+    if mark is not None:
+        there(this).mark.write_text(mark)
+    refused(this, r"here: .*(no run marked it|belongs to another run|cannot be read)", HostError)
+    with pytest.raises(HostError):
+        clean.leftovers(this)
+
+
+@pytest.mark.parametrize("key", ["corpus", "output", "backups", "questions", "model", "profile"])
+def test_a_folder_that_holds_what_must_stay_is_left_alone(this, key):
+    inside = there(this).root / "parts"
+    files = {"corpus": inside / "c.jsonl", "questions": inside / "q.json"}
+    profile = this.profile
+    if key == "corpus":
+        profile = replace(profile, corpus=replace(profile.corpus, path=files["corpus"]))
+    elif key in ("output", "backups"):
+        field = "folder" if key == "output" else "backups"
+        profile = replace(profile, output=replace(profile.output, **{field: inside}))
+    elif key == "questions":
+        profile = replace(profile, questions=files["questions"])
+    elif key == "model":
+        profile = replace(profile, model=replace(profile.model, name=str(inside)))
+    else:
+        profile = replace(profile, path=inside / "p.yaml")
+    refused(Run(this.folder, profile), "what is in it stays")
+
+
+def test_the_mark_is_looked_at_again_where_the_files_are(this):
+    host = hosts.connect(this.profile.hosts[0], this.name)
+    before = sorted(there(this).root.rglob("*"))
+    with pytest.raises(HostError, match="nothing was removed"):
+        host.clear("0" * 32, ["hosts/here.json"])
+    names = ["../another-run/parts/rows_000000000_000000004.npy", str(there(this).root / "hosts/here.json")]
+    assert host.clear(this.id, names) == names
+    assert sorted(there(this).root.rglob("*")) == before
+
+
+def test_every_file_of_a_real_run_is_known_as_its_own(make_box, tmp_path):
+    box = make_box(texts(), light=True)
+    box.end(box.supervisor())
+    bundle = {path for path, _ in hosts.bundle_files()}
+    made = {str(path.relative_to(box.root)) for path in box.root.rglob("*") if path.is_file()}
+    assert len(made) > 20
+    assert {name for name in made if not placed.is_ours(name, bundle)} == {"light", "worker/requirements.txt"}
+
+
+def texts():
+    return [f"text {'word ' * row}" for row in range(8)]
 
 
 def test_two_hosts_that_share_a_folder_are_cleaned_once(this):

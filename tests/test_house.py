@@ -53,7 +53,9 @@ DOORS = {  # outside library -> the only modules that may import it
     "sentence_transformers": {"text_model"},
 }
 # Of the worker, the library may use what needs neither numpy nor torch.
-SHARED = {"awake", "layout", "texts", "locks", "process", "snapshot", "machine", "environment", "verbs"}
+SHARED = {
+    "awake", "layout", "texts", "locks", "owned", "placed", "process", "snapshot", "machine", "environment", "verbs",
+}  # fmt: skip
 
 
 def imports(path, package):

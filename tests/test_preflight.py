@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from local_run import executable, folder, new_run, nobody_there, numbered, planned
+from local_run import host as connected
 
 from runbook_lib import model, plan, preflight, run, staging
 from worker import process
@@ -307,6 +308,7 @@ def test_a_gpu_that_others_use_and_that_is_needed_is_a_failing_check_that_names_
 def test_a_gpu_that_this_runs_own_worker_uses_is_not_taken(cuda):
     def at_work(this):
         there = folder(this)
+        connected(this).claim(this.id)
         write_json(
             there.assignment("one"), {"slots": [{"slot": "cluster0_gpu0", "shards": [{"start": 0, "stop": 18}]}]}
         )

@@ -231,6 +231,7 @@ def decoys(ssh_fleet, this):
             (root / "parts").mkdir(parents=True)
             (root / "parts" / "rows_000000000_000000004.npy").write_bytes(b"not ours")
             (root / "worker").mkdir()
+            (root / "worker" / "__init__.py").touch()
             (root / "worker" / "__main__.py").write_text("import time\ntime.sleep(600)\n")
             files += [path for path in root.rglob("*") if path.is_file()]
             far_root = f"mapper_embeddings/{name}"
@@ -265,7 +266,8 @@ def test_processes_and_files_that_only_look_like_ours_survive_stop_restart_and_c
         monkeypatch.setattr(clean.report, "seal", lambda this: None)
         assert len(clean.clean(this)) == 2
         for far in ssh_fleet.hosts.values():
-            assert not (far.home / "mapper_embeddings" / this.name).exists()
+            left = (far.home / "mapper_embeddings" / this.name).iterdir()
+            assert {path.name for path in left} == {"go", "run.json"}  # what this test put there stays, with the mark
         assert {path: path.read_bytes() for path in files} == before
         assert [child.poll() for child in children] == [None] * len(children)
     finally:

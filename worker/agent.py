@@ -141,7 +141,7 @@ def receive(wire: Wire, path: str, size: int, sha256: str) -> None:
     if final.is_file() and final.stat().st_size == size and sha256_file(final) == sha256:
         wire.answer(ok={"have": size, "whole": True})
         return
-    make_folder(final.parent)
+    make_folder(final.parent, 0o700)
     part = final.with_name(f".{final.name}.{sha256[:16]}.part")
     fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "r+b", buffering=0) as file:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import locks, process
+from . import locks, owned, process
 from .blame import GivenUp, LeftToOthers, Suspects, quarantine
 from .layout import FORMAT, HostFolder, Range, safe_text, write_atomic, write_json
 from .part import encode_part
@@ -106,6 +106,8 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
     progress.update(state="loading model", write=True)
     second.begin()
     began = time.monotonic()
+    if why := owned.used(folder.root, Path(assignment["model"]["folder"])):
+        raise Refused(why)
     encoder = load(assignment, share.spec["device"], assignment["dtype"], share.spec["threads"])
     loaded_s = round(time.monotonic() - began, 2)
     shared = {

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterable  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from . import locks, process
+from . import locks, owned, process
 from .layout import read_json, safe_text, sha256_file
 
 # In a conda environment of ours; the second one from its making until the first one is written.
@@ -111,6 +111,13 @@ class Place:
         """What pip reads."""
         return self._file(".requirements.txt")
 
+    def not_ours(self) -> str:
+        """Why what lies here must not be run, in words: others made it, or can change it. Empty where it is ours."""
+        venv = self.venv
+        site = [venv / "lib", *venv.glob("lib/python3*"), *venv.glob("lib/python3*/site-packages")]
+        files = (self.lock, self.log, self.failed, self.requirements, self.record(venv), venv / "pyvenv.cfg")
+        return owned.problem(self.folder.parent, self.folder, *files, venv / "bin", *site)
+
     def record(self, prefix: Path) -> Path:
         """What says that the environment is whole."""
         return prefix / RECORD if self.conda else self._file(".json")
@@ -163,6 +170,8 @@ def look(place: Place, held: bool) -> Found:
     """`find` for what we make; `held`: somebody makes it now (asked before the record is read: none is missed)."""
     tool = _tool() if place.conda else ""
     found: Found = {"python": "", "state": "unusable", "why": "", "tool": tool, "record": None, "log": str(place.log)}
+    if why := place.not_ours():
+        return {**found, "why": why}
     try:
         prefix = conda_prefix(place.conda, tool, ask=not held) if place.conda else place.venv
         record = read_json(place.record(prefix)) if prefix else None

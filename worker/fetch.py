@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Iterator  # noqa: UP035  (Python 3.9 on lab boxes)
 
+from . import owned
 from .layout import make_folder, safe_text, sha256_file, sync_folder
 
 ORDER_LIMIT = 2**24
@@ -109,7 +110,9 @@ def fetch(order: Order) -> dict[str, int]:
     """
     aside = order.folder / ".fetch"
     try:
-        aside.mkdir(parents=True, exist_ok=True)
+        make_folder(aside, 0o700)
+        if why := owned.model(order.folder):
+            raise FetchError(why)
         with _alone(aside / "lock"):
             missing = [file for file in order.files if not _there(order.folder / file.path, file)]
             _check_room(aside, missing)

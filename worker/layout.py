@@ -31,7 +31,7 @@ import unicodedata
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
+from typing import Any, BinaryIO, Iterable, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
 FORMAT = 1
 JSON_LIMIT = 64 * 2**20  # bytes of one file
@@ -49,6 +49,10 @@ LITTER = re.compile(
 )
 
 Range = tuple[int, int]
+
+# What all runs of an account share on a host, beside their folders; and what Windows keeps, whatever the suffix.
+SHARED_FOLDERS = ("models", "environments")
+DEVICE_NAMES = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
 
 
 @dataclass(frozen=True)
@@ -140,11 +144,21 @@ class HostFolder:
         return self.root / "logs" / f"{name}.log"
 
 
+def run_name_problem(name: str) -> str:
+    """Why a run cannot be called so, in words; empty where it can. Some disks fold case, or drop a last dot."""
+    if not RUN_NAME.fullmatch(name):
+        return f"run name {safe_text(name, 120)!r}: letters, digits, '.', '_' and '-' only, at most 100"
+    folded = name.casefold().rstrip(".")
+    if folded in SHARED_FOLDERS or DEVICE_NAMES.fullmatch(folded) or name.endswith("."):
+        return f"run name {name!r}: kept for something else, or folded onto another name by some disks; take another"
+    return ""
+
+
 def make_folder(folder: Path, mode: int = 0o777) -> None:
     """Make a folder, and those above it that are not there: a power cut takes none of them with what is in it."""
     if folder.is_dir():
         return
-    make_folder(folder.parent)
+    make_folder(folder.parent, mode)
     folder.mkdir(mode, exist_ok=True)
     sync_folder(folder.parent)
 
@@ -161,12 +175,18 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def open_private(path: Path, flags: int) -> BinaryIO:
+    """A file for writing, made for us only where it is not there; a link under its name is not followed."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
+    return os.fdopen(fd, "wb")
+
+
 def write_atomic(path: Path, data: bytes | Iterable[bytes], mode: int = 0o600, expected: str | None = None) -> str:
     """Write `data` whole under `path` or not at all, and give its sha256; ValueError when it is not `expected`.
 
     A temporary name in the same folder, fsync, rename, fsync of the folder: a final name always means a whole file.
     """
-    make_folder(path.parent)
+    make_folder(path.parent, 0o777 if mode & 0o077 else 0o700)  # what is for us only lies in folders for us only
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     digest = hashlib.sha256()
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), mode)

@@ -14,13 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .layout import make_folder
+
 PATIENCE_S = 1.0
 NOTE_BYTES = 1024
 
 
 def take(path: Path) -> int | None:
     """A lock that ends with this process and those that inherit it, or None when another one holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, 0o700)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + PATIENCE_S
     while True:

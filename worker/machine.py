@@ -24,8 +24,8 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from . import process
-from .layout import write_atomic
+from . import owned, process
+from .layout import SHARED_FOLDERS, write_atomic
 
 TEXT_LIMIT = 2**16  # of what a command prints, the first bytes kept
 WORD_LIMIT = 500  # of any other text
@@ -245,6 +245,8 @@ def _place(workdir: str, token: str) -> dict[str, Any]:
         for folder in (*reversed(path.parents), path):
             if not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)
+        if why := owned.problem(path, *(path / name for name in SHARED_FOLDERS)):
+            return {**_NO_PLACE, "workdir": workdir, "why_not": why[:WORD_LIMIT]}
         # Permissions do not tell (read-only mounts, quotas, a full disk): a file does.
         with tempfile.NamedTemporaryFile(prefix=".runbook_try_", dir=path) as file:
             file.write(bytes(4096))

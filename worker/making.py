@@ -35,7 +35,7 @@ from .environment import (
     variables,
     wheels_in,
 )
-from .layout import read_json, write_atomic, write_json
+from .layout import make_folder, read_json, write_atomic, write_json
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_STOPPED = 0, 1, 2, 3, 143
 
@@ -65,7 +65,10 @@ def create(spec: Path) -> int:
     try:
         order = _order(spec)
         place = Place.of(order["kind"], order["workdir"], order["digest"])
-        place.folder.mkdir(parents=True, exist_ok=True)
+        os.umask(os.umask(0o022) | 0o022)  # what pip and conda make is for nobody else to change
+        make_folder(place.folder, 0o700)
+        if why := place.not_ours():
+            return _refuse(why)
         lock = locks.take(place.lock)
     except (OSError, ValueError) as error:
         return _refuse(str(error))

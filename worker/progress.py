@@ -10,7 +10,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from .layout import read_json
+from .layout import make_folder, open_private, read_json
 
 HEARTBEAT_S = 2.0
 WINDOW_S = 60.0  # the rate looks back this far
@@ -18,10 +18,11 @@ WINDOW_S = 60.0  # the rate looks back this far
 
 def write_report(path: Path, value: dict[str, Any]) -> None:
     """Replace a report whole. Not fsynced: it is a record for people, never the truth."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, 0o700)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_text(json.dumps(value, sort_keys=True) + "\n")
+        with open_private(temporary, os.O_TRUNC) as file:
+            file.write((json.dumps(value, sort_keys=True) + "\n").encode())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)

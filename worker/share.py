@@ -18,7 +18,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .layout import HostFolder, Range, committed, count, missing, planned_parts, quarantined, read_assignment
+from .layout import (
+    HostFolder,
+    Range,
+    committed,
+    count,
+    make_folder,
+    missing,
+    planned_parts,
+    quarantined,
+    read_assignment,
+)
 from .progress import read_report
 from .texts import Question
 
@@ -98,7 +108,7 @@ class Claims:
     """At most one range of rows, held against every other worker of this host until the next one or our end."""
 
     def __init__(self, folder: HostFolder):
-        folder.rows_lock.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.rows_lock.parent, 0o700)
         self._fd = os.open(folder.rows_lock, os.O_RDWR | os.O_CREAT, 0o600)
         self._held: Range | None = None
         self.work = True

@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import awake, machine, process
+from . import awake, machine, owned, process
 from .encode import EXIT_BUSY, EXIT_DEVICE, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, take_lock
-from .layout import HostFolder, committed, count, read_assignment
+from .layout import HostFolder, committed, count, make_folder, open_private, read_assignment
 from .progress import read_report, write_report
 from .say import say
 from .share import left_to_do, settled, surely_given_up
@@ -188,8 +188,10 @@ class Slot:
         command += ["--root", str(root), "--host", self.assignment["host"], "--slot", self.name]
         log = self.folder.log(self.name)
         try:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("ab") as out:
+            if why := owned.code(root) or owned.used(root, Path(command[0])):
+                raise OSError(why)
+            make_folder(log.parent, 0o700)
+            with open_private(log, os.O_APPEND) as out:
                 self.child = subprocess.Popen(
                     command,
                     cwd=root,
@@ -314,6 +316,9 @@ def run(root: Path, host: str) -> int:
         return EXIT_REFUSED
     if assignment is None:
         say(f"supervisor of {host}: no assignment at {folder.assignment(host)}")
+        return EXIT_REFUSED
+    if why := owned.code(root) or owned.mismatch(root, assignment.get("run_id")):
+        say(f"supervisor of {host}: {why}")
         return EXIT_REFUSED
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda signum, frame: stopping.append(signum))

@@ -18,8 +18,8 @@ import threading
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Callable, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from . import environment, machine, process
-from .layout import HostFolder, sha256_file, write_atomic
+from . import environment, machine, owned, placed, process
+from .layout import HostFolder, make_folder, open_private, sha256_file, write_atomic
 from .snapshot import snapshot
 
 OUT_LIMIT, ERR_LIMIT = 2**20, 2**16  # of what a command prints, the last bytes kept
@@ -55,6 +55,8 @@ class _Tail(threading.Thread):
 
 def run(argv: Sequence[str], limit_s: float, cwd: str | None = None, input: str = "") -> dict[str, Any]:
     """Run a command to its end; `exit` is None when it was ended because it took longer than `limit_s`."""
+    if cwd and os.path.lexists(HostFolder(Path(cwd)).mark) and (why := owned.code(Path(cwd))):
+        raise ValueError(why)
     child = subprocess.Popen(
         list(argv),
         cwd=cwd,
@@ -90,10 +92,13 @@ def start(argv: Sequence[str], log: str, cwd: str, unit: str = "") -> process.Id
 
     With `unit`, as a unit of the user's systemd: where logging out ends everything that a login started.
     """
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    if why := owned.code(Path(cwd)):
+        raise ValueError(why)
+    make_folder(Path(log).parent, 0o700)
+    open_private(Path(log), os.O_APPEND).close()  # whoever appends to it, it was made for us only
     if unit:
         return _start_unit(argv, log, cwd, unit)
-    with Path(log).open("ab") as out:
+    with open_private(Path(log), os.O_APPEND) as out:
         child = subprocess.Popen(
             list(argv),
             cwd=cwd,
@@ -248,7 +253,7 @@ def set_aside(root: str, names: Sequence[str], stamp: str) -> list[str]:
         source, target = Path(root, name), Path(root, "aside", stamp, name)
         if ".." in source.parts or not source.exists():
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent, 0o700)
         source.replace(target)
         moved.append(name)
     return moved
@@ -281,6 +286,7 @@ VERBS: dict[str, Callable[..., Any]] = {
         whereabouts,
     )
 }
+VERBS |= {"claim": owned.claim, "unclaimed": owned.unclaimed, "clear": placed.clear}
 VERBS |= {"facts": machine.facts, "unmark": machine.unmark, "find_environment": environment.find}
 
 __all__ = ["VERBS", "HostFolder", "open_regular"]
