@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -18,6 +19,7 @@ from runbook_lib import corpus
 from runbook_lib.corpus import Corpus, Fields
 from runbook_lib.errors import CorpusError, DataError, ProfileError, RunbookError
 from runbook_lib.reading import documents as reading
+from runbook_lib.reading import whole_file
 from runbook_lib.reading.characters import has_long_word
 from runbook_lib.reading.findings import ACCEPTABLE
 from runbook_lib.reading.prompt import as_encoded
@@ -597,3 +599,19 @@ def test_a_large_pickle_costs_one_copy_and_large_lines_cost_none(tmp_path: Path)
     base = peak_mib(tmp_path / "small.pkl", tmp_path / "small")
     assert peak_mib(tmp_path / "large.pkl", tmp_path / "large") - base < 1.5 * size
     assert peak_mib(tmp_path / "large.jsonl", tmp_path / "lines") - base < 0.3 * size
+
+
+def test_a_disk_is_left_before_it_is_full_and_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "corpus.jsonl"
+    source.write_text("".join(json.dumps({"title": "t", "text": f"{n} " + "x" * 10_000}) + "\n" for n in range(200)))
+    usage = shutil.disk_usage(tmp_path)
+    free = iter([usage.free] * 3)
+    monkeypatch.setattr(whole_file, "LOOK", 2**20)
+    monkeypatch.setattr(
+        whole_file.shutil,
+        "disk_usage",
+        lambda folder: usage._replace(free=next(free, 2**20)),  # type: ignore[attr-defined]
+    )
+    with pytest.raises(DataError, match=r"next to no space left on the disk \(1 MiB\).*Next: look at that disk"):
+        corpus.build(source, corpus.Fields(), None, None, "{text}", "{text}", tmp_path / "numbered")
+    assert list((tmp_path / "numbered").iterdir()) == []

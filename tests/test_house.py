@@ -24,7 +24,7 @@ NOUNS = {
     "model", "gpus", "hosts", "large_files", "parts", "founding", "merged", "articles", "survey", "retrieval",
     "figures", "evidence", "inventory", "environments", "publication", "home",
     "bounds", "part_record", "part_identity", "array_file",
-    "answer_json", "rate", "transport",
+    "json_size", "thrift", "parquet_pages", "answer_json", "rate", "transport",
     "answers", "content", "dial", "known_hosts", "link", "local", "login", "secret", "session", "ssh",
 }  # fmt: skip
 PHASES = {"preflight", "staging", "launch", "monitor", "recover", "download", "merge", "validate", "backup", "publish"}

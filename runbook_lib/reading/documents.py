@@ -6,12 +6,25 @@ import itertools
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from ..errors import CorpusError
 from .findings import ACCEPTABLE, FIXES, NAMED, counted
 from .inspection import Document, Fields, Inspection
 from .readers import open_source
 from .source import Source, refusal, shown
 
 _HOPELESS = 1000  # documents without a field, after which the rest of the file is not read
+_ENOUGH = 20_000  # problems, after which the same
+
+
+def _size(document: Document) -> int:
+    """The characters of a document, and what each takes besides."""
+    return 16 + len(document.text) + len(document.title) + len(document.url)
+
+
+def _out_of_proportion(source: Source, rows: int) -> CorpusError:
+    size = source.path.stat().st_size
+    seen = f"its first {rows:,} documents have over {source.room // 2**20} MiB of text, in a file of {size:,} bytes"
+    return refusal(source.path, f"{seen}: out of proportion", "save it as JSON lines, each text in its place")
 
 
 def read_documents(
@@ -29,32 +42,41 @@ def read_documents(
             given = [key for key, name in fields.names.items() if name in source.columns]
             _check_fields(path, fields, source.columns, given)
         rows = 0
+        room, whole = source.room, True
         for place, item in source.items:
             document = inspection.document(rows, place, item)
             rows += 1
             if document is not None and not inspection.found.problems:
+                room -= _size(document)
+                if room < 0:
+                    raise _out_of_proportion(source, rows)
                 yield document
-            elif rows >= _HOPELESS and inspection.names and "text" not in inspection.seen:
-                break  # the profile names the wrong field
-        said = _conclude(inspection, source, rows, expected)
+            elif rows >= _HOPELESS and "text" not in inspection.seen:
+                whole = False  # the profile names the wrong field, or these are no documents
+                break
+            elif inspection.found.problems.total() >= _ENOUGH:
+                whole = False
+                break
+        said = _conclude(inspection, source, rows, expected, whole)
     notes.extend(said)
 
 
-def _conclude(inspection: Inspection, source: Source, rows: int, expected: int | None) -> list[str]:
-    """The notes of a file that was read to its end; raises where it cannot be taken."""
+def _conclude(inspection: Inspection, source: Source, rows: int, expected: int | None, whole: bool) -> list[str]:
+    """The notes of a file that was read to its end, or so far; raises where it cannot be taken."""
     found, path = inspection.found, source.path
     if rows == 0:
         raise refusal(path, "no documents", "name the file with them in corpus.path")
     if len(inspection.types) == 1 and inspection.types.total() == rows:
         kind = next(iter(inspection.types))
-        raise refusal(path, f"a list of {rows:,} items of type {kind}; expected dicts", FIXES["not_a_dict"])
+        more = "" if whole else "over "
+        raise refusal(path, f"a list of {more}{rows:,} items of type {kind}; expected dicts", FIXES["not_a_dict"])
     if inspection.names:
         _check_fields(path, inspection.fields, source.columns or inspection.names, inspection.seen)
-    if expected is not None and rows != expected:
+    if whole and expected is not None and rows != expected:
         found.problem("count", "count", f"{counted(rows, 'document')} found, {expected:,} expected")
     if "id" not in inspection.seen:  # a file without ids is no oddity; a few documents without are
         found.places.pop("no_id", None)
-    notes = [*source.notes, *found.notes()]
+    notes = [*source.notes, *found.notes(), *([] if whole else [f"reading stopped after {rows:,} documents"])]
     if found.problems:
         raise found.refusal(path, rows, "document", notes)
     return notes

@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import CorpusError
+from ..json_size import holds_more
 from .source import Source, Unreadable, refusal, shown
 from .text_lines import LONGEST, Blank, lines, not_utf8, skip_mark
 
 _CHUNK = 2**20
+# Of one document; its other fields may hold lists of their own. An object takes up to 232 bytes.
+_LISTS, _VALUES = 2**18, 2**20
+_SMALL = 4 * _CHUNK  # a text of this size unfolds to little, whatever it holds
 
 # ---------------------------------------------------------------- one value
 
@@ -51,6 +55,11 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
+def _check_size(raw: bytes) -> None:
+    if len(raw) > _SMALL and holds_more(raw, _LISTS, _VALUES):
+        raise _NotTaken(f"over {_LISTS:,} lists and objects, or {_VALUES:,} values, in one document")
+
+
 _JSON = json.JSONDecoder(
     parse_constant=_no_constant,
     parse_int=_short_int,
@@ -74,6 +83,7 @@ def json_lines(file: IO[bytes], source: Source, wanted: Collection[str]) -> Iter
 
 def _line(raw: bytes, start: int) -> Any:
     try:
+        _check_size(raw)
         return _JSON.decode(raw.rstrip(b"\r\n").decode())
     except UnicodeDecodeError as error:
         return Unreadable(not_utf8(error, start))
@@ -152,6 +162,8 @@ class _Window:
         self.peek()
         while True:
             try:
+                if len(self.text) - self.at > _SMALL:
+                    _check_size(self.text[self.at :].encode("utf-8", "replace"))
                 value, end = _JSON.raw_decode(self.text, self.at)
             except json.JSONDecodeError as error:
                 if not self._may_go_on(error):

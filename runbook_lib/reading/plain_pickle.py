@@ -37,14 +37,34 @@ _BROKEN = (
     pickle.UnpicklingError,
     struct.error,
 )
+# What an instruction takes of our memory, in bytes: most fill a place on the stack, and a byte of the file is enough.
+_COST = {
+    "EMPTY_DICT": 240, "DICT": 240, "EMPTY_LIST": 96, "LIST": 96, "TUPLE": 72, "TUPLE1": 72, "TUPLE2": 72, "TUPLE3": 80,
+    "INT": 48, "BININT": 48, "BININT2": 48, "LONG": 48, "LONG1": 48, "LONG4": 48, "FLOAT": 40, "BINFLOAT": 40,
+    "STRING": 80, "BINSTRING": 80, "SHORT_BINSTRING": 80, "UNICODE": 80, "BINUNICODE": 80, "SHORT_BINUNICODE": 80,
+    "BINUNICODE8": 80, "BINBYTES": 80, "SHORT_BINBYTES": 80, "BINBYTES8": 80, "SETITEM": 64,
+    "PUT": 24, "BINPUT": 24, "LONG_BINPUT": 24, "MEMOIZE": 24,
+}  # fmt: skip
+_COSTS = [_COST.get(_NAMES.get(code, ""), 16) for code in range(256)]
+_PAIR = 64  # of a dict
+# A corpus of long texts takes about what its file has, one of the shortest texts six times that.
+_ROOM, _RATIO = 256 * 2**20, 8
+_DEEPEST = 1000  # marks in marks; a list of dicts has three
 _SHAPE = 'a list of dicts such as {"id": ..., "title": ..., "text": ..., "url": ...}'
 
 
 # ---------------------------------------------------------------- unpickling
 
 
+_SET: set[Any] = set()
+
+
 class _Foreign(Exception):
     """The pickle asks for more than plain data; nothing of it was run."""
+
+
+class _TooMuch(Exception):
+    """What the pickle unfolds to is out of proportion to its size."""
 
 
 class _PlainUnpickler(pickle._Unpickler):
@@ -54,9 +74,37 @@ class _PlainUnpickler(pickle._Unpickler):
     metastack: list[list[Any]]
     pop_mark: Callable[[], list[Any]]
     read: Callable[[int], bytes]
+    readline: Callable[[], bytes]
+    append: Callable[[Any], None]
+
     dispatch: ClassVar[dict[int, Any]] = {
         code: pickle._Unpickler.dispatch[code] for code in (getattr(pickle, name)[0] for name in _PLAIN.split())
     }
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        super().__init__(file)
+        self.read, self.readline = file.read, file.readline
+        self.room = _ROOM + _RATIO * size
+        # Numbered one after another by whoever pickles: a list, and what is numbered in some other way.
+        self.known: list[Any] = []
+        self.far: dict[int, Any] = {}
+
+    def load(self) -> Any:
+        """The value, as the standard library has it, with its cost counted."""
+        self.stack, self.metastack = [], []
+        self.append = self.stack.append
+        read, dispatch = self.read, self.dispatch
+        spent = 0
+        try:
+            while key := read(1):
+                code = key[0]
+                spent += _COSTS[code]
+                if spent > self.room:
+                    raise _TooMuch(f"unfolds to over {spent // 2**20} MiB in memory")
+                dispatch[code](self)
+        except pickle._Stop as stop:  # type: ignore[attr-defined]
+            return stop.value
+        raise EOFError
 
     def find_class(self, module: str, name: str, /) -> Any:
         raise _Foreign(f"{module}.{name}")
@@ -67,6 +115,7 @@ class _PlainUnpickler(pickle._Unpickler):
     def _set(self, target: Any, pairs: list[Any]) -> None:
         if type(target) is not dict:
             raise TypeError("keys for what is not a dict")
+        self.room -= _PAIR * (len(pairs) // 2)
         flat = iter(pairs)
         for key, value in zip(flat, flat, strict=True):
             if type(key) is int:  # as in JSON; and no two texts can be made to collide
@@ -88,19 +137,53 @@ class _PlainUnpickler(pickle._Unpickler):
         self._set(new, pairs)
         self.stack.append(new)
 
-    # Sets stay empty: nobody looks into them, and to fill them would hash what they hold.
+    def _mark(self) -> None:
+        if len(self.metastack) >= _DEEPEST:
+            raise _TooMuch(f"is nested over {_DEEPEST} deep")
+        self.metastack.append(self.stack)
+        self.stack = []
+        self.append = self.stack.append
+
+    def _remember(self, number: int) -> None:
+        if number == len(self.known):
+            self.known.append(self.stack[-1])
+        elif 0 <= number < len(self.known):
+            self.known[number] = self.stack[-1]
+        else:
+            self.far[number] = self.stack[-1]
+
+    def _recall(self, number: int) -> None:
+        if 0 <= number < len(self.known):
+            self.append(self.known[number])
+        elif number in self.far:
+            self.append(self.far[number])
+        else:
+            raise pickle.UnpicklingError(f"nothing was remembered as {number}")
+
+    def _memoize(self) -> None:
+        self._remember(len(self.known))
+
+    # Sets stay empty, all of them one: nobody looks into them, and to fill them would hash what they hold.
     def _new_set(self) -> None:
-        self.stack.append(set())
+        self.append(_SET)
 
     def _new_frozenset(self) -> None:
         self.pop_mark()
-        self.stack.append(frozenset())
+        self.append(_SET)
 
     def _add_items(self) -> None:
         self.pop_mark()
 
     dispatch |= {
         pickle.FRAME[0]: _skip_frame,
+        pickle.MARK[0]: _mark,
+        pickle.MEMOIZE[0]: _memoize,
+        pickle.PUT[0]: lambda self: self._remember(int(self.readline()[:-1])),
+        pickle.BINPUT[0]: lambda self: self._remember(self.read(1)[0]),
+        pickle.LONG_BINPUT[0]: lambda self: self._remember(*struct.unpack("<I", self.read(4))),
+        pickle.GET[0]: lambda self: self._recall(int(self.readline()[:-1])),
+        pickle.BINGET[0]: lambda self: self._recall(self.read(1)[0]),
+        pickle.LONG_BINGET[0]: lambda self: self._recall(*struct.unpack("<I", self.read(4))),
         pickle.DICT[0]: _new_dict,
         pickle.SETITEM[0]: _set_item,
         pickle.SETITEMS[0]: _set_items,
@@ -119,17 +202,21 @@ class _PlainUnpickler(pickle._Unpickler):
             return done
         if any(type(item) is not dict for item in batch[0]):
             return None
-        return done + len(batch[0]) - (1 if len(levels) > 2 else 0)
+        return max(0, done + len(batch[0]) - (1 if len(levels) > 2 else 0))
 
 
 def _load(file: IO[bytes], path: Path) -> Any:
     size = file.seek(0, 2)
     file.seek(0)
-    unpickler = _PlainUnpickler(file)
+    unpickler = _PlainUnpickler(file, size)
     try:
         value = unpickler.load()
     except _Foreign as foreign:
         raise _foreign(path, str(foreign), unpickler.item()) from None
+    except _TooMuch as much:
+        inside = "" if (item := unpickler.item()) is None else f" (in item {item})"
+        seen = f"the pickle {much}, out of proportion to its {size:,} bytes{inside}; nothing of it was taken"
+        raise refusal(path, seen, SAVE_PLAIN) from None
     except _BROKEN as error:
         raise _broken(path, error, file.tell(), size, unpickler.item()) from None
     end = file.tell()

@@ -21,6 +21,7 @@ from .json_stream import json_array, json_lines
 from .plain_pickle import plain_pickle
 from .source import FETCH_AGAIN, SAVE_PLAIN, Source, refusal, shown
 from .tables import csv_rows, parquet
+from .whole_file import LOOK, check_room
 
 PICKLE, JSON_LINES, JSON_ARRAY, PARQUET, CSV = "pickle", "JSON lines", "JSON array", "Parquet", "CSV"
 
@@ -37,6 +38,9 @@ _SUFFIXES = {
 _EXPECTED = "expected a pickled list of dicts, JSON lines, a JSON array, Parquet, or CSV with a header"
 _CHUNK = 2**20
 _RATIO = 100  # text packs about 4-fold, deflate can reach 1,032-fold: what unpacks further than this is a trap
+# Characters of all documents together, over those of the file: a pickle may hold a text once that many documents have,
+# Parquet is packed besides.
+_ROOM, _UNFOLDS = 64 * 2**20, {PICKLE: 8, PARQUET: _RATIO}
 
 
 @contextlib.contextmanager
@@ -53,7 +57,7 @@ def open_source(path: Path, wanted: Collection[str] = (), scratch: Path | None =
         head = _head(file, path)
         if head.startswith(b"\x1f\x8b"):
             unpacked = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
-            _unpack(file, unpacked, path)
+            _unpack(file, unpacked, path, scratch)
             file = unpacked
             source.notes.append("compressed with gzip: unpacked to read it")
             name = name.removesuffix(".gz")
@@ -62,6 +66,8 @@ def open_source(path: Path, wanted: Collection[str] = (), scratch: Path | None =
         suffix = Path(name).suffix.lower()
         if source.format not in _SUFFIXES.get(suffix, {source.format}):
             source.notes.append(f"the name ends in {shown(suffix)}, the content is {source.format}: read as such")
+        source.room = _ROOM + _UNFOLDS.get(source.format, 4) * file.seek(0, 2)
+        file.seek(0)
         source.items = _READERS[source.format](file, source, wanted)
         yield source
 
@@ -88,7 +94,7 @@ def _head(file: IO[bytes], path: Path) -> bytes:
     return head
 
 
-def _unpack(file: IO[bytes], out: IO[bytes], path: Path) -> None:
+def _unpack(file: IO[bytes], out: IO[bytes], path: Path, scratch: Path | None) -> None:
     """Write the content of a gzip to `out`; a cut or damaged one is refused here, before any reader sees it."""
     size = path.stat().st_size
     limit = max(64 * 2**20, _RATIO * size)
@@ -96,6 +102,8 @@ def _unpack(file: IO[bytes], out: IO[bytes], path: Path) -> None:
         with gzip.GzipFile(fileobj=file) as packed:
             while chunk := packed.read(_CHUNK):
                 out.write(chunk)
+                if scratch is not None and out.tell() % LOOK < _CHUNK:
+                    check_room(scratch)
                 if out.tell() > limit:
                     raise refusal(path, f"gzip that unpacks to over {_RATIO} times its size", "unpack it first")
     except EOFError:

@@ -31,6 +31,7 @@ class Source:
     items: Iterator[tuple[str, Any]]
     notes: list[str] = field(default_factory=list)  # what is unusual and fine; complete when the items are used up
     columns: tuple[str, ...] | None = None  # the fields of every item, where the format knows them beforehand
+    room: int = 2**62  # characters that its documents may have together: more is out of proportion to the file
 
 
 def shown(foreign: object, limit: int = 60) -> str:

@@ -8,8 +8,15 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import IO, Any
 
+from ..errors import CorpusError
+from . import parquet_pages
 from .source import FETCH_AGAIN, Source, Unreadable, refusal, shown
 from .text_lines import LONGEST, Blank, lines, not_utf8
+
+FIELDS = 2**20  # of one line of CSV, and lines of one record
+PIECE = 32 * 2**20  # bytes of Parquet that are made Python values at a time
+DOCUMENTS = 200_000  # rows that Parquet of any size may have, and one more for each eight bytes
+SAVE_SMALLER = "write it anew from its source with the defaults of your Parquet writer, or as JSON lines"
 
 
 def _set_columns(source: Source, names: Collection[str]) -> None:
@@ -29,32 +36,63 @@ def parquet(file: IO[bytes], source: Source, wanted: Collection[str]) -> Iterato
     import pyarrow.parquet
 
     try:
+        parquet_pages.check_footer(file)
         table = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
-    except (pyarrow.ArrowException, OSError) as error:
+        schema = table.schema_arrow
+        names = schema.names
+        _set_columns(source, names)
+        read = [name for name in names if not wanted or name in wanted]
+        nested = [name for name in read if wanted and pyarrow.types.is_nested(schema.field(name).type)]
+        rows = parquet_pages.rows_at_a_time(file, table.metadata, read)
+    except parquet_pages.Refused as why:
+        raise refusal(source.path, f"Parquet that is not read: {why}", SAVE_SMALLER) from None
+    except CorpusError:
+        raise
+    except UnicodeDecodeError:
+        raise refusal(source.path, "a name of a column is not UTF-8", "give the columns other names") from None
+    except Exception as error:  # of many kinds: whatever a damaged file makes of the library
         whole = _ends_like_parquet(file)
         seen = "Parquet not readable" if whole else f"cut short: Parquet without its end (size {file.seek(0, 2)} bytes)"
         raise refusal(source.path, f"{seen} ({_first_line(error)})", FETCH_AGAIN) from None
-    names = table.schema_arrow.names
-    _set_columns(source, names)
-    return _parquet_rows(table, [name for name in names if not wanted or name in wanted], source)
+    if nested:
+        kinds = ", ".join(f'"{shown(name)}" is {shown(schema.field(name).type)}' for name in nested)
+        raise refusal(source.path, f"a column of lists or structs: {kinds}; expected text", "store plain texts")
+    if table.metadata.num_rows > DOCUMENTS + file.seek(0, 2) // 8:
+        seen = f"{table.metadata.num_rows:,} rows in {file.seek(0, 2):,} bytes: out of proportion"
+        raise refusal(source.path, seen, SAVE_SMALLER)
+    return _parquet_rows(table, read, source, rows)
 
 
-def _parquet_rows(table: Any, names: list[str], source: Source) -> Iterator[tuple[str, Any]]:
+def _parquet_rows(table: Any, names: list[str], source: Source, rows: int) -> Iterator[tuple[str, Any]]:
     row = 0
-    batches = table.iter_batches(batch_size=1000, columns=names)
+    batches = table.iter_batches(batch_size=rows, columns=names)
     while True:
         try:
             batch = next(batches, None)
-            columns = [] if batch is None else [column.to_pylist() for column in batch.columns]
+            pieces = [] if batch is None else list(_pieces(batch))
+            done, batch = batch is None, None  # nor the pieces, below: not held beside the next one
+            for piece in pieces:
+                columns = [column.to_pylist() for column in piece.columns]
+                for values in zip(*columns, strict=True):
+                    yield f"row {row}", dict(zip(names, values, strict=True))
+                    row += 1
+            pieces = []
         except UnicodeDecodeError:
             raise refusal(source.path, f"after row {row}: text that is not UTF-8", "save it as UTF-8") from None
-        except (OSError, ValueError, TypeError) as error:  # pyarrow's own errors are kinds of these
+        except (OSError, ValueError, TypeError, MemoryError) as error:  # pyarrow's own errors are kinds of these
             raise refusal(source.path, f"not readable after row {row} ({_first_line(error)})", FETCH_AGAIN) from None
-        if batch is None:
+        if done:
             return
-        for values in zip(*columns, strict=True):
-            yield f"row {row}", dict(zip(names, values, strict=True))
-            row += 1
+
+
+def _pieces(batch: Any) -> Iterator[Any]:
+    """A batch in pieces that are small as Python's own texts too, which may take four times the bytes."""
+    if batch.nbytes <= PIECE or batch.num_rows <= 1:
+        yield batch
+        return
+    half = batch.num_rows // 2
+    yield from _pieces(batch.slice(0, half))
+    yield from _pieces(batch.slice(half))
 
 
 def _ends_like_parquet(file: IO[bytes]) -> bool:
@@ -92,19 +130,25 @@ def _records(file: IO[bytes], source: Source) -> Iterator[tuple[int, list[str]]]
     """The records of a CSV file that are not blank, each with the line that it starts on."""
     blank = Blank()
     open_lines: list[str] = []
+    open_bytes, line = 0, 1
 
     def text() -> Iterator[str]:
-        for _, start, raw in lines(file, source):
+        nonlocal open_bytes
+        for number, start, raw in lines(file, source):
+            open_bytes += len(raw)
+            if open_bytes > LONGEST or len(open_lines) > FIELDS:
+                seen = f"the record that starts on line {line} has over {LONGEST:,} bytes, or {FIELDS:,} lines"
+                raise refusal(source.path, seen, "look for a quote there that is never closed")
+            if raw.count(b",") > FIELDS:
+                raise refusal(source.path, f"line {number} has over {FIELDS:,} commas", FETCH_AGAIN)
             try:
-                line = raw.decode()
+                open_lines.append(raw.decode())
             except UnicodeDecodeError as error:
                 raise refusal(source.path, not_utf8(error, start), "save it as UTF-8") from None
-            open_lines.append(line)
-            yield line
+            yield open_lines[-1]
 
     reader = csv.reader(text(), strict=True)
     limit = csv.field_size_limit(LONGEST)
-    line = 1
     try:
         for values in reader:
             if values:
@@ -112,6 +156,7 @@ def _records(file: IO[bytes], source: Source) -> Iterator[tuple[int, list[str]]]
             else:
                 blank.add(line)
             open_lines.clear()
+            open_bytes = 0
             line = reader.line_num + 1
     except csv.Error as error:
         seen = f"line {reader.line_num}: not CSV ({shown(error, 200)})"

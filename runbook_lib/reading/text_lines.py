@@ -8,7 +8,7 @@ from typing import IO
 
 from .source import Source, refusal
 
-LONGEST = 64 * 2**20  # bytes or characters of one JSON value, one line, one CSV field: a whole book has about 1 MiB
+LONGEST = 32 * 2**20  # bytes or characters of one JSON value, one line, one CSV record: a whole book has about 1 MiB
 
 
 def lines(file: IO[bytes], source: Source) -> Iterator[tuple[int, int, bytes]]:
