@@ -26,14 +26,6 @@ from .sealed import PAGES, SEALED, Since, files, listed, since, unlisted
 NAMED = 20
 GROWN = "since the seal"
 AS_IT_WAS = "bring the file back from a backup, or run the same command again (runbook run): what can be made anew is"
-# What no check here can see, in words: it stands in the report and at the end of `runbook verify`.
-NOT_PROVED = (
-    "that each vector was computed from its own text. Every file is held against its record, every record against the "
-    "corpus; but where two vectors are swapped and all sums made anew, nothing here sees it. Only embedding rows again "
-    "and comparing them would, and that is not done",
-    "who made these files: the list of sums bears no signature, so whoever may write all of them may make it anew",
-    "that the vectors serve your purpose: how questions find their documents is shown, and judged by nobody but you",
-)
 
 
 def write_sums(run: Run, trial: _Trial | None = None) -> Path:
@@ -59,7 +51,8 @@ def before_sealing(run: Run) -> _Trial:
         trial.hold(
             "journal", AS_IT_WAS, lambda: run.journal.problems(torn=True), "each line follows from the one before"
         )
-    _records(trial)
+    trial.hold("results", AS_IT_WAS, lambda: _not_as_gated(trial), "as their gates wrote them")
+    _files_by_record(trial)
     if trial.checks.failed:
         told = "; ".join(f"{check.name}: {check.seen}" for check in trial.checks.failed)
         raise DataError(
@@ -162,6 +155,11 @@ def _records(trial: _Trial) -> None:
     for phase in PHASES:
         remedy = f"run it again: {phase}"
         trial.hold(f"result of {phase}", remedy, lambda phase=phase: _result(run, phase), "present, all checks hold")  # type: ignore[misc]
+    _files_by_record(trial)
+
+
+def _files_by_record(trial: _Trial) -> None:
+    run = trial.run
     trial.hold("plan", AS_IT_WAS, lambda: _plan(run), "its own digest")
     trial.hold("corpus", AS_IT_WAS, lambda: _corpus(trial), "as numbered, and the plan's")
     trial.hold("merged files", AS_IT_WAS, lambda: _merged(trial), "as their manifest says")
@@ -206,8 +204,13 @@ def _result(run: Run, phase: str) -> list[str]:
 
 
 def _not_as_gated(trial: _Trial) -> list[str]:
-    paths = [(trial.run.result_file(phase), gated(trial.run, phase)) for phase in PHASES]
-    return [f"{path.name}: not what its gate wrote" for path, wrote in paths if wrote not in ("", trial.sha256(path))]
+    found = []
+    for path, wrote in ((trial.run.result_file(phase), gated(trial.run, phase)) for phase in PHASES):
+        if wrote and not path.is_file():
+            found.append(f"{path.name}: no such file")
+        elif wrote and trial.sha256(path) != wrote:
+            found.append(f"{path.name}: not what its gate wrote")
+    return found
 
 
 def gated(run: Run, phase: str) -> str:
@@ -239,7 +242,8 @@ def _merged(trial: _Trial) -> list[str]:
     merged = Merged(trial.run.merged)
     manifest = merged.manifest()
     if manifest is None:
-        return [f"{merged.manifest_file.name}: no such file"]
+        claimed = trial.run.result(PHASES[-1]) is not None or publication.published(trial.run) is not None
+        return [f"{merged.manifest_file.name}: no such file"] if claimed else []
     found = [
         f"{name}: its sha256 is not the one in {merged.manifest_file.name}"
         for name, stated in manifest["outputs"].items()

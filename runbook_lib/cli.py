@@ -13,7 +13,6 @@ from pathlib import Path
 from worker.layout import SLOT_NAME, run_name_problem, safe_text
 
 from . import (
-    archive,
     chain,
     clean,
     download,
@@ -35,6 +34,7 @@ from .checks import Checks
 from .errors import LinkLost, ProfileError, RunbookError
 from .monitor import Watcher
 from .pages import pdf
+from .pages.verdict import NOT_PROVED
 from .reach import known_hosts
 
 EPILOG = """\
@@ -332,16 +332,20 @@ def _stop(args: argparse.Namespace) -> int:
 
 def _fetch(args: argparse.Namespace) -> int:
     this = _find(args)
-    got = download.collect(this)
-    for line in (*got.refused, *got.failures):
-        print(f"  refused: {line}", file=sys.stderr)
-    print(f"{got.new} parts fetched; {got.rows:,} of {this.plan().rows:,} rows are in {this.local.parts}")
-    return 1 if got.refused or got.failures else 0
+    with chain.resealing(this):
+        got = download.collect(this)
+        for what, lines in (("put aside", got.aside), ("refused", got.refused), ("refused", got.failures)):
+            for line in lines:
+                print(f"  {what}: {line}", file=sys.stderr)
+        print(f"{got.new} parts fetched; {got.rows:,} of {this.plan().rows:,} rows are in {this.local.parts}")
+        print("looked at: each part's size against its record; every byte: runbook verify, or runbook run")
+    gone = [line for line in got.aside if not (this.local.parts / line.partition(":")[0]).exists()]
+    return 1 if got.refused or got.failures or gone else 0
 
 
 def _verify(args: argparse.Namespace) -> int:
     code = _show(report.verify(_find(args)))
-    print("\nNot proved:", *(f"  - {what}" for what in archive.NOT_PROVED), sep="\n")
+    print("\nNot proved:", *(f"  - {what}" for what in NOT_PROVED), sep="\n")
     return code
 
 

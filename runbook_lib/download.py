@@ -20,7 +20,7 @@ from . import incidents, locks
 from .checks import Checks
 from .errors import DataError, HostError, LinkLost, RunbookError
 from .plan import Plan
-from .result import parts
+from .result import home, parts
 from .result.array_file import HEAD_LIMIT, ITEM_BYTES
 from .result.part_record import size_limit
 from .run import Run
@@ -30,12 +30,16 @@ STREAMS = 2  # at a time from one host: while one part is checked, the next one 
 
 @dataclass(frozen=True)
 class Collected:
-    """What one round brought: `rows` home in all, `new` parts, and the parts refused, by name with the reason."""
+    """What one round brought: `rows` home in all, `new` parts, and the parts refused, by name with the reason.
+
+    `aside`: what was home and had not the size that its record says, so it was put aside and looked for anew.
+    """
 
     rows: int
     new: int
     refused: tuple[str, ...]
     failures: tuple[str, ...]
+    aside: tuple[str, ...] = ()
 
 
 def collect(
@@ -51,8 +55,11 @@ def collect(
     `on_progress(host, bytes, bytes in all)` is called meanwhile; `outage_s` is how long a transfer tries in vain.
 
     A part that its record or the plan does not vouch for is taken out of the host's parts, so that its rows are redone,
-    and never gets a final name here.
+    and never gets a final name here. One that is home and has not the size that its record says is put aside first.
     """
+    cut = list(home.cut_or_gone(run)) if there is None else []  # while watching, what came is left alone
+    for path, why in cut:
+        home.put_aside(run, path, why)
     plan, fingerprints = run.plan(), corpora.load(run.corpus).fingerprints()
     make_folder(run.local.parts)
 
@@ -75,7 +82,8 @@ def collect(
             new += result[0]
             refused += result[1]
     rows = plan.rows - count(missing(0, plan.rows, committed(run.local.parts)))
-    return Collected(rows, new, tuple(refused), tuple(failures))
+    aside = tuple(f"{path.name}: {why}" for path, why in cut)
+    return Collected(rows, new, tuple(refused), tuple(failures), aside)
 
 
 def _committed_there(run: Run, host: machines.Host) -> list[Range]:

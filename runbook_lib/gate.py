@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from worker.layout import is_litter, sha256_file
 
-from . import choices
+from . import archive, choices
 from .checks import Checks
-from .errors import GateError
+from .errors import GateError, RunbookError
+from .pages.form import execution_report, failure_log
 from .run import PHASES, Run
 
 LIBRARY = Path(__file__).parent
@@ -87,6 +89,10 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: Any) -> Checks:
         wrote[run.plan_file.name] = sha256_file(run.plan_file)
     failed = [check.name for check in everything.failed]
     run.journal.write("gate", phase=phase, ok=everything.ok, checks=len(everything), failed=failed, wrote=wrote)
+    if not archive.was_sealed(run):  # of a sealed run the notes are sealed too: the next seal writes them
+        with suppress(RunbookError, OSError):
+            execution_report(run)
+            failure_log(run)
     if not everything.ok:
         lines = [
             f"  {c.where}: {c.name}: expected {c.expected or 'ok'}, seen {c.seen}. Next: {c.remedy}"

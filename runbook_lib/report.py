@@ -25,7 +25,7 @@ from .pages.figures_shown import Figure
 from .pages.form import execution_report, failure_log
 from .pages.panel import exactly, many, text
 from .pages.style import CSS
-from .pages.verdict import all_checks, held, records, sentence, troubles
+from .pages.verdict import NOT_PROVED, all_checks, held, records, sentence, troubles
 from .run import PHASES, Run
 from .sealed import SEALED
 
@@ -210,7 +210,7 @@ def _checks(found: Facts) -> str:
 
 
 def _not_proved() -> str:
-    return f"<ul>{''.join(f'<li>{text(what, 1000)}</li>' for what in archive.NOT_PROVED)}</ul>"
+    return f"<ul>{''.join(f'<li>{text(what, 1000)}</li>' for what in NOT_PROVED)}</ul>"
 
 
 def _group(name: str, checks: Sequence[dict[str, Any]]) -> str:
@@ -240,7 +240,7 @@ def _notebook(run: Run, phase: str) -> str:
     if not path.exists():
         tried = list((run.report / "attempts").glob(f"{phase}.attempt-*.ipynb"))
         if not tried:
-            return f"<p>{page.MISSING}: not executed by the chain</p>"
+            return f"<p>{page.MISSING}: {_by_hand(run, phase)}</p>"
         path = max(tried, key=lambda attempt: attempt.stat().st_mtime_ns)
         note = f"<p>No execution counted; this is the last one tried, <code>{text(path.name)}</code>.</p>"
     try:
@@ -248,6 +248,18 @@ def _notebook(run: Run, phase: str) -> str:
     except Exception as error:  # whatever a half-written notebook makes of its converter, the report stands
         return f'<p class="missing">{text(error)}</p>'
     return note + page.fold(f"{text(path.name)}, {many(cells, 'cell')}", f'<div class="notebook">{body}</div>')
+
+
+def _by_hand(run: Run, phase: str) -> str:
+    """Why there is no executed notebook of a phase, and how one that a person executed comes into the archive."""
+    if not run.result_file(phase).exists():
+        return "not executed by the chain, and not by hand"
+    kept = f"{run.report.name}/{phase}.ipynb"
+    return (
+        "not executed by the chain but by hand, and the notebook was not kept here; its checks are above. To keep it, "
+        f"save the executed notebook as <code>{text(kept)}</code> in the run's folder, then "
+        f"<code>runbook report {text(run.name)}</code>"
+    )
 
 
 def _files(found: Facts) -> str:
@@ -267,8 +279,13 @@ def _files(found: Facts) -> str:
 
 
 def _environment(found: Facts) -> str:
-    rows = [("here", f"Python {platform.python_version()} ({sys.implementation.name}), {platform.platform()}")]
-    rows.append(("here", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)))
+    rows = [
+        (
+            "where this page was written",
+            f"Python {platform.python_version()} ({sys.implementation.name}), {platform.platform()}",
+        )
+    ]
+    rows.append(("where this page was written", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)))
     for host in section(found.hosts, "hosts").items():
         told = ", ".join(f"{key} {facts.shown(value)}" for key, value in host[1].items() if value) if host[1] else ""
         rows.append((host[0], told))

@@ -7,9 +7,10 @@ from pathlib import Path
 import made_up
 import pytest
 
-from runbook_lib import archive, cli, gate, report, workers
+from runbook_lib import cli, gate, report, workers
 from runbook_lib.checks import Checks
 from runbook_lib.errors import DataError
+from runbook_lib.pages.verdict import NOT_PROVED
 from runbook_lib.run import PHASES, Run
 
 
@@ -201,7 +202,7 @@ def test_quick_looks_at_the_sizes_of_large_files_and_at_the_rest_wholly(this):
 def test_what_is_not_proved_stands_at_the_end_of_verify_and_in_the_report(this, capsys):
     assert cli.main(["verify", str(this.folder)]) == 0
     said = capsys.readouterr().out
-    assert "Not proved:" in said.splitlines()[-len(archive.NOT_PROVED) - 1]
+    assert "Not proved:" in said.splitlines()[-len(NOT_PROVED) - 1]
     assert "two vectors are swapped" in said
     assert "two vectors are swapped" in (this.report / "report.html").read_text()
 

@@ -169,13 +169,15 @@ def shown(value: object) -> str:
 
 
 def spans(found: Sequence[Event]) -> list[Span]:
-    """The executions of phases: from the chain's own events; for a notebook run by hand, up to its gate."""
+    """The executions of phases: from the chain's own events; for a notebook run by hand, from its first event to its
+    gate."""
     chained = {event.get("phase") for event in found if event["event"] == "phase started"}
     made: list[Span] = []
     under_way: Span | None = None
-    before = found[0]["when"] if found else None
+    before = None
     for event in found:
         phase, name, when = str(event.get("phase")), event["event"], event["when"]
+        before = before or when
         if name == "phase started":
             made += [replace(under_way, outcome="broken off")] if under_way else []
             under_way = Span(phase, int(number(event.get("attempt")) or 1), when, None, "not ended", when)
@@ -186,7 +188,7 @@ def spans(found: Sequence[Event]) -> list[Span]:
         elif name == "gate" and phase not in chained and before:
             made.append(Span(phase, 1, before, when, "done" if event.get("ok") else "failed", when))
         under_way = replace(under_way, seen=when) if under_way else None
-        before = when if name in ("gate", "phase ended", "phase failed") else before
+        before = None if name in ("gate", "phase ended", "phase failed") else before  # what is between them is idle
     return [*made, under_way] if under_way else made
 
 

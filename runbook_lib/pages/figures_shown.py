@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from ..run import PHASES
-from .facts import Facts, number, section
+from .facts import Facts, covered, number, section
 from .panel import exactly, many
 
 
@@ -34,6 +34,12 @@ def period(found: Facts) -> tuple[datetime | None, datetime | None]:
     return found.events[0]["when"], ends[-1] if ends else found.events[-1]["when"]
 
 
+def worked_s(found: Facts) -> float | None:
+    """Seconds in which a phase was executed: a pause between two of them does not count."""
+    times = [(span.start.timestamp(), (span.stop or span.seen).timestamp()) for span in found.spans]
+    return covered(times) if times else None
+
+
 def _extent(found: Facts) -> list[Figure]:
     plan = found.plan
     if plan is None:
@@ -50,7 +56,8 @@ def _extent(found: Facts) -> list[Figure]:
 def _speed(found: Facts) -> list[Figure]:
     done, rate = found.encoding, found.encoding.rate
     start, end = period(found)
-    took = exactly((end - start).total_seconds()) if start and end else ""
+    worked = worked_s(found)
+    took = "" if worked is None else exactly(worked)
     between = f"{start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC" if start and end else ""
     plan = found.plan
     slots = plan.used if plan else []
@@ -59,7 +66,7 @@ def _speed(found: Facts) -> list[Figure]:
         Figure(
             "rate", f"{rate:,.1f} rows/s" if rate else "", f"{done.rows:,} rows in {exactly(done.busy_s)} of computing"
         ),
-        Figure("duration", took, between),
+        Figure("duration", took, f"of phases at work; {between}" if between else ""),
         Figure("slots", f"{len(slots)} on {many(hosts, 'host')}" if plan else "", ", ".join(done.devices)),
         Figure("parts", f"{done.parts:,}" if done.parts else "", _twice(found.manifest)),
     ]
@@ -83,7 +90,7 @@ def _model(found: Facts) -> list[Figure]:
 
 
 def _quality(found: Facts, shown: dict[str, Any]) -> list[Figure]:
-    return [_truncation(found, shown), _norms(shown), _retrieval(shown), _distinct(shown)]
+    return [_truncation(found, shown), _norms(shown), _retrieval(found, shown), _distinct(shown)]
 
 
 def _truncation(found: Facts, shown: dict[str, Any]) -> Figure:
@@ -104,8 +111,12 @@ def _norms(shown: dict[str, Any]) -> Figure:
     return Figure("norms", f"mean {mean:.7f}", f"{low:.9f} to {high:.9f}")
 
 
-def _retrieval(shown: dict[str, Any]) -> Figure:
+def _retrieval(found: Facts, shown: dict[str, Any]) -> Figure:
     stated = section(shown, "retrieval")
+    if found.plan and not found.plan.questions:
+        return Figure("questions answered", "none asked")
+    if number(stated.get("with_answer")) == 0:
+        return Figure("questions answered", "not known", "no question names its document")
     asked, first, ten = (number(stated.get(key)) for key in ("with_answer", "top1", "top10"))
     if not asked or first is None:
         return Figure("questions answered", "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 
 from worker.layout import write_atomic
@@ -13,7 +13,7 @@ from . import facts, figures_shown
 from .facts import Facts, section
 from .page import at_utc
 from .panel import exactly, one_line
-from .verdict import sentence
+from .verdict import NOT_PROVED, sentence
 
 UNDATED = "execution_report.md"  # of a run whose journal says nothing
 
@@ -61,7 +61,7 @@ def _form(found: Facts) -> list[str]:
         f"- **Run:** {_md(found.run.name)}",
         f"- **Start time:** {at_utc(start)}",
         f"- **End time:** {at_utc(end)}",
-        f"- **Total duration:** {exactly((end - start).total_seconds()) if start and end else 'missing'}",
+        f"- **Total duration:** {_duration(found, start, end)}",
         f"- **Output file:** {_md(founding.get('path', 'missing'))}",
         f"- **File size:** {_size(founding.get('bytes'))}",
         f"- **Status:** {'SUCCESS' if found.ok else 'NOT SUCCEEDED: ' + _md(sentence(found))}",
@@ -82,10 +82,32 @@ def _form(found: Facts) -> list[str]:
         *_sums(found),
         "",
         "## Next Steps",
-        "1. Generate UMAP projections",
-        "2. Build knowledge map visualization",
-        "3. Deploy demo",
+        *(f"{number}. {step}" for number, step in enumerate(_next_steps(found), 1)),
         "",
+        "## Not proved",
+        *(f"- {_md(what, 1000)}" for what in NOT_PROVED),
+        "",
+    ]
+
+
+def _duration(found: Facts, start: datetime | None, end: datetime | None) -> str:
+    """The time of phases at work, and how long it was from start to end, pauses and all."""
+    worked = figures_shown.worked_s(found)
+    if worked is None or not (start and end):
+        return "missing"
+    return f"{exactly(worked)} of phases at work, {exactly((end - start).total_seconds())} from start to end"
+
+
+def _next_steps(found: Facts) -> list[str]:
+    """What is still to be done with this run, as far as its files tell."""
+    name = _md(found.run.name)
+    if not found.ok:
+        return [f"See what is open: `runbook status {name}`", "Give the same `runbook run` again: it goes on here"]
+    here = found.output("backup").get("same_disk")
+    return [
+        *(["Copy the backup to another disk: it lies on that of the original"] if here else []),
+        f"Check the archive, today or in a year: `runbook verify {name}`",
+        f"Free the hosts: `runbook clean {name}` lists what is left there",
     ]
 
 
@@ -98,9 +120,9 @@ def _sums(found: Facts) -> list[str]:
     return lines or ["missing"]
 
 
-def _md(value: object) -> str:
+def _md(value: object, limit: int = 500) -> str:
     """Any value on one line of Markdown, with nothing in it that is markup."""
-    told = html.escape(one_line(value, 500), quote=False)
+    told = html.escape(one_line(value, limit), quote=False)
     return "".join(f"\\{char}" if char in "\\*[]|`" else char for char in told)
 
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors import DataError
 from ..incidents import BEGAN, ENDED
+from ..result import publication
 from ..run import PHASES
 from .facts import Event, Facts, kind, number
-from .figures_shown import period
+from .figures_shown import period, worked_s
 from .panel import exactly, many, one_line
+
+# What no check here can see, in words: it stands in the report and at the end of `runbook verify`.
+NOT_PROVED = (
+    "that each vector was computed from its own text. Every file is held against its record, every record against the "
+    "corpus; but where two vectors are swapped and all sums made anew, nothing here sees it. Only embedding rows again "
+    "and comparing them would, and that is not done",
+    "who made these files: the list of sums bears no signature, so whoever may write all of them may make it anew",
+    "that the vectors serve your purpose: how questions find their documents is shown, and judged by nobody but you",
+)
 
 
 def sentence(found: Facts) -> str:
     """The verdict's reason in words: what was done, or what is open."""
     if not found.ok:
-        return " ".join(_open_end(phase, found.results[phase]) for phase in PHASES if not held(found, phase))
+        open_ends = [_open_end(phase, found) for phase in PHASES if not held(found, phase)]
+        return " ".join(open_ends + ([f"The result of before stands, {stands}."] if (stands := _stands(found)) else []))
     documents, asked = (number(found.manifest.get(kind)) for kind in ("documents", "questions"))
     warned = sum(1 for _, check in all_checks(found) if check.get("verdict") == "warning")
     backed = " Its backup was read back." if found.output("backup") else ""
@@ -30,7 +42,11 @@ def troubles(found: Facts) -> str:
     """How long it took, which slots were in trouble and what became of each: the latest first, three at most."""
     began = [event for event in found.events if event["event"] == BEGAN]
     start, end = period(found)
-    took = f"It took {exactly((end - start).total_seconds())}." if start and end else ""
+    worked = worked_s(found)
+    took = "" if worked is None else f"Its phases took {exactly(worked)}"
+    if worked is not None and start and end and (elapsed := (end - start).total_seconds()) > 1.05 * worked + 5:
+        took += f", within {exactly(elapsed)}"
+    took += "." if took else ""
     others = sum(1 for event in found.events if kind(event) == "fault" and event["event"] != BEGAN)
     if not began:
         said = "No worker was in trouble."
@@ -59,9 +75,20 @@ def held(found: Facts, phase: str) -> bool:
     return bool((found.results[phase] or {}).get("ok"))
 
 
-def _open_end(phase: str, result: dict[str, Any] | None) -> str:
+def _stands(found: Facts) -> str:
+    """What has the final names although a phase failed since."""
+    try:
+        record = publication.published(found.run)
+    except DataError:
+        return ""
+    return f"published {record['at']}" if record else ""
+
+
+def _open_end(phase: str, found: Facts) -> str:
+    result = found.results[phase]
     if result is None:
-        return f"{phase} has no result."
+        failed = [str(e.get("reason")) for e in found.events if (e["event"], e.get("phase")) == ("phase failed", phase)]
+        return f"{phase} has no result{f' ({one_line(failed[-1], 300)})' if failed else ''}."
     names = [str(check.get("name")) for check in records(result, "checks") if check.get("verdict") == "FAILED"]
     told = one_line(", ".join(names[:5])) + (", …" if len(names) > 5 else "")
     return f"{phase}: {many(len(names), 'check')} not holding ({told})."
