@@ -167,16 +167,17 @@ def drive(
 def _as_sealed(run: Run, say: Callable[[str], None], quick: bool) -> bool:
     """Whether every file of a sealed run is there as sealed, looked at now; says what is not."""
     checks = archive.verify(run, quick)
-    result = run.result(PHASES[3]) if checks.ok else None
-    if result is None:
+    if not checks.ok:
         found = [f"{check.name}: {check.seen}" for check in checks.failed]
         for line in found:
             say(f"not as sealed: {line}")
         run.journal.write("damage found", seen=found[:10])
         return False
-    then, now = result.get("inputs", {}), gate.inputs(run)
-    if any(then.get(key) != now.get(key) for key in ("profile", "plan")):
-        return False  # made from other choices than those of now
+    code = gate.inputs(run)["library"]  # a result that was sealed stays one, whatever became of the code since
+    for phase in PHASES:
+        result = run.result(phase) or {}
+        if not gate.same_inputs(run, phase, {**result, "inputs": {**result.get("inputs", {}), "library": code}}):
+            return False  # made from other choices than those of now
     how = "sizes of large files, sums of the others" if quick else "every byte"
     say(f"run {run.name} is sealed, and its files are as sealed: looked at now, {how}")
     if any(check.warn and check.name == archive.GROWN for check in checks):

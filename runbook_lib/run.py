@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -379,12 +380,17 @@ def _gone_on(run: Run, profile: profiles.Profile, changes: Sequence[choices.Chan
     if any(change.why for change in changes):  # the preflight failed, and nothing follows from what it numbered
         for file in (run.plan_file, run.corpus / "corpus.json"):
             file.unlink(missing_ok=True)
+    text, first = profiles.as_yaml(profile).encode(), run.first_profile_file
+    wrote = {run.profile_file.name: hashlib.sha256(text).hexdigest()}
+    if not first.exists():
+        wrote[first.relative_to(run.folder).as_posix()] = hashlib.sha256(run.profile_file.read_bytes()).hexdigest()
     for change in changes:
-        run.journal.write("profile changed", key=change.key, before=change.before, after=change.after)
+        told = {"key": change.key, "before": change.before, "after": change.after}
+        run.journal.write("profile changed", **told, wrote=wrote)
         say(f"  {change.key}: {change.after!s} from now on (was {change.before!s})")
-    if not run.first_profile_file.exists():
-        write_atomic(run.first_profile_file, run.profile_file.read_bytes())
-    write_atomic(run.profile_file, profiles.as_yaml(profile).encode())
+    if not first.exists():
+        write_atomic(first, run.profile_file.read_bytes())
+    write_atomic(run.profile_file, text)
     return open_folder(run.folder)
 
 
