@@ -133,6 +133,8 @@ def unclaimed(workdir: str, run: str, run_id: str) -> str:
 
 def claim(workdir: str, run: str, run_id: str) -> None:
     """Make the folder of a run, with the run's mark; or find it there, ours. ValueError for anything else."""
+    if wrong := run_name_problem(run):
+        raise ValueError(wrong)
     root = Path(workdir).expanduser().absolute() / run
     make_folder(root.parent, PRIVATE)
     if why := unclaimed(workdir, run, run_id):
