@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +50,25 @@ class Change:
 
 def _shown(value: object) -> str:
     return "not given" if value is None else safe_text(str(value), 200)
+
+
+def in_the_way(changes: Sequence[Change], amend: bool = False) -> bool:
+    """Whether a change keeps a run from going on; with `amend` the corpus may be another: it is compared afterwards."""
+    amended = ("corpus.", "questions") if amend else ()
+    return any(change.why and not change.key.startswith(amended) for change in changes)
+
+
+def refusal(run: str, finished: bool, profile: Profile, changes: Sequence[Change]) -> str:
+    """Why a run does not go on with this profile: every key that is in the way, and the ways out."""
+    lines = "".join(f"\n  {change} ({change.why})" for change in changes if change.why)
+    mended = ". Where only texts of the same documents were mended: runbook run PROFILE --amend"
+    return (
+        f"run {run} is {'finished' if finished else 'unfinished'} and was made from other choices; nothing was done. "
+        f"What differs:{lines}\n"
+        f"Two ways out: undo this in {safe_text(str(profile.path))}, and the same command goes on with that run; or "
+        "leave it as it is and begin another one: runbook run PROFILE --new"
+        f"{'' if in_the_way(changes, amend=True) else mended}"
+    )
 
 
 def flat(profile: Profile) -> dict[str, Any]:

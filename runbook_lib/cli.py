@@ -12,6 +12,7 @@ from pathlib import Path
 
 from worker.layout import SLOT_NAME, run_name_problem, safe_text
 
+from . import amend as amending
 from . import (
     chain,
     clean,
@@ -110,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--quick", action="store_true", help="of a finished run's large files look at the sizes only, not at every byte"
     )
+    made.add_argument(
+        "--amend", action="store_true", help="take mended texts into the run: the same documents, only these done again"
+    )
     on_profile(verb("check", _check, "preflight only: is everything there? no worker is started"))
     made = verb("status", _status, "who did how much, how fast, what is wrong")
     on_run(made)
@@ -175,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _open(args: argparse.Namespace) -> run.Run:
     """The run a PROFILE verb works on."""
+    amend = bool(getattr(args, "amend", False))
     overrides = {}
     for pair in args.set:
         key, sign, value = pair.partition("=")
@@ -185,8 +190,8 @@ def _open(args: argparse.Namespace) -> run.Run:
     if args.run:
         if wrong := run_name_problem(args.run):
             raise ProfileError(wrong)
-        return run.named(choices, args.run, print)
-    return run.create(choices) if args.new else run.current(choices, new=True, say=print)
+        return run.named(choices, args.run, print, amend=amend)
+    return run.create(choices) if args.new else run.current(choices, new=True, say=print, amend=amend)
 
 
 def _find(args: argparse.Namespace) -> run.Run:
@@ -200,6 +205,10 @@ def _run(args: argparse.Namespace) -> int:
     this = run.limited(_open(args), args.hosts)
     print(f"run {this.name} in {this.folder}")
     began = time.monotonic()
+    if args.amend:
+        with chain.only_driver(this, args.take_over):
+            if _show(amending.amend(this)):
+                return 1
     drive = functools.partial(chain.drive, quick=True) if args.quick else chain.drive
     if not drive(this, take_over=args.take_over):
         return 1

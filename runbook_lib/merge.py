@@ -160,9 +160,9 @@ def _covering(run: Run, plan: Plan, parts: Sequence[Part]) -> list[Piece]:
         raise DataError(
             f"merging: {len(given_up)} rows were given up, no worker could encode them:\n  "
             + named(reasons, "\n  ")
-            + "\nNext: mend or leave out these documents in the corpus and start a new run, or, when the cause is "
-            f"gone, delete their records here ({run.local.quarantine}) and on the hosts "
-            f"(<workdir>/{run.name}/quarantine) and run again"
+            + "\nThe same command alone would end so again. Next: mend the texts of these documents in the corpus, "
+            "then runbook run PROFILE --amend: only they are done again. Where a machine was the cause, and is well: "
+            f"runbook restart {run.name}: each is tried once more"
         )
     return cover(parts, plan.rows)
 
@@ -328,6 +328,7 @@ def _tallies(plan: Plan, pieces: Sequence[Piece]) -> dict[str, Any]:
             "documents": _lengths(within(pieces, 0, plan.documents)),
             "questions": _lengths(within(pieces, plan.documents, plan.rows)),
         },
+        "amended": [{"epoch": each.epoch, "rows": list(each.rows)} for each in plan.amendments],
         "quarantined": [],  # a row that was given up has no vector, and then there is no manifest
     }
 

@@ -205,6 +205,12 @@ def finished(state: State) -> Checks:
         next_step = stopped if slot.state == "stopped" else f"runbook logs {state.run} {slot.slot}"
         checks.add(slot.slot, slot.done, seen, f"{slot.rows:,}", next_step, slot.host)
     given_up = ", ".join(map(str, state.quarantined[:10]))
-    checks.add("rows given up", not state.quarantined, given_up or "none", "none", "mend or take out these documents")
+    checks.add(
+        "rows given up",
+        not state.quarantined,
+        given_up or "none",
+        "none",
+        "mend their texts in the corpus, then: runbook run PROFILE --amend",
+    )
     checks.add("rows", state.done, f"{state.committed:,}", f"{state.rows:,}", "run this notebook again")
     return checks

@@ -65,6 +65,15 @@ class Move:
 
 
 @dataclass(frozen=True)
+class Amendment:
+    """Rows whose texts were mended in the revision `epoch`; `corpus` is the fingerprint of the corpus before."""
+
+    epoch: int
+    corpus: str
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """One revision of the plan. Rows count documents first, then questions.
 
@@ -85,6 +94,7 @@ class Plan:
     slots: tuple[Slot, ...]
     moves: tuple[Move, ...] = ()
     run_id: str = ""
+    amendments: tuple[Amendment, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -95,8 +105,9 @@ class Plan:
     def sha256(self) -> str:
         """The plan's own digest: equal plans have equal digests."""
         value = asdict(self)
-        if not self.run_id:  # of a version that had none: its digest still holds
-            del value["run_id"]
+        for name in ("run_id", "amendments"):
+            if not value[name]:  # as in a version that had none: its digest still holds
+                del value[name]
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
     def ranges(self, slot: Slot) -> list[Range]:
@@ -151,6 +162,11 @@ class Plan:
         if wrong := problems((found for slot in after.slots for found in after.ranges(slot)), after.rows):
             raise DataError(f"moving rows: {'; '.join(wrong[:5])}; the plan stays as it was")
         return after
+
+    def amended(self, corpus: str, rows: Sequence[int]) -> Plan:
+        """The next revision, for a corpus in which the texts of these rows are others."""
+        amendment = Amendment(self.epoch + 1, self.corpus, tuple(rows))
+        return replace(self, epoch=self.epoch + 1, corpus=corpus, amendments=(*self.amendments, amendment))
 
     def save(self, path: Path) -> None:
         """Write the plan with its digest."""
@@ -215,6 +231,7 @@ def load(path: Path) -> Plan:
                 "model": ModelIdentity(**value["model"]),
                 "slots": tuple(Slot(**slot) for slot in value["slots"]),
                 "moves": tuple(Move(**move) for move in value["moves"]),
+                "amendments": tuple(Amendment(**{**a, "rows": tuple(a["rows"])}) for a in value.get("amendments", ())),
             }
         )
     except (KeyError, TypeError) as error:

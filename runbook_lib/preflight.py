@@ -161,11 +161,14 @@ def _not_as_numbered(run: Run, corpus: corpora.Corpus, model: models.Model) -> s
     A source that is gone is no reason: the run has its own copy, by which it goes.
     """
     spec, new = run.profile.corpus, "or start a new run (runbook run PROFILE --new)"
+    mended = f"{new}, or, where only texts of the same documents were mended: runbook run PROFILE --amend"
     if spec.path.exists() and not corpus.source_unchanged(spec.path):
-        return f"{spec.path}: changed since this run numbered it. Next: put it back as it was, {new}"
+        return f"{spec.path}: changed since this run numbered it. Next: put it back as it was, {mended}"
     asked = run.profile.questions
     if (asked is None or asked.exists()) and not corpus.questions_unchanged(asked):
-        return f"{asked or 'questions'}: changed since this run numbered them. Next: put them back as they were, {new}"
+        return (
+            f"{asked or 'questions'}: changed since this run numbered them. Next: put them back as they were, {mended}"
+        )
     if spec.documents not in (None, corpus.documents):
         return f"corpus.documents: expected {spec.documents:,} documents, this run numbered {corpus.documents:,}"
     if (corpus.template, corpus.question_template) != (model.template, model.question_template):

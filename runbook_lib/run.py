@@ -82,6 +82,11 @@ class Run:
         return self.folder / "corpus"
 
     @property
+    def amended(self) -> Path:
+        """A corpus with mended texts, before it takes the place of the other."""
+        return self.folder / "amended"
+
+    @property
     def local(self) -> HostFolder:
         """The parts that came home, in the layout of a host."""
         return HostFolder(self.folder)
@@ -316,11 +321,12 @@ def open_folder(folder: Path) -> Run:
 # ------------------------------------------------------------------------------------------ which run is gone on with
 
 
-def current(profile: profiles.Profile, *, new: bool = False, say: Say = _nobody) -> Run:
+def current(profile: profiles.Profile, *, new: bool = False, say: Say = _nobody, amend: bool = False) -> Run:
     """The run to work on: the latest made from these choices; with `new` one is created where that is finished.
 
     What the profile says differently and cannot change a vector is taken into the run. Raises ProfileError, naming
     the keys, where the latest run of this profile was made from other choices: nothing starts anew in silence.
+    With `amend` the corpus may be another, and a finished run is gone on with.
     """
     if new:
         make_folder(profile.runs)
@@ -328,31 +334,31 @@ def current(profile: profiles.Profile, *, new: bool = False, say: Say = _nobody)
         own: list[tuple[Run, list[choices.Change]]] = []
         for run, is_own in _related(profile):
             changes = run.settled.changes(profile)
-            if not any(change.why for change in changes):
-                if new and run.finished:
+            if not choices.in_the_way(changes, amend):
+                if new and run.finished and not amend:
                     break
-                return _gone_on(run, profile, changes, say)
+                return _gone_on(run, profile, changes, say, keep=amend)
             if is_own:
                 own.append((run, changes))
         latest, changes = own[0] if own else (None, [])
         if latest and latest.only_tried:
             return _gone_on(latest, profile, changes, say)
-        if latest and not (new and latest.finished):
-            raise ProfileError(_refusal(latest, profile, changes))
-        if not new:
+        if latest and (amend or not (new and latest.finished)):
+            raise ProfileError(choices.refusal(latest.name, latest.finished, profile, changes))
+        if not new or amend:
             raise DataError(f"no run of {profile.path} yet in {profile.runs}; run 01_preflight first (runbook run)")
         return create(profile)
 
 
-def named(profile: profiles.Profile, name: str, say: Say = _nobody) -> Run:
+def named(profile: profiles.Profile, name: str, say: Say = _nobody, *, amend: bool = False) -> Run:
     """The run of this name, made if need be. Raises ProfileError where it was made from other choices."""
     if not (profile.runs / name / PROFILE).exists():
         return create(profile, name)
     run = open_folder(profile.runs / name)
     changes = run.settled.changes(profile)
-    if any(change.why for change in changes) and not run.only_tried:
-        raise ProfileError(_refusal(run, profile, changes))
-    return _gone_on(run, profile, changes, say)
+    if choices.in_the_way(changes, amend) and not run.only_tried:
+        raise ProfileError(choices.refusal(run.name, run.finished, profile, changes))
+    return _gone_on(run, profile, changes, say, keep=amend)
 
 
 def _related(profile: profiles.Profile) -> Iterator[tuple[Run, bool]]:
@@ -368,8 +374,10 @@ def _related(profile: profiles.Profile) -> Iterator[tuple[Run, bool]]:
                 yield run, same
 
 
-def _gone_on(run: Run, profile: profiles.Profile, changes: Sequence[choices.Change], say: Say) -> Run:
-    """`run` with what changed in its profile, which the journal tells key by key."""
+def _gone_on(
+    run: Run, profile: profiles.Profile, changes: Sequence[choices.Change], say: Say, keep: bool = False
+) -> Run:
+    """`run` with what changed in its profile, which the journal tells key by key; `keep`: also its plan and corpus."""
     if not run.id and not run.finished:
         raise ProfileError(
             f"run {run.name} was begun by an earlier version, which gave runs no id: its parts cannot be told from "
@@ -377,7 +385,9 @@ def _gone_on(run: Run, profile: profiles.Profile, changes: Sequence[choices.Chan
         )
     if not changes:
         return run
-    if any(change.why for change in changes):  # the preflight failed, and nothing follows from what it numbered
+    if not keep and any(
+        change.why for change in changes
+    ):  # the preflight failed, and nothing follows from what it numbered
         for file in (run.plan_file, run.corpus / "corpus.json"):
             file.unlink(missing_ok=True)
     text, first = profiles.as_yaml(profile).encode(), run.first_profile_file
@@ -392,16 +402,6 @@ def _gone_on(run: Run, profile: profiles.Profile, changes: Sequence[choices.Chan
         write_atomic(first, run.profile_file.read_bytes())
     write_atomic(run.profile_file, text)
     return open_folder(run.folder)
-
-
-def _refusal(run: Run, profile: profiles.Profile, changes: Sequence[choices.Change]) -> str:
-    lines = "".join(f"\n  {change} ({change.why})" for change in changes if change.why)
-    state = "is finished" if run.finished else "is unfinished"
-    return (
-        f"run {run.name} {state} and was made from other choices; nothing was done. What differs:{lines}\n"
-        f"Two ways out: undo this in {safe_text(str(profile.path))}, and the same command goes on with that run; or "
-        "leave it as it is and begin another one: runbook run PROFILE --new"
-    )
 
 
 def find(name: str) -> Run:

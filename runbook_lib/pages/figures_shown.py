@@ -69,7 +69,19 @@ def _speed(found: Facts) -> list[Figure]:
         Figure("duration", took, f"of phases at work; {between}" if between else ""),
         Figure("slots", f"{len(slots)} on {many(hosts, 'host')}" if plan else "", ", ".join(done.devices)),
         Figure("parts", f"{done.parts:,}" if done.parts else "", _twice(found.manifest)),
+        *_amended(found.manifest),
     ]
+
+
+def _amended(manifest: dict[str, Any]) -> list[Figure]:
+    """The rows whose texts were mended after others were encoded, where there are any."""
+    stated = manifest.get("amended")
+    each = [a for a in stated if isinstance(a, dict)] if isinstance(stated, list) else []
+    rows = sorted({row for a in each if isinstance(a.get("rows"), list) for row in a["rows"] if isinstance(row, int)})
+    if not rows:
+        return []
+    first = ", ".join(map(str, rows[:10])) + (" …" if len(rows) > 10 else "")
+    return [Figure("rows amended", f"{len(rows):,}", f"their texts were mended in the run (--amend): rows {first}")]
 
 
 def _twice(manifest: dict[str, Any]) -> str:

@@ -12,11 +12,14 @@ from ..plan import Plan, Slot
 def strange(record: dict[str, Any], plan: Plan) -> list[str]:
     """What a part's record has otherwise than the plan, in words; empty for a part of this run and these settings."""
     model = record["model"]
+    # A part from before an amendment is right where its texts are; those that are not are found row by row.
+    corpora = (plan.corpus, *(amendment.corpus for amendment in plan.amendments))
+    corpus = record.get("corpus")
     facts = [
         ("format", FORMAT, record.get("format")),
         ("run", plan.run, record.get("run")),
         ("run id", plan.run_id, record.get("run_id", "")),
-        ("corpus", plan.corpus, record.get("corpus")),
+        ("corpus", plan.corpus, plan.corpus if corpus in corpora else corpus),
         ("model name", plan.model.name, model.get("name")),
         ("model revision", plan.model.revision, model.get("revision")),
         ("model digest", plan.model.digest, model.get("digest")),
