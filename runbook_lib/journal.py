@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from worker.layout import json_line, make_folder, sync_folder
+from worker.layout import json_line, make_folder, sync, sync_folder
 
 FIRST = "0" * 64
 FAULT, RECOVERY = "fault", "recovery"
@@ -89,7 +89,7 @@ class Journal:
             file.truncate()
             file.write(json_line(json.dumps(record, ensure_ascii=False)))
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
 
     def events(self, *names: str) -> Iterator[dict[str, Any]]:
         """The events in order, all or those named; a damaged line is left out, `problems` names it."""

@@ -85,7 +85,7 @@ NAMED = {verdict.name: verdict for verdict in TABLE}
 
 # What a reason says, in the order in which it is looked for: the more telling first.
 CAUSES = (
-    ("disk full", r"no space left on device|disk quota exceeded|Errno 28\b|Errno 122\b"),
+    ("disk full", r"no space left on device|dis[ck] quota exceeded|Errno (28|69|122)\b"),
     ("GPU lost", r"\bXid\b|fallen off the bus|uncorrectable ecc|gpu is lost|no cuda gpus are available|"
                  r"cuda initialization|unspecified launch failure|illegal memory access|no cuda-capable device"),
     ("GPU taken", r"exclusive.?process|devices? (is|are)[ /]*(busy|unavailable)|busy or unavailable"),

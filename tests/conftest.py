@@ -30,6 +30,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.umask(0o022)  # where a login's own is 002, what tests make by hand would be open to its group, and refused
 
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc on this machine")
+
+
 def wait_for(condition: Callable[[], Any], what: str, within_s: float = 60.0) -> Any:
     """Wait until `condition()` is true and give its value; fail with `what` when it takes too long."""
     deadline = time.monotonic() + within_s

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 from conftest import wait_for
 
-from worker import environment, making
+from worker import environment, making, process
 from worker.making import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED
 
 ROOT = Path(__file__).parents[1]
@@ -351,6 +351,16 @@ def test_a_conda_that_does_not_answer_is_not_told_to_create(conda: Job) -> None:
     assert set((conda.top / "conda_calls").read_text().splitlines()) == {"env list --json"}
 
 
+def test_homebrews_folders_are_looked_into_too() -> None:
+    """A Mac's usual places; a session without a terminal has none of them in its PATH."""
+    from runbook_lib.reach import session
+    from worker import machine
+
+    assert "/opt/homebrew/Caskroom/miniforge/base" in environment.BASES
+    assert {"/opt/homebrew", "/opt/homebrew/Caskroom/miniforge/base"} <= set(machine.CONDA_PLACES)
+    assert "/opt/homebrew/bin" in environment.TOOL_FOLDERS and "/opt/homebrew/bin/python3" in session.PLACES
+
+
 def test_without_conda_it_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = Job(home, kind="conda:runbook_test", offline=False)
     found = job.find()
@@ -383,7 +393,7 @@ def test_a_request_to_stop_ends_the_command_too_and_leaves_a_record(conda: Job) 
     child.terminate()
     child.communicate(timeout=60)
     assert child.returncode == EXIT_STOPPED
-    wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the stand-in has ended")
+    wait_for(lambda: process.start_time(pid) is None, "the stand-in has ended")
     found = conda.find()
     assert found["state"] == "failed" and "stopped by the operator" in found["why"]
     executable(prefix(conda) / "bin" / "python", "")  # made by hand since then: conda had left nothing half made

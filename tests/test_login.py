@@ -559,6 +559,15 @@ def test_a_configuration_that_ssh_refuses_is_shown_in_its_own_words(config, monk
     assert "nowhere" in refusal(lambda: by_alias("tensor"), HostError)
 
 
+def test_a_word_of_apples_ssh_does_not_end_another_ssh(config):
+    """Homebrew's ssh first in PATH, and UseKeychain in the configuration, as Apple's manual has it."""
+    config("Host *\n  UseKeychain yes\n  AddKeysToAgent yes\nHost tensor\n  HostName 10.0.0.7\n  User me\n")
+    found = by_alias("tensor")
+    assert (found.address, found.username) == ("10.0.0.7", "me")
+    path = config("Host tensor\n  UseKeychain yes\n  NoSuchOption yes\n")  # what else is wrong is still told
+    assert f"{path}: line 3: Bad configuration option: nosuchoption" in refusal(lambda: by_alias("tensor"), HostError)
+
+
 def test_an_ssh_that_does_not_answer_is_given_up(config, monkeypatch):
     monkeypatch.setattr(login, "SSH_TIMEOUT_S", 0.5)
     config('Match exec "sleep 20"\n  User me\n')

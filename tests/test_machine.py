@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import wait_for
+from conftest import needs_proc, wait_for
 
 from runbook_lib import gpus
 from worker import machine, process
@@ -101,7 +101,7 @@ def test_the_home_may_be_written_short(tmp_path, monkeypatch):
     assert list((tmp_path / "work").iterdir()) == []
 
 
-@pytest.mark.parametrize("workdir", ["/proc/nothing/here", "{file}/below", "~nobody-of-this-name/x", "nul\0byte"])
+@pytest.mark.parametrize("workdir", ["/dev/null/here", "{file}/below", "~nobody-of-this-name/x", "nul\0byte"])
 def test_a_folder_that_cannot_be_written_says_why(tmp_path, workdir):
     (tmp_path / "file").write_text("")
     workdir = workdir.format(file=tmp_path / "file")
@@ -130,6 +130,7 @@ def test_a_disk_that_hangs_hides_no_other_fact(tmp_path, monkeypatch):
     assert (found["writable"], found["seen"], found["uid"]) == (False, None, os.getuid())
 
 
+@needs_proc
 def test_the_type_of_the_file_system_is_the_kernels_word():
     mounts = [line.split(" ") for line in Path("/proc/self/mounts").read_text().splitlines()]
     assert machine._filesystem(Path("/proc/self")) == "proc"

@@ -21,7 +21,7 @@ import fleet
 import huggingface_hub
 import made_up
 import pytest
-from conftest import script, wait_for
+from conftest import needs_proc, script, wait_for
 from hosts_by_ssh import profile_text
 from hub import Hub
 from huggingface_hub import constants
@@ -256,6 +256,7 @@ def test_a_fetching_that_was_killed_is_gone_on_with(hub: Hub, tmp_path: Path) ->
     assert weights(tmp_path / "m").read_bytes() == LARGE
 
 
+@needs_proc
 def test_two_at_once_fetch_once(hub: Hub, tmp_path: Path) -> None:
     hub.go.clear()
     lock = tmp_path / "m" / ".fetch" / "lock"
@@ -271,6 +272,7 @@ def test_two_at_once_fetch_once(hub: Hub, tmp_path: Path) -> None:
     assert len(hub.asked("store")) == 1 and hub.sent == len(LARGE)
 
 
+@needs_proc
 def test_the_token_is_nowhere_but_in_memory(hub: Hub, tmp_path: Path) -> None:
     hub.go.clear()
     child = begin(order(hub, tmp_path / "m"), tmp_path)

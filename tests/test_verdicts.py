@@ -53,6 +53,7 @@ def test_what_is_seen_gives_one_verdict_and_its_evidence(seen: Seen, name: str, 
         ("OSError: [Errno 12] Cannot allocate memory", "out of memory"),
         ("OSError: [Errno 28] No space left on device: '/data/parts'", "disk full"),
         ("OSError: [Errno 122] Disk quota exceeded", "disk full"),
+        ("OSError: [Errno 69] Disc quota exceeded", "disk full"),  # as a Mac spells it
         ("AcceleratorError: CUDA error: unspecified launch failure", "GPU lost"),
         ("RuntimeError: No CUDA GPUs are available", "GPU lost"),
         ("RuntimeError: CUDA error: uncorrectable ECC error encountered", "GPU lost"),

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import random
+import stat
 import subprocess
 import sys
 import unicodedata
@@ -89,9 +90,29 @@ def test_a_full_disk_leaves_the_old_file(target: Path) -> None:
     assert kept(target)
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_on_a_mac_the_drive_is_asked_to_write_what_it_holds(
+    target: Path, monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
+    asked: list[int] = []
+
+    def fcntl(fd: int, command: int) -> None:
+        asked.append(command)
+        if not works:
+            raise OSError(errno.ENOTSUP, "not supported")
+
+    real, synced = os.fsync, []
+    monkeypatch.setattr(layout.fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(layout.fcntl, "fcntl", fcntl)
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(fd), real(fd)))
+    write_atomic(target, b"new")
+    assert asked == [51, 51] and len(synced) == (0 if works else 2)  # the file and its folder
+    assert target.read_bytes() == b"new"
+
+
 def test_a_folder_that_cannot_be_synced_is_no_failure(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(fd: int) -> None:
-        if os.path.isdir(f"/proc/self/fd/{fd}"):  # noqa: PTH112
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "invalid argument")
 
     monkeypatch.setattr(os, "fsync", fail)

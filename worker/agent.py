@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO, Callable
 
-from .layout import make_folder, sha256_file, sync_folder
+from .layout import make_folder, sha256_file, sync, sync_folder
 from .verbs import VERBS, open_regular
 
 SIGN_S = 4.0  # between two signs of life
@@ -91,7 +91,7 @@ class Wire:
         try:
             return os.sendfile(self.sink, file.fileno(), offset, count)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSOCK):  # not for this kind of sink
+            if error.errno in (errno.EAGAIN, errno.EPIPE):  # any other: not for this kind of sink
                 raise
             return os.write(self.sink, os.pread(file.fileno(), count, offset))
 
@@ -165,7 +165,7 @@ def receive(wire: Wire, path: str, size: int, sha256: str) -> None:
             part.unlink()  # it cannot become right by more bytes
             wire.answer(error=f"{path}: expected sha256 {sha256} of {size} bytes, found {digest.value.hexdigest()}")
             return
-        os.fsync(fd)
+        sync(fd)
         part.replace(final)
         sync_folder(final.parent)
     wire.answer(ok={"have": size, "whole": True})
@@ -232,7 +232,7 @@ def _take(wire: Wire, path: str, file: BinaryIO, have: int, size: int, digest: _
 
 def _flush(fd: int) -> None:
     with contextlib.suppress(OSError):  # the fsync at the end says what is wrong
-        os.fsync(fd)
+        sync(fd)
 
 
 def _write_all(file: BinaryIO, data: memoryview) -> None:

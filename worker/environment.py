@@ -39,8 +39,18 @@ ASK_S = 30.0
 # A login that is not interactive has no conda in its PATH.
 TOOLS = ("conda", "mamba", "micromamba")
 KINDS = ("miniconda3", "miniforge3", "mambaforge", "anaconda3", "micromamba", "conda")
-BASES = (*(f"{top}/{kind}" for top in ("~", "/opt", "/usr/local") for kind in KINDS), "~/.local/share/mamba")
-TOOL_FOLDERS = ("~/.local/bin", "~/bin", *(f"{base}/{folder}" for base in BASES for folder in ("bin", "condabin")))
+BASES = (
+    *(f"{top}/{kind}" for top in ("~", "/opt", "/usr/local", "/opt/homebrew") for kind in KINDS),
+    "~/.local/share/mamba",
+)
+CASKS = ("miniforge", "miniconda", "mambaforge")  # of Homebrew, on a Mac
+BASES += tuple(f"{top}/Caskroom/{cask}/base" for top in ("/opt/homebrew", "/usr/local") for cask in CASKS)
+TOOL_FOLDERS = (
+    "~/.local/bin",
+    "~/bin",
+    "/opt/homebrew/bin",
+    *(f"{base}/{folder}" for base in BASES for folder in ("bin", "condabin")),
+)
 
 Found = dict[str, Any]
 

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Iterator  # noqa: UP035  (Python 3.9 on lab boxes)
 
 from . import owned
-from .layout import make_folder, safe_text, sha256_file, sync_folder
+from .layout import make_folder, safe_text, sha256_file, sync, sync_folder
 
 ORDER_LIMIT = 2**24
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -213,7 +213,7 @@ def _download(order: Order, file: Wanted, part: Path) -> None:
                     raise FetchError(_of_hub(order, file, error, utils)) from None
                 time.sleep(1.0)  # cut, and more had come: not every version of the library goes on from there
         out.flush()
-        os.fsync(fd)
+        sync(fd)
 
 
 def _status(error: Exception) -> int | None:

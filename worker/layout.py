@@ -21,7 +21,9 @@ Standard library only, so the control machine reads a worker's files without tor
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -163,11 +165,21 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
     sync_folder(folder.parent)
 
 
+def sync(fd: int) -> None:
+    """Have what was written on the disk itself: a Mac's fsync leaves it in the drive's memory, which may lose power."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:
+        with contextlib.suppress(OSError):  # not every file system has it, and fsync says what is wrong
+            fcntl.fcntl(fd, full)
+            return
+    os.fsync(fd)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in `folder` survive a power cut."""
     fd = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(fd)
+        sync(fd)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network and FUSE file systems cannot sync a folder
             raise
@@ -196,7 +208,7 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes], mode: int = 0o600, e
                 digest.update(chunk)
                 file.write(chunk)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         if expected not in (None, digest.hexdigest()):
             raise ValueError(f"expected sha256 {expected}, found {digest.hexdigest()}")
         temporary.replace(path)

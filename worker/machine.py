@@ -54,7 +54,12 @@ TOOLS = ("setsid", "screen", "tmux", "sha256sum")
 CONDAS = ("conda", "mamba", "micromamba")
 # A session without a terminal reads no .bashrc, so PATH rarely names a conda.
 CONDA_NAMES = ("miniconda3", "miniforge3", "mambaforge", "anaconda3", "conda", "micromamba")
-CONDA_PLACES = (*(f"{root}/{name}" for root in ("~", "/opt", "/usr/local") for name in CONDA_NAMES), "~/.local", "~")
+CASKS = ("miniforge", "miniconda", "mambaforge")  # of Homebrew, on a Mac
+CONDA_PLACES = (
+    *(f"{root}/{name}" for root in ("~", "/opt", "/usr/local", "/opt/homebrew") for name in CONDA_NAMES),
+    *(f"{root}/Caskroom/{cask}/base" for root in ("/opt/homebrew", "/usr/local") for cask in CASKS),
+    *("~/.local", "~", "/opt/homebrew"),
+)
 NVIDIA_PLACES = ("/usr/bin", "/usr/lib/wsl/lib")
 LOGIND_PLACES = ("/usr/lib/systemd", "/usr/local/lib/systemd", "/run/systemd", "/etc/systemd")  # a later one wins
 BOOTED = "/run/systemd/system"  # exists exactly where systemd is the init (sd_booted(3))

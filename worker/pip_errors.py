@@ -66,11 +66,12 @@ def _numbered(lines: list[str], number: int) -> dict[str, Any] | None:
 _HINTS = (
     ("ensurepip", "On Debian or Ubuntu: apt-get install python3-venv; or use conda:NAME or a path."),
     (
-        "No space left on device|Disk quota exceeded|Errno 28|Errno 122",
+        "No space left on device|Dis[ck] quota exceeded|Errno (28|69|122)\\b",
         "Free space there, or in the folder for temporary files (the variable TMPDIR chooses another one).",
     ),
     (
-        "Temporary failure in name resolution|Name or service not known|Network is unreachable|NewConnectionError"
+        "Temporary failure in name resolution|Name or service not known|nodename nor servname provided"
+        "|Network is unreachable|NewConnectionError"
         "|Connection refused|timed out|ProxyError|CondaHTTPError|ConnectionError|Could not resolve host",
         "This host does not reach the package index: send a folder of wheels along, or set a proxy for pip.",
     ),

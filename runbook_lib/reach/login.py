@@ -321,18 +321,26 @@ def _through(name: str, jumps: str, passed: tuple[Machine, ...], route: tuple[st
     return _by_alias(f"{name.partition(', jump host ')[0]}, jump host {host}", through, passed, route)
 
 
+def _ask_ssh(argv: list[str]) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=SSH_TIMEOUT_S,
+        start_new_session=True,  # `Match exec` can ask nobody anything on this terminal
+        check=False,
+    )
+
+
 def _settings(name: str, hop: _Hop) -> Settings | None:
     """What `ssh -G` says of a destination, by keyword; None where there is no ssh client."""
     argv = hop.argv()
     try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=SSH_TIMEOUT_S,
-            start_new_session=True,  # `Match exec` can ask nobody anything on this terminal
-            check=False,
-        )
+        done = _ask_ssh(argv)
+        if done.returncode and b"usekeychain" in done.stderr.lower():
+            # A word of Apple's ssh, and another ssh is first in PATH. Only then: this replaces the person's own list.
+            argv = [argv[0], "-o", "IgnoreUnknown=UseKeychain", *argv[1:]]
+            done = _ask_ssh(argv)
     except FileNotFoundError:
         return None
     except subprocess.TimeoutExpired:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from worker.layout import sha256_file, sync_folder
+from worker.layout import sha256_file, sync, sync_folder
 
 from ..errors import HostError, LinkLost
 from .content import Content, OnBytes
@@ -150,7 +150,7 @@ class SshWay:
                 except HostError as error:
                     raise HostError(f"{self.name}: fetching {source}: {error}") from None
             if digest.hexdigest() == sha256:
-                os.fsync(file.fileno())
+                sync(file.fileno())
                 aside.replace(target)
                 sync_folder(target.parent)
                 return True

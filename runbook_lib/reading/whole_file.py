@@ -10,6 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from worker.layout import sync
+
 LOOK = 2**26  # bytes between two looks at the room
 RESERVE = 2**28  # bytes of a disk that others need; of a small one a fiftieth
 
@@ -46,7 +48,7 @@ class WholeFile:
     def commit(self) -> dict[str, Any]:
         """Give the file its own name; its size and sha256."""
         self.file.flush()
-        os.fsync(self.file.fileno())
+        sync(self.file.fileno())
         self.file.close()
         self.temporary.replace(self.path)
         return {"bytes": self.bytes, "sha256": self.digest.hexdigest()}

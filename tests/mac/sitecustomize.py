@@ -16,6 +16,9 @@ OURS = ("runbook_lib", "worker", "conftest", "tests")
 class _Sys(types.ModuleType):
     """Libraries were built for this system and must see it; what is ours sees a Mac."""
 
+    def __new__(cls, *arguments):  # an import makes its module of the class of `sys`
+        return types.ModuleType(*arguments)
+
     @property
     def platform(self):
         name = str(self._getframe(1).f_globals.get("__name__"))
