@@ -25,6 +25,7 @@ from .result.array_file import HEAD_LIMIT, ITEM_BYTES
 from .result.part_record import size_limit
 from .run import Run
 
+TRIES = 3  # of a part that is refused for the same reason each time: once more would end so again
 STREAMS = 2  # at a time from one host: while one part is checked, the next one is under way
 
 
@@ -105,7 +106,12 @@ def _collect_host(
     here = committed(run.local.parts)
     own = plan.ever(host.name)
     # Of a folder that two hosts share, each brings what is its own; of rows that moved, whoever was first.
-    wanted = [r for r in there if missing(*r, here) and any(r[0] < stop and start < r[1] for start, stop in own)]
+    again = {part for part, (times, _) in _in_vain(run, host.name).items() if times >= TRIES}
+    wanted = [
+        r
+        for r in there
+        if missing(*r, here) and tuple(r) not in again and any(r[0] < stop and start < r[1] for start, stop in own)
+    ]
     total = sum(stop - start for start, stop in wanted) * plan.model.dim * ITEM_BYTES
     moved = 0
     refused: list[str] = []
@@ -235,6 +241,31 @@ def _get(
         raise DataError(f"{remote.name}: {error}") from None
 
 
+def _in_vain(run: Run, host: str = "") -> dict[Range, tuple[int, str]]:
+    """Part -> (how often it was refused for the very same reason since watching began, that reason)."""
+    found: dict[Range, tuple[int, str]] = {}
+    for event in run.journal.events("watching", "part refused"):
+        if event["event"] == "watching":
+            found.clear()
+        elif host in ("", event["host"]):
+            part, reason = (event["start"], event["stop"]), f"{event['host']}: {event['reason']}"
+            times, before = found.get(part, (0, ""))
+            found[part] = (times + 1 if reason == before else 1, reason)
+    return found
+
+
+def _remedy(run: Run) -> str:
+    """What to do about rows that are missing: not the same again where that was tried and ended the same way."""
+    again = [why for times, why in _in_vain(run).values() if times >= TRIES]
+    if not again:
+        return "run 02_launch and 03_monitor again: they do what is missing"
+    return (
+        f"a person has to look: {len(again)} parts were done {TRIES} times and refused each time for the same reason "
+        f"({again[0][:300]}); find what is different on that host (its libraries, its disk), or move its rows away: "
+        f"runbook move {run.name} HOST"
+    )
+
+
 def complete(run: Run) -> Checks:
     """Whether every row is home: the plan's "verify completion", counted in rows and not in files."""
     plan = run.plan()
@@ -246,6 +277,6 @@ def complete(run: Run) -> Checks:
         not gaps,
         f"{plan.rows - count(gaps):,} of {plan.rows:,}" + (f"; missing rows {named}" if gaps else ""),
         f"{plan.rows:,}",
-        "run 02_launch and 03_monitor again: they do what is missing",
+        _remedy(run),
     )
     return checks

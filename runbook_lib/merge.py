@@ -77,7 +77,7 @@ def _same_corpus(plan: Plan, corpus: Corpus) -> None:
         if expected != found:
             raise DataError(
                 f"merging: the corpus changed since the plan was made: {fact} expected {expected}, found {found}; "
-                "restore the run's corpus folder, or start a new run (runbook run)"
+                "restore the run's corpus folder, or start a new run (runbook run PROFILE --new)"
             )
 
 
@@ -254,7 +254,10 @@ def _articles(corpus: Corpus, documents: Sequence[Piece]) -> Iterator[bytes]:
     for row, tokens, cut, fingerprint, _ in _row_records(documents):
         article = next(articles, None)
         if article is None or article["row"] != row:
-            raise DataError(f"merging: the corpus has no record of row {row} at its place; start a new run")
+            raise DataError(
+                f"merging: the corpus has no record of row {row} at its place; "
+                f"delete {corpus.folder} and run again: it is numbered anew"
+            )
         line = {**article, "tokens": tokens, "truncated": cut, "fingerprint": fingerprint}
         lines.append(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
         if len(lines) == 1000:

@@ -128,7 +128,13 @@ def stage(run: Run, on_progress: Report = silent, only: Collection[str] | None =
     model = models.resolve(run.profile.model, models.read_token(run.profile.hf_token))
     checks = Checks("Every host has its shards, the worker and the model")
     if model.digest != plan.model.digest:
-        checks.add("model", False, model.digest[:16], plan.model.digest[:16], "the model changed: start a new run")
+        checks.add(
+            "model",
+            False,
+            model.digest[:16],
+            plan.model.digest[:16],
+            "put the model back, or runbook run PROFILE --new",
+        )
         return checks
 
     def one(host: machines.Host) -> str:

@@ -165,7 +165,7 @@ def _metadata(e: Evidence, checks: Checks) -> None:
     if audit.lines != e.plan.documents:
         wrong.insert(0, f"{audit.lines} records for {e.plan.documents} documents")
     untitled = f", {len(audit.untitled)} without a title, as accepted" if audit.untitled else ""
-    remedy = f"{AGAIN}; for missing titles mend the corpus, or add missing_title to corpus.accept, and start a new run"
+    remedy = f"{AGAIN}; for missing titles mend the corpus, then runbook run PROFILE --amend"
     good = f"{audit.lines} records in order{untitled}"
     checks.add("7 a record for every row", not wrong, "; ".join(wrong) or good, "", remedy)
 

@@ -421,3 +421,21 @@ def test_many_gaps_are_named_up_to_ten(tmp_path):
     seen = download.complete(made.run).failed[0].seen
     assert seen.count("-") == 10
     assert seen.endswith("…")
+
+
+def test_a_part_that_is_refused_again_and_again_is_not_done_again_without_end(there):
+    strange = {"dtype": "bfloat16"}
+    for _ in range(download.TRIES):
+        there.commit(0, 4, **strange)
+        assert len(download.collect(there.run).refused) == 1
+    there.commit(0, 4, **strange)
+    assert download.collect(there.run).refused == ()  # left where it is: its rows count as done there
+    assert committed(there.folder.parts) == [(0, 4)]
+    remedy = download.complete(there.run).failed[0].remedy
+    assert "a person has to look" in remedy and "dtype: expected" in remedy and "runbook move" in remedy
+
+    there.run.journal.write("watching", rows=21)  # somebody did something about it, and watches again
+    assert len(download.collect(there.run).refused) == 1
+    assert "02_launch and 03_monitor again" in download.complete(there.run).failed[0].remedy
+    there.commit(0, 4)
+    assert download.collect(there.run).rows == 4
