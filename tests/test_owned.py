@@ -1,4 +1,4 @@
-"""Ownership on a host: what another account owns or may change is neither run nor read, and ours is closed to others."""
+"""Ownership on a host: what another account owns or may change is not used, and ours is closed to others."""
 
 import json
 import os
@@ -87,9 +87,10 @@ def environment(this):
     return hosts.Host(spec, this.name, hosts.LocalWay(spec.name)), environments.order(spec).digest
 
 
-@pytest.mark.parametrize(
-    "how", ["open folder", "open environment", "open site", *(["strangers'"] * (os.geteuid() == 0))]
-)
+HOW = ["open folder", "open environment", "open site", *(["strangers'"] if os.geteuid() == 0 else [])]
+
+
+@pytest.mark.parametrize("how", HOW)
 def test_a_planted_environment_is_not_run(tmp_path, how):
     this = new_run(tmp_path)
     there, digest = environment(this)
@@ -125,8 +126,9 @@ def staged(tmp_path):
 def test_code_that_others_could_change_is_not_started(tmp_path, what):
     this, _ = staged(tmp_path)
     there = folder(this)
-    target = {"open run": there.root, "open worker": there.root / "worker", "open workdir": there.root.parent,
-              "open file": there.root / "worker" / "__main__.py", "link": there.root / "worker" / "numpy.py"}[what]  # fmt: skip
+    code = there.root / "worker"
+    targets = {"open run": there.root, "open worker": code, "open workdir": there.root.parent}
+    target = {**targets, "open file": code / "__main__.py", "link": code / "numpy.py"}[what]
     target.symlink_to(tmp_path) if what == "link" else opened(target, 0o777 if target.is_dir() else 0o666)
     checks = launch.start(this)
     refused = [check for check in checks if check.where == "one"]
