@@ -25,7 +25,7 @@ import nbformat
 from worker import process
 from worker.layout import safe_text, sha256_file, write_atomic
 
-from . import archive, download, endings, execution, gate, monitor, outcome, phase_line, repair, report
+from . import archive, download, endings, execution, gate, monitor, outcome, phase_line, repair, report, run_mark
 from .endings import Ended
 from .errors import DataError, RunbookError
 from .journal import FAULT
@@ -55,6 +55,8 @@ class Attempt:
 @contextmanager
 def only_driver(run: Run, take_over: bool = False) -> Iterator[None]:
     """Hold the run for one driver; a second one is refused by name, or ends the first. Watching needs no hold."""
+    if why := run_mark.stranger(run.folder):
+        raise RunbookError(why)
     path = run.folder / "driver.lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(fd, "r+") as file:

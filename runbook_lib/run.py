@@ -354,6 +354,8 @@ def named(profile: profiles.Profile, name: str, say: Say = _nobody, *, amend: bo
     """The run of this name, made if need be. Raises ProfileError where it was made from other choices."""
     if not (profile.runs / name / PROFILE).exists():
         return create(profile, name)
+    if why := run_mark.stranger(profile.runs / name):
+        raise ProfileError(f"{why}. Name the run otherwise (--run NAME), or take another folder of runs")
     run = open_folder(profile.runs / name)
     changes = run.settled.changes(profile)
     if choices.in_the_way(changes, amend) and not run.only_tried:
@@ -367,6 +369,8 @@ def _related(profile: profiles.Profile) -> Iterator[tuple[Run, bool]]:
     One whose file is gone may have been renamed. A file with other choices beside it has runs of its own.
     """
     for folder in reversed(in_order(profile.runs)):
+        if run_mark.stranger(folder):
+            continue
         with suppress(ProfileError, DataError):  # a run that cannot be read hides no other
             run, source = open_folder(folder), run_mark.read(folder).profile
             same = source == str(profile.path) or profiles.as_yaml(run.profile) == profiles.as_yaml(profile)

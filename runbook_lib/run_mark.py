@@ -60,6 +60,13 @@ def read(folder: Path) -> Mark:
     return Mark(str(found["id"]), number if isinstance(number, int) else 0, str(found.get("profile", "")))
 
 
+def stranger(folder: Path) -> str:
+    """Why the run in a folder is to be read at most: another account's choices are not carried out as ours."""
+    if not folder.exists() or folder.stat().st_uid == os.geteuid():
+        return ""
+    return f"{folder} belongs to another account (number {folder.stat().st_uid}): it can be verified, and not worked on"
+
+
 def in_order(runs: Path) -> list[Path]:
     """The folders of the runs in `runs`, oldest first; those of versions that did not count come before the others."""
     folders = [path for path in runs.iterdir() if (path / PROFILE).is_file()] if runs.is_dir() else []

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from local_run import folder, host, new_run, planned
 
-from runbook_lib import environments, hosts, inventory, launch, staging, workers
-from runbook_lib.errors import HostError, ProfileError
-from runbook_lib.run import create
+from runbook_lib import chain, environments, hosts, inventory, launch, staging, workers
+from runbook_lib.errors import HostError, ProfileError, RunbookError
+from runbook_lib.run import create, current, named, open_folder
 from worker import owned
 from worker.layout import run_name_problem, write_json
 
@@ -276,6 +276,20 @@ def test_a_run_is_not_made_in_a_folder_that_holds_something_else(tmp_path):
     assert [path.name for path in there.iterdir()] == ["chapter.tex"]
     (there / "chapter.tex").rename(there / "run.json")  # what a crash leaves is taken
     assert create(this.profile, "thesis").name == "thesis"
+
+
+@AS_ROOT
+def test_a_run_that_another_account_planted_among_ours_is_not_worked_on(tmp_path):
+    this = new_run(tmp_path)
+    planted_run = create(this.profile, f"{this.profile.run}-planted")
+    assert current(this.profile).name == planted_run.name
+    os.chown(planted_run.folder, STRANGER, STRANGER)
+    assert current(this.profile).name == this.name
+    with pytest.raises(ProfileError, match="belongs to another account"):
+        named(this.profile, planted_run.name)
+    with pytest.raises(RunbookError, match="belongs to another account"), chain.only_driver(planted_run):
+        pass
+    assert open_folder(planted_run.folder).name == planted_run.name  # to read and to verify it is another matter
 
 
 # --------------------------------------------------------------------------------------------------- closed to others
