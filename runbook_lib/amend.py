@@ -45,7 +45,7 @@ def amend(run: Run) -> Checks:
         away = isinstance(result, RunbookError)  # its old parts are refused when they are fetched: their texts differ
         checks.add("old vectors", True, result, "set aside", where=name, warn=away)
     here = _touched(run.local, committed(run.local.parts), quarantined(run.local.quarantine), rows)
-    verbs.set_aside(str(run.folder), [*here, *RESULTS], stamp)
+    verbs.set_aside(str(run.folder), [run.sums.name, *RESULTS, *here], stamp)  # first what says that it is finished
     with locks.held(run.plan_lock):
         plan = run.plan()
         if plan.corpus != after.fingerprint or not rows:

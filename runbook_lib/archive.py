@@ -66,11 +66,11 @@ def before_sealing(run: Run) -> _Trial:
 
 
 def was_sealed(run: Run) -> bool:
-    """Whether the run stands as sealed: since then no gate failed and nothing was started from scratch."""
+    """Whether the run stands as sealed: since then no gate failed, and nobody changed its choices or began it anew."""
     if not run.sums.exists():
         return False
     open_again = False
-    for event in run.journal.events(SEALED, "gate", "started from scratch"):
+    for event in run.journal.events(SEALED, "gate", "started from scratch", "profile changed", "corpus amended"):
         open_again = event["event"] != SEALED and (open_again or not event.get("ok"))
     return not open_again
 

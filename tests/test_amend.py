@@ -116,9 +116,10 @@ def test_a_row_that_was_given_up_is_tried_again_once_it_is_mended(done):
 
 def test_a_finished_run_is_amended_and_is_unfinished_then(done):
     done.save_result(run.PHASES[-1], ok=True)
+    done.sums.write_text("sealed\n")
     this = run.current(mended(done, text_of(0, "mended")), new=True, amend=True)
     assert this.folder == done.folder
-    assert amend.amend(this).ok and not this.finished
+    assert amend.amend(this).ok and not this.finished and not this.sums.exists()
 
 
 def test_a_corpus_mended_in_another_file_is_taken_too(done, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from local_run import model_folder, new_run, planned
 
-from runbook_lib import cli, preflight, profile, run, run_mark, staging
+from runbook_lib import archive, cli, preflight, profile, run, run_mark, staging
 from runbook_lib.errors import DataError, ProfileError
 from worker.layout import write_json
 
@@ -296,3 +296,12 @@ def test_two_commands_given_at_once_make_one_run(tmp_path):
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert len({process.communicate(timeout=120)[0] for process in both}) == 1
     assert [process.returncode for process in both] == [0, 0, 0]
+
+
+def test_a_sealed_run_whose_profile_changes_is_open_again_and_not_damaged(this):
+    finish(this)
+    this.sums.write_text("sealed\n")
+    this.journal.write("sealed")
+    assert archive.was_sealed(this)
+    again = run.named(edited(this, output__folder="elsewhere"), this.name)
+    assert again.folder == this.folder and not archive.was_sealed(again)
