@@ -197,7 +197,7 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, A
     probes = {} if model is None or not able else probing.on_hosts(run, model, facts, able)
     if model is not None:
         for name in able:
-            probing.judge(checks, name, probes[name], model, run)
+            probing.judge(checks, name, probes[name], model, run.profile.model)
         probing.compare(checks, probes, run.profile.model.dtype)
     run.save_json("hosts.json", {"hosts": facts})
     return checks, facts

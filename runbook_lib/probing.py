@@ -32,6 +32,7 @@ from . import model as models
 from . import sent_model
 from .checks import Checks
 from .errors import DataError, HostError, RunbookError
+from .profile import ModelSpec
 from .run import Run
 
 TIMEOUT_S = 900.0
@@ -89,8 +90,8 @@ def on_hosts(run: Run, model: models.Model, facts: Mapping[str, Any], names: Col
                 said[spec.name] = said[first[(facts[spec.name]["python"], spec.device)]]
         for name in said:
             _keep(run, name, model, _key(run, model, facts[name]), said[name])
-        probes = {name: _read(answer) for name, answer in said.items()}
-        return probes if here is None else {**probes, HERE: _read(here.result())}
+        probes = {name: read(answer) for name, answer in said.items()}
+        return probes if here is None else {**probes, HERE: read(here.result())}
 
 
 def _torch_here() -> bool:
@@ -172,7 +173,7 @@ def answer(done: machines.Completed) -> Answer:
     return found if isinstance(found, dict) else {"error": f"printed {lines[-1][:200]}, expected a JSON object"}
 
 
-def _read(said: Mapping[str, Any]) -> Probe:
+def read(said: Mapping[str, Any]) -> Probe:
     """An answer, nothing in it taken on trust."""
     if said.get("error"):
         return Probe(safe_text(str(said["error"]), 2000), said.get("missing") is True)
@@ -183,13 +184,13 @@ def _read(said: Mapping[str, Any]) -> Probe:
         cosines = [said["cosine"][kind] for kind in KINDS] + [one["cosine"] for one in long if not one["error"]]
         return Probe(
             dim=dim,
-            norm=_number(said["norm"]),
+            norm=math.nan if said["norm"] != said["norm"] else _number(said["norm"]),
             bad=safe_text(str(said["bad"]), 500),
             normalises=said["normalises"] is True,
             seen=f"in {_number(said['loaded_s']):g} s on {safe_text(str(said['device']), 100)}, "
             f"torch {safe_text(str(said['torch']), 50)}",
             cosine=min(_number(cosine) for cosine in cosines),
-            tokens=_whole(worst["tokens"]),
+            tokens=_whole(worst["tokens"], 0),
             claimed=None if worst["claimed"] is None else _whole(worst["claimed"]),
             long_error=safe_text(str(worst["error"]), 1000),
             works=None if worst["works"] is None else _whole(worst["works"]),
@@ -199,8 +200,8 @@ def _read(said: Mapping[str, Any]) -> Probe:
         return Probe(f"answered what no probe answers ({type(error).__name__}: {safe_text(str(error), 200)})")
 
 
-def _whole(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= WIDEST:
+def _whole(value: object, least: int = 1) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= WIDEST:
         raise ValueError(f"expected a whole number, found {value!r:.40}")
     return value
 
@@ -225,22 +226,22 @@ INSTALL = "on a machine that encodes: pip install -e '.[worker]' (README: which 
 OWN_CODE = "the model comes with code of its own, which is not run here: use one made of the library's own modules"
 
 
-def judge(checks: Checks, name: str, probe: Probe, model: models.Model, run: Run) -> None:
-    """The checks of one host that tried the model."""
+def judge(checks: Checks, name: str, probe: Probe, model: models.Model, spec: ModelSpec) -> None:
+    """The checks of one host that tried the model, which is `spec` in the profile."""
     if probe.error:
         own_code = "trust_remote_code" in probe.error
         remedy = OWN_CODE if own_code else INSTALL if _lacks(probe) else REMEDY
         checks.add("model loads", False, probe.error, "loads", remedy, where=name)
         return
     checks.add("model loads", True, probe.seen, where=name)
-    dim, asked = model.dim or probe.dim, run.profile.model.dim
+    dim, asked = model.dim or probe.dim, spec.dim
     good = not probe.bad and probe.dim == (asked or dim) == dim and probe.normalises == model.normalises
     seen = probe.bad or f"{probe.dim} numbers, norm {probe.norm:.6f}"
     expected = f"{asked or dim} numbers, {'norm 1' if model.normalises else 'any norm'}"
     remedy = "the model or its libraries are not what they say; or mend model.dim"
     checks.add("first vector", good, seen, expected, remedy, where=name)
     _judge_long(checks, name, probe)
-    bound = ALIKE[run.profile.model.dtype]
+    bound = ALIKE[spec.dtype]
     remedy = (
         "its vectors depend on what else is in a batch, so no two computations agree: another model, or another side "
         "of padding (padding_side in tokenizer_config.json)"
@@ -269,7 +270,7 @@ def _judge_long(checks: Checks, name: str, probe: Probe) -> None:
 
 def compare(checks: Checks, probes: Mapping[str, Probe], dtype: str) -> None:
     """Hold the vectors of the hosts against each other: against those of this machine, or else of the first."""
-    able = {name: probe for name, probe in probes.items() if not probe.error and probe.vectors}
+    able = {name: probe for name, probe in probes.items() if probe.vectors and not probe.long_error}
     if HERE in probes and HERE not in able:
         checks.add("model loads", True, f"not here: {probes[HERE].error}", where=HERE, warn=True)
     reference = HERE if HERE in able else next(iter(able), "")
@@ -321,7 +322,7 @@ def _kept(run: Run, name: str) -> dict[str, Any]:
 def measured(run: Run, model: models.Model) -> models.Model:
     """The model with the width that the hosts measured; the profile's own word where none could yet."""
     kept = [_kept(run, spec.name) for spec in run.profile.hosts]
-    probes = [_read(one["answer"]) for one in kept if one.get("model") == model.digest]
+    probes = [read(one["answer"]) for one in kept if one.get("model") == model.digest]
     seen = {(probe.dim, probe.normalises) for probe in probes if not probe.error}
     if len(seen) != 1:
         return replace(model, dim=None if seen else model.dim or run.profile.model.dim)
@@ -344,7 +345,7 @@ def assure(run: Run, host: machines.Host, model: models.Model) -> None:
         return
     said = _ask(run, host, model, facts, _longest(run))
     checks = Checks("the model there")
-    judge(checks, host.name, _read(said), model, run)
+    judge(checks, host.name, read(said), model, run.profile.model)
     if checks.failed:
         why = checks.failed[0]
         raise HostError(f"{host.name}: {why.name}: {why.seen} (expected {why.expected}). Next: {why.remedy}")

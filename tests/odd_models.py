@@ -210,3 +210,65 @@ def save(modules: list[Module], folder: Path, **options: Any) -> Path:
 def edit(path: Path, **keys: Any) -> None:
     """Change keys of a JSON file."""
     path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+
+# ------------------------------------------------------------------------------------- what the probe has to find
+
+
+def too_long(folder: Path) -> Path:
+    """Claims 512 tokens and has 64 positions."""
+    edit(save([raw(folder), mean()], folder) / "sentence_bert_config.json", max_seq_length=512)
+    return folder
+
+
+def too_long_by_one(folder: Path) -> Path:
+    """RoBERTa counts positions from the one behind the padding's: of 64, one cannot be used."""
+    made = RobertaModel(config(RobertaConfig, max_position_embeddings=64))
+    edit(save([raw(folder, made), mean()], folder) / "sentence_bert_config.json", max_seq_length=64)
+    return folder
+
+
+def by_company(folder: Path) -> Path:
+    """Padded on the left, and its positions count the padding."""
+    return save([decoder(folder, "left", GPT2Model), mean()], folder)
+
+
+def convolution(folder: Path) -> Path:
+    """Its windows reach into the padding."""
+    return save([raw(folder), parts.CNN(WIDTH, 16), parts.Pooling(48, "mean")], folder)
+
+
+def no_padding(folder: Path) -> Path:
+    return save([raw(folder, GPT2Model(gpt()), tokenizer(pad=None)), mean()], folder)
+
+
+def no_pooling(folder: Path) -> Path:
+    return save([raw(folder)], folder)
+
+
+def no_route(folder: Path) -> Path:
+    one = Router({"query": [dense()], "passage": [dense()]})
+    return save([raw(folder), mean(), one], folder)
+
+
+def not_a_number(folder: Path) -> Path:
+    module = dense()
+    module.linear.weight.data.fill_(float("nan"))
+    return save([raw(folder), mean(), module], folder)
+
+
+def cut_short(folder: Path) -> Path:
+    weights = build("plain", folder) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    return folder
+
+
+def own_code(folder: Path) -> Path:
+    edit(build("plain", folder) / "config.json", model_type="mine", auto_map={"AutoConfig": "mine.Mine"})
+    (folder / "mine.py").write_text("raise SystemExit('code of a model was run')")
+    return folder
+
+
+def of_the_future(folder: Path) -> Path:
+    edit(build("plain", folder) / "config.json", model_type="not_made_yet")
+    return folder

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ import odd_models  # noqa: E402
 from sentence_transformers import SentenceTransformer  # noqa: E402
 
 from runbook_lib import model as models  # noqa: E402
+from runbook_lib import probing  # noqa: E402
+from runbook_lib.checks import Checks  # noqa: E402
+from runbook_lib.hosts import Completed  # noqa: E402
 from runbook_lib.profile import ModelSpec  # noqa: E402
 from runbook_lib.reading.prompt import as_encoded  # noqa: E402
 from worker.encoder import Encoder  # noqa: E402
@@ -220,3 +224,91 @@ def test_a_library_that_still_takes_a_text_for_a_picture_is_refused(
     monkeypatch.setattr(modality, "infer_modality", lambda sample: "image")
     with pytest.raises(RuntimeError, match="takes a text for: image; use another version"):
         load(built("CLIP"))
+
+
+# ----------------------------------------------------------------------------------------------- found by the probe
+
+
+def judged(folder: Path, dtype: str = "float32") -> tuple[probing.Probe, Checks]:
+    """What a probe of this folder finds, as a host would tell it, and the checks that come of it."""
+    argv = [sys.executable, "-m", "worker", "probe", "--model", str(folder), "--dtype", dtype]
+    found = models.resolve(ModelSpec(name=str(folder), dtype=dtype))
+    argv += [f"--prompt={found.template}", f"--question-prompt={found.question_template}"]
+    probe = probing.read(probing.answer(Completed(**run_here(argv))))
+    checks = Checks("a host")
+    probing.judge(checks, "host", probe, found, ModelSpec(name=str(folder), dtype=dtype))
+    return probe, checks
+
+
+def run_here(argv: list[str]) -> dict[str, Any]:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[1])
+    return {"exit_code": done.returncode, "out": done.stdout, "err": done.stderr}
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "seen", "remedy"),
+    [
+        (odd_models.too_long, "longest text", "Error: ", "claims 512, and keeps 64: set model.max_tokens: 64"),
+        (odd_models.too_long_by_one, "longest text", "Error: ", "claims 64, and keeps 63: set model.max_tokens: 63"),
+        (odd_models.by_company, "as the library", "lowest cosine", "depend on what else is in a batch"),
+        (odd_models.convolution, "as the library", "lowest cosine", "depend on what else is in a batch"),
+        (odd_models.no_padding, "model loads", "padding token", "cannot be used as it is"),
+        (odd_models.no_pooling, "model loads", "it has no pooling module", "cannot be used as it is"),
+        (odd_models.no_route, "model loads", "No route found for task type 'document'", "cannot be used as it is"),
+        (odd_models.not_a_number, "first vector", "NaN or infinity in the vector", ""),
+        (odd_models.cut_short, "model loads", "", "cannot be used as it is"),
+        (odd_models.own_code, "model loads", "trust_remote_code", "code of its own, which is not run here"),
+        (odd_models.of_the_future, "model loads", "not_made_yet", "cannot be used as it is"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else None,
+)
+def test_a_model_that_would_fail_later_is_found_before_the_launch(
+    tmp_path: Path, make: Callable[[Path], Path], name: str, seen: str, remedy: str
+) -> None:
+    torch.manual_seed(1)
+    _, checks = judged(make(tmp_path / "model"))
+    failed = checks.failed[0]
+    assert failed.name == name, checks
+    assert seen in failed.seen
+    assert remedy in failed.remedy
+
+
+@pytest.mark.parametrize(
+    "kind", ["other heads and prompts", "other encoders for questions", "CLIP and Dense", "static"]
+)
+def test_a_model_that_works_passes_the_probe(built: Built, kind: str) -> None:
+    probe, checks = judged(built(kind))
+    assert checks.ok, checks
+    assert probe.cosine >= 1 - 1e-6
+
+
+@pytest.mark.parametrize("kind", odd_models.KINDS)
+def test_in_bfloat16_each_kind_gives_what_the_library_gives_in_bfloat16(built: Built, kind: str) -> None:
+    """Or the library cannot do it either, which the probe tells."""
+    encoder = load(built(kind), "bfloat16")
+    for texts in (as_staged(built(kind), TEXTS[3:10])[:7], as_staged(built(kind), TEXTS[3:10])[7:]):
+        try:
+            expected = encoder.as_the_library(texts)
+        except RuntimeError as error:
+            with pytest.raises(RuntimeError, match="type"):
+                encoder.encode(texts, encoder.lengths(texts), range(len(texts)))
+            assert "type" in str(error)
+            continue
+        found = encoder.encode(texts, encoder.lengths(texts), range(len(texts)))
+        sizes = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+        assert ((found * expected).sum(axis=1)[sizes > 0] / sizes[sizes > 0]).min() > 0.98
+
+
+# ------------------------------------------------------------------------------------------------- a whole worker
+
+
+def test_a_part_may_hold_documents_and_questions(make_box: Any, built: Built) -> None:
+    folder = built("other heads and prompts")
+    filled = templates(folder)
+    texts = as_staged(folder, TEXTS[:9])
+    prompts = {"prompt": filled[DOCUMENT], "question_prompt": filled[QUERY]}
+    box = make_box(texts, model=folder, part_rows=6, documents=9, **prompts)
+    assert box.end(box.worker()) == 0, box.logs()
+    assert box.parts() == [(0, 6), (6, 12), (12, 18)]
+    found = np.concatenate([np.load(box.folder.part(*part)) for part in box.parts()])
+    assert_the_same(found, the_librarys(folder, TEXTS[:9]))

@@ -15,15 +15,17 @@ from typing import Any
 from .texts import DOCUMENT, KINDS, QUERY, Question
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
+WORD = "river"
 SHORT = (
     SENTENCE,
-    "river",
+    WORD,
     "Where does the old bridge cross the river, and who built it?",
     "In 1984 the museum of glass and iron was opened; its roof, 40 m wide, was the work of two sisters.",
 )
 # How many tokens are tried of what a model claims: so many, more where the corpus has longer texts, and never more than
 # the second number: attention grows with the square.
 TRIED = {"cpu": (2048, 8192), "cuda": (8192, 32768)}
+FILLERS = ("the", "a", "x", ".")  # words that are likely one token each
 WHY_LIMIT = 1000  # characters of an error
 
 
@@ -55,7 +57,9 @@ def probe(
     encoder = Encoder(model, device, dtype, max_tokens, None, templates)
     loaded_s = time.monotonic() - began
     filled = {kind: _filled(kind, (templates or {}).get(kind, "{text}")) for kind in KINDS}
-    vectors = {kind: _encode(encoder, filled[kind](SHORT)) for kind in KINDS}
+    long = {kind: _long(encoder, kind, filled[kind], longest) for kind in encoder.readers()}
+    texts = [WORD] if any(found["error"] for found in long.values()) else SHORT
+    vectors = {kind: _encode(encoder, filled[kind](texts)) for kind in KINDS}
     first = vectors[DOCUMENT]
     return {
         "dim": int(first.shape[1]),
@@ -64,9 +68,9 @@ def probe(
         "normalises": encoder.normalises,
         "max_tokens": encoder.max_tokens,
         "loaded_s": round(loaded_s, 2),
-        "cosine": {kind: _lowest_cosine(encoder, filled[kind](SHORT), vectors[kind]) for kind in KINDS},
+        "cosine": {kind: _lowest_cosine(encoder, filled[kind](texts), vectors[kind]) for kind in KINDS},
         "vectors": {kind: base64.b64encode(vectors[kind].tobytes()).decode() for kind in KINDS},
-        "long": {kind: _long(encoder, kind, filled[kind], longest) for kind in encoder.readers()},
+        "long": long,
         "versions": encoder.versions(),
         **encoder.describe(),
     }
@@ -112,9 +116,12 @@ def _long(encoder: Any, kind: str, filled: Any, longest: int | None) -> dict[str
     overhead = encoder.lengths(filled([""]))[0]
     most = max(min(claimed or at_most, max(some, longest or 0), at_most), overhead + 1)
 
+    counts = encoder.lengths(filled([" ".join([word] * 9) for word in FILLERS]))
+    filler = min(zip(counts, FILLERS), key=lambda each: abs(each[0] - overhead - 9))[1]
+
     def text(tokens: int) -> str:
-        """As many words as make at least so many tokens, each word one or more; what is too much is cut, if at all."""
-        return " ".join(["the"] * max(1, tokens - overhead))
+        """As many words as make so many tokens where each word is one; what is too much is cut, if at all."""
+        return " ".join([filler] * max(1, tokens - overhead))
 
     rows = max(1, encoder.budget // most)
     texts = filled([text(most)] * rows + [text(1 + most * i // 8) for i in range(8)])
