@@ -193,6 +193,7 @@ def _stage_host(
         "python": host.python,
         "stuck_s": run.profile.monitor.stuck_s,
         "keep_awake": host.spec.kind == "local",
+        "first_progress_s": run.profile.monitor.first_progress_s,
         "slots": [
             {
                 "slot": slot.slot,

@@ -40,7 +40,8 @@ TABLE = (
     ),
     Verdict(
         "stuck",
-        "its supervisor ends it after `stuck_s`, or five parts' time (15 minutes while loading); the next one starts",
+        "its supervisor ends it after `stuck_s`, or five parts' time (`first_progress_s` or more while loading); "
+        "the next one starts",
         "`runbook restart RUN SLOT` does so at once",
     ),
     Verdict("restarting", "the next worker starts after 5 to 60 s, from the parts", "`runbook logs RUN SLOT`"),
@@ -61,16 +62,25 @@ TABLE = (
     ),
     Verdict(
         "out of memory",
-        "the batch is halved at the same row and grows back; a worker that was killed is started again",
+        "the batch is halved at the same row and grows back; a worker killed for its memory is started again",
         "free that memory, or give the host fewer slots",
     ),
-    Verdict("disk full", "nothing half is kept; tried again after a pause of up to 60 s", "free space on that machine"),
+    Verdict(
+        "disk full",
+        "nothing half is kept; tried again, up to 60 s after there is room; that is no death",
+        "free space on that machine",
+    ),
     Verdict("no permission", "tried again after a pause", "give this account the right to write there"),
     Verdict("model refused", "nothing: it would be refused again", "see the model's licence, its name and the token"),
     Verdict(
         "GPU lost",
         "tried again, then given up: neighbours do its rows; no GPU is ever reset",
         "have the machine's owner look at its GPU",
+    ),
+    Verdict(
+        "device wrong",
+        "it does known texts wrong, so no text is blamed: tried again, then given up, neighbours do its rows",
+        "have the machine's owner look at that device",
     ),
     Verdict("GPU taken", "tried again after a pause", "see whose process holds it; none of theirs is ever ended"),
     Verdict("environment broken", "tried again, then given up", "`runbook check PROFILE` says what is missing there"),
@@ -85,11 +95,12 @@ NAMED = {verdict.name: verdict for verdict in TABLE}
 
 # What a reason says, in the order in which it is looked for: the more telling first.
 CAUSES = (
-    ("disk full", r"no space left on device|dis[ck] quota exceeded|Errno (28|69|122)\b"),
+    ("disk full", r"disk full|no space left on device|dis[ck] quota exceeded|Errno (28|69|122)\b"),
     ("GPU lost", r"\bXid\b|fallen off the bus|uncorrectable ecc|gpu is lost|no cuda gpus are available|"
                  r"cuda initialization|unspecified launch failure|illegal memory access|no cuda-capable device"),
     ("GPU taken", r"exclusive.?process|devices? (is|are)[ /]*(busy|unavailable)|busy or unavailable"),
     ("out of memory", r"out of memory|cannot allocate memory|out_of_memory|MemoryError|Errno 12\b"),
+    ("device wrong", r"a known text (comes out|cannot be computed)"),
     ("model refused", r"\b40[13]\b (client )?error|gated repo|unauthorized|offline mode|LocalEntryNotFound"),
     ("environment broken", r"no module named|ImportError|cannot start |undefined symbol|shared object file"),
     ("no permission", r"permission denied|read-only file system|operation not permitted"),

@@ -54,6 +54,8 @@ DEVICES = {
     "raises from the tenth batch on": None,
     "raises in large batches": None,
     "kills": None,
+    "kills while loading": None,
+    "hangs while loading": None,
     "hangs": None,
 }
 
@@ -75,7 +77,10 @@ class Encoder:
     limits, budget, device = {"document": 64, "query": 64}, 2048, "cpu"
 
     def __init__(self, folder, device, dtype, max_tokens, threads=None, templates=None):
-        pass
+        if globals()["device"]() == "kills while loading":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if globals()["device"]() == "hangs while loading":
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     def describe(self):
         return {"device": "cpu (none)", "torch": "none", "python": "3"}

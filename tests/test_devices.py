@@ -40,7 +40,7 @@ def spoil(box: Box, slot: str, how: str) -> None:
 
 @pytest.mark.parametrize("how", DEVICES)
 def test_a_bad_device_costs_its_slot_and_no_document(make_box: MakeBox, how: str) -> None:
-    box = make_box(TEXTS, slots=2, part_rows=8, light=True, stall_s=3.0 if how == "hangs" else None)
+    box = make_box(TEXTS, slots=2, part_rows=8, light=True, stall_s=2.0 if "hangs" in how else None)
     box.save(back_off_s=FAST)
     spoil(box, BAD, how)
     assert box.end(box.supervisor()) == 0, box.logs()
@@ -51,7 +51,7 @@ def test_a_bad_device_costs_its_slot_and_no_document(make_box: MakeBox, how: str
     assert not by_bad or how in USEFUL | LATE
 
 
-@pytest.mark.parametrize("how", sorted({*DEVICES} - USEFUL - {"hangs"}))
+@pytest.mark.parametrize("how", sorted({*DEVICES} - USEFUL - {"hangs", "hangs while loading"}))
 def test_a_bad_device_without_neighbours_is_given_up_with_its_reason_and_no_document_is(
     make_box: MakeBox, how: str
 ) -> None:
@@ -63,7 +63,7 @@ def test_a_bad_device_without_neighbours_is_given_up_with_its_reason_and_no_docu
     assert box.given_up() == [] and box.supervised()["state"] == "fenced"
     assert box.exits()[-1]["state"] == "fenced"
     said = box.exits()[-1]["reason"]
-    assert "a known text" in said or how == "kills", said
+    assert "a known text" in said or "kills" in how, said
     (box.root / f"device.{SLOT}").unlink()
     assert box.end(box.supervisor()) == 0, box.logs()
     assert np.abs(vectors(box) - expected(texts)).max() < 1e-6

@@ -167,3 +167,28 @@ def test_two_real_workers_never_compute_the_same_rows(make_box: MakeBox) -> None
     assert [box.end(child) for child in children] == [0, 0], box.logs()
     wait_for(lambda: len(box.parts()) == 16, "all rows")
     assert box.logs().count("committed rows ") == 16 and "committed already" not in box.logs()
+
+
+def test_a_slot_that_has_not_loaded_holds_none_of_its_rows(make_box: MakeBox):
+    box = make_box(TEXTS, slots=2, light=True)
+    (box.root / f"device.{ONE}").write_text("hangs while loading")
+    hanging = box.worker(ONE)
+    wait_for(lambda: box.report(ONE).get("state") == "loading model", "it loads")
+    assert box.end(box.worker(TWO)) == 0, box.logs()
+    assert {box.record(*part)["slot"] for part in box.parts()} == {TWO} and len(box.parts()) == 4
+    hanging.kill()
+
+
+def test_one_row_is_claimed_like_any_other(make_box: MakeBox, sharing):
+    box = make_box(TEXTS, slots=2, part_rows=4)
+    share = sharing(box, ONE)
+    rows, shard, owner = share.one(10)
+    assert (rows, owner, shard.read(*rows)) == ((10, 11), TWO, [TEXTS[10]])
+    write_json(box.folder.quarantined(10), {})
+    assert share.one(10) is None and share.one(99) is None
+
+
+def test_rows_that_are_left_to_others_are_not_handed_out_again(make_box: MakeBox, sharing):
+    share = sharing(make_box(TEXTS[:4], part_rows=4), ONE)
+    share.leave([1])
+    assert taken(share) == [((0, 1), ONE), ((2, 4), ONE)]

@@ -23,6 +23,7 @@ from worker.layout import read_json, write_json
 from worker.progress import write_report
 from worker.snapshot import snapshot
 
+BY_SOMEBODY = "killed (SIGKILL): the system's memory killer, or a person"
 TEXTS = [f"text {'word ' * (i % 7)}{i}" for i in range(16)]
 
 
@@ -89,7 +90,7 @@ def test_a_killed_worker_is_started_again_and_its_end_is_on_file(make_box: MakeB
     assert len(box.sums()) == 4
     (entry,) = box.exits()
     assert (entry["code"], entry["left"], entry["deaths"]) == (-9, 12, 1)
-    assert entry["reason"] == "killed by SIGKILL (perhaps out of memory)"
+    assert entry["reason"] == BY_SOMEBODY
     assert workers_started(box) == 2
 
 
@@ -117,7 +118,7 @@ def test_the_rows_of_a_slot_that_is_given_up_are_done_by_its_neighbour(make_box:
     ("commands", "code", "reason"),
     [
         ("exit 1", 1, "exit code 1"),
-        ("kill -KILL $$", -9, "killed by SIGKILL (perhaps out of memory)"),
+        ("kill -KILL $$", -9, BY_SOMEBODY),
         ("kill -SEGV $$", -11, "killed by SIGSEGV"),
         ("exit 0", 0, "ended as if done, but rows are left"),
     ],
@@ -159,7 +160,7 @@ def test_progress_makes_up_for_deaths(make_box: MakeBox) -> None:
         '$((2 * n + 2)))"; exit 1',
     )
     assert box.end(box.supervisor()) == 0
-    assert [entry["deaths"] for entry in box.exits()] == [1] * 7
+    assert [entry["deaths"] for entry in box.exits()] == [1] * 7 + [2]  # the last one had done it all
 
 
 def test_pauses_grow_and_the_last_one_stays() -> None:
@@ -196,6 +197,62 @@ def test_only_what_changes_in_a_report_is_a_sign_of_work(make_box: MakeBox) -> N
     assert not stalled_after(800, rows_in_part=1, heartbeat=2, heartbeat_at=9e9)
     assert stalled_after(200, rows_in_part=1, heartbeat=3, heartbeat_at=1.0)
     assert not stalled_after(5000, rows_in_part=2, heartbeat=4, heartbeat_at=2.0)
+
+
+def test_a_load_that_hangs_holds_no_rows_and_holds_up_nobody(
+    make_box: MakeBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its neighbour does all of its rows; what hangs is ended then, long before its patience is over."""
+    box = make_box(TEXTS, slots=2, light=True, first_progress_s=600.0)
+    (box.root / f"device.{SLOT}").write_text("hangs while loading")
+    (box.root / "worker" / "supervise.py").write_text(
+        (box.root / "worker" / "supervise.py").read_text().replace("IDLE_S = 10.0", "IDLE_S = 0.5")
+    )
+    child = box.start("supervise", python=box.assignment["python"])
+    assert box.end(child) == 0, box.logs()
+    assert len(box.sums()) == 4
+    assert {box.record(*part)["slot"] for part in box.parts()} == {"cluster0_gpu1"}
+    assert "others did its rows" in box.exits()[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "state", "deaths", "loads", "expected"),
+    [
+        ({}, "loading model", 0, {}, 900),
+        ({"first_progress_s": 60}, "loading model", 0, {}, 60),
+        ({"first_progress_s": 60}, "starting", 1, {}, 120),
+        ({"first_progress_s": 60}, "loading model", 4, {}, 240),  # a slow load is not cut short for ever
+        ({"first_progress_s": 60}, "loading model", 0, {"cluster0_gpu1": 100.0}, 400),  # as another one needed
+        ({"first_progress_s": 60}, "loading model", 0, {SLOT: 100.0}, 400),
+        ({"first_progress_s": 60}, "running", 3, {}, 60),  # no rate yet
+        ({"first_progress_s": 3600}, "loading model", 0, {}, 3600),
+        ({"first_progress_s": 60, "stall_s": 5}, "loading model", 0, {}, 5),
+    ],
+)
+def test_patience_with_a_load_follows_the_profile_and_what_loads_took_here(
+    make_box: MakeBox, keys: dict[str, float], state: str, deaths: int, loads: dict[str, float], expected: float
+) -> None:
+    box = make_box(TEXTS, slots=2, **keys)
+    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    slot.identity, slot.deaths = process.identify(os.getpid()), deaths
+    for name, loaded_s in loads.items():
+        write_report(box.folder.progress(name), {"loaded_s": loaded_s})
+    report = {"process": slot.identity, "state": state}
+    assert slot._patience_s(report) == expected
+
+
+def test_a_load_that_reads_from_a_slow_disk_is_no_hang(make_box: MakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = make_box(TEXTS, first_progress_s=60.0)
+    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    slot.identity = process.identify(os.getpid())
+    write_report(box.folder.progress(SLOT), {"process": slot.identity, "state": "loading model"})
+    read = iter([10, 20, 20])
+    monkeypatch.setattr(process, "bytes_read", lambda identity: next(read))
+    found = []
+    for _ in range(3):
+        found.append(slot._stalled())
+        slot._moved -= 100
+    assert found == [False, False, True]
 
 
 # ------------------------------------------------------------------------------------------------ documents that kill

@@ -6,7 +6,6 @@ Top to bottom: settings, what is left to do, load, loop, commit. Whatever kills 
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import signal
@@ -18,18 +17,17 @@ from typing import Any
 
 from . import locks, owned, process
 from .blame import GivenUp, LeftToOthers, Suspects, quarantine
+from .guard import LOOK_S, Guard
 from .layout import FORMAT, HostFolder, Range, safe_text, write_atomic, write_json
 from .part import encode_part
 from .progress import Progress
+from .room import DISK_FULL
 from .say import say
 from .second import DeviceFault, Second
 from .share import Refused, Shard, Share
 from .texts import DOCUMENT, QUERY
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_DISK, EXIT_DEVICE, EXIT_STOPPED = 0, 1, 2, 3, 5, 6, 143
-
-# What a full disk, a quota and a limit on the size of files say.
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Stopped(BaseException):
@@ -195,10 +193,13 @@ def run(root: Path, host: str, slot: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the operator's terminal is not for the workers
     signal.signal(signal.SIGTERM, stopped)
     code, state, reason = EXIT_FAILED, "failed", ""
+    guard: Guard | None = None
     try:
         progress.start()
         with contextlib.closing(Share(folder, host, slot)) as share:
             progress.update(run=share.assignment["run"], epoch=share.assignment["epoch"])
+            guard = Guard(root, host, share.assignment["python"], float(share.assignment.get("look_s") or LOOK_S))
+            guard.start()
             work(folder, share, progress)
         code, state = EXIT_DONE, "done"
     except Stopped:
@@ -224,4 +225,6 @@ def run(root: Path, host: str, slot: str) -> int:
         say(f"worker {slot}: {state} (exit {code}){': ' + reason if reason else ''}")
         progress.close(state=state, reason=safe_text(reason), ended_at=time.time(), exit_code=code)
         os.close(lock)
+        if guard:  # the slot is free: a supervisor that starts now does not meet us
+            guard.close(wanted=code == EXIT_STOPPED)
     return code

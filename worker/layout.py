@@ -14,6 +14,7 @@ Standard library only, so the control machine reads a worker's files without tor
         progress/rows.lock              a byte a row, locked while a worker computes it
         progress/known.json             what known texts give on this host's processor
         progress/host_<host>.json       one writer: the supervisor; its own heartbeat
+        progress/host_<host>.reserve    its place for a last word when the disk is full
         quarantine/row_<row>.json       a document that no worker could encode, and why
         logs/<slot>.log, logs/host_<host>.log
     <workdir>/models/<digest>/          a model, shared by runs
@@ -128,6 +129,10 @@ class HostFolder:
     def supervisor(self, host: str) -> Path:
         """The supervisor's own report."""
         return self.root / "progress" / f"host_{host}.json"
+
+    def reserve(self, host: str) -> Path:
+        """What the supervisor of a host has to say while its disk is full."""
+        return self.root / "progress" / f"host_{host}.reserve"
 
     def supervisor_lock(self, host: str) -> Path:
         """Held by the living supervisor of a host."""

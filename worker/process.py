@@ -177,6 +177,15 @@ def _has_open(entry: Path, files: set[tuple[int, int]]) -> bool:
     return False
 
 
+def bytes_read(identity: Mapping[str, Any] | None) -> int | None:
+    """What a process has read from disks so far; None where the system does not tell."""
+    try:
+        text = Path(f"/proc/{int((identity or {})['pid'])}/io").read_text()
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("read_bytes:")), None)
+
+
 def ended_by(code: int) -> str:
     """How a process ended, in words: its exit code, or the signal."""
     if code >= 0:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import process
+from . import process, reserve
 from .layout import FORMAT, JSON_LIMIT, HostFolder, committed, is_assignment, quarantined, read_json
 
 REPORT_LIMIT = 2**20  # bytes; a reading holds two reports of each slot
@@ -27,9 +27,18 @@ def _read(path: Path, limit: int = REPORT_LIMIT) -> dict[str, Any] | None:
         return {"unreadable": str(error)}
 
 
-def _exits(path: Path) -> list[Any]:
+def _exits(path: Path, unwritten: Any) -> list[Any]:
+    """The last ends of a slot's workers; `unwritten`: the very last, where it could not be written there."""
     found = (_read(path) or {}).get("exits")
-    return found[-50:] if isinstance(found, list) else []
+    exits = found[-50:] if isinstance(found, list) else []
+    return [*exits, unwritten][-50:] if isinstance(unwritten, dict) and _at(unwritten) > _at(exits[-1:]) else exits
+
+
+def _at(entry: Any, key: str = "at") -> float:
+    """When something was noted, 0 where that cannot be said."""
+    last = entry[-1] if isinstance(entry, list) and entry else entry
+    at = last.get(key) if isinstance(last, dict) else None
+    return float(at) if isinstance(at, (int, float)) and not isinstance(at, bool) else 0.0
 
 
 def _alive(report: dict[str, Any] | None) -> bool:
@@ -47,6 +56,10 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
     if not is_assignment(assignment):  # overwritten: the host counts as one that was never launched
         assignment = {}
     supervisor = _read(folder.supervisor(host))
+    kept = reserve.read(folder.reserve(host))  # newer than the files while the disk is full
+    if _at(kept.get("report"), "heartbeat_at") > _at(supervisor, "heartbeat_at"):
+        supervisor = kept["report"]
+    unwritten = kept.get("exits") if isinstance(kept.get("exits"), dict) else {}
     slots = {}
     for spec in assignment.get("slots", []):
         name = spec["slot"]
@@ -55,7 +68,7 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
             "ranges": [[shard["start"], shard["stop"]] for shard in spec["shards"]],
             "gpu": spec.get("gpu"),
             "report": report,
-            "exits": _exits(folder.exits(name)),
+            "exits": _exits(folder.exits(name), (unwritten or {}).get(name)),
             "alive": _alive(report),
         }
     usage = shutil.disk_usage(root) if Path(root).exists() else None

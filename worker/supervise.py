@@ -11,60 +11,56 @@ import contextlib
 import os
 import signal
 import subprocess
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from . import awake, machine, owned, process
-from .encode import EXIT_BUSY, EXIT_DEVICE, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, take_lock
-from .layout import HostFolder, committed, count, make_folder, open_private, read_assignment
+from . import awake, owned, process
+from .deaths import MemoryWatch, reason_for
+from .encode import (
+    EXIT_BUSY,
+    EXIT_DEVICE,
+    EXIT_DISK,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    EXIT_STOPPED,
+    take_lock,
+)
+from .gpu_watch import GpuWatch
+from .layout import HostFolder, committed, count, read_assignment
 from .progress import read_report, write_report
+from .reserve import Reserve
+from .room import DISK_FULL, has_room
 from .say import say
 from .share import left_to_do, settled, surely_given_up
+from .starting import start_worker
 
 BACK_OFF_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 DEATHS_TO_FENCE = 5
 POLL_S = 0.5
-GPU_S = 5.0
 STALL_S = 900.0  # a worker that shows no sign of work for so long hangs (loading from a slow disk may take minutes)
 PARTS_TO_STALL = 5.0  # once it has committed some: the time of so many parts, but never less than the profile's
-
-
-class GpuWatch(threading.Thread):
-    """Asks the driver of this machine's GPUs now and then, so that nobody who looks has to start a process for it."""
-
-    def __init__(self) -> None:
-        super().__init__(name="GPUs", daemon=True)  # a driver that hangs must hold up nobody
-        self.text, self.at = "", 0.0
-
-    def run(self) -> None:
-        """Ask, and ask again."""
-        while True:
-            self.text, self.at = machine.gpu_sample(), time.time()
-            time.sleep(GPU_S)
-
-
-def reason_for(code: int | None) -> str:
-    """An exit code in words; None is a worker that was not our child."""
-    if code is None:
-        return "ended (taken over from an earlier supervisor: exit code not known)"
-    if code < 0:
-        name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else str(-code)
-        return f"killed by {name}" + (" (perhaps out of memory)" if code == -signal.SIGKILL else "")
-    return f"exit code {code}"
+LOADS_TO_STALL = 4.0  # before that: so many times the longest load of this host, but never less than the profile's
+MORE_PATIENCE = 4.0  # a load that was cut short may have been slow: the next one gets twice the time, up to this
+IDLE_S = 10.0  # a worker that still loads when nothing is left to do here is ended after so long without a sign
 
 
 class Slot:
     """One slot as its supervisor sees it: a worker, or the wait for the next one."""
 
-    def __init__(self, folder: HostFolder, assignment: dict[str, Any], spec: dict[str, Any]):
+    def __init__(
+        self, folder: HostFolder, assignment: dict[str, Any], spec: dict[str, Any], memory: MemoryWatch | None = None
+    ):
         self.folder, self.assignment, self.spec = folder, assignment, spec
         self.name: str = spec["slot"]
         self.child: subprocess.Popen[bytes] | None = None
         self.identity: process.Identity | None = None
         self.state = "waiting"
         self.deaths = 0
+        self.full = 0  # ends in a row for a disk that was full
+        self.memory = memory or MemoryWatch()
+        self.unwritten = False  # whether its last end could not be put on file
         self.faults = 0  # ends for a device that does known texts wrong, whatever it did before
         self.not_before = 0.0
         self.left, self.undone = self._left(), self._undone()
@@ -79,6 +75,18 @@ class Slot:
         # The worker may not have come to its first report yet: then only the supervisor that started it knows it.
         self._adopt(mine.get("process") if isinstance(mine, dict) else None)
         self._adopt(self._report().get("process"))
+        if self.state == "waiting":
+            self._note_missed()
+
+    def _note_missed(self) -> None:
+        """Put on file how the last worker ended, where no supervisor lived to see it."""
+        report = self._report()
+        began, last = report.get("started_at"), self.exits[-1] if self.exits else {}
+        noted = isinstance(last, dict) and isinstance(last.get("at"), (int, float)) and last["at"]
+        if not isinstance(began, (int, float)) or began < (noted or 0) or report.get("state") in ("done", "stopped"):
+            return
+        code, reason = report.get("exit_code"), report.get("reason")
+        self._note_end(code, reason or "ended while no supervisor lived: how is not known")
 
     def _report(self) -> dict[str, Any]:
         return read_report(self.folder.progress(self.name))
@@ -97,6 +105,14 @@ class Slot:
     def _undone(self) -> int:
         """The rows that are no progress yet: a row that one device alone gave up is none."""
         return count(left_to_do(self.spec, [*committed(self.folder.parts), *surely_given_up(self.folder)]))
+
+    def loading(self) -> bool:
+        """Whether its worker has not come to load its model yet."""
+        return self._loads(self._report())
+
+    def rows_left(self) -> int:
+        """The rows of its own that nobody has done."""
+        return self._left()
 
     def still_left(self) -> int:
         """The rows left of a slot that was given up; done when its neighbours did them all."""
@@ -151,17 +167,38 @@ class Slot:
         """Whether the worker's report stood still for too long by our own clock; a heartbeat alone is no work."""
         report = self._report()
         sign = {key: value for key, value in report.items() if not key.startswith("heartbeat")}
+        if self._loads(report):
+            sign["bytes read"] = process.bytes_read(self.identity)  # from a slow disk, a large model
         if sign != self._sign:
             self._sign, self._moved = sign, time.monotonic()
         return time.monotonic() - self._moved > self._patience_s(report)
 
+    def _loads(self, report: dict[str, Any]) -> bool:
+        """Whether the worker has not come to load its model yet."""
+        return report.get("process") != self.identity or report.get("state") in (None, "starting", "loading model")
+
     def _patience_s(self, report: dict[str, Any]) -> float:
         """How long a worker may show no sign: as long as loading takes, until its own rate is known."""
-        limit = float(self.assignment.get("stall_s") or STALL_S)
+        first_s = self.assignment.get("stall_s") or self.assignment.get("first_progress_s") or STALL_S
+        longest = max((float(s) for s in map(self._load_s, self.assignment["slots"])), default=0.0)
+        limit = max(float(first_s), LOADS_TO_STALL * longest)
+        if self._loads(report):
+            return limit * float(min(MORE_PATIENCE, 2**self.deaths))
         stuck_s, rate = self.assignment.get("stuck_s"), report.get("rate")
-        if report.get("process") != self.identity or report.get("state") != "running" or not (stuck_s and rate):
+        if not (stuck_s and rate):
             return limit
         return min(limit, max(float(stuck_s), PARTS_TO_STALL * int(self.spec["part_rows"]) / float(rate)))
+
+    def _load_s(self, spec: dict[str, Any]) -> float:
+        loaded_s = read_report(self.folder.progress(spec["slot"])).get("loaded_s")
+        return float(loaded_s) if isinstance(loaded_s, (int, float)) else 0.0
+
+    def end_idle(self) -> None:
+        """End a worker that loads without a sign though nothing is left to do: a load that hangs holds up nobody."""
+        still_s = time.monotonic() - self._moved
+        if still_s > IDLE_S and self._loads(self._report()):
+            self._why = f"no sign of work for {still_s:.0f} s while it loaded, and others did its rows: ended"
+            process.send(self.identity or {}, signal.SIGKILL)
 
     def _start(self) -> None:
         if self._left() == 0 and not self._helped:
@@ -169,40 +206,16 @@ class Slot:
             return
         if self._adopt(self._report().get("process")):
             return
-        spec, root = self.spec, self.folder.root
-        threads = str(spec["threads"])
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "RAYON_NUM_THREADS": threads,
-            "TOKENIZERS_PARALLELISM": "false",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_HUB_OFFLINE": "1",  # the model was sent: nothing is to be looked up
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        if spec["device"] == "cuda":
-            environment["CUDA_VISIBLE_DEVICES"] = spec["gpu"]
-        command = [self.assignment["python"], "-m", "worker", "encode"]
-        command += ["--root", str(root), "--host", self.assignment["host"], "--slot", self.name]
-        log = self.folder.log(self.name)
+        if self.full and not has_room(self.folder.parts):
+            self.not_before = time.monotonic() + self._pause(self.full)
+            return
         try:
-            if why := owned.code(root) or owned.used(root, Path(command[0])):
+            if why := owned.code(self.folder.root) or owned.used(self.folder.root, Path(self.assignment["python"])):
                 raise OSError(why)
-            make_folder(log.parent, 0o700)
-            with open_private(log, os.O_APPEND) as out:
-                self.child = subprocess.Popen(
-                    command,
-                    cwd=root,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+            self.child = start_worker(self.folder, self.assignment, self.spec)
         except OSError as error:
-            self._ended(None, f"cannot start {command[0]}: {error}")
+            code = EXIT_DISK if error.errno in DISK_FULL else None
+            self._ended(code, f"cannot start {self.assignment['python']}: {error}")
             return
         self.identity = process.identify(self.child.pid)
         self.state, self._moved, self._why = "running", time.monotonic(), ""
@@ -215,25 +228,31 @@ class Slot:
         if self.identity and report.get("process") == self.identity:  # its own last words, and not an earlier worker's
             code = report.get("exit_code") if code is None else code
             reason = reason or report.get("reason") or ""
-        reason = reason or reason_for(code)
+        if code == -signal.SIGKILL and not reason and self.identity:
+            reason = reason_for(code, by_memory=self.memory.killed(self.identity["pid"]))
+        reason = reason or reason_for(code, full=code == EXIT_DISK)
         if code == EXIT_DONE and left:
             reason = "ended as if done, but rows are left"
         self.child = self.identity = None
+        failed = code not in (EXIT_DONE, EXIT_STOPPED, EXIT_BUSY, -signal.SIGTERM)
+        self.full = self.full + 1 if code == EXIT_DISK else 0
         if left == 0:
             self.state = "done"
-            if code not in (EXIT_DONE, EXIT_STOPPED, EXIT_BUSY, -signal.SIGTERM):  # while it helped a neighbour
+            if failed:  # while it helped a neighbour, or was helped
                 self.deaths, self._helped = self.deaths + 1, 0
         elif code in (EXIT_STOPPED, -signal.SIGTERM):
             self.state = "stopped"
         elif code == EXIT_BUSY:
             self.state, self.not_before = "waiting", time.monotonic() + self._pause(1)
+        elif self.full:  # waiting for room is no death
+            self.state, self.not_before = "waiting", time.monotonic() + self._pause(self.full)
         else:
             self.deaths = 1 if undone < self.undone else self.deaths + 1
             self.faults += code == EXIT_DEVICE
             given_up = code == EXIT_REFUSED or max(self.deaths, self.faults) >= DEATHS_TO_FENCE
             self.state = "fenced" if given_up else "waiting"
             self.not_before = time.monotonic() + self._pause(self.deaths)
-        if code != EXIT_BUSY and self.state != "done":
+        if code != EXIT_BUSY and (failed or self.state != "done"):
             self._note_end(code, reason)
         self.left, self.undone = left, undone
         say(f"{self.name}: worker ended ({reason}), {left} rows left: {self.state}")
@@ -241,8 +260,15 @@ class Slot:
     def _note_end(self, code: int | None, reason: str) -> None:
         entry = {"at": time.time(), "code": code, "reason": reason, "left": self._left(), "deaths": self.deaths}
         self.exits.append({**entry, "state": self.state})
-        with contextlib.suppress(OSError):
+        self.keep()
+
+    def keep(self) -> None:
+        """Put on file how its workers ended; what cannot be written, as on a full disk, is tried again."""
+        try:
             write_report(self.folder.exits(self.name), {"slot": self.name, "exits": self.exits[-50:]})
+            self.unwritten = False
+        except OSError:
+            self.unwritten = True
 
     def _pause(self, deaths: int) -> float:
         pauses = self.assignment.get("back_off_s") or BACK_OFF_S
@@ -283,7 +309,7 @@ def _stamp(folder: HostFolder, host: str) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _take_over(folder: HostFolder, host: str, slots: list[Slot]) -> bool:
+def _take_over(folder: HostFolder, host: str, slots: list[Slot], memory: MemoryWatch) -> bool:
     """Give the slots what a new assignment says; False where it cannot be read (then it is tried again)."""
     try:
         assignment = read_assignment(folder.assignment(host))
@@ -296,9 +322,38 @@ def _take_over(folder: HostFolder, host: str, slots: list[Slot]) -> bool:
         if spec["slot"] in known:
             known[spec["slot"]].take_over(assignment, spec)
         else:
-            slots.append(Slot(folder, assignment, spec))
+            slots.append(Slot(folder, assignment, spec, memory))
     say(f"supervisor of {host}: epoch {assignment.get('epoch')}, {sum(slot.left for slot in slots)} rows left")
     return True
+
+
+def _end_idle(slots: list[Slot]) -> None:
+    """Where all that is left is workers that load, and nothing is left to do, they are not waited for."""
+    working = [slot for slot in slots if slot.state in ("running", "waiting")]
+    if working and all(slot.state == "running" and slot.loading() for slot in working):
+        with contextlib.suppress(OSError):
+            if not sum(slot.still_left() for slot in slots if slot not in working) and not any(
+                slot.rows_left() for slot in working
+            ):
+                for slot in working:
+                    slot.end_idle()
+
+
+def _put_on_file(path: Path, report: dict[str, Any], slots: list[Slot], reserve: Reserve) -> None:
+    """Write the report, and the ends that could not be written before; on a full disk both go to the reserved file."""
+    try:
+        write_report(path, report)
+        for slot in slots:
+            if slot.unwritten:
+                slot.keep()
+    except OSError:
+        for slot in slots:
+            slot.unwritten = slot.unwritten or bool(slot.exits)
+    if any(slot.unwritten for slot in slots):
+        last = {slot.name: slot.exits[-1] for slot in slots if slot.exits}
+        whole = {"report": report, "exits": last}
+        if not reserve.write(whole):
+            reserve.write({**whole, "report": {**report, "gpus": ""}})
 
 
 def run(root: Path, host: str) -> int:
@@ -323,8 +378,13 @@ def run(root: Path, host: str) -> int:
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda signum, frame: stopping.append(signum))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    slots = [Slot(folder, assignment, spec) for spec in assignment["slots"]]
+    memory = MemoryWatch()
+    slots = [Slot(folder, assignment, spec, memory) for spec in assignment["slots"]]
     me = process.identify(os.getpid())
+    before = read_report(folder.supervisor(host))
+    killed = before.get("working") and not process.alive(before.get("process"))
+    predecessor = before.get("process") if killed else None  # it ended while it had work: nobody else tells
+    reserve = Reserve(folder.reserve(host))
     watch = GpuWatch()
     if any(spec["device"] == "cuda" for spec in assignment["slots"]):
         watch.start()
@@ -333,7 +393,7 @@ def run(root: Path, host: str) -> int:
     say(f"supervisor of {host}: pid {os.getpid()}, {len(slots)} slots")
     while True:
         if (now := _stamp(folder, host)) not in (None, stamp):
-            stamp = now if _take_over(folder, host, slots) else stamp
+            stamp = now if _take_over(folder, host, slots, memory) else stamp
         try:
             gone, asked = not folder.assignment(host).exists(), folder.stop_request(host).exists()
         except OSError:  # a file system that fails for a while
@@ -346,6 +406,7 @@ def run(root: Path, host: str) -> int:
         if gone:  # unmounted or removed: nothing may be written to what takes its place
             say(f"supervisor of {host}: {folder.root} is gone; workers stopped")
             return EXIT_FAILED
+        memory.look()
         for slot in slots:
             try:
                 slot.step()
@@ -356,20 +417,18 @@ def run(root: Path, host: str) -> int:
             for slot in slots if given_up else []:
                 slot.help(given_up)
         working = any(slot.state in ("running", "waiting") for slot in slots)
-        report = {slot.name: slot.report() for slot in slots}
-        with contextlib.suppress(OSError):
-            write_report(
-                folder.supervisor(host),
-                {
-                    "host": host,
-                    "process": me,
-                    "heartbeat_at": time.time(),
-                    "working": working,
-                    "slots": report,
-                    "gpus": watch.text,
-                    "gpus_at": watch.at,
-                },
-            )
+        _end_idle(slots)
+        report = {
+            "host": host,
+            "process": me,
+            "predecessor": predecessor,
+            "heartbeat_at": time.time(),
+            "working": working,
+            "slots": {slot.name: slot.report() for slot in slots},
+            "gpus": watch.text,
+            "gpus_at": watch.at,
+        }
+        _put_on_file(folder.supervisor(host), report, slots, reserve)
         if not working:
             break
         time.sleep(float(assignment.get("poll_s") or POLL_S))
