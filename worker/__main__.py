@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     second.add_argument("--root", type=Path, required=True, help="the run's folder on this host")
     second.add_argument("--host", required=True, help="the host's name in the profile")
     second.add_argument("--threads", type=int, default=1, help="how many threads it may use")
+    second.add_argument("--learn", action="store_true", help="compute the known texts for all workers, then end")
     probe = verbs.add_parser("probe", help="load a model, encode short and long texts, print what was found as JSON")
     probe.add_argument("--model", type=Path, required=True, help="the model's folder")
     probe.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.verb == "second":
         from . import second as asked
 
-        return asked.serve(args.root, args.host, args.threads)
+        return (asked.learn if args.learn else asked.serve)(args.root, args.host, args.threads)
     if args.verb == "environment":
         from . import making
 

@@ -121,8 +121,8 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
     say(f"model loaded in {loaded_s} s: {shared['device']}, {assignment['dtype']}")
     progress.update(loaded_s=loaded_s, device=shared["device"], write=True)
     second.check(encoder)
-    if why := second.no_opinion():
-        say(f"the processor cannot run this model, so known texts are held against nothing: {why}")
+    if why := second.blind():
+        say(f"the device is not held against what the processor gives: {why}")
     progress.update(state="running", computed=0, write=True)
 
     left_to_others: dict[int, str] = {}

@@ -7,6 +7,7 @@ and what a broken device does to the memory of its worker does not reach it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -27,6 +28,8 @@ from .process import ended_by
 from .texts import QUERY, Question, kind_of
 
 ANSWER_S = 600.0  # for one text, and three times that to load the model
+KNOWN_S = 180.0  # so long a worker waits for the known vectors; without them it begins, and looks again at each commit
+BUSY = 3
 WORD = "word"
 SENTENCE = "The quick brown fox jumps over the lazy dog near the old river bank in 1984."
 LONG = " ".join([SENTENCE] * 32)  # some 600 tokens
@@ -91,6 +94,56 @@ def _answer(encoder: Any, text: str) -> dict[str, Any]:
     return {"error": bad[0]} if bad else {"tokens": lengths[0], "vector": vectors[0].tolist()}
 
 
+def learn(root: Path, host: str, threads: int) -> int:
+    """Compute the known texts for all workers of this host: on file, and on standard output for whoever asked.
+
+    A process of its own does it, so a worker that hangs holds up no other. BUSY where another one is at it.
+    """
+    folder = HostFolder(root)
+    assignment = read_assignment(folder.assignment(host))
+    try:
+        lock = locks.take(folder.known_lock)
+    except OSError:  # a file system without locks: everybody does
+        lock = -1
+    if lock is None:
+        return BUSY
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    signal.alarm(int(4 * ANSWER_S))
+    if assignment is None or read_known(folder.known, known_key(assignment)):
+        return BUSY
+    from .encode import load
+
+    encoder = load(assignment, "cpu", "float32", threads)
+    answers = [_answer(encoder, text) for text in KNOWN]
+    errors = [answer["error"] for answer in answers if "error" in answer]
+    if errors:
+        print(json.dumps({"error": errors[0]}), file=out, flush=True)
+        return 1
+    vectors = [answer["vector"] for answer in answers]
+    with contextlib.suppress(OSError):  # a full disk: whoever asked has them all the same
+        write_json(folder.known, {"key": known_key(assignment), "vectors": vectors, "sha256": _digest(vectors)})
+    print(json.dumps({"vectors": vectors}), file=out, flush=True)
+    return 0
+
+
+def known_key(assignment: dict[str, Any]) -> str:
+    """What known vectors are good for: this model, read so."""
+    read_so = [assignment["model"]["digest"], assignment["max_tokens"], assignment["prompt"], KNOWN]
+    return hashlib.sha256(json.dumps(read_so).encode()).hexdigest()
+
+
+def read_known(path: Path, key: str) -> list[list[float]]:
+    """The known vectors on file; none where there are none, or others, or damaged ones."""
+    try:
+        found = read_json(path) or {}
+    except (OSError, ValueError):
+        return []
+    vectors = found.get("vectors")
+    right = isinstance(vectors, list) and found.get("key") == key and found.get("sha256") == _digest(vectors)
+    return vectors if right and isinstance(vectors, list) else []
+
+
 class Processor:
     """Asks that process, and starts it anew when a text ended it."""
 
@@ -105,13 +158,20 @@ class Processor:
     def start(self) -> None:
         """Let it load, without waiting for it."""
         if self._child is None:
-            hidden = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"), "")
-            pipe = subprocess.PIPE
-            environment = {**os.environ, **hidden}
-            try:
-                self._child = subprocess.Popen(self._argv, cwd=self._root, env=environment, stdin=pipe, stdout=pipe)
-            except OSError as error:
-                raise Unusable(f"cannot start {self._argv[0]}: {error}") from None
+            self._child = self._popen(stdin=subprocess.PIPE)
+
+    def learn(self) -> subprocess.Popen[bytes]:
+        """Start the process that computes the known texts."""
+        return self._popen("--learn", stdin=subprocess.DEVNULL)
+
+    def _popen(self, *more: str, stdin: int) -> subprocess.Popen[bytes]:
+        hidden = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"), "")
+        environment = {**os.environ, **hidden}
+        argv = [*self._argv, *more]
+        try:
+            return subprocess.Popen(argv, cwd=self._root, env=environment, stdin=stdin, stdout=subprocess.PIPE)
+        except OSError as error:
+            raise Unusable(f"cannot start {argv[0]}: {error}") from None
 
     def ask(self, text: str) -> Answer:
         """The answer to one text. Raises CannotEither, or Unusable when it does not come to load the model."""
@@ -175,83 +235,68 @@ class Second:
         self, folder: HostFolder, assignment: dict[str, Any], spec: dict[str, Any], alive: Callable[[str], None]
     ):
         self.processor = Processor(folder, assignment, int(spec["threads"]), alive)
-        self._path, self._lock = folder.known, folder.known_lock
+        self._path = folder.known
         self._dtype, self._alive = assignment["dtype"], alive
         budget = TOKEN_BUDGET["cuda" if spec["device"].startswith("cuda") else "cpu"]
         self._rows, self._budget = int(spec["part_rows"]), budget
-        self._key = hashlib.sha256(
-            json.dumps([assignment["model"]["digest"], assignment["max_tokens"], assignment["prompt"], KNOWN]).encode()
-        ).hexdigest()
-        self._held: int | None = None
+        self._key = known_key(assignment)
+        self._learner: subprocess.Popen[bytes] | None = None
         self._why = ""  # why the processor has no opinion
         self._known: dict[str, list[float]] = {}
         self._by_device = self._by_processor = 0
 
     def begin(self) -> None:
-        """Have the known texts computed while the model is loaded on the device, unless a neighbour does it."""
-        if not self._read() and self._take_lock():
+        """Have the known texts computed while the model is loaded on the device."""
+        if self._learner is None and not self._read():
             try:
-                self.processor.start()
+                self._learner = self.processor.learn()
             except Unusable as why:
                 self._why = str(why)
 
     def close(self) -> None:
         """End what was started."""
         self.processor.close()
-        if self._held is not None:
-            os.close(self._held)
-            self._held = None
+        if self._learner:
+            self._learner.kill()
+            self._learner.communicate()
 
     # ------------------------------------------------------------------------------------------------- known texts
 
     def _read(self) -> bool:
         """Take the known vectors from file, where somebody of this host computed them."""
-        try:
-            found = read_json(self._path) or {}
-        except (OSError, ValueError):
-            return False
-        vectors = found.get("vectors")
-        if not isinstance(vectors, list) or found.get("key") != self._key or found.get("sha256") != _digest(vectors):
-            return False
-        self._known = dict(zip(KNOWN, vectors))
-        return True
+        self._known = dict(zip(KNOWN, read_known(self._path, self._key)))
+        return bool(self._known)
 
-    def _take_lock(self) -> bool:
-        if self._held is not None:
-            return True
-        try:
-            self._held = locks.take(self._lock)
-        except OSError:  # a file system without locks: everybody computes them
-            return True
-        return self._held is not None
+    def _learn(self, within_s: float) -> None:
+        """Have the known vectors: from file, or from whoever of this host computes them; after so long without."""
+        deadline = time.monotonic() + within_s
+        while not self._known and not self._why and not self._read() and time.monotonic() < deadline:
+            self.begin()
+            if self._learner and self._learner.stdout and select.select([self._learner.stdout], [], [], 0.2)[0]:
+                self._take(self._learner)
+            self._alive(f"known vectors: {deadline - time.monotonic():.0f} s at most")
 
-    def _learn(self) -> None:
-        """Have the known vectors: from file, or computed by one worker of this host while the others wait for it."""
-        deadline = time.monotonic() + 4 * ANSWER_S
-        while not self._known and not self._why and not self._read():
-            if self._take_lock():
-                self._compute()
-            elif time.monotonic() > deadline:
-                self._why = "a neighbour did not come to compute them"
-            else:
-                self._alive(f"waiting for known vectors: {deadline - time.monotonic():.0f} s at most")
-                time.sleep(0.2)
-
-    def _compute(self) -> None:
+    def _take(self, learner: subprocess.Popen[bytes]) -> None:
+        """What the process that computes them says at its end; nothing where a neighbour's is at it."""
+        said, _ = learner.communicate()
+        self._learner = None
         try:
-            vectors = [self.processor.ask(text).vector for text in KNOWN]
-            self._known = dict(zip(KNOWN, vectors))
-            write_json(self._path, {"key": self._key, "vectors": vectors, "sha256": _digest(vectors)})
-        except (CannotEither, Unusable) as why:
-            self._why = str(why)
-        except OSError:  # such as a full disk: they are in memory
-            pass
-        self.close()  # which gives its memory back
+            found = json.loads(said)
+        except ValueError:
+            if learner.returncode != BUSY:
+                self._why = ended_by(learner.returncode)
+            return
+        self._why = safe_text(str(found.get("error", "")))
+        self._known = dict(zip(KNOWN, found.get("vectors", [])))
+
+    def blind(self) -> str:
+        """Why the device is held against nothing at this moment; empty where known vectors are there."""
+        return "" if self._known else self._why or "they are not computed yet"
 
     def no_opinion(self) -> str:
         """Why the processor cannot be asked; empty where it can."""
-        self._learn()
-        return self._why
+        self._learn(4 * ANSWER_S)
+        return self._why if self._known or self._why else "it did not come to an end with the known texts"
 
     # ---------------------------------------------------------------------------------------------------- the device
 
@@ -260,7 +305,7 @@ class Second:
 
         Alone and in batches as large as they come, unless not `whole`: then one sentence.
         """
-        self._learn()
+        self._learn(KNOWN_S if whole else 0.0)
         texts = [SENTENCE]
         try:
             if whole:
