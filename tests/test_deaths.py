@@ -21,7 +21,7 @@ from worker.deaths import MemoryWatch, memory_kills, named_by_the_kernel, reason
         (
             5,
             {"full": True},
-            "disk full: what it had to write could not be written, its last words neither (exit code 5)",
+            "disk full: its last words could not be written either (exit code 5)",
         ),
         (None, {}, "ended (taken over from an earlier supervisor: exit code not known)"),
     ],
