@@ -1,7 +1,7 @@
 """The archive: the sha256 of every file of a sealed run, and the check that finds one changed byte in any of them.
 
-SHA256SUMS is what `sha256sum -c` reads too, but in one form only: lower-case digits, two spaces, the path as seen from
-the run's folder, sorted, each line ended. So a change in the list itself cannot go unseen either.
+SHA256SUMS is what `sha256sum -c` (on a Mac `shasum -a 256 -c`) reads too, but in one form only: lower-case digits,
+two spaces, the path as seen from the run's folder, sorted, each line ended. So a change in the list cannot go unseen.
 """
 
 from __future__ import annotations
