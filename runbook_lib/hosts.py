@@ -255,7 +255,7 @@ class Host:
     def unclaimed(self, run_id: str) -> str:
         """Why this run's folder there cannot be its own, in words; empty where it is, or can be made."""
         found = self.way.call("unclaimed", ASK_S, workdir=str(self.workdir), run=self._run, run_id=run_id)
-        return safe_text(found if isinstance(found, str) else answers.shown(found))
+        return safe_text(found) if isinstance(found, str) else f"says of it what cannot be: {answers.shown(found)}"
 
     def claim(self, run_id: str) -> None:
         """Make this run's folder there, marked with its id: the first thing that a run does on a host.

@@ -56,7 +56,7 @@ class Liar:
     kind, home, executable, where = "ssh", "/home/me", "/usr/bin/python3", "me@there"
 
     def __init__(self, **answers: Any):
-        self.answers = answers
+        self.answers = {"unclaimed": "", **answers}
         self.asked: list[str] = []
 
     def sessions(self) -> int:
@@ -351,8 +351,8 @@ def test_names_in_a_listing_are_shown_safely_and_are_never_paths(two: Two) -> No
     two.liar.answers["listing"] = {"files": [[name, 5] for name in names]}
     two.honest.answers["listing"] = {"files": []}
     (found,) = clean.leftovers(two.run)
-    assert found.bytes == 35 and all(safe(str(path)) and "\n" not in str(path) for path in found.files)
-    assert [str(path) for path in found.files[:3]] == ["parts/\\x1b[2J", "a\\nb\\tc", "-rf"]
+    assert found.files == () and all(safe(str(path)) and "\n" not in str(path) for path in found.strangers)
+    assert [str(path) for path in found.strangers[:3]] == ["parts/\\x1b[2J", "a\\nb\\tc", "-rf"]
     for name in ("../x", "/etc/passwd", "a/../../b", "", None, 7, ["a"]):
         two.liar.answers["listing"] = {"files": [[name, 5]]}
         with pytest.raises(HostError, match="lists a file that cannot be below the folder"):
@@ -361,6 +361,14 @@ def test_names_in_a_listing_are_shown_safely_and_are_never_paths(two: Two) -> No
         two.liar.answers["listing"] = {"files": [["a", size]]}
         with pytest.raises(HostError, match="lists a file that cannot be below the folder"):
             clean.leftovers(two.run)
+
+
+@pytest.mark.parametrize("lie", [None, 7, [], {}, True, ["ours"]])
+def test_whose_a_folder_is_is_told_in_words_or_not_believed(two: Two, lie: Any) -> None:
+    two.liar.answers.update(unclaimed=lie, listing={"files": [["parts/rows_000000000_000000004.npy", 5]]})
+    two.honest.answers["listing"] = {"files": []}
+    with pytest.raises(HostError, match="liar: says of it what cannot be"):
+        clean.leftovers(two.run)
 
 
 # ------------------------------------------------------------------------------------------ what a machine says
