@@ -96,6 +96,15 @@ def _outputs(folder: Path, manifest: Mapping[str, object]) -> list[str]:
     return found
 
 
+def founding(path: Path, folder: Path) -> list[str]:
+    """Whether the result as one pickle is there, and the one that the manifest names."""
+    try:
+        stated = json.loads((folder / "manifest.json").read_bytes())["founding"]["sha256"]
+        return [] if hashlib.sha256(path.read_bytes()).hexdigest() == stated else [f"{path.name} is another"]
+    except (OSError, ValueError, KeyError) as error:
+        return [f"no {path.name}: {error}"]
+
+
 def journal(path: Path) -> list[str]:
     """What is wrong with the chain of a journal."""
     found, before = [], "0" * 64

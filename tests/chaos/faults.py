@@ -12,10 +12,12 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 Do = Callable[["Scene", random.Random], str]
 DRIVEN = 4  # what a second driver leaves with
+EARLIER = "chaos-20200101-000000"  # a run that was finished long ago
+ALONE_S = 10.0  # for workers to see that their supervisor is gone
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,22 @@ def second_driver(scene: Scene, dice: random.Random) -> str:
     return "it took over"
 
 
+def _led(scene: Scene, name: str) -> bool:
+    """Whether a host has a supervisor, or nobody who needs one."""
+    return scene.supervised(name) or not scene.works(name)
+
+
+@fault(26, weight=2)
+def kill_supervisor_alone(scene: Scene, dice: random.Random) -> str:
+    """SIGKILL to a supervisor, and to the driver: its workers must bring another one, while they have work."""
+    for first in scene.some("supervise", dice):
+        name, driver = first.option("--host"), scene.kill_driver()
+        if _kill([first]) and not scene.wait(partial(_led, scene, name), ALONE_S):
+            scene.blame(f"the workers of {name} work on for {ALONE_S:g} s without a supervisor")
+        return f"{name} {first.pid} {driver}"
+    return ""
+
+
 # ------------------------------------------------------------------------------------------------- requests, records
 
 
@@ -340,7 +360,10 @@ def _npy(vectors: np.ndarray) -> bytes:
 
 def _plant(scene: Scene, path: Path, record: dict[str, Any], vectors: np.ndarray) -> None:
     """Put another part in the place of this one: whole, and in agreement with its record."""
-    raw = _npy(np.ascontiguousarray(vectors, np.float32))
+    _plant_raw(scene, path, record, _npy(np.ascontiguousarray(vectors, np.float32)))
+
+
+def _plant_raw(scene: Scene, path: Path, record: dict[str, Any], raw: bytes) -> None:
     record = {**record, "sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}
     scene.spare(path)
     path.unlink(missing_ok=True)
@@ -348,6 +371,19 @@ def _plant(scene: Scene, path: Path, record: dict[str, Any], vectors: np.ndarray
     aside = path.with_name(f".{path.name}.chaos.part")
     aside.write_text(json.dumps(record, sort_keys=True))
     aside.replace(path)
+
+
+EMPTY_ZIP = b"PK\x05\x06" + bytes(18)
+
+
+@fault(12, weight=2)
+def empty_zip(scene: Scene, dice: random.Random) -> str:
+    """In the place of an array 22 bytes that numpy opens as an archive of nothing; the record agrees."""
+    path = _fresh(scene, dice)
+    if path is None or (part := _part(path)) is None:
+        return ""
+    _plant_raw(scene, path, part[0], EMPTY_ZIP)
+    return path.name
 
 
 STRANGE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -506,6 +542,29 @@ def hang_in_batch(scene: Scene, dice: random.Random) -> str:
     return scene.tell_a_worker("hang", dice)
 
 
+def _device(scene: Scene, dice: random.Random, mode: str) -> str:
+    """One device of the history behaves like this for good: its rows are for the others to do."""
+    if any((scene.root_of(name) / "modes.json").exists() for name in scene.names):
+        return ""
+    number = dice.randrange(len(scene.names))
+    slot = f"cluster{number}_gpu{dice.randrange(scene.slots)}"
+    (scene.root_of(scene.names[number]) / "modes.json").write_text(json.dumps({slot: mode}))
+    victims = [each for each in scene.processes() if each.option("--slot") == slot]
+    return f"{slot} {_kill(victims) if mode == 'hang-load' else ''}"
+
+
+@fault(41, 42, weight=1)
+def nan_device(scene: Scene, dice: random.Random) -> str:
+    """A device gives NaN for whatever it is asked, from now on."""
+    return _device(scene, dice, "nan")
+
+
+@fault(40, weight=1)
+def hanging_load(scene: Scene, dice: random.Random) -> str:
+    """On a device a model never loads, from now on."""
+    return _device(scene, dice, "hang-load")
+
+
 # ---------------------------------------------------------------------------------------------------------- at home
 
 
@@ -585,6 +644,48 @@ def edit_corpus(scene: Scene, dice: random.Random) -> str:
         source.write_bytes(before)
     scene.wait_end(meanwhile, 30.0)
     return f"documents {at} and {at + 1}"
+
+
+@fault(10, weight=1, idle=True, late=True)
+def lose_result(scene: Scene, dice: random.Random) -> str:
+    """A file of the result is gone after all was well."""
+    run = scene.run
+    if run is None or scene.driver is not None:
+        return ""
+    found = [run / "merged" / name for name in ("embeddings.npy", "articles.jsonl")]
+    found = [path for path in [*found, scene.founding, *scene.records(run / "parts")[:1]] if path.exists()]
+    if not found:
+        return ""
+    path = dice.choice(found)
+    path.unlink()
+    scene.judged = True
+    return path.name
+
+
+@fault(58, weight=1.5, early=True)
+def edit_profile(scene: Scene, dice: random.Random) -> str:
+    """The operator edits what cannot change a vector, and gives the same command again: the same run goes on."""
+    path = scene.folder / "profile.yaml"
+    aside = path.with_name(f".{path.name}.edited")
+    key = dice.choice(("slow_rows_per_s", "deadline_s", "stuck_s"))
+    text = re.sub(rf", {key}: [0-9]+", "", path.read_text())
+    text = text.replace("interval_s: 0.1", f"interval_s: 0.1, {key}: {dice.randint(500, 900)}")
+    aside.write_text(text)
+    aside.replace(path)
+    scene.kill_driver()
+    return key
+
+
+@fault(60, weight=1, early=True)
+def stale_clock(scene: Scene, dice: random.Random) -> str:
+    """The clock was ahead when an earlier run of this profile ended: this one is not the latest by any date."""
+    earlier = scene.folder / "runs" / EARLIER
+    if not earlier.is_dir():
+        return ""
+    at = time.time() + dice.choice((3600, 86400, 10 * 365 * 86400))
+    for path in (*earlier.rglob("*"), earlier):
+        os.utime(path, (at, at))
+    return scene.kill_driver() or "nobody drives"
 
 
 @fault(10, weight=0.5, idle=True, late=True)

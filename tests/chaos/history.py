@@ -20,9 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
+from runbook_lib import profile, run
+
 from . import checker, network, processes, real
 from .driver import CRASHED, DONE
-from .faults import TABLE
+from .faults import EARLIER, TABLE
 from .machines import Machines
 from .zygote import Ordered, Zygote
 
@@ -201,8 +203,25 @@ class Scene:
     @property
     def run(self) -> Path | None:
         """The run's folder, once there is one."""
+        return max(self.folders(), default=None)
+
+    def folders(self) -> list[Path]:
+        """The folders of runs that were begun in this history."""
         found = [path.parent for path in (self.folder / "runs").glob("chaos-*/profile.yaml")]
-        return max(found, key=lambda path: ((path / "profile.yaml").stat().st_mtime_ns, path.name), default=None)
+        return [path for path in found if path.name != EARLIER]
+
+    @property
+    def founding(self) -> Path:
+        """The result as one pickle."""
+        return self.folder / "embeddings" / "chaos_merged.pkl"
+
+    def supervised(self, name: str) -> bool:
+        """Whether a host has a supervisor."""
+        return any(each.kind == "supervise" and each.option("--host") == name for each in self.processes())
+
+    def works(self, name: str) -> bool:
+        """Whether a host has a worker."""
+        return any(each.kind == "encode" and each.option("--host") == name for each in self.processes())
 
     def root_of(self, name: str) -> Path:
         """The runs' folder of a host."""
@@ -431,8 +450,15 @@ class Scene:
             self.decoys.append(processes.decoy(self.root_of(name) / "any"))
         path = self.folder / "runs" / "notes.txt"
         path.parent.mkdir()
+        if any(event.fault == "stale_clock" for event in self.history.events):
+            self.finish_one_before()
         path.write_text("mine")
         self.sums[path] = hashlib.sha256(b"mine").hexdigest()
+
+    def finish_one_before(self) -> None:
+        """A run of the same profile that ended well before this history begins."""
+        earlier = run.create(profile.load(self.folder / "profile.yaml"), EARLIER)
+        earlier.save_result(run.PHASES[-1], ok=True, checks=[])
 
     def play(self) -> None:
         """Every event in turn; afterwards the command is given until it says that all is well."""
@@ -517,6 +543,11 @@ class Scene:
             return checker.Verdict(lost=len(texts), broken=(*self.blames, "there is no run"))
         found = self._merged()
         broken = [*self.blames, *found.broken, *checker.journal(run / "journal.jsonl"), *checker.untouched(self.sums)]
+        broken += checker.founding(self.founding, run / "merged")
+        if len(self.folders()) > 1:
+            broken += [f"{len(self.folders())} runs were begun for one"]
+        given_up = [path.stem for root in [run, *self.roots()] for path in root.glob("quarantine/row_*.json")]
+        broken += [f"given up, and nothing was wrong with it: {name}" for name in sorted(set(given_up))]
         broken += checker.parts(run / "parts")
         if self.history.size.tier == "C":
             broken += real.differs(run / "merged" / "embeddings.npy")
