@@ -123,7 +123,7 @@ def start(
 
 
 def in_this_process(run: Any, phase: str, notebook: Path, output: Path, *more: Any) -> Any:
-    """Execute a notebook's cells here; what papermill's child gives: the exit code and what it said."""
+    """Execute a notebook's cells here; gives how that ended, as for papermill's child."""
     made = nbformat.read(notebook, as_version=4)
     names: dict[str, Any] = {"__name__": "__main__"}
     here, said = Path.cwd(), ""
@@ -134,7 +134,7 @@ def in_this_process(run: Any, phase: str, notebook: Path, output: Path, *more: A
             cell.execution_count = number
             asyncio.run(_execute(cell.source, names))
             if "parameters" in cell.metadata.get("tags", []):
-                names["run"] = str(run.folder)
+                names |= {"run": str(run.folder), "profile": str(run.profile.path)}
                 if run.only:
                     names["hosts"] = ",".join(sorted(run.only))
     except Exception as error:
@@ -143,7 +143,7 @@ def in_this_process(run: Any, phase: str, notebook: Path, output: Path, *more: A
     finally:
         os.chdir(here)
     nbformat.write(made, output)
-    return code, said
+    return chain.Ended(code, said, 0)
 
 
 async def _execute(source: str, names: dict[str, Any]) -> None:
