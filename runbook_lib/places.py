@@ -89,6 +89,13 @@ def owned(run: Run) -> Iterator[list[Place]]:
         yield [Place(f"{name} on {host.name}", Path(host.workdir) / name) for host in local]
 
 
+def workdirs(profile: Profile) -> Iterator[Place]:
+    """The working folders on this machine: what lies in one that is not a run's own is for other runs to come."""
+    for host in profile.hosts:
+        if host.kind == "local":
+            yield Place(f"hosts.{host.name}.workdir", Path(host.workdir))
+
+
 def problems(run: Run) -> list[str]:
     """Which of a run's places lie in one another and must not, in words."""
     groups = list(owned(run))
@@ -101,6 +108,9 @@ def problems(run: Run) -> list[str]:
     pairs += [(place, other) for place in writes for group in groups[2:] for other in group]
     pairs += [(place, other) for place in (*ours, *writes) for other in reads]
     pairs += [(place, runs) for place in writes] + [(folder, backups)]
+    corpus = Place("corpus.path", run.profile.corpus.path)
+    for workdir in workdirs(run.profile):
+        pairs += [(place, workdir) for place in (corpus, runs, *writes)] + [(workdir, backups)]
     nested = [pair for pair in pairs if inside(pair[0].path, pair[1].path)] + list(_nested(groups))
     told = [f"{place} {'is' if key(place.path) == key(other.path) else 'lies in'} {other}" for place, other in nested]
     told += [f"{place} lies in the folder of another run, {at}" for place in (*ours, *writes) if (at := _of_run(place))]

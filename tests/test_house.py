@@ -54,7 +54,8 @@ DOORS = {  # outside library -> the only modules that may import it
 }
 # Of the worker, the library may use what needs neither numpy nor torch.
 SHARED = {
-    "awake", "layout", "texts", "locks", "owned", "placed", "process", "reserve", "snapshot", "machine", "environment", "verbs",
+    "awake", "layout", "texts", "locks", "owned", "placed", "process", "reserve", "snapshot", "machine", "environment",
+    "verbs",
 }  # fmt: skip
 
 

@@ -38,8 +38,6 @@ def made(tmp_path: Path, **given: str) -> run.Run:
 
 APART = {
     "the defaults": {},
-    "everything under one folder": {"workdir": ".", "folder": ".", "backups": "./backups"},
-    "the folder above": {"workdir": "..", "folder": "..", "backups": "../b"},
     "hosts below runs": {"workdir": "runs/hosts/here"},
     "two hosts, one folder": {"more": ", {name: two, kind: local, device: cpu, slots: 1, workdir: ./work}"},
     "two hosts, one in the other's": {"more": ", {name: two, kind: local, device: cpu, slots: 1, workdir: work/two}"},
@@ -98,6 +96,14 @@ WRONG = {
     "the output on the host": ({"folder": "work/one/parts", "backups": "b"}, "lies in the run's folder on here"),
     "the models' folder": ({"folder": "work/models"}, "output.folder .* is models on here"),
     "runs below environments": ({"runs": "work/environments/x"}, "lies in environments on here"),
+    "a working folder over everything": ({"workdir": "."}, "corpus.path .* lies in hosts.here.workdir"),
+    "a working folder above the project": ({"workdir": ".."}, "runs .* lies in hosts.here.workdir"),
+    "a working folder over the output": ({"folder": "work/out", "backups": "b"}, "output.folder .* lies in hosts.here"),
+    "a working folder over the backups": ({"backups": "work/b"}, "output.backups .* lies in hosts.here.workdir"),
+    "a working folder over the runs": ({"runs": "work/runs"}, "runs .* lies in hosts.here.workdir"),
+    "a working folder in the backups": (
+        {"workdir": "embeddings/backups/w"}, "hosts.here.workdir .* lies in output.backups"
+    ),
     "a run in a run": ({"workdir": "runs/other/parts"}, "lies in the folder of another run"),
     "a host's folder in another's": (
         {"more": ", {name: b, kind: local, workdir: work/one}"}, "on b .* lies in the run's folder on here"

@@ -141,7 +141,7 @@ def _stand_in(folder: Path, history: History, weak: str) -> Path:
     """What the hosts of tiers A and B have as their Python, and a model that needs no torch."""
     write_model(folder / "model")
     python = folder / "python"
-    words = [sys.executable, "-I", "-S", Path(__file__).with_name("host_python.py"), Path(np.__file__).parents[1]]
+    words = [sys.executable, "-B", "-I", "-S", Path(__file__).with_name("host_python.py"), Path(np.__file__).parents[1]]
     quoted = " ".join(f"'{word}'" for word in [*words, history.size.pace_s, weak])
     python.write_text(f'#!/bin/sh\ncase "$1" in -m) exec {quoted} "$@";; *) exec \'{sys.executable}\' "$@";; esac\n')
     python.chmod(0o755)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from ..chaos import checker, processes
 from .scene import Scene, flip
 from .table import trial
 
@@ -168,7 +169,7 @@ _nested("backups_in_a_workdir", lambda s: s.profile.update(output={"backups": st
 _nested("output_in_a_workdir", lambda s: s.profile.update(output={"folder": str(s.workdir("one") / "out")}))
 _nested("runs_in_a_workdir", lambda s: s.profile.update(runs=str(s.workdir("two") / "runs")))
 _nested("workdir_is_runs", _workdir("runs"))
-_nested("workdir_in_the_output", _workdir("embeddings/host"))
+_nested("workdir_in_the_backups", _workdir("embeddings/backups/host"))
 _nested("workdir_is_the_project", _workdir("."))
 
 
@@ -266,7 +267,13 @@ def _open_to_others(name: str, where: Callable[[Scene], Path], user: int | None 
             os.chown(path, user, user)
         scene.save_profile()
         done = scene.runbook("run", "profile.yaml", "--run", "second")
-        scene.refused(done, "chmod" if user is None else r"own|account|user")
+        if (scene.workdir("one") / "second" / "encoded.log").exists():
+            scene.blame("what others can change was used")
+        if done.well:  # the other host did it all
+            scene.right()
+            scene.told("chmod" if user is None else r"belongs to")
+        else:
+            scene.refused(done, "chmod" if user is None else r"belongs to")
 
 
 def _digest(scene: Scene) -> Path:
@@ -286,10 +293,16 @@ def others_can_write_the_worker(scene: Scene) -> None:
     """Somebody could have changed the code that a supervisor would start again."""
     with scene.working() as command:
         command.kill()
+        for each in [each for each in scene.processes() if each.option("--host") == "one"]:
+            processes.end(each)
         (scene.root("one") / "worker").chmod(0o777)
-        scene.refused(scene.runbook("run", "profile.yaml"), "chmod")
+        before = checker.workers(scene.root("one") / "encoded.log")
+        scene.runbook("run", "profile.yaml")
+        if checker.workers(scene.root("one") / "encoded.log") != before:
+            scene.blame("what others can change was started")
+        scene.told("chmod")
         (scene.root("one") / "worker").chmod(0o700)
-        scene.repaired(scene.run())
+        scene.repaired(scene.run("--run", scene.here.name))
 
 
 @trial(KIND)

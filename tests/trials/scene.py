@@ -56,7 +56,7 @@ class Scene:
         (self.project / "questions.json").write_text(json.dumps(asked))
         write_model(self.project / "model")
         self.python = self.folder / "python"
-        words = [sys.executable, "-I", "-S", HOST_PYTHON, Path(np.__file__).parents[1], self.pace_s, "-"]
+        words = [sys.executable, "-B", "-I", "-S", HOST_PYTHON, Path(np.__file__).parents[1], self.pace_s, "-"]
         quoted = " ".join(f"'{word}'" for word in words)
         self.python.write_text(
             f'#!/bin/sh\ncase "$1" in -m) exec {quoted} "$@";; *) exec \'{sys.executable}\' "$@";; esac\n'
