@@ -305,3 +305,23 @@ def test_a_sealed_run_whose_profile_changes_is_open_again_and_not_damaged(this):
     assert archive.was_sealed(this)
     again = run.named(edited(this, output__folder="elsewhere"), this.name)
     assert again.folder == this.folder and not archive.was_sealed(again)
+
+
+def test_a_host_added_to_the_profile_gets_slots_and_rows_that_nobody_has(tmp_path):
+    this = new_run(tmp_path, count=40)
+    before = planned(this)
+    assert staging.stage(this).ok
+    file = edited(this).path
+    value = yaml.safe_load(file.read_text())
+    value["hosts"].insert(0, {**value["hosts"][0], "name": "three", "workdir": "three", "slots": 2})
+    file.write_text(yaml.safe_dump(value))
+    found = run.current(profile.load(file), new=True)
+    assert found.folder == this.folder
+    now = planned(found)
+    assert now.epoch == before.epoch + 1 and now.slots[: len(before.slots)] == before.slots
+    added = [slot for slot in now.slots if slot.host == "three"]
+    assert [slot.slot for slot in added] == ["cluster2_gpu0", "cluster2_gpu1"]
+    assert all(now.ranges(slot) for slot in added)
+    assert this.revision_file(before.epoch).exists()
+    assert planned(found) == now  # once
+    assert staging.stage(found).ok and (tmp_path / "three" / this.name / "hosts" / "three.json").exists()
