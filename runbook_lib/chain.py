@@ -151,19 +151,20 @@ def drive(
     that can be. However it ends, the notes say what happened. Raises DataError when a loss keeps the run from its seal.
     """
     with only_driver(run, take_over):
-        again: set[str] = set()
         sealed = archive.was_sealed(run)
         if sealed and _as_sealed(run, say, quick):
             return True
+        sealed_now = False
         try:
-            if sealed:
-                again = repair.repair(run)
+            again = repair.repair(run) if sealed else set()
             done = _execute_all(run, say, phases, again, quick)
             if done and run.finished:
                 report.seal(run)
+                sealed_now = True
             return done
         finally:
-            _tell(run)
+            if not sealed_now:
+                _tell(run)
 
 
 def _as_sealed(run: Run, say: Callable[[str], None], quick: bool) -> bool:
@@ -188,9 +189,7 @@ def _as_sealed(run: Run, say: Callable[[str], None], quick: bool) -> bool:
 
 
 def _tell(run: Run) -> None:
-    """Leave report and notes of a run that is not sealed, whatever became of it."""
-    if archive.was_sealed(run):
-        return
+    """Leave report and notes of a run that could not be sealed, whatever became of it."""
     with suppress(RunbookError, OSError):  # a full disk here must not hide why the run ended
         report.write_notes(run)
         report.build(run)

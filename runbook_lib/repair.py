@@ -33,6 +33,8 @@ def repair(run: Run) -> set[str]:
             continue
         phase = MADE_BY.get(name) or next((p for p in PHASES if name.startswith(f"{run.report.name}/{p}.")), "")
         again |= {phase} if phase else set()
+        if name.startswith(f"{run.local.parts.name}/"):
+            again.add(PHASES[3])  # a part that is another one now, and sound by its own record, is merged and checked
         if name == run.plan_file.name and run.plan_file.exists():
             _put_aside(run, run.plan_file)
     again |= _corpus(run)

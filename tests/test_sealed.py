@@ -7,11 +7,12 @@ from pathlib import Path
 import made_up
 import pytest
 
-from runbook_lib import cli, gate, report, workers
+from runbook_lib import cli, gate, repair, report, workers
 from runbook_lib.checks import Checks
 from runbook_lib.errors import DataError
 from runbook_lib.pages.verdict import NOT_PROVED
 from runbook_lib.run import PHASES, Run
+from worker.layout import sha256_file
 
 
 def held(this, phase, **figures):
@@ -210,3 +211,12 @@ def test_what_is_not_proved_stands_at_the_end_of_verify_and_in_the_report(this, 
 def test_a_restart_of_nothing_leaves_it_verifying(this):
     workers.stop(this)
     assert report.verify(this).ok
+
+
+def test_a_part_that_was_exchanged_with_its_sums_is_merged_and_checked_again(this):
+    part = this.local.part(0, 4)
+    flip(part)
+    record = json.loads(part.with_suffix(".json").read_text())
+    part.with_suffix(".json").write_text(json.dumps({**record, "sha256": sha256_file(part)}))
+    assert "another sha256 than the part that was merged" in told(report.verify(this))
+    assert repair.repair(this) == {PHASES[3]}
