@@ -48,21 +48,37 @@ def tail(
     targets: Sequence[Slot],
     rates: Mapping[str, float],
     why: str,
+    load_s: float = 0.0,
+    begin_s: float = 0.0,
 ) -> list[Move]:
-    """The last parts of slots that work, to `targets` that have nothing to do: as many as these do in the same time."""
+    """The last parts of slots that work, to `targets` that will soon have nothing to do, so that all end together.
+
+    `begin_s`: what the targets take to begin; `load_s`: a move that gains no more than this is none. Rows never go back
+    to a host that had them before.
+    """
     stays = {slot.slot: left(plan, slot, home) for slot in sources}
+    before = [rows for host in {slot.host for slot in targets} for rows in plan.ever(host)]
+    can = {
+        name: [part for part in parts[AHEAD:] if not any(low < part[1] and part[0] < high for low, high in before)]
+        for name, parts in stays.items()
+    }
+    speed, share = _speed(rates, sources), _speed(rates, targets)
     total = sum(count(parts) for parts in stays.values())
-    speed = _speed(rates, sources)
-    share = _speed(rates, targets)
-    wanted = total * share / (speed + share)
+    own = sum(count(left(plan, slot, home)) for slot in targets)
+    if not any(rates.get(slot.slot) for slot in sources):  # rows cannot be told in seconds
+        load_s = begin_s = 0.0
+    wanted = (total * share - own * speed - begin_s * speed * share) / (speed + share)
     parts: list[tuple[Range, str]] = []
-    while wanted > 0:  # always from the one who has most left
-        name = max(stays, key=lambda slot: count(stays[slot]) / rates.get(slot, 1.0))
-        if len(stays[name]) <= AHEAD or count(stays[name][-1:]) > wanted:
+    while any(can.values()):  # always from the one who has most left
+        name = max((slot for slot in can if can[slot]), key=lambda slot: count(stays[slot]) / rates.get(slot, 1.0))
+        part = can[name].pop()
+        if part[1] - part[0] > wanted:
             break
-        part = stays[name].pop()
+        stays[name].remove(part)
         wanted -= part[1] - part[0]
         parts.append((part, name))
+    if sum(part[1] - part[0] for part, _ in parts) / speed <= load_s:
+        return []
     return _handed_out(plan, home, sorted(parts), targets, rates, why)
 
 

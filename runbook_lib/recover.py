@@ -151,11 +151,7 @@ def _move(run: Run, state: State) -> list[str]:
         if names and _allowed(run, verdict, names, "move"):
             for name in names:
                 did += _revise(run, state, [name], moves.away, lost[name][1])
-    if not lost and not did:
-        idle, working = _idle(state)
-        if idle and working and _allowed(run, "slow", sorted(working), "move"):
-            did += _revise(run, state, sorted(working), moves.tail, "others were idle", targets=idle)
-    return did
+    return did or _share_tail(run, state)
 
 
 def _lost(run: Run, state: State) -> dict[str, tuple[str, str]]:
@@ -171,17 +167,29 @@ def _lost(run: Run, state: State) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _idle(state: State) -> tuple[set[str], set[str]]:
-    """(hosts whose rows are all done and that rest, hosts that have work for longer than it takes to begin there)."""
-    hosts = {slot.host: [s for s in state.slots if s.host == slot.host] for slot in state.slots}
-    answering = {name: slots for name, slots in hosts.items() if name not in state.silent_s}
-    idle = {
-        name
-        for name, slots in answering.items()
-        if name not in state.busy and all(slot.state in ("done", "moved") for slot in slots)
-    }
-    working = {name for name, slots in answering.items() if name in state.busy and (_eta_s(slots) or 0.0) > SPLIT_S}
-    return idle, working
+def _share_tail(run: Run, state: State) -> list[str]:
+    """The tail of hosts that work for long to those that are done, or will be soon: before their workers end."""
+    answering = {name: [slot for slot in state.slots if slot.host == name] for name in state.there}
+    ends = {name: _ends_s(slots, name in state.busy) for name, slots in answering.items()}
+    idle = {name for name, end_s in ends.items() if end_s is not None and end_s <= SPLIT_S}
+    working = {name for name, end_s in ends.items() if end_s is not None and end_s > SPLIT_S and name in state.busy}
+    if not idle or not working or not _allowed(run, "slow", sorted(working), "move"):
+        return []
+    load_s = _load_s([slot for name in idle for slot in answering[name]] or state.slots)
+    choose = partial(moves.tail, load_s=load_s, begin_s=0.0 if idle <= state.busy else load_s)
+    return _revise(run, state, sorted(working), choose, "others were idle", targets=idle)
+
+
+def _ends_s(slots: Sequence[SlotState], busy: bool) -> float | None:
+    """Seconds until a host has nothing to do: 0 where it rests with all done, None where that is not known."""
+    if all(slot.state in ("done", "moved") for slot in slots):
+        return 0.0
+    return _eta_s(slots) if busy else None
+
+
+def _load_s(slots: Sequence[SlotState]) -> float:
+    """What loading the model takes, as far as workers told."""
+    return max((slot.loaded_s for slot in slots if slot.loaded_s is not None), default=SPLIT_S)
 
 
 def _eta_s(slots: Sequence[SlotState]) -> float | None:
@@ -213,7 +221,7 @@ def _revise(
             return []  # what was seen speaks of an older plan: looked at again first
         sources = [slot for slot in plan.used if slot.host in hosts]
         receivers = [s for s in plan.used if s.slot in can and (targets is None or s.host in targets)]
-        have = [*committed(run.local.parts), *(part for name in hosts for part in state.there.get(name, ()))]
+        have = [*committed(run.local.parts), *_claimed(plan, state, concerned)]
         chosen = choose(plan, have, sources, receivers, rates, safe_text(why, 300))
         if not chosen:
             return []
@@ -225,6 +233,16 @@ def _revise(
     to = sorted({names[move.target] for move in chosen})
     run.journal.write("rows moved", host=",".join(hosts), to=to, rows=rows, epoch=after.epoch, why=safe_text(why, 300))
     return [f"{rows:,} rows of {', '.join(hosts)} moved to {', '.join(to)} ({why}), epoch {after.epoch}"]
+
+
+def _claimed(plan: Plan, state: State, names: Collection[str]) -> list[tuple[int, int]]:
+    """What hosts say that they have committed of rows that are theirs: it comes home, nobody has to do it again."""
+    return [
+        (low, high)
+        for name in names
+        for low, high in state.there.get(name, ())
+        if any(low < stop and start < high for start, stop in plan.ever(name))
+    ]
 
 
 def move(run: Run, state: State, host: str) -> Checks:

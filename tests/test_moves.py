@@ -105,3 +105,58 @@ def test_a_revised_plan_is_read_back_as_it_was(drawn, tmp_path):
     after.save(tmp_path / "plan.json")
     assert plan.load(tmp_path / "plan.json") == after
     assert after.first() == drawn
+
+
+def test_rows_never_go_back_to_a_host_that_had_them(drawn):
+    one, two = drawn.slots[:2], drawn.slots[2:]
+    home = [(two[0].start, drawn.rows)]
+    moved = drawn.moved(moves.tail(drawn, home, one, two, {}, "idle"))
+    given = [(move.start, move.stop) for move in moved.moves]
+    assert given
+    home = [(0, given[0][0])]  # now the first is done, and the second has what it was given and its own
+    back = moves.tail(moved, home, two, one, {}, "idle")
+    assert back and all(move.start >= two[0].start for move in back)
+    rest = moved.moved(back)
+    assert moves.tail(rest, [(two[0].start, rest.rows)], two, one, {}, "idle") == []  # only those it was given are left
+
+
+def test_a_move_that_gains_no_more_than_loading_the_model_is_none(drawn):
+    one, two = drawn.slots[:2], drawn.slots[2:]
+    home = [(two[0].start, drawn.rows)]
+    rates = {slot.slot: 1.0 for slot in drawn.slots}
+    gained = moves.tail(drawn, home, one, two, rates, "idle")
+    rows = sum(move.stop - move.start for move in gained)
+    assert moves.tail(drawn, home, one, two, rates, "idle", load_s=rows / 2 + 1) == []
+    assert moves.tail(drawn, home, one, two, rates, "idle", load_s=rows / 2 - 1) == gained
+    late = moves.tail(drawn, home, one, two, rates, "idle", begin_s=8.0)
+    assert 0 < sum(move.stop - move.start for move in late) < rows
+
+
+def test_who_is_nearly_done_gets_less_than_who_is_done(drawn):
+    one, two = drawn.slots[:2], drawn.slots[2:]
+    rates = {slot.slot: 1.0 for slot in drawn.slots}
+    rows = [
+        sum(move.stop - move.start for move in moves.tail(drawn, home, one, two, rates, "soon"))
+        for home in ([(two[0].start, drawn.rows)], [(two[0].start + 16, drawn.rows)], [])
+    ]
+    assert rows[0] > rows[1] > rows[2] == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tails_that_are_shared_again_and_again_come_to_an_end(drawn, seed):
+    """However rates change and whoever is idle: no row is twice at the same host, so there are few moves."""
+    rng, now, home = random.Random(seed), drawn, []
+    for _ in range(12):
+        home += rng.sample([p for p in all_parts(now) if p not in home], 1)
+        names = ["one", "two"]
+        rng.shuffle(names)
+        sources, targets = ([slot for slot in now.slots if slot.host == name] for name in names)
+        rates = {slot.slot: rng.uniform(0.5, 50) for slot in now.slots}
+        found = moves.tail(now, home, sources, targets, rates, "")
+        now = now.moved(found) if found else now
+    owners = {row: ["one" if row < now.slots[2].start else "two"] for row in range(now.rows)}
+    for move in now.moves:
+        host = next(slot.host for slot in now.slots if slot.slot == move.target)
+        for row in range(move.start, move.stop):
+            assert host not in owners[row]
+            owners[row].append(host)

@@ -195,6 +195,7 @@ def test_the_tail_of_a_slow_host_goes_to_an_idle_one(make, monkeypatch):
     did = follow(this, lambda state: state.committed >= 24 + 9)
     assert "moved to two (others were idle)" in " ".join(did)
     assert committed(folder(this, "one").parts) == []  # it still waits in its first part
+    monkeypatch.setattr(recover, "_eta_s", lambda slots: 0.0)  # from here on nobody works for long
     go(this, "one")
     follow(this, done)
     kept = this.plan().ranges(this.plan().slots[0])
@@ -368,3 +369,38 @@ def test_from_scratch_asks_for_the_runs_name(make, capsys):
     assert not (this.folder / "aside").exists()
     assert cli.main(["restart", str(this.folder), "all", "--from-scratch", this.name]) == 0
     assert (this.folder / "aside").exists()
+
+
+def a_state(this, **hosts_):
+    """A state of these hosts: {name: (committed, rate, loaded_s)}, one slot each, all busy but those that are done."""
+    state = monitor.Watcher(this, this.plan()).poll()
+    slots = []
+    for slot in state.slots:
+        committed_, rate, loaded_s = hosts_[slot.host]
+        word = "done" if committed_ >= slot.rows else "running"
+        slots.append(dataclasses.replace(slot, committed=committed_, rate=rate, state=word, loaded_s=loaded_s))
+    busy = frozenset(slot.host for slot in slots if not slot.done)
+    first = {slot.slot: slot.start for slot in this.plan().slots}
+    there = {s.host: [(first[s.slot], first[s.slot] + s.committed)] if s.committed else [] for s in slots}
+    return dataclasses.replace(state, slots=tuple(slots), busy=busy, there=there)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "moved"),
+    [
+        ((0, 0.1, 5.0), (140, 0.5, 5.0), True),  # done within 20 s: it gets rows before its workers end
+        ((0, 0.1, 5.0), (0, 1.0, 5.0), False),  # done in 150 s: not yet
+        ((0, 0.1, 5.0), (150, None, 5.0), True),
+        ((0, 2.0, 100.0), (150, 2.0, 100.0), False),  # 75 s of work: shared it would save 37, and loading takes 100
+        ((0, 2.0, 5.0), (150, 2.0, 5.0), True),
+        ((0, None, None), (150, None, None), False),  # nothing is known of how long it takes
+        ((149, 0.5, 5.0), (150, 2.0, 5.0), False),  # two seconds of work
+    ],
+)
+def test_a_tail_is_shared_with_who_will_soon_be_done_where_it_gains_more_than_it_costs(make, one, two, moved):
+    this = make(waits=(0, 150), count=300)
+    state = a_state(this, one=one, two=two)
+    did = recover._share_tail(this, state)
+    assert bool(did) == moved
+    assert recover._share_tail(this, state) == [], "who sees an older plan moves nothing"
+    go(this)
