@@ -12,7 +12,7 @@ from local_run import executable, folder, new_run, nobody_there, numbered, plann
 from local_run import host as connected
 
 from runbook_lib import model, plan, preflight, run, staging
-from worker import process
+from worker import probe, process
 from worker.layout import write_json
 
 PASSWORD = "tell-nobody"
@@ -391,6 +391,15 @@ def test_a_python_that_cannot_be_started_is_a_failing_check(tmp_path):
     (tmp_path / "bin" / "python").chmod(0o600)
     checks, _ = preflight.the_hosts(this, preflight.the_model(this)[1])
     assert "cannot start" in named(checks, "model loads").seen
+
+
+def test_a_probe_loads_no_model_that_another_account_may_change(tmp_path):
+    folder = tmp_path / "work" / "models" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "modules.json").write_text("[]")
+    (folder / "modules.json").chmod(0o666)
+    with pytest.raises(PermissionError, match=r"modules\.json"):
+        probe.probe(folder, "cpu", "float32")
 
 
 LONG = {"claimed": 64, "tokens": 64, "error": "", "works": None, "cosine": 1.0}

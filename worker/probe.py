@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import owned
+from .layout import SHARED_FOLDERS
 from .texts import DOCUMENT, KINDS, QUERY, Question
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
@@ -51,6 +53,8 @@ def probe(
 
     `longest`: no text of the corpus has more tokens. Raises what loading and encoding raise.
     """
+    if model.parent.name == SHARED_FOLDERS[0] and (why := owned.model(model)):  # as a worker does before it loads
+        raise PermissionError(why)
     began = time.monotonic()
     from .encoder import Encoder
 
