@@ -16,6 +16,7 @@ from worker.layout import committed, read_json, sha256_file, write_atomic
 
 from . import corpus as corpora
 from .checks import Checks
+from .disk import in_words
 from .errors import DataError, RunbookError
 from .pages import facts
 from .result import publication
@@ -28,6 +29,7 @@ GROWN = "since the seal"
 AS_IT_WAS = "bring the file back from a backup, or run the same command again (runbook run): what can be made anew is"
 
 
+@in_words("sealing the run")
 def write_sums(run: Run, trial: _Trial | None = None) -> Path:
     """List every file with its sha256; SHA256SUMS itself is not in it. What `trial` has read is not read again."""
     names = [name for name in files(run) if run.folder / name != run.sums]

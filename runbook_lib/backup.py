@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from .disk import in_words
 from .errors import DataError
 from .result import publication
 from .result.large_files import pieces, read_back, write
@@ -21,6 +22,7 @@ SAME_DISK = (
 )
 
 
+@in_words("backing up")
 def backup(run: Run, now: datetime | None = None) -> dict[str, Any]:
     """A verified copy of the founding file and its manifest in the backups folder: made now, or found there already.
 

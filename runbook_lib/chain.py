@@ -26,6 +26,7 @@ from worker import process
 from worker.layout import safe_text, sha256_file, write_atomic
 
 from . import archive, download, endings, execution, gate, monitor, outcome, phase_line, repair, report, run_mark
+from .disk import in_words
 from .endings import Ended
 from .errors import DataError, RunbookError
 from .journal import FAULT
@@ -58,7 +59,8 @@ def only_driver(run: Run, take_over: bool = False) -> Iterator[None]:
     if why := run_mark.stranger(run.folder):
         raise RunbookError(why)
     path = run.folder / "driver.lock"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    with in_words("taking the run for this command"):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(fd, "r+") as file:
         if not _locked(file):
             holder = file.read().strip() or "unknown"
@@ -138,6 +140,7 @@ def _as_gated(run: Run, phase: str) -> bool:
     return archive.gated(run, phase) in ("", sha256_file(run.result_file(phase)))
 
 
+@in_words("driving the run")
 def drive(
     run: Run,
     say: Callable[[str], None] = print,
@@ -228,6 +231,7 @@ def _insist(run: Run, phase: str, say: Callable[[str], None]) -> Attempt:
     return execute(run, phase)
 
 
+@in_words("executing a notebook")
 def execute(run: Run, phase: str, notebooks: Path = NOTEBOOKS) -> Attempt:
     """Execute one notebook in a child process, keep the executed copy, judge it. KeyboardInterrupt passes through."""
     attempts = run.report / "attempts"

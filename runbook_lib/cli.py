@@ -16,6 +16,7 @@ from . import amend as amending
 from . import (
     chain,
     clean,
+    disk,
     download,
     outcome,
     pictures,
@@ -66,6 +67,9 @@ def main(argv: list[str] | None = None) -> int:
         )
         return chain.EXIT_INTERRUPTED
     except BrokenPipeError:
+        return 1
+    except OSError as error:
+        print(tokens.hide(f"runbook {args.verb}: {disk.told('reading or writing', error)}"), file=sys.stderr)
         return 1
 
 

@@ -18,6 +18,7 @@ from . import corpus as corpora
 from . import hosts as machines
 from . import incidents, locks
 from .checks import Checks
+from .disk import in_words
 from .errors import DataError, HostError, LinkLost, RunbookError
 from .plan import Plan
 from .result import home, parts
@@ -43,6 +44,7 @@ class Collected:
     aside: tuple[str, ...] = ()
 
 
+@in_words("bringing parts home")
 def collect(
     run: Run,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,

@@ -14,6 +14,8 @@ from typing import Any
 
 from worker.layout import json_line, make_folder, sync, sync_folder
 
+from .disk import in_words
+
 FIRST = "0" * 64
 FAULT, RECOVERY = "fault", "recovery"
 
@@ -69,6 +71,10 @@ class Journal:
         `kind` says what it tells, where `KINDS` does not know: fault, recovery, or nothing.
         """
         kind = fields.pop("kind", "") or KINDS.get(event, "")
+        with in_words("writing into the journal"):
+            self._append(event, kind, fields)
+
+    def _append(self, event: str, kind: str, fields: dict[str, Any]) -> None:
         make_folder(self.path.parent)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(fd, "r+b") as file:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from .disk import in_words
 from .errors import RunbookError
 
 TRY_S = 0.1
@@ -18,7 +19,8 @@ TRY_S = 0.1
 @contextmanager
 def held(path: Path, words: str = "", within_s: float | None = None) -> Iterator[None]:
     """Hold a lock file, with `words` of who holds it in it. Raises RunbookError when another one keeps it too long."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    with in_words("taking a lock"):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(fd, "r+", encoding="utf-8") as file:
         _take(file, within_s)
         file.truncate(0)

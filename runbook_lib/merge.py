@@ -16,6 +16,7 @@ from worker.layout import FORMAT, Range, committed, missing, quarantined, read_j
 
 from . import corpus as corpora
 from .corpus import Corpus
+from .disk import in_words
 from .errors import DataError
 from .plan import Plan
 from .result import founding, home, publication
@@ -29,6 +30,7 @@ from .run import Run
 Progress = Callable[[str, int, int], None]
 
 
+@in_words("merging")
 def merge(run: Run, on_progress: Progress | None = None) -> dict[str, Any]:
     """The manifest of the merged result: a candidate made now, or what was made of the same parts before.
 
@@ -54,6 +56,7 @@ def merge(run: Run, on_progress: Progress | None = None) -> dict[str, Any]:
     return _write(run, plan, corpus, parts, pieces, report)
 
 
+@in_words("writing the file in the founding shape")
 def write_founding(run: Run) -> dict[str, Any]:
     """The final path, sha256 and bytes of the file in the founding shape: as merged, or written again where it is not.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from worker.layout import FORMAT, Range, count, missing, read_json, write_json
 
+from .disk import in_words
 from .errors import DataError
 
 # Rows that one slot does in 10-30 s: a kill costs at most one part.
@@ -168,6 +169,7 @@ class Plan:
         amendment = Amendment(self.epoch + 1, self.corpus, tuple(rows))
         return replace(self, epoch=self.epoch + 1, corpus=corpus, amendments=(*self.amendments, amendment))
 
+    @in_words("writing the plan")
     def save(self, path: Path) -> None:
         """Write the plan with its digest."""
         write_json(path, {"format": FORMAT, **asdict(self), "sha256": self.sha256})

@@ -11,6 +11,7 @@ from pathlib import Path
 from worker.layout import sha256_file, write_atomic
 
 from . import corpus as corpora
+from .disk import in_words
 from .errors import DataError
 from .result import home
 from .run import PHASES, Run
@@ -25,6 +26,7 @@ MADE_BY = {
 }
 
 
+@in_words("repairing the run")
 def repair(run: Run) -> set[str]:
     """Prepare what can be made anew; gives the phases that must be executed again because of their own records."""
     again = set()

@@ -19,6 +19,7 @@ from worker.layout import write_atomic
 
 from . import archive, pictures
 from .archive import verify
+from .disk import in_words
 from .pages import facts, figures_shown, notebook_pages, page, pdf
 from .pages.facts import Event, Facts, section
 from .pages.figures_shown import Figure
@@ -36,6 +37,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri
 PACKAGES = ("numpy", "pyarrow", "paramiko", "papermill", "nbconvert", "ipykernel", "matplotlib", "huggingface-hub")
 
 
+@in_words("making the report")
 def build(run: Run) -> Path:
     """Write report.html from the run's files. What is missing is shown as missing."""
     found = facts.gather(run)
@@ -67,6 +69,7 @@ def build(run: Run) -> Path:
     return path
 
 
+@in_words("sealing the run")
 def seal(run: Run, as_pdf: bool = False) -> Path:
     """Write the reports, then the sha256 of every file of the run. The journal's last event is the sealing.
 
@@ -83,6 +86,7 @@ def seal(run: Run, as_pdf: bool = False) -> Path:
     return archive.write_sums(run, trial)
 
 
+@in_words("writing the notes")
 def write_notes(run: Run) -> None:
     """Write what a person files: the execution report and failures.log, of a run that failed as well."""
     execution_report(run)

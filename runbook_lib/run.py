@@ -27,6 +27,7 @@ from . import choices, run_mark, tokens
 from . import corpus as corpora
 from . import plan as plans
 from . import profile as profiles
+from .disk import in_words
 from .errors import DataError, ProfileError
 from .journal import Journal
 from .run_mark import PROFILE, in_order
@@ -200,6 +201,7 @@ class Run:
         except ValueError as error:
             raise DataError(str(error)) from None
 
+    @in_words("keeping the phase's result")
     def save_result(self, phase: str, **fields: Any) -> str:
         """Hand over to the next phase: written whole, after everything else of the phase. Gives its sha256."""
         return write_json(self.result_file(phase), {"format": FORMAT, "phase": phase, "run": self.name, **fields})
@@ -246,6 +248,7 @@ class Run:
             raise ProfileError("a note goes into the archive, and this one holds what looks like a secret; not written")
         self.journal.write("note", text=said)
 
+    @in_words("keeping a record")
     def save_json(self, name: str, value: dict[str, Any]) -> Path:
         """Keep a record in the report folder; the journal names its sha256."""
         path = self.report / name
@@ -271,6 +274,7 @@ class Run:
         return f"run {self.name} ({self.folder})"
 
 
+@in_words("making the run's folder")
 def create(profile: profiles.Profile, name: str = "") -> Run:
     """A new run's folder, with the profile as used. Raises ProfileError when the name is not usable or taken."""
     name = name or _new_name(profile)
@@ -321,6 +325,7 @@ def open_folder(folder: Path) -> Run:
 # ------------------------------------------------------------------------------------------ which run is gone on with
 
 
+@in_words("opening the run")
 def current(profile: profiles.Profile, *, new: bool = False, say: Say = _nobody, amend: bool = False) -> Run:
     """The run to work on: the latest made from these choices; with `new` one is created where that is finished.
 
@@ -350,6 +355,7 @@ def current(profile: profiles.Profile, *, new: bool = False, say: Say = _nobody,
         return create(profile)
 
 
+@in_words("opening the run")
 def named(profile: profiles.Profile, name: str, say: Say = _nobody, *, amend: bool = False) -> Run:
     """The run of this name, made if need be. Raises ProfileError where it was made from other choices."""
     if not (profile.runs / name / PROFILE).exists():
@@ -408,6 +414,7 @@ def _gone_on(
     return open_folder(run.folder)
 
 
+@in_words("opening the run")
 def find(name: str) -> Run:
     """A run by its folder, or by its name under ./runs. Raises DataError naming the runs there are."""
     for folder in (Path(name), Path("runs") / name):

@@ -23,7 +23,7 @@ NOUNS = {
     "documents", "questions", "prompt", "loadable", "sent_model", "probing", "choices", "run_mark", "planning",
     "model", "gpus", "hosts", "large_files", "parts", "founding", "merged", "articles", "survey", "retrieval",
     "figures", "evidence", "inventory", "environments", "publication", "home",
-    "bounds", "part_record", "part_identity", "array_file",
+    "disk", "bounds", "part_record", "part_identity", "array_file",
     "json_size", "thrift", "parquet_pages", "answer_json", "rate", "transport",
     "answers", "content", "dial", "known_hosts", "link", "local", "login", "secret", "session", "ssh",
 }  # fmt: skip

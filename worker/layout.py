@@ -217,8 +217,11 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes], mode: int = 0o600, e
         if expected not in (None, digest.hexdigest()):
             raise ValueError(f"expected sha256 {expected}, found {digest.hexdigest()}")
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say which file
+            error.filename = str(path)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
     return digest.hexdigest()

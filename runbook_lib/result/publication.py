@@ -19,6 +19,7 @@ from typing import Any
 
 from worker.layout import FORMAT, read_json, sha256_file, sync_folder, write_json
 
+from ..disk import in_words
 from ..errors import DataError
 from ..run import PHASES, Run
 from .merged import Merged, differences
@@ -44,6 +45,7 @@ def at_hand(run: Run) -> AtHand:
     return AtHand(candidate if waits else Merged(run.merged), founding, waits or run.founding_candidate.exists())
 
 
+@in_words("publishing the result")
 def settle(run: Run) -> None:
     """Finish a publication that was decided and not finished: a crash came between. Raises DataError."""
     record = _read(run.publishing_file)
@@ -52,12 +54,14 @@ def settle(run: Run) -> None:
         _record(run, record)
 
 
+@in_words("publishing the result")
 def discard(run: Run) -> None:
     """Take away a candidate that does not follow from the parts of now."""
     shutil.rmtree(run.candidate, ignore_errors=True)
     run.founding_candidate.unlink(missing_ok=True)
 
 
+@in_words("publishing the result")
 def reject(run: Run, reasons: Sequence[str]) -> Path | None:
     """Put the candidate aside with the reasons, for inspection; the result of before stands. None when there is none.
 
@@ -74,6 +78,7 @@ def reject(run: Run, reasons: Sequence[str]) -> Path | None:
     return run.rejected
 
 
+@in_words("publishing the result")
 def publish(run: Run, backup: dict[str, Any]) -> dict[str, Any]:
     """Give the result at hand its final names, and record what stands where. What is published stays as it is.
 
