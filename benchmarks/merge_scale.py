@@ -56,14 +56,14 @@ def make(folder: Path, documents: int, dim: int) -> None:
     """A run with a numbered corpus and every part committed."""
     import made_up
 
-    from worker import encode
+    from worker.layout import planned_parts
 
     asked = [{"question": f"What is document {i} about?", "title": f"Title {i}"} for i in range(1, 11)]
     made = made_up.run_folder(
         folder, documents, asked, made=np.zeros((1, dim), np.float32), slots=SLOTS, part_rows=PART_ROWS, dim=dim
     )
     for slot in made.plan.slots:
-        for start, stop in encode.planned_parts(slot.start, slot.stop, PART_ROWS):
+        for start, stop in planned_parts(slot.start, slot.stop, PART_ROWS):
             made.commit_part(start, stop, made_up.vectors(stop - start, dim, seed=start))
     (folder / "run.txt").write_text(str(made.run.folder))
 

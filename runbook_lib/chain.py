@@ -26,7 +26,7 @@ from worker import process
 from worker.layout import safe_text, sha256_file, write_atomic
 
 from . import archive, download, endings, execution, gate, monitor, outcome, phase_line, repair, report, run_mark
-from .disk import in_words
+from .disk import in_words, rewrite
 from .endings import Ended
 from .errors import DataError, RunbookError
 from .journal import FAULT
@@ -70,10 +70,9 @@ def only_driver(run: Run, take_over: bool = False) -> Iterator[None]:
                     f"runbook status {run.name}; to end that one and go on here: runbook run ... --take-over"
                 )
             _end_driver(run, file, holder)
-        file.seek(0)
-        file.truncate(0)
-        file.write(json.dumps({**process.identify(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")}))
-        file.flush()
+        who = json.dumps({**process.identify(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+        with in_words(f"taking the run for this command: {path}"):
+            rewrite(fd, who.encode())
         yield
 
 

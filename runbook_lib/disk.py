@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,14 @@ def in_words(doing: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise DiskError(told(doing, error)) from error
+
+
+def rewrite(fd: int, data: bytes) -> None:
+    """Give an open file this content, all of it: a disk that is nearly full takes a part without an error. OSError."""
+    os.ftruncate(fd, 0)
+    at = 0
+    while at < len(data):
+        at += os.pwrite(fd, data[at:], at)
 
 
 def told(doing: str, error: OSError) -> str:

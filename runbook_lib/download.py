@@ -18,7 +18,7 @@ from . import corpus as corpora
 from . import hosts as machines
 from . import incidents, locks
 from .checks import Checks
-from .disk import in_words
+from .disk import in_words, told
 from .errors import DataError, HostError, LinkLost, RunbookError
 from .plan import Plan
 from .result import home, parts
@@ -191,7 +191,7 @@ def _fetch(
             aside.with_suffix(".json").replace(home.with_suffix(".json"))
             sync_folder(home.parent)
     except OSError as error:
-        raise HostError(f"{host.name}: keeping {remote.name} on this machine: {error}") from None
+        raise HostError(told(f"{host.name}: keeping {remote.name} on this machine", error)) from None
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)

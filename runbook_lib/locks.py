@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from .disk import in_words
+from .disk import in_words, rewrite
 from .errors import RunbookError
 
 TRY_S = 0.1
@@ -23,9 +23,8 @@ def held(path: Path, words: str = "", within_s: float | None = None) -> Iterator
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(fd, "r+", encoding="utf-8") as file:
         _take(file, within_s)
-        file.truncate(0)
-        file.write(words)
-        file.flush()
+        with in_words(f"taking a lock: {path}"):
+            rewrite(fd, words.encode())
         yield
         os.utime(path)  # whoever looks sees that it was held meanwhile
 
