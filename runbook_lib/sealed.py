@@ -105,6 +105,7 @@ def since(run: Run, digest: Digest, sealing: bool = False) -> Since:
     journal = run.journal.path
     later = _journal_since(run, stated.get(journal.name, ""), found, torn=sealing)
     vouched = _vouched(run, later, digest)
+    moved = _moved(run, digest) if sealing else set()
     absent: dict[str, str] = {}
     for name, sha256 in stated.items():
         path = run.folder / name
@@ -115,12 +116,11 @@ def since(run: Run, digest: Digest, sealing: bool = False) -> Since:
         if path.is_symlink() or not path.is_file():
             absent[name] = sha256
         elif (seen := digest(path, sha256)) != sha256:
-            if vouched.get(name) == seen:
+            if vouched.get(name) == seen or sha256 in moved:
                 found.written.append(name)
             else:
                 found.damaged.append(name)
                 found.problems.append(f"{name}: sha256 {seen[:16]}…, {run.sums.name} says {sha256[:16]}…")
-    moved = _moved(run, digest) if absent and sealing else set()
     lost = [name for name, sha256 in absent.items() if sha256 not in moved]
     found.damaged += lost
     found.problems += [f"{name}: listed in {run.sums.name}, no such file" for name in lost]
