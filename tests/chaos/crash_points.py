@@ -45,7 +45,7 @@ import numpy.random  # noqa: E402, F401  (now, and not by each child)
 import poison  # noqa: E402
 from recorder import Call, Checker, Tap, journal_problems, one_of  # noqa: E402
 
-from runbook_lib import download, journal, model, profile, run, staging  # noqa: E402
+from runbook_lib import download, journal, model, probing, profile, run, staging  # noqa: E402
 from worker import encode, layout, process  # noqa: E402
 
 Ack = Callable[..., None]
@@ -92,8 +92,12 @@ def host_folder(root: Path) -> layout.HostFolder:
 def staged(root: Path) -> None:
     """A run of ten rows in three parts, its shard brought to the host by the product's own launch."""
     made_up.run_folder(root, count=9, slots=1, part_rows=4)
-    nothing_to_send = types.SimpleNamespace(digest="1" * 64, bytes=0, files=(), remote=frozenset(), folder=root)
+    words = {"name": "owner/model", "revision": "0" * 40, "template": "{text}", "question_template": "{text}"}
+    nothing_to_send = model.Model(
+        folder=root, files=(), digest="1" * 64, dim=8, normalises=True, max_tokens=16, architecture="", **words
+    )
     model.resolve = lambda *args: nothing_to_send
+    probing.assure = lambda *args: None  # no model is tried: there is none
     checks = staging.stage(open_run(root))
     assert checks.ok, checks
 
