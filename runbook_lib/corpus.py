@@ -242,6 +242,15 @@ class Corpus:
         """The documents without their texts, in order."""
         return _json_records(self.articles_path)
 
+    def named(self, rows: Iterable[int]) -> dict[int, str]:
+        """Row -> how a person knows it: its number, title and id."""
+        wanted, found = set(rows), {}
+        for row, article in enumerate(self.articles() if wanted else ()):
+            if row in wanted:
+                title, key = str(article.get("title") or "")[:80], str(article.get("id") or "")[:80]
+                found[row] = layout.safe_text(f"row {row} (title '{title}', id '{key}')", 300)
+        return {row: found.get(row, f"row {row}") for row in sorted(wanted)}
+
     def questions_list(self) -> list[dict[str, Any]]:
         """The questions, in order."""
         return list(_json_records(self.folder / "questions.jsonl"))

@@ -204,7 +204,7 @@ def finished(state: State) -> Checks:
         stopped = "`runbook run` goes on, or `runbook restart`"
         next_step = stopped if slot.state == "stopped" else f"runbook logs {state.run} {slot.slot}"
         checks.add(slot.slot, slot.done, seen, f"{slot.rows:,}", next_step, slot.host)
-    given_up = ", ".join(map(str, state.quarantined[:10]))
+    given_up = ", ".join(state.named.get(row, f"row {row}") for row in state.quarantined[:10])
     checks.add(
         "rows given up",
         not state.quarantined,

@@ -89,6 +89,7 @@ class State:
     odd: frozenset[str] = frozenset()
     blank_s: Mapping[str, float] = field(default_factory=dict)
     epochs: Mapping[str, int] = field(default_factory=dict)
+    named: Mapping[int, str] = field(default_factory=dict)  # rows given up, with title and id
     unsupervised: Mapping[str, str] = field(default_factory=dict)
     gone: Mapping[str, str] = field(default_factory=dict)
     late: Mapping[str, float] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from typing import Any
 
 from worker.layout import Range, committed, count, joined, missing, read_json, safe_text
 
+from . import corpus as corpora
 from . import gpus, verdicts
 from .errors import HostError, LinkLost, RunbookError
 from .plan import Plan, Slot
@@ -56,6 +57,7 @@ class Watcher:
     _heard: dict[str, float] = field(default_factory=dict)
     _blank: dict[str, float] = field(default_factory=dict)
     _moved: dict[str, tuple[tuple[int, int], float]] = field(default_factory=dict)
+    _named: dict[int, str] = field(default_factory=dict)
     _said: dict[str, float] = field(default_factory=dict)
     _beats: dict[str, tuple[object, float]] = field(default_factory=dict)
     _offsets: dict[str, float] = field(default_factory=dict)
@@ -104,6 +106,7 @@ class Watcher:
             history=tuple(self._history),
             norms=self._norms_home(home),
             quarantined=given_up,
+            named=self._named,
             alerts=tuple(safe_text(alert, 500) for alert in alerts),
             there={name: [tuple(r) for r in found["committed"]] for name, found in fresh.items()},
             truncated=self._truncated,
@@ -173,8 +176,17 @@ class Watcher:
         everywhere = joined([rows for ranges in have.values() for rows in ranges]) if refused else []
         found = tuple(row for row in refused if missing(row, row + 1, everywhere))  # another host may have done it
         if found:
-            alerts.append(f"rows given up: {', '.join(map(str, found[:10]))}{' …' if len(found) > 10 else ''}")
+            if set(found) - set(self._named):
+                self._named = self._names(found)
+            named = ", ".join(self._named[row] for row in found[:10])
+            alerts.append(f"rows given up: {named}{' …' if len(found) > 10 else ''}")
         return found
+
+    def _names(self, rows: Sequence[int]) -> dict[int, str]:
+        try:
+            return corpora.load(self.run.corpus).named(rows)
+        except (OSError, RunbookError):  # the copy of the corpus is not whole: the numbers say it too
+            return {row: f"row {row}" for row in rows}
 
     def _gone(self, readings: Mapping[str, Reading], slots: Sequence[SlotState]) -> dict[str, str]:
         """The hosts whose supervisor ended though there is work for it, with the process that it was."""

@@ -160,7 +160,7 @@ def test_a_row_that_was_given_up_is_named_with_its_reason(made):
     write_json(made.run.local.quarantined(5), {"row": 5, "reason": "ended 3 workers\x1b[31m"})
     with pytest.raises(DataError) as caught:
         merge.merge(made.run)
-    assert "row 5: ended 3 workers\\x1b[31m" in str(caught.value)
+    assert "row 5 (title 'Title 5', id 'id-5'): ended 3 workers\\x1b[31m" in str(caught.value)
     assert "\x1b" not in str(caught.value)
 
 

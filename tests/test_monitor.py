@@ -177,7 +177,7 @@ def test_rows_given_up_are_named_and_do_not_keep_the_watch_going(made):
     write_json(folder.quarantined(7), {"row": 7})
     state = asyncio.run(monitor.watch(made, Kept()))
     assert state.quarantined == (7,)
-    assert any("rows given up: 7" in alert for alert in state.alerts)
+    assert any("rows given up: row 7" in alert for alert in state.alerts)
     assert {check.name for check in monitor.finished(state).failed} >= {"rows given up", "rows"}
 
 
