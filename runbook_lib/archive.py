@@ -119,6 +119,7 @@ class _Trial:
         self.checks.add(name, not found, seen or fine, fine, remedy)
 
 
+@in_words("verifying the run")
 def verify(run: Run, quick: bool = False) -> Checks:
     """Check the archive of a sealed run; every failure names its file. Reads every file once, a piece at a time.
 

@@ -12,6 +12,7 @@ from worker.layout import safe_text, sha256_file
 
 from . import archive
 from .checks import MARKS
+from .disk import in_words
 from .errors import DataError
 from .pages.panel import one_line
 from .result import home, publication
@@ -70,6 +71,7 @@ class Outcome:
         return "\n".join(lines + ([f"next: {self.next}"] if self.next else []))
 
 
+@in_words("looking at the run")
 def outcome(run: Run) -> Outcome:
     """What became of the run so far; of its files the sizes are looked at, now."""
     found = {phase: Phase(phase, NOT_YET) for phase in PHASES}

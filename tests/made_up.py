@@ -18,6 +18,7 @@ from worker import encode
 from worker.layout import planned_parts, read_json, write_json
 
 DIM = 8
+MODEL_TOKENS = 512  # what the made-up model reads
 WORDS = ("lake", "iron", "sonnet", "comet", "ferry", "violin", "glacier", "lantern", "cactus", "harbour", "quartz")
 
 
@@ -54,6 +55,7 @@ class MadeUp:
         """What a worker would record of rows [start, stop), with `changes`."""
         slot = next((s for s in self.plan.slots if s.start <= start < s.stop), self.plan.slots[0])
         prints = self.corpus.fingerprints()
+        limit = min(self.plan.max_tokens or MODEL_TOKENS, MODEL_TOKENS)
         record = {
             "format": 1,
             "slot": slot.slot,
@@ -66,8 +68,8 @@ class MadeUp:
             "prompt": self.plan.prompt,
             "question_prompt": self.plan.question_prompt,
             "model": {key: getattr(self.plan.model, key) for key in ("name", "revision", "digest")},
-            "max_tokens": 16,
-            "model_max_tokens": 512,
+            "max_tokens": limit,
+            "model_max_tokens": MODEL_TOKENS,
             "normalises": self.plan.model.normalises,
             "threads": 1,
             "device": "cpu (made up)",
@@ -76,7 +78,7 @@ class MadeUp:
             "capability": "none",
             "fingerprints": [prints[row].tobytes().hex() for row in range(start, min(stop, self.plan.rows))],
             "tokens": [10 + row % 10 for row in range(start, stop)],
-            "truncated": [row for row in range(start, stop) if 10 + row % 10 > 16],
+            "truncated": [row for row in range(start, stop) if 10 + row % 10 > limit],
             "norms": [1.0] * (stop - start),
             "redone_float32": [],
             "out_of_memory": 0,

@@ -137,3 +137,49 @@ def test_a_place_that_takes_nothing_is_told_in_words_and_the_same_step_is_well_a
         assert "Errno" not in told["end"] and len(told["end"]) < 1500, told
         assert told["there"] == len(RANGES), place  # no host lost a part because this disk took none
         assert told["left"] == [], place
+
+
+# What cannot be read, and who looks at it.
+UNREADABLE = textwrap.dedent(
+    """
+    import json, sys
+    from pathlib import Path
+    sys.path.insert(0, "tests")
+    import made_up
+    from runbook_lib import outcome, report
+    from runbook_lib.errors import RunbookError
+    from runbook_lib.result import publication
+
+    made = made_up.run_folder(Path(sys.argv[1]))
+    made.commit_all()
+    made_up.published(made.run)
+    this = made.run
+    output = this.profile.output
+    looks = {
+        "losses": lambda: publication.losses(this), "sizes": lambda: publication.losses(this, quick=True),
+        "stranger": lambda: publication.stranger(this), "outcome": lambda: str(outcome.outcome(this)),
+        "verify": lambda: [check.seen for check in report.verify(this).failed],
+    }
+    for path in (output.folder, output.backups, this.merged, this.founding_file, this.folder.parent):
+        mode = path.stat().st_mode & 0o777
+        path.chmod(0)
+        for name, look in looks.items():
+            try:
+                told = look()
+            except RunbookError as error:
+                told = [str(error)]
+            print(json.dumps({"path": path.name, "look": name, "told": told}))
+        path.chmod(mode)
+        assert publication.losses(this) == [] and not publication.stranger(this)
+    """
+)
+
+
+def test_whoever_looks_at_a_result_that_cannot_be_read_says_so_and_does_not_call_it_whole(tmp_path: Path) -> None:
+    argv = [sys.executable, "-B", "-c", UNREADABLE, str(tmp_path)]
+    done = subprocess.run(plain(argv), cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-1500:]
+    found = list(map(json.loads, done.stdout.splitlines()))
+    assert len(found) == 5 * 5
+    for told in (told for told in found if told["look"] == "losses"):
+        assert "Permission denied" in " ".join(told["told"]) and "Errno" not in " ".join(told["told"]), told

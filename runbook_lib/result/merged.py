@@ -81,13 +81,18 @@ def _digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def differences(path: Path, stated: dict[str, Any]) -> list[str]:
-    """How a file differs from its stated bytes and sha256, in words; it is read only when the size is right."""
+def differences(path: Path, stated: dict[str, Any], quick: bool = False) -> list[str]:
+    """How a file differs from its stated bytes and sha256, in words; its size only where `quick`.
+
+    It is read only when the size is right. What cannot be read is not there as stated.
+    """
     try:
         size = path.stat().st_size
+        if size != stated["bytes"]:
+            return [f"{path}: expected {stated['bytes']} bytes, found {size}"]
+        sha256 = stated["sha256"] if quick else sha256_file(path)
+    except FileNotFoundError:
+        return [f"{path}: no such file"]
     except OSError as error:
         return [f"{path}: {error.strerror}"]
-    if size != stated["bytes"]:
-        return [f"{path}: expected {stated['bytes']} bytes, found {size}"]
-    sha256 = sha256_file(path)
     return [] if sha256 == stated["sha256"] else [f"{path}: expected sha256 {stated['sha256']}, found {sha256}"]

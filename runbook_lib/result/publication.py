@@ -20,7 +20,7 @@ from typing import Any
 from worker.layout import FORMAT, read_json, sha256_file, sync_folder, write_json
 
 from ..disk import in_words
-from ..errors import DataError
+from ..errors import DataError, RunbookError
 from ..run import PHASES, Run
 from .merged import Merged, differences
 
@@ -110,6 +110,7 @@ def publish(run: Run, backup: dict[str, Any]) -> dict[str, Any]:
     return _record(run, record)
 
 
+@in_words("looking at the result")
 def published(run: Run) -> dict[str, Any] | None:
     """What stands under the final names, as recorded: `files` of the run, `founding` and `backups` elsewhere; or None.
 
@@ -158,7 +159,7 @@ def _backups(run: Run, backup: dict[str, Any]) -> list[dict[str, Any]]:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         return read_json(path)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: {error}; it is written anew by 04_merge_validate: delete it and run again") from None
 
 
@@ -169,6 +170,7 @@ def _now() -> str:
 # --------------------------------------------------------------------------------------------------------- ownership
 
 
+@in_words("looking at what stands under the result's name")
 def stranger(run: Run) -> str:
     """Why what stands under the name of the founding file must not be replaced, in words; empty where it may be."""
     path = run.founding_file
@@ -236,11 +238,12 @@ def _founding(read: Callable[[], Any]) -> dict[str, Any]:
     """What a record says of the founding file; nothing where it cannot be read or does not say it."""
     try:
         stated = (read() or {}).get("founding")
-    except (DataError, AttributeError):
+    except (RunbookError, OSError, AttributeError):
         return {}
     return stated if isinstance(stated, dict) and "sha256" in stated else {}
 
 
+@in_words("looking at the result")
 def losses(run: Run, quick: bool = False) -> list[str]:
     """What is recorded as published and is not there as recorded, in words; by sizes only where `quick`."""
     record = published(run)
@@ -248,22 +251,15 @@ def losses(run: Run, quick: bool = False) -> list[str]:
         return [f"{run.published_file.name}: no such file"]
     told = []
     for name, stated in record["files"].items():
-        told += _lost(run.folder / name, stated, quick)
+        told += differences(run.folder / name, stated, quick)
     told += _founding_lost(run, record["founding"], quick)
     newest = record["backups"][-1:]
-    return told + [line for stated in newest for line in _lost(Path(stated["path"]), stated, quick)]
+    return told + [line for stated in newest for line in differences(Path(stated["path"]), stated, quick)]
 
 
 def _founding_lost(run: Run, stated: dict[str, Any], quick: bool) -> list[str]:
     path = Path(stated["path"])
-    told = _lost(path, stated, quick)
-    return [] if told and path.is_file() and writer(run, path) not in ("", run.name) else told
-
-
-def _lost(path: Path, stated: dict[str, Any], quick: bool) -> list[str]:
-    if not quick:
-        return differences(path, stated)
-    if not path.is_file():
-        return [f"{path}: no such file"]
-    size = path.stat().st_size
-    return [] if size == stated["bytes"] else [f"{path}: expected {stated['bytes']} bytes, found {size}"]
+    told = differences(path, stated, quick)
+    with contextlib.suppress(OSError):  # what cannot be read is told already
+        return [] if told and path.is_file() and writer(run, path) not in ("", run.name) else told
+    return told
