@@ -73,10 +73,11 @@ class RowError(Exception):
 
 
 class Encoder:
-    max_tokens, normalises, out_of_memory, row_limit = 64, True, 0, None
+    normalises, out_of_memory, row_limit = True, 0, None
     limits, budget, device = {"document": 64, "query": 64}, 2048, "cpu"
 
     def __init__(self, folder, device, dtype, max_tokens, threads=None, templates=None):
+        self.max_tokens = min(64, max_tokens or 64)
         if globals()["device"]() == "kills while loading":
             os.kill(os.getpid(), signal.SIGKILL)
         if globals()["device"]() == "hangs while loading":

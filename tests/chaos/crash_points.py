@@ -46,7 +46,7 @@ import poison  # noqa: E402
 from recorder import Call, Checker, Tap, journal_problems, one_of  # noqa: E402
 
 from runbook_lib import download, journal, model, probing, profile, run, staging  # noqa: E402
-from worker import encode, layout, process  # noqa: E402
+from worker import encode, layout, process, second  # noqa: E402
 
 Ack = Callable[..., None]
 HOST, SLOT = "here", "cluster0_gpu0"
@@ -100,13 +100,21 @@ def staged(root: Path) -> None:
     probing.assure = lambda *args: None  # no model is tried: there is none
     checks = staging.stage(open_run(root))
     assert checks.ok, checks
+    light_model()
+    # The known texts are on file, so that no worker starts a process for them: that one has another model.
+    assert second.learn(host_folder(root).root, HOST, 1) == 0
 
 
-def encode_all(root: Path, ack: Ack) -> None:
-    """The worker, whole, but for its model: that is the light one of tests/poison.py."""
+def light_model() -> None:
+    """The model of tests/poison.py in the place of one that needs torch."""
     stand_in = types.ModuleType("worker.encoder")
     stand_in.Encoder, stand_in.RowError = poison.Encoder, poison.RowError
     sys.modules["worker.encoder"] = stand_in
+
+
+def encode_all(root: Path, ack: Ack) -> None:
+    """The worker, whole, but for its model."""
+    light_model()
     commit = encode.commit
 
     def committed(folder: Any, start: int, vectors: Any, record: Any) -> None:
@@ -561,6 +569,7 @@ def strace_points(work: Path, every: int = 1, first: int = 0) -> dict[str, Any]:
 STRACE_KINDS = {
     "openat": ("create", "cut"),
     "write": ("write",),
+    "pwrite64": ("write",),
     "fsync": ("sync", "sync_folder"),
     "rename": ("rename",),
 }

@@ -31,7 +31,6 @@ from typing import Any
 
 # What would change files unseen: refused, so that nothing is left out in silence.
 UNKNOWN = (
-    "pwrite",
     "pwritev",
     "writev",
     "sendfile",
@@ -75,7 +74,9 @@ class Tap:
         """From here on, until the process ends, every call is seen."""
         for name in sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file()):
             self.names[name] = self._number()
-        self._real = {name: getattr(os, name) for name in ("open", "close", "write", "fsync", "ftruncate", "lseek")}
+        self._real = {
+            name: getattr(os, name) for name in ("open", "close", "write", "pwrite", "fsync", "ftruncate", "lseek")
+        }
         self._real |= {name: getattr(os, name) for name in ("replace", "unlink", "mkdir", "rmdir")}
         for name in self._real:
             if name != "lseek":
@@ -141,17 +142,22 @@ class Tap:
 
     def _write_call(self, fd: int, data: Any) -> int:
         with self._lock:
-            number = self._open.get(fd)
-            if number is None:
-                return self._real["write"](fd, data)
-            raw = bytes(data)
-            at = self._real["lseek"](fd, 0, os.SEEK_CUR)
-            call = Call("write", self._name(number), int(number), at, raw)
-            written = self._do(
-                call, lambda: self._real["write"](fd, raw), lambda: self._real["write"](fd, raw[: len(raw) // 2])
-            )
-            assert written == len(raw), "a short write, which is not recorded"
-            return written
+            at = self._real["lseek"](fd, 0, os.SEEK_CUR) if fd in self._open else 0
+            return self._write(fd, data, at, lambda raw: self._real["write"](fd, raw))
+
+    def _pwrite_call(self, fd: int, data: Any, offset: int) -> int:
+        with self._lock:
+            return self._write(fd, data, offset, lambda raw: self._real["pwrite"](fd, raw, offset))
+
+    def _write(self, fd: int, data: Any, at: int, really: Callable[[Any], Any]) -> int:
+        number = self._open.get(fd)
+        if number is None:
+            return int(really(data))
+        raw = bytes(data)
+        call = Call("write", self._name(number), int(number), at, raw)
+        written: int = self._do(call, lambda: really(raw), lambda: really(raw[: len(raw) // 2]))
+        assert written == len(raw), "a short write, which is not recorded"
+        return written
 
     def _name(self, number: str | int) -> str:
         return next((name for name, there in self.names.items() if there == number), "(no name)")
