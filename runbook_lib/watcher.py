@@ -405,9 +405,11 @@ def judge(
     if reading["stop_requested"]:
         return "stopped"
     said = str(supervised.get("state") or "")
+    if said == "stopped":  # but by no request of a person: its supervisor was ended, as before the machine starts anew
+        return "dead"
     if not reading["supervisor_alive"]:
         # Given up on purpose, or nobody is left who would start it again.
-        return said if said in ("fenced", "stopped") else "dead" if launched else "not launched"
+        return said if said == "fenced" else "dead" if launched else "not launched"
     return {"waiting": "restarting", "running": "starting", "": "starting"}.get(said, said)
 
 

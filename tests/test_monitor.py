@@ -35,7 +35,9 @@ STOPPING = {"supervisor_alive": False, "stop_requested": True}
         (False, False, ALONE, {"state": "running"}, {"state": "running"}, "dead"),
         (False, False, ALONE, {"state": "done"}, {"state": "done"}, "dead"),
         (False, False, STOPPING, {"state": "running"}, {"state": "running"}, "stopped"),
-        (False, False, ALONE, {"state": "stopped"}, {"state": "stopped"}, "stopped"),
+        (False, False, STOPPING, {"state": "stopped"}, {"state": "stopped"}, "stopped"),
+        (False, False, ALONE, {"state": "stopped"}, {"state": "stopped"}, "dead"),  # a signal, but no request
+        (False, False, LIVING, {"state": "stopped"}, {"state": "stopped"}, "dead"),
     ],
 )
 def test_a_slots_state(whole, alive, reading, report, supervised, state):

@@ -371,17 +371,29 @@ def test_a_worker_started_by_hand_is_taken_over_not_doubled(make_box: MakeBox) -
     assert by_hand.wait(5) == 0
 
 
-def test_the_words_of_a_worker_that_was_taken_over_count(make_box: MakeBox) -> None:
-    """Its exit code cannot be had from the system: it stands in its report."""
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_a_sigterm_from_outside_is_an_end_like_another(make_box: MakeBox, taken_over: bool) -> None:
+    """Nobody asked for a stop: the worker is started again, and its end is told as what it was.
+
+    The exit code of one that was taken over cannot be had from the system: it stands in its report.
+    """
     box = make_box(waiting(6), light=True)
-    by_hand = box.worker()
-    wait_for(lambda: box.at_hand() == [6], "one part and a bit")
+    box.save(back_off_s=[0.01] * 5)
+    by_hand = box.worker() if taken_over else None
+    if by_hand:
+        wait_for(lambda: box.at_hand() == [6], "one part and a bit")
     supervisor = box.supervisor()
-    wait_for(lambda: box.supervised().get("process"), "taken over")
-    by_hand.terminate()
-    assert box.end(supervisor) == 1
-    assert box.supervised()["state"] == "stopped"
-    assert codes(box) == [143]
+    wait_for(lambda: box.at_hand() == [6] and box.supervised().get("process"), "a worker at its second part")
+    first = box.report()["process"]
+    os.kill(first["pid"], signal.SIGTERM)
+    if by_hand:
+        box.end(by_hand)  # or it would be there as a zombie
+    wait_for(lambda: box.alone() not in (None, first["pid"]), "the next worker")
+    box.go()
+    assert box.end(supervisor) == 0, box.logs()
+    assert [(entry["code"], entry["reason"]) for entry in box.exits()] == [(143, "ended by SIGTERM, not by us")]
+    assert box.exits()[0]["state"] == "waiting"
+    assert box.given_up() == [] and len(box.sums()) == 4
 
 
 def test_an_old_report_is_not_taken_for_a_new_workers_last_words(make_box: MakeBox) -> None:
@@ -454,6 +466,8 @@ def test_stopping_ends_all_workers_and_keeps_what_is_committed(make_box: MakeBox
     assert not any(map(process.alive, pids))
     assert {box.supervised(name)["state"] for name in names} == {"stopped"}
     assert {box.report(name)["state"] for name in names} == {"stopped"}
+    said = [entry["reason"] for name in names for entry in box.exits(name)]
+    assert said == ([] if how == "a request" else ["with its supervisor, ended by SIGTERM, not by us"] * 2)
     assert box.parts() == [(0, 4), (8, 12)] and box.leftovers() == []
     box.go()
     box.folder.stop_request(HOST).unlink(missing_ok=True)

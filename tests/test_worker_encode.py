@@ -125,14 +125,20 @@ def test_sigkill_costs_at_most_the_part_at_hand(make_box: MakeBox, undisturbed: 
     assert f"{4 * parts} committed before, {16 - 4 * parts} to do" in box.logs()
 
 
-def test_sigterm_ends_it_with_its_last_words_and_nothing_half(make_box: MakeBox, undisturbed: Any) -> None:
+@pytest.mark.parametrize(("asked", "words"), [(True, "stopped by the operator"), (False, "ended by SIGTERM")])
+def test_sigterm_ends_it_with_its_last_words_and_nothing_half(
+    make_box: MakeBox, undisturbed: Any, asked: bool, words: str
+) -> None:
+    """Only a request on file says that it was the operator: anybody may send a signal."""
     box = make_box(waiting(2), light=True)
+    if asked:
+        write_json(box.folder.stop_request(HOST), {"stop": True})
     child = box.worker()
     wait_for(lambda: box.at_hand() == [2], "rows of the first part")
     child.terminate()
     assert box.end(child) == EXIT_STOPPED == 143
     report = box.report()
-    assert (report["state"], report["reason"], report["exit_code"]) == ("stopped", "stopped by the operator", 143)
+    assert (report["state"], report["reason"], report["exit_code"]) == ("stopped", words, 143)
     assert list(box.folder.parts.glob("*")) == []
     assert not box.folder.suspects(SLOT).exists()  # being stopped says nothing about the rows at hand
     box.go()

@@ -31,7 +31,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_DISK, EXIT_DEVICE, EXIT_ST
 
 
 class Stopped(BaseException):
-    """The operator asked this worker to end."""
+    """Somebody asked this worker to end."""
 
 
 def npy_chunks(vectors: Any) -> Iterator[bytes]:
@@ -203,7 +203,9 @@ def run(root: Path, host: str, slot: str) -> int:
             work(folder, share, progress)
         code, state = EXIT_DONE, "done"
     except Stopped:
-        code, state, reason = EXIT_STOPPED, "stopped", "stopped by the operator"
+        code, state, reason = EXIT_STOPPED, "stopped", "ended by SIGTERM"  # by whom, its supervisor may know
+        with contextlib.suppress(OSError):
+            reason = "stopped by the operator" if folder.stop_request(host).exists() else reason
     except Refused as error:
         code, reason = EXIT_REFUSED, str(error)
     except DeviceFault as error:

@@ -44,6 +44,7 @@ PARTS_TO_STALL = 5.0  # once it has committed some: the time of so many parts, b
 LOADS_TO_STALL = 4.0  # before that: so many times the longest load of this host, but never less than the profile's
 MORE_PATIENCE = 4.0  # a load that was cut short may have been slow: the next one gets twice the time, up to this
 IDLE_S = 10.0  # a worker that still loads when nothing is left to do here is ended after so long without a sign
+NOT_BY_US = "ended by SIGTERM, not by us"
 
 
 class Slot:
@@ -69,6 +70,7 @@ class Slot:
         self._sign: dict[str, Any] = {}
         self._moved = time.monotonic()
         self._why = ""
+        self._asked = False  # whether its worker was asked to end by us
         self._helped = 0  # the neighbours' rows that were left when it last began to help
         predecessor = read_report(folder.supervisor(assignment["host"])).get("slots")
         mine = predecessor.get(self.name) if isinstance(predecessor, dict) else None  # whatever a disk made of it
@@ -95,7 +97,8 @@ class Slot:
         """Take over a worker of this slot that lives, whoever started it."""
         if self.state != "waiting" or not process.alive(identity):
             return False
-        self.identity, self.state, self._moved, self._why = identity, "running", time.monotonic(), ""
+        self.identity, self.state, self._moved = identity, "running", time.monotonic()
+        self._why, self._asked = "", False
         say(f"{self.name}: worker {identity['pid']} lives on, taken over")
         return True
 
@@ -218,7 +221,8 @@ class Slot:
             self._ended(code, f"cannot start {self.assignment['python']}: {error}")
             return
         self.identity = process.identify(self.child.pid)
-        self.state, self._moved, self._why = "running", time.monotonic(), ""
+        self.state, self._moved = "running", time.monotonic()
+        self._why, self._asked = "", False
         say(f"{self.name}: worker {self.child.pid} started, {self.left} rows left")
 
     def _ended(self, code: int | None, reason: str = "") -> None:
@@ -230,17 +234,21 @@ class Slot:
             reason = reason or report.get("reason") or ""
         if code == -signal.SIGKILL and not reason and self.identity:
             reason = reason_for(code, by_memory=self.memory.killed(self.identity["pid"]))
+        asked = self._asked or self.folder.stop_request(self.assignment["host"]).exists()
+        stopped = code in (EXIT_STOPPED, -signal.SIGTERM) and asked
+        if code in (EXIT_STOPPED, -signal.SIGTERM) and not asked:
+            reason = NOT_BY_US  # an end like another: its rows are still to be done
         reason = reason or reason_for(code, full=code == EXIT_DISK)
         if code == EXIT_DONE and left:
             reason = "ended as if done, but rows are left"
         self.child = self.identity = None
-        failed = code not in (EXIT_DONE, EXIT_STOPPED, EXIT_BUSY, -signal.SIGTERM)
+        failed = code not in (EXIT_DONE, EXIT_BUSY) and not stopped
         self.full = self.full + 1 if code == EXIT_DISK else 0
         if left == 0:
             self.state = "done"
             if failed:  # while it helped a neighbour, or was helped
                 self.deaths, self._helped = self.deaths + 1, 0
-        elif code in (EXIT_STOPPED, -signal.SIGTERM):
+        elif stopped:
             self.state = "stopped"
         elif code == EXIT_BUSY:
             self.state, self.not_before = "waiting", time.monotonic() + self._pause(1)
@@ -276,12 +284,14 @@ class Slot:
 
     def ask_to_stop(self) -> None:
         """Ask this slot's worker to end, without waiting: so all of a host end at the same time."""
+        self._asked = True
         for identity in (self.identity, self._report().get("process")):
             if process.alive(identity):
                 process.send(identity or {}, signal.SIGTERM)
 
-    def stop(self) -> None:
-        """End this slot's worker; nothing committed is lost."""
+    def stop(self, why: str = "") -> None:
+        """End this slot's worker; nothing committed is lost. `why` goes on file, where no person asked for it."""
+        self._asked = True
         for identity in (self.identity, self._report().get("process")):  # they differ where a script starts the worker
             if process.alive(identity) and not process.stop(identity or {}):
                 say(f"{self.name}: process {identity} does not end; trying again")
@@ -292,8 +302,9 @@ class Slot:
         self.child = self.identity = None
         with contextlib.suppress(OSError):  # a worker ended by us is no reason to suspect its rows
             self.folder.suspects(self.name).unlink(missing_ok=True)
-        if self.state != "done":
-            self.state = "stopped"
+        before, self.state = self.state, self.state if self.state == "done" else "stopped"
+        if why and before in ("running", "waiting"):
+            self._note_end(None, why)
 
     def report(self) -> dict[str, Any]:
         """This slot in the supervisor's report."""
@@ -402,7 +413,7 @@ def run(root: Path, host: str) -> int:
             for slot in slots:
                 slot.ask_to_stop()
             for slot in slots:
-                slot.stop()
+                slot.stop("" if asked or gone else f"with its supervisor, {NOT_BY_US}")
         if gone:  # unmounted or removed: nothing may be written to what takes its place
             say(f"supervisor of {host}: {folder.root} is gone; workers stopped")
             return EXIT_FAILED
