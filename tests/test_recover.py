@@ -138,6 +138,21 @@ def test_a_host_that_was_stopped_stays_stopped(make):
     assert folder(this).stop_request("one").exists()
 
 
+def test_a_host_whose_supervisor_was_ended_by_a_signal_is_started_again(make):
+    """As before its machine starts anew: nobody asked for a stop."""
+    this = make(names=("one",))
+    launch.start(this)
+    worker(this)
+    process.send(read_json(folder(this).supervisor("one"))["process"], signal.SIGTERM)
+    wait_for(lambda: not alive(this))
+    state = look(this)
+    assert {(slot.state, slot.reason) for slot in state.slots} == {
+        ("dead", "with its supervisor, ended by SIGTERM, not by us")
+    }
+    (did,) = recover.revive(this, state)
+    assert did.startswith("one: started")
+
+
 def test_a_slot_that_was_given_up_stays_so(make):
     this = make(names=("one",))
     write_json(folder(this).supervisor("one"), {"slots": {"cluster0_gpu0": {"state": "fenced"}}})
