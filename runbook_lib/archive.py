@@ -6,6 +6,7 @@ two spaces, the path as seen from the run's folder, sorted, each line ended. So 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -289,7 +290,7 @@ def _outside(trial: _Trial, kind: str) -> None:
         return
     path, sha256 = Path(str(stated.get("path"))), str(stated.get("sha256"))
     name = f"{kind} file" if kind == "founding" else kind
-    if not path.parent.is_dir():
+    if not path.parent.is_dir() and not _where_it_was_made(run):
         checks.add(name, True, f"{path}: not on this machine, not checked", "the same sha256", warn=True)
         return
     remedy = "run 04_merge_validate again: it writes this file anew from the merged result"
@@ -307,3 +308,8 @@ def _outside(trial: _Trial, kind: str) -> None:
         f"{path}: written since by run {other}" if other else f"{path}: sha256 {seen[:16]}…, sealed as {sha256[:16]}…"
     )
     checks.add(name, bool(other), said, "the same sha256", remedy, warn=bool(other))
+
+
+def _where_it_was_made(run: Run) -> bool:
+    """Whether the run's folder lies where its profile puts it; else it is a copy, perhaps on another machine."""
+    return os.path.realpath(run.folder.parent) == os.path.realpath(run.profile.runs)

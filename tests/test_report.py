@@ -434,6 +434,21 @@ def test_outside_files_on_another_machine_are_a_warning(sealed: Run) -> None:
     assert sum("not on this machine" in check.seen for check in checks) == 2
 
 
+def test_an_output_folder_that_is_gone_is_a_loss_where_the_run_was_made_and_a_warning_elsewhere(
+    tmp_path: Path,
+) -> None:
+    this = finished(tmp_path)
+    report.seal(this)
+    shutil.rmtree(this.profile.output.folder)
+    assert {check.name for check in report.verify(this).failed} == {"founding file", "backup"}
+    assert {check.name for check in report.verify(this, quick=True).failed} == {"founding file", "backup"}
+    with pytest.raises(DataError, match="not sealed again: founding file"):
+        report.seal(this)
+    copy = Run(tmp_path / "copies" / this.name, this.profile)
+    shutil.copytree(this.folder, copy.folder)
+    assert report.verify(copy).ok
+
+
 @pytest.mark.parametrize(
     ("event", "kind"),
     [
