@@ -23,6 +23,8 @@ from .errors import ProfileError
 from .plan import Plan, Slot
 from .profile import HostSpec, Profile
 
+# Keys that name a file whose content counts.
+CONTENTS = ("corpus.path", "questions")
 # Keys and sections that say how a run is driven and watched, and where its result goes.
 FREE = ("run", "runs", "hf_token", "monitor", "recovery", "policy", "output")
 # What is asserted, and how files travel: preflight holds it against what is there.
@@ -126,6 +128,8 @@ class _Comparison:
         for key in dict.fromkeys([*before, *after]):
             if not key.startswith("hosts.") and before.get(key) != after.get(key):
                 yield Change(key, before.get(key), after.get(key), self._of_key(key))
+            elif key in CONTENTS and self._edited(key):
+                yield Change(key, before[key], f"{after[key]}, which was edited since", CONTENT)
         for name in dict.fromkeys([*old, *new]):
             if name not in new:
                 yield Change(f"hosts.{name}", "a host", "no such host", self._rows_left(name))
@@ -143,9 +147,14 @@ class _Comparison:
             return ""
         if key == "part_rows":
             return "" if plan is None or self.after.part_rows in (None, plan.part_rows) else PLANNED
-        if key in ("corpus.path", "questions"):
+        if key in CONTENTS:
             return "" if self._same_content(key) else CONTENT
         return self._model if section == "model" else READING
+
+    def _edited(self, key: str) -> bool:
+        """Whether a file of the same name has another content now; one that is gone is no edit: the run has a copy."""
+        path = self.after.corpus.path if key == "corpus.path" else self.after.questions
+        return bool(self.settled.corpus and path and path.is_file() and not self._same_content(key))
 
     def _same_content(self, key: str) -> bool:
         corpus = self.settled.corpus

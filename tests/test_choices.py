@@ -186,6 +186,17 @@ def test_a_corpus_that_was_moved_is_the_same_corpus_and_another_is_not(this, tmp
         run.current(other, new=True)
 
 
+def test_a_corpus_that_was_edited_under_its_name_is_not_gone_on_with_in_silence(this):
+    path = this.profile.corpus.path
+    before = path.read_text()
+    path.write_text(before.replace("lake", "LAKE"))
+    with pytest.raises(ProfileError, match=r"corpus\.path: .*edited since(.|\n)*--new(.|\n)*--amend"):
+        run.current(edited(this), new=True)
+    assert run.current(edited(this), new=True, amend=True).folder == this.folder
+    path.write_text(before)
+    assert run.current(edited(this), new=True).folder == this.folder
+
+
 def test_a_corpus_that_is_gone_stops_no_run_that_has_its_copy(this):
     this.profile.corpus.path.unlink()
     found, model = preflight.the_model(this)
