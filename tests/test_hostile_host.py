@@ -290,7 +290,8 @@ def test_what_a_worker_and_a_supervisor_say_in_words_is_shown_and_is_no_markup(t
     assert safe(two.host.tail(folder.log("cluster0_gpu0"))) and "evil" in two.host.tail(folder.log("cluster0_gpu0"))
     assert safe(two.host.follow(folder.log("cluster0_gpu0"), 0)[0])
     checks = launch.verify(two.run, within_s=0.0)
-    assert not checks.ok and "evil" in repr(checks)
+    assert checks.ok  # the honest host's slot is well: what ails another one is a warning
+    assert "! liar: cluster0_gpu0" in repr(checks) and "evil" in repr(checks)
     assert safe(repr(checks)) and safe_page(checks._repr_html_())
 
 
@@ -841,7 +842,7 @@ HELLO = {"ok": {"home": "/home/me", "executable": "/usr/bin/python3", "pid": 1, 
 @pytest.mark.parametrize(
     ("lies", "named"),
     [
-        ({"poll": '{"ok": {"now": 1e999}}'}, "its reading cannot be true (now: inf)"),
+        ({"poll": '{"ok": {"now": 1e999}}'}, "answers with something that is no JSON"),
         ({"poll": '{"ok": {"now": NaN}}'}, "answers with something that is no JSON"),
         ({"poll": '{"ok": ' + "[" * 200_000}, "answers with something that is no JSON"),
         ({"poll": '{"ok": ' + "9" * 5000 + "}"}, "answers with something that is no JSON"),

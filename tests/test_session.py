@@ -117,6 +117,15 @@ class Liar:
         self.closed = True
 
 
+def test_what_is_sent_needs_nothing_of_ours_that_is_not_sent_before_it() -> None:
+    before: set[str] = set()
+    for name, source in json.loads(zlib.decompress(sessions.bundle())):
+        lines = re.findall(r"^\s*from \.(\w*) import (.+)", source, re.M)
+        needed = {each for module, words in lines for each in ([module] if module else re.split(r",\s*", words))}
+        assert needed <= before, f"{name} needs {needed - before}, which is not sent before it"
+        before.add(name)
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -26,7 +26,10 @@ from . import answer_json
 from .rate import Rate
 
 # The far end's modules, each after what it imports.
-SENT = ("layout", "owned", "placed", "locks", "process", "snapshot", "machine", "environment", "verbs", "agent")
+SENT = (
+    *("layout", "owned", "placed", "locks", "process", "reserve", "snapshot", "machine", "environment"),
+    *("verbs", "agent"),
+)
 PLACES = (
     *("python3", "/usr/bin/python3", "/usr/local/bin/python3", "/opt/homebrew/bin/python3", "/opt/conda/bin/python3"),
     *(f"$HOME/{name}/bin/python3" for name in ("miniconda3", "miniforge3", "mambaforge", "anaconda3", ".local")),
