@@ -164,6 +164,28 @@ def no_nan_check_on_host() -> None:
     encode.encode_part = part
 
 
+def no_known_texts() -> None:
+    """No device is held against the known texts; that its vectors are numbers is the second wall."""
+    from worker.second import Second
+
+    Second.check = lambda self, encoder, whole=True: None
+    no_nan_check_on_host()
+
+
+def no_exact_array() -> None:
+    """Whatever stands under an array's name is one, if its record says so."""
+    from runbook_lib.result import parts
+
+    parts.first_row = lambda head, size, rows, dim: max(0, size - 4 * rows * dim)
+
+
+def no_second_look() -> None:
+    """What is merged and published is believed to be there for good."""
+    from runbook_lib.result.merged import Merged
+
+    Merged.problems = lambda self, manifest: []
+
+
 def no_gap_check() -> None:
     """Rows that no part has are passed over: zeros stand for them, or the sum of bytes would be the second wall."""
     import io
@@ -240,6 +262,41 @@ def only_pids() -> None:
             return False
 
     process.alive = alive
+
+
+def no_guard() -> None:
+    """A worker does not look at its supervisor."""
+    from worker.guard import Guard
+
+    Guard.run, Guard.act = (lambda self: None), lambda self: None
+
+
+def no_relaunch() -> None:
+    """Nor does whoever watches start one anew."""
+    from runbook_lib import recover
+
+    recover._restart_dead = lambda *words: []
+
+
+def no_patience() -> None:
+    """A worker may show no sign for as long as it likes, also when nothing is left to do."""
+    from worker.supervise import Slot
+
+    Slot._stalled, Slot.end_idle = (lambda self: False), lambda self: None
+
+
+def no_choices() -> None:
+    """A run goes on by nothing but the text of its profile."""
+    from runbook_lib import choices
+
+    choices.in_the_way = lambda changes, amend=False: bool(changes)
+
+
+def by_date() -> None:
+    """The latest run is the one whose folder has the latest date."""
+    from runbook_lib import run, run_mark
+
+    run.in_order = lambda runs: sorted(run_mark.in_order(runs), key=lambda folder: folder.stat().st_mtime_ns)
 
 
 def no_resume() -> None:
@@ -363,4 +420,16 @@ MECHANISMS = {
         "a host has the plan of now", {"power_off_and_cut": 1.0, "kill_worker": 1.0}, on_driver=no_epoch, tier="B"
     ),
     "no-torn-tail": Mechanism("a torn line is cut off", {"kill_driver_torn": 1.0}, on_driver=no_torn_tail),
+    "no-known-texts": Mechanism("a device is held against known texts", {"nan_device": 1.0}, no_known_texts),
+    "no-exact-array": Mechanism("an array is one to the byte", {"empty_zip": 1.0}, on_driver=no_exact_array),
+    "no-second-look": Mechanism("a result is looked at again", {"lose_result": 1.0}, on_driver=no_second_look),
+    "no-relaunch": Mechanism(
+        "a killed supervisor is started again",
+        {"kill_supervisor_alone": 1.0, "kill_supervisor": 1.0, "kill_worker": 2.0},
+        no_guard,
+        no_relaunch,
+    ),
+    "no-patience": Mechanism("a load that hangs is ended", {"hanging_load": 1.0}, no_patience),
+    "no-choices": Mechanism("what cannot change a vector may change", {"edit_profile": 1.0}, on_driver=no_choices),
+    "no-run-number": Mechanism("runs are counted, not dated", {"stale_clock": 1.0}, on_driver=by_date),
 }

@@ -649,8 +649,9 @@ def edit_corpus(scene: Scene, dice: random.Random) -> str:
 @fault(10, weight=1, idle=True, late=True)
 def lose_result(scene: Scene, dice: random.Random) -> str:
     """A file of the result is gone after all was well."""
-    run = scene.run
-    if run is None or scene.driver is not None:
+    if driver := scene.driver:
+        scene.wait_end(driver, 60.0)
+    if (run := scene.run) is None:
         return ""
     found = [run / "merged" / name for name in ("embeddings.npy", "articles.jsonl")]
     found = [path for path in [*found, scene.founding, *scene.records(run / "parts")[:1]] if path.exists()]
