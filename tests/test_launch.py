@@ -126,7 +126,7 @@ def test_a_model_that_changed_since_the_plan_is_refused_and_nothing_is_sent(make
     this = make()
     (tmp_path / "model" / "model.safetensors").write_bytes(b"other weights")
     checks = staging.stage(this)
-    assert "start a new run" in checks.failed[0].remedy
+    assert checks.failed[0].remedy == "put the model back, or runbook run PROFILE --new"
     assert not folder(this).root.exists()
 
 
