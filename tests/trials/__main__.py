@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.trials", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="names, or beginnings of names, a comma list")
+    parser.add_argument("--only", default="", help="beginnings of names, a comma list; NAME$ is that one alone")
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time (default 2)")
     parser.add_argument("--kernels", action="store_true", help="the notebooks by papermill, in kernels")
     parser.add_argument("--folder", type=Path, help="where to try (default: a new one in memory)")
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     operator.KERNELS = args.kernels
     begun = tuple(filter(None, args.only.split(",")))
-    wanted = [trial for name, trial in TABLE.items() if not begun or name.startswith(begun)]
+    wanted = [trial for name, trial in TABLE.items() if not begun or f"{name}$".startswith(begun)]
     if args.list:
         print("\n".join(f"{trial.kind:10} {trial.name}: {trial.do.__doc__ or ''}".rstrip(": ") for trial in wanted))
         return 0
