@@ -184,7 +184,7 @@ def test_watching_ends_by_itself_with_the_last_picture_in_the_notebook(staged, s
     made = console.Console(staged)
     state, _ = press(made, act=recover.revive)
     assert state.done
-    assert [last for _, last in Spot.made.shown] == [True]
+    assert {last for _, last in Spot.made.shown} == {True}  # twice, where the last parts take a while to come home
     assert Spot.made.shown[-1][0] == made.panel.value
     assert "application/vnd.jupyter.widget-view+json" in Spot.made.beside
 

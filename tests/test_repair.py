@@ -4,6 +4,7 @@ A run of the real model by the command line; each test harms it and gives the co
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,20 @@ def test_what_nobody_can_make_anew_is_named_and_no_seal_is_put_on_it(there, this
     assert report.verify(this).ok
 
 
-# ------------------------------------------------------------------------------------------------- what is said of ends
+# ----------------------------------------------------------------------------- a run that fails, and what is said of it
+
+
+def test_a_run_that_fails_at_its_first_phase_has_its_notes_and_its_verdict(tmp_path):
+    path = make_profile(tmp_path)
+    (tmp_path / "corpus.jsonl").write_text("{half\n")
+    runbook("run", path, "--run", "failed", cwd=tmp_path, code=1)
+    this = run.open_folder(tmp_path / "runs" / "failed")
+    assert "phase failed" in (this.notes / "failures.log").read_text()
+    (form,) = this.notes.glob("execution_report_*.md")
+    assert "NOT SUCCEEDED" in form.read_text() and "UMAP" not in form.read_text()
+    status = runbook("status", this.folder, cwd=tmp_path, code=1)
+    assert "✗ 01_preflight: failed" in status and "02_launch: not yet" in status
+    shutil.rmtree(tmp_path / "runs")
 
 
 KILLED = "killed (SIGKILL): the system's memory killer, or a person"
