@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from local_run import new_run, planned
 
-from runbook_lib import cli, hosts, monitor, plan, profile, run
-from runbook_lib.errors import DataError
+from runbook_lib import cli, gate, hosts, monitor, plan, profile, recover, run
+from runbook_lib.errors import DataError, GateError
 from worker import process
 from worker.layout import write_json
 
@@ -130,6 +130,27 @@ def test_a_host_where_nothing_was_launched_is_shown_as_such(made):
     state = monitor.Watcher(made, made.plan()).poll()
     assert [slot.state for slot in state.slots] == ["not launched"] * 2
     assert (state.committed, state.rows) == (0, 20)
+
+
+def test_watching_before_the_launch_says_what_to_run_and_blames_and_starts_nothing(tmp_path):
+    """03 before 02: nothing in the journal may say that a host or a worker failed."""
+    this, looks = new_run(tmp_path, monitor="{interval_s: 0.05}"), []
+    planned(this)
+
+    async def a_few(seconds):
+        looks.append(seconds)
+        if len(looks) == 5:
+            raise KeyboardInterrupt
+
+    view = Kept()
+    before = {event["event"] for event in this.journal.events()}
+    state = asyncio.run(monitor.watch(this, view, recover.revive, a_few))
+    assert all("run notebook 02_launch" in one.alerts[0] for one in view.states), view.states
+    with pytest.raises(GateError, match="02_launch: expected holds, seen no result"):
+        gate.gate(this, "03_monitor", monitor.finished(state))
+    said = {event["event"] for event in this.journal.events()} - before
+    assert said == {"watching", "watching interrupted", "gate"}
+    assert not any(hosts.connect(spec, this.name).folder.root.exists() for spec in this.profile.hosts)
 
 
 def test_only_committed_rows_count_whatever_a_worker_says(made):

@@ -74,6 +74,20 @@ def beside_the_driver_stop(scene: Scene) -> None:
 
 
 @trial(KIND, 0.1)
+def beside_nobody_a_watch_before_the_launch(scene: Scene) -> None:
+    """03 before 02: the watch waits and starts nothing; once somebody launches, both see the end."""
+    scene.save_profile()
+    scene.hold(scene.runbook("check", "profile.yaml").well, "the preflight failed")
+    watch = scene.start("watch", scene.here.name)
+    scene.wait(lambda: watch.over() or "02_launch" in watch.said, "the words of a watch before the launch")
+    scene.hold(not watch.over() and not scene.processes(), f"it did not wait: {watch.said[-300:]}")
+    scene.repaired(scene.run(rounds=1))
+    scene.hold(watch.wait(30).well, f"the watch did not see the end: {watch.said[-300:]}")
+    if re.search("dead", (scene.here / "notes" / "failures.log").read_text()):
+        scene.blame("what was not launched yet is told as dead")
+
+
+@trial(KIND, 0.1)
 def restart_given_twice_at_once(scene: Scene) -> None:
     """Two persons restart at the same moment, beside the driver."""
     with scene.working() as command:
