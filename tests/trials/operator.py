@@ -78,7 +78,7 @@ class Command:
     @property
     def said(self) -> str:
         """What it printed so far."""
-        return self.log.read_text(errors="replace")
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
 def start(
