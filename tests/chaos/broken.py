@@ -103,7 +103,7 @@ def no_digest_at_merge() -> None:
     from runbook_lib.result import parts
 
     def verify(part, plan, fingerprints):
-        return parts._identity(part, plan) + parts._texts(part, fingerprints)
+        return parts.strange(part.record, plan) + parts._texts(part, fingerprints)
 
     def row_bytes(piece):
         part, low, high = piece
@@ -118,7 +118,7 @@ def no_identity() -> None:
     """A part's run, corpus, model, dtype and prompt are not looked at."""
     from runbook_lib.result import parts
 
-    parts._identity = lambda part, plan: []
+    parts.strange = lambda record, plan: []
 
 
 def no_fingerprints() -> None:
@@ -244,7 +244,7 @@ def no_slot_lock() -> None:
     """Any number of workers may work on a slot."""
     from worker import encode
 
-    def take(path):
+    def take(path, **who):
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
@@ -261,7 +261,7 @@ def only_pids() -> None:
         except (KeyError, TypeError, ValueError):
             return False
 
-    process.alive = alive
+    process.alive = process._known_alive = process._surely_alive = alive
 
 
 def no_guard() -> None:
