@@ -66,14 +66,23 @@ def only_driver(run: Run, take_over: bool = False) -> Iterator[None]:
             holder = file.read().strip() or "unknown"
             if not take_over:
                 raise RunbookError(
-                    f"run {run.name} is being driven already ({holder}); wait for it, or watch: "
-                    f"runbook status {run.name}; to end that one and go on here: runbook run ... --take-over"
+                    f"run {run.name} is being driven already ({_in_words(holder)}); wait for it, or watch: "
+                    f"runbook watch {run.name}; to end that one and go on here: runbook run ... --take-over"
                 )
             _end_driver(run, file, holder)
         who = json.dumps({**process.identify(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
         with in_words(f"taking the run for this command: {path}"):
             rewrite(fd, who.encode())
         yield
+
+
+def _in_words(holder: str) -> str:
+    """Who drives a run, as its lock says it."""
+    try:
+        said = json.loads(holder)
+        return f"by process {int(said['pid'])} since {safe_text(str(said['since']), 40)}"
+    except (ValueError, KeyError, TypeError):
+        return "by a command that does not say which"
 
 
 @contextmanager

@@ -29,10 +29,22 @@ Exit = Mapping[str, Any]
 
 
 def record(run: Run, host: str, reading: Mapping[str, Any]) -> None:
-    """Write into the journal how workers of a host ended, as far as it does not know yet."""
+    """Write into the journal how workers of a host ended, and a supervisor, as far as it does not know yet."""
     with contextlib.suppress(OSError):  # a full disk here: told at the next look
         for slot, entry in reading["slots"].items():
             _record(run, slot, host, entry["exits"], 0)
+        _record_lost(run, host, (reading.get("supervisor") or {}).get("predecessor"))
+
+
+def _record_lost(run: Run, host: str, predecessor: Any) -> None:
+    """Tell of a supervisor that was gone while it had work, where its workers brought another before anybody looked."""
+    if not isinstance(predecessor, Mapping) or not isinstance(predecessor.get("pid"), int):
+        return
+    identity = safe_text(f"{predecessor['pid']} {predecessor.get('start')}", 80)
+    with locks.held(run.faults_lock):
+        if (host, identity) not in {(e.get("host"), e.get("process")) for e in run.journal.events(LOST)}:
+            cause = f"process {identity} was gone while it had work"
+            run.journal.write(LOST, host=host, process=identity, cause=cause, action="another one took its place")
 
 
 def _record(run: Run, slot: str, host: str, exits: Sequence[Exit], again: int) -> list[Exit]:

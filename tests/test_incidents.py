@@ -198,3 +198,13 @@ def test_a_host_that_fails_in_the_same_way_is_told_once(tmp_path):
     incidents.host_failed(run, "one", "staged", "one: Permission denied")
     incidents.host_failed(run, "two", "staged", "one: Permission denied")
     assert len(events(run, "host failed")) == 3
+
+
+def test_a_supervisor_that_was_replaced_before_anybody_looked_is_told_once(tmp_path):
+    this = run_folder(tmp_path).run
+    before = {"pid": 4711, "start": "99", "boot": "b"}
+    for predecessor in (None, "x", {"pid": "4711"}, before, before):
+        incidents.record(this, "here", {"slots": {}, "supervisor": {"predecessor": predecessor}})
+    incidents.record(this, "here", {"slots": {}, "supervisor": None})
+    (event,) = this.journal.events(incidents.LOST)
+    assert (event["host"], event["process"], event["kind"]) == ("here", "4711 99", "fault")

@@ -167,7 +167,7 @@ def worker_killed_while_nobody_watches(scene: Scene) -> None:
     scene.told("SIGKILL")
 
 
-@trial(KIND, 0.1)
+@trial(KIND, 0.6)
 def supervisor_killed_beside_its_workers(scene: Scene) -> None:
     """It is started again while its workers live, and that is told."""
     with scene.working() as command:
@@ -178,7 +178,7 @@ def supervisor_killed_beside_its_workers(scene: Scene) -> None:
     scene.told("supervisor")
 
 
-@trial(KIND, 0.15)
+@trial(KIND, 0.8)
 def supervisor_then_worker_killed_while_nobody_watches(scene: Scene) -> None:
     """Nobody watches; the supervisor dies, later a worker: the host must not stand still."""
     with scene.working() as command:

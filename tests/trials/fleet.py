@@ -43,7 +43,7 @@ for _phase in ("01_preflight", "02_launch", "03_monitor", "04_merge_validate"):
 def _beside(name: str, *words: str) -> None:
     """A person's act beside the driver: both do what they are to do."""
 
-    @trial(KIND, 0.1, name=f"beside_the_driver_{name}")
+    @trial(KIND, 0.6, name=f"beside_the_driver_{name}")
     def beside(scene: Scene) -> None:
         with scene.working() as command:
             done = scene.runbook(*[scene.here.name if word == "RUN" else word for word in words])
@@ -60,7 +60,7 @@ _beside("move", "move", "RUN", "one")
 _beside("fetch", "fetch", "RUN")
 
 
-@trial(KIND, 0.1)
+@trial(KIND, 0.6)
 def beside_the_driver_stop(scene: Scene) -> None:
     """A person's stop stays: the driver ends in words and undoes nothing; the same command goes on later."""
     with scene.working() as command:
@@ -73,7 +73,7 @@ def beside_the_driver_stop(scene: Scene) -> None:
     scene.repaired(scene.run(rounds=1))
 
 
-@trial(KIND, 0.1)
+@trial(KIND, 0.6)
 def beside_nobody_a_watch_before_the_launch(scene: Scene) -> None:
     """03 before 02: the watch waits and starts nothing; once somebody launches, both see the end."""
     scene.save_profile()
@@ -87,7 +87,7 @@ def beside_nobody_a_watch_before_the_launch(scene: Scene) -> None:
         scene.blame("what was not launched yet is told as dead")
 
 
-@trial(KIND, 0.1)
+@trial(KIND, 0.6)
 def restart_given_twice_at_once(scene: Scene) -> None:
     """Two persons restart at the same moment, beside the driver."""
     with scene.working() as command:
@@ -97,7 +97,7 @@ def restart_given_twice_at_once(scene: Scene) -> None:
         scene.repaired(command.wait())
 
 
-@trial(KIND, 0.1)
+@trial(KIND, 0.6)
 def status_of_a_live_run_has_a_rate(scene: Scene) -> None:
     """One look is enough for a rate and the time left."""
     with scene.working(4) as command:
@@ -107,7 +107,7 @@ def status_of_a_live_run_has_a_rate(scene: Scene) -> None:
         scene.repaired(command.wait())
 
 
-@trial(KIND, 0.1)
+@trial(KIND, 0.6)
 def another_takes_over(scene: Scene) -> None:
     """A second driver with --take-over: the first ends, and says why."""
     with scene.working() as command:
@@ -117,7 +117,7 @@ def another_takes_over(scene: Scene) -> None:
         scene.repaired(done)
 
 
-@trial(KIND, 0.1)
+@trial(KIND, 0.6)
 def a_second_driver(scene: Scene) -> None:
     """A second driver without it is refused in words that a person can read."""
     with scene.working() as command:
@@ -128,7 +128,7 @@ def a_second_driver(scene: Scene) -> None:
         scene.repaired(command.wait())
 
 
-@trial(KIND, 0.1)
+@trial(KIND, 0.6)
 def everything_of_a_host_killed(scene: Scene) -> None:
     """All processes of a host at once, while somebody watches: started again, and told."""
     with scene.working() as command:
@@ -138,7 +138,7 @@ def everything_of_a_host_killed(scene: Scene) -> None:
     scene.told("one")
 
 
-@trial(KIND, 0.1)
+@trial(KIND, 0.6)
 def everything_killed_while_nobody_watches(scene: Scene) -> None:
     """The driver, then all hosts: found, told and mended by the same command."""
     with scene.working() as command:
@@ -149,7 +149,7 @@ def everything_killed_while_nobody_watches(scene: Scene) -> None:
     scene.told("one|two")
 
 
-@trial(KIND, 0.1)
+@trial(KIND, 0.6)
 def a_host_stops_answering_its_files(scene: Scene) -> None:
     """The run's folder on a host goes for some seconds and comes back."""
     with scene.working() as command:
