@@ -100,6 +100,7 @@ def drive(folder: Path) -> int:
         said(folder, "collected")
         hold(folder)
         merge.merge(this)
+        merge.write_founding(this)
         publication.publish(this, {})  # unseen: what a merge makes is judged here, not what a validation catches
         said(folder, "merged")
     return DONE
