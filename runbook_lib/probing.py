@@ -33,6 +33,7 @@ from . import sent_model
 from .checks import Checks
 from .errors import DataError, HostError, RunbookError
 from .profile import ModelSpec
+from .reach import secret
 from .run import Run
 
 TIMEOUT_S = 900.0
@@ -155,7 +156,7 @@ def _ask_here(run: Run, model: models.Model, longest: int | None) -> Answer:
             link.symlink_to((model.folder / file.path).resolve())
         argv = _argv(run, model, sys.executable, Path(folder), longest)
         try:
-            done = verbs.run(argv, TIMEOUT_S, str(machines.BUNDLE.parent))
+            done = verbs.run(argv, TIMEOUT_S, str(machines.BUNDLE.parent), without=secret.variables())
         except OSError as error:
             return {"error": str(error)}
     return answer(machines.Completed(-1 if done["exit"] is None else done["exit"], done["out"], done["err"]))

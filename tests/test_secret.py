@@ -302,3 +302,15 @@ def test_nothing_stays_open_after_a_refusal(private, tmp_path):
     after = os.open(os.devnull, os.O_RDONLY)
     os.close(after)
     assert after == before
+
+
+def test_a_variable_that_holds_a_secret_is_named_and_no_business_of_whom_we_start(monkeypatch):
+    from runbook_lib.reach import secret
+    from worker import verbs
+
+    monkeypatch.setenv("KEY_PASSPHRASE", "horse-battery-staple")
+    assert "KEY_PASSPHRASE" not in secret.variables()
+    kept = secret.Secret("horse-battery-staple")
+    assert secret.variables() == ["KEY_PASSPHRASE"]
+    done = verbs.run(["env"], 20.0, without=secret.variables())
+    assert done["exit"] == 0 and "PATH=" in done["out"] and kept.reveal() not in done["out"]

@@ -53,8 +53,13 @@ class _Tail(threading.Thread):
         return self.kept.decode(errors="replace")
 
 
-def run(argv: Sequence[str], limit_s: float, cwd: str | None = None, input: str = "") -> dict[str, Any]:
-    """Run a command to its end; `exit` is None when it was ended because it took longer than `limit_s`."""
+def run(
+    argv: Sequence[str], limit_s: float, cwd: str | None = None, input: str = "", without: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Run a command to its end; `exit` is None when it was ended because it took longer than `limit_s`.
+
+    `without` names variables of the environment that are not its business.
+    """
     if cwd and os.path.lexists(HostFolder(Path(cwd)).mark) and (why := owned.code(Path(cwd))):
         raise ValueError(why)
     child = subprocess.Popen(
@@ -64,7 +69,7 @@ def run(argv: Sequence[str], limit_s: float, cwd: str | None = None, input: str 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**{k: v for k, v in os.environ.items() if k not in without}, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert child.stdout and child.stderr
     out, err = _Tail(child.stdout, OUT_LIMIT), _Tail(child.stderr, ERR_LIMIT)

@@ -57,6 +57,12 @@ class Secret:
 _known: weakref.WeakValueDictionary[int, Secret] = weakref.WeakValueDictionary()
 
 
+def variables() -> list[str]:
+    """The variables of our environment that hold a secret which was read: nobody's whom we start."""
+    values = {secret.reveal() for secret in list(_known.values())}
+    return [name for name, value in os.environ.items() if value in values]
+
+
 def redact(text: str) -> str:
     """`text` without any secret in use: as it is, and as JSON, Python, HTML, a URL or base64 would write it."""
     values = {secret.reveal() for secret in list(_known.values())}
