@@ -18,7 +18,7 @@ from worker import layout
 from . import rules, slips, tokens
 from .errors import ProfileError
 from .rules import Given, Key, Refused, Rule
-from .yaml_lines import Node, Problems, read, shown, write
+from .yaml_lines import LONGEST_PATH, Node, Problems, read, shown, write
 
 LARGEST_FILE = 2**20
 WORKDIR = "~/mapper_embeddings"
@@ -250,7 +250,7 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None, *, as_use
     try:
         place = rules.absolute(str(path), Path.cwd())
     except Refused as why:
-        raise ProfileError(f"reading the profile {shown(str(path))}: {why}") from None
+        raise ProfileError(f"reading the profile {shown(str(path), LONGEST_PATH)}: {why}") from None
     top = read(_contents(place), place.parent, problems)
     if top and not as_used:
         top = slips.without_secrets(top, problems)
@@ -275,7 +275,7 @@ def known_keys() -> dict[str, str]:
 
 def _contents(file: Path) -> str:
     """The text of a profile; a missing file names the profiles that are there."""
-    doing = f"reading the profile {shown(tokens.hide(str(file)))}"
+    doing = f"reading the profile {shown(tokens.hide(str(file)), LONGEST_PATH)}"
     try:
         if file.exists() and not file.is_file():
             raise ProfileError(f"{doing}: expected a file, seen a folder or device{_beside(file)}")
@@ -288,7 +288,7 @@ def _contents(file: Path) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        where = f"{shown(str(file))}:{raw.count(bytes([10]), 0, error.start) + 1}"
+        where = f"{shown(str(file), LONGEST_PATH)}:{raw.count(bytes([10]), 0, error.start) + 1}"
         why = f"byte 0x{raw[error.start]:02x} is not UTF-8 text; expected a YAML file saved as UTF-8"
         raise ProfileError(f"reading the profile {where}: {why}") from None
 
@@ -301,7 +301,7 @@ def _beside(file: Path) -> str:
         else []
     )
     names = ", ".join(map(shown, found)) or "none"
-    return f"; profiles in {shown(str(folder))}: {names}{rules.near(file.name, found)}"
+    return f"; profiles in {shown(str(folder), LONGEST_PATH)}: {names}{rules.near(file.name, found)}"
 
 
 def _override(top: Node, overrides: Mapping[str, str], problems: Problems) -> Node:

@@ -22,6 +22,7 @@ from .errors import ProfileError
 DEEPEST = 8
 SHOWN_PROBLEMS = 30
 SHOWN_CHARACTERS = 80
+LONGEST_PATH = 4096
 
 # Longer digit strings are no number that a profile could mean, and Python is slow (or refuses) to turn them into one.
 _INTEGER = re.compile(r"[-+]?[0-9]{1,40}")
@@ -74,9 +75,12 @@ class Problems:
         )
 
 
-def shown(text: str) -> str:
-    """`text` on one line, at most 80 characters of it: what a message may show of a file."""
-    return safe_text(text.replace("\n", "\\n").replace("\t", "\\t"), SHOWN_CHARACTERS)
+def shown(text: str, limit: int = SHOWN_CHARACTERS) -> str:
+    """`text` on one line, at most 80 characters of it: what a message may show of a file.
+
+    A path takes LONGEST_PATH for `limit`: a place that is cut short cannot be looked for.
+    """
+    return safe_text(text.replace("\n", "\\n").replace("\t", "\\t"), limit)
 
 
 def read(text: str, folder: Path, problems: Problems, override: str = "") -> Node | None:

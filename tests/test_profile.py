@@ -388,11 +388,14 @@ def test_nothing_in_a_profile_is_executed(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_names_the_profiles_that_are_there(tmp_path: Path) -> None:
+    folder = tmp_path / ("a folder with a long name, as people give them, " * 4)
+    folder.mkdir()
     for name in ("demo.yaml", "two_hosts.yml", "notes.txt"):
-        (tmp_path / name).touch()
+        (folder / name).touch()
     with pytest.raises(ProfileError) as caught:
-        profiles.load(tmp_path / "dem.yaml")
-    assert "dem.yaml: No such file" in str(caught.value)
+        profiles.load(folder / "dem.yaml")
+    assert f"{folder}/dem.yaml: No such file" in str(caught.value), "the whole path: one cut short cannot be looked for"
+    assert f"profiles in {folder}: " in str(caught.value)
     assert str(caught.value).endswith(": demo.yaml, two_hosts.yml; did you mean `demo.yaml`?")
 
 
