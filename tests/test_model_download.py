@@ -330,6 +330,15 @@ def test_what_the_hub_refuses_is_said_on_the_host(hub: Hub, tmp_path: Path, chan
     assert said in refused(order(hub, tmp_path / "m", **changes), tmp_path)
 
 
+@pytest.mark.parametrize("status", [400, 410, 451, 500, 503])
+def test_an_answer_that_will_be_the_same_is_not_met_with_run_again(hub: Hub, tmp_path: Path, status: int) -> None:
+    hub.echo = status
+    said = refused(order(hub, tmp_path / "m"), tmp_path)
+    assert f"the hub answers {status}" in said
+    assert ("run again" in said) == (status in (500, 503)), said
+    assert ("look at model.name" in said) == (status in (400, 410, 451)), said
+
+
 def test_a_full_disk_is_said_before_and_in_the_middle(hub: Hub, tmp_path: Path) -> None:
     huge = [{**file, "bytes": 2**60} for file in order(hub, tmp_path)["files"]]
     assert "the disk is too full" in refused(order(hub, tmp_path / "m", files=huge), tmp_path)

@@ -238,12 +238,16 @@ def _of_hub(order: Order, file: Wanted, error: Exception, kinds: Any) -> str:
         return f"{what}: the hub knows no such model (or it is private: hf_token)"
     if _status(error) in (401, 403):
         return f"{what}: the hub refuses the token ({_status(error)}); see hf_token"
-    if _status(error):
-        return f"{what}: the hub answers {_status(error)}; run again, it goes on where it was"
+    if status := _status(error):
+        # 5xx, 408 and 429 pass; any other answer will be the same again.
+        passing = status >= 500 or status in (408, 429)
+        then = "run again, it goes on where it was" if passing else "look at model.name, model.revision and HF_ENDPOINT"
+        return f"{what}: the hub answers {status}; {then}"
     if isinstance(error, OSError) and _is_of_disk(error):
         return _of_disk(order.folder, error)
     kind = type(error).__name__
-    return f"{what}: the hub cannot be reached from this host ({kind}: {error}); run again, or use download: here"
+    then = "use download: here, or run again where that is to pass"
+    return f"{what}: the hub cannot be reached from this host ({kind}: {error}); {then}"
 
 
 def _of_disk(folder: Path, error: OSError) -> str:
