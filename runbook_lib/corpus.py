@@ -331,6 +331,15 @@ def load(folder: Path) -> Corpus:
     return corpus
 
 
+def named(folder: Path, rows: Iterable[int]) -> dict[int, str]:
+    """Row -> how a person knows it; by its number alone where the copy of the corpus in `folder` is not whole."""
+    rows = sorted(rows)
+    try:
+        return load(folder).named(rows)
+    except (OSError, DataError):
+        return {row: f"row {row}" for row in rows}
+
+
 def _corpus(folder: Path, record: dict[str, Any]) -> Corpus:
     if record["format"] != FORMAT:
         raise ValueError(f"format {record['format']}, expected {FORMAT}")

@@ -16,11 +16,12 @@ from typing import Any
 
 from worker.layout import safe_text
 
+from . import corpus as corpora
 from . import locks, verdicts
 from .run import Run
 from .state import SlotState, State
 
-BEGAN, ENDED, LOST = "slot in trouble", "slot recovered", "supervisor lost"
+BEGAN, ENDED, LOST, GIVEN_UP = "slot in trouble", "slot recovered", "supervisor lost", "row given up"
 SETTLED = ("running", "helping", "done", "moved")  # a worker that starts anew has not recovered yet
 DIED = "died"
 RECENT = 100  # events; a host that fails again in the same way is told anew after so many
@@ -34,6 +35,32 @@ def record(run: Run, host: str, reading: Mapping[str, Any]) -> None:
         for slot, entry in reading["slots"].items():
             _record(run, slot, host, entry["exits"], 0)
         _record_lost(run, host, (reading.get("supervisor") or {}).get("predecessor"))
+        _record_given_up(run, [{**each, "host": host} for each in reading.get("given_up", [])])
+
+
+def _record_given_up(run: Run, refusals: Sequence[Mapping[str, Any]]) -> None:
+    """Tell of documents that a host gave up, and why: each once, and once more where it was tried again in vain."""
+    if not refusals:
+        return
+    with locks.held(run.faults_lock):
+        known = {_refusal(event) for event in run.journal.events(GIVEN_UP)}
+        new = [each for each in refusals if _refusal(each) not in known]
+        names = corpora.named(run.corpus, {each["row"] for each in new}) if new else {}
+        for each in new:
+            run.journal.write(
+                GIVEN_UP,
+                row=each["row"],
+                host=each["host"],
+                slot=safe_text(str(each["slot"]), 80),
+                document=names[each["row"]],
+                cause=safe_text(str(each["reason"]), 300),
+                action="its neighbours are done; it is tried once more when a person starts the run again",
+                given_up_at=each["at"],
+            )
+
+
+def _refusal(each: Mapping[str, Any]) -> tuple[object, ...]:
+    return each.get("row"), each.get("host"), each.get("given_up_at", each.get("at"))
 
 
 def _record_lost(run: Run, host: str, predecessor: Any) -> None:
@@ -119,6 +146,7 @@ class Incidents:
         self._before: dict[str, int] = {}
         self._open: dict[str, _Trouble] = {}
         self._known: set[tuple[str, object]] = set()
+        self._refused: set[tuple[object, ...]] = set()
         self._lost = {(str(e.get("host")), str(e.get("process"))) for e in run.journal.events(LOST)}
         for event in run.journal.events(BEGAN, ENDED):
             slot = str(event.get("slot"))
@@ -137,6 +165,10 @@ class Incidents:
         for host, identity in state.gone.items():
             with contextlib.suppress(OSError):
                 self._note_lost(host, identity, state)
+        if new := [each for each in state.refusals if _refusal(each) not in self._refused]:
+            with contextlib.suppress(OSError):
+                _record_given_up(self.run, new)
+                self._refused |= set(map(_refusal, new))
         for slot in state.slots:
             with contextlib.suppress(OSError):
                 self._note_ends(slot)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+from worker.layout import safe_text
+
 from . import acts
 from .checks import Checks
 from .incidents import Incidents
@@ -204,7 +206,8 @@ def finished(state: State) -> Checks:
         stopped = "`runbook run` goes on, or `runbook restart`"
         next_step = stopped if slot.state == "stopped" else f"runbook logs {state.run} {slot.slot}"
         checks.add(slot.slot, slot.done, seen, f"{slot.rows:,}", next_step, slot.host)
-    given_up = ", ".join(state.named.get(row, f"row {row}") for row in state.quarantined[:10])
+    why = {each["row"]: f": {safe_text(str(each['reason']), 300)}" for each in state.refusals}
+    given_up = ", ".join(state.named.get(row, f"row {row}") + why.get(row, "") for row in state.quarantined[:10])
     checks.add(
         "rows given up",
         not state.quarantined,

@@ -90,6 +90,7 @@ class State:
     blank_s: Mapping[str, float] = field(default_factory=dict)
     epochs: Mapping[str, int] = field(default_factory=dict)
     named: Mapping[int, str] = field(default_factory=dict)  # rows given up, with title and id
+    refusals: Sequence[Mapping[str, Any]] = ()  # of the first of these: row, host, slot, at (the host's clock), reason
     unsupervised: Mapping[str, str] = field(default_factory=dict)
     gone: Mapping[str, str] = field(default_factory=dict)
     late: Mapping[str, float] = field(default_factory=dict)

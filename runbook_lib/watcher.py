@@ -107,6 +107,7 @@ class Watcher:
             norms=self._norms_home(home),
             quarantined=given_up,
             named=self._named,
+            refusals=self._refusals(),
             alerts=tuple(safe_text(alert, 500) for alert in alerts),
             there={name: [tuple(r) for r in found["committed"]] for name, found in fresh.items()},
             truncated=self._truncated,
@@ -177,16 +178,17 @@ class Watcher:
         found = tuple(row for row in refused if missing(row, row + 1, everywhere))  # another host may have done it
         if found:
             if set(found) - set(self._named):
-                self._named = self._names(found)
+                self._named = corpora.named(self.run.corpus, found)
             named = ", ".join(self._named[row] for row in found[:10])
-            alerts.append(f"rows given up: {named}{' …' if len(found) > 10 else ''}")
+            why = next((str(each["reason"]) for each in self._refusals() if each["row"] == found[0]), "")
+            alerts.append(
+                f"rows given up: {named}{' …' if len(found) > 10 else ''}{f'; the first: {why}' if why else ''}"
+            )
         return found
 
-    def _names(self, rows: Sequence[int]) -> dict[int, str]:
-        try:
-            return corpora.load(self.run.corpus).named(rows)
-        except (OSError, RunbookError):  # the copy of the corpus is not whole: the numbers say it too
-            return {row: f"row {row}" for row in rows}
+    def _refusals(self) -> list[Mapping[str, Any]]:
+        """What the hosts told last of rows that were given up, and why; the host's name is put to each."""
+        return [{**each, "host": name} for name, last in self._last.items() for each in last.get("given_up", [])]
 
     def _gone(self, readings: Mapping[str, Reading], slots: Sequence[SlotState]) -> dict[str, str]:
         """The hosts whose supervisor ended though there is work for it, with the process that it was."""

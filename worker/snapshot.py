@@ -13,6 +13,7 @@ from . import process, reserve
 from .layout import FORMAT, JSON_LIMIT, HostFolder, committed, is_assignment, quarantined, read_json
 
 REPORT_LIMIT = 2**20  # bytes; a reading holds two reports of each slot
+REASONS_SHOWN = 20  # rows given up whose reason a reading tells; all their numbers are in it
 
 
 def _read(path: Path, limit: int = REPORT_LIMIT) -> dict[str, Any] | None:
@@ -39,6 +40,20 @@ def _at(entry: Any, key: str = "at") -> float:
     last = entry[-1] if isinstance(entry, list) and entry else entry
     at = last.get(key) if isinstance(last, dict) else None
     return float(at) if isinstance(at, (int, float)) and not isinstance(at, bool) else 0.0
+
+
+def _given_up(folder: HostFolder, rows: list[int]) -> list[dict[str, Any]]:
+    """The first rows that were given up: of which slot, when, and why."""
+    records = [(row, _read(folder.quarantined(row)) or {}) for row in rows[:REASONS_SHOWN]]
+    return [
+        {
+            "row": row,
+            "at": _at(record),
+            "reason": str(record.get("reason", ""))[:500],
+            "slot": str(record.get("slot", ""))[:80],
+        }
+        for row, record in records
+    ]
 
 
 def _alive(report: dict[str, Any] | None) -> bool:
@@ -71,6 +86,7 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
             "exits": _exits(folder.exits(name), (unwritten or {}).get(name)),
             "alive": _alive(report),
         }
+    given_up = quarantined(folder.quarantine)
     usage = shutil.disk_usage(root) if Path(root).exists() else None
     return {
         "format": FORMAT,
@@ -86,5 +102,6 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
         "stop_requested": folder.stop_request(host).exists(),
         "slots": slots,
         "committed": committed(folder.parts),
-        "quarantined": quarantined(folder.quarantine),
+        "quarantined": given_up,
+        "given_up": _given_up(folder, given_up),
     }

@@ -15,6 +15,7 @@ from ..rules import UNWANTED
 
 ROWS = 10**9  # row numbers have nine digits
 RANGES = 10**6
+GIVEN_UP = 100
 SECONDS = 1e11  # the year 5138: what is later cannot be shown as a date
 PIDS = 2**31
 NUMBERS = ("heartbeat_at", "started_at", "loaded_s", "processing_time", "ended_at", "rate", "rows_per_s")
@@ -46,6 +47,7 @@ def reading(value: Any, host: str) -> dict[str, Any]:
         )  # it may have to be stopped
         _each(value.get("committed"), "committed", lambda rows: _range(rows, "committed"), RANGES)
         _each(value.get("quarantined"), "quarantined", lambda row: _whole(row, "quarantined"), RANGES)
+        _each(value.setdefault("given_up", []), "given_up", _given_up, GIVEN_UP)
     except _Impossible as why:
         raise HostError(
             f"{host}: its reading cannot be true ({why}); nothing was taken from it. Look at that machine: a disk that "
@@ -112,6 +114,15 @@ def _slot(entry: Any, slot: str) -> None:
         _need(isinstance(report.get(name), (str, type(None))), f"{slot} {name}", report.get(name))
     _state(report, slot)
     _process(report, slot)
+
+
+def _given_up(value: Any) -> None:
+    """Why a row was given up: its number, the slot, the time there, and the reason."""
+    _record(value, "given_up")
+    _whole(value.get("row"), "given_up row")
+    _number(value.get("at"), "given_up at")
+    for name in ("reason", "slot"):
+        _need(isinstance(value.get(name), str), f"given_up {name}", value.get(name))
 
 
 def _supervisor(value: Any) -> None:

@@ -57,7 +57,7 @@ _may_change("the_output", "output", _set("output", "folder", to="elsewhere"))
 _may_change("the_backups_output", "backups", _set("output", "backups", to="safe"))
 
 
-@trial(KIND, 0.05)
+@trial(KIND, 0.4)
 def edited_environment(scene: Scene) -> None:
     """Another Python on a host."""
     with scene.working() as command:
@@ -125,7 +125,7 @@ _may_not("the_question_prompt", "question_prompt", _set("model", "question_promp
 _may_not("the_field", "corpus.text", _set("corpus", "text", to="title"))
 
 
-@trial(KIND, 0.05)
+@trial(KIND, 0.4)
 def edited_max_tokens_and_new(scene: Scene) -> None:
     """With --new another run is begun beside; its parts are its own."""
     with scene.working() as command:
@@ -137,7 +137,7 @@ def edited_max_tokens_and_new(scene: Scene) -> None:
     scene.repaired(done)
 
 
-@trial(KIND, 0.05)
+@trial(KIND, 0.4)
 def edited_documents(scene: Scene) -> None:
     """A text of the corpus is edited in the middle of a run: refused; put back, it goes on."""
     with scene.working() as command:
@@ -152,7 +152,7 @@ def edited_documents(scene: Scene) -> None:
     scene.repaired(scene.run(rounds=1))
 
 
-@trial(KIND, 0.05)
+@trial(KIND, 0.4)
 def edited_document_amended(scene: Scene) -> None:
     """The same, and --amend: that row alone is done again, and the report says so."""
     with scene.working() as command:
@@ -179,7 +179,7 @@ def amend_after_the_end(scene: Scene) -> None:
         scene.blame(f"{scene.computed() - before} rows were computed for three")
 
 
-@trial(KIND, 0.05)
+@trial(KIND, 0.4)
 def amend_without_a_change(scene: Scene) -> None:
     """Nothing was changed: said so, and nothing is lost."""
     with scene.working() as command:
@@ -189,7 +189,7 @@ def amend_without_a_change(scene: Scene) -> None:
     scene.hold(len(scene.runs) == 1, "a second run was begun")
 
 
-@trial(KIND, 0.05)
+@trial(KIND, 0.4)
 def amend_with_a_document_less(scene: Scene) -> None:
     """Other rows: no amendment."""
     with scene.working() as command:
@@ -206,7 +206,7 @@ def amend_with_a_document_less(scene: Scene) -> None:
 # ------------------------------------------------------------------------------------------------- which run is meant
 
 
-@trial(KIND, 0.05)
+@trial(KIND, 0.4)
 def two_profiles_of_one_name(scene: Scene) -> None:
     """Another profile with the same `run:` makes a run in between: the first goes on where it was."""
     with scene.working() as command:
@@ -241,7 +241,7 @@ def the_clock_steps_back(scene: Scene) -> None:
     scene.hold(len(scene.runs) == 2 and scene.here.name == second, "a third run was begun")
 
 
-@trial(KIND, 0.05)
+@trial(KIND, 0.4)
 def the_profile_is_renamed(scene: Scene) -> None:
     """What counts is what a profile says, not what it is called."""
     with scene.working() as command:
@@ -251,7 +251,7 @@ def the_profile_is_renamed(scene: Scene) -> None:
     scene.hold(len(scene.runs) == 1, "a second run was begun")
 
 
-@trial(KIND, 0.05)
+@trial(KIND, 0.4)
 def the_corpus_is_moved(scene: Scene) -> None:
     """The same bytes under another name."""
     with scene.working() as command:

@@ -17,7 +17,7 @@ KIND = "device"
 def _bad_gpu(mode: str, *told: str) -> None:
     """One of four devices is bad from the beginning and for good; the others do its rows."""
 
-    @trial(KIND, name=f"one_gpu_{mode.replace('-', '_')}")
+    @trial(KIND, 0.4, name=f"one_gpu_{mode.replace('-', '_')}")
     def bad(scene: Scene) -> None:
         scene.modes("one", cluster0_gpu1=mode)
         scene.save_profile()
@@ -71,7 +71,7 @@ _all_bad("raise", "illegal instruction")
 _all_bad("raise-load", "no CUDA-capable device")
 
 
-@trial(KIND, 0.05)
+@trial(KIND, 0.4)
 def gpu_goes_bad_in_the_middle(scene: Scene) -> None:
     """A device that was right for a while gives NaN from then on."""
     with scene.working() as command:
@@ -80,7 +80,7 @@ def gpu_goes_bad_in_the_middle(scene: Scene) -> None:
     scene.innocent()
 
 
-@trial(KIND, 0.05)
+@trial(KIND, 0.4)
 def gpu_is_bad_for_a_while(scene: Scene) -> None:
     """A device raises for some seconds, then it is well again."""
     with scene.working() as command:
@@ -144,7 +144,7 @@ def two_documents_in_one_part(scene: Scene) -> None:
     scene.innocent({17, 19})
 
 
-@trial(KIND, 0.05)
+@trial(KIND, 0.4)
 def worker_killed_by_a_person(scene: Scene) -> None:
     """`kill -9` is told as what it is, and as no more."""
     with scene.working() as command:
@@ -156,7 +156,7 @@ def worker_killed_by_a_person(scene: Scene) -> None:
         scene.blame("a kill is told as out of memory")
 
 
-@trial(KIND, 0.05)
+@trial(KIND, 0.4)
 def worker_killed_while_nobody_watches(scene: Scene) -> None:
     """The driver is gone, a worker is killed, its supervisor restarts it: the report tells it all the same."""
     with scene.working() as command:
@@ -196,7 +196,7 @@ def _another(scene: Scene, kind: str, pid: int) -> bool:
     return any(each.kind == kind and each.option("--host") == "one" and each.pid != pid for each in scene.processes())
 
 
-@trial(KIND, 0.05)
+@trial(KIND, 0.4)
 def disk_full_on_a_host(scene: Scene) -> None:
     """A worker's files may not grow for a while, its last words neither: told while it is so."""
     with scene.working() as command:
@@ -210,7 +210,7 @@ def disk_full_on_a_host(scene: Scene) -> None:
     scene.told("disk full|too large|no space")
 
 
-@trial(KIND, 0.05)
+@trial(KIND, 0.4)
 def no_right_to_write_on_a_host(scene: Scene) -> None:
     """In the place of the folder of parts there is a file for a while."""
     with scene.working() as command:
@@ -227,7 +227,7 @@ def no_right_to_write_on_a_host(scene: Scene) -> None:
 
 if os.geteuid() == 0:
 
-    @trial(KIND, 0.05)
+    @trial(KIND, 0.4)
     def memory_of_a_worker_runs_out(scene: Scene) -> None:
         """The address space of a worker is nearly all in use: it cannot have more."""
         with scene.working() as command:
