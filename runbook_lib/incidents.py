@@ -24,6 +24,8 @@ from .state import SlotState, State
 BEGAN, ENDED, LOST, GIVEN_UP = "slot in trouble", "slot recovered", "supervisor lost", "row given up"
 SETTLED = ("running", "helping", "done", "moved")  # a worker that starts anew has not recovered yet
 DIED = "died"
+IDLE = "slot without a row"
+LOADS_OF_OTHERS, STARTS_S = 3.0, 5.0  # how often the slowest load, and how long beside, a worker may take at the end
 RECENT = 100  # events; a host that fails again in the same way is told anew after so many
 
 Exit = Mapping[str, Any]
@@ -174,6 +176,20 @@ class Incidents:
                 self._note_ends(slot)
                 self._note(slot)
             self._before[slot.slot] = slot.in_part
+
+    def note_idle(self, state: State) -> None:
+        """At the end, tell of workers that have not done a row yet, and began long before the others would have."""
+        usual_s = max((slot.loaded_s or 0.0 for slot in state.slots), default=0.0)
+        for slot in state.slots:
+            if slot.rows and slot.idle_s is not None and slot.idle_s > LOADS_OF_OTHERS * usual_s + STARTS_S:
+                with contextlib.suppress(OSError):
+                    self.run.journal.write(
+                        IDLE,
+                        slot=slot.slot,
+                        host=slot.host,
+                        cause=f"not one row {slot.idle_s:.0f} s after its worker began: it hangs, or loads slowly",
+                        action="others did its rows",
+                    )
 
     def _note_lost(self, host: str, identity: str, state: State) -> None:
         if (host, identity) not in self._lost:

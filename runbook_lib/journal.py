@@ -24,7 +24,7 @@ FAULT, RECOVERY = "fault", "recovery"
 KINDS = {
     **dict.fromkeys(
         ("part refused", "part put aside", "record put aside", "damage found", "phase failed", "restart failed",
-         "slot in trouble", "worker died", "row given up",
+         "slot in trouble", "worker died", "row given up", "slot without a row",
          "supervisor lost", "host failed", "link broke", "result changed", "result refused"),
         FAULT,
     ),

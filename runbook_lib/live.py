@@ -116,9 +116,7 @@ class Live:
             return
         self._next = now + self.every_s
         picture = self._draw(state, now, last)
-        line = f"{one_line(state.run, 100)}: {panel.headline(state)}"
-        line += "".join(f"\n  ! {one_line(alert, 500)}" for alert in state.alerts)
-        self.place.show(pictures.progress_html(state, picture), panel.progress_text(state), line, last)
+        self.place.show(pictures.progress_html(state, picture), panel.progress_text(state), panel.told(state), last)
 
     def _keep(self, state: State) -> None:
         if self.kept is None:

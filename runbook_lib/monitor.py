@@ -156,6 +156,8 @@ async def watch(
         return state
     finally:
         acting.close()
+    if state.done:
+        incidents.note_idle(state)
     run.journal.write("watched", committed=state.committed, rows=state.rows, seconds=round(state.elapsed_s, 1))
     return state
 

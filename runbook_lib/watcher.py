@@ -332,6 +332,7 @@ class Watcher:
             action=verdict.by_itself if verdict.wrong else "",
             exits=tuple(exits),
             loaded_s=report.get("loaded_s"),
+            idle_s=_idle_s(reading, entry),
         )
 
     def _age_s(self, slot: str, reading: Mapping[str, Any], report: Mapping[str, Any], now: float) -> float | None:
@@ -413,6 +414,15 @@ def judge(
         # Given up on purpose, or nobody is left who would start it again.
         return said if said == "fenced" else "dead" if launched else "not launched"
     return {"waiting": "restarting", "running": "starting", "": "starting"}.get(said, said)
+
+
+def _idle_s(reading: Mapping[str, Any], entry: Mapping[str, Any]) -> float | None:
+    """Since a living worker began, by its host's clock, where it has not done a row yet."""
+    report = entry["report"] or {}
+    began = report.get("started_at")
+    if not entry["alive"] or report.get("computed") or not isinstance(began, (int, float)):
+        return None
+    return max(0.0, float(reading["now"] - began))
 
 
 def _busy(last: Mapping[str, Any] | None, answer: Reading) -> bool:

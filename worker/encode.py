@@ -18,7 +18,7 @@ from typing import Any
 from . import locks, owned, process
 from .blame import GivenUp, LeftToOthers, Suspects, quarantine
 from .guard import LOOK_S, Guard
-from .layout import FORMAT, HostFolder, Range, safe_text, write_atomic, write_json
+from .layout import FORMAT, HostFolder, Range, never_make, safe_text, write_atomic, write_json
 from .part import encode_part
 from .progress import Progress
 from .room import DISK_FULL
@@ -176,6 +176,7 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
 
 def run(root: Path, host: str, slot: str) -> int:
     """Be the worker of `slot`; give the exit code, having said why in the log and in the progress file."""
+    never_make(root)
     folder = HostFolder(root)
     lock = take_lock(folder.lock(slot), verb="encode", host=host)
     if lock is None:

@@ -161,10 +161,23 @@ def run_name_problem(name: str) -> str:
     return ""
 
 
+_roots: set[Path] = set()
+
+
+def never_make(root: Path) -> None:
+    """From now on this process makes no run's folder `root`: one that went, as when a disk is unmounted, stays gone.
+
+    Else the last words of a worker would make it anew, without the mark that says whose it is.
+    """
+    _roots.add(root)
+
+
 def make_folder(folder: Path, mode: int = 0o777) -> None:
     """Make a folder, and those above it that are not there: a power cut takes none of them with what is in it."""
     if folder.is_dir():
         return
+    if folder in _roots:
+        raise FileNotFoundError(errno.ENOENT, "the run's folder is gone", str(folder))
     make_folder(folder.parent, mode)
     folder.mkdir(mode, exist_ok=True)
     sync_folder(folder.parent)

@@ -15,7 +15,18 @@ import stat
 from pathlib import Path
 from typing import Iterator  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from .layout import FORMAT, SHARED_FOLDERS, HostFolder, make_folder, read_json, run_name_problem, safe_text, write_json
+from .layout import (
+    FORMAT,
+    SHARED_FOLDERS,
+    HostFolder,
+    make_folder,
+    never_make,
+    read_json,
+    run_name_problem,
+    safe_text,
+    sync_folder,
+    write_json,
+)
 
 PRIVATE = 0o700
 SHOWN = 3
@@ -139,7 +150,10 @@ def claim(workdir: str, run: str, run_id: str) -> None:
     make_folder(root.parent, PRIVATE)
     if why := unclaimed(workdir, run, run_id):
         raise ValueError(why)
-    make_folder(root, PRIVATE)
+    if not root.is_dir():
+        root.mkdir(PRIVATE, exist_ok=True)
+        sync_folder(root.parent)
+    never_make(root)
     folder = HostFolder(root)
     if read_json(folder.mark) is None:
         write_json(folder.mark, {"format": FORMAT, "run": run, "id": run_id})

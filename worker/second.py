@@ -23,7 +23,7 @@ from typing import Any, Callable
 
 from . import locks
 from .batches import TOKEN_BUDGET
-from .layout import HostFolder, read_assignment, read_json, safe_text, write_json
+from .layout import HostFolder, never_make, read_assignment, read_json, safe_text, write_json
 from .process import ended_by
 from .texts import QUERY, Question, kind_of
 
@@ -99,6 +99,7 @@ def learn(root: Path, host: str, threads: int) -> int:
 
     A process of its own does it, so a worker that hangs holds up no other. BUSY where another one is at it.
     """
+    never_make(root)
     folder = HostFolder(root)
     assignment = read_assignment(folder.assignment(host))
     try:

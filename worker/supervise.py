@@ -28,7 +28,7 @@ from .encode import (
     take_lock,
 )
 from .gpu_watch import GpuWatch
-from .layout import HostFolder, committed, count, read_assignment
+from .layout import HostFolder, committed, count, never_make, read_assignment
 from .progress import read_report, write_report
 from .reserve import Reserve
 from .room import DISK_FULL, has_room
@@ -369,6 +369,7 @@ def _put_on_file(path: Path, report: dict[str, Any], slots: list[Slot], reserve:
 
 def run(root: Path, host: str) -> int:
     """Supervise the slots of `host` until each is done, given up or stopped; give the exit code."""
+    never_make(root)
     folder = HostFolder(root)
     lock = take_lock(folder.supervisor_lock(host), verb="supervise", host=host)
     if lock is None:

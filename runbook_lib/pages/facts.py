@@ -13,7 +13,7 @@ from worker.layout import committed, read_json
 
 from ..errors import RunbookError
 from ..journal import FAULT, KINDS, RECOVERY
-from ..plan import Plan
+from ..plan import Plan, Slot
 from ..result.merged import Merged
 from ..run import PHASES, Run
 
@@ -78,6 +78,12 @@ class Facts:
     def spans(self) -> list[Span]:
         """The executions of the phases, in order."""
         return spans(self.events)
+
+    @property
+    def without_rows(self) -> list[Slot]:
+        """The slots that were given rows and of whom no row of the result is; none while nothing is merged."""
+        gave = section(self.manifest, "slots")
+        return [slot for slot in self.plan.used if slot.slot not in gave] if self.plan and gave else []
 
     def output(self, name: str) -> dict[str, Any]:
         """`founding` or `backup` as the last phase states it: path, sha256, bytes; empty when it does not."""

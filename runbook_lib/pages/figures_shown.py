@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ..plan import Slot
 from ..run import PHASES
 from .facts import Facts, covered, number, section
 from .panel import exactly, many
@@ -53,6 +55,13 @@ def _extent(found: Facts) -> list[Figure]:
     ]
 
 
+def _by_whom(devices: Sequence[str], idle: Sequence[Slot]) -> str:
+    said = [", ".join(devices)] if devices else []
+    if idle:
+        said.append(f"no row is from {', '.join(slot.slot for slot in idle[:5])}{' …' if len(idle) > 5 else ''}")
+    return "; ".join(said)
+
+
 def _speed(found: Facts) -> list[Figure]:
     done, rate = found.encoding, found.encoding.rate
     start, end = period(found)
@@ -60,14 +69,15 @@ def _speed(found: Facts) -> list[Figure]:
     took = "" if worked is None else exactly(worked)
     between = f"{start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC" if start and end else ""
     plan = found.plan
-    slots = plan.used if plan else []
+    idle = found.without_rows
+    slots = [slot for slot in plan.used if slot not in idle] if plan else []
     hosts = len(plan.hosts) if plan else 0
     return [
         Figure(
             "rate", f"{rate:,.1f} rows/s" if rate else "", f"{done.rows:,} rows in {exactly(done.busy_s)} of computing"
         ),
         Figure("duration", took, f"of phases at work; {between}" if between else ""),
-        Figure("slots", f"{len(slots)} on {many(hosts, 'host')}" if plan else "", ", ".join(done.devices)),
+        Figure("slots", f"{len(slots)} on {many(hosts, 'host')}" if plan else "", _by_whom(done.devices, idle)),
         Figure("parts", f"{done.parts:,}" if done.parts else "", _twice(found.manifest)),
         *_amended(found.manifest),
     ]

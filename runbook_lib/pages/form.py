@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,11 +48,21 @@ def failure_log(run: Run) -> Path:
     return path
 
 
+def _slots(found: Facts) -> str:
+    """How many slots the rows are from, by host; who was given rows and gave none is named."""
+    if found.plan is None:
+        return "missing"
+    idle = found.without_rows
+    used = Counter(slot.host for slot in found.plan.used if slot not in idle)
+    whole = f"{sum(used.values())} ({', '.join(f'{count} on {_md(host)}' for host, count in used.items())})"
+    named = ", ".join(f"{slot.slot} on {slot.host}" for slot in idle)
+    return whole + (f"; no row is from {_md(named)}" if idle else "")
+
+
 def _form(found: Facts) -> list[str]:
     start, end = figures_shown.period(found)
     plan, founding = found.plan, found.output("founding")
     hosts = plan.hosts if plan else []
-    used = {host: len(plan.of_host(host)) for host in hosts} if plan else {}
     rate = found.encoding.rate
     issues = [event for event in found.events if facts.kind(event)]
     return [
@@ -72,7 +83,7 @@ def _form(found: Facts) -> list[str]:
         f"- Embedding dimension: {plan.model.dim if plan else 'missing'}",
         f"- Model: {_md(f'{plan.model.name} at {plan.model.revision}, {plan.dtype}') if plan else 'missing'}",
         f"- Hosts used: {_md(', '.join(hosts)) or 'missing'}",
-        f"- Slots used: {sum(used.values())} ({', '.join(f'{count} on {_md(host)}' for host, count in used.items())})",
+        f"- Slots used: {_slots(found)}",
         f"- Items/sec: {f'{rate:,.1f} while slots computed' if rate else 'missing'}",
         "",
         "## Issues Encountered",

@@ -126,6 +126,12 @@ def headline(state: State) -> str:
     return f"{state.committed:,} of {state.rows:,} rows ({share}), {pace(state)}{given_up}"
 
 
+def told(state: State) -> str:
+    """The state in a line of a log, and a line for each alert."""
+    alerts = "".join(f"\n  ! {one_line(alert, 500)}" for alert in state.alerts)
+    return f"{one_line(state.run, 100)}: {headline(state)}{alerts}"
+
+
 def spark(values: Sequence[float]) -> str:
     """A line of blocks as high as the values, from nothing to the largest; empty without any."""
     top = max(values, default=0.0)

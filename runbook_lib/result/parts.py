@@ -6,8 +6,9 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,8 +20,10 @@ from .array_file import HEAD_LIMIT, ITEM_BYTES, first_row
 from .large_files import PIECE_BYTES
 from .part_identity import slot_of, strange
 from .part_record import PER_ROW, not_stated, size_limit
+from .survey import has_direction, norms_of
 
 FINGERPRINT_BYTES = 16
+NORM_ROUNDING = 1e-6  # a record has norms to seven places
 # A message names this many ranges, rows or files and counts the rest.
 NAMED = 10
 
@@ -145,14 +148,32 @@ def _array(part: Part) -> list[str]:
             digest = hashlib.sha256(head)
             while chunk := file.read(PIECE_BYTES):
                 digest.update(chunk)
-        if digest.hexdigest() != part.sha256:
-            return [f"sha256: expected {part.sha256}, found {digest.hexdigest()}"]
-        first_row(head, size, part.rows, part.dim)
+            if digest.hexdigest() != part.sha256:
+                return [f"sha256: expected {part.sha256}, found {digest.hexdigest()}"]
+            file.seek(first_row(head, size, part.rows, part.dim))
+            return _vectors(part, file)
     except FileNotFoundError:
         return ["array: there is a record but no .npy"]
     except (OSError, DataError) as error:
         return [str(error) if isinstance(error, DataError) else f"array: {safe_text(str(error), 200)}"]
-    return []
+
+
+def _vectors(part: Part, file: BinaryIO) -> list[str]:
+    """Rows without a direction, or not as long as their record says: sums made anew over a bad array do not hide it.
+
+    `file` stands at the first row; it is read in pieces of whole rows.
+    """
+    stated = np.array(part.record["norms"], dtype=np.float64)
+    row_bytes = part.dim * ITEM_BYTES
+    pieces = iter(partial(file.read, max(1, PIECE_BYTES // row_bytes) * row_bytes), b"")
+    found = np.concatenate([norms_of(np.frombuffer(raw, "<f4").reshape(-1, part.dim)) for raw in pieces])
+    with np.errstate(invalid="ignore"):
+        right = has_direction(found) & (np.abs(found - stated) <= NORM_ROUNDING * np.maximum(1.0, stated))
+    rows = np.flatnonzero(~right)
+    if not len(rows):
+        return []
+    first = f"row {part.start + rows[0]} has norm {found[rows[0]]:.7g}, its record says {stated[rows[0]]:.7g}"
+    return [f"vectors: {len(rows)} are not as their record says: {first}"]
 
 
 # --------------------------------------------------------------------------------------------------------- covering

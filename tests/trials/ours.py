@@ -288,7 +288,7 @@ if os.geteuid() == 0:
     _open_to_others("the_model", _digest, 65534)
 
 
-@trial(KIND, pace_s=0.1)
+@trial(KIND, pace_s=0.6)
 def others_can_write_the_worker(scene: Scene) -> None:
     """Somebody could have changed the code that a supervisor would start again."""
     with scene.working() as command:
