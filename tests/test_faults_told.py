@@ -9,6 +9,7 @@ from test_moving import can_vanish, go, gone, make  # noqa: F401  (fixtures)
 from runbook_lib import chain, download, launch, monitor, report, run, workers
 from runbook_lib.incidents import BEGAN
 from worker import process
+from worker.blame import quarantine
 from worker.layout import committed, read_json
 
 
@@ -85,3 +86,18 @@ def test_a_worker_restarted_by_a_person_is_no_fault(make):  # noqa: F811
     assert not list(this.journal.events(BEGAN))
     assert report.failure_log(this).read_text().count("workers stopped") == 0
     assert host(this).poll()["stop_requested"]
+
+
+@pytest.mark.parametrize("look", [LOOKS["fetch"], LOOKS["watch"], LOOKS["launch"]], ids=["fetch", "watch", "launch"])
+def test_a_document_that_was_given_up_is_told_with_its_reason_by_whatever_looks(make, look):  # noqa: F811
+    this = make(waits=(4, 20))
+    wait_for(lambda: len(committed(folder(this, "one").parts)) == 1)
+    quarantine(folder(this, "one"), 7, "ValueError: this text cannot be encoded", "cluster0_gpu0", sure=True)
+    for _ in range(2):
+        look(this)
+    (event,) = this.journal.events("row given up")
+    assert (event["row"], event["host"]) == (7, "one") and "cannot be encoded" in event["cause"]
+    assert "ValueError: this text cannot be encoded" in report.failure_log(this).read_text()
+    given_up = next(check for check in monitor.finished(monitor.look(this)) if check.name == "rows given up")
+    assert "row 7 (title" in given_up.seen and "ValueError: this text cannot be encoded" in given_up.seen
+    go(this)

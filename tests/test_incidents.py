@@ -208,3 +208,44 @@ def test_a_supervisor_that_was_replaced_before_anybody_looked_is_told_once(tmp_p
     incidents.record(this, "here", {"slots": {}, "supervisor": None})
     (event,) = this.journal.events(incidents.LOST)
     assert (event["host"], event["process"], event["kind"]) == ("here", "4711 99", "fault")
+
+
+REFUSED = {"row": 2, "at": 1.5, "reason": "ValueError: no\x1b[31m", "slot": "cluster0_gpu0", "host": "tensor00"}
+
+
+def test_a_document_given_up_is_told_once_with_its_title_and_the_reason_whoever_looks(tmp_path):
+    run = run_folder(tmp_path).run
+    taking = Incidents(run, Hands())
+    for refusals in ([], [REFUSED], [REFUSED], [REFUSED, {**REFUSED, "at": 9.0}]):
+        taking.note(replace(state(1), refusals=refusals))
+    incidents.record(run, "tensor00", {"slots": {}, "given_up": [REFUSED]})
+    Incidents(run, Hands()).note(replace(state(1), refusals=[REFUSED]))
+    first, again = run.journal.events("row given up")
+    assert (first["row"], first["host"], first["slot"], again["given_up_at"]) == (2, "tensor00", "cluster0_gpu0", 9.0)
+    assert first["document"].startswith("row 2 (title '") and first["cause"] == "ValueError: no\\x1b[31m"
+    lines = report.failure_log(run).read_text().splitlines()
+    assert len(lines) == 2 and "row given up: row: 2" in lines[0] and "ValueError: no" in lines[0]
+
+
+def test_a_document_given_up_is_told_by_its_number_where_the_corpus_cannot_be_read(tmp_path):
+    run = run_folder(tmp_path).run
+    for path in run.corpus.iterdir():
+        path.unlink()
+    incidents.record(run, "tensor00", {"slots": {}, "given_up": [REFUSED]})
+    (event,) = run.journal.events("row given up")
+    assert event["document"] == "row 2"
+
+
+def test_at_the_end_a_worker_without_a_row_is_told_unless_it_had_no_time(tmp_path):
+    run = run_folder(tmp_path).run
+    idle = {"rows": 5, "committed": 5, "state": "done", "verdict": ""}
+    slots = (
+        slot(0, **idle, loaded_s=20.0),
+        slot(1, **idle, loaded_s=None, idle_s=66.0),
+        slot(2, **idle, loaded_s=None, idle_s=64.0),
+        slot(3, **{**idle, "rows": 0, "committed": 0}, idle_s=600.0),
+    )
+    Incidents(run, Hands()).note_idle(replace(state(4), slots=slots))
+    (event,) = run.journal.events("slot without a row")
+    assert event["slot"] == "cluster0_gpu1" and "not one row 66 s after its worker began" in event["cause"]
+    assert [facts.kind(each) for each in facts.events(run)][-1] == "fault"

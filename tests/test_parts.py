@@ -284,3 +284,35 @@ def test_a_part_cut_where_the_model_itself_ends_is_this_runs(tmp_path):
 def test_slot_and_host_are_the_plans_whatever_a_part_says(made, said, slot):
     part = parts.placed(parts.read(made.commit_part(0, 4, **said)), made.plan)
     assert (part.slot, part.host) == (slot, "here")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda array: array * np.float32("nan"), "4 are not as their record says: row 0 has norm nan"),
+        (lambda array: array * np.float32("inf"), "row 0 has norm"),
+        (lambda array: array * 0, "4 are not as their record says: row 0 has norm 0,"),
+        (lambda array: np.concatenate([array[:3], array[3:] / 2]), "1 are not as their record says: row 3 has norm"),
+        (lambda array: np.concatenate([array[:3], array[3:] * 1.00001]), "row 3"),
+    ],
+    ids=["nan", "infinity", "zeros", "a half", "a little longer"],
+)
+def test_vectors_that_are_not_as_long_as_their_record_says_are_found_though_its_sums_agree(made, change, named):
+    path = made.commit_part(0, 4)
+    np.save(path, change(np.load(path)).astype(np.float32))
+    made.change_record(path, sha256=sha256_file(path), bytes=path.stat().st_size)
+    (problem,) = problems(made, path)
+    assert named in problem
+
+
+def test_vectors_are_looked_at_piece_by_piece(made, monkeypatch):
+    """One row at a time, or half a row: the same is found."""
+    path = made.commit_part(0, 4)
+    array = np.load(path)
+    array[2] *= 2
+    np.save(path, array)
+    made.change_record(path, sha256=sha256_file(path), bytes=path.stat().st_size)
+    for size in (1, 4 * made_up.DIM, 8 * made_up.DIM, 2**20):
+        monkeypatch.setattr(parts, "PIECE_BYTES", size)
+        (problem,) = problems(made, path)
+        assert "vectors: 1 are not as their record says: row 2" in problem

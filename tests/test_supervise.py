@@ -645,3 +645,18 @@ def test_the_stand_in_has_the_face_of_the_real_encoder() -> None:
     ):
         real, stand_in = (inspect.signature(getattr(kind, name)) for kind in (Encoder, poison.Encoder))
         assert list(real.parameters) == list(stand_in.parameters), name
+
+
+def test_a_folder_that_went_is_not_made_anew_by_the_last_words_of_its_workers(make_box: MakeBox) -> None:
+    """Without its mark it would be nobody's, and refused from then on."""
+    box = make_box(waiting(6), light=True)
+    child = box.supervisor()
+    wait_for(lambda: box.at_hand() == [6], "one part and a bit")
+    away = box.root.with_name("away")
+    box.root.rename(away)
+    assert box.end(child) != 0
+    wait_for(lambda: not box.alone(), "its worker is gone")
+    assert not box.root.exists()
+    away.rename(box.root)
+    box.go()
+    assert box.end(box.supervisor()) == 0 and len(box.parts()) == 4

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from unittest.mock import Mock
 
 from rich.console import Console
 from test_pictures import NASTY, slot, state
@@ -34,3 +35,23 @@ def test_no_word_of_a_host_is_taken_for_markup_or_an_escape():
     text = drawn(replace(state(1), slots=(slot(0, state=NASTY, reason=NASTY + "[bold]x[/bold]"),), alerts=(NASTY,)))
     assert "\x1b[31m<img" not in text and "\u202e" not in text
     assert "[bold]x" in text.replace("\n", "")
+
+
+def test_in_a_pipe_what_is_wrong_is_told_under_the_line_and_nothing_twice(monkeypatch):
+    """`runbook watch > log` is read by people too."""
+    console = Console(file=io.StringIO(), width=200)
+    idle = replace(state(1), alerts=("not launched: run notebook 02_launch first", "one: " + NASTY))
+    states = [idle, idle, replace(idle, committed=idle.rows, alerts=())]
+
+    class Watching:
+        def __init__(self, run, plan):
+            pass
+
+        def poll(self):
+            return states.pop(0)
+
+    monkeypatch.setattr(terminal, "Watcher", Watching)
+    assert terminal.watch(Mock(), 0.0, console).done
+    said = console.file.getvalue()
+    assert said.count("  ! not launched: run notebook 02_launch first\n") == 1
+    assert "  ! one: " in said and "\x1b" not in said and "\u202e" not in said
