@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import HOST, SLOT, TESTS, Box, MakeBox, script, wait_for, waiting
 
-from worker import process, supervise
+from worker import locks, process, supervise
 from worker.encode import EXIT_BUSY, EXIT_REFUSED
 from worker.layout import read_json, write_json
 from worker.progress import write_report
@@ -215,6 +216,25 @@ def test_a_load_that_hangs_holds_no_rows_and_holds_up_nobody(
     assert "others did its rows" in box.exits()[0]["reason"]
 
 
+def test_the_rows_that_a_worker_died_of_are_its_neighbours_once_it_hangs_when_it_loads(make_box: MakeBox) -> None:
+    """What it was at is not taken from it while it may try again; one that hangs does not."""
+    box = make_box(waiting(6, 14), slots=2, light=True, first_progress_s=600.0)
+    supervise_file = box.root / "worker" / "supervise.py"
+    supervise_file.write_text(supervise_file.read_text().replace("IDLE_S = 10.0", "IDLE_S = 0.5"))
+    child = box.start("supervise", python=box.assignment["python"])
+    wait_for(lambda: (box.at_hand(), box.at_hand("cluster0_gpu1")) == ([6], [14]), "both at their second part")
+    (box.root / f"device.{SLOT}").write_text("hangs while loading")
+    worker = box.alone()
+    assert worker is not None
+    os.kill(worker, signal.SIGKILL)
+    box.go()
+    assert box.end(child) == 0, box.logs()
+    assert len(box.sums()) == 4
+    assert box.record(4, 8)["slot"] == "cluster0_gpu1"
+    reasons = [entry["reason"] for entry in box.exits()]
+    assert "SIGKILL" in reasons[0] and "no sign of work" in reasons[1]
+
+
 @pytest.mark.parametrize(
     ("keys", "state", "deaths", "loads", "expected"),
     [
@@ -239,6 +259,18 @@ def test_patience_with_a_load_follows_the_profile_and_what_loads_took_here(
         write_report(box.folder.progress(name), {"loaded_s": loaded_s})
     report = {"process": slot.identity, "state": state}
     assert slot._patience_s(report) == expected
+
+
+def test_patience_with_a_load_is_what_loads_take_here_where_all_neighbours_wait_for_it(make_box: MakeBox) -> None:
+    box = make_box(TEXTS, slots=2, first_progress_s=600.0)
+    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    slot.identity, slot.alone = process.identify(os.getpid()), True
+    report = {"process": slot.identity, "state": "loading model"}
+    assert slot._patience_s(report) == 600.0, "how long it takes here nobody knows yet"
+    for loaded_s, deaths, expected in ((30.0, 0, 120.0), (30.0, 1, 240.0), (0.5, 0, 10.0)):
+        write_report(box.folder.progress("cluster0_gpu1"), {"loaded_s": loaded_s})
+        slot.deaths = deaths
+        assert slot._patience_s(report) == expected
 
 
 def test_a_load_that_reads_from_a_slow_disk_is_no_hang(make_box: MakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -660,3 +692,43 @@ def test_a_folder_that_went_is_not_made_anew_by_the_last_words_of_its_workers(ma
     away.rename(box.root)
     box.go()
     assert box.end(box.supervisor()) == 0 and len(box.parts()) == 4
+
+
+HOLDS = "import sys, time; from pathlib import Path; from worker.encode import take_lock; \
+take_lock(Path(sys.argv[1]), verb='encode', host='tensor00'); print(flush=True); time.sleep(600)"
+
+
+@pytest.mark.parametrize("when", ["before the supervisor", "after its own worker began"])
+def test_a_worker_that_hangs_before_its_first_report_is_known_by_its_lock_and_ended(
+    make_box: MakeBox, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Started by a supervisor that was killed in the same moment: nobody else knows of it."""
+    monkeypatch.setattr(supervise, "IDLE_S", 0.0)
+    box = make_box(TEXTS, light=True)
+    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    argv = [sys.executable, "-c", HOLDS, str(box.folder.lock(SLOT))]
+    child = subprocess.Popen(argv, cwd=box.root, stdout=subprocess.PIPE, start_new_session=True)
+    box.started.append(child)
+    assert child.stdout and child.stdout.readline()
+    if when == "before the supervisor":
+        slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    else:
+        slot.state = "running"
+        slot._ended(EXIT_BUSY)
+    assert slot.state == "running" and slot.identity == process.identify(child.pid)
+    time.sleep(0.1)
+    slot.end_idle()
+    assert child.wait(10) == -signal.SIGKILL
+    child.stdout.close()
+
+
+def test_a_lock_held_on_another_machine_is_waited_for(make_box: MakeBox) -> None:
+    box = make_box(TEXTS, light=True)
+    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    fd = locks.take(box.folder.lock(SLOT))
+    assert fd is not None
+    locks.sign(fd, {"process": {**process.identify(os.getpid()), "boot": "of another machine"}})
+    slot.state = "running"
+    slot._ended(EXIT_BUSY)
+    assert slot.state == "waiting" and slot.identity is None
+    os.close(fd)

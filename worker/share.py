@@ -258,10 +258,10 @@ class Share:
         return None
 
     def _suspects(self, slot: str) -> set[int]:
-        """The rows that a neighbour was computing; none of one that was given up: it will not try them again."""
+        """The rows that a neighbour was computing; none of one given up, or that hangs: it will not try them again."""
         slots = read_report(self.folder.supervisor(self.assignment["host"])).get("slots")
         said = slots.get(slot) if isinstance(slots, dict) else None  # whatever a disk made of the report
-        if isinstance(said, dict) and said.get("state") == "fenced":
+        if isinstance(said, dict) and (said.get("state") == "fenced" or said.get("hung") is True):
             return set()
         rows = read_report(self.folder.suspects(slot)).get("rows")
         return {row for row in rows if isinstance(row, int)} if isinstance(rows, list) else set()

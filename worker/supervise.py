@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import awake, owned, process
+from . import awake, locks, owned, process
 from .deaths import MemoryWatch, reason_for
 from .encode import (
     EXIT_BUSY,
@@ -71,12 +71,14 @@ class Slot:
         self._moved = time.monotonic()
         self._why = ""
         self._asked = False  # whether its worker was asked to end by us
+        self.hung = False  # whether its last worker was ended because it showed no sign while it loaded
+        self.alone = False  # whether all its neighbours have nothing to do
         self._helped = 0  # the neighbours' rows that were left when it last began to help
         predecessor = read_report(folder.supervisor(assignment["host"])).get("slots")
         mine = predecessor.get(self.name) if isinstance(predecessor, dict) else None  # whatever a disk made of it
         # The worker may not have come to its first report yet: then only the supervisor that started it knows it.
         self._adopt(mine.get("process") if isinstance(mine, dict) else None)
-        self._adopt(self._report().get("process"))
+        self._adopt_any()
         if self.state == "waiting":
             self._note_missed()
 
@@ -102,6 +104,12 @@ class Slot:
         say(f"{self.name}: worker {identity['pid']} lives on, taken over")
         return True
 
+    def _adopt_any(self) -> bool:
+        """Take over the worker that reports, or holds the slot's lock: one may hang between the two, unknown to all."""
+        return self._adopt(self._report().get("process")) or self._adopt(
+            locks.note(self.folder.lock(self.name)).get("process")
+        )
+
     def _left(self) -> int:
         return count(left_to_do(self.spec, settled(self.folder)))
 
@@ -116,6 +124,13 @@ class Slot:
     def rows_left(self) -> int:
         """The rows of its own that nobody has done."""
         return self._left()
+
+    def rows_for_others(self) -> int:
+        """The rows that its neighbours are to do, as it was given up, or hangs when it loads."""
+        if self.state == "fenced":
+            return self.still_left()
+        self.hung = self.hung and (self.state != "running" or self.loading())
+        return self._left() if self.hung else 0
 
     def still_left(self) -> int:
         """The rows left of a slot that was given up; done when its neighbours did them all."""
@@ -149,6 +164,7 @@ class Slot:
                 self._ended(code)
             elif self._stalled():
                 self._why = f"no sign of work for {time.monotonic() - self._moved:.0f} s: ended by the supervisor"
+                self.hung = self.hung or self.loading()
                 process.send(self.identity or {}, signal.SIGKILL)  # no grace: it hangs, and no committed row is lost
         if self.state == "waiting" and time.monotonic() >= self.not_before:
             self._start()
@@ -183,18 +199,21 @@ class Slot:
     def _patience_s(self, report: dict[str, Any]) -> float:
         """How long a worker may show no sign: as long as loading takes, until its own rate is known."""
         first_s = self.assignment.get("stall_s") or self.assignment.get("first_progress_s") or STALL_S
-        longest = max((float(s) for s in map(self._load_s, self.assignment["slots"])), default=0.0)
+        loads = [s for spec in self.assignment["slots"] if (s := self._load_s(spec)) is not None]
+        longest = max(loads, default=0.0)
         limit = max(float(first_s), LOADS_TO_STALL * longest)
         if self._loads(report):
+            if self.alone and loads:  # idle neighbours have shown how long it takes, and wait for its rows
+                limit = max(IDLE_S, LOADS_TO_STALL * longest)
             return limit * float(min(MORE_PATIENCE, 2**self.deaths))
         stuck_s, rate = self.assignment.get("stuck_s"), report.get("rate")
         if not (stuck_s and rate):
             return limit
         return min(limit, max(float(stuck_s), PARTS_TO_STALL * int(self.spec["part_rows"]) / float(rate)))
 
-    def _load_s(self, spec: dict[str, Any]) -> float:
+    def _load_s(self, spec: dict[str, Any]) -> float | None:
         loaded_s = read_report(self.folder.progress(spec["slot"])).get("loaded_s")
-        return float(loaded_s) if isinstance(loaded_s, (int, float)) else 0.0
+        return float(loaded_s) if isinstance(loaded_s, (int, float)) else None
 
     def end_idle(self) -> None:
         """End a worker that loads without a sign though nothing is left to do: a load that hangs holds up nobody."""
@@ -207,7 +226,7 @@ class Slot:
         if self._left() == 0 and not self._helped:
             self.state = "done"
             return
-        if self._adopt(self._report().get("process")):
+        if self._adopt_any():
             return
         if self.full and not has_room(self.folder.parts):
             self.not_before = time.monotonic() + self._pause(self.full)
@@ -242,6 +261,10 @@ class Slot:
         if code == EXIT_DONE and left:
             reason = "ended as if done, but rows are left"
         self.child = self.identity = None
+        if code == EXIT_BUSY:
+            self.state = "waiting"
+            if self._adopt_any():  # whoever is in its place: it may hang, and nobody else ends it
+                return
         failed = code not in (EXIT_DONE, EXIT_BUSY) and not stopped
         self.full = self.full + 1 if code == EXIT_DISK else 0
         if left == 0:
@@ -309,7 +332,13 @@ class Slot:
     def report(self) -> dict[str, Any]:
         """This slot in the supervisor's report."""
         wait = max(0.0, self.not_before - time.monotonic()) if self.state == "waiting" else 0.0
-        return {"state": self.state, "process": self.identity, "deaths": self.deaths, "wait_s": round(wait, 1)}
+        return {
+            "state": self.state,
+            "process": self.identity,
+            "deaths": self.deaths,
+            "wait_s": round(wait, 1),
+            "hung": self.hung,
+        }
 
 
 def _stamp(folder: HostFolder, host: str) -> tuple[int, int] | None:
@@ -419,15 +448,17 @@ def run(root: Path, host: str) -> int:
             say(f"supervisor of {host}: {folder.root} is gone; workers stopped")
             return EXIT_FAILED
         memory.look()
+        at_work = [slot for slot in slots if slot.state in ("running", "waiting")]
         for slot in slots:
+            slot.alone = len(slots) > 1 and at_work == [slot]
             try:
                 slot.step()
             except OSError as error:  # a file system that fails for a while; what was seen is seen again
                 say(f"{slot.name}: {error}")
         if not (stopping or asked):
-            given_up = sum(slot.still_left() for slot in slots if slot.state == "fenced")
-            for slot in slots if given_up else []:
-                slot.help(given_up)
+            for_others = sum(slot.rows_for_others() for slot in slots)
+            for slot in slots if for_others else []:
+                slot.help(for_others)
         working = any(slot.state in ("running", "waiting") for slot in slots)
         _end_idle(slots)
         report = {
