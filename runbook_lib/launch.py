@@ -21,6 +21,7 @@ from .run import Run
 from .staging import AWAY, NotStaged, Report, add_failure, silent
 
 DEATHS_TO_GO_ON = 2  # where others produce, a slot that died so often is not waited for
+LATE_S, LATE = 30.0, 3.0  # how long a slot is waited for where others are well: at least, and times the last of them
 
 
 def start(
@@ -144,11 +145,16 @@ def _until(
     """Read all hosts until `look` is content with every slot or the time is over; say of each slot what was seen.
 
     Where at least one slot is well and the profile lets us act, one that is not is a warning: its rows are done by
-    others, and the run goes on.
+    others, and the run goes on. Such a one is waited for some times as long as the last one that is well has taken:
+    one that hangs as it loads must not keep everybody from being watched.
     """
     plan = run.plan()
     within_s = run.profile.monitor.first_progress_s if within_s is None else within_s
-    deadline = time.monotonic() + within_s
+    began = last_well = time.monotonic()
+    deadline = began + within_s
+    may_act = run.profile.policy_for("dead") == "auto"
+    before: set[str] = set()
+    lost: set[str] = set()
     meant = {spec.name for spec in run.hosts}
     expected = {slot.slot: slot.host for slot in plan.used if slot.host in meant}
     seen = {slot: (False, "no report") for slot in expected}
@@ -167,8 +173,16 @@ def _until(
         well = {slot for slot in expected if seen[slot][0]}
         on_progress("slots", len(well), len(expected))
         waited = {slot for slot in {*expected} - well if over.get(slot, "waiting") == "waiting"}
-        if not waited - (set(over) if well else set()) or time.monotonic() > deadline:
+        now = time.monotonic()
+        last_well = now if well - before else last_well
+        before = well
+        late = well and may_act and now - began > max(LATE_S, LATE * (last_well - began))
+        if not waited - (set(over) if well else set()) or late or now > deadline:
             break
+        lost_now = {name for name, reading in readings.items() if _supervisor_lost(reading)}
+        if may_act and (gone := lost & lost_now):  # nobody watches yet
+            start(run, retry_given_up=False, only=gone, undo_stop=False)
+        lost = lost_now
         time.sleep(0.3)
     recorded = set()
     for name, reading in readings.items():
@@ -189,11 +203,28 @@ def _until(
             checks.add(slot, ok, what, expects, remedy, where=host)
         else:
             _warn(checks, slot, host, what, expects, remedy)
+            if _loads(readings[host], slot):  # which is no trouble yet: the monitor tells when it is
+                continue
             if slot not in recorded:
                 _note_trouble(run, slot, host, verdicts.cause(what) or verdict, what)
             elif verdict == "fenced":  # how its workers ended is told already, each once
                 _note_trouble(run, slot, host, verdict, what)
     return checks
+
+
+def _loads(reading: object, slot: str) -> bool:
+    """Whether a worker of this slot lives, and has not come to encode yet."""
+    entry = reading["slots"].get(slot) if isinstance(reading, dict) else None
+    if not entry or not entry["alive"]:
+        return False
+    return (entry["report"] or {}).get("state") in ("starting", "loading model")
+
+
+def _supervisor_lost(reading: object) -> bool:
+    """Whether a supervisor is gone that had work, and nobody wanted that."""
+    if not isinstance(reading, dict) or reading["supervisor_alive"] or reading["stop_requested"]:
+        return False
+    return (reading["supervisor"] or {}).get("working") is True
 
 
 def _warn(checks: Checks, slot: str, host: str, what: str, expects: str, remedy: str) -> None:

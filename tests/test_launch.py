@@ -579,3 +579,58 @@ def test_a_stopped_slot_is_no_warning(make, working):
     working(this, "cluster1_gpu0", "two")
     write_json(folder(this).stop_request("one"), {"stop": True})
     assert not launch.first_progress(this, 3600.0).ok
+
+
+def test_a_slot_that_hangs_as_it_loads_keeps_nobody_from_being_watched(make, working, monkeypatch):
+    """It is waited for longer than the others took; that it loads is no trouble yet."""
+    monkeypatch.setattr(launch, "LATE_S", 0.5)
+    this = make(names=("one",), slots=2)
+    staging.stage(this)
+    working(this, "cluster0_gpu0")
+    working(this, "cluster0_gpu1", state="loading model")
+    checks = launch.first_progress(this, 3600.0)  # an hour, were it waited for
+    assert checks.ok and [check.name for check in checks if check.warn] == ["cluster0_gpu1"]
+    assert not list(this.journal.events(incidents.BEGAN))
+
+
+def test_a_slot_that_hangs_is_waited_for_where_a_person_is_to_act(make, working, monkeypatch):
+    monkeypatch.setattr(launch, "LATE_S", 0.1)
+    this = make(names=("one",), slots=2, recovery="ask")
+    staging.stage(this)
+    working(this, "cluster0_gpu0")
+    working(this, "cluster0_gpu1", state="loading model")
+    began = time.monotonic()
+    assert not launch.first_progress(this, 2.0).ok and time.monotonic() - began >= 2.0
+
+
+def test_a_slot_is_waited_for_longer_where_the_others_took_long(make, working, monkeypatch):
+    monkeypatch.setattr(launch, "LATE_S", 0.0)
+    this = make(names=("one",), slots=2)
+    staging.stage(this)
+    looks = []
+
+    def after_a_while(done, of):
+        looks.append(time.monotonic())
+        if done == 0 and looks[-1] - looks[0] > 1.0:
+            working(this, "cluster0_gpu0")
+
+    began = time.monotonic()
+    assert launch.first_progress(this, 3600.0, lambda what, done, of: after_a_while(done, of)).ok
+    assert time.monotonic() - began > 3.0
+
+
+def test_a_supervisor_that_is_killed_during_the_launch_is_started_again_before_anybody_watches(one, working):
+    working(one, "cluster0_gpu0", state="loading model")  # whose guard hangs with it
+    gone = {"pid": 2**22 + 1, "start": "1", "boot": "of another time"}
+    write_json(folder(one).supervisor("one"), {"process": gone, "working": True, "slots": {}})
+    launch.first_progress(one, 3.0)
+    reading = host(one).poll()
+    assert reading["supervisor_alive"] and len(list(one.journal.events("supervisor started"))) == 1
+
+
+def test_a_supervisor_that_ended_in_order_is_not_started_again_by_the_launch(one, working):
+    working(one, "cluster0_gpu0", state="loading model")
+    gone = {"pid": 2**22 + 1, "start": "1", "boot": "of another time"}
+    write_json(folder(one).supervisor("one"), {"process": gone, "working": False, "slots": {}})
+    launch.first_progress(one, 2.0)
+    assert not host(one).poll()["supervisor_alive"] and not list(one.journal.events("supervisor started"))
