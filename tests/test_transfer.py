@@ -11,9 +11,10 @@ import fleet
 import pytest
 from conftest import wait_for
 from hosts_by_ssh import linked
+from made_up import run_folder
 from proxy import Proxy
 
-from runbook_lib import hosts
+from runbook_lib import hosts, incidents, report
 from runbook_lib.errors import HostError
 
 SIZE = 60_000_000
@@ -48,9 +49,16 @@ def test_ten_cuts_on_the_way_home_bring_hardly_a_byte_twice(there, large, tmp_pa
         assert host.get(remote(host), tmp_path / "home", digest, moved.append)
         assert line.connections == 11
         assert SIZE <= line.down <= 1.02 * SIZE
+        breaks = host.breaks()
+        assert len(breaks) == 10 and not host.breaks()
     assert (tmp_path / "home").read_bytes() == here.read_bytes()
     assert sum(moved) == SIZE
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    (tmp_path / "run").mkdir()
+    run = run_folder(tmp_path / "run").run
+    incidents.link_breaks(run, "tensor01", breaks)
+    told = report.failure_log(run).read_text().splitlines()
+    assert len(told) == 10 and all("link broke: host: tensor01; seen: " in line and "large" in line for line in told)
 
 
 def test_what_came_before_a_cut_is_kept_though_the_server_can_no_longer_be_told_so(there, large, monkeypatch):
@@ -79,6 +87,7 @@ def test_ten_cuts_on_the_way_up_bring_no_more_twice_than_what_was_under_way(ther
         assert line.connections == 11
         assert SIZE <= line.up <= SIZE + len(CUTS) * (2**21 + 2**17)
         assert host.sha256(remote(host, "up/large")) == digest
+        assert [words.startswith(f"{remote(host, 'up/large')}: ") for words in host.breaks()] == [True] * 10
         assert not host.put(remote(host, "up/large"), hosts.file_content(here, digest))
     assert sum(moved) == SIZE
     assert [path.name for path in (there.home / "up").iterdir()] == ["large"]

@@ -22,6 +22,7 @@ from .session import SMALL
 
 ONCE = {"run", "start"}  # what must not happen twice
 PROGRESS = 2**15  # bytes
+BREAKS = 100  # that are told, until somebody asks for them: a host may break as often as it likes
 SLACK_S = 20.0  # of the far end over what was asked of it
 
 
@@ -95,6 +96,7 @@ class SshWay:
                     on_bytes(max(0, giving.have - told))
                     told = max(told, giving.have)
                     if giving.whole:
+                        outage.goes_on()
                         return outage.moved  # by an earlier try whose answer was lost, or long ago
                     if not giving.busy:
                         at = giving.have
@@ -175,8 +177,16 @@ class _Outage:
 
     def reached(self, offset: int) -> None:
         """The transfer has come so far. A few bytes are no progress: a host may bring one a connection, for ever."""
+        self.goes_on()
         if self._furthest < 0 or offset >= self._furthest + PROGRESS:
             self._furthest, self._since, self._tries = offset, time.monotonic(), 0
+
+    def goes_on(self) -> None:
+        """It is under way: what broke before is told."""
+        if self._broken and len(self._breaks) < BREAKS:
+            since, error = self._broken
+            self._breaks.append(f"{self._what}: {error}; it went on after {time.monotonic() - since:.1f} s")
+        self._broken = None
 
     def wait(self, error: LinkLost) -> None:
         """Pause before the next try, or raise `error` when it has lasted too long."""
