@@ -213,11 +213,14 @@ def _until(
 
 
 def _loads(reading: object, slot: str) -> bool:
-    """Whether a worker of this slot lives, and has not come to encode yet."""
+    """Whether a worker of this slot lives, by its own word or its supervisor's, and has not come to encode yet."""
     entry = reading["slots"].get(slot) if isinstance(reading, dict) else None
-    if not entry or not entry["alive"]:
+    if not isinstance(reading, dict) or not entry:
         return False
-    return (entry["report"] or {}).get("state") in ("starting", "loading model")
+    if entry["alive"]:
+        return (entry["report"] or {}).get("state") in ("starting", "loading model")
+    supervised = (reading["supervisor"] or {}).get("slots") or {}  # before its first report
+    return reading["supervisor_alive"] and (supervised.get(slot) or {}).get("state") == "running"
 
 
 def _supervisor_lost(reading: object) -> bool:

@@ -634,3 +634,17 @@ def test_a_supervisor_that_ended_in_order_is_not_started_again_by_the_launch(one
     write_json(folder(one).supervisor("one"), {"process": gone, "working": False, "slots": {}})
     launch.first_progress(one, 2.0)
     assert not host(one).poll()["supervisor_alive"] and not list(one.journal.events("supervisor started"))
+
+
+def test_a_worker_that_has_not_reported_yet_is_no_trouble_while_its_supervisor_has_it(make, working, monkeypatch):
+    monkeypatch.setattr(launch, "LATE_S", 0.2)
+    this = make(names=("one",), slots=2)
+    staging.stage(this)
+    working(this, "cluster0_gpu0")
+    alive = read_json(folder(this).progress("cluster0_gpu0"))["process"]
+    slots = {"cluster0_gpu1": {"state": "running", "process": alive, "deaths": 0}}
+    write_json(folder(this).supervisor("one"), {"process": alive, "working": True, "slots": slots})
+    for look in BOTH:
+        checks = look(this, 3600.0)
+        assert checks.ok and [check.name for check in checks if check.warn] == ["cluster0_gpu1"]
+    assert not list(this.journal.events(incidents.BEGAN))
