@@ -172,11 +172,19 @@ def no_known_texts() -> None:
     no_nan_check_on_host()
 
 
+def no_norms_at_home() -> None:
+    """A part's vectors are whatever they are."""
+    from runbook_lib.result import parts
+
+    parts._vectors = lambda part, file: []
+
+
 def no_exact_array() -> None:
     """Whatever stands under an array's name is one, if its record says so."""
     from runbook_lib.result import parts
 
     parts.first_row = lambda head, size, rows, dim: max(0, size - 4 * rows * dim)
+    no_norms_at_home()
 
 
 def no_second_look() -> None:
@@ -272,10 +280,11 @@ def no_guard() -> None:
 
 
 def no_relaunch() -> None:
-    """Nor does whoever watches start one anew."""
-    from runbook_lib import recover
+    """Nor does whoever watches, or launches, start one anew."""
+    from runbook_lib import launch, recover
 
     recover._restart_dead = lambda *words: []
+    launch._supervisor_lost = lambda reading: False
 
 
 def no_patience() -> None:
@@ -404,7 +413,7 @@ MECHANISMS = {
     "no-fingerprint": Mechanism("fingerprint of every row", {"misplaced_part": 1.0}, on_driver=no_fingerprints),
     "no-shard-digest": Mechanism("sha256 of a shard in the worker", {"damage_shard": 1.0}, no_shard_digest),
     "no-corpus-hash": Mechanism("sha256 of the source", {"edit_corpus": 1.0}, on_driver=no_corpus_hash),
-    "no-nan-check": Mechanism("NaN and norms of vectors", {"nan_vector": 1.0}, no_nan_check_on_host),
+    "no-nan-check": Mechanism("NaN and norms of vectors", {"nan_vector": 1.0}, no_nan_check_on_host, no_norms_at_home),
     "no-gap-check": Mechanism("every row has a part", {"harm_before_merge": 1.0}, on_driver=no_gap_check),
     "no-driver-lock": Mechanism("one driver at a time", {"second_driver": 1.0}, on_driver=no_driver_lock),
     "no-slot-lock": Mechanism("one worker a slot", {"second_worker": 1.0}, no_slot_lock),
@@ -420,8 +429,13 @@ MECHANISMS = {
         "a host has the plan of now", {"power_off_and_cut": 1.0, "kill_worker": 1.0}, on_driver=no_epoch, tier="B"
     ),
     "no-torn-tail": Mechanism("a torn line is cut off", {"kill_driver_torn": 1.0}, on_driver=no_torn_tail),
-    "no-known-texts": Mechanism("a device is held against known texts", {"nan_device": 1.0}, no_known_texts),
+    "no-known-texts": Mechanism(
+        "a device is held against known texts", {"nan_device": 1.0}, no_known_texts, no_norms_at_home
+    ),
     "no-exact-array": Mechanism("an array is one to the byte", {"empty_zip": 1.0}, on_driver=no_exact_array),
+    "no-norms-at-home": Mechanism(
+        "a part's vectors are as its record says", {"nan_part": 1.0}, on_driver=no_norms_at_home
+    ),
     "no-second-look": Mechanism("a result is looked at again", {"lose_result": 1.0}, on_driver=no_second_look),
     "no-relaunch": Mechanism(
         "a killed supervisor is started again",

@@ -386,6 +386,16 @@ def empty_zip(scene: Scene, dice: random.Random) -> str:
     return path.name
 
 
+@fault(12, weight=2)
+def nan_part(scene: Scene, dice: random.Random) -> str:
+    """In the place of its vectors an array has NaN; the sums in its record agree."""
+    path = _fresh(scene, dice)
+    if path is None or (part := _part(path)) is None:
+        return ""
+    _plant(scene, path, part[0], part[1] * np.float32("nan"))
+    return path.name
+
+
 STRANGE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "run": lambda record: {**record, "run": "another-run"},
     "corpus": lambda record: {**record, "corpus": "0" * 64},

@@ -220,8 +220,9 @@ class Scene:
         return any(each.kind == "supervise" and each.option("--host") == name for each in self.processes())
 
     def works(self, name: str) -> bool:
-        """Whether a host has a worker."""
-        return any(each.kind == "encode" and each.option("--host") == name for each in self.processes())
+        """Whether a host has a worker that can do something: one that hangs cannot."""
+        workers = [each for each in self.processes() if each.kind == "encode" and each.option("--host") == name]
+        return any(processes.state_of(each.pid) != "T" for each in workers)
 
     def root_of(self, name: str) -> Path:
         """The runs' folder of a host."""
