@@ -53,9 +53,11 @@ def facts_of(this: Any) -> dict[str, Any]:
 
 def hurry() -> None:
     """Shorten the waits for which a profile has no knob: a history is seconds long."""
-    from runbook_lib import recover
+    from runbook_lib import launch, recover
     from runbook_lib.reach import link
 
+    assert hasattr(launch, "LATE_S") and hasattr(recover, "BLANK_S")
+    launch.LATE_S = 3.0
     recover.BLANK_S, whole = 2.0, link.Patience
     link.Patience = lambda: whole(2.0, 2.0, 6.0, 3.0, 2.0, floor_window_s=4.0, outage_s=6.0)
 

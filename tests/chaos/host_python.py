@@ -32,6 +32,7 @@ from pathlib import Path
 BACK_OFF_S = (0.02, 0.05, 0.1, 0.2, 0.3)
 POLL_S = 0.05
 STALL_S = 6.0
+IDLE_S = 3.0
 PACE = 0.0
 
 
@@ -200,7 +201,7 @@ def hurry() -> None:
     """Shorten the supervisor's pauses; a name that is gone must not pass unnoticed."""
     from worker import supervise
 
-    for name, value in (("BACK_OFF_S", BACK_OFF_S), ("POLL_S", POLL_S), ("STALL_S", STALL_S)):
+    for name, value in (("BACK_OFF_S", BACK_OFF_S), ("POLL_S", POLL_S), ("STALL_S", STALL_S), ("IDLE_S", IDLE_S)):
         assert hasattr(supervise, name), f"worker.supervise has no {name} any more"
         setattr(supervise, name, value)
 
