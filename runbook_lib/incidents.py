@@ -181,7 +181,7 @@ class Incidents:
         """At the end, tell of workers that have not done a row yet, and began long before the others would have."""
         usual_s = max((slot.loaded_s or 0.0 for slot in state.slots), default=0.0)
         for slot in state.slots:
-            if slot.rows and slot.idle_s is not None and slot.idle_s > LOADS_OF_OTHERS * usual_s + STARTS_S:
+            if slot.idle_s is not None and slot.idle_s > LOADS_OF_OTHERS * usual_s + STARTS_S:
                 with contextlib.suppress(OSError):
                     self.run.journal.write(
                         IDLE,

@@ -22,6 +22,7 @@ from .state import SlotState, State
 WATCHING_OUTAGE_S = 20.0  # while watching, a transfer that is stuck is left for the next round
 BLANK_S = 60.0  # a host that was launched and knows nothing of it: a folder that was unmounted may come back
 SPLIT_S = 60.0  # who is done within this may be given rows; and what loading a model is taken to cost where not known
+HANGS_S, LOADS_TO_HANG = 60.0, 4.0  # without a row for so long, and so many loads of idle hosts, a host hangs
 CANNOT = ("dead", "stopped", "fenced", "unreachable", "not launched")  # of a slot: no rows may come to it
 ALL = "all hosts"
 
@@ -173,11 +174,24 @@ def _share_tail(run: Run, state: State) -> list[str]:
     ends = {name: _ends_s(slots, name in state.busy) for name, slots in answering.items()}
     idle = {name for name, end_s in ends.items() if end_s is not None and end_s <= SPLIT_S}
     working = {name for name, end_s in ends.items() if end_s is not None and end_s > SPLIT_S and name in state.busy}
+    load_s = _load_s([slot for name in idle for slot in answering[name]] or state.slots)
+    hanging = {name for name, slots in answering.items() if name in state.busy - idle and _hangs(slots, load_s)}
+    if idle and hanging and _allowed(run, "slow", sorted(hanging), "move"):
+        why = "it still loads, long after others did, and they were idle"
+        if did := _revise(run, state, sorted(hanging), moves.away, why, targets=idle):
+            return did
     if not idle or not working or not _allowed(run, "slow", sorted(working), "move"):
         return []
-    load_s = _load_s([slot for name in idle for slot in answering[name]] or state.slots)
     choose = partial(moves.tail, load_s=load_s, begin_s=0.0 if idle <= state.busy else load_s)
     return _revise(run, state, sorted(working), choose, "others were idle", targets=idle)
+
+
+def _hangs(slots: Sequence[SlotState], load_s: float) -> bool:
+    """Whether all workers of a host that has rows left still load, long after others have loaded the model."""
+    left = [slot for slot in slots if not slot.done]
+    limit_s = max(HANGS_S, LOADS_TO_HANG * load_s)
+    loads = [slot for slot in left if slot.state in ("starting", "loading model")]
+    return bool(left) and loads == left and all(slot.idle_s is not None and slot.idle_s > limit_s for slot in loads)
 
 
 def _ends_s(slots: Sequence[SlotState], busy: bool) -> float | None:

@@ -420,7 +420,8 @@ def _idle_s(reading: Mapping[str, Any], entry: Mapping[str, Any]) -> float | Non
     """Since a living worker began, by its host's clock, where it has not done a row yet."""
     report = entry["report"] or {}
     began = report.get("started_at")
-    if not entry["alive"] or report.get("computed") or not isinstance(began, (int, float)):
+    at_it = report.get("computed") or report.get("rows_in_part")
+    if not entry["alive"] or at_it or not isinstance(began, (int, float)):
         return None
     return max(0.0, float(reading["now"] - began))
 

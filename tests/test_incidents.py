@@ -243,9 +243,10 @@ def test_at_the_end_a_worker_without_a_row_is_told_unless_it_had_no_time(tmp_pat
         slot(0, **idle, loaded_s=20.0),
         slot(1, **idle, loaded_s=None, idle_s=66.0),
         slot(2, **idle, loaded_s=None, idle_s=64.0),
-        slot(3, **{**idle, "rows": 0, "committed": 0}, idle_s=600.0),
+        slot(3, **{**idle, "rows": 0, "committed": 0, "state": "moved"}, idle_s=600.0),
     )
     Incidents(run, Hands()).note_idle(replace(state(4), slots=slots))
-    (event,) = run.journal.events("slot without a row")
-    assert event["slot"] == "cluster0_gpu1" and "not one row 66 s after its worker began" in event["cause"]
+    event, moved = run.journal.events("slot without a row")
+    assert (event["slot"], moved["slot"]) == ("cluster0_gpu1", "cluster0_gpu3")
+    assert "not one row 66 s after its worker began" in event["cause"]
     assert [facts.kind(each) for each in facts.events(run)][-1] == "fault"

@@ -386,6 +386,32 @@ def a_state(this, **hosts_):
 
 
 @pytest.mark.parametrize(
+    ("idle_s", "word", "two", "moved"),
+    [
+        (61.0, "loading model", (150, 1.0, 5.0), True),
+        (61.0, "starting", (150, 1.0, 5.0), True),
+        (59.0, "loading model", (150, 1.0, 5.0), False),
+        (150.0, "loading model", (150, 1.0, 40.0), False),  # where it takes 40 s, 150 may be slow
+        (161.0, "loading model", (150, 1.0, 40.0), True),
+        (None, "restarting", (150, 1.0, 5.0), False),  # its worker is between two lives
+        (900.0, "running", (150, 1.0, 5.0), False),  # in its first batch
+        (900.0, "loading model", (0, 0.1, 5.0), False),  # nobody is idle
+    ],
+)
+def test_rows_of_a_host_that_hangs_as_it_loads_go_to_one_that_is_idle(make, idle_s, word, two, moved):
+    this = make(waits=(0, 150), count=300)
+    state = a_state(this, one=(0, None, None), two=two)
+    hanging = dataclasses.replace(state.slots[0], state=word, idle_s=idle_s)
+    state = dataclasses.replace(state, slots=(hanging, *state.slots[1:]))
+    assert bool(recover._share_tail(this, state)) == moved
+    if moved:
+        (event,) = this.journal.events("rows moved")
+        assert (event["host"], event["to"], event["rows"]) == ("one", ["two"], 150) and "it still loads" in event["why"]
+        assert this.plan().ranges(this.plan().slots[0]) == []
+    go(this)
+
+
+@pytest.mark.parametrize(
     ("one", "two", "moved"),
     [
         ((0, 0.1, 5.0), (140, 0.5, 5.0), True),  # done within 20 s: it gets rows before its workers end

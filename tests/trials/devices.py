@@ -48,7 +48,7 @@ def _bad_host(mode: str) -> None:
         scene.told("cluster0_gpu0")
 
 
-for _mode in ("nan", "raise", "kill", "raise-load"):
+for _mode in ("nan", "raise", "kill", "raise-load", "hang-load"):
     _bad_host(_mode)
 
 
