@@ -43,7 +43,7 @@ def no_rename() -> None:
         raw = data if isinstance(data, bytes) else b"".join(data)
         with path.open("wb", buffering=0) as file:
             file.write(raw[: len(raw) // 2])
-            time.sleep(0.05)  # as long as a large file takes
+            time.sleep(0.2)  # as long as a large file takes
             file.write(raw[len(raw) // 2 :])
         return hashlib.sha256(raw).hexdigest()
 
@@ -61,7 +61,7 @@ def record_first() -> None:
         raw = b"".join(encode.npy_chunks(vectors))
         stated = {"start": start, "stop": stop, "sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}
         write_json(array.with_suffix(".json"), {**record, **stated})
-        time.sleep(0.03)
+        time.sleep(0.2)
         write_atomic(array, raw)
 
     encode.commit = commit
