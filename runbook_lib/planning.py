@@ -31,8 +31,10 @@ def draw(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str,
     workers = {
         host.name: len(here) if host.kind == "local" else slots_of(host, facts[host.name]) for _, host, _ in places
     }
-    part_rows = profile.part_rows or plans.part_rows_for(
-        places[0][1].device, max(stop - start for start, stop in ranges), model.weights_bytes
+    largest = max(stop - start for start, stop in ranges)
+    # One size for all, as rows move in whole parts: that of the slowest kind of device, whatever host comes first.
+    part_rows = profile.part_rows or min(
+        plans.part_rows_for(device, largest, model.weights_bytes) for device in {host.device for _, host, _ in places}
     )
     slots = tuple(
         Slot(

@@ -11,7 +11,7 @@ import pytest
 from local_run import executable, folder, new_run, nobody_there, numbered, planned
 from local_run import host as connected
 
-from runbook_lib import model, plan, preflight, run, staging
+from runbook_lib import model, plan, planning, preflight, run, staging
 from worker import probe, process
 from worker.layout import write_json
 
@@ -204,6 +204,20 @@ def test_changed_choices_redraw_the_plan_until_a_part_is_home(tmp_path):
     assert "start a new run" in checks.failed[0].remedy
     assert this.plan() == before
     assert preflight.the_plan(this, found, texts, facts)[1] == before
+
+
+@pytest.mark.parametrize("order", [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_part_is_as_large_as_the_slowest_kind_of_device_takes_whatever_host_comes_first(tmp_path, order):
+    hosts = ", ".join(
+        f"{{name: {name}, kind: local, slots: 1, device: {device}, workdir: {name}}}"
+        for name, device in zip(("one", "two"), order, strict=True)
+    )
+    this = new_run(tmp_path, hosts=f"[{hosts}]", part_rows="", count=9000)
+    found, texts = numbered(this)
+    facts = {"one": {"cores": 2, "gpus": [{"uuid": uuid(0)}]}, "two": {"cores": 2, "gpus": [{"uuid": uuid(1)}]}}
+    made = planning.draw(this, found, texts, facts)
+    assert made.part_rows == plan.part_rows_for("cpu", 4500, found.weights_bytes)
+    assert made.part_rows < plan.part_rows_for("cuda", 4500, found.weights_bytes)
 
 
 def test_no_plan_is_made_while_a_host_is_not_known(tmp_path):
