@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from worker.layout import json_line, make_folder, sync, sync_folder
 
@@ -59,6 +59,61 @@ def _is_json(line: bytes) -> bool:
         return False
 
 
+def _end(file: BinaryIO) -> tuple[int, int, bytes]:
+    """Where the whole lines end, how many there are, and the last one: only the end is read, which says its number."""
+    start = max(0, file.seek(0, os.SEEK_END) - TAIL)
+    file.seek(start)
+    lines = _whole(file.read())
+    if start:
+        number = json.loads(lines[-1]).get("seq") if len(lines) > 1 else None  # the first is the end of a line
+        if isinstance(number, int):
+            return start + sum(map(len, lines)), number + 1, lines[-1]
+        file.seek(0)
+        lines = _whole(file.read())
+    return sum(map(len, lines)), len(lines), lines[-1] if lines else b""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What was read of a journal: its whole lines up to `offset`, the last of them, and the events in them."""
+
+    inode: int
+    size: int
+    changed: int
+    offset: int
+    last: bytes
+    events: tuple[dict[str, Any], ...]
+
+
+_read: dict[Path, _Read] = {}  # of the journals read last: whoever watches reads one again and again
+KEPT = 4
+
+
+def _events(path: Path) -> tuple[dict[str, Any], ...]:
+    """All events of a journal. What was read before is not parsed again where the file only grew since."""
+    with path.open("rb") as file:
+        stat = os.fstat(file.fileno())
+        before = _read.get(path)
+        if before and (before.inode, before.size, before.changed) == (stat.st_ino, stat.st_size, stat.st_mtime_ns):
+            return before.events
+        if before and not (before.inode == stat.st_ino and before.size < stat.st_size and _goes_on(file, before)):
+            before = None
+        offset = before.offset if before else 0
+        file.seek(offset)
+        lines = _whole(file.read())
+    events = (before.events if before else ()) + tuple(map(json.loads, filter(_is_json, lines)))
+    last = lines[-1] if lines else before.last if before else b""
+    while len(_read) >= KEPT and path not in _read:
+        _read.pop(next(iter(_read)), None)
+    _read[path] = _Read(stat.st_ino, stat.st_size, stat.st_mtime_ns, offset + sum(map(len, lines)), last, events)
+    return events
+
+
+def _goes_on(file: BinaryIO, before: _Read) -> bool:
+    file.seek(before.offset - len(before.last))
+    return file.read(len(before.last)) == before.last
+
+
 @dataclass(frozen=True)
 class Journal:
     """Append and read one journal; several processes may append at once."""
@@ -79,17 +134,16 @@ class Journal:
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(fd, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            lines = _whole(file.read())
-            if not lines:  # perhaps just made: its name is on the disk before anything is acknowledged
+            size, number, last = _end(file)
+            if not number:  # perhaps just made: its name is on the disk before anything is acknowledged
                 sync_folder(self.path.parent)
-            size = sum(map(len, lines))
             record = {
-                "seq": len(lines),
+                "seq": number,
                 "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "event": event,
                 **({"kind": kind} if kind else {}),
                 **fields,
-                "prev": hashlib.sha256(lines[-1]).hexdigest() if lines else FIRST,
+                "prev": hashlib.sha256(last).hexdigest() if last else FIRST,
             }
             file.seek(size)
             file.truncate()
@@ -101,10 +155,9 @@ class Journal:
         """The events in order, all or those named; a damaged line is left out, `problems` names it."""
         if not self.path.exists():
             return
-        for line in filter(_is_json, _whole(self.path.read_bytes())):
-            record = json.loads(line)
+        for record in _events(self.path):
             if not names or record.get("event") in names:
-                yield record
+                yield dict(record)
 
     def last(self, count: int) -> list[dict[str, Any]]:
         """The last events, oldest first, without reading what is before them; a line that is none is left out."""

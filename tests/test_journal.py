@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 
-from runbook_lib.journal import Journal
+from runbook_lib.journal import TAIL, Journal
 
 
 def test_events_come_back_in_order(tmp_path):
@@ -75,3 +75,53 @@ def test_the_file_is_for_its_owner_only(tmp_path):
     Journal(tmp_path / "j").write("event")
     assert (tmp_path / "j").stat().st_mode & 0o077 == 0
     assert json.loads((tmp_path / "j").read_text())["prev"] == "0" * 64
+
+
+def test_a_long_journal_is_written_and_read_from_where_it_ended(tmp_path):
+    """Longer than what is read of its end, with lines longer than that."""
+    journal = Journal(tmp_path / "j")
+    for number in range(40):
+        journal.write("event", number=number, text="x" * (7000 if number != 20 else 200_000))
+        assert [each["seq"] for each in journal.events()] == list(range(number + 1))
+    assert journal.problems() == []
+    whole = journal.path.read_bytes()
+    assert len(whole) > 7 * TAIL
+    for torn in (b'{"seq": 40, "ev', b"half a line\n", b'"x"}\n'):
+        journal.path.write_bytes(whole + torn)
+        assert len(list(journal.events())) == 40
+        journal.write("after")
+        assert journal.path.read_bytes().startswith(whole) and journal.problems() == []
+        assert [each["seq"] for each in journal.events("after")] == [40]
+    # Where the last line does not say its number the lines are counted.
+    journal.path.write_bytes(whole + b"{}\n")
+    journal.write("counted")
+    assert [each["seq"] for each in journal.events("counted")] == [41]
+
+
+def test_what_was_read_before_is_read_anew_where_the_file_did_more_than_grow(tmp_path):
+    journal = Journal(tmp_path / "j")
+    for number in range(3):
+        journal.write("event", number=number)
+    whole = journal.path.read_bytes()
+
+    def numbers():
+        return [event["number"] for event in journal.events()]
+
+    assert numbers() == [0, 1, 2]
+    next(journal.events())["number"] = 99  # a reader's own copy
+    assert numbers() == [0, 1, 2]
+    journal.path.write_bytes(whole.replace(b'"number": 1', b'"number": 7'))
+    assert numbers() == [0, 7, 2]
+    lines = whole.splitlines(keepends=True)
+    journal.path.write_bytes(b"".join(lines[:2]))
+    assert numbers() == [0, 1]
+    journal.path.write_bytes(b"".join([*lines[:1], lines[2].replace(b"2", b"5"), *lines[2:]]))
+    assert len(numbers()) == 3 and numbers()[2] == 2
+    journal.path.unlink()
+    assert numbers() == []
+    Journal(tmp_path / "j").write("event", number=8)
+    assert numbers() == [8]
+    for name in "abcdef":
+        Journal(tmp_path / name).write("event", number=1)
+        assert len(list(Journal(tmp_path / name).events())) == 1
+    assert numbers() == [8]
