@@ -347,9 +347,10 @@ def spoil_record(scene: Scene, dice: random.Random) -> str:
 def _part(path: Path) -> tuple[dict[str, Any], np.ndarray] | None:
     """Record and vectors of a part; None where another fault was there before."""
     try:
-        return json.loads(path.read_bytes()), np.load(path.with_suffix(".npy"))
+        record, vectors = json.loads(path.read_bytes()), np.load(path.with_suffix(".npy"))
     except (OSError, ValueError, EOFError):
         return None
+    return (record, vectors) if isinstance(vectors, np.ndarray) else None
 
 
 def _npy(vectors: np.ndarray) -> bytes:
