@@ -13,7 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from worker.layout import committed, count, missing, read_json
 
@@ -21,27 +22,35 @@ from .pages.panel import many, one_line
 from .run import PHASES, Run
 
 LOG_LINE_S = 20.0  # where no terminal shows a bar, a line this often
-BAR = "{desc}: {n_fmt}/{total_fmt} rows |{bar:30}| {elapsed}{postfix}"
 
 
 def show(run: Run, phase: str, child: subprocess.Popen[bytes], meanwhile: Callable[[], None]) -> None:
     """Show how far a phase is until its process ends, and every alert once; `meanwhile` is called every second."""
     plan = run.plan() if phase in PHASES[1:3] and run.plan_file.exists() else None
     terminal = sys.stderr.isatty()
-    form = BAR if plan else "{desc}: {elapsed}"
+    rows_shown: list[ProgressColumn] = (
+        [TextColumn("{task.completed:,}/{task.total:,} rows"), BarColumn(30)] if plan else []
+    )
+    columns = [
+        TextColumn("{task.description}:"),
+        *rows_shown,
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[pace]}", markup=False),
+    ]
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     began = said = time.monotonic()
     since, alerts = time.time(), set[str]()
-    with tqdm(total=plan.rows if plan else None, desc=phase, bar_format=form, leave=False, disable=not terminal) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not terminal) as bar:
+        task = bar.add_task(phase, total=plan.rows if plan else None, pace="")
         while child.poll() is None:
             seen = last_seen(run, since)
             home = plan.rows - count(missing(0, plan.rows, committed(run.local.parts))) if plan else 0
             for alert in seen["alerts"]:
                 if alert not in alerts:
                     alerts.add(alert)
-                    bar.write(f"{phase}: ! {alert}", file=sys.stderr)
+                    console.print(f"{phase}: ! {alert}", markup=False)
             if terminal:
-                bar.n = home
-                bar.set_postfix_str(seen["pace"], refresh=True)
+                bar.update(task, completed=home, pace=seen["pace"])
             elif time.monotonic() - said > LOG_LINE_S:
                 said = time.monotonic()
                 rows = f"{home}/{plan.rows} rows are home" if plan else ""

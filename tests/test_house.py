@@ -42,7 +42,6 @@ DOORS = {  # outside library -> the only modules that may import it
     "papermill": {"execution"},
     "nbclient": {"execution"},
     "jupyter_client": {"execution"},
-    "tqdm": {"phase_line"},
     "nbconvert": {"notebook_pages"},
     "traitlets": {"notebook_pages"},
     "bleach": {"notebook_pages"},

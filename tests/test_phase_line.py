@@ -1,5 +1,8 @@
 """What `runbook run` shows while a phase runs: rows, rate, time left, and each alert once."""
 
+import contextlib
+import os
+import pty
 import subprocess
 import sys
 import time
@@ -72,3 +75,31 @@ def test_what_was_seen_last_is_no_part_of_the_archive(watched):
     this, live = watched
     live.show(seen())
     assert this.watching_file.exists() and this.watching_file.name not in archive.files(this)
+
+
+IN_A_TERMINAL = """
+import subprocess, sys
+from runbook_lib import phase_line, run
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)"])
+phase_line.show(run.find(sys.argv[1]), "03_monitor", child, lambda: None)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_in_a_terminal_a_bar_is_drawn_in_place_and_an_alert_stays(watched, encoding):
+    this, live = watched
+    live.show(replace(seen(rate=9.1, eta_s=420.0, alerts=("one: [bold]dead\x1b[31m",)), at=time.time() + 60))
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-c", IN_A_TERMINAL, str(this.folder)]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "150", "TERM": "xterm"}
+    with subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as child:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # the end of a terminal that nobody has any more
+            while more := os.read(ours, 2**16):
+                said += more
+    os.close(ours)
+    text = said.decode(encoding)
+    assert child.returncode == 0, text
+    assert "0/21 rows" in text and "9.1 rows/s, about 7 min left" in text
+    assert text.count("03_monitor: ! one: [bold]dead\\x1b[31m") == 1
