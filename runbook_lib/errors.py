@@ -5,7 +5,6 @@
     ├── CorpusError    mend the corpus file, or accept the oddity in the profile
     ├── HostError      look at that machine
     │   └── LinkLost   the way there broke or is silent; the machine may be working: ask again later
-    ├── WorkerError    read that worker's log
     ├── DataError      a file of the run is not what its record says: take it away, run again
     └── GateError      make these checks hold, then run the phase again
 
@@ -43,10 +42,6 @@ class HostError(RunbookError):
 
 class LinkLost(HostError):
     """The connection to a machine could not be made, broke or fell silent. What runs there may go on."""
-
-
-class WorkerError(RunbookError):
-    """A worker ended or reported in a way that its log explains."""
 
 
 class DataError(RunbookError):

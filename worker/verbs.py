@@ -264,13 +264,6 @@ def set_aside(root: str, names: Sequence[str], stamp: str) -> list[str]:
     return moved
 
 
-def whereabouts(workdir: str, run: str) -> dict[str, str]:
-    """Where a run's folder really is, links followed, and which folder that is: two hosts may share it."""
-    root = Path(workdir).expanduser() / run
-    info = root.stat() if root.exists() else None
-    return {"root": str(root.resolve()), "folder": f"{info.st_dev}:{info.st_ino}" if info else ""}
-
-
 VERBS: dict[str, Callable[..., Any]] = {
     verb.__name__: verb
     for verb in (
@@ -288,7 +281,6 @@ VERBS: dict[str, Callable[..., Any]] = {
         listing,
         remove,
         set_aside,
-        whereabouts,
     )
 }
 VERBS |= {"claim": owned.claim, "unclaimed": owned.unclaimed, "clear": placed.clear}

@@ -14,10 +14,6 @@ from worker.layout import sha256_file
 OnBytes = Callable[[int], None]
 
 
-def _nobody(n: int) -> None:
-    """Tell nobody."""
-
-
 @dataclass(frozen=True)
 class Content:
     """Something to bring to a host: its size, its sha256, and its bytes from the start whenever asked."""
