@@ -223,6 +223,8 @@ if __name__ == "__main__":
     stand_in()
     if "supervise" in sys.argv:
         hurry()
+        # Started by a worker whose disk is "full", it must not inherit that: no disk fills up for one process and its kin.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     if weak != "-":
         weaken(weak)
 
