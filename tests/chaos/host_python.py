@@ -223,7 +223,7 @@ if __name__ == "__main__":
     stand_in()
     if "supervise" in sys.argv:
         hurry()
-        # Started by a worker whose disk is "full", it must not inherit that: no disk fills up for one process and its kin.
+        # Started by a worker whose disk is "full", it must not inherit that: a disk is not full for one family alone.
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     if weak != "-":
         weaken(weak)
