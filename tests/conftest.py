@@ -67,7 +67,8 @@ class Box:
         self.folder.log(name).parent.mkdir(exist_ok=True)
         argv = [python or self.assignment["python"], "-m", "worker", verb, "--root", str(self.root), "--host", HOST]
         with self.folder.log(name).open("ab") as log:
-            options = {"stdout": log, "stderr": subprocess.STDOUT, **options}
+            environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}  # as hosts start them
+            options = {"stdout": log, "stderr": subprocess.STDOUT, "env": environment, **options}
             child = subprocess.Popen(
                 [*argv, *more], cwd=self.root, stdin=subprocess.DEVNULL, start_new_session=True, **options
             )
