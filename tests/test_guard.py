@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 import pytest
 from conftest import HOST, SLOT, Box, MakeBox, wait_for, waiting
@@ -38,8 +39,12 @@ def test_nobody_watches_the_supervisor_is_killed_then_a_worker_and_the_host_goes
     # Both workers may have started one: the one without the lock ends at once.
     wait_for(lambda: len(supervisors(box)) == 1, "one supervisor")
     (second,) = supervisors(box)
-    report = read_report(box.folder.supervisor(HOST))
-    assert report["process"]["pid"] == second and report["predecessor"]["pid"] == first.pid
+
+    def report() -> dict[str, Any]:
+        return read_report(box.folder.supervisor(HOST))
+
+    wait_for(lambda: report()["process"]["pid"] == second, "its first report")
+    assert report()["predecessor"]["pid"] == first.pid
     worker = box.alone()
     assert worker is not None
     os.kill(worker, signal.SIGKILL)
