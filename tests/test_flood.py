@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import flood_server
 import pytest
@@ -21,7 +22,7 @@ from conftest import TESTS, wait_for
 from runbook_lib.errors import HostError, LinkLost
 from runbook_lib.hosts import Content, Host
 from runbook_lib.profile import HostSpec
-from runbook_lib.reach import link, login, ssh
+from runbook_lib.reach import link, login, ssh, transport
 from runbook_lib.reach.session import Patience
 
 GROWTH_MIB = 150  # of the driver, over what it had
@@ -146,3 +147,16 @@ def test_a_channel_that_was_closed_is_no_way_around_the_limits(tmp_path: Path) -
             host.poll()
         wait_for(lambda: not transport.is_active(), "the link is ended")
         assert "nobody asked for" in transport.flood
+
+
+def test_bytes_for_a_conversation_that_is_over_end_the_connection_too(tmp_path: Path) -> None:
+    """They fill nothing, but without end they would keep this machine and its network busy."""
+    packets = transport._Packets(Mock())
+    packets.living = {7: object()}.get
+    block = (9).to_bytes(4, "big") + bytes(2**15)
+    for _ in range(transport.STRAY // len(block)):
+        packets._count_stray(memoryview(block))
+        packets._count_stray(memoryview((7).to_bytes(4, "big") + bytes(2**20)))  # of a living one: its window counts
+    with pytest.raises(transport.Flooded, match="to conversations that had ended"):
+        packets._count_stray(memoryview(block))
+    assert "nobody asked for" in packets.flood

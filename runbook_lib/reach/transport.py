@@ -6,6 +6,7 @@ a limit, which no honest server reaches; `flood` tells which one was passed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import paramiko
@@ -21,6 +22,7 @@ FIRST_LIMIT = 2**16  # bytes in front of the server's version, a line at a time
 # Packets that carry no data of ours: keepalives, keys again, debug messages, standard error.
 CHATTER, CHATTER_S = 2000, 50.0
 SLACK = 2**15  # bytes over the window: what one packet holds
+STRAY = 2**26  # bytes for channels that are closed: what was under way then, four of our largest windows
 
 
 class Flooded(paramiko.SSHException):  # type: ignore[misc]
@@ -33,6 +35,8 @@ class _Packets(Packetizer):  # type: ignore[misc]
     def __init__(self, sock: Any):
         super().__init__(sock)
         self.flood = ""
+        self.living: Callable[[int], Any] = lambda channel: None  # the channel of a number, None for one that is closed
+        self._stray = 0
         self._first = 0
         self._chatter = Rate(CHATTER, CHATTER_S)
 
@@ -57,7 +61,16 @@ class _Packets(Packetizer):  # type: ignore[misc]
         kind, message = super().read_message()
         if _says_nothing(kind, message) and self._chatter.exceeded():
             self.refuse(f"sends thousands of messages that carry nothing (the last of kind {kind})")
+        if kind in (DATA, EXTENDED_DATA):
+            self._count_stray(message.packet.getbuffer())
         return kind, message
+
+    def _count_stray(self, packet: memoryview) -> None:
+        """Bytes for a closed channel are thrown away; without end they would keep this machine busy for nothing."""
+        if self.living(int.from_bytes(packet[:4], "big")) is None:
+            self._stray += len(packet)
+            if self._stray > STRAY:
+                self.refuse(f"sent {self._stray} bytes that nobody asked for, to conversations that had ended")
 
 
 def _says_nothing(kind: int, message: Any) -> bool:
@@ -98,6 +111,7 @@ class Transport(paramiko.Transport):  # type: ignore[misc]
 
     def __init__(self, sock: Any):
         super().__init__(sock, packetizer_class=_Packets)
+        self.packetizer.living = self._channels.get
 
     @property
     def flood(self) -> str:
