@@ -322,7 +322,7 @@ def test_a_worker_closes_what_it_writes_whatever_the_umask(make_box):
     box = make_box(["a text"] * 8, light=True)
     ours = ("logs", "progress", "parts", "quarantine")
     child = subprocess.Popen(
-        [sys.executable, "-m", "worker", "supervise", "--root", str(box.root), "--host", "here"],
+        [sys.executable, "-B", "-m", "worker", "supervise", "--root", str(box.root), "--host", "here"],
         cwd=box.root, umask=0, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert child.wait(90) == 0
