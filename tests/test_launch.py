@@ -623,7 +623,7 @@ def test_a_supervisor_that_is_killed_during_the_launch_is_started_again_before_a
     working(one, "cluster0_gpu0", state="loading model")  # whose guard hangs with it
     gone = {"pid": 2**22 + 1, "start": "1", "boot": "of another time"}
     write_json(folder(one).supervisor("one"), {"process": gone, "working": True, "slots": {}})
-    launch.first_progress(one, 3.0)
+    launch.first_progress(one, 6.0)
     reading = host(one).poll()
     assert reading["supervisor_alive"] and len(list(one.journal.events("supervisor started"))) == 1
 
