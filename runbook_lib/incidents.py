@@ -178,7 +178,7 @@ class Incidents:
             self._before[slot.slot] = slot.in_part
 
     def note_idle(self, state: State) -> None:
-        """At the end, tell of workers that have not done a row yet, and began long before the others would have."""
+        """At the end, tell of workers that still load, and began long before the others would have."""
         usual_s = max((slot.loaded_s or 0.0 for slot in state.slots), default=0.0)
         for slot in state.slots:
             if slot.idle_s is not None and slot.idle_s > LOADS_OF_OTHERS * usual_s + STARTS_S:
@@ -187,7 +187,7 @@ class Incidents:
                         IDLE,
                         slot=slot.slot,
                         host=slot.host,
-                        cause=f"not one row {slot.idle_s:.0f} s after its worker began: it hangs, or loads slowly",
+                        cause=f"not one row {slot.idle_s:.0f} s after its worker began: it hangs as it loads, or is slow",
                         action="others did its rows",
                     )
 

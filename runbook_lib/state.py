@@ -21,7 +21,7 @@ class SlotState:
     what is the matter with it, by its name in the table of verdicts; empty where that is no more than its state.
     `evidence` is how that is known and `action` what happens by itself; both empty where nothing is the matter.
     `exits`: how its workers ended, as its host has it on file. `loaded_s`: what loading the model took there.
-    `idle_s`: since its worker began, where it lives and has not done a row; None where it has.
+    `idle_s`: since its worker began, where it lives and still loads; None where it does not.
     """
 
     slot: str

@@ -417,11 +417,11 @@ def judge(
 
 
 def _idle_s(reading: Mapping[str, Any], entry: Mapping[str, Any]) -> float | None:
-    """Since a living worker began, by its host's clock, where it has not done a row yet."""
+    """Since a living worker began, by its host's clock, where it still loads."""
     report = entry["report"] or {}
     began = report.get("started_at")
-    at_it = report.get("computed") or report.get("rows_in_part")
-    if not entry["alive"] or at_it or not isinstance(began, (int, float)):
+    loads = entry["alive"] and report.get("state") in ("starting", "loading model")
+    if not loads or not isinstance(began, (int, float)):
         return None
     return max(0.0, float(reading["now"] - began))
 

@@ -3,10 +3,11 @@
 import re
 from dataclasses import replace
 
+import pytest
 from made_up import run_folder
 from test_pictures import Hands, slot, state
 
-from runbook_lib import incidents, report
+from runbook_lib import incidents, report, watcher
 from runbook_lib.incidents import BEGAN, ENDED, Incidents
 from runbook_lib.journal import Journal
 from runbook_lib.pages import facts
@@ -250,3 +251,13 @@ def test_at_the_end_a_worker_without_a_row_is_told_unless_it_had_no_time(tmp_pat
     assert (event["slot"], moved["slot"]) == ("cluster0_gpu1", "cluster0_gpu3")
     assert "not one row 66 s after its worker began" in event["cause"]
     assert [facts.kind(each) for each in facts.events(run)][-1] == "fault"
+
+
+@pytest.mark.parametrize(
+    ("state", "alive", "idle_s"),
+    [("starting", True, 40.0), ("loading model", True, 40.0), ("running", True, None), ("loading model", False, None)],
+)
+def test_only_a_living_worker_that_loads_counts_as_one_without_a_row(state, alive, idle_s):
+    """One that is ready and waits for a part that its neighbour has claimed hangs as little as one that works."""
+    entry = {"alive": alive, "report": {"state": state, "started_at": 60.0, "computed": 0}}
+    assert watcher._idle_s({"now": 100.0}, entry) == idle_s
