@@ -187,7 +187,7 @@ class Incidents:
                         IDLE,
                         slot=slot.slot,
                         host=slot.host,
-                        cause=f"not one row {slot.idle_s:.0f} s after its worker began: it hangs as it loads, or is slow",
+                        cause=f"not one row {slot.idle_s:.0f} s after its worker began: it hangs or is slow to load",
                         action="others did its rows",
                     )
 
