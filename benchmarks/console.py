@@ -27,7 +27,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import browser  # noqa: E402
 
-from runbook_lib import run, workers  # noqa: E402
+from runbook_lib.phases import workers  # noqa: E402  # noqa: E402
+from runbook_lib.run import run  # noqa: E402
 
 DEMO = ROOT / "profiles" / "demo"
 MONITOR = "03_monitor.ipynb"

@@ -26,7 +26,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from runbook_lib import download, launch, monitor, preflight, profile, recover, run, staging, workers  # noqa: E402
+from runbook_lib.phases import download, launch, monitor, preflight, recover, staging, workers  # noqa: E402
+from runbook_lib.profile import profile  # noqa: E402
+from runbook_lib.run import run  # noqa: E402
 from worker import process  # noqa: E402
 from worker.layout import committed  # noqa: E402
 

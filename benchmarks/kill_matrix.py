@@ -122,7 +122,8 @@ def prepared(work: Path, keep: Path, documents: int) -> None:
     """Run preflight alone, by its notebook, and keep the folder as it then is."""
     path = profile(work, documents)
     code = (
-        "import sys; from pathlib import Path; from runbook_lib import chain, profile, run\n"
+        "import sys; from pathlib import Path; from runbook_lib.chain import chain\n"
+        "from runbook_lib.profile import profile; from runbook_lib.run import run\n"
         "this = run.current(profile.load(Path(sys.argv[1])), new=True)\n"
         "sys.exit(not chain.drive(this, phases=run.PHASES[:1]))"
     )

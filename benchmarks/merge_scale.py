@@ -56,7 +56,7 @@ def make(folder: Path, documents: int, dim: int) -> None:
     """A run with a numbered corpus and every part committed."""
     import made_up
 
-    from worker.layout import planned_parts
+    from worker.rows import planned_parts
 
     asked = [{"question": f"What is document {i} about?", "title": f"Title {i}"} for i in range(1, 11)]
     made = made_up.run_folder(
@@ -70,7 +70,7 @@ def make(folder: Path, documents: int, dim: int) -> None:
 
 def the_run(folder: Path) -> Any:
     """The made-up run; the library is imported in the step's own process."""
-    from runbook_lib import run
+    from runbook_lib.run import run
 
     return run.open_folder(Path((folder / "run.txt").read_text()))
 
@@ -80,21 +80,21 @@ def the_run(folder: Path) -> Any:
 
 def merge(folder: Path) -> None:
     """Ours: verified parts to embeddings.npy, articles.jsonl and the manifest."""
-    from runbook_lib import merge as verb
+    from runbook_lib.phases import merge as verb
 
     verb.merge(the_run(folder))
 
 
 def founding(folder: Path) -> None:
     """Ours: the founding file, which the merge wrote as a stream, found whole."""
-    from runbook_lib import merge as verb
+    from runbook_lib.phases import merge as verb
 
     verb.write_founding(the_run(folder))
 
 
 def backup(folder: Path) -> None:
     """Ours: copied, synced, read back."""
-    from runbook_lib import backup as verb
+    from runbook_lib.phases import backup as verb
 
     copy = verb.backup(the_run(folder))
     (folder / "backup.json").write_text(json.dumps(copy))
@@ -102,7 +102,7 @@ def backup(folder: Path) -> None:
 
 def validate(folder: Path) -> None:
     """Ours: ten checks and what goes beyond them."""
-    from runbook_lib import validate as verb
+    from runbook_lib.phases import validate as verb
 
     checks, _ = verb.validate(the_run(folder), json.loads((folder / "backup.json").read_text()))
     if not checks.ok:
@@ -114,7 +114,7 @@ def validate(folder: Path) -> None:
 
 def plan_merge(folder: Path) -> None:
     """Load everything, concatenate, pickle."""
-    from runbook_lib import corpus
+    from runbook_lib.corpus import corpus
 
     this = the_run(folder)
     parts = [np.load(path) for path in sorted(this.local.parts.glob("*.npy"))]

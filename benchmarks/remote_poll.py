@@ -42,8 +42,10 @@ import fleet
 import paramiko
 from proxy import Proxy
 
-from runbook_lib import hosts, inventory, profile, run
 from runbook_lib.errors import RunbookError
+from runbook_lib.hosts import hosts, inventory
+from runbook_lib.profile import profile
+from runbook_lib.run import run
 from worker.layout import HostFolder
 
 SLOTS, PARTS, PART_ROWS = 8, 200, 1024

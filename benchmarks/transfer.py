@@ -36,9 +36,10 @@ sys.path.insert(0, str(TESTS))
 import fleet  # noqa: E402
 from hosts_by_ssh import linked  # noqa: E402
 
-from runbook_lib import download, hosts  # noqa: E402
-from runbook_lib.reach.session import Patience  # noqa: E402
-from worker.layout import sha256_file  # noqa: E402
+from runbook_lib.hosts import hosts  # noqa: E402
+from runbook_lib.hosts.ssh.session import Patience  # noqa: E402
+from runbook_lib.phases import download  # noqa: E402
+from worker.files import sha256_file  # noqa: E402
 
 MB = 1_000_000
 Took = tuple[float, float, float]

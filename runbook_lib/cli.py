@@ -10,34 +10,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from worker.layout import SLOT_NAME, run_name_problem, safe_text
+from worker.escape import safe_text
+from worker.layout import SLOT_NAME, run_name_problem
 
-from . import amend as amending
-from . import (
-    chain,
-    clean,
-    disk,
-    download,
-    outcome,
-    pictures,
-    preflight,
-    profile,
-    recover,
-    report,
-    run,
-    run_mark,
-    status,
-    terminal,
-    tokens,
-    workers,
-)
-from . import hosts as machines
-from .checks import Checks
+from .chain import chain
 from .errors import LinkLost, ProfileError, RunbookError
-from .monitor import Watcher
-from .pages import pdf
-from .pages.verdict import NOT_PROVED
-from .reach import known_hosts
+from .hosts import hosts as machines
+from .hosts.ssh import known_hosts
+from .phases import amend as amending
+from .phases import download, preflight, recover, workers
+from .phases.monitor import Watcher
+from .profile import profile, tokens
+from .report import clean, outcome, pdf, report, status
+from .report.verdict import NOT_PROVED
+from .run import disk, run, run_mark
+from .run.checks import Checks
+from .show import pictures, terminal
 
 EPILOG = """\
 a first run:

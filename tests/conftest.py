@@ -20,7 +20,8 @@ import pytest
 
 import worker
 from worker import process
-from worker.layout import HostFolder, committed, quarantined, read_json, write_atomic, write_json
+from worker.files import read_json, write_atomic, write_json
+from worker.layout import HostFolder, committed, quarantined
 from worker.progress import read_report
 
 TESTS = Path(__file__).parent

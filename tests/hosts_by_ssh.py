@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import fleet
 
-from runbook_lib import hosts, profile
-from runbook_lib.reach import link, login, ssh
-from runbook_lib.reach.session import Patience
+from runbook_lib.hosts import hosts
+from runbook_lib.hosts.ssh import link, login, ssh
+from runbook_lib.hosts.ssh.session import Patience
+from runbook_lib.profile import profile
 
 QUICK = Patience(
     connect_s=2.0, banner_s=2.0, login_s=8.0, channel_s=3.0, silence_s=2.0, floor_window_s=2.0, outage_s=8.0

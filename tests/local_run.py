@@ -16,7 +16,11 @@ from typing import Any
 
 import made_up
 
-from runbook_lib import corpus, hosts, model, plan, preflight, profile, run
+from runbook_lib.corpus import corpus
+from runbook_lib.hosts import hosts
+from runbook_lib.phases import preflight
+from runbook_lib.profile import profile
+from runbook_lib.run import model, plan, run
 from worker.layout import HostFolder
 
 HOST = "  - {{name: {name}, kind: local, slots: {slots}, device: cpu, workdir: {name}, environment: {python}}}\n"

@@ -13,9 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from runbook_lib import corpus, merge, plan, profile, publish, run, validate
+from runbook_lib.corpus import corpus
+from runbook_lib.phases import merge, publish, validate
+from runbook_lib.profile import profile
+from runbook_lib.run import plan, run
 from worker import encode
-from worker.layout import planned_parts, read_json, write_json
+from worker.files import read_json, write_json
+from worker.rows import planned_parts
 
 DIM = 8
 MODEL_TOKENS = 512  # what the made-up model reads

@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 from local_run import folder, new_run, planned
 
-from runbook_lib import amend, download, merge, plan, preflight, profile, run, staging
 from runbook_lib.errors import DataError, ProfileError
+from runbook_lib.phases import amend, download, merge, preflight, staging
+from runbook_lib.profile import profile
+from runbook_lib.run import plan, run
 from worker import encode
-from worker.layout import committed, planned_parts, write_json
+from worker.files import write_json
+from worker.layout import committed
+from worker.rows import planned_parts
 
 DIM = 4
 Change = Callable[[list[dict[str, Any]]], Any]

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from conftest import MakeBox, script, wait_for
 
-from runbook_lib import inventory
-from runbook_lib.checks import Checks
-from runbook_lib.profile import HostSpec
+from runbook_lib.hosts import inventory
+from runbook_lib.profile.profile import HostSpec
+from runbook_lib.run.checks import Checks
 from worker import awake, process
 
 ROOT = Path(__file__).parents[1]

@@ -6,10 +6,10 @@ from pathlib import Path
 import made_up
 import pytest
 
-from runbook_lib import backup, merge
 from runbook_lib.errors import DataError
+from runbook_lib.phases import backup, merge
 from runbook_lib.result.large_files import Written
-from worker.layout import sha256_file
+from worker.files import sha256_file
 
 NOW = datetime(2025, 11, 14, 15, 52, 34)
 
@@ -107,7 +107,7 @@ def test_a_full_disk_leaves_nothing_and_says_the_remedy(made, monkeypatch):
     def full(fd):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("worker.layout.os.fsync", full)
+    monkeypatch.setattr("worker.files.os.fsync", full)
     with pytest.raises(DataError, match=r"No space left on device.*set output\.backups"):
         backup.backup(made.run, NOW)
     assert list(made.run.profile.output.backups.iterdir()) == []

@@ -18,7 +18,7 @@ BUILD = textwrap.dedent(
     """
     import json, resource, signal, sys
     from pathlib import Path
-    from runbook_lib import corpus
+    from runbook_lib.corpus import corpus
     from runbook_lib.errors import RunbookError
     from tests.memory import peak_mib
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))

@@ -12,16 +12,20 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from runbook_lib import chain, cli, hosts, plan, profile, run
+from runbook_lib import cli
+from runbook_lib.chain import chain
 from runbook_lib.errors import RunbookError
+from runbook_lib.hosts import hosts
+from runbook_lib.profile import profile
+from runbook_lib.run import plan, run
 from worker import process
-from worker.layout import write_json
+from worker.files import write_json
 
 PHASE = "01_preflight"
 OPEN = """
-from runbook_lib import gate
-from runbook_lib.checks import Checks
-from runbook_lib.run import open_run
+from runbook_lib.report import gate
+from runbook_lib.run.checks import Checks
+from runbook_lib.run.run import open_run
 this = open_run(run=run)
 """
 GATE = f'held = Checks("x")\nheld.add("one", True, "seen")\ngate.gate(this, "{PHASE}", held)'
@@ -175,7 +179,8 @@ DRIVER = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us with SIGINT ignored
 from pathlib import Path
-from runbook_lib import chain, run
+from runbook_lib.chain import chain
+from runbook_lib.run import run
 chain.execute(run.open_folder(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))
 """
 
@@ -214,7 +219,8 @@ def test_when_the_driver_ends_its_kernel_ends_and_nothing_counts(made, tmp_path,
 
 def test_a_second_driver_is_refused_and_told_who_holds_the_run(made):
     with chain.only_driver(made):
-        code = "import sys\nfrom pathlib import Path\nfrom runbook_lib import chain, run\n"
+        code = "import sys\nfrom pathlib import Path\nfrom runbook_lib.chain import chain\n"
+        code += "from runbook_lib.run import run\n"
         code += "with chain.only_driver(run.open_folder(Path(sys.argv[1]))):\n    pass\n"
         done = subprocess.run(
             [sys.executable, "-c", code, str(made.folder)], capture_output=True, text=True, check=False
@@ -227,7 +233,8 @@ def test_a_second_driver_is_refused_and_told_who_holds_the_run(made):
 
 
 def test_the_lock_of_a_dead_driver_holds_nobody_up(made):
-    code = "import os, sys\nfrom pathlib import Path\nfrom runbook_lib import chain, run\n"
+    code = "import os, sys\nfrom pathlib import Path\nfrom runbook_lib.chain import chain\n"
+    code += "from runbook_lib.run import run\n"
     code += "with chain.only_driver(run.open_folder(Path(sys.argv[1]))):\n    os.kill(os.getpid(), 9)\n"
     subprocess.run([sys.executable, "-c", code, str(made.folder)], check=False)
     with chain.only_driver(made):
@@ -277,7 +284,8 @@ def test_an_unknown_run_lists_those_there_are(made, monkeypatch):
 HOLDING = """
 import signal, sys, time
 from pathlib import Path
-from runbook_lib import chain, run
+from runbook_lib.chain import chain
+from runbook_lib.run import run
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
 with chain.only_driver(run.open_folder(Path(sys.argv[1]))):
     try:

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from runbook_lib.checks import Checks
+from runbook_lib.run.checks import Checks
 
 NASTY = "<script>alert(1)</script> & \"quoted\" 'text'"
 VOID = {"br", "img", "hr", "input", "meta", "link"}

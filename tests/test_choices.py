@@ -13,9 +13,13 @@ import pytest
 import yaml
 from local_run import model_folder, new_run, planned
 
-from runbook_lib import archive, cli, preflight, profile, run, run_mark, staging
+from runbook_lib import cli
 from runbook_lib.errors import DataError, ProfileError
-from worker.layout import write_json
+from runbook_lib.phases import preflight, staging
+from runbook_lib.profile import profile
+from runbook_lib.report import archive
+from runbook_lib.run import run, run_mark
+from worker.files import write_json
 
 
 def edited(this: run.Run, **keys: object) -> profile.Profile:
@@ -303,7 +307,8 @@ def test_no_run_yet_is_told_as_such(tmp_path):
 def test_two_commands_given_at_once_make_one_run(tmp_path):
     file = edited(new_run(tmp_path)).path
     shutil.rmtree(tmp_path / "runs")
-    code = f"from runbook_lib import profile, run; print(run.current(profile.load({str(file)!r}), new=True).name)"
+    code = "from runbook_lib.profile import profile; from runbook_lib.run import run; "
+    code += f"print(run.current(profile.load({str(file)!r}), new=True).name)"
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert len({process.communicate(timeout=120)[0] for process in both}) == 1
     assert [process.returncode for process in both] == [0, 0, 0]

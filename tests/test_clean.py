@@ -9,12 +9,14 @@ import made_up
 import pytest
 from local_run import nobody_there
 
-from runbook_lib import clean, cli, gate, hosts, report
-from runbook_lib.checks import Checks
+from runbook_lib import cli
 from runbook_lib.errors import DataError, HostError
-from runbook_lib.run import PHASES, Run
+from runbook_lib.hosts import hosts
+from runbook_lib.report import clean, gate, report
+from runbook_lib.run.checks import Checks
+from runbook_lib.run.run import PHASES, Run
 from worker import placed, process
-from worker.layout import write_json
+from worker.files import write_json
 
 
 def hand_over(this, *phases, **figures):

@@ -7,9 +7,10 @@ import pytest
 from local_run import new_run, planned, wait_for
 from test_recover import commit_all, look, worker
 
-from runbook_lib import console, launch, live, monitor, recover, staging, workers
 from runbook_lib.errors import ProfileError
-from worker.layout import read_json
+from runbook_lib.phases import launch, monitor, recover, staging, workers
+from runbook_lib.show import console, live
+from worker.files import read_json
 
 
 @pytest.fixture

@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runbook_lib import corpus
-from runbook_lib.corpus import Corpus, Fields
+from runbook_lib.corpus import corpus
+from runbook_lib.corpus import documents as reading
+from runbook_lib.corpus.characters import has_long_word
+from runbook_lib.corpus.corpus import Corpus, Fields
+from runbook_lib.corpus.findings import ACCEPTABLE
+from runbook_lib.corpus.formats import whole_file
+from runbook_lib.corpus.formats.whole_file import WholeFile
+from runbook_lib.corpus.prompt import as_encoded
 from runbook_lib.errors import CorpusError, DataError, ProfileError, RunbookError
-from runbook_lib.reading import documents as reading
-from runbook_lib.reading import whole_file
-from runbook_lib.reading.characters import has_long_word
-from runbook_lib.reading.findings import ACCEPTABLE
-from runbook_lib.reading.prompt import as_encoded
-from runbook_lib.reading.whole_file import WholeFile
-from worker import layout
+from worker.files import sha256_file
+from worker.rows import fingerprint
 
 ROOT = Path(__file__).parents[1]
 HOME_FILES = ["articles.jsonl", "corpus.json", "fingerprints.npy", "offsets.npy", "questions.jsonl", "texts.jsonl"]
@@ -72,7 +73,7 @@ def test_row_i_is_document_i_in_every_file(tmp_path: Path) -> None:
         {"row": i, "id": item["id"], "title": item["title"], "url": item["url"]} for i, item in enumerate(items)
     ]
     prints = made.fingerprints()
-    assert [prints[i].tobytes().hex() for i in range(30)] == [layout.fingerprint(item["text"]) for item in items]
+    assert [prints[i].tobytes().hex() for i in range(30)] == [fingerprint(item["text"]) for item in items]
 
 
 def test_every_format_gives_the_same_corpus(tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_a_template_is_filled_literally_and_once(template: str, title: str, text
 def test_the_fingerprint_is_that_of_the_text_as_encoded(tmp_path: Path) -> None:
     made = number(tmp_path, documents(2), template="title: {title} | text: {text}")
     assert made.text(1) == "title: Title 1 | text: text 1 é"
-    assert made.fingerprints()[1].tobytes().hex() == layout.fingerprint(made.text(1))
+    assert made.fingerprints()[1].tobytes().hex() == fingerprint(made.text(1))
 
 
 def test_a_prompt_without_a_place_for_the_text_is_refused(tmp_path: Path) -> None:
@@ -435,8 +436,8 @@ def test_a_build_leaves_its_files_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(path.name for path in made.folder.iterdir()) == HOME_FILES
     assert {path.stat().st_mode & 0o777 for path in made.folder.iterdir()} == {0o600}
     for name, file in made.files.items():
-        assert file == {"bytes": (made.folder / name).stat().st_size, "sha256": layout.sha256_file(made.folder / name)}
-    assert made.source_sha256 == layout.sha256_file(tmp_path / "source.pkl")
+        assert file == {"bytes": (made.folder / name).stat().st_size, "sha256": sha256_file(made.folder / name)}
+    assert made.source_sha256 == sha256_file(tmp_path / "source.pkl")
 
 
 def test_a_build_repeated_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -575,7 +576,7 @@ def test_every_refusal_can_be_acted_on() -> None:
 MEASURE = """
     import sys
     from pathlib import Path
-    from runbook_lib import corpus
+    from runbook_lib.corpus import corpus
     from tests.memory import peak_mib
     corpus.build(Path(sys.argv[1]), corpus.Fields(), None, None, "{text}", "{text}", Path(sys.argv[2]))
     print(peak_mib())

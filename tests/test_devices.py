@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import SLOT, TESTS, Box, MakeBox
 
-from worker.layout import write_json
+from worker.files import write_json
 from worker.share import surely_given_up
 
 sys.path.insert(0, str(TESTS))

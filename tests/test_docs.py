@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from runbook_lib import cli, profile, verdicts
+from runbook_lib import cli
+from runbook_lib.profile import profile
+from runbook_lib.slots import verdicts
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

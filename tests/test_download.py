@@ -10,12 +10,15 @@ import made_up
 import numpy as np
 import pytest
 
-from runbook_lib import cli, download, hosts
+from runbook_lib import cli
 from runbook_lib.errors import DataError
+from runbook_lib.hosts import hosts
+from runbook_lib.phases import download
 from runbook_lib.result import parts
-from runbook_lib.run import Run
+from runbook_lib.run.run import Run
 from worker import encode
-from worker.layout import committed, sha256_file, write_json
+from worker.files import sha256_file, write_json
+from worker.layout import committed
 
 RANGES = [(0, 4), (4, 8), (8, 10), (10, 14), (14, 18), (18, 21)]
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runbook_lib import corpus, run, workers
+from runbook_lib.corpus import corpus
+from runbook_lib.phases import workers
+from runbook_lib.run import run
 from worker import process
 from worker.layout import HostFolder
 

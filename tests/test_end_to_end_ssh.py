@@ -12,7 +12,7 @@ import pytest
 from conftest import wait_for
 from test_end_to_end import PROFILE, digest, make_profile, runbook
 
-from runbook_lib import run
+from runbook_lib.run import run
 
 HOSTS = """hosts:
   - {{name: tensor01, kind: ssh, slots: 1, device: cpu, threads: 1, credentials: {0}, environment: {1}}}

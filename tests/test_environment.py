@@ -353,7 +353,7 @@ def test_a_conda_that_does_not_answer_is_not_told_to_create(conda: Job) -> None:
 
 def test_homebrews_folders_are_looked_into_too() -> None:
     """A Mac's usual places; a session without a terminal has none of them in its PATH."""
-    from runbook_lib.reach import session
+    from runbook_lib.hosts.ssh import session
     from worker import machine
 
     assert "/opt/homebrew/Caskroom/miniforge/base" in environment.BASES

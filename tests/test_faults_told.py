@@ -6,11 +6,15 @@ import pytest
 from local_run import folder, host, wait_for
 from test_moving import can_vanish, go, gone, make  # noqa: F401  (fixtures)
 
-from runbook_lib import chain, download, launch, monitor, report, run, workers
-from runbook_lib.incidents import BEGAN
+from runbook_lib.chain import chain
+from runbook_lib.phases import download, launch, monitor, workers
+from runbook_lib.report import report
+from runbook_lib.run import run
+from runbook_lib.slots.incidents import BEGAN
 from worker import process
 from worker.blame import quarantine
-from worker.layout import committed, read_json
+from worker.files import read_json
+from worker.layout import committed
 
 
 def kill_a_worker(this, name, signum=signal.SIGKILL):

@@ -20,10 +20,10 @@ import pytest
 from conftest import TESTS, wait_for
 
 from runbook_lib.errors import HostError, LinkLost
-from runbook_lib.hosts import Content, Host
-from runbook_lib.profile import HostSpec
-from runbook_lib.reach import link, login, ssh, transport
-from runbook_lib.reach.session import Patience
+from runbook_lib.hosts.hosts import Content, Host
+from runbook_lib.hosts.ssh import link, login, ssh, transport
+from runbook_lib.hosts.ssh.session import Patience
+from runbook_lib.profile.profile import HostSpec
 
 GROWTH_MIB = 150  # of the driver, over what it had
 PATIENCE = Patience(login_s=10.0, outage_s=3.0)

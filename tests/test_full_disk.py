@@ -35,7 +35,10 @@ PROGRAM = textwrap.dedent(
     from pathlib import Path
     sys.path.insert(0, "tests")
     import made_up
-    from runbook_lib import chain, download, merge, report, run
+    from runbook_lib.chain import chain
+    from runbook_lib.phases import download, merge
+    from runbook_lib.report import report
+    from runbook_lib.run import run
     from runbook_lib.errors import RunbookError
     from test_download import RANGES, There
 
@@ -146,7 +149,7 @@ UNREADABLE = textwrap.dedent(
     from pathlib import Path
     sys.path.insert(0, "tests")
     import made_up
-    from runbook_lib import outcome, report
+    from runbook_lib.report import outcome, report
     from runbook_lib.errors import RunbookError
     from runbook_lib.result import publication
 

@@ -5,10 +5,10 @@ import json
 import pytest
 from local_run import new_run, planned
 
-from runbook_lib import gate
-from runbook_lib.checks import Checks
 from runbook_lib.errors import DataError, GateError
-from runbook_lib.run import PHASES
+from runbook_lib.report import gate
+from runbook_lib.run.checks import Checks
+from runbook_lib.run.run import PHASES
 
 
 @pytest.fixture

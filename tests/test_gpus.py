@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from runbook_lib import gpus
-from runbook_lib.gpus import Sample, User
+from runbook_lib.hosts import gpus
+from runbook_lib.hosts.gpus import Sample, User
 from worker import machine
 
 A100 = "NVIDIA A100-SXM4-80GB"

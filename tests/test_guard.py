@@ -10,8 +10,8 @@ import pytest
 from conftest import HOST, SLOT, Box, MakeBox, wait_for, waiting
 
 from worker import process
+from worker.files import write_json
 from worker.guard import lost
-from worker.layout import write_json
 from worker.progress import read_report, write_report
 
 DEAD = {"pid": 2**22 + 1, "start": "1", "boot": "of another time"}

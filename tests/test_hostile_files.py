@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from runbook_lib import corpus
-from runbook_lib.corpus import Corpus, Fields
+from runbook_lib.corpus import corpus
+from runbook_lib.corpus.corpus import Corpus, Fields
 from runbook_lib.errors import CorpusError
 
 FOLDER = Path(__file__).parents[2] / "shared" / "data" / "hostile"

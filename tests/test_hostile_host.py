@@ -25,12 +25,17 @@ import numpy as np
 import pytest
 from hosts_by_ssh import linked
 
-from runbook_lib import clean, download, hosts, inventory, launch, monitor, pictures, plan, profile, run, status
-from runbook_lib.checks import Checks
 from runbook_lib.errors import HostError
-from runbook_lib.pages import panel
+from runbook_lib.hosts import hosts, inventory
+from runbook_lib.phases import download, launch, monitor
+from runbook_lib.profile import profile
+from runbook_lib.report import clean, status
+from runbook_lib.run import plan, run
+from runbook_lib.run.checks import Checks
+from runbook_lib.show import panel, pictures
 from worker import encode, environment, machine, process
-from worker.layout import HostFolder, write_json
+from worker.files import write_json
+from worker.layout import HostFolder
 from worker.snapshot import snapshot
 
 EVIL = "\x1b]0;evil\x07\x1b[2J<script>alert(1)</script>\r\n\x9b31m\u202e\ud800 'quoted' \"twice\""

@@ -6,10 +6,12 @@ import time
 
 import pytest
 
-from runbook_lib import cli, hosts, profile
+from runbook_lib import cli
 from runbook_lib.errors import HostError, ProfileError
-from runbook_lib.run import Run
-from worker.layout import sha256_file
+from runbook_lib.hosts import hosts
+from runbook_lib.profile import profile
+from runbook_lib.run.run import Run
+from worker.files import sha256_file
 
 HOSTS = "hosts:\n  - {name: one, kind: local, slots: 1, device: cpu, workdir: a}\n"
 HOSTS += "  - {name: two, kind: ssh, credentials: two.credentials}\n"

@@ -6,11 +6,12 @@ import json
 import pytest
 import ssh_server
 
-from runbook_lib import cli, profile
+from runbook_lib import cli
 from runbook_lib.errors import HostError
-from runbook_lib.reach import known_hosts, link, login
-from runbook_lib.reach.known_hosts import HostKeyRefused
-from runbook_lib.reach.session import Patience
+from runbook_lib.hosts.ssh import known_hosts, link, login
+from runbook_lib.hosts.ssh.known_hosts import HostKeyRefused
+from runbook_lib.hosts.ssh.session import Patience
+from runbook_lib.profile import profile
 
 OTHER_KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIGPKSUTyz1HwHReFVvD5obVsALAgJRNarH4TRpNePnAS"
 OTHER = login.fingerprint(base64.b64decode(OTHER_KEY))

@@ -7,10 +7,11 @@ import pytest
 from made_up import run_folder
 from test_pictures import Hands, slot, state
 
-from runbook_lib import incidents, report, watcher
-from runbook_lib.incidents import BEGAN, ENDED, Incidents
-from runbook_lib.journal import Journal
-from runbook_lib.pages import facts
+from runbook_lib.report import report
+from runbook_lib.result import facts
+from runbook_lib.run.journal import Journal
+from runbook_lib.slots import incidents, watcher
+from runbook_lib.slots.incidents import BEGAN, ENDED, Incidents
 
 
 def events(run, *names):

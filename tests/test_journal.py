@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 
-from runbook_lib.journal import TAIL, Journal
+from runbook_lib.run.journal import TAIL, Journal
 
 
 def test_events_come_back_in_order(tmp_path):

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from runbook_lib.errors import HostError, ProfileError
-from runbook_lib.reach import known_hosts
-from runbook_lib.reach.known_hosts import HostKeyRefused, fingerprint, trust
-from runbook_lib.reach.login import Login
+from runbook_lib.hosts.ssh import known_hosts
+from runbook_lib.hosts.ssh.known_hosts import HostKeyRefused, fingerprint, trust
+from runbook_lib.hosts.ssh.login import Login
 
 
 @dataclass(frozen=True)

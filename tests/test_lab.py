@@ -12,8 +12,9 @@ import pytest
 from conftest import wait_for
 from test_end_to_end import DEMO, PROFILE, runbook
 
-from runbook_lib import hosts as machines
-from runbook_lib import run, workers
+from runbook_lib.hosts import hosts as machines
+from runbook_lib.phases import workers
+from runbook_lib.run import run
 from worker import process
 
 ROOT = browser.ROOT

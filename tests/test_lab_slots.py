@@ -14,9 +14,9 @@ import asyncio, sys
 from pathlib import Path
 from dataclasses import replace
 sys.path[:0] = {paths!r}
-from runbook_lib import run
-from runbook_lib.console import Console
-from runbook_lib.live import Live
+from runbook_lib.run import run
+from runbook_lib.show.console import Console
+from runbook_lib.show.live import Live
 from test_pictures import slot, state
 console = Console(run.open_folder(Path({folder!r})))
 view = Live(place=console, every_s=0.0)

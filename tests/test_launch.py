@@ -9,9 +9,14 @@ import time
 import pytest
 from local_run import executable, folder, host, new_run, planned, wait_for
 
-from runbook_lib import cli, corpus, hosts, incidents, launch, run, staging, workers
+from runbook_lib import cli
+from runbook_lib.corpus import corpus
+from runbook_lib.hosts import hosts
+from runbook_lib.phases import launch, staging, workers
+from runbook_lib.run import run
+from runbook_lib.slots import incidents
 from worker import process
-from worker.layout import read_json, sha256_file, write_json
+from worker.files import read_json, sha256_file, write_json
 
 
 @pytest.fixture

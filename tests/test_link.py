@@ -29,12 +29,12 @@ from proxy import Proxy
 from test_session import hurry
 
 from runbook_lib.errors import HostError, LinkLost
-from runbook_lib.hosts import Content, Host
-from runbook_lib.profile import HostSpec
-from runbook_lib.reach import dial, link, login, ssh
-from runbook_lib.reach.known_hosts import HostKeyRefused
-from runbook_lib.reach.secret import Secret
-from runbook_lib.reach.session import Patience
+from runbook_lib.hosts.hosts import Content, Host
+from runbook_lib.hosts.ssh import dial, link, login, ssh
+from runbook_lib.hosts.ssh.known_hosts import HostKeyRefused
+from runbook_lib.hosts.ssh.session import Patience
+from runbook_lib.profile.profile import HostSpec
+from runbook_lib.profile.secret import Secret
 
 MARGIN_S = 6.0  # over a deadline, on a machine that is busy
 

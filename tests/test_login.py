@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from runbook_lib.errors import HostError, ProfileError, RunbookError
-from runbook_lib.profile import HostSpec
-from runbook_lib.reach import login
-from runbook_lib.reach.secret import Secret
+from runbook_lib.hosts.ssh import login
+from runbook_lib.profile.profile import HostSpec
+from runbook_lib.profile.secret import Secret
 
 PASSWORD = "hunter2-correct-horse"
 GOOD = {"address": "10.9.8.7", "username": "operator", "password": PASSWORD}

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import registry
 
-from runbook_lib import inventory
-from runbook_lib.checks import Checks
-from runbook_lib.profile import HostSpec
+from runbook_lib.hosts import inventory
+from runbook_lib.profile.profile import HostSpec
+from runbook_lib.run.checks import Checks
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ["word", "The quick brown fox jumps over the lazy dog.", "long " * 400]

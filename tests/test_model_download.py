@@ -28,11 +28,14 @@ from huggingface_hub import constants
 from local_run import host, model_folder
 from proxy import Proxy
 
-from runbook_lib import hosts, model, preflight, profile, run, sent_model, staging
 from runbook_lib.errors import ProfileError
-from runbook_lib.profile import ModelSpec
-from runbook_lib.reach import link
-from runbook_lib.reach.secret import Secret
+from runbook_lib.hosts import hosts
+from runbook_lib.hosts.ssh import link
+from runbook_lib.phases import preflight, sent_model, staging
+from runbook_lib.profile import profile
+from runbook_lib.profile.profile import ModelSpec
+from runbook_lib.profile.secret import Secret
+from runbook_lib.run import model, run
 from worker import fetch
 
 ROOT = Path(__file__).parents[1]

@@ -9,10 +9,15 @@ from dataclasses import replace
 import pytest
 from local_run import new_run, planned
 
-from runbook_lib import cli, gate, hosts, monitor, plan, profile, recover, run
+from runbook_lib import cli
 from runbook_lib.errors import DataError, GateError
+from runbook_lib.hosts import hosts
+from runbook_lib.phases import monitor, recover
+from runbook_lib.profile import profile
+from runbook_lib.report import gate
+from runbook_lib.run import plan, run
 from worker import process
-from worker.layout import write_json
+from worker.files import write_json
 
 LIVING = {"supervisor_alive": True, "stop_requested": False}
 ALONE = {"supervisor_alive": False, "stop_requested": False}

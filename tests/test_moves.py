@@ -5,9 +5,9 @@ import random
 import made_up
 import pytest
 
-from runbook_lib import moves, plan
 from runbook_lib.errors import DataError
-from worker.layout import count, planned_parts
+from runbook_lib.run import moves, plan
+from worker.rows import count, planned_parts
 
 
 @pytest.fixture

@@ -13,10 +13,12 @@ import pytest
 from conftest import TESTS, wait_for
 from local_run import executable, folder, host, new_run, planned
 
-from runbook_lib import download, hosts, launch, monitor, recover, staging, workers
 from runbook_lib.errors import LinkLost
+from runbook_lib.hosts import hosts
+from runbook_lib.phases import download, launch, monitor, recover, staging, workers
 from worker import process
-from worker.layout import committed, read_json
+from worker.files import read_json
+from worker.layout import committed
 
 SUPERVISE = f'#!/bin/sh\nif [ "$3" = supervise ]; then exec "{sys.executable}" "$@"; fi\n'
 LIGHT = f'{SUPERVISE}exec "{sys.executable}" "{TESTS / "poison.py"}" "$@"\n'

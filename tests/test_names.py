@@ -15,10 +15,14 @@ import yaml
 from conftest import wait_for
 from hosts_by_ssh import linked, profile_text
 
-from runbook_lib import cli, hosts, profile, run
+from runbook_lib import cli
 from runbook_lib.errors import DataError, HostError, ProfileError, RunbookError
-from runbook_lib.reach import link
-from worker.layout import FORMAT, sha256_file
+from runbook_lib.hosts import hosts
+from runbook_lib.hosts.ssh import link
+from runbook_lib.profile import profile
+from runbook_lib.run import run
+from worker.files import sha256_file
+from worker.layout import FORMAT
 
 SEED = 60
 PIECES = [*"abz09_.-~ '\"`$(){}[]<>|&;*?!#%^=+,:@\\", "$HOME", "${IFS}", "$(touch PWNED)", "`touch PWNED`",

@@ -17,12 +17,12 @@ torch = pytest.importorskip("torch")
 import odd_models  # noqa: E402
 from sentence_transformers import SentenceTransformer  # noqa: E402
 
-from runbook_lib import model as models  # noqa: E402
-from runbook_lib import probing  # noqa: E402
-from runbook_lib.checks import Checks  # noqa: E402
-from runbook_lib.hosts import Completed  # noqa: E402
-from runbook_lib.profile import ModelSpec  # noqa: E402
-from runbook_lib.reading.prompt import as_encoded  # noqa: E402
+from runbook_lib.corpus.prompt import as_encoded  # noqa: E402
+from runbook_lib.hosts.hosts import Completed  # noqa: E402
+from runbook_lib.phases import probing  # noqa: E402
+from runbook_lib.profile.profile import ModelSpec  # noqa: E402
+from runbook_lib.run import model as models  # noqa: E402
+from runbook_lib.run.checks import Checks  # noqa: E402
 from worker.encoder import Encoder  # noqa: E402
 from worker.texts import DOCUMENT, QUERY, Question  # noqa: E402
 

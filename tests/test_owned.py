@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 from local_run import folder, host, new_run, planned
 
-from runbook_lib import chain, environments, hosts, inventory, launch, staging, workers
+from runbook_lib.chain import chain
 from runbook_lib.errors import HostError, ProfileError, RunbookError
-from runbook_lib.run import create, current, named, open_folder
+from runbook_lib.hosts import environments, hosts, inventory
+from runbook_lib.phases import launch, staging, workers
+from runbook_lib.run.run import create, current, named, open_folder
 from worker import owned
-from worker.layout import run_name_problem, write_json
+from worker.files import write_json
+from worker.layout import run_name_problem
 
 STRANGER = 54_321  # the number of an account that is not ours
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another account, which only root may")

@@ -9,7 +9,7 @@ import pytest
 
 from runbook_lib.errors import DataError
 from runbook_lib.result import parts
-from worker.layout import sha256_file
+from worker.files import sha256_file
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import pytest
 from made_up import run_folder
 from test_pictures import slot, state
 
-from runbook_lib import archive, phase_line
-from runbook_lib.live import Live
+from runbook_lib.report import archive
+from runbook_lib.show import phase_line
+from runbook_lib.show.live import Live
 
 
 class Nowhere:
@@ -79,7 +80,8 @@ def test_what_was_seen_last_is_no_part_of_the_archive(watched):
 
 IN_A_TERMINAL = """
 import subprocess, sys
-from runbook_lib import phase_line, run
+from runbook_lib.show import phase_line
+from runbook_lib.run import run
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)"])
 phase_line.show(run.find(sys.argv[1]), "03_monitor", child, lambda: None)
 """

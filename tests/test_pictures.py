@@ -14,11 +14,10 @@ import pytest
 from made_up import run_folder
 from nbclient import NotebookClient
 
-from runbook_lib import live, pictures, plan_pictures
-from runbook_lib.gpus import Sample
-from runbook_lib.pages import nearest, panel
-from runbook_lib.plan import ModelIdentity, Plan, Slot, cut
-from runbook_lib.state import SlotState, State
+from runbook_lib.hosts.gpus import Sample
+from runbook_lib.run.plan import ModelIdentity, Plan, Slot, cut
+from runbook_lib.show import live, nearest, panel, pictures, plan_pictures, words
+from runbook_lib.slots.state import SlotState, State
 
 NASTY = "<script>alert(1)</script>\"'\x1b[31m\u202e<img src=http://evil/x>"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -122,8 +121,8 @@ def test_an_unknown_time_left_is_said_to_be_unknown() -> None:
 
 
 def test_a_share_is_100_percent_only_when_nothing_is_left() -> None:
-    assert panel.percent(249_999, 250_000) == "99.9 %"
-    assert panel.percent(250_000, 250_000) == "100.0 %"
+    assert words.percent(249_999, 250_000) == "99.9 %"
+    assert words.percent(250_000, 250_000) == "100.0 %"
     assert panel.text_bar(9_999, 10_000).endswith("-")
 
 
@@ -435,7 +434,7 @@ NOTEBOOK = """
 import sys, threading
 sys.path[:0] = {path!r}
 from test_pictures import done, state
-from runbook_lib import live
+from runbook_lib.show import live
 view = live.Live(every_s=0.0)
 for i in range(6):
     view.show(state())

@@ -7,7 +7,9 @@ from pathlib import Path
 import made_up
 import pytest
 
-from runbook_lib import places, preflight, profile, run
+from runbook_lib.phases import preflight
+from runbook_lib.profile import profile
+from runbook_lib.run import places, run
 
 TEXT = """
 run: lake

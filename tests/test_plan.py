@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from runbook_lib import plan
 from runbook_lib.errors import DataError
+from runbook_lib.run import plan
 
 
 def made(**changes):

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from runbook_lib.journal import Journal
-from worker.layout import make_folder
+from runbook_lib.run.journal import Journal
+from worker.files import make_folder
 
 SCRIPT = Path(__file__).parent / "chaos" / "power_cut.py"
 

@@ -11,9 +11,10 @@ import pytest
 from local_run import executable, folder, new_run, nobody_there, numbered, planned
 from local_run import host as connected
 
-from runbook_lib import model, plan, planning, preflight, run, staging
+from runbook_lib.phases import preflight, staging
+from runbook_lib.run import model, plan, planning, run
 from worker import probe, process
-from worker.layout import write_json
+from worker.files import write_json
 
 PASSWORD = "tell-nobody"
 GOOD = json.dumps({"address": "10.0.0.1", "username": "me", "password": PASSWORD})

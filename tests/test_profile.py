@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from runbook_lib import profile as profiles
 from runbook_lib.errors import ProfileError
-from runbook_lib.profile import CorpusSpec, HostSpec, ModelSpec, MonitorSpec, OutputSpec, PolicySpec, Profile
+from runbook_lib.profile import profile as profiles
+from runbook_lib.profile.profile import CorpusSpec, HostSpec, ModelSpec, MonitorSpec, OutputSpec, PolicySpec, Profile
 
 SHIPPED = sorted((Path(__file__).parent.parent / "profiles").glob("*.yaml"))
 

@@ -10,11 +10,12 @@ import made_up
 import numpy as np
 import pytest
 
-from runbook_lib import merge, preflight, run
 from runbook_lib.errors import DataError
+from runbook_lib.phases import merge, preflight
 from runbook_lib.result import parts, publication
 from runbook_lib.result.merged import Merged
-from worker.layout import sha256_file, write_json
+from runbook_lib.run import run
+from worker.files import sha256_file, write_json
 
 GOOD = made_up.vectors(4, seed=9)
 BAD = np.full((4, made_up.DIM), np.nan, np.float32)

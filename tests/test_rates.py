@@ -9,11 +9,13 @@ from dataclasses import replace
 import pytest
 from test_monitor import Kept, commit, folder_of, look, made, staged, two  # noqa: F401  (fixtures)
 
-from runbook_lib import cli, monitor, run
-from runbook_lib.pages import panel
-from runbook_lib.rates import Awake
+from runbook_lib import cli
+from runbook_lib.phases import monitor
+from runbook_lib.run import run
+from runbook_lib.show import panel
+from runbook_lib.slots.rates import Awake
 from worker import process
-from worker.layout import write_json
+from worker.files import write_json
 from worker.progress import Pace
 from worker.verbs import VERBS
 
@@ -75,7 +77,7 @@ def test_a_host_whose_clock_is_wrong_by_hours_has_right_rates_ages_and_end(two, 
     real = snapshot.snapshot
     monkeypatch.setattr("worker.verbs.VERBS", {**VERBS, "poll": lambda root, host: off(real(root, host), host, off_s)})
     monkeypatch.setattr(
-        "runbook_lib.reach.local.VERBS", {**VERBS, "poll": lambda root, host: off(real(root, host), host, off_s)}
+        "runbook_lib.hosts.local.VERBS", {**VERBS, "poll": lambda root, host: off(real(root, host), host, off_s)}
     )
     slot = look(two).slots[1]
     assert slot.rate == 2.0 and slot.verdict in ("", "slow")
@@ -167,7 +169,7 @@ def test_a_workers_pace_looks_back_a_minute_and_falls_when_nothing_comes():
 
 @pytest.mark.parametrize("slots", [128])
 def test_the_rate_of_many_slots_is_their_sum_and_a_single_one_that_stands_still_changes_little(made, slots):  # noqa: F811
-    from runbook_lib import plan
+    from runbook_lib.run import plan
 
     drawn = made.plan()
     many = tuple(plan.Slot(f"cluster0_gpu{i}", "here", i, "cpu", 1, 10 * i, 10 * i + 10) for i in range(slots))

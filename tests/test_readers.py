@@ -19,10 +19,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from runbook_lib.corpus.formats import json_stream, text_lines
+from runbook_lib.corpus.formats.readers import open_source
+from runbook_lib.corpus.formats.source import Unreadable
 from runbook_lib.errors import CorpusError
-from runbook_lib.reading import json_stream, text_lines
-from runbook_lib.reading.readers import open_source
-from runbook_lib.reading.source import Unreadable
 
 ROOT = Path(__file__).parents[1]
 ITEMS = [{"id": i, "title": f"Title {i}", "text": f"text {i} é 漢"} for i in range(12)]
@@ -349,7 +349,7 @@ def test_bombs_are_refused_quickly_and_in_little_memory(tmp_path: Path) -> None:
         import sys, time
         from pathlib import Path
         from runbook_lib.errors import CorpusError
-        from runbook_lib.reading.readers import open_source
+        from runbook_lib.corpus.formats.readers import open_source
         from tests.memory import peak_mib
         for path in sorted(Path(sys.argv[1]).iterdir()):
             start = time.perf_counter()

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from local_run import folder, host, new_run, numbered, planned, wait_for
 
-from runbook_lib import hosts, launch, monitor, recover, run, staging, workers
-from runbook_lib.reach.local import LocalWay
+from runbook_lib.hosts import hosts
+from runbook_lib.hosts.local import LocalWay
+from runbook_lib.phases import launch, monitor, recover, staging, workers
+from runbook_lib.run import run
 from worker import encode, process
-from worker.layout import committed, planned_parts, read_json, write_json
+from worker.files import read_json, write_json
+from worker.layout import committed
+from worker.rows import planned_parts
 
 
 @pytest.fixture

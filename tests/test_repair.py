@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from test_end_to_end import make_profile, runbook
 
-from runbook_lib import chain, endings, report, run
-from runbook_lib.endings import Ended
-from worker.layout import sha256_file
+from runbook_lib.chain import chain, endings
+from runbook_lib.chain.endings import Ended
+from runbook_lib.report import report
+from runbook_lib.run import run
+from worker.files import sha256_file
 
 NAME = "repaired"
 

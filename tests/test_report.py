@@ -14,12 +14,14 @@ import pytest
 from made_up import published, run_folder
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from runbook_lib import archive, gate, pictures, report, run
-from runbook_lib.checks import Checks
 from runbook_lib.errors import DataError
-from runbook_lib.pages import facts, notebook_pages
-from runbook_lib.run import PHASES, Run
-from worker.layout import sha256_file
+from runbook_lib.report import archive, gate, notebook_pages, report
+from runbook_lib.result import facts
+from runbook_lib.run import run
+from runbook_lib.run.checks import Checks
+from runbook_lib.run.run import PHASES, Run
+from runbook_lib.show import pictures
+from worker.files import sha256_file
 
 NASTY = '<script>alert(1)</script><img src="http://evil/x" onerror=alert(2)>\x1b[31m\u202e'
 SPARE = ("wbr", "embed", "object", "iframe", "script", "link", "form", "input", "video", "audio", "source", "base")

@@ -11,7 +11,7 @@ import pytest
 from conftest import HOST, SLOT, Box, MakeBox, wait_for, waiting
 
 from worker import reserve
-from worker.layout import write_json
+from worker.files import write_json
 from worker.reserve import Reserve
 from worker.room import has_room
 from worker.snapshot import snapshot

@@ -7,9 +7,10 @@ import json
 import pytest
 from local_run import folder, new_run, planned
 
-from runbook_lib import plan, run, run_mark, staging
 from runbook_lib.errors import DataError
-from worker.layout import read_json
+from runbook_lib.phases import staging
+from runbook_lib.run import plan, run, run_mark
+from worker.files import read_json
 
 
 def test_every_run_has_a_random_id_that_its_plan_and_its_hosts_carry(tmp_path):

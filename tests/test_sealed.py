@@ -7,12 +7,15 @@ from pathlib import Path
 import made_up
 import pytest
 
-from runbook_lib import cli, gate, repair, report, workers
-from runbook_lib.checks import Checks
+from runbook_lib import cli
 from runbook_lib.errors import DataError
-from runbook_lib.pages.verdict import NOT_PROVED
-from runbook_lib.run import PHASES, Run
-from worker.layout import sha256_file
+from runbook_lib.phases import workers
+from runbook_lib.report import gate, report
+from runbook_lib.report.verdict import NOT_PROVED
+from runbook_lib.result import repair
+from runbook_lib.run.checks import Checks
+from runbook_lib.run.run import PHASES, Run
+from worker.files import sha256_file
 
 
 def held(this, phase, **figures):

@@ -20,7 +20,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from runbook_lib.errors import ProfileError
-from runbook_lib.reach.secret import Secret, read_private, redact
+from runbook_lib.profile.secret import Secret, read_private, redact
 
 PLANTED = "hunter2-7Kq%/+\"'\\<é>"
 
@@ -305,7 +305,7 @@ def test_nothing_stays_open_after_a_refusal(private, tmp_path):
 
 
 def test_a_variable_that_holds_a_secret_is_named_and_no_business_of_whom_we_start(monkeypatch):
-    from runbook_lib.reach import secret
+    from runbook_lib.profile import secret
     from worker import verbs
 
     monkeypatch.setenv("KEY_PASSPHRASE", "horse-battery-staple")

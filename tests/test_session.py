@@ -23,9 +23,9 @@ import pytest
 from conftest import wait_for
 
 from runbook_lib.errors import HostError, LinkLost
-from runbook_lib.reach import answer_json
-from runbook_lib.reach import session as sessions
-from runbook_lib.reach.session import COMMAND, NOISE_LIMIT, PLACES, Heard, Patience, Session
+from runbook_lib.hosts.ssh import answer_json
+from runbook_lib.hosts.ssh import session as sessions
+from runbook_lib.hosts.ssh.session import COMMAND, NOISE_LIMIT, PLACES, Heard, Patience, Session
 from worker.agent import REQUEST_LIMIT
 
 PATIENCE = Patience(login_s=10.0, silence_s=5.0, floor_window_s=2.0)

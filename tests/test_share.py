@@ -11,7 +11,8 @@ import sys
 import pytest
 from conftest import HOST, MakeBox, put_shard, wait_for
 
-from worker.layout import planned_parts, write_json
+from worker.files import write_json
+from worker.rows import planned_parts
 from worker.share import Claims, Refused, Share
 
 ONE, TWO = "cluster0_gpu0", "cluster0_gpu1"

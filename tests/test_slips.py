@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from runbook_lib import cli, profile, run, tokens
+from runbook_lib import cli
 from runbook_lib.errors import ProfileError
+from runbook_lib.profile import profile, tokens
+from runbook_lib.run import run
 
 BASE = "run: a\ncorpus: {path: corpus.jsonl}\nmodel: {name: owner/model}\nhosts: [{name: here, kind: local}]\n"
 MARK = "CANARY"

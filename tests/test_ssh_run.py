@@ -17,21 +17,12 @@ from hosts_by_ssh import profile_text
 from local_run import folder as local_folder
 from local_run import host, model_folder
 
-from runbook_lib import (
-    clean,
-    download,
-    hosts,
-    launch,
-    merge,
-    monitor,
-    preflight,
-    profile,
-    recover,
-    run,
-    staging,
-    workers,
-)
-from runbook_lib.reach import link
+from runbook_lib.hosts import hosts
+from runbook_lib.hosts.ssh import link
+from runbook_lib.phases import download, launch, merge, monitor, preflight, recover, staging, workers
+from runbook_lib.profile import profile
+from runbook_lib.report import clean
+from runbook_lib.run import run
 from worker.layout import committed
 
 COUNT = 40
@@ -182,7 +173,8 @@ LAUNCH = """
 import sys
 sys.path[:0] = [{tests!r}]
 import os
-from runbook_lib import launch, run, staging, workers
+from runbook_lib.phases import launch, staging, workers
+from runbook_lib.run import run
 this = run.open_folder(__import__("pathlib").Path({folder!r}))
 assert staging.stage(this).ok and launch.start(this).ok
 print("launched", flush=True)
@@ -282,7 +274,7 @@ def test_processes_and_files_that_only_look_like_ours_survive_stop_restart_and_c
 
 
 def clean_checks():
-    from runbook_lib.checks import Checks
+    from runbook_lib.run.checks import Checks
 
     return Checks("the archive")
 

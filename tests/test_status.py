@@ -6,7 +6,10 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from runbook_lib import gpus, monitor, plan, status
+from runbook_lib.hosts import gpus
+from runbook_lib.phases import monitor
+from runbook_lib.report import status
+from runbook_lib.run import plan
 
 FIELDS = {"start_index", "end_index", "items_processed", "processing_time", "rate", "completed_at", "output_file"}
 SUMMARY = {"total_workers_completed", "total_items_processed", "target_items", "percent_complete", "last_updated"}

@@ -20,7 +20,7 @@ from conftest import HOST, SLOT, TESTS, Box, MakeBox, script, wait_for, waiting
 
 from worker import locks, process, supervise
 from worker.encode import EXIT_BUSY, EXIT_REFUSED
-from worker.layout import read_json, write_json
+from worker.files import read_json, write_json
 from worker.progress import write_report
 from worker.snapshot import snapshot
 

@@ -7,7 +7,8 @@ from unittest.mock import Mock
 from rich.console import Console
 from test_pictures import NASTY, slot, state
 
-from runbook_lib import gpus, terminal
+from runbook_lib.hosts import gpus
+from runbook_lib.show import terminal
 
 
 def drawn(state, width=200):

@@ -14,8 +14,10 @@ from hosts_by_ssh import linked
 from made_up import run_folder
 from proxy import Proxy
 
-from runbook_lib import hosts, incidents, report
 from runbook_lib.errors import HostError
+from runbook_lib.hosts import hosts
+from runbook_lib.report import report
+from runbook_lib.slots import incidents
 
 SIZE = 60_000_000
 CUTS = [SIZE * (2 * k + 1) // 20 for k in range(10)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import worker
-from runbook_lib import backup, merge, validate
+from runbook_lib.phases import backup, merge, validate
 from runbook_lib.result import parts
 from runbook_lib.result.merged import Merged
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from runbook_lib import verdicts
-from runbook_lib.pages import panel
-from runbook_lib.profile import MonitorSpec
-from runbook_lib.verdicts import NAMED, TABLE, Seen, judge
+from runbook_lib.profile.profile import MonitorSpec
+from runbook_lib.show import panel
+from runbook_lib.slots import verdicts
+from runbook_lib.slots.verdicts import NAMED, TABLE, Seen, judge
 from worker import encode
 
 LIMITS = MonitorSpec()

@@ -23,7 +23,9 @@ from conftest import HOST, SLOT, Box, MakeBox, wait_for, waiting
 import worker
 from worker import encode, locks, process
 from worker.encode import EXIT_BUSY, EXIT_DISK, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, Suspects
-from worker.layout import HostFolder, fingerprint, write_json
+from worker.files import write_json
+from worker.layout import HostFolder
+from worker.rows import fingerprint
 from worker.share import left_to_do, settled
 
 LETTERS = ["abc", "a longer text, of two dozen letters", "x", "0123456789 " * 9, "mid size", "b c d e f g"]

@@ -12,9 +12,9 @@ import pytest
 from conftest import MakeBox
 from test_worker_encoder import cosines, vectors_of
 
-from runbook_lib import model as models
 from runbook_lib.errors import ProfileError
-from runbook_lib.profile import ModelSpec
+from runbook_lib.profile.profile import ModelSpec
+from runbook_lib.run import model as models
 
 torch = pytest.importorskip("torch")
 

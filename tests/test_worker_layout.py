@@ -17,7 +17,10 @@ from pathlib import Path
 import pytest
 
 from worker import layout
-from worker.layout import committed, count, fingerprint, missing, quarantined, read_json, safe_text, write_atomic
+from worker.escape import safe_text
+from worker.files import read_json, write_atomic, write_json
+from worker.layout import committed, quarantined
+from worker.rows import count, fingerprint, joined, missing
 
 OLD = b"the old content"
 
@@ -137,8 +140,8 @@ def test_no_file_is_none(tmp_path: Path) -> None:
 
 
 def test_equal_values_are_equal_bytes(tmp_path: Path) -> None:
-    one = layout.write_json(tmp_path / "1.json", {"b": 1.5, "a": "ä\n\x1b"})
-    assert one == layout.write_json(tmp_path / "2.json", {"a": "ä\n\x1b", "b": 1.5})
+    one = write_json(tmp_path / "1.json", {"b": 1.5, "a": "ä\n\x1b"})
+    assert one == write_json(tmp_path / "2.json", {"a": "ä\n\x1b", "b": 1.5})
     assert read_json(tmp_path / "1.json") == {"a": "ä\n\x1b", "b": 1.5}
 
 
@@ -202,7 +205,7 @@ def test_joined_ranges_hold_the_same_rows_in_as_few_as_can_be() -> None:
     dice = random.Random(1)
     for _ in range(200):
         ranges = [(low, low + dice.randrange(1, 6)) for low in (dice.randrange(60) for _ in range(dice.randrange(20)))]
-        found = layout.joined(ranges)
+        found = joined(ranges)
         rows, again = ({row for low, high in these for row in range(low, high)} for these in (ranges, found))
         assert rows == again
         assert all(before[1] < after[0] for before, after in itertools.pairwise(found))

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 from . import process
-from .layout import FORMAT, HostFolder, safe_text, write_json
+from .escape import safe_text
+from .files import write_json
+from .layout import FORMAT, HostFolder
 from .progress import read_report, write_report
 from .say import say
 from .second import Answer, CannotEither, Second, Unusable

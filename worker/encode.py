@@ -17,11 +17,14 @@ from typing import Any
 
 from . import locks, owned, process
 from .blame import GivenUp, LeftToOthers, Suspects, quarantine
+from .escape import safe_text
+from .files import never_make, write_atomic, write_json
 from .guard import LOOK_S, Guard
-from .layout import FORMAT, HostFolder, Range, never_make, safe_text, write_atomic, write_json
+from .layout import FORMAT, HostFolder
 from .part import encode_part
 from .progress import Progress
 from .room import DISK_FULL
+from .rows import Range
 from .say import say
 from .second import DeviceFault, Second
 from .share import Refused, Shard, Share

@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any, Iterable  # noqa: UP035  (Python 3.9 on lab boxes)
 
 from . import locks, owned, process
-from .layout import read_json, safe_text, sha256_file
+from .escape import safe_text
+from .files import read_json, sha256_file
 
 # In a conda environment of ours; the second one from its making until the first one is written.
 RECORD, BEGUN = "runbook_environment.json", "runbook_begun.json"

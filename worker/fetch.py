@@ -21,7 +21,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Iterator  # noqa: UP035  (Python 3.9 on lab boxes)
 
 from . import owned
-from .layout import make_folder, safe_text, sha256_file, sync, sync_folder
+from .escape import safe_text
+from .files import make_folder, sha256_file, sync, sync_folder
 
 ORDER_LIMIT = 2**24
 FULL = {errno.ENOSPC, errno.EDQUOT}

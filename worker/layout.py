@@ -22,37 +22,22 @@ Standard library only, so the control machine reads a worker's files without tor
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
-import hashlib
-import json
-import math
 import os
 import re
-import unicodedata
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Iterable, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
+from typing import Any
+
+from .escape import safe_text
+from .files import read_json
+from .rows import Range
 
 FORMAT = 1
-JSON_LIMIT = 64 * 2**20  # bytes of one file
 PART_FILE = re.compile(r"rows_([0-9]{9})_([0-9]{9})\.(npy|json)")
 QUARANTINE_FILE = re.compile(r"row_([0-9]{9})\.json")
 SLOT_NAME = re.compile(r"cluster[0-9]{1,4}_gpu[0-9]{1,4}")
 HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-# What a look leaves behind: by the Finder, Spotlight, a copy to another disk (macOS), the Explorer (Windows), Dolphin
-# (KDE), an office program, a network disk, JupyterLab. Nobody reads it, so no digest and no list holds it.
-LITTER = re.compile(
-    r"\._.*|\.DS_Store|\.localized|Icon\r|\.Spotlight-V100|\.fseventsd|\.Trashes|\.TemporaryItems|\.apdisk|__MACOSX"
-    r"|\.DocumentRevisions-V100|\.VolumeIcon\.icns|\.AppleD(ouble|esktop|B)|Thumbs\.db|[Dd]esktop\.ini|\$RECYCLE\.BIN"
-    r"|System Volume Information|\.directory|\.Trash-\d+|\.~lock\..*#|\.nfs[0-9a-f]+|\.ipynb_checkpoints"
-)
-
-Range = tuple[int, int]
-
 # What all runs of an account share on a host, beside their folders; and what Windows keeps, whatever the suffix.
 SHARED_FOLDERS = ("models", "environments")
 DEVICE_NAMES = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
@@ -161,106 +146,6 @@ def run_name_problem(name: str) -> str:
     return ""
 
 
-_roots: set[Path] = set()
-
-
-def never_make(root: Path) -> None:
-    """From now on this process makes no run's folder `root`: one that went, as when a disk is unmounted, stays gone.
-
-    Else the last words of a worker would make it anew, without the mark that says whose it is.
-    """
-    _roots.add(root)
-
-
-def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Make a folder, and those above it that are not there: a power cut takes none of them with what is in it."""
-    if folder.is_dir():
-        return
-    if folder in _roots:
-        raise FileNotFoundError(errno.ENOENT, "the run's folder is gone", str(folder))
-    make_folder(folder.parent, mode)
-    folder.mkdir(mode, exist_ok=True)
-    sync_folder(folder.parent)
-
-
-def sync(fd: int) -> None:
-    """Have what was written on the disk itself: a Mac's fsync leaves it in the drive's memory, which may lose power."""
-    full = getattr(fcntl, "F_FULLFSYNC", None)
-    if full is not None:
-        with contextlib.suppress(OSError):  # not every file system has it, and fsync says what is wrong
-            fcntl.fcntl(fd, full)
-            return
-    os.fsync(fd)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        sync(fd)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network and FUSE file systems cannot sync a folder
-            raise
-    finally:
-        os.close(fd)
-
-
-def open_private(path: Path, flags: int) -> BinaryIO:
-    """A file for writing, made for us only where it is not there; a link under its name is not followed."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
-    return os.fdopen(fd, "wb")
-
-
-def write_atomic(path: Path, data: bytes | Iterable[bytes], mode: int = 0o600, expected: str | None = None) -> str:
-    """Write `data` whole under `path` or not at all, and give its sha256; ValueError when it is not `expected`.
-
-    A temporary name in the same folder, fsync, rename, fsync of the folder: a final name always means a whole file.
-    """
-    make_folder(path.parent, 0o777 if mode & 0o077 else 0o700)  # what is for us only lies in folders for us only
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    digest = hashlib.sha256()
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), mode)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            for chunk in [data] if isinstance(data, bytes) else data:
-                digest.update(chunk)
-                file.write(chunk)
-            file.flush()
-            sync(file.fileno())
-        if expected not in (None, digest.hexdigest()):
-            raise ValueError(f"expected sha256 {expected}, found {digest.hexdigest()}")
-        temporary.replace(path)
-    except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say which file
-            error.filename = str(path)
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-    return digest.hexdigest()
-
-
-def write_json(path: Path, value: Any, mode: int = 0o600) -> str:
-    """`write_atomic` of a JSON value; sorted keys, so equal values are equal bytes."""
-    return write_atomic(path, json_line(json.dumps(value, sort_keys=True, ensure_ascii=False)), mode)
-
-
-def json_line(text: str) -> bytes:
-    """JSON as a line of UTF-8; half a surrogate pair, which UTF-8 cannot hold, stands as its escape."""
-    return (text + "\n").encode("utf-8", "backslashreplace")
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is too large a number")
-    return value
-
-
 def is_assignment(value: Any) -> bool:
     """Whether this can be what a host is to do, as launch writes it: slots, each with its shards."""
     slots = value.get("slots") if isinstance(value, dict) else None
@@ -283,41 +168,6 @@ def read_assignment(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any] | None:
-    """The JSON object in `path`, or None where there is no such file.
-
-    Raises ValueError for anything but one whole object of at most `limit` bytes: NaN, deep nesting and half files too.
-    """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(limit + 1)
-    except FileNotFoundError:
-        return None
-    if len(raw) > limit:
-        raise ValueError(f"{path}: larger than {limit} bytes")
-    try:
-        value = json.loads(raw.decode(), parse_constant=_refuse_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
-
-
-def sha256_file(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def fingerprint(text: str) -> str:
-    """A document's fingerprint: the first 128 bits of the sha256 of its text as encoded, as 32 hexadecimal digits."""
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
 def committed(parts: Path) -> list[Range]:
     """The row ranges committed in a folder, sorted: judged by name, since only a commit has a final .json name."""
     found = []
@@ -332,11 +182,6 @@ def committed(parts: Path) -> list[Range]:
     return sorted(found)
 
 
-def is_litter(path: str) -> bool:
-    """Whether a file is one that a look leaves behind, or lies in such a folder; `path` as seen from our own folder."""
-    return any(LITTER.fullmatch(name) for name in path.split("/"))
-
-
 def quarantined(folder: Path) -> list[int]:
     """The rows that were given up, sorted."""
     try:
@@ -344,63 +189,3 @@ def quarantined(folder: Path) -> list[int]:
     except FileNotFoundError:
         return []
     return sorted(int(m.group(1)) for name in names if (m := QUARANTINE_FILE.fullmatch(name)))
-
-
-def joined(ranges: Iterable[Sequence[int]]) -> list[Range]:
-    """The same rows in as few ranges as can be, sorted: what is looked at many times is joined once."""
-    found: list[Range] = []
-    for low, high in sorted((int(low), int(high)) for low, high in ranges):
-        if found and low <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], high))
-        else:
-            found.append((low, high))
-    return found
-
-
-def missing(start: int, stop: int, have: Iterable[Range]) -> list[Range]:
-    """The parts of [start, stop) that no range of `have` covers; `have` may overlap and be in any order."""
-    gaps = []
-    at = start
-    for low, high in sorted(have):
-        if low >= stop:
-            break
-        if low >= high:
-            continue
-        if low > at:
-            gaps.append((at, low))
-        at = max(at, high)
-    if at < stop:
-        gaps.append((at, stop))
-    return gaps
-
-
-def planned_parts(start: int, stop: int, part_rows: int, grid: int | None = None) -> list[Range]:
-    """The parts of [start, stop): cut every `part_rows` rows from `grid` on, where their first shard began (`start`).
-
-    Fixed by the first plan, so that a restart, and a slot to which rows moved, meet the same boundaries.
-    """
-    grid = start if grid is None else grid
-    first = grid + (start - grid) // part_rows * part_rows
-    return [(max(low, start), min(low + part_rows, stop)) for low in range(first, stop, part_rows)]
-
-
-def count(ranges: Iterable[Range]) -> int:
-    """How many rows lie in ranges that do not overlap."""
-    return sum(stop - start for start, stop in ranges)
-
-
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-
-
-def safe_text(text: str, limit: int = 2000) -> str:
-    """`text` for a terminal, a log or a page: control, bidirectional and unpaired characters shown as escapes.
-
-    Newline and tab stay; zero-width joiners stay, because emoji and several scripts need them.
-    """
-    out = []
-    for char in text[:limit]:
-        if char in "\n\t\u200c\u200d" or unicodedata.category(char) not in _HIDDEN:
-            out.append(char)
-        else:
-            out.append(f"\\u{ord(char):04x}" if ord(char) > 0xFF else f"\\x{ord(char):02x}")
-    return "".join(out) + ("…" if len(text) > limit else "")

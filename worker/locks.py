@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .layout import make_folder
+from .files import make_folder
 
 PATIENCE_S = 1.0
 NOTE_BYTES = 1024

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
 from . import owned, process
-from .layout import SHARED_FOLDERS, write_atomic
+from .files import write_atomic
+from .layout import SHARED_FOLDERS
 
 TEXT_LIMIT = 2**16  # of what a command prints, the first bytes kept
 WORD_LIMIT = 500  # of any other text

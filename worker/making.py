@@ -35,7 +35,7 @@ from .environment import (
     variables,
     wheels_in,
 )
-from .layout import make_folder, read_json, write_atomic, write_json
+from .files import make_folder, read_json, write_atomic, write_json
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_STOPPED = 0, 1, 2, 3, 143
 

@@ -15,18 +15,9 @@ import stat
 from pathlib import Path
 from typing import Iterator  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from .layout import (
-    FORMAT,
-    SHARED_FOLDERS,
-    HostFolder,
-    make_folder,
-    never_make,
-    read_json,
-    run_name_problem,
-    safe_text,
-    sync_folder,
-    write_json,
-)
+from .escape import safe_text
+from .files import make_folder, never_make, read_json, sync_folder, write_json
+from .layout import FORMAT, SHARED_FOLDERS, HostFolder, run_name_problem
 
 PRIVATE = 0o700
 SHOWN = 3

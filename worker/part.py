@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 from .blame import DEATHS_BEFORE_SUSPICION, FEW_ROWS, Suspects, judged, raising, try_alone, words
-from .layout import fingerprint
+from .rows import fingerprint
 from .say import say
 from .second import Answer, DeviceFault, Second
 

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from .environment import tail
-from .layout import safe_text
+from .escape import safe_text
 
 
 def without_secrets(text: str) -> str:

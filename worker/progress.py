@@ -10,7 +10,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from .layout import make_folder, open_private, read_json
+from .files import make_folder, open_private, read_json
 
 HEARTBEAT_S = 2.0
 WINDOW_S = 60.0  # the rate looks back this far

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .layout import make_folder
+from .files import make_folder
 
 SIZE = 64 * 1024
 HEAD = 65  # the checksum and a line's end

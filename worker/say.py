@@ -6,7 +6,7 @@ import contextlib
 import os
 from datetime import datetime, timezone
 
-from .layout import safe_text
+from .escape import safe_text
 
 
 def say(text: str) -> None:

@@ -23,7 +23,9 @@ from typing import Any, Callable
 
 from . import locks
 from .batches import TOKEN_BUDGET
-from .layout import HostFolder, never_make, read_assignment, read_json, safe_text, write_json
+from .escape import safe_text
+from .files import never_make, read_json, write_json
+from .layout import HostFolder, read_assignment
 from .process import ended_by
 from .texts import QUERY, Question, kind_of
 

@@ -18,18 +18,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .layout import (
-    HostFolder,
-    Range,
-    committed,
-    count,
-    make_folder,
-    missing,
-    planned_parts,
-    quarantined,
-    read_assignment,
-)
+from .files import make_folder
+from .layout import HostFolder, committed, quarantined, read_assignment
 from .progress import read_report
+from .rows import Range, count, missing, planned_parts
 from .texts import Question
 
 WAIT_S = 0.5  # between looks at own rows that a neighbour computes

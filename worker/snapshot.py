@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from . import process, reserve
-from .layout import FORMAT, JSON_LIMIT, HostFolder, committed, is_assignment, quarantined, read_json
+from .files import JSON_LIMIT, read_json
+from .layout import FORMAT, HostFolder, committed, is_assignment, quarantined
 
 REPORT_LIMIT = 2**20  # bytes; a reading holds two reports of each slot
 REASONS_SHOWN = 20  # rows given up whose reason a reading tells; all their numbers are in it

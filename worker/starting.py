@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .layout import HostFolder, make_folder, open_private
+from .files import make_folder, open_private
+from .layout import HostFolder
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 GPU = "CUDA_VISIBLE_DEVICES"

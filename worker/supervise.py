@@ -17,21 +17,14 @@ from typing import Any
 
 from . import awake, locks, owned, process
 from .deaths import MemoryWatch, reason_for
-from .encode import (
-    EXIT_BUSY,
-    EXIT_DEVICE,
-    EXIT_DISK,
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_REFUSED,
-    EXIT_STOPPED,
-    take_lock,
-)
+from .encode import EXIT_BUSY, EXIT_DEVICE, EXIT_DISK, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, take_lock
+from .files import never_make
 from .gpu_watch import GpuWatch
-from .layout import HostFolder, committed, count, never_make, read_assignment
+from .layout import HostFolder, committed, read_assignment
 from .progress import read_report, write_report
 from .reserve import Reserve
 from .room import DISK_FULL, has_room
+from .rows import count
 from .say import say
 from .share import left_to_do, settled, surely_given_up
 from .starting import start_worker

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, Callable, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
 from . import environment, machine, owned, placed, process
-from .layout import HostFolder, make_folder, open_private, sha256_file, write_atomic
+from .files import make_folder, open_private, sha256_file, write_atomic
+from .layout import HostFolder
 from .snapshot import snapshot
 
 OUT_LIMIT, ERR_LIMIT = 2**20, 2**16  # of what a command prints, the last bytes kept

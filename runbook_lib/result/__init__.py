@@ -1,1 +1,1 @@
-"""The vectors: parts that came home, the merged files, and what one pass over them tells."""
+"""What came of it: parts, merged files, figures, and what proves them."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from worker.layout import safe_text
+from worker.escape import safe_text
 
 from ..errors import DataError
 

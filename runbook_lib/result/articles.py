@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..corpus import Corpus
+from ..corpus.corpus import Corpus
 from .parts import FINGERPRINT_BYTES
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..corpus import Corpus
+from ..corpus.corpus import Corpus
 from ..errors import DataError
-from ..plan import Plan
-from ..run import Run
+from ..run.plan import Plan
+from ..run.run import Run
 from . import articles, figures, retrieval
 from . import survey as surveys
 from .articles import Audit

@@ -42,7 +42,7 @@ from pickle import (
     encode_long,
 )
 
-from worker.layout import safe_text
+from worker.escape import safe_text
 
 from ..errors import DataError
 from .large_files import PIECE_BYTES, Written, write

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from worker.layout import committed, sync_folder
+from worker.files import sync_folder
+from worker.layout import committed
 
-from .. import corpus as corpora
+from ..corpus import corpus as corpora
 from ..errors import DataError
-from ..run import Run
+from ..run.run import Run
 from .parts import read, verify
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.layout import write_atomic
+from worker.files import write_atomic
 
 from ..errors import DataError
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worker.layout import FORMAT, read_json, sha256_file, write_json
+from worker.files import read_json, sha256_file, write_json
+from worker.layout import FORMAT
 
 from ..errors import DataError
 from .founding import Content

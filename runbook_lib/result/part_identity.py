@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from worker.layout import FORMAT, safe_text
+from worker.escape import safe_text
+from worker.layout import FORMAT
 
-from ..plan import Plan, Slot
+from ..run.plan import Plan, Slot
 
 
 def strange(record: dict[str, Any], plan: Plan) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from worker.layout import HOST_NAME, SLOT_NAME
 
-from ..bounds import is_count, is_number, problem
+from ..hosts.bounds import is_count, is_number, problem
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # The lists of a record with one entry a row: dropped where many parts are held at once.

@@ -12,10 +12,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from worker.layout import PART_FILE, Range, count, missing, read_json, safe_text
+from worker.escape import safe_text
+from worker.files import read_json
+from worker.layout import PART_FILE
+from worker.rows import Range, count, missing
 
 from ..errors import DataError
-from ..plan import Plan
+from ..run.plan import Plan
 from .array_file import HEAD_LIMIT, ITEM_BYTES, first_row
 from .large_files import PIECE_BYTES
 from .part_identity import slot_of, strange

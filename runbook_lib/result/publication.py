@@ -17,11 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from worker.layout import FORMAT, read_json, sha256_file, sync_folder, write_json
+from worker.files import read_json, sha256_file, sync_folder, write_json
+from worker.layout import FORMAT
 
-from ..disk import in_words
 from ..errors import DataError, RunbookError
-from ..run import PHASES, Run
+from ..run.disk import in_words
+from ..run.run import PHASES, Run
 from .merged import Merged, differences
 
 REASON = "reason.json"

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from worker.files import write_atomic
+
 
 def _as_it_is() -> None:
     """Nothing to patch on this side."""
@@ -36,7 +38,7 @@ class Mechanism:
 
 def no_rename() -> None:
     """Files grow under their final names."""
-    from worker import encode, layout
+    from worker import encode, files
 
     def write(path, data, mode=0o600, expected=None):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,13 +49,13 @@ def no_rename() -> None:
             file.write(raw[len(raw) // 2 :])
         return hashlib.sha256(raw).hexdigest()
 
-    layout.write_atomic = encode.write_atomic = write
+    files.write_atomic = encode.write_atomic = write
 
 
 def record_first() -> None:
     """The record is written before its array."""
     from worker import encode
-    from worker.layout import write_atomic, write_json
+    from worker.files import write_atomic, write_json
 
     def commit(folder, start, vectors, record):
         stop = start + len(vectors)
@@ -76,9 +78,8 @@ def _no_array_check(part):
 
 def no_digest_at_collect() -> None:
     """What comes home is not held against its record's sha256."""
-    from runbook_lib.reach import local
+    from runbook_lib.hosts import local
     from runbook_lib.result import parts
-    from worker import layout
 
     real_verify = parts.verify
 
@@ -90,7 +91,7 @@ def no_digest_at_collect() -> None:
             parts._array = real
 
     def place(host, target, content, on_bytes):
-        layout.write_atomic(target, content.chunks())
+        write_atomic(target, content.chunks())
         return True
 
     local._place = place
@@ -99,7 +100,7 @@ def no_digest_at_collect() -> None:
 
 def no_digest_at_merge() -> None:
     """What is merged is not held against its record's sha256."""
-    from runbook_lib import merge
+    from runbook_lib.phases import merge
     from runbook_lib.result import parts
 
     def verify(part, plan, fingerprints):
@@ -142,7 +143,7 @@ def no_shard_digest() -> None:
 
 def no_corpus_hash() -> None:
     """A source that changed since it was numbered is taken as it is."""
-    from runbook_lib import corpus
+    from runbook_lib.corpus import corpus
 
     corpus.Corpus.source_unchanged = lambda self, path: True
 
@@ -200,7 +201,7 @@ def no_gap_check() -> None:
 
     import numpy as np
 
-    from runbook_lib import merge
+    from runbook_lib.phases import merge
     from runbook_lib.result import parts
 
     wanted = []
@@ -239,7 +240,7 @@ def no_gap_check() -> None:
 
 def no_driver_lock() -> None:
     """Anybody may drive at any time."""
-    from runbook_lib import chain
+    from runbook_lib.chain import chain
 
     @contextlib.contextmanager
     def only_driver(run):
@@ -281,7 +282,7 @@ def no_guard() -> None:
 
 def no_relaunch() -> None:
     """Nor does whoever watches, or launches, start one anew."""
-    from runbook_lib import launch, recover
+    from runbook_lib.phases import launch, recover
 
     recover._restart_dead = lambda *words: []
     launch._supervisor_lost = lambda reading: False
@@ -296,14 +297,14 @@ def no_patience() -> None:
 
 def no_choices() -> None:
     """A run goes on by nothing but the text of its profile."""
-    from runbook_lib import choices
+    from runbook_lib.run import choices
 
     choices.in_the_way = lambda changes, amend=False: bool(changes)
 
 
 def by_date() -> None:
     """The latest run is the one whose folder has the latest date."""
-    from runbook_lib import run, run_mark
+    from runbook_lib.run import run, run_mark
 
     run.in_order = lambda runs: sorted(run_mark.in_order(runs), key=lambda folder: folder.stat().st_mtime_ns)
 
@@ -330,7 +331,7 @@ def no_resume() -> None:
 
 def no_removal() -> None:
     """A part that was refused stays on its host."""
-    from runbook_lib import hosts
+    from runbook_lib.hosts import hosts
 
     real = hosts.Host.remove
 
@@ -343,7 +344,7 @@ def no_removal() -> None:
 
 def no_restaging() -> None:
     """What was sent once is believed to be there."""
-    from runbook_lib.reach import local
+    from runbook_lib.hosts import local
 
     real = local._place
 
@@ -355,7 +356,7 @@ def no_restaging() -> None:
 
 def no_chain() -> None:
     """A line of the journal does not carry the digest of the line before."""
-    from runbook_lib import journal
+    from runbook_lib.run import journal
 
     real = journal.hashlib
 
@@ -369,21 +370,21 @@ def no_chain() -> None:
 
 def no_torn_tail() -> None:
     """A journal whose last line is torn is written on as it is."""
-    from runbook_lib import journal
+    from runbook_lib.run import journal
 
     journal._whole = lambda raw: raw.splitlines(keepends=True)
 
 
 def no_host_key() -> None:
     """Whoever answers is believed to be the host."""
-    from runbook_lib.reach.known_hosts import HostKeys
+    from runbook_lib.hosts.ssh.known_hosts import HostKeys
 
     HostKeys.check = lambda self, key_type, blob: None
 
 
 def no_epoch() -> None:
     """Nobody looks whether a host works by the plan of now; nor is it sent along with what starts a dead one anew."""
-    from runbook_lib import recover, staging
+    from runbook_lib.phases import recover, staging
 
     real = recover._restart_dead
 

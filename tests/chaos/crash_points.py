@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
 import json
 import os
 import pickle
@@ -45,8 +46,11 @@ import numpy.random  # noqa: E402, F401  (now, and not by each child)
 import poison  # noqa: E402
 from recorder import Call, Checker, Tap, journal_problems, one_of  # noqa: E402
 
-from runbook_lib import download, journal, model, probing, profile, run, staging  # noqa: E402
+from runbook_lib.phases import download, probing, staging  # noqa: E402
+from runbook_lib.profile import profile  # noqa: E402
+from runbook_lib.run import journal, model, run  # noqa: E402
 from worker import encode, layout, process, second  # noqa: E402
+from worker.files import sha256_file, sync_folder, write_atomic, write_json  # noqa: E402
 
 Ack = Callable[..., None]
 HOST, SLOT = "here", "cluster0_gpu0"
@@ -273,10 +277,10 @@ def direct() -> None:
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        layout.sync_folder(path.parent)
-        return layout.sha256_file(path)
+        sync_folder(path.parent)
+        return sha256_file(path)
 
-    everywhere(layout.write_atomic, write)
+    everywhere(write_atomic, write)
 
 
 def record_first() -> None:
@@ -286,11 +290,11 @@ def record_first() -> None:
         raw = b"".join(encode.npy_chunks(vectors))
         stop = start + len(vectors)
         path = folder.part(start, stop)
-        digest = layout.hashlib.sha256(raw).hexdigest()
-        layout.write_json(
+        digest = hashlib.sha256(raw).hexdigest()
+        write_json(
             path.with_suffix(".json"), {**record, "start": start, "stop": stop, "sha256": digest, "bytes": len(raw)}
         )
-        layout.write_atomic(path, raw)
+        write_atomic(path, raw)
 
     encode.commit = commit
 
@@ -300,7 +304,7 @@ def torn_line_stays() -> None:
 
     def write(self: journal.Journal, event: str, **fields: Any) -> None:
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-        before = layout.hashlib.sha256(lines[-1]).hexdigest() if lines else journal.FIRST
+        before = hashlib.sha256(lines[-1]).hexdigest() if lines else journal.FIRST
         record = {"seq": len(lines), "event": event, **fields, "prev": before}
         with self.path.open("ab") as file:
             file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())

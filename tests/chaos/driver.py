@@ -53,8 +53,8 @@ def facts_of(this: Any) -> dict[str, Any]:
 
 def hurry() -> None:
     """Shorten the waits for which a profile has no knob: a history is seconds long."""
-    from runbook_lib import launch, recover
-    from runbook_lib.reach import link
+    from runbook_lib.hosts.ssh import link
+    from runbook_lib.phases import launch, recover
 
     assert hasattr(launch, "LATE_S") and hasattr(recover, "BLANK_S")
     launch.LATE_S = 3.0
@@ -64,8 +64,10 @@ def hurry() -> None:
 
 def drive(folder: Path) -> int:
     """Preflight, launch, monitor, download, merge."""
-    from runbook_lib import chain, download, launch, merge, monitor, preflight, recover, run, staging
+    from runbook_lib.chain import chain
+    from runbook_lib.phases import download, launch, merge, monitor, preflight, recover, staging
     from runbook_lib.result import publication
+    from runbook_lib.run import run
 
     this = run.open_run(str(folder / "profile.yaml"), new=True)
     with chain.only_driver(this):
@@ -118,14 +120,16 @@ def complain(*groups: Any) -> int:
 
 def restart(folder: Path, what: str) -> int:
     """`runbook restart RUN WHAT`."""
-    from runbook_lib import run, workers
+    from runbook_lib.phases import workers
+    from runbook_lib.run import run
 
     return 0 if workers.restart(run.open_run(str(folder / "profile.yaml")), what).ok else REFUSED
 
 
 def stop(folder: Path) -> int:
     """`runbook stop RUN`."""
-    from runbook_lib import run, workers
+    from runbook_lib.phases import workers
+    from runbook_lib.run import run
 
     return 0 if workers.stop(run.open_run(str(folder / "profile.yaml"))).ok else REFUSED
 
@@ -181,7 +185,7 @@ def fork(order: dict[str, Any]) -> int:
 
 def serve() -> None:
     """Fork for each order, tell of each end; when the input closes, those that are left are killed."""
-    from runbook_lib import chain, download, launch, merge, monitor, preflight, recover, run, staging, workers  # noqa: F401
+    from runbook_lib.run import run  # noqa: F401
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", buffering=1)

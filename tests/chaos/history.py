@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from runbook_lib import profile, run
+from runbook_lib.profile import profile
+from runbook_lib.run import run
 
 from . import checker, network, processes, real
 from .driver import CRASHED, DONE

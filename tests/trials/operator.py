@@ -22,8 +22,11 @@ from typing import Any
 
 import nbformat
 
+from runbook_lib import cli
+
 # What the commands need, imported before the first fork.
-from runbook_lib import chain, cli, console, live, report, validate  # noqa: F401
+from runbook_lib.chain import chain
+from runbook_lib.phases import validate  # noqa: F401
 
 PATIENCE_S = 180.0
 KERNELS = False

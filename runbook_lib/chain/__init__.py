@@ -1,0 +1,1 @@
+"""The notebooks one after the other, each in a process of its own."""

@@ -1,0 +1,1 @@
+"""Documents numbered once: what a row is, from whatever file they came in."""

@@ -1,0 +1,374 @@
+"""Numbering a corpus: every document gets its row, its text as encoded and its fingerprint, once and for all.
+
+The source is read once, whatever its format, and written as plain files that everything else reads:
+
+    corpus/
+        texts.jsonl        one line a row: {"row": 17, "text": "as encoded"}; documents, then questions
+        articles.jsonl     one line a document: row, id, title, url
+        questions.jsonl    one line a question: row and its own fields
+        fingerprints.npy   uint8 (rows, 16): the first 128 bits of the sha256 of each text as encoded
+        offsets.npy        int64 (rows + 1): where each line of texts.jsonl starts
+        corpus.json        the commit, written last: what the corpus is, with the sha256 of the other files
+
+Row i is document i of the source. Nothing is dropped or moved: a file with a document that cannot be taken is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.escape import safe_text
+from worker.files import make_folder, read_json, sha256_file, sync_folder, write_atomic, write_json
+
+from ..errors import DataError
+from .documents import read_documents
+from .formats.source import refusal, shown
+from .formats.whole_file import WholeFile
+from .inspection import Document, Fields
+from .prompt import as_encoded, check_template
+from .questions import read_questions
+
+__all__ = ["Corpus", "Fields", "build", "load"]
+
+FORMAT = 1
+
+_FILES = ("texts.jsonl", "articles.jsonl", "questions.jsonl", "fingerprints.npy", "offsets.npy")
+_ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+# ---------------------------------------------------------------- numbering
+
+
+def build(
+    path: Path,
+    fields: Fields,
+    expected: int | None,
+    questions_path: Path | None,
+    template: str,
+    question_template: str,
+    folder: Path,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Corpus:
+    """Number a corpus into `folder`, and give it; nothing is written under a final name unless all of it can be taken.
+
+    `on_progress` is told the documents read so far. `expected` is the count that the profile asserts, if it does.
+    """
+    check_template("model.prompt", template)
+    check_template("model.question_prompt", question_template)
+    try:
+        make_folder(folder)
+        with contextlib.ExitStack() as stack:
+            texts, articles, asked = (
+                stack.enter_context(contextlib.closing(WholeFile(folder / name))) for name in _FILES[:3]
+            )
+            before = _state(path), _state(questions_path)
+            notes: list[str] = []
+            questions = read_questions(questions_path, notes=notes)
+            rows = _Rows(texts)
+            documents = read_documents(path, fields, expected, notes=notes, scratch=folder)
+            lengths = _write_documents(documents, template, rows, articles, on_progress)
+            for question in questions:
+                row = rows.add(as_encoded(question_template, question["question"]))
+                asked.write(_json({"row": row} | question) + b"\n")
+            record = {
+                "format": FORMAT,
+                "source": {"path": shown(path, 4096), "bytes": path.stat().st_size, "sha256": sha256_file(path)},
+                "questions_sha256": sha256_file(questions_path) if questions_path else None,
+                "documents": len(lengths),
+                "questions": len(questions),
+                "fingerprint": hashlib.sha256(rows.fingerprints).hexdigest(),
+                "fields": fields.names,
+                "accept": sorted(fields.accept),
+                "template": template,
+                "question_template": question_template,
+                "notes": notes,
+                "characters": _statistics(lengths),
+            }
+            if (_state(path), _state(questions_path)) != before:
+                raise refusal(path, "it, or the questions, changed while it was read", "run again")
+            _commit(folder, [texts, articles, asked], rows, record)
+    except OSError as error:
+        told = f"numbering {shown(path, 500)} into {shown(folder, 500)}: {error.strerror or error}"
+        raise DataError(f"{told}. Next: look at that disk (room, rights), then run again.") from error
+    return load(folder)
+
+
+def _state(path: Path | None) -> tuple[int, int, int] | None:
+    """What tells that a file changed; None where there is none, which its reader explains."""
+    if path is None or not path.exists():
+        return None
+    seen = path.stat()
+    return seen.st_ino, seen.st_size, seen.st_mtime_ns
+
+
+def _write_documents(
+    documents: Iterable[Document],
+    template: str,
+    rows: _Rows,
+    articles: WholeFile,
+    on_progress: Callable[[int], None],
+) -> array[int]:
+    """Write every document to its row; the characters of each text."""
+    lengths = array("q")
+    for document in documents:
+        row = rows.add(as_encoded(template, document.text, document.title))
+        article = {"row": row, "id": document.id, "title": document.title, "url": document.url}
+        articles.write(_json(article) + b"\n")
+        lengths.append(len(document.text))
+        if len(lengths) % 1000 == 0:
+            on_progress(len(lengths))
+    on_progress(len(lengths))
+    return lengths
+
+
+def _statistics(lengths: array[int]) -> dict[str, int]:
+    values = np.frombuffer(lengths, dtype=np.int64)
+    return {
+        "total": int(values.sum()),
+        "min": int(values.min()),
+        "median": int(np.median(values)),
+        "p95": int(np.percentile(values, 95)),
+        "max": int(values.max()),
+    }
+
+
+def _commit(folder: Path, outputs: list[WholeFile], rows: _Rows, record: dict[str, Any]) -> None:
+    """Give the files their names, corpus.json last; until then the folder holds no corpus, not even an earlier one."""
+    (folder / "corpus.json").unlink(missing_ok=True)
+    sync_folder(folder)
+    files = {output.path.name: output.commit() for output in outputs}
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "fingerprints.npy": np.frombuffer(bytes(rows.fingerprints), dtype=np.uint8).reshape(-1, 16),
+        "offsets.npy": np.frombuffer(rows.offsets, dtype=np.int64),
+    }
+    for name, values in arrays.items():
+        file = io.BytesIO()
+        np.save(file, values, allow_pickle=False)
+        sha256 = write_atomic(folder / name, file.getvalue())
+        files[name] = {"bytes": file.tell(), "sha256": sha256}
+    write_json(folder / "corpus.json", {**record, "files": files})
+
+
+def _json(value: Any) -> bytes:
+    return _ENCODE(value).encode()
+
+
+class _Rows:
+    """The rows of texts.jsonl as they are numbered: a line, a fingerprint and an offset each."""
+
+    def __init__(self, output: WholeFile) -> None:
+        self.output = output
+        self.fingerprints = bytearray()
+        self.offsets = array("q", [0])
+
+    def add(self, text: str) -> int:
+        """Append a text as encoded; its row."""
+        row = len(self.offsets) - 1
+        self.output.write(b'{"row": %d, "text": %b}\n' % (row, _json(text)))
+        self.fingerprints += hashlib.sha256(text.encode()).digest()[:16]  # layout.fingerprint, as bytes
+        self.offsets.append(self.output.bytes)
+        return row
+
+
+# ---------------------------------------------------------------- reading it back
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A numbered corpus: documents are rows [0, documents), questions are rows [documents, rows)."""
+
+    folder: Path
+    documents: int
+    questions: int
+    fingerprint: str
+    source_bytes: int
+    source_sha256: str
+    fields: Fields
+    template: str
+    question_template: str
+    notes: tuple[str, ...]
+    characters: dict[str, int]
+    files: dict[str, dict[str, Any]]  # name -> bytes, sha256
+    questions_sha256: str | None = None  # of their file; not recorded by earlier versions
+
+    @property
+    def rows(self) -> int:
+        """Documents and questions together."""
+        return self.documents + self.questions
+
+    @property
+    def text_bytes(self) -> int:
+        """The size of all rows as they are sent to the hosts."""
+        return int(self.files["texts.jsonl"]["bytes"])
+
+    @property
+    def texts_path(self) -> Path:
+        """One line a row: row and text as encoded."""
+        return self.folder / "texts.jsonl"
+
+    @property
+    def articles_path(self) -> Path:
+        """One line a document: row, id, title, url."""
+        return self.folder / "articles.jsonl"
+
+    @property
+    def fingerprints_path(self) -> Path:
+        """The fingerprints of all rows."""
+        return self.folder / "fingerprints.npy"
+
+    @property
+    def offsets_path(self) -> Path:
+        """Where each line of texts.jsonl starts."""
+        return self.folder / "offsets.npy"
+
+    def fingerprints(self) -> npt.NDArray[np.uint8]:
+        """The fingerprints, (rows, 16), left on the disk until they are looked at."""
+        return self._array(self.fingerprints_path, np.uint8, (self.rows, 16))
+
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """The offset of each row's line in texts.jsonl, and the end: (rows + 1)."""
+        return self._array(self.offsets_path, np.int64, (self.rows + 1,))
+
+    def articles(self) -> Iterator[dict[str, Any]]:
+        """The documents without their texts, in order."""
+        return _json_records(self.articles_path)
+
+    def named(self, rows: Iterable[int]) -> dict[int, str]:
+        """Row -> how a person knows it: its number, title and id."""
+        wanted, found = set(rows), {}
+        for row, article in enumerate(self.articles() if wanted else ()):
+            if row in wanted:
+                title, key = str(article.get("title") or "")[:80], str(article.get("id") or "")[:80]
+                found[row] = safe_text(f"row {row} (title '{title}', id '{key}')", 300)
+        return {row: found.get(row, f"row {row}") for row in sorted(wanted)}
+
+    def questions_list(self) -> list[dict[str, Any]]:
+        """The questions, in order."""
+        return list(_json_records(self.folder / "questions.jsonl"))
+
+    def copy_rows(self, start: int, stop: int) -> Iterator[bytes]:
+        """The lines of rows [start, stop) in pieces of at most 1 MiB: a shard file is cut in constant memory."""
+        if not 0 <= start <= stop <= self.rows:
+            raise DataError(f"{self.texts_path}: rows [{start}, {stop}) asked for, it has [0, {self.rows})")
+        offsets = self.offsets()
+        return self._bytes(int(offsets[start]), int(offsets[stop]))
+
+    def text(self, row: int) -> str:
+        """The text of one row, as encoded."""
+        return next(self.texts([row]))
+
+    def texts(self, rows: Iterable[int]) -> Iterator[str]:
+        """The texts of these rows, as encoded, in the order asked for."""
+        for row in rows:
+            line = b"".join(self.copy_rows(row, row + 1))
+            try:
+                record = json.loads(line)
+                if record["row"] != row:
+                    raise ValueError(f"it says row {record['row']}")
+            except (ValueError, KeyError, TypeError) as error:
+                raise _damaged(self.texts_path, f"the line of row {row} is not its record: {error}") from None
+            yield record["text"]
+
+    def source_unchanged(self, path: Path) -> bool:
+        """True when `path` holds the very bytes that were numbered."""
+        if not path.is_file() or path.stat().st_size != self.source_bytes:
+            return False
+        return sha256_file(path) == self.source_sha256
+
+    def questions_unchanged(self, path: Path | None) -> bool:
+        """True when `path` holds the very questions that were numbered."""
+        if path is None or self.questions_sha256 is None:  # an earlier version did not record it
+            return (path is not None) == bool(self.questions)
+        return path.is_file() and sha256_file(path) == self.questions_sha256
+
+    def _bytes(self, start: int, stop: int) -> Iterator[bytes]:
+        with self.texts_path.open("rb") as file:
+            file.seek(start)
+            while start < stop:
+                chunk = file.read(min(2**20, stop - start))
+                if not chunk:
+                    raise _damaged(self.texts_path, f"it ends at byte {start}, expected {stop}")
+                start += len(chunk)
+                yield chunk
+
+    def _array(self, path: Path, dtype: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        try:
+            values: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise _damaged(path, str(error)) from None
+        if values.dtype != dtype or values.shape != shape:
+            raise _damaged(path, f"{values.dtype} {values.shape}, expected {np.dtype(dtype)} {shape}")
+        return values
+
+
+def load(folder: Path) -> Corpus:
+    """The corpus that was numbered into `folder`; the files must be there in their recorded sizes."""
+    path = folder / "corpus.json"
+    try:
+        record = read_json(path)
+        if record is None:
+            raise _damaged(path, "there is no such file: no corpus was numbered here")
+        corpus = _corpus(folder, record)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, f"not the record of a corpus: {error}") from None
+    for name in _FILES:
+        if name not in corpus.files:
+            raise _damaged(path, f"it does not mention {name}")
+        file = folder / name
+        expected = corpus.files[name]["bytes"]
+        seen = file.stat().st_size if file.is_file() else "no such file"
+        if seen != expected:
+            raise _damaged(file, f"size {seen}, expected {expected}")
+    return corpus
+
+
+def named(folder: Path, rows: Iterable[int]) -> dict[int, str]:
+    """Row -> how a person knows it; by its number alone where the copy of the corpus in `folder` is not whole."""
+    rows = sorted(rows)
+    try:
+        return load(folder).named(rows)
+    except (OSError, DataError):
+        return {row: f"row {row}" for row in rows}
+
+
+def _corpus(folder: Path, record: dict[str, Any]) -> Corpus:
+    if record["format"] != FORMAT:
+        raise ValueError(f"format {record['format']}, expected {FORMAT}")
+    return Corpus(
+        folder=folder,
+        documents=int(record["documents"]),
+        questions=int(record["questions"]),
+        fingerprint=str(record["fingerprint"]),
+        source_bytes=int(record["source"]["bytes"]),
+        source_sha256=str(record["source"]["sha256"]),
+        fields=Fields(**record["fields"], accept=frozenset(record["accept"])),
+        template=str(record["template"]),
+        question_template=str(record["question_template"]),
+        notes=tuple(record["notes"]),
+        characters=dict(record["characters"]),
+        files={str(name): dict(file) for name, file in record["files"].items()},
+        questions_sha256=record.get("questions_sha256"),
+    )
+
+
+def _json_records(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise _damaged(path, f"line {number}: {error}") from None
+
+
+def _damaged(path: Path, seen: str) -> DataError:
+    return DataError(f"{shown(path, 500)}: {shown(seen, 300)}. Next: remove the folder {path.parent.name}, run again.")

@@ -1,0 +1,60 @@
+"""A file that grows under a temporary name, and gets its own when it is whole and on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from worker.files import sync
+
+LOOK = 2**26  # bytes between two looks at the room
+RESERVE = 2**28  # bytes of a disk that others need; of a small one a fiftieth
+
+
+def check_room(folder: Path) -> None:
+    """Raise OSError when the disk of a folder is next to full: it is left before nobody can write any more."""
+    usage = shutil.disk_usage(folder)
+    if usage.free < min(RESERVE, usage.total // 50):
+        raise OSError(errno.ENOSPC, f"next to no space left on the disk ({usage.free // 2**20} MiB)")
+
+
+class WholeFile:
+    """A file written piece by piece; without `commit` nothing of it stays."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.temporary = path.with_name(f".{path.name}.part")  # one name, so that a killed build leaves no heap
+        self.temporary.unlink(missing_ok=True)
+        check_room(path.parent)
+        fd = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        self.file = os.fdopen(fd, "wb", buffering=2**20)
+        self.digest = hashlib.sha256()
+        self.bytes = self._looked = 0
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        self.file.write(data)
+        if self.bytes - self._looked > LOOK:
+            check_room(self.path.parent)
+            self._looked = self.bytes
+        self.digest.update(data)
+        self.bytes += len(data)
+
+    def commit(self) -> dict[str, Any]:
+        """Give the file its own name; its size and sha256."""
+        self.file.flush()
+        sync(self.file.fileno())
+        self.file.close()
+        self.temporary.replace(self.path)
+        return {"bytes": self.bytes, "sha256": self.digest.hexdigest()}
+
+    def close(self) -> None:
+        """Remove what was not committed."""
+        with contextlib.suppress(OSError):  # on a full disk closing fails too
+            self.file.close()
+        self.temporary.unlink(missing_ok=True)

@@ -1,0 +1,181 @@
+"""One item of a corpus file, looked at: the document it is, or what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ProfileError
+from .characters import LONG_WORD, SURROGATES, has_control, has_long_word, is_visible
+from .findings import ACCEPTABLE, LONG_TEXT, NAMED, Findings, counted
+from .formats.source import Unreadable, shown
+
+_WIDEST_INT = 2**63
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document of the corpus; `row` is its identity, `id` is what its source calls it."""
+
+    row: int
+    id: str | int
+    title: str
+    text: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What the source calls a document's fields, and the oddities (keys of ACCEPTABLE) that do not stop it."""
+
+    id: str = "id"
+    title: str = "title"
+    text: str = "text"
+    url: str = "url"
+    accept: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        """Refuse an oddity that nobody can accept."""
+        if unknown := sorted(self.accept - ACCEPTABLE.keys()):
+            raise ProfileError(f"corpus.accept: {', '.join(unknown)} is not one of {', '.join(ACCEPTABLE)}")
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The field of the source that each of id, title, text and url is read from."""
+        return {"id": self.id, "title": self.title, "text": self.text, "url": self.url}
+
+
+class Inspection:
+    """Turns raw items into documents, and notes what is odd or wrong with them."""
+
+    def __init__(self, fields: Fields) -> None:
+        self.fields = fields
+        self.found = Findings()
+        self.names: list[str] = []  # the fields of the first dict
+        self.seen: set[str] = set()  # which of id, title, text and url any document had
+        self.types: Counter[str] = Counter()  # of items that are not dicts
+        self.ids: dict[str | int, int] = {}
+        self.texts: set[bytes] = set()
+
+    def document(self, row: int, place: str, item: Any) -> Document | None:
+        """The document, or None where there is a problem with it."""
+        if isinstance(item, Unreadable):
+            self.found.problem("unreadable", place, item.reason)
+            return None
+        if type(item) is not dict:
+            self.types[type(item).__name__] += 1
+            self.found.problem("not_a_dict", place, f"{type(item).__name__}, expected a dict")
+            return None
+        self.names = self.names or [str(name) for name in itertools.islice(item, NAMED)]
+        fields = self.fields
+        text = self._text(place, item)
+        title = self._title(place, item.get(fields.title), fields.title in item)
+        own_id = self._id(row, place, item.get(fields.id))
+        url = self._url(place, item.get(fields.url))
+        if text is None or title is None or own_id is None or url is None:
+            return None
+        return Document(row, own_id, title, text, url)
+
+    def _text(self, place: str, item: dict[str, Any]) -> str | None:
+        name = self.fields.text
+        text, title = item.get(name), item.get(self.fields.title)
+        if name in item:
+            self.seen.add("text")
+        if type(text) is not str:
+            label = f'{place} ("{shown(title)}")' if type(title) is str and title else place
+            if name in item:
+                nan = " (NaN)" if isinstance(text, float) and math.isnan(text) else ""
+                self.found.problem("text_type", label, f"text is {type(text).__name__}{nan}, expected a string")
+            else:
+                self.found.problem("missing_text", label, f'no field "{shown(name)}"')
+            return None
+        text = self._encodable(place, "text", text)
+        if text is None:
+            return None
+        if not is_visible(text):
+            if "empty_text" not in self.fields.accept:
+                kind = "empty text" if not text else f"empty text: {counted(len(text), 'character')}, none visible"
+                self.found.problem("empty_text", place, kind)
+                return None
+            self.found.note("empty_text", place)
+        self._remark(place, text, title)
+        return text
+
+    def _remark(self, place: str, text: str, title: Any) -> None:
+        """Note what is unusual in a text and fine."""
+        data = text.encode()
+        if has_control(data) or (type(title) is str and has_control(title.encode(errors="replace"))):
+            self.found.note("control", place)
+        if len(text) > LONG_TEXT:
+            self.found.note("long_text", place)
+        if len(text) > LONG_WORD and has_long_word(text):
+            self.found.note("long_word", place)
+        digest = hashlib.sha256(data).digest()[:16]
+        if digest in self.texts:
+            self.found.note("repeated_text", place)
+        self.texts.add(digest)
+
+    def _title(self, place: str, title: Any, given: bool) -> str | None:
+        if given:
+            self.seen.add("title")
+        if type(title) is str and is_visible(title):
+            return self._encodable(place, "title", title)
+        if title is None or type(title) is str or (type(title) is float and math.isnan(title)):
+            if "missing_title" in self.fields.accept:
+                self.found.note("missing_title", place)
+                return ""
+            seen = f"title is {type(title).__name__}" if type(title) is not str else "empty title"
+            self.found.problem("missing_title", place, seen if given else f'no field "{shown(self.fields.title)}"')
+            return None
+        number = type(title) in (int, float) and abs(title) < _WIDEST_INT
+        if number and "title_not_text" in self.fields.accept:
+            self.found.note("title_not_text", place)
+            return str(title)
+        seen = f"title is {type(title).__name__}, expected a string"
+        self.found.problem("title_not_text" if number else "title_type", place, seen)
+        return None
+
+    def _id(self, row: int, place: str, value: Any) -> str | int | None:
+        if value is None:
+            self.found.note("no_id", place)
+            return row
+        self.seen.add("id")
+        own: str | int | None
+        if type(value) is str:
+            own = self._encodable(place, "id", value)
+        elif type(value) is int and abs(value) < _WIDEST_INT:
+            own = value
+        else:
+            seen = "a number of over 64 bits" if type(value) is int else type(value).__name__
+            self.found.problem("id_type", place, f"id is {seen}, expected a string or a whole number")
+            return None
+        if own is not None and self.ids.setdefault(own, row) != row:
+            self.found.note("repeated_id", f'{place}: "{shown(own, 40)}" of row {self.ids[own]}')
+        return own
+
+    def _url(self, place: str, value: Any) -> str | None:
+        if value is None:
+            return ""
+        self.seen.add("url")
+        if type(value) is not str:
+            self.found.problem("url_type", place, f"url is {type(value).__name__}, expected a string")
+            return None
+        return self._encodable(place, "url", value)
+
+    def _encodable(self, place: str, name: str, value: str) -> str | None:
+        """The value, which UTF-8 must be able to hold."""
+        try:
+            value.encode()
+            return value
+        except UnicodeEncodeError as error:
+            at = error.start
+        if "surrogates" in self.fields.accept:
+            self.found.note("surrogates", place)
+            return SURROGATES.sub("\ufffd", value)
+        seen = f"{name} holds U+{ord(value[at]):04X}, half a surrogate pair, at character {at}"
+        self.found.problem("surrogates", place, seen)
+        return None

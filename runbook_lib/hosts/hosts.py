@@ -1,0 +1,340 @@
+"""A host: a machine with slots, asked by a few verbs: run, put, get, start, alive, stop, and one reading, poll.
+
+Every host is asked in the same words (`worker.verbs`); what differs is the way there: `reach.local` calls them, for
+folders of this machine, `reach.ssh` sends them to a machine over its one kept connection. Every verb has a deadline,
+names the host when it fails, and takes nothing from a host on trust.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import worker
+from worker.escape import safe_text
+from worker.files import is_litter
+from worker.layout import HostFolder
+
+from ..errors import HostError, RunbookError
+from ..profile.profile import HostSpec
+from ..run.run import Run
+from . import answers, environments
+from .content import Content, OnBytes, file_content, json_content
+from .local import LocalWay
+from .ssh import login
+from .ssh.link import link_to
+from .ssh.ssh import SshWay
+
+__all__ = [
+    "Completed",
+    "Content",
+    "Host",
+    "asked",
+    "bring_bundle",
+    "bundle_files",
+    "connect",
+    "file_content",
+    "json_content",
+    "side_by_side",
+]
+
+BUNDLE = Path(worker.__file__).parent
+AT_ONCE = 16  # hosts spoken to at the same time
+ASK_S = 30.0
+NO_LIMIT = 2**62
+
+Identity = dict[str, Any]
+T = TypeVar("T")
+
+
+def _nobody(n: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A command that ended: its exit code and the last of what it printed, safe to print."""
+
+    exit_code: int
+    out: str
+    err: str
+
+
+class Way(Protocol):
+    """How a host is reached: its verbs asked, files brought there and home."""
+
+    kind: str
+    breaks: list[str]
+
+    @property
+    def home(self) -> str:
+        """The home folder there."""
+
+    @property
+    def executable(self) -> str:
+        """A Python there."""
+
+    @property
+    def where(self) -> str:
+        """The way in words."""
+
+    def sessions(self) -> int:
+        """How many conversations it allows at once, as far as we use them."""
+
+    def call(self, verb: str, timeout_s: float, **arguments: Any) -> Any:
+        """Ask a verb of `worker.verbs`."""
+
+    def put(self, target: str, content: Content, on_bytes: OnBytes, outage_s: float | None = None) -> bool:
+        """Bring a file there."""
+
+    def get(
+        self, source: str, target: Path, sha256: str, limit: int, on_bytes: OnBytes, outage_s: float | None = None
+    ) -> bool:
+        """Bring a file home."""
+
+
+class Host:
+    """One host of a run. Nothing is connected before the first verb."""
+
+    def __init__(self, spec: HostSpec, run: str, way: Way):
+        self.spec, self.name, self.way, self._run = spec, spec.name, way, run
+        self._python = ""
+
+    @property
+    def workdir(self) -> Path:
+        """The folder of all runs there, absolute."""
+        first, _, rest = self.spec.workdir.partition("/")
+        if first != "~":
+            return Path(self.spec.workdir)
+        return Path(answers.path(self.way.home, self.name, "its home folder")) / rest.lstrip("/")
+
+    @property
+    def folder(self) -> HostFolder:
+        """This run's folder there."""
+        return HostFolder(self.workdir / self._run)
+
+    @property
+    def python(self) -> str:
+        """The Python that workers run with. Raises HostError when the profile names one that cannot be found."""
+        if not self._python:
+            self._python = self._find_python()
+        return self._python
+
+    def _find_python(self) -> str:
+        kind = self.spec.environment
+        if not kind:
+            return answers.path(self.way.executable, self.name, "its Python")
+        if self.way.kind == "local" and not environments.is_made_by_us(kind):
+            return kind
+        found = self.environment()
+        if found["state"] not in ("ready", "foreign"):
+            raise HostError(f"{self.name}: environment {kind}: {found['why'] or found['state']}")
+        return str(found["python"])
+
+    def environment(self) -> dict[str, Any]:
+        """What there is of the environment that the profile names; see `worker.environment.find`."""
+        kind = self.spec.environment
+        digest = environments.order(self.spec).digest if environments.is_made_by_us(kind) else ""
+        found = self.way.call("find_environment", 60.0, kind=kind, workdir=str(self.workdir), digest=digest)
+        return answers.environment(found, self.name)
+
+    def run(self, argv: Sequence[str], timeout_s: float, cwd: Path | None = None, secret_input: str = "") -> Completed:
+        """Run a command to its end. Raises HostError when it cannot start or takes longer than `timeout_s`."""
+        try:
+            done = self.way.call(
+                "run",
+                timeout_s,
+                argv=list(argv),
+                limit_s=timeout_s,
+                cwd=str(cwd) if cwd else None,
+                input=secret_input,
+            )
+        except HostError as error:
+            if isinstance(error.__cause__, OSError) or "No such file" in str(error) or "Permission" in str(error):
+                raise HostError(f"{self.name}: cannot start {argv[0]}: {error}", argv=argv) from None
+            raise
+        code, out, err = answers.completed(done, self.name)
+        if code is None:
+            raise HostError(f"{self.name}: {argv[0]} did not end within {timeout_s:g} s", argv=argv)
+        return Completed(code, out, err)
+
+    def put(self, target: Path, content: Content, on_bytes: OnBytes = _nobody) -> bool:
+        """Bring `content` to the host, whole or not at all; False when it was there already."""
+        return self.way.put(str(target), content, on_bytes)
+
+    def get(
+        self,
+        source: Path,
+        target: Path,
+        sha256: str,
+        on_bytes: OnBytes = _nobody,
+        *,
+        limit: int = NO_LIMIT,
+        outage_s: float | None = None,
+    ) -> bool:
+        """Bring a file home, whole and with this sha256 or not at all; False when it was here already.
+
+        `limit`: the bytes that it may have; `outage_s`: how long to try without any progress.
+        """
+        return self.way.get(str(source), target, sha256, limit, on_bytes, outage_s)
+
+    def breaks(self) -> list[str]:
+        """What broke on the way there since this was asked last, and went on; in words."""
+        taken, self.way.breaks = self.way.breaks, []
+        return [safe_text(words, 500) for words in taken]
+
+    def read(self, path: Path, limit: int = 64 * 2**20) -> bytes:
+        """The bytes of a small file. Raises HostError."""
+        try:
+            data = base64.b64decode(self.way.call("read", ASK_S, path=str(path), limit=limit))
+        except (ValueError, TypeError):
+            raise HostError(f"{self.name}: reading {path}: answered with something that is no file") from None
+        if len(data) > limit:
+            raise HostError(f"{self.name}: {path} is larger than {limit} bytes")
+        return data
+
+    def sha256(self, path: Path) -> str | None:
+        """The sha256 of a file there; None where there is no such file, or none that can be read."""
+        found = self.way.call("sha256", 3600.0, path=str(path))
+        return found if isinstance(found, str) else None
+
+    def tail(self, path: Path, lines: int = 20) -> str:
+        """The last lines of a log, safe to print; empty when there is none."""
+        found = self.way.call("tail", ASK_S, path=str(path), lines=lines)
+        return safe_text(found if isinstance(found, str) else answers.shown(found), limit=100_000)
+
+    def follow(self, path: Path, offset: int) -> tuple[str, int]:
+        """What a log has from `offset` on (negative: from the end), safe to print, and where to go on."""
+        found = self.way.call("follow", ASK_S, path=str(path), offset=offset)
+        return answers.piece(found, self.name, offset)
+
+    def start(self, argv: Sequence[str], log: Path, cwd: Path, unit: str = "") -> Identity:
+        """Start a command that outlives us: its own session (or systemd `unit`), output appended to `log`."""
+        found = self.way.call("start", ASK_S, argv=list(argv), log=str(log), cwd=str(cwd), unit=unit)
+        if not isinstance(found, dict) or not isinstance(found.get("pid"), int):
+            raise HostError(f"{self.name}: says of what it started what cannot be")
+        return found
+
+    def alive(self, identity: Mapping[str, Any] | None) -> bool:
+        """True while exactly the recorded process runs."""
+        return self.way.call("alive", ASK_S, identity=identity) is True
+
+    def stop(self, identity: Mapping[str, Any], grace_s: float = 15.0) -> bool:
+        """Ask the recorded process, and nobody else, to end; then end it."""
+        return self.way.call("stop", grace_s + 10.0, identity=identity, grace_s=grace_s) is True
+
+    def poll(self) -> dict[str, Any]:
+        """One reading of everything the monitor needs, in one question; what cannot be true is refused."""
+        return answers.reading(self.way.call("poll", ASK_S, root=str(self.folder.root), host=self.name), self.name)
+
+    def living(self, reading: Mapping[str, Any]) -> tuple[list[Identity], list[Identity]]:
+        """The supervisors and the workers of this run that live: those of a reading, and those that hold a lock of its
+        folder, whatever became of their reports (`worker.process.running`).
+        """
+        found = answers.running(self.way.call("running", ASK_S, root=str(self.folder.root), host=self.name), self.name)
+        reported = [reading["supervisor"]["process"]] if reading["supervisor_alive"] else []
+        above = [*reported, *(each["process"] for each in found if each["verb"] == "supervise")]
+        below = [*self.workers(reading), *(each["process"] for each in found if each["verb"] == "encode")]
+        supervisors, workers = ({identity["pid"]: identity for identity in group} for group in (above, below))
+        return list(supervisors.values()), list(workers.values())
+
+    def workers(self, reading: Mapping[str, Any]) -> list[Identity]:
+        """The workers of a reading that live: by their own report, or, before the first, by their supervisor's."""
+        own = [(entry["report"] or {}).get("process") for entry in reading["slots"].values()]
+        started = [slot.get("process") for slot in ((reading["supervisor"] or {}).get("slots") or {}).values()]
+        living = {found["pid"]: found for found in [*started, *own] if found and self.alive(found)}
+        return list(living.values())
+
+    def files(self) -> list[tuple[str, int]]:
+        """The files of this run there: (path below its folder, safe to print, bytes)."""
+        return answers.files(self.way.call("listing", 120.0, root=str(self.folder.root)), self.name)
+
+    def unclaimed(self, run_id: str) -> str:
+        """Why this run's folder there cannot be its own, in words; empty where it is, or can be made."""
+        found = self.way.call("unclaimed", ASK_S, workdir=str(self.workdir), run=self._run, run_id=run_id)
+        return safe_text(found) if isinstance(found, str) else f"says of it what cannot be: {answers.shown(found)}"
+
+    def claim(self, run_id: str) -> None:
+        """Make this run's folder there, marked with its id: the first thing that a run does on a host.
+
+        Raises HostError for a folder that is there and is not its own.
+        """
+        self.way.call("claim", ASK_S, workdir=str(self.workdir), run=self._run, run_id=run_id)
+
+    def clear(self, run_id: str, names: Sequence[str]) -> list[str]:
+        """Take files of this run out of its folder there, and the folders that are empty then; gives what stays."""
+        found = self.way.call("clear", 300.0, root=str(self.folder.root), run_id=run_id, names=list(names))
+        return [name for name in names if name in found] if isinstance(found, list) else []
+
+    def remove(self, path: Path) -> None:
+        """Remove one file or folder of this run. Raises HostError for anything outside the run's folder."""
+        self.way.call("remove", 300.0, path=str(path), root=str(self.folder.root))
+
+    def set_aside(self, names: Sequence[str], stamp: str) -> str:
+        """Move files and folders of this run there into `aside/<stamp>/`; gives in words what was there."""
+        found = self.way.call("set_aside", ASK_S, root=str(self.folder.root), names=list(names), stamp=stamp)
+        moved = [safe_text(str(name), 80) for name in found] if isinstance(found, list) else []
+        return f"set aside: {', '.join(moved)}" if moved else "nothing was there"
+
+    def facts(self, token: str) -> dict[str, Any]:
+        """What the machine is; see `worker.machine.facts`."""
+        found = self.way.call("facts", 60.0, workdir=str(self.workdir), cuda=self.spec.device == "cuda", token=token)
+        if not isinstance(found, dict):
+            raise HostError(f"{self.name}: says of itself what cannot be")
+        return found
+
+
+_hosts: dict[tuple[HostSpec, str], Host] = {}
+_lock = threading.Lock()
+
+
+def connect(spec: HostSpec, run: str) -> Host:
+    """The host of a profile's entry, with the one connection that this process has to it. Raises RunbookError."""
+    with _lock:
+        if (spec, run) in _hosts:
+            return _hosts[spec, run]
+    host = Host(spec, run, LocalWay(spec.name) if spec.kind == "local" else _ssh(spec))  # may ask ssh, which takes time
+    with _lock:
+        return _hosts.setdefault((spec, run), host)
+
+
+def _ssh(spec: HostSpec) -> SshWay:
+    link = link_to(login.of(spec))
+    if spec.environment and spec.environment.startswith(("/", "~/")):
+        link.python = spec.environment  # for machines whose only Python is the one that the profile names
+    return SshWay(spec.name, link)
+
+
+def asked(run: Run, spec: HostSpec, do: Callable[[Host], T]) -> T | RunbookError:
+    """What `do` gives for one host. Whatever is raised about it is its own failure: what it sent may be anything."""
+    try:
+        return do(connect(spec, run.name))
+    except RunbookError as error:
+        return error
+    except OSError as error:
+        return HostError(f"{spec.name}: {error}")
+    except Exception as error:
+        told = f"{type(error).__name__}: {safe_text(str(error), 300)}"
+        return HostError(f"{spec.name}: what it sent cannot be made sense of ({told}); nothing was taken from it")
+
+
+def side_by_side(run: Run, do: Callable[[Host], T]) -> dict[str, T | RunbookError]:
+    """`do` for every host of the run at once: host -> result or failure, so that one dead host hides no other."""
+    with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(run.hosts))) as pool:
+        results = pool.map(lambda spec: asked(run, spec, do), run.hosts)
+        return dict(zip([spec.name for spec in run.hosts], results, strict=True))
+
+
+def bring_bundle(host: Host) -> int:
+    """Bring the worker to a host, into the folder that was claimed; gives how many of its files were new there."""
+    return sum(host.put(host.folder.root / relative, file_content(source)) for relative, source in bundle_files())
+
+
+def bundle_files() -> list[tuple[str, Path]]:
+    """The files of the worker package, by the path that each takes below the run's folder on a host."""
+    return [(f"worker/{path.name}", path) for path in sorted(BUNDLE.glob("*.py")) if not is_litter(path.name)]

@@ -1,0 +1,1 @@
+"""Hosts reached over SSH: from an entry of the profile to a verified connection."""

@@ -1,0 +1,197 @@
+"""A machine reached over SSH as a host: verbs asked of its far end, files streamed and resumed.
+
+A verb that may be asked twice is asked again when the link broke under it. Where that is not so (`start`, `run`) the
+caller hears LinkLost: the outcome is not known and has to be looked at, never assumed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from worker.files import sha256_file, sync, sync_folder
+
+from ...errors import HostError, LinkLost
+from ..content import Content, OnBytes
+from .link import Link
+from .session import SMALL
+
+ONCE = {"run", "start"}  # what must not happen twice
+PROGRESS = 2**15  # bytes
+BREAKS = 100  # that are told, until somebody asks for them: a host may break as often as it likes
+SLACK_S = 20.0  # of the far end over what was asked of it
+
+
+class SshWay:
+    """The way to a machine over its one connection."""
+
+    kind = "ssh"
+
+    def __init__(self, name: str, link: Link):
+        self.name, self.link = name, link
+        self.breaks: list[str] = []  # transfers that broke and went on
+        self._hello: dict[str, Any] = {}
+
+    def _greeted(self) -> dict[str, Any]:
+        if not self._hello:
+            with self.link.session() as session:
+                self._hello = session.hello
+        return self._hello
+
+    @property
+    def home(self) -> str:
+        """The login's home folder there."""
+        return str(self._greeted()["home"])
+
+    @property
+    def executable(self) -> str:
+        """The Python that the far end runs on."""
+        return str(self._greeted().get("executable", ""))
+
+    @property
+    def where(self) -> str:
+        """Who logs in where."""
+        login = self.link.login
+        return f"{login.username}@{login.address}" + ("" if login.port == 22 else f":{login.port}")
+
+    def sessions(self) -> int:
+        """How many conversations the server allows at once, as far as we use them."""
+        return self.link.room()
+
+    def call(self, verb: str, timeout_s: float, **arguments: Any) -> Any:
+        """What a verb of `worker.verbs` answers there. Raises HostError, and LinkLost when no answer came."""
+        began = time.monotonic()
+        for last in (verb in ONCE, True):
+            try:
+                with self.link.session() as session:
+                    return session.call(verb, timeout_s + SLACK_S, **arguments)
+            except LinkLost:
+                # One that broke at once is made again; who waited in vain has waited long enough.
+                if last or time.monotonic() - began > self.link.patience.silence_s / 2:
+                    raise
+        raise AssertionError
+
+    # ------------------------------------------------------------------------------------------ up
+
+    def put(self, target: str, content: Content, on_bytes: OnBytes, outage_s: float | None = None) -> bool:
+        """Bring `content` to the host, whole or not at all; False when it was there already."""
+        if content.size <= SMALL:
+            raw = b"".join(content.chunks())
+            if hashlib.sha256(raw).hexdigest() != content.sha256:
+                raise HostError(f"{self.name}: bringing {target}: expected sha256 {content.sha256}, found another here")
+            data = base64.b64encode(raw).decode()
+            new = self.call("keep", 60.0, path=target, data=data, sha256=content.sha256)
+            on_bytes(content.size)
+            return bool(new)
+        outage = _Outage(self.link.patience.outage_s if outage_s is None else outage_s, target, self.breaks)
+        told = 0
+        while True:
+            try:
+                with self.link.session() as session:
+                    giving = session.give(target, content.size, content.sha256)
+                    on_bytes(max(0, giving.have - told))
+                    told = max(told, giving.have)
+                    if giving.whole:
+                        outage.goes_on()
+                        return outage.moved  # by an earlier try whose answer was lost, or long ago
+                    if not giving.busy:
+                        at = giving.have
+                        outage.reached(at)
+                        for chunk in content.after(at):
+                            giving.bytes(chunk)
+                            at += len(chunk)
+                            on_bytes(max(0, at - told))
+                            told = max(told, at)
+                            outage.moved = True
+                        giving.end()
+                        return True
+                raise LinkLost(f"{self.name}: {target} is being brought by another connection")  # this one is well
+            except LinkLost as error:
+                outage.wait(error)
+
+    # ------------------------------------------------------------------------------------------ down
+
+    def get(
+        self, source: str, target: Path, sha256: str, limit: int, on_bytes: OnBytes, outage_s: float | None = None
+    ) -> bool:
+        """Bring a file home, whole and with this sha256 or not at all; False when it was here already.
+
+        What came stays in a file aside, from which the next try goes on: after a cut, and after a crash of ours.
+        """
+        if target.is_file() and target.stat().st_size <= limit and sha256_file(target) == sha256:
+            on_bytes(target.stat().st_size)
+            return False
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{sha256[:16]}.part")
+        outage = _Outage(self.link.patience.outage_s if outage_s is None else outage_s, source, self.breaks)
+        fd = os.open(aside, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        with os.fdopen(fd, "r+b", buffering=0) as file:
+            digest = hashlib.sha256()
+            at = 0
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+                at += len(chunk)
+            resumed = at
+            on_bytes(at)
+            while True:
+                try:
+                    with self.link.session() as session:
+                        for chunk in session.fetch(source, at, limit):
+                            file.write(chunk)
+                            digest.update(chunk)
+                            at += len(chunk)
+                            on_bytes(len(chunk))
+                            outage.reached(at)
+                    break
+                except LinkLost as error:
+                    outage.wait(error)
+                except HostError as error:
+                    raise HostError(f"{self.name}: fetching {source}: {error}") from None
+            if digest.hexdigest() == sha256:
+                sync(file.fileno())
+                aside.replace(target)
+                sync_folder(target.parent)
+                return True
+        aside.unlink()
+        if resumed:  # what lay here from before may be what is wrong
+            return self.get(source, target, sha256, limit, on_bytes, outage_s)
+        raise HostError(
+            f"{self.name}: fetching {source}: expected sha256 {sha256}, found {digest.hexdigest()}; nothing was kept"
+        )
+
+
+class _Outage:
+    """How long a transfer has been without progress, and the pauses between its tries."""
+
+    def __init__(self, limit_s: float, what: str, breaks: list[str]):
+        self.limit_s, self._what, self._breaks = limit_s, what, breaks
+        self.moved = False
+        self._furthest = -1
+        self._since = time.monotonic()
+        self._tries = 0
+        self._broken: tuple[float, LinkLost] | None = None
+
+    def reached(self, offset: int) -> None:
+        """The transfer has come so far. A few bytes are no progress: a host may bring one a connection, for ever."""
+        self.goes_on()
+        if self._furthest < 0 or offset >= self._furthest + PROGRESS:
+            self._furthest, self._since, self._tries = offset, time.monotonic(), 0
+
+    def goes_on(self) -> None:
+        """It is under way: what broke before is told."""
+        if self._broken and len(self._breaks) < BREAKS:
+            since, error = self._broken
+            self._breaks.append(f"{self._what}: {error}; it went on after {time.monotonic() - since:.1f} s")
+        self._broken = None
+
+    def wait(self, error: LinkLost) -> None:
+        """Pause before the next try, or raise `error` when it has lasted too long."""
+        if time.monotonic() - self._since > self.limit_s:
+            raise error
+        self._broken = self._broken or (time.monotonic(), error)
+        self._tries += 1
+        time.sleep(min(5.0, 0.1 * 2.0**self._tries))

@@ -1,0 +1,23 @@
+"""What a notebook imports, in one line: the phases, the gate, and what shows them."""
+
+from .phases import download, launch, merge, monitor, preflight, publish, staging, validate
+from .report import gate, report
+from .run.run import open_run
+from .show import console, live, pictures
+
+__all__ = [
+    "console",
+    "download",
+    "gate",
+    "launch",
+    "live",
+    "merge",
+    "monitor",
+    "open_run",
+    "pictures",
+    "preflight",
+    "publish",
+    "report",
+    "staging",
+    "validate",
+]

@@ -1,0 +1,1 @@
+"""What is done, in the order of the notebooks: preflight to backup."""

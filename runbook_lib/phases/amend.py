@@ -1,0 +1,105 @@
+"""Amend: take texts that were mended in the corpus into a run. The rows stay; only the parts that hold them are redone.
+
+A part is trusted for its texts, by their fingerprints: what holds none of the mended ones stays as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from worker import verbs
+from worker.files import sync_folder
+from worker.layout import HostFolder, committed, quarantined
+from worker.rows import Range
+
+from ..corpus import corpus as corpora
+from ..corpus.corpus import Corpus
+from ..errors import DataError, RunbookError
+from ..hosts import hosts as machines
+from ..result.parts import named
+from ..run import locks
+from ..run.checks import Checks
+from ..run.plan import Plan
+from ..run.run import PHASES, Run
+from . import workers
+
+RESULTS = [f"report/{phase}.result.json" for phase in PHASES]
+
+
+def amend(run: Run) -> Checks:
+    """Take the profile's corpus as it is now into the run, whose workers are stopped before; the next launch goes on.
+
+    Raises DataError where it has other documents than the run's, or nothing changed in it.
+    """
+    run = replace(run, only=frozenset())
+    before, after = corpora.load(run.corpus), _numbered(run)
+    rows = _changed(before, after)
+    checks = Checks("The corpus is amended")
+    checks.extend(workers.stop(run))
+    if not checks.ok:
+        return checks
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for name, result in machines.side_by_side(run, lambda host: _free_host(host, run.plan(), rows, stamp)).items():
+        away = isinstance(result, RunbookError)  # its old parts are refused when they are fetched: their texts differ
+        checks.add("old vectors", True, result, "set aside", where=name, warn=away)
+    here = _touched(run.local, committed(run.local.parts), quarantined(run.local.quarantine), rows)
+    verbs.set_aside(str(run.folder), [run.sums.name, *RESULTS, *here], stamp)  # first what says that it is finished
+    with locks.held(run.plan_lock):
+        plan = run.plan()
+        if plan.corpus != after.fingerprint or not rows:
+            plan.save(run.revision_file(plan.epoch))
+            plan = plan.amended(after.fingerprint, rows)
+            plan.save(run.plan_file)
+    verbs.set_aside(str(run.folder), [run.corpus.name], stamp)
+    run.amended.replace(run.corpus)
+    sync_folder(run.folder)
+    seen = f"{len(rows):,} of {plan.rows:,} rows have another text" + (f": {named(rows)}" if rows else "")
+    checks.add("rows amended", True, seen)
+    run.journal.write("corpus amended", rows=len(rows), first=rows[:100], epoch=plan.epoch, aside=f"aside/{stamp}")
+    return checks
+
+
+def _numbered(run: Run) -> Corpus:
+    """The corpus as it is now, numbered aside as the run's was."""
+    spec, plan = run.profile.corpus, run.plan()
+    fields = corpora.Fields(spec.id, spec.title, spec.text, spec.url, frozenset(spec.accept))
+    asked = run.profile.questions
+    return corpora.build(spec.path, fields, spec.documents, asked, plan.prompt, plan.question_prompt, run.amended)
+
+
+def _changed(before: Corpus, after: Corpus) -> list[int]:
+    """The rows whose text as encoded is another. Raises DataError for other documents, or where nothing changed."""
+    other = "only the texts may differ; for other documents start a new run (runbook run PROFILE --new)"
+    for what in ("documents", "questions"):
+        was, now = getattr(before, what), getattr(after, what)
+        if was != now:
+            raise DataError(f"amending: expected the {was:,} {what} of the run, found {now:,}; {other}")
+    for old, new in zip(before.articles(), after.articles(), strict=True):
+        if old["id"] != new["id"]:
+            seen = f"row {old['row']}: expected the document {old['id']!r}, found {new['id']!r}"
+            raise DataError(f"amending: {named([seen])}; {other}")
+    rows: list[int] = np.flatnonzero((before.fingerprints() != after.fingerprints()).any(axis=1)).tolist()
+    if not rows and before.files == after.files:
+        raise DataError("amending: nothing in the corpus changed; give the command without --amend")
+    return rows
+
+
+def _free_host(host: machines.Host, plan: Plan, rows: Sequence[int], stamp: str) -> str:
+    """Set aside what a host has of these rows: parts that hold them, and records of those that were given up."""
+    seen = host.poll()
+    names = _touched(host.folder, [(low, high) for low, high in seen["committed"]], seen["quarantined"], rows)
+    suspects = [host.folder.suspects(slot.slot) for slot in plan.of_host(host.name)]
+    return host.set_aside([*names, *(path.relative_to(host.folder.root).as_posix() for path in suspects)], stamp)
+
+
+def _touched(folder: HostFolder, parts: Iterable[Range], given_up: Iterable[int], rows: Sequence[int]) -> list[str]:
+    """The files of a folder that speak of these rows (sorted), by their names below it; a part's record first."""
+    held = [part for part in parts if bisect_left(rows, part[0]) < bisect_left(rows, part[1])]
+    paths = [path for part in held for path in (folder.part(*part).with_suffix(".json"), folder.part(*part))]
+    paths += [folder.quarantined(row) for row in given_up if row in set(rows)]
+    return [path.relative_to(folder.root).as_posix() for path in paths]

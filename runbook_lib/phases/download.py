@@ -1,0 +1,288 @@
+"""Download: bring committed parts home, each verified against its own record and the plan before its record lands."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worker.escape import safe_text
+from worker.files import make_folder, sync_folder, write_atomic
+from worker.layout import committed
+from worker.rows import Range, count, missing
+
+from ..corpus import corpus as corpora
+from ..errors import DataError, HostError, LinkLost, RunbookError
+from ..hosts import hosts as machines
+from ..result import home, parts
+from ..result.array_file import HEAD_LIMIT, ITEM_BYTES
+from ..result.part_record import size_limit
+from ..run import locks
+from ..run.checks import Checks
+from ..run.disk import in_words, told
+from ..run.plan import Plan
+from ..run.run import Run
+from ..slots import incidents
+
+TRIES = 3  # of a part that is refused for the same reason each time: once more would end so again
+STREAMS = 2  # at a time from one host: while one part is checked, the next one is under way
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What one round brought: `rows` home in all, `new` parts, and the parts refused, by name with the reason.
+
+    `aside`: what was home and had not the size that its record says, so it was put aside and looked for anew.
+    """
+
+    rows: int
+    new: int
+    refused: tuple[str, ...]
+    failures: tuple[str, ...]
+    aside: tuple[str, ...] = ()
+
+
+@in_words("bringing parts home")
+def collect(
+    run: Run,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    *,
+    there: Mapping[str, Sequence[Range]] | None = None,
+    outage_s: float | None = None,
+) -> Collected:
+    """Fetch every committed part that is not home yet, all hosts side by side.
+
+    `there`: what each host has committed, where a reading of just now tells; hosts that it does not name are left out.
+    `on_progress(host, bytes, bytes in all)` is called meanwhile; `outage_s` is how long a transfer tries in vain.
+
+    A part that its record or the plan does not vouch for is taken out of the host's parts, so that its rows are redone,
+    and never gets a final name here. One that is home and has not the size that its record says is put aside first.
+    """
+    cut = list(home.cut_or_gone(run)) if there is None else []  # while watching, what came is left alone
+    for path, why in cut:
+        home.put_aside(run, path, why)
+    plan, fingerprints = run.plan(), corpora.load(run.corpus).fingerprints()
+    make_folder(run.local.parts)
+
+    def one(host: machines.Host) -> tuple[int, list[str]]:
+        if there is not None and host.name not in there:
+            return 0, []
+        seen = there[host.name] if there is not None else _committed_there(run, host)
+        try:
+            return _collect_host(run, host, plan, fingerprints, seen, on_progress, outage_s)
+        finally:
+            incidents.link_breaks(run, host.name, host.breaks())
+
+    results = machines.side_by_side(run, one)
+    new, refused, failures = 0, [], []
+    for name, result in results.items():
+        if isinstance(result, RunbookError):
+            failures.append(f"{name}: {result}")
+            incidents.host_failed(run, name, "parts brought home", result)
+        else:
+            new += result[0]
+            refused += result[1]
+    rows = plan.rows - count(missing(0, plan.rows, committed(run.local.parts)))
+    aside = tuple(f"{path.name}: {why}" for path, why in cut)
+    return Collected(rows, new, tuple(refused), tuple(failures), aside)
+
+
+def _committed_there(run: Run, host: machines.Host) -> list[Range]:
+    """What a host has committed; how its workers ended meanwhile goes into the journal."""
+    reading = host.poll()
+    incidents.record(run, host.name, reading)
+    return [(low, high) for low, high in reading["committed"]]
+
+
+def _collect_host(
+    run: Run,
+    host: machines.Host,
+    plan: Plan,
+    fingerprints: np.ndarray[Any, Any],
+    there: Sequence[Range],
+    on_progress: Callable[[str, int, int], None],
+    outage_s: float | None,
+) -> tuple[int, list[str]]:
+    here = committed(run.local.parts)
+    own = plan.ever(host.name)
+    # Of a folder that two hosts share, each brings what is its own; of rows that moved, whoever was first.
+    again = {part for part, (times, _) in _in_vain(run, host.name).items() if times >= TRIES}
+    wanted = [
+        r
+        for r in there
+        if missing(*r, here) and tuple(r) not in again and any(r[0] < stop and start < r[1] for start, stop in own)
+    ]
+    total = sum(stop - start for start, stop in wanted) * plan.model.dim * ITEM_BYTES
+    moved = 0
+    refused: list[str] = []
+    gone: list[Range] = []
+    counting = threading.Lock()
+
+    def count_bytes(n: int) -> None:
+        nonlocal moved
+        with counting:  # by two threads
+            moved += n
+            on_progress(host.name, min(moved, total), total)
+
+    def fetch(part: Range) -> None:
+        start, stop = part
+        try:
+            for last in (False, True):  # twice: a folder may be away for a moment, and sound work must not be removed
+                try:
+                    _fetch(run, host, plan, fingerprints, start, stop, count_bytes, outage_s)
+                    return
+                except DataError:
+                    if part not in [tuple(found) for found in host.poll()["committed"]]:
+                        gone.append(part)  # there is nothing to refuse; it is looked for in the next round
+                        return
+                    if last:
+                        raise
+        except DataError as error:
+            refused.append(f"{host.name}: {error}")
+            run.journal.write("part refused", host=host.name, start=start, stop=stop, reason=str(error))
+            remote = host.folder.part(start, stop)
+            host.remove(remote.with_suffix(".json"))  # the record first: without it there is no part
+            host.remove(remote)
+
+    with ThreadPoolExecutor(STREAMS) as pool:
+        futures = [pool.submit(fetch, part) for part in wanted]
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            for future in futures:
+                future.cancel()  # after a failure the rest waits for the next round
+    return len(wanted) - len(refused) - len(gone), refused
+
+
+def _fetch(
+    run: Run,
+    host: machines.Host,
+    plan: Plan,
+    fingerprints: np.ndarray[Any, Any],
+    start: int,
+    stop: int,
+    on_bytes: Callable[[int], None],
+    outage_s: float | None,
+) -> None:
+    """One part: fetched aside, held against record, plan and corpus; then the array moves in, then its record."""
+    remote, home = host.folder.part(start, stop), run.local.part(start, stop)
+    aside = run.folder / "incoming" / host.name / home.name
+    try:
+        if stop > plan.rows:
+            raise DataError(f"{remote.name}: rows: {start}-{stop} are not within the plan's 0-{plan.rows}")
+        if stop - start > plan.part_rows:
+            raise DataError(f"{remote.name}: rows: expected at most {plan.part_rows} in a part, found {stop - start}")
+        raw = _record(host, remote.with_suffix(".json"), size_limit(stop - start))
+        write_atomic(aside.with_suffix(".json"), raw)
+        with _read_as_data(remote.name):
+            part = parts.read(aside.with_suffix(".json"))
+        _get(host, part, remote, aside, (stop - start) * plan.model.dim * ITEM_BYTES + HEAD_LIMIT, on_bytes, outage_s)
+        with _read_as_data(remote.name):
+            if problems := parts.verify(part, plan, fingerprints):
+                raise DataError(f"{remote.name}: {'; '.join(problems)}")
+        with locks.held(run.landing_lock):
+            if home.with_suffix(".json").exists():  # of rows that moved, another host was first
+                return
+            aside.replace(home)
+            sync_folder(home.parent)
+            aside.with_suffix(".json").replace(home.with_suffix(".json"))
+            sync_folder(home.parent)
+    except OSError as error:
+        raise HostError(told(f"{host.name}: keeping {remote.name} on this machine", error)) from None
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+            aside.with_suffix(".json").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _read_as_data(name: str) -> Iterator[None]:
+    """Whatever a host's file makes of whoever reads it, that file is what is wrong: it is refused, and no other."""
+    try:
+        yield
+    except (RunbookError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{name}: cannot be read as a part ({type(error).__name__}: {safe_text(str(error), 200)})"
+        ) from error
+
+
+def _record(host: machines.Host, path: Path, limit: int) -> bytes:
+    try:
+        return host.read(path, limit)
+    except LinkLost:
+        raise
+    except HostError as error:
+        raise DataError(str(error)) from None
+
+
+def _get(
+    host: machines.Host,
+    part: parts.Part,
+    remote: Path,
+    aside: Path,
+    limit: int,
+    on_bytes: Callable[[int], None],
+    outage_s: float | None,
+) -> None:
+    """Fetch a part's array. DataError only when it is the host's own file that is gone or damaged: where the way home
+    or the disk here failed, the part there is sound and must stay."""
+    if part.bytes > limit:
+        raise DataError(f"{remote.name}: its record says {part.bytes} bytes, its rows have at most {limit}")
+    try:
+        host.get(remote, aside, part.sha256, on_bytes, limit=limit, outage_s=outage_s)
+    except LinkLost:
+        raise
+    except HostError as error:
+        if host.sha256(remote) == part.sha256:
+            raise
+        raise DataError(f"{remote.name}: {error}") from None
+
+
+def _in_vain(run: Run, host: str = "") -> dict[Range, tuple[int, str]]:
+    """Part -> (how often it was refused for the very same reason since watching began, that reason)."""
+    found: dict[Range, tuple[int, str]] = {}
+    for event in run.journal.events("watching", "part refused"):
+        if event["event"] == "watching":
+            found.clear()
+        elif host in ("", event["host"]):
+            part, reason = (event["start"], event["stop"]), f"{event['host']}: {event['reason']}"
+            times, before = found.get(part, (0, ""))
+            found[part] = (times + 1 if reason == before else 1, reason)
+    return found
+
+
+def _remedy(run: Run) -> str:
+    """What to do about rows that are missing: not the same again where that was tried and ended the same way."""
+    again = [why for times, why in _in_vain(run).values() if times >= TRIES]
+    if not again:
+        return "run 02_launch and 03_monitor again: they do what is missing"
+    return (
+        f"a person has to look: {len(again)} parts were done {TRIES} times and refused each time for the same reason "
+        f"({again[0][:300]}); find what is different on that host (its libraries, its disk), or move its rows away: "
+        f"runbook move {run.name} HOST"
+    )
+
+
+def complete(run: Run) -> Checks:
+    """Whether every row is home: the plan's "verify completion", counted in rows and not in files."""
+    plan = run.plan()
+    gaps = missing(0, plan.rows, committed(run.local.parts))
+    named = ", ".join(f"{low}-{high}" for low, high in gaps[:10]) + (" …" if len(gaps) > 10 else "")
+    checks = Checks("Every row is home")
+    checks.add(
+        "rows home",
+        not gaps,
+        f"{plan.rows - count(gaps):,} of {plan.rows:,}" + (f"; missing rows {named}" if gaps else ""),
+        f"{plan.rows:,}",
+        _remedy(run),
+    )
+    return checks

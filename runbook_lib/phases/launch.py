@@ -1,0 +1,327 @@
+"""Launch: start each host's supervisor, see every slot report in. What it takes there is staged before.
+
+Safe to repeat at any moment: a living supervisor is left alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+from worker.escape import safe_text
+from worker.rows import count, missing
+
+from ..errors import LinkLost, RunbookError
+from ..hosts import gpus
+from ..hosts import hosts as machines
+from ..run import acts
+from ..run.checks import Checks
+from ..run.plan import Plan
+from ..run.run import Run
+from ..slots import incidents, verdicts
+from .staging import AWAY, NotStaged, Report, add_failure, silent
+
+DEATHS_TO_GO_ON = 2  # where others produce, a slot that died so often is not waited for
+LATE_S, LATE = 30.0, 3.0  # how long a slot is waited for where others are well: at least, and times the last of them
+
+
+def start(
+    run: Run, *, retry_given_up: bool = True, only: Collection[str] | None = None, undo_stop: bool = True
+) -> Checks:
+    """Start the supervisor of each host that has rows left and none alive; a living one is reported and left alone.
+
+    Rows that were given up get one more chance, unless `retry_given_up` is False. `only` names the hosts meant. What a
+    person stopped goes on only where a person says so: not without `undo_stop`.
+    """
+    with acts.act(run, "launch") if undo_stop else nullcontext():  # until all have begun, nobody is dead
+        return _start(run, retry_given_up, only, undo_stop)
+
+
+def _start(run: Run, retry_given_up: bool, only: Collection[str] | None, undo_stop: bool) -> Checks:
+    plan = run.plan()
+    units = {name for name, facts in run.host_facts().items() if facts.get("unit")}
+    checks = Checks("Every host's supervisor runs")
+
+    def one(host: machines.Host) -> str:
+        meant = only is None or host.name in only
+        return _start_host(host, plan, retry_given_up, host.name in units, undo_stop) if meant else "left as it is"
+
+    results = machines.side_by_side(run, one)
+    for name, result in results.items():
+        if isinstance(result, RunbookError):
+            add_failure(run, checks, "supervisor", name, results, "running")
+        else:
+            checks.add("supervisor", True, result, where=name)
+            if result.startswith("started"):
+                run.journal.write("supervisor started", host=name, seen=result)
+    return checks
+
+
+def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, as_unit: bool, undo_stop: bool) -> str:
+    slots = plan.of_host(host.name)
+    seen = host.poll()
+    given_up = [] if retry_given_up else [(row, row + 1) for row in seen["quarantined"]]
+    settled = [*seen["committed"], *given_up]
+    left = sum(plan.left(slot, settled) for slot in slots)
+    if not left:
+        return "no rows left for this host"
+    if not seen["assigned"]:
+        raise NotStaged(host.name)
+    if seen["supervisor_alive"]:
+        return f"runs already (pid {seen['supervisor']['process']['pid']}), {left} rows left"
+    if seen["stop_requested"] and not undo_stop:
+        return "stopped by a person; left so"
+    host.remove(host.folder.stop_request(host.name))
+    if retry_given_up:
+        for row in seen["quarantined"]:
+            host.remove(host.folder.quarantined(row))
+    argv = [host.python, "-m", "worker", "supervise", "--root", str(host.folder.root), "--host", host.name]
+    unit = f"runbook-{plan.run}-{host.name}" if as_unit else ""
+    try:
+        identity = host.start(argv, host.folder.log(f"host_{host.name}"), host.folder.root, unit)
+    except LinkLost:
+        # Whether it was started is not known. It is looked at, and a second one would leave by itself (its lock).
+        again = _supervisor_there(host)
+        if again is None:
+            identity = host.start(argv, host.folder.log(f"host_{host.name}"), host.folder.root, unit)
+        else:
+            identity = again
+    _wait_for_its_report(host, identity)
+    return f"started (pid {identity['pid']}), {left} rows left"
+
+
+def start_unseen(run: Run, only: Collection[str]) -> None:
+    """Start the supervisor of hosts whose reading cannot be true: who writes it anew may be dead.
+
+    Where one lives, this one leaves at once (its lock); where it was told to stop it stops.
+    """
+
+    def one(host: machines.Host) -> None:
+        if host.name in only:
+            argv = [host.python, "-m", "worker", "supervise", "--root", str(host.folder.root), "--host", host.name]
+            host.start(argv, host.folder.log(f"host_{host.name}"), host.folder.root)
+
+    machines.side_by_side(run, one)
+
+
+def _wait_for_its_report(host: machines.Host, identity: Mapping[str, Any], within_s: float = 10.0) -> None:
+    """Wait until a new supervisor has reported: before, what its predecessor left on file speaks for it."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if ((host.poll()["supervisor"] or {}).get("process") or {}).get("pid") == identity["pid"]:
+            return
+        time.sleep(0.1)
+
+
+def _supervisor_there(host: machines.Host, within_s: float = 5.0) -> dict[str, Any] | None:
+    """The living supervisor of a host, given a moment to write its first report."""
+    deadline = time.monotonic() + within_s
+    while True:
+        seen = host.poll()
+        if seen["supervisor_alive"]:
+            return dict(seen["supervisor"]["process"])
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.5)
+
+
+def verify(run: Run, within_s: float | None = None, on_progress: Report = silent) -> Checks:
+    """Wait until every slot has reported in: alive and loading or running, or done. Names those that have not."""
+    return _until(run, "Every slot reports in", "a report", _slot_states, within_s, on_progress)
+
+
+def first_progress(run: Run, within_s: float | None = None, on_progress: Report = silent) -> Checks:
+    """Wait until every slot that still has rows encodes, or has committed some. Names those that do not."""
+    return _until(run, "Every slot produces", "rows", _first_rows, within_s, on_progress)
+
+
+def _until(
+    run: Run,
+    title: str,
+    wanted: str,
+    look: Callable[[dict[str, Any]], dict[str, tuple[bool, str]]],
+    within_s: float | None,
+    on_progress: Report,
+) -> Checks:
+    """Read all hosts until `look` is content with every slot or the time is over; say of each slot what was seen.
+
+    Where at least one slot is well and the profile lets us act, one that is not is a warning: its rows are done by
+    others, and the run goes on. Such a one is waited for some times as long as the last one that is well has taken:
+    one that hangs as it loads must not keep everybody from being watched.
+    """
+    plan = run.plan()
+    within_s = run.profile.monitor.first_progress_s if within_s is None else within_s
+    began = last_well = time.monotonic()
+    deadline = began + within_s
+    may_act = run.profile.policy_for("dead") == "auto"
+    before: set[str] = set()
+    lost: set[str] = set()
+    meant = {spec.name for spec in run.hosts}
+    expected = {slot.slot: slot.host for slot in plan.used if slot.host in meant}
+    seen = {slot: (False, "no report") for slot in expected}
+    over: dict[str, str] = {}
+    while True:
+        readings = machines.side_by_side(run, poll_staged)
+        for name, reading in readings.items():
+            mine = {slot for slot, host in expected.items() if host == name}
+            over = {slot: why for slot, why in over.items() if slot not in mine}
+            if isinstance(reading, dict):
+                seen.update(look(reading))
+                over |= _over(reading)
+            else:
+                seen.update(dict.fromkeys(mine, (False, str(reading))))
+                over |= dict.fromkeys(mine, "dead") if isinstance(reading, AWAY) else {}
+        well = {slot for slot in expected if seen[slot][0]}
+        on_progress("slots", len(well), len(expected))
+        waited = {slot for slot in {*expected} - well if over.get(slot, "waiting") == "waiting"}
+        now = time.monotonic()
+        last_well = now if well - before else last_well
+        before = well
+        late = well and may_act and now - began > max(LATE_S, LATE * (last_well - began))
+        if not waited - (set(over) if well else set()) or late or now > deadline:
+            break
+        lost_now = {name for name, reading in readings.items() if _supervisor_lost(reading)}
+        if may_act and (gone := lost & lost_now):  # nobody watches yet
+            start(run, retry_given_up=False, only=gone, undo_stop=False)
+        lost = lost_now
+        time.sleep(0.3)
+    recorded = set()
+    for name, reading in readings.items():
+        if isinstance(reading, dict):
+            incidents.record(run, name, reading)
+            recorded |= {slot for slot, entry in reading["slots"].items() if any("at" in end for end in entry["exits"])}
+    checks = Checks(title)
+    for slot, host in expected.items():
+        ok, what = seen[slot]
+        if isinstance(readings[host], AWAY):
+            add_failure(run, checks, slot, host, readings, wanted)
+            continue
+        if not ok:
+            what += _last_words(run, host, slot)
+        expects, remedy = f"{wanted} within {within_s:g} s", f"runbook logs {run.name} {slot}"
+        verdict = over.get(slot, "") if over.get(slot) in ("fenced", "stopped") else "dead"
+        if ok or not well or verdict == "stopped" or run.profile.policy_for(verdict) != "auto":
+            checks.add(slot, ok, what, expects, remedy, where=host)
+        else:
+            _warn(checks, slot, host, what, expects, remedy)
+            if _loads(readings[host], slot):  # which is no trouble yet: the monitor tells when it is
+                continue
+            if slot not in recorded:
+                _note_trouble(run, slot, host, verdicts.cause(what) or verdict, what)
+            elif verdict == "fenced":  # how its workers ended is told already, each once
+                _note_trouble(run, slot, host, verdict, what)
+    return checks
+
+
+def _loads(reading: object, slot: str) -> bool:
+    """Whether a worker of this slot lives, by its own word or its supervisor's, and has not come to encode yet."""
+    entry = reading["slots"].get(slot) if isinstance(reading, dict) else None
+    if not isinstance(reading, dict) or not entry:
+        return False
+    if entry["alive"]:
+        return (entry["report"] or {}).get("state") in ("starting", "loading model")
+    supervised = (reading["supervisor"] or {}).get("slots") or {}  # before its first report
+    return reading["supervisor_alive"] and (supervised.get(slot) or {}).get("state") == "running"
+
+
+def _supervisor_lost(reading: object) -> bool:
+    """Whether a supervisor is gone that had work, and nobody wanted that."""
+    if not isinstance(reading, dict) or reading["supervisor_alive"] or reading["stop_requested"]:
+        return False
+    return (reading["supervisor"] or {}).get("working") is True
+
+
+def _warn(checks: Checks, slot: str, host: str, what: str, expects: str, remedy: str) -> None:
+    """A slot in trouble beside others that are well: told, and gone on."""
+    then = "Others produce: 03_monitor goes on, and its rows go to them when it is given up"
+    checks.add(slot, True, f"{what}. {then}", expects, remedy, where=host, warn=True)
+
+
+def _note_trouble(run: Run, slot: str, host: str, cause: str, what: str) -> None:
+    """Into the journal, unless that a slot was given up is the last that it tells of it."""
+    told = [event["verdict"] for event in run.journal.events(incidents.BEGAN) if event.get("slot") == slot]
+    if told[-1:] == [cause] == ["fenced"]:
+        return
+    action = verdicts.NAMED[cause].by_itself
+    run.journal.write(incidents.BEGAN, slot=slot, host=host, verdict=cause, cause=safe_text(what, 300), action=action)
+
+
+def poll_staged(host: machines.Host) -> dict[str, Any]:
+    """A reading of a host; NotStaged for one that was given nothing to do."""
+    reading = host.poll()
+    if not reading["assigned"]:
+        raise NotStaged(host.name)
+    return reading
+
+
+def _last_words(run: Run, name: str, slot: str) -> str:
+    """The last line of a slot's log, as evidence."""
+    spec = next(spec for spec in run.profile.hosts if spec.name == name)
+    try:
+        host = machines.connect(spec, run.name)
+        lines = host.tail(host.folder.log(slot), 1).strip()
+    except RunbookError:
+        return ""
+    return f"; its log ends: {lines[:200]}" if lines else "; its log is empty"
+
+
+def _over(reading: dict[str, Any]) -> dict[str, str]:
+    """slot -> why waiting for it is in vain: stopped, fenced; waiting for one that died and will be tried again."""
+    supervised = (reading["supervisor"] or {}).get("slots") or {}
+    found = {}
+    for slot, entry in reading["slots"].items():
+        said = supervised.get(slot) or {}
+        if entry["alive"]:
+            continue
+        if reading["stop_requested"] or said.get("state") in ("fenced", "stopped"):
+            found[slot] = "fenced" if said.get("state") == "fenced" else "stopped"
+        elif said.get("state") == "waiting" and (said.get("deaths") or 0) >= DEATHS_TO_GO_ON:
+            found[slot] = "waiting"
+    return found
+
+
+def _slot_states(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:
+    """slot -> (reported in, in words)."""
+    found = {}
+    for slot, entry in reading["slots"].items():
+        report = entry["report"] or {}
+        whole = not _rows_left(reading, entry)[0]
+        state = report.get("state", "no report")
+        ok = whole or (entry["alive"] and state in ("starting", "loading model", "running"))
+        last = entry["exits"][-1]["reason"] if entry["exits"] and not ok else ""
+        if ok and state == "loading model" and (held := _gpu_mib(reading, entry)):
+            state += f", its GPU holds {held} MiB"
+        found[slot] = (ok, "all rows committed" if whole else f"{state}{': ' + last if last else ''}")
+    return found
+
+
+def _rows_left(reading: dict[str, Any], entry: dict[str, Any]) -> tuple[int, int]:
+    """How many of a slot's rows are left, by its host's own reading, and how many it has."""
+    have = [(low, high) for low, high in reading["committed"]]
+    return (
+        sum(count(missing(low, high, have)) for low, high in entry["ranges"]),
+        sum(high - low for low, high in entry["ranges"]),
+    )
+
+
+def _gpu_mib(reading: dict[str, Any], entry: dict[str, Any]) -> int | None:
+    """The memory in use on a slot's GPU, by its supervisor's last look: while a model loads it is the sign of it."""
+    sample = gpus.samples(str((reading["supervisor"] or {}).get("gpus") or "")).get(str(entry.get("gpu")))
+    return sample.used_mib if sample else None
+
+
+def _first_rows(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:
+    found, over = {}, _over(reading)
+    for slot, entry in reading["slots"].items():
+        report = entry["report"] or {}
+        left, rows = _rows_left(reading, entry)
+        rows -= left
+        running = entry["alive"] and report.get("state") == "running"
+        given_up = over.get(slot) == "fenced"  # what it committed before is no sign that it will go on
+        loaded = f"model loaded in {report['loaded_s']} s, " if report.get("loaded_s") else ""
+        ok = not left or running or (rows > 0 and not given_up)
+        last = f": {entry['exits'][-1]['reason']}" if entry["exits"] and not ok else ""
+        found[slot] = (ok, f"{loaded}{rows} of {rows + left} rows committed{last}")
+    return found

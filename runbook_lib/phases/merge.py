@@ -1,0 +1,354 @@
+"""Merge: every part verified, then each row written at its place, in constant memory. The manifest commits."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from worker.escape import safe_text
+from worker.files import read_json, sha256_file
+from worker.layout import FORMAT, committed, quarantined
+from worker.rows import Range, missing
+
+from ..corpus import corpus as corpora
+from ..corpus.corpus import Corpus
+from ..errors import DataError
+from ..result import founding, home, publication
+from ..result.array_file import ITEM_BYTES
+from ..result.large_files import write
+from ..result.merged import AGAIN, Merged, differences
+from ..result.parts import Part, Piece, cover, named, placed, read, row_bytes, verify, within
+from ..run.disk import in_words
+from ..run.plan import Plan
+from ..run.run import Run
+
+# What is being done, how many bytes of it are done, of how many.
+Progress = Callable[[str, int, int], None]
+
+
+@in_words("merging")
+def merge(run: Run, on_progress: Progress | None = None) -> dict[str, Any]:
+    """The manifest of the merged result: a candidate made now, or what was made of the same parts before.
+
+    Writes embeddings.npy, questions.npy, articles.jsonl and the file in the founding shape; manifest.json comes last
+    and commits them. None of them has its final name: `publish.publish` gives it once the checks hold. `on_progress` is
+    told what is done in bytes.
+    Raises DataError naming every part that must not be merged, or the rows that no part has.
+    """
+    report = on_progress or (lambda what, done, of: None)
+    plan, corpus = run.plan(), corpora.load(run.corpus)
+    _same_corpus(plan, corpus)
+    publication.settle(run)
+    for merged in (Merged(run.merged), Merged(run.candidate)):
+        if manifest := _unchanged(run, merged, plan, corpus):
+            if merged.folder != run.candidate:
+                publication.discard(run)
+            size = sum(stated["bytes"] for stated in manifest["outputs"].values())
+            report("merged before, verified", size, size)
+            return manifest
+    parts = _verified(run, plan, corpus, report)
+    pieces = _covering(run, plan, parts)
+    publication.discard(run)
+    return _write(run, plan, corpus, parts, pieces, report)
+
+
+@in_words("writing the file in the founding shape")
+def write_founding(run: Run) -> dict[str, Any]:
+    """The final path, sha256 and bytes of the file in the founding shape: as merged, or written again where it is not.
+
+    Raises DataError when nothing is merged, or the merged files are no longer what the manifest says.
+    """
+    result = publication.at_hand(run)
+    manifest = result.merged.manifest()
+    if manifest is None:
+        raise DataError(f"{result.merged.manifest_file}: nothing merged yet; {AGAIN}")
+    stated = {"path": str(run.founding_file), **manifest["founding"]}
+    if differences(result.founding, stated):
+        founding.save(run.founding_candidate, result.merged.content(manifest), stated["sha256"])
+    return stated
+
+
+def _same_corpus(plan: Plan, corpus: Corpus) -> None:
+    facts = ("fingerprint", "documents", "questions")
+    wanted = (plan.corpus, plan.documents, plan.questions)
+    seen = (corpus.fingerprint, corpus.documents, corpus.questions)
+    for fact, expected, found in zip(facts, wanted, seen, strict=True):
+        if expected != found:
+            raise DataError(
+                f"merging: the corpus changed since the plan was made: {fact} expected {expected}, found {found}; "
+                "restore the run's corpus folder, or start a new run (runbook run PROFILE --new)"
+            )
+
+
+# ------------------------------------------------------------------------------------------------ is it done already
+
+
+def _unchanged(run: Run, merged: Merged, plan: Plan, corpus: Corpus) -> dict[str, Any] | None:
+    """The manifest, if it was made from this plan and these parts, and all files are still what it says."""
+    try:
+        manifest = merged.manifest()
+        if manifest is None or manifest["plan"] != plan.sha256 or manifest["corpus"] != plan.corpus:
+            return None
+        parts, fingerprints = list(map(read, _paths(run))), corpus.fingerprints()
+        if _sums_of(parts) != _listed(manifest) or _records_of(parts) != {p.get("record") for p in manifest["parts"]}:
+            return None
+        if any(verify(part, plan, fingerprints) for part in parts) or merged.problems(manifest):
+            return None
+    except (DataError, KeyError, TypeError):
+        return None  # whatever is wrong with the old result, a new one is made from the parts
+    return manifest
+
+
+def _sums_of(parts: Sequence[Part]) -> set[tuple[str, str]]:
+    return {(part.name, part.sha256) for part in parts}
+
+
+def _records_of(parts: Sequence[Part]) -> set[str]:
+    return {sha256_file(part.path.with_suffix(".json")) for part in parts}
+
+
+def _listed(manifest: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(part["name"], part["sha256"]) for part in manifest["parts"]}
+
+
+# ---------------------------------------------------------------------------------------------------- what may go in
+
+
+def _paths(run: Run) -> list[Any]:
+    return [run.local.part(start, stop) for start, stop in committed(run.local.parts)]
+
+
+def _verified(run: Run, plan: Plan, corpus: Corpus, report: Progress) -> list[Part]:
+    """Every part that came home, verified. Raises one DataError that names all that must not be merged."""
+    fingerprints = corpus.fingerprints()
+    paths = _paths(run)
+    sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
+    parts, refused, bad, done = [], [], [], 0
+    for path, size in zip(paths, sizes, strict=True):
+        host = ""
+        try:
+            part = read(path)
+            host = part.host
+            problems = verify(part, plan, fingerprints)
+        except DataError as error:
+            problems = [str(error)]
+        if problems:
+            refused.append(f"{path.name}: {'; '.join(problems)}{f' (from {host})' if host else ''}")
+            bad.append(path)
+        else:
+            parts.append(placed(part, plan).slim())
+        done += size
+        report("verifying parts", done, sum(sizes))
+    if refused:
+        for path, why in zip(bad, refused, strict=True):
+            home.put_aside(run, path, why)
+        raise DataError(
+            f"merging: {len(refused)} of {len(paths)} parts are not what this run needs:\n  "
+            + named(refused, "\n  ")
+            + f"\nThey were put aside, in {run.refused}. Next: run again: what their hosts have of them is held "
+            "against its record and comes anew, and the rows of what is missing there are redone"
+        )
+    return parts
+
+
+def _covering(run: Run, plan: Plan, parts: Sequence[Part]) -> list[Piece]:
+    """Each row once. Raises DataError naming what is missing, and why where a row was given up."""
+    lost = missing(0, plan.rows, ((part.start, part.stop) for part in parts))
+    if given_up := [row for row in quarantined(run.local.quarantine) if _in(row, lost)]:
+        names = corpora.load(run.corpus).named(given_up)
+        reasons = [f"{names[row]}: {_reason(run, row)}" for row in given_up]
+        raise DataError(
+            f"merging: {len(given_up)} rows were given up, no worker could encode them:\n  "
+            + named(reasons, "\n  ")
+            + "\nThe same command alone would end so again. Next: mend the texts of these documents in the corpus, "
+            "then runbook run PROFILE --amend: only they are done again. Where a machine was the cause, and is well: "
+            f"runbook restart {run.name}: each is tried once more"
+        )
+    return cover(parts, plan.rows)
+
+
+def _in(row: int, ranges: Sequence[Range]) -> bool:
+    return any(low <= row < high for low, high in ranges)
+
+
+def _reason(run: Run, row: int) -> str:
+    try:
+        record = read_json(run.local.quarantined(row)) or {}
+    except (OSError, ValueError):
+        record = {}
+    return safe_text(str(record.get("reason", "reason not known")), 300)
+
+
+# ----------------------------------------------------------------------------------------------------------- writing
+
+
+def _write(
+    run: Run, plan: Plan, corpus: Corpus, parts: Sequence[Part], pieces: Sequence[Piece], report: Progress
+) -> dict[str, Any]:
+    merged, dim = Merged(run.candidate), plan.model.dim
+    documents = within(pieces, 0, plan.documents)
+    remedy = "Free space in the runs folder, then merge again."
+
+    matrix_bytes = plan.documents * dim * ITEM_BYTES
+    outputs = {merged.embeddings.name: write(merged.embeddings, _matrix(documents, dim, report), matrix_bytes, remedy)}
+    if plan.questions:
+        asked = within(pieces, plan.documents, plan.rows)
+        size = plan.questions * dim * ITEM_BYTES
+        outputs[merged.questions.name] = write(merged.questions, _matrix(asked, dim, report), size, remedy)
+    outputs[merged.articles.name] = write(merged.articles, _articles(corpus, documents), plan.documents * 200, remedy)
+
+    manifest = {
+        "format": FORMAT,
+        "run": plan.run,
+        "timestamp": _timestamp(run, plan, parts),
+        **_identity(plan),
+        **_parts(parts, pieces),
+        **_tallies(plan, pieces),
+        "outputs": {name: asdict(written) for name, written in outputs.items()},
+    }
+    manifest["founding"] = asdict(founding.save(run.founding_candidate, merged.content(manifest)))
+    merged.commit(manifest)
+    return manifest
+
+
+def _timestamp(run: Run, plan: Plan, parts: Sequence[Part]) -> str:
+    """When the result was made: of the same parts it is the same result, byte for byte, however often it is made."""
+    try:
+        before = Merged(run.merged).manifest()
+    except DataError:
+        before = None
+    if before and before["plan"] == plan.sha256 and _sums_of(parts) == _listed(before):
+        return str(before["timestamp"])
+    return datetime.now(UTC).isoformat()
+
+
+def _matrix(pieces: Sequence[Piece], dim: int, report: Progress) -> Iterator[bytes]:
+    """The bytes of a .npy file with the rows of `pieces`, one after another."""
+    rows = sum(high - low for _, low, high in pieces)
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)})
+    yield head.getvalue()
+    done = 0
+    for piece in pieces:
+        yield from row_bytes(piece)
+        done += piece[2] - piece[1]
+        report("writing vectors", done * dim * ITEM_BYTES, rows * dim * ITEM_BYTES)
+
+
+def _row_records(pieces: Sequence[Piece]) -> Iterator[tuple[int, int, bool, str, int | None]]:
+    """Row, tokens, whether it was cut, fingerprint and the cut in tokens, in row order; one part's record at a time."""
+    for part, low, high in pieces:
+        again = read(part.path)
+        if again.sha256 != part.sha256 or again.slim().record != part.record:
+            raise DataError(f"{part.path}: its record changed while it was merged. Run the merge again")
+        record, cut = again.record, set(again.record["truncated"])
+        for row in range(low, high):
+            at = row - part.start
+            yield row, record["tokens"][at], row in cut, record["fingerprints"][at], record.get("max_tokens")
+
+
+def _articles(corpus: Corpus, documents: Sequence[Piece]) -> Iterator[bytes]:
+    """A line a document: the corpus's own record with what the encoding adds."""
+    lines: list[bytes] = []
+    articles = iter(corpus.articles())
+    for row, tokens, cut, fingerprint, _ in _row_records(documents):
+        article = next(articles, None)
+        if article is None or article["row"] != row:
+            raise DataError(
+                f"merging: the corpus has no record of row {row} at its place; "
+                f"delete {corpus.folder} and run again: it is numbered anew"
+            )
+        line = {**article, "tokens": tokens, "truncated": cut, "fingerprint": fingerprint}
+        lines.append(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        if len(lines) == 1000:
+            yield b"".join(lines)
+            lines = []
+    yield b"".join(lines)
+
+
+# ---------------------------------------------------------------------------------------------------------- manifest
+
+
+def _identity(plan: Plan) -> dict[str, Any]:
+    return {
+        "plan": plan.sha256,
+        "epoch": plan.epoch,
+        "corpus": plan.corpus,
+        "model": asdict(plan.model),
+        "dtype": plan.dtype,
+        "prompt": plan.prompt,
+        "question_prompt": plan.question_prompt,
+        "dim": plan.model.dim,
+        "documents": plan.documents,
+        "questions": plan.questions,
+    }
+
+
+def _parts(parts: Sequence[Part], pieces: Sequence[Piece]) -> dict[str, Any]:
+    """The parts with the rows taken from each (none where another part was first), and what is known of the slots."""
+    taken = {part.name: (low, high) for part, low, high in pieces}
+    slots: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        low, high = taken.get(part.name, (part.start, part.start))
+        slot = slots.setdefault(part.slot, {"host": part.host, "parts": 0, "rows": 0, "seconds": 0.0})
+        slot["parts"] += 1
+        slot["rows"] += high - low
+        slot["seconds"] = round(slot["seconds"] + _number(part.record.get("seconds")), 4)
+    return {
+        "parts": [
+            {
+                "name": part.name,
+                "sha256": part.sha256,
+                "record": sha256_file(part.path.with_suffix(".json")),
+                "slot": part.slot,
+                "host": part.host,
+                "epoch": part.record.get("epoch"),
+                "rows": list(taken[part.name]) if part.name in taken else [],
+            }
+            for part in parts
+        ],
+        "rows_done_twice": sum(part.rows for part in parts) - sum(high - low for low, high in taken.values()),
+        "slots": slots,
+        "seconds": round(sum(slot["seconds"] for slot in slots.values()), 3),
+        "seen": {key: _seen(parts, key) for key in ("device", "torch", "python", "capability", "max_tokens")},
+        "redone_float32": sum(len(part.record["redone_float32"]) for part in parts),
+    }
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _seen(parts: Sequence[Part], key: str) -> dict[str, int]:
+    """Each value of a record's key, with the number of parts that have it."""
+    return dict(Counter(safe_text(str(part.record.get(key)), 200) for part in parts))
+
+
+def _tallies(plan: Plan, pieces: Sequence[Piece]) -> dict[str, Any]:
+    """Tokens, truncated rows and the share of tokens that the model never read, for documents and for questions."""
+    return {
+        "lengths": {
+            "documents": _lengths(within(pieces, 0, plan.documents)),
+            "questions": _lengths(within(pieces, plan.documents, plan.rows)),
+        },
+        "amended": [{"epoch": each.epoch, "rows": list(each.rows)} for each in plan.amendments],
+        "quarantined": [],  # a row that was given up has no vector, and then there is no manifest
+    }
+
+
+def _lengths(pieces: Sequence[Piece]) -> dict[str, Any]:
+    tokens = truncated = lost = 0
+    for _, length, cut, _, limit in _row_records(pieces):
+        tokens += length
+        if cut:
+            truncated += 1
+            lost += max(0, length - (limit or length))
+    share = round(lost / tokens, 6) if tokens else 0.0
+    return {"tokens": tokens, "truncated_rows": truncated, "tokens_cut": lost, "share_cut": share}

@@ -1,0 +1,370 @@
+"""Preflight: everything that can be known to be wrong before any machine works. Each function proves one heading."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from worker.layout import committed
+from worker.rows import count
+
+from ..corpus import corpus as corpora
+from ..errors import CorpusError, ProfileError, RunbookError
+from ..hosts import hosts as machines
+from ..hosts import inventory
+from ..hosts.ssh import login
+from ..profile.profile import HostSpec
+from ..result import publication
+from ..run import locks, places, plan, planning
+from ..run import model as models
+from ..run.checks import Checks
+from ..run.run import Run
+from . import probing
+
+PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
+DEVICES_TIMEOUT_S = 600.0
+ENVIRONMENT_BYTES = {"cuda": 8_000_000_000, "cpu": 2_000_000_000}  # torch with what it brings, as installed
+SPARE_BYTES = 200_000_000  # logs, records, the file system's own needs
+
+
+def this_machine(run: Run) -> Checks:
+    """This machine: packages, worker bundle, folders, and the credentials that the profile names."""
+    checks = Checks("This machine is ready")
+    for name in PACKAGES:
+        try:
+            checks.add(f"package {name}", True, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            checks.add(f"package {name}", False, "missing", "installed", "make setup (or: pip install -e .)")
+    bundle = {relative for relative, _ in machines.bundle_files()}
+    checks.add("worker bundle", "worker/__main__.py" in bundle, f"{len(bundle)} files", "worker/__main__.py among them")
+    _folders(checks, run)
+    for host in run.profile.hosts:
+        if host.kind == "ssh":
+            _credentials(checks, host)
+    if run.profile.hf_token:
+        try:
+            models.read_token(run.profile.hf_token)
+            checks.add("hub token", True, run.profile.hf_token)
+        except ProfileError as error:
+            checks.add("hub token", False, error, "a file that only you can read")
+    return checks
+
+
+def _folders(checks: Checks, run: Run) -> None:
+    """Say whether what is read and what is written lie apart, and only then whether it can be written."""
+    if wrong := places.problems(run):
+        remedy = "give each a folder of its own: hosts' workdir, output.folder, output.backups, runs, the run's name"
+        checks.add("places", False, "; ".join(wrong), "apart from one another", remedy)
+        return
+    checks.add("places", True, "apart from one another")
+    why = publication.stranger(run)
+    remedy = "move it away, or set output.merged to another name"
+    checks.add("result file", not why, why or run.founding_file, "free, or written by a run", remedy)
+    output = run.profile.output
+    for label, folder in (("run", run.folder), ("output", output.folder), ("backups", output.backups)):
+        checks.add(f"{label} folder", _writable(folder), folder, "writable", f"make it writable: chmod u+rwx {folder}")
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _credentials(checks: Checks, spec: HostSpec) -> None:
+    """Say whether the login of a host is usable as it is written down; never what is in it."""
+    try:
+        found = login.of(spec)
+    except RunbookError as error:
+        checks.add("credentials", False, error, "a login that only you can read", "see the message", where=spec.name)
+        return
+    ways = [*map(str, found.keys), *["the agent"] * found.use_agent, *["a password"] * (found.password is not None)]
+    checks.add(
+        "credentials", True, f"{found.username}@{found.address} by {', '.join(ways) or 'nothing'}", where=spec.name
+    )
+
+
+def the_model(run: Run) -> tuple[Checks, models.Model | None]:
+    """The model: found here, its files hashed, what it says of itself. None when it cannot be used."""
+    checks = Checks("The model is here and is the one the profile names")
+    try:
+        model = models.resolve(run.profile.model, models.read_token(run.profile.hf_token))
+    except ProfileError as error:
+        checks.add("model", False, error, run.profile.model.name, "see the message")
+        return checks, None
+    checks.add("model", True, f"{model.name} at {model.revision}")
+    checks.add("files", True, f"{len(model.files)} files, {model.bytes / 1e6:.1f} MB, digest {model.digest[:16]}")
+    width = f"{model.dim} numbers" if model.dim else "as many numbers as the hosts will measure"
+    checks.add("vectors", True, f"{width}, {'normalised' if model.normalises else 'not normalised'}")
+    tokens = run.profile.model.max_tokens or model.max_tokens
+    checks.add("length", True, f"reads {f'{tokens} tokens' if tokens else 'all'} of a document")
+    shown = {"documents": model.template, "questions": model.question_template}
+    for kind, template in shown.items():
+        checks.add(f"text of {kind}", True, template)
+    return checks, model
+
+
+def the_corpus(
+    run: Run, model: models.Model | None, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
+) -> tuple[Checks, corpora.Corpus | None]:
+    """The corpus: every document readable, numbered and fingerprinted; done once for a run."""
+    checks = Checks("Every document is readable, numbered and fingerprinted")
+    if model is None:
+        checks.add("corpus", False, "not read", "read", "make the model checks hold first")
+        return checks, None
+    try:
+        corpus = _numbered(run, model, on_progress)
+    except CorpusError as error:
+        checks.add("corpus", False, error, "every document readable", "see the message")
+        return checks, None
+    checks.add("documents", True, f"{corpus.documents:,}", run.profile.corpus.documents or "")
+    checks.add("questions", True, f"{corpus.questions:,}")
+    checks.add("fingerprint", True, corpus.fingerprint[:16])
+    for note in corpus.notes:
+        checks.add("note", True, note, warn=True)
+    for path in (run.profile.corpus.path, run.profile.questions):
+        if path and not path.exists():
+            checks.add("source", True, f"{path} is gone; the run goes by its own copy", warn=True)
+    return checks, corpus
+
+
+def _numbered(run: Run, model: models.Model, on_progress: Callable[[str, int, int], None]) -> corpora.Corpus:
+    """The numbered corpus of this run: the one there is, if the source and the choices are still the same."""
+    spec = run.profile.corpus
+    fields = corpora.Fields(spec.id, spec.title, spec.text, spec.url, frozenset(spec.accept))
+    if (run.corpus / "corpus.json").exists():
+        corpus = corpora.load(run.corpus)
+        if wrong := _not_as_numbered(run, corpus, model):
+            raise CorpusError(wrong)
+        return corpus
+    built = corpora.build(
+        spec.path,
+        fields,
+        spec.documents,
+        run.profile.questions,
+        model.template,
+        model.question_template,
+        run.corpus,
+        lambda done: on_progress("documents read", done, spec.documents or 0),
+    )
+    on_progress("documents read", built.documents, built.documents)
+    return built
+
+
+def _not_as_numbered(run: Run, corpus: corpora.Corpus, model: models.Model) -> str:
+    """Why the corpus that this run numbered is not what its profile speaks of now; empty where it is.
+
+    A source that is gone is no reason: the run has its own copy, by which it goes.
+    """
+    spec, new = run.profile.corpus, "or start a new run (runbook run PROFILE --new)"
+    mended = f"{new}, or, where only texts of the same documents were mended: runbook run PROFILE --amend"
+    if spec.path.exists() and not corpus.source_unchanged(spec.path):
+        return f"{spec.path}: changed since this run numbered it. Next: put it back as it was, {mended}"
+    asked = run.profile.questions
+    if (asked is None or asked.exists()) and not corpus.questions_unchanged(asked):
+        return (
+            f"{asked or 'questions'}: changed since this run numbered them. Next: put them back as they were, {mended}"
+        )
+    if spec.documents not in (None, corpus.documents):
+        return f"corpus.documents: expected {spec.documents:,} documents, this run numbered {corpus.documents:,}"
+    if (corpus.template, corpus.question_template) != (model.template, model.question_template):
+        return f"the model's prompts changed since this run numbered the corpus. Next: put the model back, {new}"
+    return ""
+
+
+def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, Any]]:
+    """The hosts, side by side: reachable, writable, their slots, and what computes there. One dead hides none.
+
+    Each is sent the model and tries it, with the files that were sent and no others. Only one whose environment is not
+    made yet does so later, when it is staged.
+    """
+    checks, facts = inventory.take(run)
+    made = [spec for spec in run.hosts if spec.name in facts and facts[spec.name]["made"]]
+    far = [spec for spec in made if spec.kind != "local"]
+    there = replace(run, only=frozenset(spec.name for spec in far))
+    found = machines.side_by_side(there, lambda host: _devices(run, host)) if far else {}
+    able = {spec.name for spec in made if spec.kind == "local"}
+    for spec in far:
+        answer = found[spec.name]
+        libraries = {"error": str(answer)} if isinstance(answer, RunbookError) else answer
+        if inventory.judge_libraries(checks, spec, facts[spec.name], libraries):
+            able.add(spec.name)
+    able = {spec.name for spec in made if spec.name in able and _may_try(checks, spec, facts[spec.name], model)}
+    probes = {} if model is None or not able else probing.on_hosts(run, model, facts, able)
+    if model is not None:
+        for name in able:
+            probing.judge(checks, name, probes[name], model, run.profile.model)
+        probing.compare(checks, probes, run.profile.model.dtype)
+    run.save_json("hosts.json", {"hosts": facts})
+    return checks, facts
+
+
+def _may_try(checks: Checks, spec: HostSpec, facts: dict[str, Any], model: models.Model | None) -> bool:
+    """Whether a host can try the model now; says why not."""
+    seen, remedy = "", ""
+    if model is None:
+        seen, remedy = "not tried", "make the model checks hold first"
+    elif spec.kind == "local" and model.remote:
+        seen, remedy = "its weights are not on this machine", "model.download: here, for hosts of kind local"
+    elif facts["free_bytes"] is not None and facts["free_bytes"] < model.bytes + SPARE_BYTES:
+        seen, remedy = f"not tried: no room for it, {facts['free_bytes'] / 1e9:.1f} GB free", "free space there"
+    if seen and (spec.kind == "local" or model is not None):
+        checks.add("model loads", False, seen, "loads", remedy, where=spec.name)
+    return not seen and planning.enough(spec, facts)
+
+
+def _devices(run: Run, host: machines.Host) -> dict[str, Any]:
+    """What the libraries of a host's Python say of themselves and of its GPUs."""
+    host.claim(run.id)
+    machines.bring_bundle(host)
+    cuda = ["--cuda"] if host.spec.device == "cuda" else []
+    done = host.run([host.python, "-m", "worker", "devices", *cuda], DEVICES_TIMEOUT_S, cwd=host.folder.root)
+    return probing.answer(done)
+
+
+def cores() -> int:
+    """The CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def the_disks(
+    run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, Any] | None = None
+) -> Checks:
+    """The disks: what this run will write, from real sizes, against what is free; folders of one disk are added up."""
+    checks = Checks("Every disk has room")
+    model = model and probing.measured(run, model)
+    if model is None or corpus is None or model.dim is None:
+        checks.add("disk", False, "not known", "known sizes", "make the model and corpus checks hold first")
+        return checks
+    vectors = corpus.rows * model.dim * 4
+    texts = corpus.text_bytes
+    needs: dict[Path, int] = {run.folder: vectors * 2 + texts}
+    founding = vectors + texts // 10
+    needs[run.profile.output.folder] = founding
+    needs[run.profile.output.backups] = founding
+    hosts = run.profile.hosts
+    share = (vectors + texts) // len(hosts)
+    for host in hosts:
+        if host.kind == "local":
+            there = Path(host.workdir).expanduser()
+            needs[there] = needs.get(there, 0) + share + model.bytes
+    disks: dict[int, tuple[list[Path], int]] = {}
+    for folder, need in needs.items():
+        if not _writable(folder):
+            checks.add("disk", False, f"{folder} cannot be written", "writable", "mend its permissions")
+            continue
+        device = folder.stat().st_dev
+        folders, so_far = disks.get(device, ([], 0))
+        disks[device] = ([*folders, folder], so_far + need)
+    for folders, need in disks.values():
+        free = shutil.disk_usage(folders[0]).free
+        what = "vectors, texts, model, merged file and backup"
+        _room(checks, f"disk of {folders[0]}", free, need, what, "here")
+    for host in hosts:
+        found = (facts or {}).get(host.name)
+        if host.kind == "local" or found is None:
+            continue
+        if found["free_bytes"] is None:
+            checks.add("disk", True, "the host does not say what is free", where=host.name, warn=True)
+            continue
+        sharing = 1 + len(found.get("shared", []))  # each of them writes its share into the same disk
+        making = 0 if found["made"] else ENVIRONMENT_BYTES[host.device]
+        what = "texts, vectors, model" + (", environment" if making else "")
+        _room(checks, "disk", found["free_bytes"], share * sharing + model.bytes + making, what, host.name)
+    return checks
+
+
+def _room(checks: Checks, name: str, free: int, need: int, what: str, where: str) -> None:
+    seen, expected = f"{free / 1e9:.1f} GB free", f"{(need + SPARE_BYTES) / 1e9:.1f} GB for {what}"
+    checks.add(name, free > need + SPARE_BYTES, seen, expected, "free space or move a folder", where)
+
+
+def the_plan(
+    run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, Any]
+) -> tuple[Checks, plan.Plan | None]:
+    """The plan: which slot does which rows, checked by a function that shares nothing with the one that cut them."""
+    checks = Checks("Every row belongs to exactly one slot")
+    model = model and probing.measured(run, model)
+    if model is not None and model.dim is None:
+        remedy = "its files do not say it and no host could measure it (alike): see the hosts' checks, or set model.dim"
+        checks.add("plan", False, "not made: the width of a vector is not known", "known", remedy)
+        return checks, None
+    if model is None or corpus is None or model.dim is None:
+        checks.add("plan", False, "not made", "made", "make the checks above hold first")
+        return checks, None
+    stands = run.plan_file.exists() and run.launched
+    made = _standing(checks, run, model, corpus, facts) if stands else _drawn(checks, run, model, corpus, facts)
+    if made is None:
+        return checks, None
+    wrong = plan.problems([found for slot in made.slots for found in made.ranges(slot)], made.rows)
+    sizes = [slot.rows for slot in made.slots]
+    checks.add("gaps and overlaps", not wrong, "; ".join(wrong) or "none", "none", "this is a fault of the software")
+    checks.add("slots", True, f"{len(made.slots)} on {len(made.hosts)} hosts")
+    checks.add("rows", True, f"{made.documents:,} documents and {made.questions:,} questions: {made.rows:,}")
+    even = stands or max(sizes) - min(sizes) <= 1  # slots that came later were cut no rows
+    checks.add("rows a slot", even, f"{min(sizes):,} to {max(sizes):,}", "equal within one")
+    checks.add("rows a part", True, f"{made.part_rows:,}")
+    return checks, made
+
+
+def _drawn(
+    checks: Checks, run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, Any]
+) -> plan.Plan | None:
+    """The plan drawn now, as long as nothing can have been computed by an earlier one."""
+    hosts = run.profile.hosts
+    if len(facts) != len(hosts):
+        checks.add("plan", False, "not made", "made", "make the checks above hold first")
+        return None
+    without = [host.name for host in hosts if host.device == "cuda" and not planning.enough(host, facts[host.name])]
+    if without:
+        checks.add("plan", False, f"not made: too few GPUs on {', '.join(without)}", "made", "mend or lower `slots`")
+        return None
+    made = planning.draw(run, model, corpus, facts)
+    made.save(run.plan_file)
+    return made
+
+
+def _standing(
+    checks: Checks, run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, Any]
+) -> plan.Plan | None:
+    """The plan by which the run computes: held against what the profile says now, and given the hosts added to it."""
+    wrong = planning.differences(run, run.plan(), model, corpus)
+    for what, expected, seen in wrong:
+        remedy = "put it back as it was, or start a new run (runbook run PROFILE --new)"
+        checks.add(what, False, seen, expected, remedy)
+    if wrong:
+        return None
+    told = machines.side_by_side(run, lambda host: host.poll()["committed"])
+    there = [(low, high) for found in told.values() if not isinstance(found, RunbookError) for low, high in found]
+    with locks.held(run.plan_lock):
+        before = run.plan()
+        made = planning.grown(run, before, facts, [*committed(run.local.parts), *there])
+        if made != before:
+            before.save(run.revision_file(before.epoch))
+            made.save(run.plan_file)
+    if made != before:
+        added = [slot.slot for slot in made.slots if slot not in before.slots]
+        seen = f"{', '.join(added)} get {count((m.start, m.stop) for m in made.moves[len(before.moves) :]):,} rows"
+        checks.add("slots added", True, f"{seen}, epoch {made.epoch}")
+        run.journal.write("slots added", slots=added, seen=seen, epoch=made.epoch)
+    return made
+
+
+def everything(run: Run) -> list[Checks]:
+    """All checks of this phase without a notebook: what `runbook check` shows."""
+    machine = this_machine(run)
+    model_checks, model = the_model(run)
+    corpus_checks, corpus = the_corpus(run, model)
+    host_checks, facts = the_hosts(run, model)
+    disks = the_disks(run, model, corpus, facts)
+    found = [machine, model_checks, corpus_checks, host_checks, disks, the_plan(run, model, corpus, facts)[0]]
+    if not run.finished:
+        run.journal.write("checked", ok=all(checks.ok for checks in found))
+    return found

@@ -1,0 +1,353 @@
+"""The model tried on each host with the very files that were sent there, before any row is computed.
+
+Its width is what it gives, not what its files say. What a worker would compute is held against the library's own entry
+points on the same host, and against the other hosts; the longest texts that the model claims to read are encoded.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import importlib.util
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from worker import verbs
+from worker.escape import safe_text
+
+from ..corpus import corpus as corpora
+from ..errors import DataError, HostError, RunbookError
+from ..hosts import hosts as machines
+from ..profile import secret
+from ..profile.profile import ModelSpec
+from ..run import model as models
+from ..run.checks import Checks
+from ..run.run import Run
+from . import sent_model
+
+TIMEOUT_S = 900.0
+# The least cosine of two computations of one text: by us and by the library, or by two hosts.
+ALIKE = {"float32": 1 - 1e-5, "bfloat16": 0.98, "float16": 0.995}
+WIDEST = 1_000_000
+HERE = "this machine"
+KINDS = ("document", "query")
+
+Answer = dict[str, Any]
+Vectors = dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a host found; `error` alone where the model could not be loaded or used, `missing` where a library lacks."""
+
+    error: str = ""
+    missing: bool = False
+    dim: int = 0
+    norm: float = 0.0
+    bad: str = ""
+    normalises: bool = False
+    seen: str = ""
+    cosine: float = -1.0
+    tokens: int = 0
+    claimed: int | None = None
+    long_error: str = ""
+    works: int | None = None
+    vectors: Vectors | None = None
+
+
+def on_hosts(run: Run, model: models.Model, facts: Mapping[str, Any], names: Collection[str]) -> dict[str, Probe]:
+    """Try the model on these hosts, and here where torch is and none of them is this machine; name -> what was found.
+
+    Hosts that are folders of one machine with one Python are tried once.
+    """
+    first: dict[Any, str] = {}
+    for spec in run.hosts:
+        if spec.name in names:
+            alone = spec.name if spec.kind != "local" else (facts[spec.name]["python"], spec.device)
+            first.setdefault(alone, spec.name)
+    longest = _longest(run)
+
+    def one(host: machines.Host) -> Answer:
+        return _ask(run, host, model, facts[host.name], longest)
+
+    with ThreadPoolExecutor(1) as pool:
+        far_only = bool(names) and all(spec.kind != "local" for spec in run.hosts if spec.name in names)
+        here = pool.submit(_ask_here, run, model, longest) if far_only and not model.remote and _torch_here() else None
+        found = machines.side_by_side(replace(run, only=frozenset(first.values())), one) if first else {}
+        said = {name: {"error": str(a)} if isinstance(a, RunbookError) else a for name, a in found.items()}
+        for spec in run.hosts:
+            if spec.name in names and spec.name not in said:
+                said[spec.name] = said[first[(facts[spec.name]["python"], spec.device)]]
+        for name in said:
+            _keep(run, name, model, _key(run, model, facts[name]), said[name])
+        probes = {name: read(answer) for name, answer in said.items()}
+        return probes if here is None else {**probes, HERE: read(here.result())}
+
+
+def _torch_here() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "sentence_transformers"))
+
+
+def _longest(run: Run) -> int | None:
+    """No text of the corpus has more tokens, since it has no more bytes; None while it is not numbered."""
+    try:
+        offsets = corpora.load(run.corpus).offsets()
+    except DataError:
+        return None
+    return int(np.diff(offsets).max()) if len(offsets) > 1 else None
+
+
+def _ask(run: Run, host: machines.Host, model: models.Model, facts: Mapping[str, Any], longest: int | None) -> Answer:
+    before = _kept(run, host.name)
+    if before.get("key") == _key(run, model, facts) and not before["answer"].get("error") and _works(host):
+        return dict(before["answer"])  # its workers are left alone: the device is theirs
+    host.claim(run.id)
+    if host.way.kind == "local":
+        cwd = machines.BUNDLE.parent
+    else:
+        machines.bring_bundle(host)
+        cwd = host.folder.root
+    sent_model.send(run, host, model)
+    gpus = facts.get("gpus") or []
+    gpu = ["--gpu", str(gpus[0]["uuid"])] if facts["device"] == "cuda" and gpus else []
+    argv = _argv(run, model, facts["python"], sent_model.place(host, model), longest)
+    return answer(host.run([*argv, "--device", facts["device"], *gpu], TIMEOUT_S, cwd=cwd))
+
+
+def _works(host: machines.Host) -> bool:
+    """Whether workers of this run compute there at the moment."""
+    with contextlib.suppress(HostError):
+        return any(entry["alive"] for entry in host.poll()["slots"].values())
+    return False
+
+
+def _argv(run: Run, model: models.Model, python: str, folder: Path, longest: int | None) -> list[str]:
+    found = [python, "-m", "worker", "probe", "--model", str(folder)]
+    found += [
+        "--dtype",
+        run.profile.model.dtype,
+        "--prompt",
+        model.template,
+        "--question-prompt",
+        model.question_template,
+    ]
+    cut = run.profile.model.max_tokens
+    found += ["--max-tokens", str(cut)] if cut is not None else []
+    return [*found, "--longest", str(longest)] if longest is not None else found
+
+
+def _ask_here(run: Run, model: models.Model, longest: int | None) -> Answer:
+    """The same on this machine's processor, with the same files and no others."""
+    with tempfile.TemporaryDirectory() as folder:
+        for file in model.files:
+            link = Path(folder, file.path)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((model.folder / file.path).resolve())
+        argv = _argv(run, model, sys.executable, Path(folder), longest)
+        try:
+            done = verbs.run(argv, TIMEOUT_S, str(machines.BUNDLE.parent), without=secret.variables())
+        except OSError as error:
+            return {"error": str(error)}
+    return answer(machines.Completed(-1 if done["exit"] is None else done["exit"], done["out"], done["err"]))
+
+
+def answer(done: machines.Completed) -> Answer:
+    """The JSON object that a command of the worker printed last, or its error."""
+    lines = done.out.strip().splitlines()
+    if done.exit_code or not lines:
+        return {"error": " / ".join(done.err.strip().splitlines()[-3:]) or f"exit code {done.exit_code}"}
+    try:
+        found = json.loads(lines[-1])
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {"error": f"printed {lines[-1][:200]}, expected a JSON object"}
+
+
+def read(said: Mapping[str, Any]) -> Probe:
+    """An answer, nothing in it taken on trust."""
+    if said.get("error"):
+        return Probe(safe_text(str(said["error"]), 2000), said.get("missing") is True)
+    try:
+        dim = _whole(said["dim"])
+        long = [said["long"][kind] for kind in KINDS if kind in said["long"]]
+        worst = max(long, key=lambda one: bool(one["error"]))
+        cosines = [said["cosine"][kind] for kind in KINDS] + [one["cosine"] for one in long if not one["error"]]
+        return Probe(
+            dim=dim,
+            norm=math.nan if said["norm"] != said["norm"] else _number(said["norm"]),
+            bad=safe_text(str(said["bad"]), 500),
+            normalises=said["normalises"] is True,
+            seen=f"in {_number(said['loaded_s']):g} s on {safe_text(str(said['device']), 100)}, "
+            f"torch {safe_text(str(said['torch']), 50)}",
+            cosine=min(_number(cosine) for cosine in cosines),
+            tokens=_whole(worst["tokens"], 0),
+            claimed=None if worst["claimed"] is None else _whole(worst["claimed"]),
+            long_error=safe_text(str(worst["error"]), 1000),
+            works=None if worst["works"] is None else _whole(worst["works"]),
+            vectors={kind: _array(said["vectors"][kind], dim) for kind in KINDS},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Probe(f"answered what no probe answers ({type(error).__name__}: {safe_text(str(error), 200)})")
+
+
+def _whole(value: object, least: int = 1) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= WIDEST:
+        raise ValueError(f"expected a whole number, found {value!r:.40}")
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"expected a number, found {value!r:.40}")
+    return float(value)
+
+
+def _array(text: str, dim: int) -> npt.NDArray[np.float32]:
+    found = np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(-1, dim)
+    if not len(found):
+        raise ValueError("expected vectors, found none")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- judged
+
+REMEDY = "the model cannot be used as it is on this host: the message says why; another model, or mend its files"
+INSTALL = "on a machine that encodes: pip install -e '.[worker]' (README: which torch)"
+OWN_CODE = "the model comes with code of its own, which is not run here: use one made of the library's own modules"
+
+
+def judge(checks: Checks, name: str, probe: Probe, model: models.Model, spec: ModelSpec) -> None:
+    """The checks of one host that tried the model, which is `spec` in the profile."""
+    if probe.error:
+        own_code = "trust_remote_code" in probe.error
+        remedy = OWN_CODE if own_code else INSTALL if _lacks(probe) else REMEDY
+        checks.add("model loads", False, probe.error, "loads", remedy, where=name)
+        return
+    checks.add("model loads", True, probe.seen, where=name)
+    dim, asked = model.dim or probe.dim, spec.dim
+    good = not probe.bad and probe.dim == (asked or dim) == dim and probe.normalises == model.normalises
+    seen = probe.bad or f"{probe.dim} numbers, norm {probe.norm:.6f}"
+    expected = f"{asked or dim} numbers, {'norm 1' if model.normalises else 'any norm'}"
+    remedy = "the model or its libraries are not what they say; or mend model.dim"
+    checks.add("first vector", good, seen, expected, remedy, where=name)
+    _judge_long(checks, name, probe)
+    bound = ALIKE[spec.dtype]
+    remedy = (
+        "its vectors depend on what else is in a batch, so no two computations agree: another model, or another side "
+        "of padding (padding_side in tokenizer_config.json)"
+    )
+    seen = f"lowest cosine {probe.cosine:.7f} to the library's own encode_document and encode_query"
+    checks.add("as the library", probe.cosine >= bound, seen, f"at least {bound:g}", remedy, where=name)
+
+
+def _lacks(probe: Probe) -> bool:
+    return probe.missing or "No module named" in probe.error or "cannot start" in probe.error
+
+
+def _judge_long(checks: Checks, name: str, probe: Probe) -> None:
+    if not probe.long_error:
+        part = probe.claimed is not None and probe.tokens < probe.claimed
+        seen = f"{probe.tokens:,} tokens encode" + (f"; the model claims {probe.claimed:,}" if part else "")
+        checks.add("longest text", True, seen, where=name, warn=part)
+        return
+    claim = f"the model claims {probe.claimed:,}" if probe.claimed else f"it names no limit, {probe.tokens:,} tried"
+    if probe.works is None:
+        remedy = f"{claim}: lower model.max_tokens in the profile until it encodes"
+    else:
+        remedy = f"{claim}, and keeps {probe.works:,}: set model.max_tokens: {probe.works} in the profile"
+    checks.add("longest text", False, probe.long_error, f"{probe.tokens:,} tokens encode", remedy, where=name)
+
+
+def compare(checks: Checks, probes: Mapping[str, Probe], dtype: str) -> None:
+    """Hold the vectors of the hosts against each other: against those of this machine, or else of the first."""
+    able = {name: probe for name, probe in probes.items() if probe.vectors and not probe.long_error}
+    if HERE in probes and HERE not in able:
+        checks.add("model loads", True, f"not here: {probes[HERE].error}", where=HERE, warn=True)
+    reference = HERE if HERE in able else next(iter(able), "")
+    for name, probe in able.items():
+        if name != reference and probe is not able[reference]:
+            cosine = _lowest(able[reference].vectors or {}, probe.vectors or {})
+            remedy = (
+                f"the libraries or the device of {name} or of {reference} compute otherwise: compare their versions"
+            )
+            seen = f"lowest cosine {cosine:.6f} to {reference}"
+            checks.add("same vectors", cosine >= ALIKE[dtype], seen, f"at least {ALIKE[dtype]:g}", remedy, where=name)
+
+
+def _lowest(one: Vectors, two: Vectors) -> float:
+    lowest = 1.0
+    for kind in KINDS:
+        a, b = one[kind].astype(np.float64), two[kind].astype(np.float64)
+        if a.shape != b.shape:
+            return -1.0
+        sizes = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        cosines = np.nan_to_num((a * b).sum(axis=1) / np.where(sizes > 0, sizes, 1.0), nan=-1.0)
+        lowest = min(lowest, float(cosines.min()))
+    return lowest
+
+
+# --------------------------------------------------------------------------------------------------------------- kept
+
+
+def _key(run: Run, model: models.Model, facts: Mapping[str, Any]) -> str:
+    """What a host was tried with: of anything else it has to be tried again."""
+    bundle = [hashlib.sha256(source.read_bytes()).hexdigest() for _, source in machines.bundle_files()]
+    spec = run.profile.model
+    what = [model.digest, spec.dtype, spec.max_tokens, model.template, model.question_template, bundle]
+    return hashlib.sha256(json.dumps([facts["python"], facts["device"], *what]).encode()).hexdigest()
+
+
+def _keep(run: Run, name: str, model: models.Model, key: str, said: Answer) -> None:
+    run.save_json(f"probe_{name}.json", {"host": name, "model": model.digest, "key": key, "answer": said})
+
+
+def _kept(run: Run, name: str) -> dict[str, Any]:
+    """What a host answered last; nothing where it was not tried, or the record cannot be read."""
+    with contextlib.suppress(DataError, ValueError):
+        found = run.load_json(f"probe_{name}.json")
+        return found if isinstance(found.get("answer"), dict) else {}
+    return {}
+
+
+def measured(run: Run, model: models.Model) -> models.Model:
+    """The model with the width that the hosts measured; the profile's own word where none could yet."""
+    kept = [_kept(run, spec.name) for spec in run.profile.hosts]
+    probes = [read(one["answer"]) for one in kept if one.get("model") == model.digest]
+    seen = {(probe.dim, probe.normalises) for probe in probes if not probe.error}
+    if len(seen) != 1:
+        return replace(model, dim=None if seen else model.dim or run.profile.model.dim)
+    ((dim, normalises),) = seen
+    return replace(model, dim=dim, normalises=normalises)
+
+
+def assure(run: Run, host: machines.Host, model: models.Model) -> None:
+    """Try the model on a host whose environment was not made yet when the others tried it. Raises HostError.
+
+    `model`: with the width and contract of the plan.
+    """
+    facts = run.host_facts().get(host.name)
+    if not facts or facts.get("made", True):
+        return
+    facts = {**facts, "python": host.python}
+    key = _key(run, model, facts)
+    before = _kept(run, host.name)
+    if before.get("key") == key and not before["answer"].get("error"):
+        return
+    said = _ask(run, host, model, facts, _longest(run))
+    checks = Checks("the model there")
+    judge(checks, host.name, read(said), model, run.profile.model)
+    if checks.failed:
+        why = checks.failed[0]
+        raise HostError(f"{host.name}: {why.name}: {why.seen} (expected {why.expected}). Next: {why.remedy}")
+    _keep(run, host.name, model, key, said)

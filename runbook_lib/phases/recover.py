@@ -1,0 +1,276 @@
+"""Recover: start what should run and does not, move rows away from where nobody does them. It reaches sideways.
+
+What is done, and whether a person is asked first, follows from the verdict and the profile (`recovery`, `policy`). What
+can be done on a host alone its supervisor does, with this machine shut; here is what takes somebody who sees them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from worker.escape import safe_text
+from worker.layout import committed
+
+from ..errors import ProfileError
+from ..run import acts, locks, moves
+from ..run.checks import Checks
+from ..run.plan import Move, Plan, Slot
+from ..run.run import Run, limited
+from ..slots.state import SlotState, State
+from . import download, launch, staging
+
+WATCHING_OUTAGE_S = 20.0  # while watching, a transfer that is stuck is left for the next round
+BLANK_S = 60.0  # a host that was launched and knows nothing of it: a folder that was unmounted may come back
+SPLIT_S = 60.0  # who is done within this may be given rows; and what loading a model is taken to cost where not known
+HANGS_S, LOADS_TO_HANG = 60.0, 4.0  # without a row for so long, and so many loads of idle hosts, a host hangs
+CANNOT = ("dead", "stopped", "fenced", "unreachable", "not launched")  # of a slot: no rows may come to it
+ALL = "all hosts"
+
+
+class Revive:
+    """Bring finished parts home, and do about each host what its verdict asks for, as far as the profile allows.
+
+    Called, it does all of it for one state and tells in words what it did. Given to `monitor.watch` it is done in
+    pieces, a host each beside the others, so that one that is slow holds up nobody. A person who has to agree (`ask`)
+    is told once, with the command that does it.
+    """
+
+    def __call__(self, run: Run, state: State) -> list[str]:
+        """All of it, for this state."""
+        did = _side_by_side([partial(_about, run, state, spec.name) for spec in run.hosts])
+        moved = _move(run, state)
+        return did + moved + (_deliver(run, state) if moved else [])
+
+    def jobs(self, run: Run, state: State) -> Mapping[str, Callable[[], list[str]]]:
+        """The same in pieces; nothing about hosts on which a person acts."""
+        taken = acts.concerned(run)
+        names = (state.there.keys() | state.odd) - taken
+        hosts: dict[str, Callable[[], list[str]]] = {name: partial(_about, run, state, name) for name in names}
+        return hosts if taken else {**hosts, ALL: partial(_move, run, state)}
+
+
+revive = Revive()
+
+
+def _side_by_side(jobs: Sequence[Callable[[], list[str]]]) -> list[str]:
+    with ThreadPoolExecutor(max(1, len(jobs))) as pool:
+        return [words for did in pool.map(lambda job: job(), jobs) for words in did]
+
+
+def _about(run: Run, state: State, name: str) -> list[str]:
+    """What is to be done about one host; first what lets it work, then its parts come home, which may take long."""
+    run, state = limited(run, name), state.of(name)
+    did = _up_to_date(run, state)
+    did += _restart_dead(run, state, False)
+    did += _launch_late(run, state)
+    if state.odd and run.profile.policy_for("dead") == "auto":
+        staging.stage(run, only=state.odd)  # its code may be damaged as well as its report
+        launch.start_unseen(run, state.odd)
+    collected = download.collect(run, there=state.there, outage_s=WATCHING_OUTAGE_S)
+    if collected.refused:
+        did += [f"part refused, its rows are done again: {why}" for why in collected.refused]
+        did += _restart_dead(run, state, True)
+    return did
+
+
+def _up_to_date(run: Run, state: State) -> list[str]:
+    """A host that works by an older plan gets the one of now: it was away, or rows moved to it or from it."""
+    epoch = run.plan().epoch
+    old = {name for name, has in state.epochs.items() if has != epoch}
+    return _bring_plan(run, old) if old else []
+
+
+def _bring_plan(run: Run, names: Collection[str]) -> list[str]:
+    """Bring hosts the plan of now, and start there who has rows by it; who was stopped by a person stays so."""
+    epoch = run.plan().epoch
+    staged = staging.stage(run, only=names)
+    did = [f"{check.where}: has the plan of epoch {epoch}" for check in staged if check.ok and check.where in names]
+    launch.start(run, retry_given_up=False, only=names, undo_stop=False)
+    return did
+
+
+def _deliver(run: Run, state: State) -> list[str]:
+    """Bring the plan of now to every host that answers and has another."""
+    return _side_by_side([partial(_up_to_date, limited(run, name), state.of(name)) for name in state.epochs])
+
+
+def _restart_dead(run: Run, state: State, refused: bool) -> list[str]:
+    # Never a host that was stopped, or given up, because of what happened to another one.
+    wanted = {slot.host for slot in state.slots if slot.state == "dead"} | set(state.unsupervised)
+    if refused:
+        resting = {slot.host for slot in state.slots if slot.state in ("stopped", "fenced")}
+        wanted |= {slot.host for slot in state.slots if slot.state == "done"} - resting
+    if not wanted or not _allowed(run, "dead", sorted(wanted), "restart"):
+        return []
+    return _start(run, wanted, "revived")
+
+
+def _launch_late(run: Run, state: State) -> list[str]:
+    """A host that the launch could not reach, and that answers now; or one whose folder went and does not come back."""
+    launched = {event["host"] for event in run.journal.events("supervisor started")}
+    if not launched:
+        return []  # nobody launched this run, or somebody is about to: watching is not launching
+    left = {slot.host for slot in state.slots if not slot.done}
+    late = {name for name, since_s in state.blank_s.items() if name not in launched or since_s > BLANK_S} & left
+    if not late or not _allowed(run, "dead", sorted(late), "restart"):
+        return []
+    return _start(run, late, "launched late")
+
+
+def _start(run: Run, names: set[str], event: str) -> list[str]:
+    """Start hosts again. What one died of may be a damaged file, so each is held against its sum before."""
+    staging.stage(run, only=names)
+    checks = launch.start(run, retry_given_up=False, only=names, undo_stop=False)
+    started = [f"{check.where}: {check.seen}" for check in checks if check.seen.startswith("started")]
+    for line in started:
+        run.journal.write(event, seen=line)
+    return started
+
+
+def _allowed(run: Run, verdict: str, names: Sequence[str], verb: str) -> bool:
+    """Whether the profile lets us act; where it says `ask`, the journal asks, once for each matter."""
+    policy = run.profile.policy_for(verdict)
+    if policy == "ask":
+        asked = {(event["verdict"], event["where"]) for event in run.journal.events("asked")}
+        for name in names:
+            if (verdict, name) not in asked:
+                run.journal.write("asked", verdict=verdict, where=name, command=f"runbook {verb} {run.name} {name}")
+    return policy == "auto"
+
+
+# ------------------------------------------------------------------------------------------------------- moving rows
+
+
+def _move(run: Run, state: State) -> list[str]:
+    """Rows of hosts that are gone, or that gave everything up, to the living ones; else the tail of a slow one."""
+    if not state.there:  # nobody answers: it is this machine's network
+        return []
+    lost = _lost(run, state)
+    did = []
+    for verdict in ("unreachable", "fenced"):
+        names = sorted(name for name, (said, _) in lost.items() if said == verdict)
+        if names and _allowed(run, verdict, names, "move"):
+            for name in names:
+                did += _revise(run, state, [name], moves.away, lost[name][1])
+    return did or _share_tail(run, state)
+
+
+def _lost(run: Run, state: State) -> dict[str, tuple[str, str]]:
+    """host -> (verdict, why) for those that do nothing about the rows they have left."""
+    found = {}
+    for name in {slot.host: None for slot in state.slots}:
+        left = [slot for slot in state.slots if slot.host == name and not slot.done]
+        silent_s = state.silent_s.get(name, 0.0)
+        if left and silent_s > run.profile.monitor.unreachable_s:
+            found[name] = ("unreachable", f"silent for {silent_s:.0f} s")
+        elif left and not silent_s and name not in state.busy and all(slot.state == "fenced" for slot in left):
+            found[name] = ("fenced", f"given up: {left[0].reason or 'no reason on record'}")
+    return found
+
+
+def _share_tail(run: Run, state: State) -> list[str]:
+    """The tail of hosts that work for long to those that are done, or will be soon: before their workers end."""
+    answering = {name: [slot for slot in state.slots if slot.host == name] for name in state.there}
+    ends = {name: _ends_s(slots, name in state.busy) for name, slots in answering.items()}
+    idle = {name for name, end_s in ends.items() if end_s is not None and end_s <= SPLIT_S}
+    working = {name for name, end_s in ends.items() if end_s is not None and end_s > SPLIT_S and name in state.busy}
+    load_s = _load_s([slot for name in idle for slot in answering[name]] or state.slots)
+    hanging = {name for name, slots in answering.items() if name in state.busy - idle and _hangs(slots, load_s)}
+    if idle and hanging and _allowed(run, "slow", sorted(hanging), "move"):
+        why = "it still loads, long after others did, and they were idle"
+        if did := _revise(run, state, sorted(hanging), moves.away, why, targets=idle):
+            return did
+    if not idle or not working or not _allowed(run, "slow", sorted(working), "move"):
+        return []
+    choose = partial(moves.tail, load_s=load_s, begin_s=0.0 if idle <= state.busy else load_s)
+    return _revise(run, state, sorted(working), choose, "others were idle", targets=idle)
+
+
+def _hangs(slots: Sequence[SlotState], load_s: float) -> bool:
+    """Whether all workers of a host that has rows left still load, long after others have loaded the model."""
+    left = [slot for slot in slots if not slot.done]
+    limit_s = max(HANGS_S, LOADS_TO_HANG * load_s)
+    loads = [slot for slot in left if slot.state in ("starting", "loading model")]
+    return bool(left) and loads == left and all(slot.idle_s is not None and slot.idle_s > limit_s for slot in loads)
+
+
+def _ends_s(slots: Sequence[SlotState], busy: bool) -> float | None:
+    """Seconds until a host has nothing to do: 0 where it rests with all done, None where that is not known."""
+    if all(slot.state in ("done", "moved") for slot in slots):
+        return 0.0
+    return _eta_s(slots) if busy else None
+
+
+def _load_s(slots: Sequence[SlotState]) -> float:
+    """What loading the model takes, as far as workers told."""
+    return max((slot.loaded_s for slot in slots if slot.loaded_s is not None), default=SPLIT_S)
+
+
+def _eta_s(slots: Sequence[SlotState]) -> float | None:
+    """Seconds until a host is done: its slots help each other."""
+    rate = sum(slot.rate or 0.0 for slot in slots)
+    left = sum(slot.rows - slot.committed for slot in slots)
+    return left / rate if rate else None
+
+
+Chooser = Callable[[Plan, Sequence[tuple[int, int]], Sequence[Slot], Sequence[Slot], dict[str, float], str], list[Move]]
+
+
+def _revise(
+    run: Run,
+    state: State,
+    hosts: Sequence[str],
+    choose: Chooser,
+    why: str,
+    targets: Collection[str] | None = None,
+    by_person: bool = False,
+) -> list[str]:
+    """Make the next revision of the plan. The hosts are told by whoever looks after each of them."""
+    can = {slot.slot for slot in state.slots if slot.state not in CANNOT and slot.host not in {*hosts, *state.silent_s}}
+    rates = {slot.slot: slot.rate for slot in state.slots if slot.rate}
+    with locks.held(run.plan_lock):  # two that watch would else make two next revisions
+        plan = run.plan()
+        concerned = {*hosts, *(targets or ())}
+        if not by_person and any(state.epochs.get(name, plan.epoch) != plan.epoch for name in concerned):
+            return []  # what was seen speaks of an older plan: looked at again first
+        sources = [slot for slot in plan.used if slot.host in hosts]
+        receivers = [s for s in plan.used if s.slot in can and (targets is None or s.host in targets)]
+        have = [*committed(run.local.parts), *_claimed(plan, state, concerned)]
+        chosen = choose(plan, have, sources, receivers, rates, safe_text(why, 300))
+        if not chosen:
+            return []
+        after = plan.moved(chosen)
+        plan.save(run.revision_file(plan.epoch))  # every revision is kept
+        after.save(run.plan_file)
+    rows = sum(move.stop - move.start for move in chosen)
+    names = {slot.slot: slot.host for slot in after.slots}
+    to = sorted({names[move.target] for move in chosen})
+    run.journal.write("rows moved", host=",".join(hosts), to=to, rows=rows, epoch=after.epoch, why=safe_text(why, 300))
+    return [f"{rows:,} rows of {', '.join(hosts)} moved to {', '.join(to)} ({why}), epoch {after.epoch}"]
+
+
+def _claimed(plan: Plan, state: State, names: Collection[str]) -> list[tuple[int, int]]:
+    """What hosts say that they have committed of rows that are theirs: it comes home, nobody has to do it again."""
+    return [
+        (low, high)
+        for name in names
+        for low, high in state.there.get(name, ())
+        if any(low < stop and start < high for start, stop in plan.ever(name))
+    ]
+
+
+def move(run: Run, state: State, host: str) -> Checks:
+    """Move what a host has not done to the others, because a person says so. Raises ProfileError for no such host."""
+    known = [spec.name for spec in run.profile.hosts]
+    if host not in known:
+        raise ProfileError(f"no host {safe_text(host, 80)!r} in this profile; there are: {', '.join(known)}")
+    checks = Checks("Rows moved")
+    with acts.act(run, f"move {host}"):
+        did = _revise(run, state, [host], moves.away, "a person said so", by_person=True)
+        if did:
+            _deliver(run, state)
+    seen = did[0] if did else "nothing was moved: no row is left, or no other host can do them now"
+    checks.add("rows moved", bool(did), seen, "the rows that are left", f"runbook status {run.name}", where=host)
+    return checks

@@ -1,0 +1,62 @@
+"""The model on a host: there is one way to bring it there, to be tried or to be used, and only its listed files go."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import HostError, LinkLost
+from ..hosts import hosts as machines
+from ..profile.secret import redact
+from ..run import model as models
+from ..run.run import Run
+
+FETCH_S = 600.0  # for a host to fetch the model, and for each byte of it as long as on a slow line
+SLOWEST_BYTES_S = 100_000.0
+FETCH_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # between the tries when the link to it breaks meanwhile
+
+
+def place(host: machines.Host, model: models.Model) -> Path:
+    """The folder of a model there: named by its digest, shared by runs."""
+    return host.workdir / "models" / model.digest[:32]
+
+
+def send(
+    run: Run, host: machines.Host, model: models.Model, on_bytes: Callable[[int], None] = lambda count: None
+) -> int:
+    """Bring the model's files to a host, or have it fetch them; gives how many were new there. Raises HostError."""
+    new = 0
+    for file in model.files:
+        if file.path not in model.remote:
+            content = machines.file_content(model.folder / file.path, file.sha256)
+            new += host.put(place(host, model) / file.path, content, on_bytes)
+    if model.remote:
+        new += fetch_there(run, host, model, place(host, model))
+        on_bytes(sum(file.bytes for file in model.files if file.path in model.remote))
+    return new
+
+
+def fetch_there(run: Run, host: machines.Host, model: models.Model, place: Path) -> int:
+    """Have a host fetch from the hub what is not here; gives how many files were new there."""
+    token = models.read_token(run.profile.hf_token)
+    order = models.fetch_order(model, place, token)
+    argv = [host.python, "-m", "worker", "fetch"]
+    limit_s = FETCH_S + sum(file.bytes for file in model.files if file.path in model.remote) / SLOWEST_BYTES_S
+    for pause_s in (*FETCH_PAUSES_S, None):
+        try:
+            done = host.run(argv, limit_s, cwd=host.folder.root, secret_input=order)
+            break
+        except LinkLost:  # the fetching may go on there; asked again, it waits for that, or goes on where it was
+            if pause_s is None:
+                raise
+            time.sleep(pause_s)
+    said = redact((done.err if done.exit_code else done.out).strip()).splitlines()[-1:]
+    if done.exit_code:
+        why = said[0] if said else f"exit code {done.exit_code}"
+        raise HostError(f"{host.name}: fetching the model there: {why}", argv=argv, exit_code=done.exit_code)
+    try:
+        return int(json.loads(said[0])["new"])
+    except (ValueError, TypeError, KeyError, IndexError):
+        raise HostError(f"{host.name}: says of the model that it fetched what cannot be") from None

@@ -1,0 +1,233 @@
+"""Staging: bring the Python environment, the worker, the model and the shards to each host.
+
+Safe to repeat at any moment: what is there and whole is not sent again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from worker.layout import FORMAT
+from worker.rows import Range
+
+from ..corpus import corpus as corpora
+from ..errors import HostError, LinkLost, RunbookError
+from ..hosts import environments
+from ..hosts import hosts as machines
+from ..run import model as models
+from ..run.checks import Checks
+from ..run.plan import Plan, Slot
+from ..run.run import Run
+from ..slots import incidents
+from . import probing, sent_model
+
+Report = Callable[[str, int, int], None]
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def prepare(run: Run, on_progress: Report = silent) -> Checks:
+    """See to it that each host has the Python environment that the profile names; made once, then reused.
+
+    Two hosts that share a folder make it once. It is never changed or deleted here: workers may run in it.
+    """
+    checks = Checks("Every host has its Python environment")
+    results = machines.side_by_side(run, lambda host: _prepare_host(run, host, on_progress))
+    for name, result in results.items():
+        if isinstance(result, RunbookError):
+            add_failure(run, checks, "environment", name, results, "ready")
+        else:
+            checks.add("environment", True, result, where=name)
+    return checks
+
+
+class NotStaged(HostError):
+    """A host that answers and was given nothing to do: it could not be reached when the others were."""
+
+    def __init__(self, host: str):
+        super().__init__(f"{host}: nothing is staged; launch it first")
+
+
+AWAY = (LinkLost, NotStaged)
+
+
+def add_failure(run: Run, checks: Checks, what: str, name: str, results: Mapping[str, Any], expected: str) -> None:
+    """A host that failed. One that is, or was, away is only told of, where others are there and somebody will act."""
+    if not isinstance(results[name], NotStaged):
+        incidents.host_failed(run, name, what, results[name])
+    verdict = "unreachable" if isinstance(results[name], LinkLost) else "dead"
+    lenient = isinstance(results[name], AWAY) and run.profile.policy_for(verdict) == "auto"
+    if lenient and any(not isinstance(result, RunbookError) for result in results.values()):
+        wait = f"Its rows wait; silent for {run.profile.monitor.unreachable_s:g} s, they move to others"
+        then = wait if verdict == "unreachable" else "It was away; 03_monitor launches it"
+        checks.add(what, True, f"{results[name]}. {then}", expected, "03_monitor goes on", name, warn=True)
+    else:
+        checks.add(what, False, results[name], expected, "see the message; the log is on that host", where=name)
+
+
+def _prepare_host(run: Run, host: machines.Host, on_progress: Report) -> str:
+    kind = host.spec.environment
+    if not environments.is_made_by_us(kind):
+        return f"uses {host.python}"
+    found = host.environment()
+    if found["state"] in ("absent", "failed"):
+        _begin_environment(run, host)
+        run.journal.write("environment begun", host=host.name, environment=kind)
+        found = {**found, "state": "creating"}
+    waited, quiet = 0, 0
+    while found["state"] in ("creating", "absent"):  # absent: it has not come to its lock yet
+        time.sleep(0.5)
+        waited, quiet = waited + 1, quiet + 1 if found["state"] == "absent" else 0
+        on_progress(f"{host.name}: {last_line(host, found)}", waited, 0)
+        if quiet > 60:
+            raise HostError(f"{host.name}: making the environment {kind} did not begin; its log: {found['log']}")
+        found = host.environment()
+    if found["state"] not in ("ready", "foreign"):
+        raise HostError(f"{host.name}: environment {kind}: {found['why']}")
+    made = "made now" if waited else "there already"
+    return f"{kind} {made}: {found['python']}"
+
+
+def last_line(host: machines.Host, found: Mapping[str, Any]) -> str:
+    """The last line of an environment's log, short."""
+    lines = host.tail(Path(str(found["log"])), 1).splitlines() if found.get("log") else []
+    return lines[-1][:60] if lines else "making its environment"
+
+
+def _begin_environment(run: Run, host: machines.Host) -> None:
+    """Bring what the environment is made from, then start its making: detached, so that a broken link stops nothing."""
+    order = environments.order(host.spec)
+    host.claim(run.id)
+    machines.bring_bundle(host)
+    wheels = host.workdir / "environments" / f"wheels-{order.digest[:16]}"
+    for path, sha256 in order.wheels:
+        host.put(wheels / path.name, machines.file_content(path, sha256))
+    spec = host.folder.root / "hosts" / f"{host.name}.environment.json"
+    value = {
+        "kind": host.spec.environment,
+        "workdir": str(host.workdir),
+        "digest": order.digest,
+        "requirements": order.requirements,
+        "wheels": str(wheels) if order.wheels else None,
+    }
+    host.put(spec, machines.json_content(value))
+    argv = [host.way.executable, "-m", "worker", "environment", "--spec", str(spec)]
+    host.start(argv, host.folder.log(f"environment_{host.name}"), host.folder.root)
+
+
+def stage(run: Run, on_progress: Report = silent, only: Collection[str] | None = None) -> Checks:
+    """Send each host its shards, the worker and the model, once; nothing else, and nothing twice.
+
+    `on_progress(host, bytes so far, bytes in all)` is called while it works. `only` names the hosts meant.
+    """
+    plan, corpus = run.plan(), corpora.load(run.corpus)
+    model = models.resolve(run.profile.model, models.read_token(run.profile.hf_token))
+    checks = Checks("Every host has its shards, the worker and the model")
+    if model.digest != plan.model.digest:
+        checks.add(
+            "model",
+            False,
+            model.digest[:16],
+            plan.model.digest[:16],
+            "put the model back, or runbook run PROFILE --new",
+        )
+        return checks
+
+    def one(host: machines.Host) -> str:
+        meant = only is None or host.name in only
+        try:
+            return _stage_host(run, host, plan, corpus, model, on_progress) if meant else "left as it is"
+        finally:
+            incidents.link_breaks(run, host.name, host.breaks())
+
+    results = machines.side_by_side(run, one)
+    for name, result in results.items():
+        if isinstance(result, RunbookError):
+            add_failure(run, checks, "staged", name, results, "shards, worker, model")
+        elif only is None or name in only:
+            checks.add("staged", True, result, where=name)
+            run.journal.write("staged", host=name, what=result)
+    return checks
+
+
+def _stage_host(
+    run: Run, host: machines.Host, plan: Plan, corpus: corpora.Corpus, model: models.Model, on_progress: Report
+) -> str:
+    slots = plan.of_host(host.name)
+    if not slots:
+        return "no rows for this host: nothing staged"
+    offsets = corpus.offsets()
+    files = sorted({found for slot in slots for found in plan.files(slot)})
+    total = model.bytes + sum(int(offsets[stop] - offsets[start]) for start, stop in files)
+    sent = 0
+
+    def moved(n: int) -> None:
+        nonlocal sent
+        sent += n
+        on_progress(host.name, min(sent, total), total)
+
+    folder = host.folder
+    host.claim(run.id)
+    new = machines.bring_bundle(host)
+    new += sent_model.send(run, host, model, moved)
+    probing.assure(run, host, replace(model, dim=plan.model.dim, normalises=plan.model.normalises))
+    shards = {file: _put_shard(host, file, corpus, moved) for file in files}
+    assignment = {
+        "format": FORMAT,
+        "run": run.name,
+        "run_id": plan.run_id,
+        "host": host.name,
+        "plan": plan.sha256,
+        **{key: getattr(plan, key) for key in ("epoch", "corpus", "documents", "dtype")},
+        **{key: getattr(plan, key) for key in ("prompt", "question_prompt", "max_tokens")},
+        "model": {
+            "folder": str(sent_model.place(host, model)),
+            "name": plan.model.name,
+            "revision": plan.model.revision,
+            "digest": plan.model.digest,
+        },
+        "python": host.python,
+        "stuck_s": run.profile.monitor.stuck_s,
+        "keep_awake": host.spec.kind == "local",
+        "first_progress_s": run.profile.monitor.first_progress_s,
+        "slots": [
+            {
+                "slot": slot.slot,
+                "device": slot.device,
+                "gpu": slot.gpu,
+                "threads": slot.threads,
+                "part_rows": plan.part_rows,
+                "shards": [_shard(plan, slot, rows, shards) for rows in plan.ranges(slot)],
+            }
+            for slot in slots
+        ],
+    }
+    host.put(folder.assignment(host.name), machines.json_content(assignment))
+    return f"{len(files)} shards, worker, model ({model.bytes / 1e6:.0f} MB): {total / 1e6:.1f} MB, {new} files new"
+
+
+def _shard(plan: Plan, slot: Slot, rows: Range, sums: Mapping[Range, str]) -> dict[str, Any]:
+    """What an assignment says of rows to do: where their parts are cut, and which file holds them."""
+    start, stop = rows
+    file = next(file for file in plan.files(slot) if file[0] <= start and stop <= file[1])
+    return {"start": start, "stop": stop, "grid": plan.grid(start), "file": list(file), "sha256": sums[file]}
+
+
+def _put_shard(host: machines.Host, rows: Range, corpus: corpora.Corpus, moved: Callable[[int], None]) -> str:
+    """Cut rows out of the numbered corpus and send them; give their sha256."""
+    start, stop = rows
+    digest = hashlib.sha256()
+    size = 0
+    for chunk in corpus.copy_rows(start, stop):
+        digest.update(chunk)
+        size += len(chunk)
+    content = machines.Content(size, digest.hexdigest(), lambda: corpus.copy_rows(start, stop))
+    host.put(host.folder.shard(start, stop), content, moved)
+    return content.sha256

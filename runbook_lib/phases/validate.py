@@ -1,0 +1,402 @@
+"""Validate: the founding plan's ten checks in their right readings, then what they leave out, row by row.
+
+Checks hold facts against expectations; figures are what a report shows. `validate` keeps both in validation.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..corpus import corpus as corpora
+from ..errors import DataError
+from ..result import figures, founding, publication
+from ..result.array_file import ITEM_BYTES
+from ..result.evidence import Evidence, gather
+from ..result.merged import AGAIN, differences
+from ..result.parts import Piece, named, read, row_bytes
+from ..result.survey import Geometry, Header, norms_of
+from ..run.checks import Check, Checks
+from ..run.plan import Plan, problems
+from ..run.run import Run
+
+FILE = "validation.json"
+EXIST, BACKUP = "1 merged files exist", "9 backup made and read back"
+UNREAD = "not looked at: the matrix cannot be read"
+# How far a norm may be from 1 where the model normalises: the rounding of the dtype, with room. The worker's own bounds
+# (worker/encoder.py), repeated because that module needs torch; a test holds the two together.
+NORM_BOUND = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
+ROBUST_DEVIATIONS = 10.0
+# Rules of thumb, not laws: a collapsed model is beyond them, models in use are well within.
+TOP_SHARE_LIMIT, MEAN_COSINE_LIMIT = 0.70, 0.95
+
+
+def validate(run: Run, backup: dict[str, Any] | None = None) -> tuple[Checks, dict[str, Any]]:
+    """The checks of the merged result and their figures, also kept as validation.json in the report folder.
+
+    `backup` is what `backup.backup` gave; without it check 9 fails until `with_backup` fills it in. Raises DataError
+    only when the run has no readable plan or corpus.
+    """
+    checks, shown = Checks("validation"), {}
+    plan, corpus = run.plan(), corpora.load(run.corpus)
+    manifest = _manifest(run, checks)
+    if manifest is not None:
+        evidence = gather(run, plan, corpus, manifest)
+        _ten(evidence, backup, checks)
+        _beyond(evidence, checks)
+        shown = _figures(evidence)
+    _save(run, checks, shown)
+    return checks, shown
+
+
+def with_backup(run: Run, checks: Checks, shown: dict[str, Any], backup: dict[str, Any]) -> Checks:
+    """`checks` with the ninth filled in from what `backup.backup` gave; validation.json is written again."""
+    manifest = publication.at_hand(run).merged.manifest() or {}
+    filled = Checks(checks.title, [_backup(manifest, backup) if check.name == BACKUP else check for check in checks])
+    _save(run, filled, shown)
+    return filled
+
+
+def _save(run: Run, checks: Checks, shown: dict[str, Any]) -> None:
+    run.save_json(FILE, {"run": run.name, "ok": checks.ok, "checks": checks.as_dicts(), "figures": shown})
+
+
+def _manifest(run: Run, checks: Checks) -> dict[str, Any] | None:
+    """The first check; without merged files there is nothing to hold the others against."""
+    result = publication.at_hand(run)
+    merged = result.merged
+    try:
+        manifest = merged.manifest()
+    except DataError as error:
+        checks.add(EXIST, False, error, "", AGAIN)
+        return None
+    files = [merged.embeddings, merged.articles, merged.manifest_file, result.founding]
+    absent = [file.name for file in files if not file.is_file()]
+    if manifest is None or absent:
+        checks.add(EXIST, False, f"missing: {named(absent)}", "all of them", AGAIN)
+        return None
+    checks.add(EXIST, True, f"{result.founding} and {merged.folder}")
+    return manifest
+
+
+# --------------------------------------------------------------------------------------------------- naming of rows
+
+
+def _about_rows(checks: Checks, name: str, rows: Sequence[int], good: str, remedy: str, warn: bool = False) -> None:
+    """A check that holds when no row is to be named; with `warn` it holds anyway, and says so."""
+    if rows:
+        many = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
+        checks.add(name, warn, f"{many}: {named(rows)}", "none", remedy, warn=warn)
+    else:
+        checks.add(name, True, good)
+
+
+def _redo(e: Evidence, rows: Sequence[int]) -> str:
+    """What to do about rows whose vectors are wrong: it depends on whether their part is wrong too."""
+    for part in e.manifest["parts"]:
+        if rows and part["rows"] and part["rows"][0] <= rows[0] < part["rows"][1]:
+            origin = f"{part['name']} of {part['slot']} on {part['host']}"
+            return (
+                f"row {rows[0]} is from {origin}: where the part itself holds this vector, delete its .npy and .json "
+                f"here and on that host, run again and the rows are redone; else {AGAIN}"
+            )
+    return AGAIN
+
+
+# -------------------------------------------------------------------------------------------- the founding plan's ten
+
+
+def _ten(e: Evidence, backup: dict[str, Any] | None, checks: Checks) -> None:
+    """Checks 2 to 10."""
+    _bytes(e, checks)
+    _structure(e, checks)
+    rows, dim = (e.shape.rows, e.shape.dim) if e.shape else ("unknown", "unknown")
+    checks.add("4 one vector a document", rows == e.plan.documents, rows, e.plan.documents, AGAIN)
+    checks.add("5 dimension", dim == e.plan.model.dim, dim, e.plan.model.dim, AGAIN)
+    _finite(e, checks)
+    _metadata(e, checks)
+    _norms(e, checks)
+    checks.extend([_backup(e.manifest, backup)])
+    _fields(e, checks)
+
+
+def _bytes(e: Evidence, checks: Checks) -> None:
+    vectors = e.plan.documents * e.plan.model.dim * ITEM_BYTES
+    seen = (e.merged.embeddings.stat().st_size, e.founding.stat().st_size)
+    wanted = (vectors + (e.shape.bytes if e.shape else 0), e.manifest["founding"]["bytes"])
+    checks.add(
+        "2 bytes exact",
+        e.shape is not None and seen == wanted,
+        f"{seen[0]:,} and {seen[1]:,}",
+        f"{wanted[0]:,} (header + {e.plan.documents} x {e.plan.model.dim} x {ITEM_BYTES}) and {wanted[1]:,}",
+        AGAIN,
+    )
+
+
+def _structure(e: Evidence, checks: Checks) -> None:
+    wrong = [e.problem] if e.problem else []
+    wrong += [f"{e.founding.name} {why}" for why in founding.check(e.founding, e.merged.content(e.manifest))]
+    good = "every byte as made anew from the merged matrix and articles; nothing unpickled"
+    checks.add("3 structure valid", not wrong, named(wrong, "; ") or good, "", AGAIN)
+
+
+def _finite(e: Evidence, checks: Checks) -> None:
+    name = "6 no NaN or infinity"
+    if e.matrix is None:
+        checks.add(name, False, UNREAD, "", AGAIN)
+        return
+    rows = np.flatnonzero(~np.isfinite(e.matrix.found.norms)).tolist()
+    _about_rows(checks, name, rows, f"none in {e.plan.documents} rows", _redo(e, rows))
+
+
+def _metadata(e: Evidence, checks: Checks) -> None:
+    """Every row has its own record, at its place, with a title; not the first ten of them."""
+    audit, accepted = e.audit, "missing_title" in e.run.profile.corpus.accept
+    faults = {
+        "not at their place": audit.out_of_place,
+        "with an id, title or url that is not the corpus's": audit.unlike_corpus,
+        "without a title": [] if accepted else audit.untitled,
+    }
+    wrong = [f"{len(rows)} {what}: rows {named(rows)}" for what, rows in faults.items() if rows]
+    if audit.lines != e.plan.documents:
+        wrong.insert(0, f"{audit.lines} records for {e.plan.documents} documents")
+    untitled = f", {len(audit.untitled)} without a title, as accepted" if audit.untitled else ""
+    remedy = f"{AGAIN}; for missing titles mend the corpus, then runbook run PROFILE --amend"
+    good = f"{audit.lines} records in order{untitled}"
+    checks.add("7 a record for every row", not wrong, "; ".join(wrong) or good, "", remedy)
+
+
+def _norms(e: Evidence, checks: Checks) -> None:
+    """Against the model's own contract: 1 where it normalises; else above 0 and not far from the others."""
+    name = "8 norms as the model promises"
+    if e.matrix is None:
+        checks.add(name, False, UNREAD, "", AGAIN)
+        return
+    norms = e.matrix.found.norms
+    if e.plan.model.normalises:
+        rows = _wrong_norms(norms, e.plan)
+        good = f"every norm within {NORM_BOUND[e.plan.dtype]:g} of 1 ({e.plan.dtype})"
+        _about_rows(checks, name, rows, good, _redo(e, rows))
+    elif rows := np.flatnonzero(norms == 0).tolist():
+        _about_rows(checks, name, rows, "", _redo(e, rows))
+    else:
+        known = norms[np.isfinite(norms)]
+        middle = float(np.median(known)) if len(known) else 0.0
+        deviation = 1.4826 * float(np.median(np.abs(known - middle))) if len(known) else 0.0
+        far = np.abs(norms - middle) > ROBUST_DEVIATIONS * max(deviation, 1e-6 * middle)
+        remedy = f"read these documents: their norms are over {ROBUST_DEVIATIONS:g} robust deviations from {middle:.4g}"
+        good = f"above 0, median {middle:.4g} (the model does not normalise)"
+        _about_rows(checks, name, np.flatnonzero(far).tolist(), good, remedy, warn=True)
+
+
+def _wrong_norms(norms: np.ndarray, plan: Plan) -> list[int]:
+    """Rows whose norm is finite and not 1; those that are not finite are named by check 6."""
+    rows: list[int] = np.flatnonzero(np.isfinite(norms) & (np.abs(norms - 1) > NORM_BOUND[plan.dtype])).tolist()
+    return rows
+
+
+def _backup(manifest: dict[str, Any], backup: dict[str, Any] | None) -> Check:
+    remedy = "back up (04_merge_validate does it; runbook run)"
+    expected = "a copy whose sha256 was compared"
+    if backup is None:
+        return Check(BACKUP, False, "none yet", expected, remedy)
+    stated, path = manifest.get("founding", {}), Path(str(backup.get("path")))
+    if backup.get("sha256") != stated.get("sha256") or backup.get("read_back") is not True:
+        return Check(BACKUP, False, f"{path}: not a copy of this result", expected, remedy)
+    if not path.is_file() or path.stat().st_size != stated.get("bytes"):
+        return Check(BACKUP, False, f"{path}: the copy is gone or cut", expected, remedy)
+    return Check(BACKUP, True, str(path), "", str(backup.get("warning", "")), warn=bool(backup.get("same_disk")))
+
+
+def _fields(e: Evidence, checks: Checks) -> None:
+    """Check 3 proved that the file holds these values; here they are held against the plan."""
+    content = e.merged.content(e.manifest)
+    wanted = {"model": e.plan.model.name, "embedding_dim": e.plan.model.dim, "total_articles": e.plan.documents}
+    seen = {"model": content.model, "embedding_dim": content.dim, "total_articles": content.documents}
+    try:
+        timed = datetime.fromisoformat(content.timestamp).tzinfo is not None
+    except ValueError:
+        timed = False
+    shown = ", ".join(f"{key} {value}" for key, value in {**seen, "timestamp": content.timestamp}.items())
+    checks.add("10 metadata fields", timed and seen == wanted, shown, wanted, AGAIN)
+
+
+# -------------------------------------------------------------------------------------------------------- and beyond
+
+
+def _beyond(e: Evidence, checks: Checks) -> None:
+    _belongs(e, checks)
+    _unchanged(e, checks)
+    wrong = problems([part["rows"] for part in e.manifest["parts"] if part["rows"]], e.plan.rows)
+    checks.add("every row from exactly one part", not wrong, named(wrong) or f"{e.plan.rows} rows", "", AGAIN)
+    rows = e.audit.other_text
+    _about_rows(checks, "every row encoded from the corpus's text", rows, "fingerprints of all", _redo(e, rows))
+    _asked(e, checks)
+    if e.matrix is None:
+        checks.add("every row as in its part", False, UNREAD, "", AGAIN)
+        return
+    _as_in_parts(e, e.matrix.shape, checks)
+    zero = np.flatnonzero(e.matrix.found.norms == 0).tolist()
+    _about_rows(checks, "no vector of zeros", zero, "none", _redo(e, zero))
+    constant = sorted(set(e.matrix.found.constant) - set(zero))
+    _about_rows(checks, "no vector of one value", constant, "none", _redo(e, constant))
+    _equal_vectors(e.duplicates, checks)
+    _cut_texts(e, checks)
+    _spread(e.matrix.lie, checks)
+    _answers(e, checks)
+
+
+def _belongs(e: Evidence, checks: Checks) -> None:
+    wanted = {"run": e.plan.run, "plan": e.plan.sha256, "corpus": e.corpus.fingerprint, "dtype": e.plan.dtype}
+    wrong = [f"another {key}" for key, value in wanted.items() if e.manifest[key] != value]
+    checks.add("made from this plan and corpus", not wrong, named(wrong) or f"plan {e.plan.sha256[:12]}", "", AGAIN)
+
+
+def _unchanged(e: Evidence, checks: Checks) -> None:
+    """Files against the manifest; the matrix was hashed while it was surveyed."""
+    wrong = []
+    for name, stated in e.manifest["outputs"].items():
+        if name == e.merged.embeddings.name and e.matrix is not None:
+            sha256 = e.matrix.found.sha256
+            wrong += [] if sha256 == stated["sha256"] else [f"{name}: sha256 {sha256}, expected {stated['sha256']}"]
+        else:
+            wrong += differences(e.merged.folder / name, stated)
+    good = f"sha256 of {len(e.manifest['outputs'])} files"
+    checks.add("files unchanged since the merge", not wrong, named(wrong, "; ") or good, "", AGAIN)
+
+
+def _as_in_parts(e: Evidence, shape: Header, checks: Checks) -> None:
+    """The matrix against the parts that came home, byte by byte: a second look that trusts no writing of the merge."""
+    name, rows, compared, absent = "every row as in its part", list[int](), 0, 0
+    try:
+        for stated in e.manifest["parts"]:
+            low, high = stated["rows"] or (0, 0)
+            high = min(high, shape.rows)
+            path = e.run.local.parts / stated["name"]
+            if low < high and path.exists():
+                rows += _unlike(e.merged.embeddings, shape, (read(path), low, high))
+                compared += high - low
+            elif low < high:
+                absent += 1
+    except (DataError, OSError) as error:
+        checks.add(name, False, error, "", AGAIN)
+        return
+    good = f"{compared} rows compared" + (f"; {absent} parts are no longer here" if absent else "")
+    _about_rows(checks, name, rows, good, AGAIN)
+
+
+def _unlike(matrix: Path, shape: Header, piece: Piece) -> list[int]:
+    """The rows of the matrix that are not the piece's. Raises DataError when the part is not what its record says."""
+    width = shape.dim * ITEM_BYTES
+    at = piece[1] * width
+    rows: set[int] = set()
+    with matrix.open("rb") as file:
+        file.seek(shape.bytes + at)
+        for wanted in row_bytes(piece):
+            seen = file.read(len(wanted))
+            if seen != wanted:
+                differ = np.frombuffer(wanted, np.uint8) != np.frombuffer(seen, np.uint8)
+                rows.update(((at + np.flatnonzero(differ)) // width).tolist())
+            at += len(wanted)
+    return sorted(rows)
+
+
+def _asked(e: Evidence, checks: Checks) -> None:
+    """The questions' own vectors, which leave by kind and stand in no founding file."""
+    name = "a sound vector for every question"
+    if e.asked.problem:
+        checks.add(name, False, e.asked.problem, f"{e.plan.questions} questions", AGAIN)
+        return
+    norms = norms_of(e.asked.vectors)
+    bad = ~np.isfinite(norms) | (norms == 0)
+    if e.plan.model.normalises:
+        bad[_wrong_norms(norms, e.plan)] = True
+    rows = (e.plan.documents + np.flatnonzero(bad)).tolist()
+    _about_rows(checks, name, rows, f"{len(norms)} questions", _redo(e, rows))
+
+
+def _equal_vectors(shown: dict[str, Any], checks: Checks) -> None:
+    name = "equal vectors have equal texts"
+    if not shown["unexplained"]:
+        good = f"{shown['groups']} groups of equal vectors, each explained by equal or cut texts"
+        checks.add(name, True, good if shown["groups"] else "all vectors differ")
+        return
+    rows = "; ".join("rows " + ", ".join(map(str, group)) for group in shown["unexplained_rows"])
+    seen = f"{shown['unexplained']} groups of equal vectors with different texts: {rows}"
+    remedy = "read these documents: texts that the tokenizer makes the same are harmless, copied vectors are not"
+    checks.add(name, True, seen, "none", remedy, warn=True)
+
+
+def _cut_texts(e: Evidence, checks: Checks) -> None:
+    name, stated = "every document read to its end", e.manifest["lengths"]["documents"]
+    cut = int(e.audit.cut.sum())
+    if not cut:
+        checks.add(name, True, f"{stated['tokens']:,} tokens")
+        return
+    seen = (
+        f"{cut} of {e.plan.documents} documents ({cut / e.plan.documents:.1%}) are longer than the model reads; "
+        f"{stated['tokens_cut']:,} of {stated['tokens']:,} tokens ({stated['share_cut']:.1%}) were cut off"
+    )
+    remedy = "their ends are not in the vectors: split long documents, raise model.max_tokens, or accept it"
+    checks.add(name, True, seen, "none", remedy, warn=True)
+
+
+def _spread(lie: Geometry, checks: Checks) -> None:
+    name = "vectors spread out"
+    if lie.mean_cosine is None:
+        checks.add(name, True, "too few vectors to say")
+        return
+    top, rank = lie.top_share, lie.effective_rank
+    seen = f"mean cosine {lie.mean_cosine:.3f}"
+    seen += ", all in one direction" if top is None else f", strongest direction {top:.1%} of the variance"
+    seen += "" if rank is None else f", effective rank {rank:.1f}"
+    limits = f"mean cosine up to {MEAN_COSINE_LIMIT}, strongest direction up to {TOP_SHARE_LIMIT:.0%} (rules of thumb)"
+    remedy = "look at the questions' nearest documents: vectors this close together may not tell documents apart"
+    crowded = lie.mean_cosine > MEAN_COSINE_LIMIT or (top is not None and top > TOP_SHARE_LIMIT)
+    checks.add(name, True, seen, limits, remedy, warn=crowded)
+
+
+def _answers(e: Evidence, checks: Checks) -> None:
+    """Whether the vectors mean something: a question's own document should come early. Said only where one is named."""
+    found = e.retrieval
+    if not found.get("with_answer"):
+        return
+    seen = f"first for {found['top1']}, among the first 10 for {found['top10']}, of {found['with_answer']} questions"
+    remedy = "read the nearest documents: wrong prompts or a model for another language show here"
+    few = 2 * found["top10"] < found["with_answer"]
+    checks.add(
+        "questions find their documents", True, seen, "half among the first 10 (a rule of thumb)", remedy, warn=few
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- figures
+
+
+def _figures(e: Evidence) -> dict[str, Any]:
+    plan, matrix, asked = e.plan, e.matrix, e.asked
+    shown: dict[str, Any] = {
+        "documents": plan.documents,
+        "questions": plan.questions,
+        "dim": plan.model.dim,
+        "model": plan.model.name,
+        "dtype": plan.dtype,
+        "normalises": plan.model.normalises,
+        "norm_bound": NORM_BOUND[plan.dtype] if plan.model.normalises else None,
+        "lengths": figures.lengths(e.audit, e.manifest["lengths"]["documents"]),
+    }
+    if matrix is None:
+        return shown
+    texts = [] if asked.problem else asked.texts
+    return shown | {
+        "norms": figures.norms(matrix.found.norms),
+        "geometry": figures.geometry(matrix.lie),
+        "duplicates": e.duplicates,
+        "retrieval": e.retrieval,
+        "projection": figures.projection(
+            matrix.found, matrix.lie, matrix.sampled, e.audit, matrix.questions.vectors, texts
+        ),
+    }

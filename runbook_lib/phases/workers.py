@@ -1,0 +1,151 @@
+"""What a person asks of a run's workers: stop, restart, start from row zero."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from worker import verbs
+from worker.escape import safe_text
+
+from ..errors import HostError, LinkLost, ProfileError, RunbookError
+from ..hosts import hosts as machines
+from ..profile.profile import HostSpec
+from ..run import acts
+from ..run.checks import Checks
+from ..run.plan import Slot
+from ..run.run import PHASES, Run, limited
+from ..slots import incidents
+from . import launch, staging
+
+NOTHING_RAN, NOTHING_STAGED = "nothing was running", "nothing was staged here"
+RESTART_S = 30.0  # for a supervisor to end a worker and start the next
+
+
+def stop(run: Run) -> Checks:
+    """Stop this run's supervisors and workers, and nobody else's; committed rows stay."""
+    with acts.act(run, "stop"):
+        return _stop(run)
+
+
+def _stop(run: Run) -> Checks:
+    checks = Checks("Workers stopped")
+
+    def one(host: machines.Host) -> str:
+        seen = _reading(host)
+        incidents.record(run, host.name, seen)
+        supervisors, workers = host.living(seen)
+        if not (seen["assigned"] or seen["supervisor"] or supervisors or workers):  # what is on file may be overwritten
+            return NOTHING_STAGED
+        host.put(host.folder.stop_request(host.name), machines.json_content({"stop": True}))
+        for identity in supervisors:  # it stops its workers itself, each with ten seconds of grace
+            host.stop(identity, 10.0 + 12.0 * max(len(workers), len(seen["slots"])))
+        survivors = [identity for group in host.living(_reading(host)) for identity in group]
+        for identity in survivors:  # their supervisor was dead already
+            host.stop(identity)
+        if left := [identity["pid"] for group in host.living(_reading(host)) for identity in group]:
+            raise HostError(f"{host.name}: processes {left} did not end")
+        return "stopped" if supervisors or survivors else NOTHING_RAN
+
+    for name, result in machines.side_by_side(run, one).items():
+        failed = isinstance(result, RunbookError)
+        checks.add("stopped", not failed, result, "no process of this run", "look at that machine", where=name)
+    if any(check.seen not in (NOTHING_RAN, NOTHING_STAGED) for check in checks):  # what does nothing writes nothing
+        run.journal.write("workers stopped", seen=json.loads(json.dumps({c.where: c.seen for c in checks})))
+    return checks
+
+
+def _reading(host: machines.Host) -> dict[str, Any]:
+    """A reading; one that cannot be true counts as empty: what runs there is found by its locks."""
+    try:
+        return host.poll()
+    except LinkLost:
+        raise
+    except HostError:
+        return {"assigned": True, "supervisor": None, "supervisor_alive": False, "slots": {}}
+
+
+def restart(run: Run, what: str = "all") -> Checks:
+    """Stop and start workers from what they committed: `all` of the hosts meant, a host's, or a slot's; no others.
+
+    Raises ProfileError for what is neither a host nor a slot of this run and these hosts.
+    """
+    if what in {spec.name for spec in run.hosts}:
+        run = limited(run, what)
+    elif what != "all":
+        return _restart_slot(run, what)
+    checks = Checks("Workers restarted")
+    with acts.act(run, f"restart {what}"):
+        checks.extend(_stop(run))
+        if checks.ok and any(run.journal.events("staged")):  # one may have been away at the launch, or have lost a file
+            checks.extend(staging.stage(run))
+        if checks.ok:
+            checks.extend(launch.start(run))
+    return checks
+
+
+def from_scratch(run: Run) -> Checks:
+    """Stop all workers, set aside all that was computed, here and on the hosts, and start again from row zero.
+
+    Nothing is deleted: the old parts lie in `aside/<time>/` of the run's folders. The plan stays, and what was staged.
+    """
+    checks = Checks("Started from scratch")
+    with acts.act(run, "restart all --from-scratch"):
+        _from_scratch(run, checks)
+    return checks
+
+
+def _from_scratch(run: Run, checks: Checks) -> None:
+    checks.extend(_stop(run))
+    if not checks.ok:
+        return
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    names = ["parts", "quarantine"]
+    for name, result in machines.side_by_side(run, lambda host: host.set_aside(names, stamp)).items():
+        failed = isinstance(result, RunbookError)
+        checks.add("old parts", not failed, result, "set aside", "see the message; nothing was started", where=name)
+    if checks.ok:
+        results = [f"report/{run.result_file(phase).name}" for phase in PHASES[1:]]
+        moved = verbs.set_aside(str(run.folder), [*names, "incoming", "merged", *results], stamp)
+        checks.add("old parts", True, f"set aside: {', '.join(moved) or 'nothing was there'}")
+        run.journal.write("started from scratch", aside=f"aside/{stamp}")
+        checks.extend(launch.start(run))
+
+
+def _restart_slot(run: Run, name: str) -> Checks:
+    """One slot's worker, by its supervisor; where none lives, by a new one, which takes over the others."""
+    slots = {slot.slot: slot for slot in run.plan().used if slot.host in {spec.name for spec in run.hosts}}
+    if name not in slots:
+        known = ", ".join([*slots, *(spec.name for spec in run.hosts)])
+        raise ProfileError(f"no slot or host {safe_text(name)!r} in this run; there are: {known}, all")
+    spec = next(spec for spec in run.hosts if spec.name == slots[name].host)
+    with acts.act(run, f"restart {name}"):
+        return _new_worker(run, name, slots[name], spec)
+
+
+def _new_worker(run: Run, name: str, slot: Slot, spec: HostSpec) -> Checks:
+    checks, host = Checks("Worker restarted"), machines.connect(spec, run.name)
+    seen = launch.poll_staged(host)
+    if not run.plan().left(slot, seen["committed"]):
+        checks.add(name, True, "no rows left for it", where=host.name)
+        return checks
+    before = _worker_of(seen, name)
+    host.put(host.folder.restart_request(name), machines.json_content({"restart": True}))
+    started = [] if seen["supervisor_alive"] else list(launch.start(run, retry_given_up=False, only={host.name}))
+    checks.extend(started)
+    deadline = time.monotonic() + RESTART_S
+    while (now := _worker_of(host.poll(), name)) in (None, before) and time.monotonic() < deadline:
+        time.sleep(0.3)
+    anew = now not in (None, before)
+    said = f"a new worker, pid {now[0]}" if now and anew else f"no new worker within {RESTART_S:g} s"
+    checks.add(name, anew, said, "a new worker", f"runbook logs {run.name} {name}", where=host.name)
+    run.journal.write("worker restarted" if anew else "restart failed", slot=name, host=host.name, seen=said)
+    return checks
+
+
+def _worker_of(reading: Mapping[str, Any], slot: str) -> tuple[int, Any] | None:
+    """The process that the supervisor of a reading has for a slot: its pid and start."""
+    found = (((reading["supervisor"] or {}).get("slots") or {}).get(slot) or {}).get("process") or {}
+    return (found["pid"], found.get("start")) if found.get("pid") else None

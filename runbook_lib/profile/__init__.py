@@ -1,0 +1,1 @@
+"""What the operator chose: one YAML file, checked key by key, and the secrets it names."""

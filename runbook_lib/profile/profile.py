@@ -1,0 +1,368 @@
+"""What the operator chose: one YAML file, read once into frozen dataclasses.
+
+Each field carries its rule, so the dataclasses are also the list of keys. A file is read whole, and everything that is
+wrong with it comes in one ProfileError. Relative paths start at the profile's folder (with `--set`: where the person
+types it) and come out absolute. Secrets are never read here: a profile holds only the paths of their files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from worker import layout
+
+from ..errors import ProfileError
+from . import rules, slips, tokens
+from .rules import Given, Key, Refused, Rule
+from .yaml_lines import LONGEST_PATH, Node, Problems, read, shown, write
+
+LARGEST_FILE = 2**20
+WORKDIR = "~/mapper_embeddings"
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+PACKAGE = re.compile(r"package:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+
+# ---------------------------------------------------------------------------------------------- rules of our own
+
+
+def _model_name() -> Rule:
+    def take(node: Node) -> str:
+        name = rules.take_text(node)
+        if PACKAGE.fullmatch(name) or (HUB_NAME.fullmatch(name) and not (node.folder / name).is_dir()):
+            return name
+        if name.startswith("package:"):
+            raise Refused(rules.seen(node))
+        return str(rules.take_path(node))
+
+    return rules.rule("a name on the model hub (owner/name), a folder, or package:NAME", take)
+
+
+def _prompt() -> Rule:
+    def take(node: Node) -> str:
+        value = rules.take_text(node, lines=True)  # some models want "Instruct: ...\nQuery: {text}"
+        holes = set(re.findall(r"\{(\w*)\}", value))
+        if holes and ("text" not in holes or holes - {"text", "title"}):
+            raise Refused(f"{rules.seen(node)}; a template has {{text}} in it, and may have {{title}}")
+        return value
+
+    return rules.rule(
+        'the name of one of the model\'s prompts, a template such as "query: {text}", or "" for none', take
+    )
+
+
+def _line(node: Node, key: str) -> int:
+    """The line of a key in a mapping, or of the mapping where the key is not given."""
+    return node.value[key].line if isinstance(node.value, dict) and key in node.value else node.line
+
+
+def _check_model(given: Given, node: Node, at: str, problems: Problems) -> None:
+    if given.get("dtype") == "float16" and "embeddinggemma" in str(given.get("name")).lower():
+        why = "float16 overflows in EmbeddingGemma's activations and gives NaN; use bfloat16 or float32"
+        problems.add(_line(node, "dtype"), f"{at}.dtype", why)
+    if given.get("sha256"):
+        given["sha256"] = given["sha256"].lower()
+
+
+def _check_host(given: Given, node: Node, at: str, problems: Problems) -> None:
+    kind, workdir = given.get("kind", "ssh"), given.get("workdir", WORKDIR)
+    there = node.value if isinstance(node.value, dict) else {}
+    ways = [key for key in ("credentials", "ssh") if given.get(key) or (key in there and there[key].refused)]
+    if kind == "ssh" and len(ways) == 2:
+        problems.add(_line(node, "ssh"), f"{at}.ssh", "credentials are given too; keep one of the two")
+    if kind == "ssh" and workdir and not workdir.startswith(("/", "~/")):
+        why = f'expected a folder on that host, starting with / or ~/; seen the text "{shown(workdir)}"'
+        problems.add(_line(node, "workdir"), f"{at}.workdir", why)
+    if kind == "local":
+        for key in ways:
+            problems.add(_line(node, key), f"{at}.{key}", "a local host takes none; leave it out, or say kind: ssh")
+        own = there.get("workdir")
+        try:
+            given["workdir"] = str(rules.absolute(workdir or WORKDIR, (own or node).folder))
+        except Refused as why:
+            problems.add(_line(node, "workdir"), f"{at}.workdir", f"expected a folder; {why}")
+
+
+def _hosts() -> Rule:
+    one = rules.section(HostSpec, _check_host)["key"]
+
+    def read_hosts(node: Node, at: str, problems: Problems) -> Any:
+        if not isinstance(node.value, list) or not node.value:
+            why = f"expected a list with at least one host (`- name: ...`); {rules.seen(node)}"
+            problems.add(node.line, at, why)
+            return None
+        _check_names(node.value, at, problems)
+        return tuple([one.read(item, f"{at}.{i}", problems) for i, item in enumerate(node.value) if not item.refused])
+
+    return {"key": Key("a list of hosts", read_hosts, section=HostSpec, many=True)}
+
+
+def _check_names(items: list[Node], at: str, problems: Problems) -> None:
+    lines: dict[str, int] = {}
+    for index, name in enumerate(_name(item) for item in items):
+        if name:
+            folded = str(name.value).casefold()  # names become file names, and some disks do not tell A from a
+            if folded in lines:
+                why = f"expected another name than the host of line {lines[folded]}; {rules.seen(name)}"
+                problems.add(name.line, f"{at}.{index}.name", why)
+            lines.setdefault(folded, name.line)
+
+
+def _name(host: Node) -> Node | None:
+    return host.value.get("name") if isinstance(host.value, dict) else None
+
+
+# ---------------------------------------------------------------------------------------------- the profile
+
+
+@dataclass(frozen=True)
+class CorpusSpec:
+    """The documents: their file, how many there must be, what its fields are called, which oddities are accepted."""
+
+    path: Path = field(metadata=rules.path())
+    documents: int | None = field(default=None, metadata=rules.whole(999_999_999))
+    id: str = field(default="id", metadata=rules.text())
+    title: str = field(default="title", metadata=rules.text())
+    text: str = field(default="text", metadata=rules.text())
+    url: str = field(default="url", metadata=rules.text())
+    accept: tuple[str, ...] = field(
+        default=(), metadata=rules.some_of("empty_text", "missing_title", "title_not_text", "surrogates")
+    )
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The embedding model and how it is used; `sha256` is that of its model.safetensors.
+
+    `download`: `here`, and sent to the hosts from here; or `hosts`, each of which fetches the weights from the hub.
+    """
+
+    name: str = field(metadata=_model_name())
+    revision: str = field(default="main", metadata=rules.text())
+    dim: int | None = field(default=None, metadata=rules.whole(100_000))
+    dtype: str = field(default="float32", metadata=rules.one_of("float32", "bfloat16", "float16"))
+    prompt: str = field(default="document", metadata=_prompt())
+    question_prompt: str = field(default="query", metadata=_prompt())
+    max_tokens: int | None = field(default=None, metadata=rules.whole(1_000_000))
+    sha256: str | None = field(default=None, metadata=rules.text("64 hexadecimal digits", "[0-9a-fA-F]{64}"))
+    download: str = field(default="here", metadata=rules.one_of("here", "hosts"))
+
+
+@dataclass(frozen=True)
+class HostSpec:
+    """A machine, how to reach it and how much of it to use.
+
+    `slots` and `threads` (CPU threads of a slot) are None for auto. An ssh host without credentials and ssh is the
+    alias `name` of ~/.ssh/config. An `environment` of conda:NAME or venv is made where it is missing, from the pinned
+    `requirements` (a file; default: the project's own) and, for a host without network, from the folder `wheels`.
+    """
+
+    name: str = field(metadata=rules.text("letters, digits, `_`, `.`, `-`, at most 64", layout.HOST_NAME.pattern))
+    kind: str = field(default="ssh", metadata=rules.one_of("ssh", "local"))
+    slots: int | None = field(default=None, metadata=rules.whole(1024, auto=True))
+    device: str = field(default="cuda", metadata=rules.one_of("cuda", "cpu"))
+    workdir: str = field(default=WORKDIR, metadata=rules.text("a folder on that host"))
+    credentials: Path | None = field(default=None, metadata=rules.secret())
+    ssh: str | None = field(
+        default=None, metadata=rules.text("an alias of ~/.ssh/config, or user@address", r"[A-Za-z0-9][\w.@:%-]{0,254}")
+    )
+    environment: str | None = field(
+        default=None, metadata=rules.text("conda:NAME, venv, or a Python environment on that host", r"[^-\s].{0,999}")
+    )
+    threads: int | None = field(default=None, metadata=rules.whole(1024, auto=True))
+    requirements: Path | None = field(default=None, metadata=rules.path())
+    wheels: Path | None = field(default=None, metadata=rules.path())
+
+
+@dataclass(frozen=True)
+class MonitorSpec:
+    """How often the workers are looked at, and what is a reason to act."""
+
+    interval_s: float = field(default=30.0, metadata=rules.positive())
+    stuck_s: float = field(default=120.0, metadata=rules.positive())
+    first_progress_s: float = field(default=180.0, metadata=rules.positive())
+    slow_rows_per_s: float = field(default=20.0, metadata=rules.positive())
+    deadline_s: float = field(default=1200.0, metadata=rules.positive())
+    unreachable_s: float = field(default=600.0, metadata=rules.positive())
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """Where one verdict is treated otherwise than `recovery` says: auto, ask or off."""
+
+    dead: str | None = field(default=None, metadata=rules.one_of("auto", "ask", "off"))
+    unreachable: str | None = field(default=None, metadata=rules.one_of("auto", "ask", "off"))
+    fenced: str | None = field(default=None, metadata=rules.one_of("auto", "ask", "off"))
+    slow: str | None = field(default=None, metadata=rules.one_of("auto", "ask", "off"))
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """Where the merged result and its backups go; their defaults follow from the profile's folder and `run`."""
+
+    folder: Path = field(metadata=rules.path(default="embeddings"))
+    merged: str = field(metadata=rules.text("a plain file name", r"[^./\\][^/\\]{0,199}", default="<run>_merged.pkl"))
+    backups: Path = field(metadata=rules.path(default="<output.folder>/backups"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Everything the operator chose, checked.
+
+    `path` is the file it came from, `run` the prefix of run names, `runs` the folder of their folders. `part_rows` is
+    None for auto.
+    """
+
+    path: Path
+    run: str = field(
+        metadata=rules.text("letters, digits, `_`, `.`, `-`, at most 60", rf"(?=.{{1,60}}$){layout.RUN_NAME.pattern}")
+    )
+    corpus: CorpusSpec = field(metadata=rules.section(CorpusSpec))
+    questions: Path | None = field(default=None, metadata=rules.path())
+    model: ModelSpec = field(metadata=rules.section(ModelSpec, _check_model))
+    hf_token: Path | None = field(default=None, metadata=rules.secret())
+    hosts: tuple[HostSpec, ...] = field(metadata=_hosts())
+    part_rows: int | None = field(default=None, metadata=rules.whole(1_000_000, auto=True))
+    monitor: MonitorSpec = field(default_factory=MonitorSpec, metadata=rules.section(MonitorSpec))
+    recovery: str = field(default="auto", metadata=rules.one_of("auto", "ask", "off"))
+    policy: PolicySpec = field(default_factory=PolicySpec, metadata=rules.section(PolicySpec))
+    output: OutputSpec = field(metadata=rules.section(OutputSpec))
+    runs: Path = field(metadata=rules.path(default="runs"))
+
+    def policy_for(self, verdict: str) -> str:
+        """auto, ask or off: what may be done about a verdict without a person."""
+        return getattr(self.policy, verdict) or self.recovery
+
+
+# ---------------------------------------------------------------------------------------------- reading and writing
+
+
+def load(path: str | Path, overrides: Mapping[str, str] | None = None, *, as_used: bool = False) -> Profile:
+    """The profile in a file, with `overrides` (dotted key -> YAML value, as `--set` gives them) put over it.
+
+    `as_used`: a run's own copy, whose files of secrets may be gone or on another machine. Raises one ProfileError that
+    names every problem with its line.
+    """
+    file = Path(path)
+    problems = Problems(file, known_keys())
+    try:
+        place = rules.absolute(str(path), Path.cwd())
+    except Refused as why:
+        raise ProfileError(f"reading the profile {shown(str(path), LONGEST_PATH)}: {why}") from None
+    top = read(_contents(place), place.parent, problems)
+    if top and not as_used:
+        top = slips.without_secrets(top, problems)
+        if top.refused:
+            problems.stop_if_any()
+    if top:
+        top = _with_defaults(_override(top, overrides or {}, problems))
+    given = rules.read_keys(Profile, top, "", problems) if top else {}
+    problems.stop_if_any()
+    return Profile(path=place, **given)
+
+
+def as_yaml(profile: Profile) -> str:
+    """The profile as used, every key given and every path absolute; `load` reads it back as the same profile."""
+    return f"# The profile as used, written by runbook: every key, absolute paths.\n{write(rules.plain(profile))}"
+
+
+def known_keys() -> dict[str, str]:
+    """Every dotted key of a profile, with what it takes and its default; `hosts.NAME` stands for each host."""
+    return dict(rules.described(Profile))
+
+
+def _contents(file: Path) -> str:
+    """The text of a profile; a missing file names the profiles that are there."""
+    doing = f"reading the profile {shown(tokens.hide(str(file)), LONGEST_PATH)}"
+    try:
+        if file.exists() and not file.is_file():
+            raise ProfileError(f"{doing}: expected a file, seen a folder or device{_beside(file)}")
+        with file.open("rb") as stream:
+            raw = stream.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise ProfileError(f"{doing}: {error.strerror or error}{_beside(file)}") from None
+    if len(raw) > LARGEST_FILE:
+        raise ProfileError(f"{doing}: larger than {LARGEST_FILE} bytes, so no profile{_beside(file)}")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = f"{shown(str(file), LONGEST_PATH)}:{raw.count(bytes([10]), 0, error.start) + 1}"
+        why = f"byte 0x{raw[error.start]:02x} is not UTF-8 text; expected a YAML file saved as UTF-8"
+        raise ProfileError(f"reading the profile {where}: {why}") from None
+
+
+def _beside(file: Path) -> str:
+    folder = file if file.is_dir() else file.parent
+    found = (
+        sorted(p.name for p in folder.glob("*") if p.suffix in (".yaml", ".yml") and p.name[0] != ".")
+        if folder.is_dir()
+        else []
+    )
+    names = ", ".join(map(shown, found)) or "none"
+    return f"; profiles in {shown(str(folder), LONGEST_PATH)}: {names}{rules.near(file.name, found)}"
+
+
+def _override(top: Node, overrides: Mapping[str, str], problems: Problems) -> Node:
+    for key, value in overrides.items():
+        try:
+            if not all(key.split(".")):
+                raise Refused("expected a dotted key such as model.dim")
+            # A relative path of an override starts where the person types it.
+            if new := read(value, Path.cwd(), problems, override=key):
+                top = _put(top, key, slips.without_secrets(new, problems, key))
+        except Refused as why:
+            problems.add(0, key, str(why))
+    return top
+
+
+def _put(node: Node, key: str, new: Node) -> Node:
+    """`node` with `new` at a dotted key; a section that is not there yet is made, a host goes by name or number."""
+    if isinstance(node.value, list):
+        items = list(node.value)
+        first, index = _item(items, key)
+        rest = key[len(first) + 1 :]
+        items[index] = _put(items[index], rest, new) if rest else new
+        return replace(node, value=items)
+    if not isinstance(node.value, dict | None):
+        seen = "seen what is not shown" if node.refused else rules.seen(node)
+        raise Refused(f"{seen} where a mapping is needed to set `{shown(key)}` in it")
+    first, _, rest = key.partition(".")
+    entries = dict(node.value or {})
+    entries[first] = _put(entries.get(first, Node(None, 0, node.folder)), rest, new) if rest else new
+    return replace(node, value=entries)
+
+
+def _item(items: list[Node], key: str) -> tuple[str, int]:
+    """The name or number with which `key` begins, and the position it means; a name may have dots in it."""
+    places = {str(index): index for index in range(len(items))}
+    places.update({str(name.value): index for index, item in enumerate(items) if (name := _name(item))})
+    for place in sorted(places, key=len, reverse=True):
+        if key == place or key.startswith(f"{place}."):
+            return place, places[place]
+    known = ", ".join(map(shown, places))
+    raise Refused(f"expected one of this list: {known}{rules.near(key.rpartition('.')[0] or key, places)}")
+
+
+def _with_defaults(top: Node) -> Node:
+    """`top` with the values that follow from others: the output's names and the folder of runs."""
+    if not isinstance(top.value, dict):
+        return top
+    entries = dict(top.value)
+    output = entries.get("output", Node(None, top.line, top.folder))
+    if isinstance(output.value, dict | None) and not output.refused:
+        run = entries["run"].value if "run" in entries else None
+        prefix = run if isinstance(run, str) and layout.RUN_NAME.fullmatch(run) else "run"  # else noted at `run`
+        own = dict(output.value or {})
+        _fill(own, "folder", Node("embeddings", output.line, top.folder))
+        _fill(own, "merged", Node(f"{prefix}_merged.pkl", output.line, top.folder))
+        _fill(own, "backups", replace(own["folder"], value=f"{own['folder'].value}/backups"))
+        entries["output"] = replace(output, value=own)
+    _fill(entries, "runs", Node("runs", top.line, top.folder))
+    return replace(top, value=entries)
+
+
+def _fill(entries: dict[str, Node], key: str, node: Node) -> None:
+    if key not in entries or (entries[key].value is None and not entries[key].refused):
+        entries[key] = node

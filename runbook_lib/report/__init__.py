@@ -1,0 +1,1 @@
+"""What is told and kept afterwards: gates, outcome, report and archive."""

@@ -1,0 +1,124 @@
+"""Clean: take this run's files off the hosts, listed one by one, only when a verified backup stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from worker import placed
+from worker.files import sha256_file
+
+from ..errors import DataError, HostError, RunbookError
+from ..hosts import hosts as machines
+from ..run import places
+from ..run.run import PHASES, Run
+from . import report
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What a run left on one host: its folder there, its files by their path below it, and their size.
+
+    `strangers` lie in that folder and are not the run's: they stay.
+    """
+
+    host: str
+    folder: Path
+    files: tuple[Path, ...]
+    bytes: int
+    strangers: tuple[Path, ...] = ()
+
+
+def leftovers(run: Run) -> list[Leftovers]:
+    """The files of this run on every host. Raises HostError when one cannot be reached, or its folder is not ours."""
+    return _once(run, list(_look(run).values()))
+
+
+def _look(run: Run) -> dict[str, Leftovers]:
+    """What lies in this run's folder on each host."""
+    bundle = {path for path, _ in machines.bundle_files()}
+
+    def look(host: machines.Host) -> Leftovers:
+        found = [(path, size) for path, size in host.files() if path != placed.MARK]
+        if found and (why := host.unclaimed(run.id)):
+            raise HostError(f"{host.name}: {why}")
+        ours = [(path, size) for path, size in found if placed.is_ours(path, bundle)]
+        others = tuple(Path(path) for path, _ in found if not placed.is_ours(path, bundle))
+        files, size = tuple(Path(path) for path, _ in ours), sum(size for _, size in ours)
+        return Leftovers(host.name, host.folder.root, files, size, others)
+
+    found = machines.side_by_side(run, look)
+    if failed := [result for result in found.values() if isinstance(result, RunbookError)]:
+        raise HostError("; ".join(map(str, failed)))
+    return {name: result for name, result in found.items() if isinstance(result, Leftovers)}
+
+
+def _once(run: Run, found: list[Leftovers]) -> list[Leftovers]:
+    """Each folder once: hosts that share one list the same files; so do two folders of this machine that are one."""
+    listed: dict[tuple[str, ...], Leftovers] = {}
+    facts = run.host_facts()
+    for item in found:
+        if item.files or item.strangers:
+            sharers = sorted([item.host, *facts.get(item.host, {}).get("shared", [])])
+            local = all(host.kind == "local" for host in run.hosts if host.name in sharers)
+            listed.setdefault((str(item.folder),) if local else (str(item.folder), *sharers), item)
+    return list(listed.values())
+
+
+def _remove(run: Run, host: machines.Host, item: Leftovers) -> Leftovers:
+    """Take away what is listed; what could not be told from a stranger's file stays."""
+    left = {Path(name) for name in host.clear(run.id, list(map(str, item.files)))}
+    files = tuple(path for path in item.files if path not in left)
+    return replace(item, files=files, strangers=(*item.strangers, *sorted(left)))
+
+
+def clean(run: Run) -> list[Leftovers]:
+    """Remove this run's files from its hosts and give what was removed. Models stay: other runs share them.
+
+    Raises DataError unless the run is finished, its archive verifies and its backup was read back just now; workers
+    that still live keep their files.
+    """
+    result = run.result(PHASES[-1]) or {}
+    backup = (result.get("figures") or {}).get("backup") or {}
+    if not run.finished or not backup:
+        raise DataError(f"{run.name}: not finished with a backup, so its files on the hosts may be the only ones")
+    if not run.id:
+        raise DataError(f"{run.name}: made by an earlier version, which marked no folder on a host as its own")
+    copy = Path(str(backup["path"]))
+    if not copy.is_file() or sha256_file(copy) != backup["sha256"]:
+        raise DataError(f"{run.name}: the backup {copy} is missing or changed; nothing was removed")
+    checks = report.verify(run)
+    if not checks.ok:
+        raise DataError(f"{run.name}: its archive does not verify, nothing was removed\n{checks}")
+    listed = _look(run)
+
+    def at_rest(host: machines.Host) -> machines.Host:
+        if host.way.kind == "local":
+            _keep_apart(run, host.folder.root, copy)
+        seen = host.poll()
+        if any(host.living(seen)):
+            raise DataError(f"{host.name}: workers of this run are alive; runbook stop {run.name} first")
+        return host
+
+    found = machines.side_by_side(run, at_rest).values()
+    if failed := [result for result in found if isinstance(result, RunbookError)]:
+        raise DataError("; ".join(map(str, failed)))
+    # One after the other: two hosts may share the folder.
+    removed = _once(run, [_remove(run, host, listed[host.name]) for host in found if isinstance(host, machines.Host)])
+    run.journal.write(
+        "cleaned",
+        files=sum(len(item.files) for item in removed),
+        folders=[str(item.folder) for item in removed],
+        strangers=[str(item.folder / path) for item in removed for path in item.strangers],
+    )
+    report.seal(run)
+    return removed
+
+
+def _keep_apart(run: Run, folder: Path, backup: Path) -> None:
+    """Raise DataError where a host's folder of this run is, holds or lies in what must stay."""
+    if places.inside(folder, run.folder) or places.inside(run.folder, folder):
+        raise DataError(f"{folder}: its folder is the run's own, {run.folder}, or holds it; what is in it stays")
+    kept = [*places.read(run), *places.written(run.profile), places.Place("the backup", backup)]
+    if held := [str(place) for place in kept if places.inside(place.path, folder)]:
+        raise DataError(f"{folder}: holds {', '.join(held)}; what is in it stays. Nothing was removed")

@@ -1,0 +1,147 @@
+"""The founding plan's execution report: its form, with every field filled from the run's files."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+from worker.files import write_atomic
+
+from ..result import facts
+from ..result.facts import Facts, section
+from ..run.run import Run
+from ..show.words import exactly, one_line
+from . import figures_shown
+from .page import at_utc
+from .verdict import NOT_PROVED, sentence
+
+UNDATED = "execution_report.md"  # of a run whose journal says nothing
+
+
+def execution_report(run: Run) -> Path:
+    """Write notes/execution_report_<date>.md: the founding plan's form, every field filled from the run's files.
+
+    The date is that of the run's first event, in UTC, so that writing it again replaces it.
+    """
+    found = facts.gather(run)
+    start, _ = figures_shown.period(found)
+    path = run.notes / f"execution_report_{start.astimezone(UTC):%Y%m%d}.md" if start else run.notes / UNDATED
+    write_atomic(path, "\n".join(_form(found)).encode())
+    if start:
+        (run.notes / UNDATED).unlink(missing_ok=True)
+    return path
+
+
+def failure_log(run: Run) -> Path:
+    """Write notes/failures.log: a line a fault, recovery or remark, after its date, as the founding plan has it."""
+    try:
+        told = [event for event in facts.events(run) if facts.kind(event) or event["event"] == "note"]
+    except OSError:
+        told = []
+    lines = [
+        f"{event['when'].astimezone(UTC):%a %b %e %H:%M:%S UTC %Y}: {event['event']}: {facts.details(event)}"
+        for event in told
+    ]
+    path = run.notes / "failures.log"
+    write_atomic(path, "".join(f"{one_line(line, 1000)}\n" for line in lines).encode())
+    return path
+
+
+def _slots(found: Facts) -> str:
+    """How many slots the rows are from, by host; who was given rows and gave none is named."""
+    if found.plan is None:
+        return "missing"
+    idle = found.without_rows
+    used = Counter(slot.host for slot in found.plan.used if slot not in idle)
+    whole = f"{sum(used.values())} ({', '.join(f'{count} on {_md(host)}' for host, count in used.items())})"
+    named = ", ".join(f"{slot.slot} on {slot.host}" for slot in idle)
+    return whole + (f"; no row is from {_md(named)}" if idle else "")
+
+
+def _form(found: Facts) -> list[str]:
+    start, end = figures_shown.period(found)
+    plan, founding = found.plan, found.output("founding")
+    hosts = plan.hosts if plan else []
+    rate = found.encoding.rate
+    issues = [event for event in found.events if facts.kind(event)]
+    return [
+        f"# Execution Report - {start.astimezone(UTC).date() if start else 'not started'}",
+        "",
+        "## Summary",
+        f"- **Run:** {_md(found.run.name)}",
+        f"- **Start time:** {at_utc(start)}",
+        f"- **End time:** {at_utc(end)}",
+        f"- **Total duration:** {_duration(found, start, end)}",
+        f"- **Output file:** {_md(founding.get('path', 'missing'))}",
+        f"- **File size:** {_size(founding.get('bytes'))}",
+        f"- **Status:** {'SUCCESS' if found.ok else 'NOT SUCCEEDED: ' + _md(sentence(found))}",
+        "",
+        "## Metrics",
+        f"- Documents: {_count(plan.documents if plan else None)}",
+        f"- Questions: {_count(plan.questions if plan else None)}",
+        f"- Embedding dimension: {plan.model.dim if plan else 'missing'}",
+        f"- Model: {_md(f'{plan.model.name} at {plan.model.revision}, {plan.dtype}') if plan else 'missing'}",
+        f"- Hosts used: {_md(', '.join(hosts)) or 'missing'}",
+        f"- Slots used: {_slots(found)}",
+        f"- Items/sec: {f'{rate:,.1f} while slots computed' if rate else 'missing'}",
+        "",
+        "## Issues Encountered",
+        *([f"- {at_utc(e['when'])} {_md(e['event'])}: {_md(facts.details(e))}" for e in issues] or ["None."]),
+        "",
+        "## Checksums (sha256)",
+        *_sums(found),
+        "",
+        "## Next Steps",
+        *(f"{number}. {step}" for number, step in enumerate(_next_steps(found), 1)),
+        "",
+        "## Not proved",
+        *(f"- {_md(what, 1000)}" for what in NOT_PROVED),
+        "",
+    ]
+
+
+def _duration(found: Facts, start: datetime | None, end: datetime | None) -> str:
+    """The time of phases at work, and how long it was from start to end, pauses and all."""
+    worked = figures_shown.worked_s(found)
+    if worked is None or not (start and end):
+        return "missing"
+    return f"{exactly(worked)} of phases at work, {exactly((end - start).total_seconds())} from start to end"
+
+
+def _next_steps(found: Facts) -> list[str]:
+    """What is still to be done with this run, as far as its files tell."""
+    name = _md(found.run.name)
+    if not found.ok:
+        return [f"See what is open: `runbook status {name}`", "Give the same `runbook run` again: it goes on here"]
+    here = found.output("backup").get("same_disk")
+    return [
+        *(["Copy the backup to another disk: it lies on that of the original"] if here else []),
+        f"Check the archive, today or in a year: `runbook verify {name}`",
+        f"Free the hosts: `runbook clean {name}` lists what is left there",
+    ]
+
+
+def _sums(found: Facts) -> list[str]:
+    stated = {f"merged/{name}": value for name, value in section(found.manifest, "outputs").items()}
+    stated |= {kind: value for kind in ("founding", "backup") if (value := found.output(kind))}
+    lines = [
+        f"- {_md(name)}: `{_md(value.get('sha256'))}`" for name, value in stated.items() if isinstance(value, dict)
+    ]
+    return lines or ["missing"]
+
+
+def _md(value: object, limit: int = 500) -> str:
+    """Any value on one line of Markdown, with nothing in it that is markup."""
+    told = html.escape(one_line(value, limit), quote=False)
+    return "".join(f"\\{char}" if char in "\\*[]|`" else char for char in told)
+
+
+def _count(value: int | None) -> str:
+    return "missing" if value is None else f"{value:,}"
+
+
+def _size(value: object) -> str:
+    size = facts.number(value)
+    return "missing" if size is None else f"{size / 1e6:,.2f} MB ({size:,.0f} bytes)"

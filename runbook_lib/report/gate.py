@@ -1,0 +1,103 @@
+"""The gate at the end of a notebook: hands over to the next phase, or stops with the checks that do not hold."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from worker.files import is_litter, sha256_file
+
+from ..errors import GateError, RunbookError
+from ..run import choices
+from ..run.checks import Checks
+from ..run.run import PHASES, Run
+from . import archive
+from .form import execution_report, failure_log
+
+LIBRARY = Path(__file__).parents[1]
+
+
+def library_digest() -> str:
+    """A digest of this library's code: a result made by other code is not taken over."""
+    digest = hashlib.sha256()
+    for path in [*sorted(LIBRARY.rglob("*.py")), *sorted((LIBRARY.parent / "worker").glob("*.py"))]:
+        name = path.relative_to(LIBRARY.parent).as_posix()
+        if not is_litter(name):
+            digest.update(f"{name} {sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def inputs(run: Run) -> dict[str, str]:
+    """What a phase's result follows from, as hashes: the profile as used, this code, and the plan once there is one."""
+    found = {"profile": sha256_file(run.folder / "profile.yaml"), "library": library_digest()}
+    if run.plan_file.exists():
+        found["plan"] = sha256_file(run.plan_file)
+    return found
+
+
+# Of the choices, what each phase follows from beyond the plan; how a run is watched and recovered concerns none.
+FOLLOWS_FROM = {
+    PHASES[0]: ("encoded", "hosts", "output"),
+    PHASES[1]: ("encoded",),
+    PHASES[2]: ("encoded",),
+    PHASES[3]: ("encoded", "output"),
+}
+
+
+def same_inputs(run: Run, phase: str, result: dict[str, Any]) -> bool:
+    """Whether a phase would follow from the same inputs now as `result` did.
+
+    A profile that changed since is another input, but for keys that the journal tells of and that do not concern it.
+    """
+    then, now = dict(result.get("inputs", {})), inputs(run)
+    if phase == PHASES[0]:
+        for facts in (then, now):  # preflight makes the plan, and does not follow from it
+            facts.pop("plan", None)
+    if then.get("profile") != now["profile"] and any(run.journal.events("profile changed")):
+        before, after = result.get("choices") or {}, choices.digests(run.profile)
+        if all(before.get(name) == after[name] for name in FOLLOWS_FROM[phase]):
+            then["profile"] = now["profile"]
+    return then == now
+
+
+def gate(run: Run, phase: str, *groups: Checks, **figures: Any) -> Checks:
+    """Write the phase's result file, then give all checks, or raise GateError naming those that do not hold.
+
+    `figures` are JSON-ready facts for the report. The result file is the phase's success: whoever asks reads it.
+    """
+    everything = Checks(f"{phase}: may the next phase start?")
+    for group in groups:
+        everything.extend(group)
+    for before in PHASES[: PHASES.index(phase)]:
+        result = run.result(before)
+        held = bool(result and result.get("ok"))
+        seen = "its result holds" if held else "its checks do not hold" if result else "no result"
+        everything.add(before, held, seen, "holds", "run it first")
+    sha256 = run.save_result(
+        phase,
+        choices=choices.digests(run.profile),
+        ok=everything.ok,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        inputs=inputs(run),
+        checks=[record for group in groups for record in group.as_dicts()],
+        figures=figures,
+    )
+    wrote = {f"{run.report.name}/{run.result_file(phase).name}": sha256}
+    if phase == PHASES[0] and run.plan_file.exists():
+        wrote[run.plan_file.name] = sha256_file(run.plan_file)
+    failed = [check.name for check in everything.failed]
+    run.journal.write("gate", phase=phase, ok=everything.ok, checks=len(everything), failed=failed, wrote=wrote)
+    if not archive.was_sealed(run):  # of a sealed run the notes are sealed too: the next seal writes them
+        with suppress(RunbookError, OSError):
+            execution_report(run)
+            failure_log(run)
+    if not everything.ok:
+        lines = [
+            f"  {c.where}: {c.name}: expected {c.expected or 'ok'}, seen {c.seen}. Next: {c.remedy}"
+            for c in everything.failed
+        ]
+        raise GateError(f"{phase}: {len(lines)} of {len(everything)} checks do not hold:\n" + "\n".join(lines))
+    return everything

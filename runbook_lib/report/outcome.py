@@ -1,0 +1,156 @@
+"""The outcome of a run: what became of each phase, and the verdict, from its journal, its results and its files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from worker import process
+from worker.escape import safe_text
+from worker.files import sha256_file
+
+from ..errors import DataError
+from ..result import home, publication
+from ..run.checks import MARKS
+from ..run.disk import in_words
+from ..run.run import PHASES, Run
+from ..show.words import one_line
+from . import archive
+
+HELD, FAILED, DAMAGED, UNDER_WAY, BROKEN_OFF, INTERRUPTED, NOT_YET = (
+    "held",
+    "failed",
+    "damaged",
+    "under way",
+    "broken off",
+    "interrupted",
+    "not yet",
+)
+DONE, UNFINISHED = "done", "unfinished"
+BAD = (FAILED, DAMAGED)
+SIGNS = {HELD: MARKS["ok"], FAILED: MARKS["FAILED"], DAMAGED: MARKS["FAILED"]}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What became of a phase: the last that is known of it, when, and why where it does not hold."""
+
+    phase: str
+    state: str
+    at: str = ""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        at = f", {datetime.fromisoformat(self.at):%Y-%m-%d %H:%M:%S} UTC" if self.at else ""
+        why = f": {one_line(self.reason, 400)}" if self.reason else ""
+        return f"{SIGNS.get(self.state, '·')} {self.phase}: {self.state}{at}{why}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run's phases and its verdict, with the reason and what to do next."""
+
+    phases: tuple[Phase, ...]
+    verdict: str
+    reason: str
+    next: str
+
+    @property
+    def ok(self) -> bool:
+        """False when a phase failed, or a file is not there as it was handed over."""
+        return self.verdict not in BAD
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"  {phase}" for phase in self.phases]
+        lines.append(f"verdict: {self.verdict}{f': {self.reason}' if self.reason else ''}")
+        return "\n".join(lines + ([f"next: {self.next}"] if self.next else []))
+
+
+@in_words("looking at the run")
+def outcome(run: Run) -> Outcome:
+    """What became of the run so far; of its files the sizes are looked at, now."""
+    found = {phase: Phase(phase, NOT_YET) for phase in PHASES}
+    for event in run.journal.events():
+        _take(found, event)
+    now_driven = driven(run)
+    phases = tuple(_now(run, phase, now_driven) for phase in found.values())
+    bad = [phase for phase in phases if phase.state in BAD]
+    again = f"the same `runbook run` again (its journal names the profile: {profile_of(run)})"
+    if bad:
+        stands = _stands(run)
+        reason = "; ".join(f"{p.phase}: {p.reason or p.state}" for p in bad) + (f". {stands}" if stands else "")
+        return Outcome(phases, bad[0].state, one_line(reason, 1000), again)
+    if phases[-1].state == HELD:
+        lost = [*publication.losses(run, quick=True), *(f"{path.name}: {why}" for path, why in home.cut_or_gone(run))]
+        if lost:
+            return Outcome(phases, DAMAGED, one_line("; ".join(lost), 1000), again)
+        seal = "sealed" if archive.was_sealed(run) else "not sealed yet"
+        return Outcome(phases, DONE, f"{seal}; sizes looked at now", f"runbook verify {run.name} looks at every byte")
+    return Outcome(phases, UNDER_WAY if now_driven else UNFINISHED, "", "" if now_driven else again)
+
+
+def _take(found: dict[str, Phase], event: dict[str, Any]) -> None:
+    """One more event of the journal."""
+    phase, name, at = str(event.get("phase")), event.get("event"), str(event.get("at", ""))
+    if name == "started from scratch":
+        found.update({later: Phase(later, NOT_YET) for later in PHASES[1:]})
+    if phase not in found:
+        return
+    reason = safe_text(str(event.get("reason") or ""), 1000)
+    if name == "phase started":
+        found[phase] = Phase(phase, UNDER_WAY, at)
+    elif name == "phase failed":
+        gate = found[phase].reason if found[phase].state == FAILED else ""
+        found[phase] = Phase(phase, INTERRUPTED if reason == "interrupted" else FAILED, at, gate or reason)
+    elif name == "phase ended" or (name == "gate" and event.get("ok")):
+        found[phase] = Phase(phase, HELD, at)
+    elif name == "gate":
+        found[phase] = Phase(
+            phase, FAILED, at, f"checks that do not hold: {', '.join(map(str, event.get('failed', [])))}"
+        )
+
+
+def _now(run: Run, phase: Phase, executed: bool) -> Phase:
+    """A phase as it stands now: its result is looked at, and whoever executes it."""
+    if phase.state == UNDER_WAY and not executed:
+        return Phase(phase.phase, BROKEN_OFF, phase.at, "nobody executes it any more; workers may go on")
+    if phase.state != HELD:
+        return phase
+    file = run.result_file(phase.phase)
+    try:
+        result = run.result(phase.phase)
+    except DataError as error:
+        return Phase(phase.phase, DAMAGED, phase.at, str(error))
+    if result is None:
+        return Phase(phase.phase, DAMAGED, phase.at, f"{file.name}: no such file")
+    if not result.get("ok") or archive.gated(run, phase.phase) not in ("", sha256_file(file)):
+        return Phase(phase.phase, DAMAGED, phase.at, f"{file.name}: not what its gate wrote")
+    return phase
+
+
+def driven(run: Run) -> bool:
+    """Whether a process of this machine drives the run."""
+    try:
+        return process.alive(json.loads((run.folder / "driver.lock").read_text()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return False
+
+
+def _stands(run: Run) -> str:
+    """What stands under the final names in spite of it."""
+    try:
+        record = publication.published(run)
+    except DataError:
+        return ""
+    return f"The result of before stands, published {record['at']}: {run.merged}" if record else ""
+
+
+def profile_of(run: Run) -> str:
+    """The profile that the run was made from, as the person named it."""
+    return str(next(run.journal.events("run created"), {}).get("profile") or run.profile.path)

@@ -1,0 +1,108 @@
+"""A run's status for programs: in the founding plan's progress.json form, and as Prometheus reads it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from ..run.plan import Plan
+from ..show.words import one_line
+from ..slots.state import State
+from .outcome import Outcome
+
+
+def founding_form(plan: Plan, state: State, outcome: Outcome | None = None) -> dict[str, Any]:
+    """The founding progress.json: an entry a slot and `_summary`, its fields under their founding names.
+
+    `output_file` is the pattern of the slot's parts; `percent_complete` is of all rows. What the founding plan did not
+    have (state, reason, restarts) follows them.
+    """
+    slots = {slot.slot: slot for slot in plan.slots}
+    found: dict[str, Any] = {}
+    for seen in state.slots:
+        slot = slots[seen.slot]
+        found[seen.slot] = {
+            "start_index": slot.start,
+            "end_index": slot.stop,
+            "items_processed": seen.committed,
+            "processing_time": seen.processing_s,
+            "rate": seen.rate or (round(seen.committed / seen.processing_s, 3) if seen.processing_s else None),
+            "completed_at": _iso(seen.ended_at or state.at) if seen.done else None,
+            "output_file": f"parts/rows_{slot.start:09d}_*.npy",
+            "host": seen.host,
+            "state": seen.state,
+            "verdict": seen.verdict or seen.state,
+            "reason": seen.reason,
+            "restarts": seen.restarts,
+            "last_contact_s": None if seen.age_s is None else round(seen.age_s, 1),
+        }
+    found["_summary"] = {
+        "total_workers_completed": sum(seen.done for seen in state.slots),
+        "total_items_processed": state.committed,
+        "target_items": state.rows,
+        "percent_complete": 10_000 * state.committed // state.rows / 100,  # rounded down: 100 means every row
+        "last_updated": _iso(state.at),
+        "run": state.run,
+        "eta_s": state.eta_s,
+        "given_up": list(state.quarantined),
+        "alerts": list(state.alerts),
+    }
+    if outcome:
+        found["_summary"] |= outcome.as_dict()
+    return found
+
+
+def prometheus(state: State) -> str:
+    """The state in Prometheus's text format, for a node exporter's textfile folder or a pushgateway.
+
+    What is not known (a rate before the first rows, a GPU that tells nothing) is left out, never 0. Units stand in the
+    names. Times are of the run's clock; Prometheus adds its own.
+    """
+    registry = CollectorRegistry()
+
+    def gauge(name: str, what: str, *labels: str) -> Gauge:
+        return Gauge(f"runbook_{name}", what, ("run", *labels), registry=registry)
+
+    run = state.run
+    for name, what, value in (
+        ("rows", "rows of the run", state.rows),
+        ("rows_committed", "rows in committed parts", state.committed),
+        ("rows_given_up", "rows that were given up", len(state.quarantined)),
+        ("alerts", "alerts of this look", len(state.alerts)),
+        ("rate_rows_per_second", "rows a second over the last minute", state.rate),
+        ("eta_seconds", "time left at that rate", state.eta_s),
+    ):
+        if value is not None:
+            gauge(name, what).labels(run).set(value)
+    silent = gauge("host_silent_seconds", "time since a host last answered; 0: it answers", "host")
+    for host in {slot.host: None for slot in state.slots}:
+        silent.labels(run, host).set(round(state.silent_s.get(host, 0.0), 1))
+    of_slot = {
+        name: gauge(f"slot_{name}", what, "host", "slot")
+        for name, what in (
+            ("rows", "rows of the slot"),
+            ("rows_committed", "rows of the slot in committed parts"),
+            ("rate_rows_per_second", "rows a second over the last minute"),
+            ("heartbeat_age_seconds", "time since its worker's last heartbeat, by its host's clock"),
+            ("restarts", "how often its worker ended"),
+            ("gpu_utilization_percent", "use of its GPU"),
+            ("gpu_memory_used_mebibytes", "memory in use on its GPU"),
+            ("gpu_temperature_celsius", "temperature of its GPU"),
+            ("gpu_power_watts", "power that its GPU draws"),
+        )
+    }
+    states = gauge("slot_state", "1 for the state that the slot is in", "host", "slot", "state")
+    for slot in state.slots:
+        sample = slot.gpu or (None,) * 4
+        values = (slot.rows, slot.committed, slot.rate, slot.age_s, slot.restarts, *sample)
+        for metric, number in zip(of_slot.values(), values, strict=True):
+            if number is not None:
+                metric.labels(run, slot.host, slot.slot).set(number)
+        states.labels(run, slot.host, slot.slot, one_line(slot.state, 40)).set(1)
+    return generate_latest(registry).decode()
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,105 @@
+"""The verdict on a run, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import DataError
+from ..result import publication
+from ..result.facts import Event, Facts, kind, number
+from ..run.run import PHASES
+from ..show.words import exactly, many, one_line
+from ..slots.incidents import BEGAN, ENDED
+from .figures_shown import period, worked_s
+
+# What no check here can see, in words: it stands in the report and at the end of `runbook verify`.
+NOT_PROVED = (
+    "that each vector was computed from its own text. Every file is held against its record, every record against the "
+    "corpus; but where two vectors are swapped and all sums made anew, nothing here sees it. Only embedding rows again "
+    "and comparing them would, and that is not done",
+    "who made these files: the list of sums bears no signature, so whoever may write all of them may make it anew",
+    "that the vectors serve your purpose: how questions find their documents is shown, and judged by nobody but you",
+)
+
+
+def sentence(found: Facts) -> str:
+    """The verdict's reason in words: what was done, or what is open."""
+    if not found.ok:
+        open_ends = [_open_end(phase, found) for phase in PHASES if not held(found, phase)]
+        return " ".join(open_ends + ([f"The result of before stands, {stands}."] if (stands := _stands(found)) else []))
+    documents, asked = (number(found.manifest.get(kind)) for kind in ("documents", "questions"))
+    warned = sum(1 for _, check in all_checks(found) if check.get("verdict") == "warning")
+    backed = " Its backup was read back." if found.output("backup") else ""
+    looked = f" {many(warned, 'warning')} below." if warned else ""
+    what = (
+        many(documents, "document") + (f" and {many(asked, 'question')}" if asked else "") if documents else "All rows"
+    )
+    return f"{what} are embedded, merged and checked row by row.{backed}{looked}"
+
+
+def troubles(found: Facts) -> str:
+    """How long it took, which slots were in trouble and what became of each: the latest first, three at most."""
+    began = [event for event in found.events if event["event"] == BEGAN]
+    start, end = period(found)
+    worked = worked_s(found)
+    took = "" if worked is None else f"Its phases took {exactly(worked)}"
+    if worked is not None and start and end and (elapsed := (end - start).total_seconds()) > 1.05 * worked + 5:
+        took += f", within {exactly(elapsed)}"
+    took += "." if took else ""
+    others = sum(1 for event in found.events if kind(event) == "fault" and event["event"] != BEGAN)
+    if not began:
+        said = "No worker was in trouble."
+    else:
+        told = "; ".join(_trouble(event, _end_of(event, found.events)) for event in began[:-4:-1])
+        said = f"Workers were in trouble {many(len(began), 'time')}: {told}{'; …' if len(began) > 3 else ''}."
+    more = f" {many(others, 'other fault')} below." if others else ""
+    return f"{took} {said}{more}".strip()
+
+
+def _trouble(event: Event, ended: Event | None) -> str:
+    """One slot's trouble and its end."""
+    end = f"worked again after {exactly(number(ended.get('seconds_lost')))}" if ended else "no end on record"
+    why = one_line(event.get("cause") or "", 80)
+    return f"{one_line(event.get('slot'), 40)} {one_line(event.get('verdict'), 40)}{f' ({why})' if why else ''}, {end}"
+
+
+def _end_of(event: Event, events: Sequence[Event]) -> Event | None:
+    """The end of a slot's trouble: its first recovery after it."""
+    later = events[next(i for i, other in enumerate(events) if other is event) :]
+    return next((e for e in later if e["event"] == ENDED and e.get("slot") == event.get("slot")), None)
+
+
+def held(found: Facts, phase: str) -> bool:
+    """Whether a phase handed over with all its checks holding."""
+    return bool((found.results[phase] or {}).get("ok"))
+
+
+def _stands(found: Facts) -> str:
+    """What has the final names although a phase failed since."""
+    try:
+        record = publication.published(found.run)
+    except DataError:
+        return ""
+    return f"published {record['at']}" if record else ""
+
+
+def _open_end(phase: str, found: Facts) -> str:
+    result = found.results[phase]
+    if result is None:
+        failed = [str(e.get("reason")) for e in found.events if (e["event"], e.get("phase")) == ("phase failed", phase)]
+        return f"{phase} has no result{f' ({one_line(failed[-1], 300)})' if failed else ''}."
+    names = [str(check.get("name")) for check in records(result, "checks") if check.get("verdict") == "FAILED"]
+    told = one_line(", ".join(names[:5])) + (", …" if len(names) > 5 else "")
+    return f"{phase}: {many(len(names), 'check')} not holding ({told})."
+
+
+def records(value: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The records in a list of a record; none where there is no such list."""
+    found = value.get(key)
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+def all_checks(found: Facts) -> list[tuple[str, dict[str, Any]]]:
+    """Every check of every phase, with its phase."""
+    return [(phase, check) for phase in PHASES for check in records(found.results[phase] or {}, "checks")]

@@ -1,0 +1,230 @@
+"""The facts of a run, gathered from its files for the report: what is missing or unreadable is named, never a crash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from worker.files import read_json
+from worker.layout import committed
+
+from ..errors import RunbookError
+from ..run.journal import FAULT, KINDS, RECOVERY
+from ..run.plan import Plan, Slot
+from ..run.run import PHASES, Run
+from .merged import Merged
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Span:
+    """One execution of a phase: `done`, `failed`, `broken off` (started again without an end) or `not ended`.
+
+    `stop` is None where the journal does not say when it ended; `seen` is the last that was heard of it.
+    """
+
+    phase: str
+    attempt: int
+    start: datetime
+    stop: datetime | None
+    outcome: str
+    seen: datetime
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took."""
+        return (self.stop - self.start).total_seconds() if self.stop else None
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the records of the parts that came home tell: rows, and the time in which at least one slot computed."""
+
+    rows: int
+    parts: int
+    busy_s: float
+    devices: tuple[str, ...]
+
+    @property
+    def rate(self) -> float | None:
+        """Rows a second while slots computed: a pause of the whole run does not count."""
+        return self.rows / self.busy_s if self.busy_s > 0 else None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything the report is made from; `missing` says in words what could not be read."""
+
+    run: Run
+    plan: Plan | None
+    results: dict[str, dict[str, Any] | None]
+    manifest: dict[str, Any]
+    validation: dict[str, Any]
+    hosts: dict[str, Any]
+    events: list[Event]
+    encoding: Encoding
+    missing: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True when every phase handed over with all its checks holding."""
+        return all(result and result.get("ok") for result in self.results.values())
+
+    @property
+    def spans(self) -> list[Span]:
+        """The executions of the phases, in order."""
+        return spans(self.events)
+
+    @property
+    def without_rows(self) -> list[Slot]:
+        """The slots that were given rows and of whom no row of the result is; none while nothing is merged."""
+        gave = section(self.manifest, "slots")
+        return [slot for slot in self.plan.used if slot.slot not in gave] if self.plan and gave else []
+
+    def output(self, name: str) -> dict[str, Any]:
+        """`founding` or `backup` as the last phase states it: path, sha256, bytes; empty when it does not."""
+        return section(self.results.get(PHASES[-1]) or {}, "figures", name)
+
+
+def section(value: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """A mapping inside a record; empty when it is not there or not a mapping."""
+    for key in keys:
+        found = value.get(key)
+        value = found if isinstance(found, dict) else {}
+    return value
+
+
+def own_figures(figures: dict[str, Any]) -> dict[str, Any]:
+    """The validation's figures, also when all of validation.json is handed over."""
+    return section(figures, "figures") or figures
+
+
+def number(value: object) -> float | None:
+    """A number, or None for anything else."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def gather(run: Run) -> Facts:
+    """Read a run's files."""
+    missing: list[str] = []
+
+    def attempt(what: str, read: Callable[[], Any], default: Any) -> Any:
+        try:
+            value = read()
+        except (RunbookError, OSError, ValueError, KeyError, TypeError) as error:
+            missing.append(f"{what}: {error}")
+            return default
+        if value is None:
+            missing.append(f"{what}: there is none")
+        return default if value is None else value
+
+    return Facts(
+        run=run,
+        plan=attempt("plan", run.plan, None),
+        results={phase: attempt(f"result of {phase}", partial(run.result, phase), None) for phase in PHASES},
+        manifest=attempt("merged result", Merged(run.merged).manifest, {}),
+        validation=attempt("validation figures", lambda: read_json(run.report / "validation.json"), {}),
+        hosts=attempt("hosts as probed", lambda: read_json(run.report / "hosts.json"), {}),
+        events=attempt("journal", lambda: events(run), []),
+        encoding=encoding(run, missing),
+        missing=tuple(missing),
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- journal
+
+
+def events(run: Run) -> list[Event]:
+    """The journal's events; a line that is none is left out here, and named by `runbook verify`."""
+    found = []
+    for line in run.journal.path.read_bytes().splitlines():
+        try:
+            record = json.loads(line)
+            record["when"] = datetime.fromisoformat(record["at"])
+            record["event"] = str(record["event"])
+            found.append(record)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def kind(event: Event) -> str:
+    """`fault`, `recovery` or nothing: as it was written, or as its name is known."""
+    if event["event"] == "gate":
+        return "" if event.get("ok") else FAULT
+    said = event.get("kind")
+    return str(said) if said in (FAULT, RECOVERY) else KINDS.get(event["event"], "")
+
+
+def details(event: Event) -> str:
+    """What an event of any name says besides its name, as `key: value` pairs."""
+    skip = {"seq", "at", "when", "event", "kind", "prev"}
+    said = {key: value for key, value in event.items() if key not in skip and value not in ("", [])}
+    return "; ".join(f"{key}: {shown(value)}" for key, value in said.items())
+
+
+def shown(value: object) -> str:
+    """A JSON value in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {shown(item)}" for key, item in value.items())
+    return ", ".join(map(shown, value)) if isinstance(value, list) else str(value)
+
+
+def spans(found: Sequence[Event]) -> list[Span]:
+    """The executions of phases: from the chain's own events; for a notebook run by hand, from its first event to its
+    gate."""
+    chained = {event.get("phase") for event in found if event["event"] == "phase started"}
+    made: list[Span] = []
+    under_way: Span | None = None
+    before = None
+    for event in found:
+        phase, name, when = str(event.get("phase")), event["event"], event["when"]
+        before = before or when
+        if name == "phase started":
+            made += [replace(under_way, outcome="broken off")] if under_way else []
+            under_way = Span(phase, int(number(event.get("attempt")) or 1), when, None, "not ended", when)
+        elif name in ("phase ended", "phase failed") and under_way and under_way.phase == phase:
+            outcome = "done" if name == "phase ended" else "failed"
+            made.append(replace(under_way, stop=when, outcome=outcome, seen=when))
+            under_way = None
+        elif name == "gate" and phase not in chained and before:
+            made.append(Span(phase, 1, before, when, "done" if event.get("ok") else "failed", when))
+        under_way = replace(under_way, seen=when) if under_way else None
+        before = None if name in ("gate", "phase ended", "phase failed") else before  # what is between them is idle
+    return [*made, under_way] if under_way else made
+
+
+# ------------------------------------------------------------------------------------------------------------- parts
+
+
+def encoding(run: Run, missing: list[str]) -> Encoding:
+    """Rows and computing time from the parts' records; one record at a time is held."""
+    rows, times, devices = 0, [], set()
+    ranges = committed(run.local.parts)
+    for start, stop in ranges:
+        path = run.local.part(start, stop).with_suffix(".json")
+        try:
+            record = read_json(path) or {}
+        except (OSError, ValueError) as error:
+            missing.append(f"{path.name}: {error}")
+            continue
+        rows += stop - start
+        devices.add(str(record.get("device") or "unknown device"))
+        end, spent = number(record.get("written_at")), number(record.get("seconds"))
+        if end is not None and spent is not None:
+            times.append((end - spent, end))
+    return Encoding(rows, len(ranges), covered(times), tuple(sorted(devices)))
+
+
+def covered(intervals: Iterable[tuple[float, float]]) -> float:
+    """How much of the line intervals cover together."""
+    total, at = 0.0, float("-inf")
+    for low, high in sorted(intervals):
+        total += max(0.0, high - max(low, at))
+        at = max(at, high)
+    return total

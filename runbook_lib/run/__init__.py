@@ -1,0 +1,1 @@
+"""One execution: a folder with its plan, its journal and its checks."""

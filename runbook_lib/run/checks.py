@@ -1,0 +1,159 @@
+"""A check holds a fact against its expectation and carries the remedy; a `Checks` draws itself as a table."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+
+from worker.escape import safe_text
+
+
+@dataclass(frozen=True)
+class Check:
+    """One fact: `ok` False stops the phase, `warn` True is shown and does not stop it."""
+
+    name: str
+    ok: bool
+    seen: str
+    expected: str = ""
+    remedy: str = ""
+    where: str = "here"
+    warn: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """`ok`, `warning` or `FAILED`, as shown to people."""
+        if not self.ok:
+            return "FAILED"
+        return "warning" if self.warn else "ok"
+
+
+MARKS = {"ok": "✓", "warning": "!", "FAILED": "✗"}
+
+
+@dataclass
+class Checks:
+    """The checks of one question ("is this machine ready?"), in the order they were made."""
+
+    title: str
+    items: list[Check] = field(default_factory=list)
+
+    def add(
+        self,
+        name: str,
+        ok: bool,
+        seen: object,
+        expected: object = "",
+        remedy: str = "",
+        where: str = "here",
+        warn: bool = False,
+    ) -> bool:
+        """Record one check and give its `ok` back, so that what depends on it can be skipped."""
+        self.items.append(
+            Check(name, bool(ok), safe_text(str(seen)), safe_text(str(expected)), safe_text(remedy), where, warn)
+        )
+        return bool(ok)
+
+    def extend(self, checks: Iterable[Check]) -> None:
+        """Take over checks that were made elsewhere."""
+        self.items.extend(checks)
+
+    @property
+    def ok(self) -> bool:
+        """True when no check failed; warnings do not count."""
+        return all(item.ok for item in self.items)
+
+    @property
+    def failed(self) -> list[Check]:
+        """The checks that do not hold."""
+        return [item for item in self.items if not item.ok]
+
+    def as_dicts(self) -> list[dict[str, object]]:
+        """JSON-ready records, each with its title and verdict."""
+        return [{"group": self.title, **asdict(item), "verdict": item.verdict} for item in self.items]
+
+    def grid(self) -> Grid:
+        """The same checks as a table of places by checks, with what to do underneath."""
+        return Grid(self)
+
+    def __iter__(self) -> Iterator[Check]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __repr__(self) -> str:
+        lines = [f"{self.title}: {'ok' if self.ok else 'FAILED'}"]
+        for item in self.items:
+            want = f" (expected {item.expected})" if item.expected and item.verdict != "ok" else ""
+            lines.append(f"  {MARKS[item.verdict]} {item.where}: {item.name}: {item.seen}{want}")
+            if item.remedy and item.verdict != "ok":
+                lines.append(f"      -> {item.remedy}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        def cell(text: str) -> str:
+            return f"<td style='text-align:left'>{html.escape(text)}</td>"
+
+        rows = "".join(
+            f"<tr><td style='text-align:left'>{MARKS[i.verdict]} {i.verdict}</td>{cell(i.where)}"
+            f"<th scope='row' style='text-align:left'>{html.escape(i.name)}</th>"
+            f"{cell(i.seen)}{cell(i.expected)}{cell(i.remedy if i.verdict != 'ok' else '')}</tr>"
+            for i in self.items
+        )
+        head = "".join(
+            f"<th scope='col' style='text-align:left'>{name}</th>"
+            for name in ("verdict", "where", "check", "seen", "expected", "what to do")
+        )
+        return (
+            f"<table><caption style='text-align:left'>{html.escape(self.title)}: "
+            f"<b>{'all hold' if self.ok else f'{len(self.failed)} of {len(self)} FAILED'}</b></caption>"
+            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Checks as a table: a row for each place, a column for each check; details and remedies of what does not hold."""
+
+    checks: Checks
+
+    def _table(self) -> tuple[list[str], dict[str, dict[str, Check]]]:
+        columns: list[str] = []
+        rows: dict[str, dict[str, Check]] = {}
+        for item in self.checks:
+            if item.name not in columns:
+                columns.append(item.name)
+            before = rows.setdefault(item.where, {}).get(item.name)
+            if before is None or before.ok:  # of two by one name the one that fails is shown
+                rows[item.where][item.name] = item
+        return columns, rows
+
+    def __repr__(self) -> str:
+        return repr(self.checks)
+
+    def _repr_html_(self) -> str:
+        columns, rows = self._table()
+        left = "style='text-align:left;vertical-align:top'"
+        head = "".join(f"<th scope='col' {left}>{html.escape(name)}</th>" for name in ("where", *columns))
+        body = "".join(
+            f"<tr><th scope='row' {left}>{html.escape(where)}</th>"
+            + "".join(f"<td {left}>{_cell(found.get(name))}</td>" for name in columns)
+            + "</tr>"
+            for where, found in rows.items()
+        )
+        verdict = "all hold" if self.checks.ok else f"{len(self.checks.failed)} of {len(self.checks)} FAILED"
+        title = f"<caption {left}>{html.escape(self.checks.title)}: <b>{verdict}</b></caption>"
+        to_do = "".join(
+            f"<li><b>{html.escape(item.where)}: {html.escape(item.name)}</b>: {html.escape(item.remedy)}</li>"
+            for item in self.checks
+            if item.remedy and item.verdict != "ok"
+        )
+        return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" + (
+            f"<p>What to do:</p><ul>{to_do}</ul>" if to_do else ""
+        )
+
+
+def _cell(item: Check | None) -> str:
+    return "" if item is None else f"{MARKS[item.verdict]} {item.verdict}: {html.escape(item.seen)}"

@@ -1,0 +1,213 @@
+"""Choices: what differs between two profiles of one run, and which of it may change while the run goes on.
+
+What can change no vector, and not where rows lie, may change. Where a key names a content (corpus, questions, model)
+the content decides; where the plan has settled something (parts, slots), the plan does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from worker.escape import safe_text
+from worker.files import read_json
+from worker.layout import HostFolder
+from worker.rows import Range
+
+from ..corpus.corpus import Corpus
+from ..errors import ProfileError
+from ..profile import rules
+from ..profile.profile import HostSpec, Profile
+from . import model as models
+from .plan import Plan, Slot
+
+# Keys that name a file whose content counts.
+CONTENTS = ("corpus.path", "questions")
+# Keys and sections that say how a run is driven and watched, and where its result goes.
+FREE = ("run", "runs", "hf_token", "monitor", "recovery", "policy", "output")
+# What is asserted, and how files travel: preflight holds it against what is there.
+FREE_KEYS = ("corpus.documents", "model.dim", "model.sha256", "model.download")
+# Of a host: how it is reached, and the Python that it has.
+FREE_OF_HOST = ("credentials", "ssh", "environment", "requirements", "wheels")
+VECTOR = "it can change a vector"
+READING = "it says how the documents are read"
+CONTENT = "another content: it can change a vector"
+PLANNED = "the plan has settled it"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A key that two profiles have differently; `why` tells what keeps it from changing in a run, if anything does."""
+
+    key: str
+    before: Any
+    after: Any
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.key}: {_shown(self.before)} in the run, {_shown(self.after)} in the profile"
+
+
+def _shown(value: object) -> str:
+    return "not given" if value is None else safe_text(str(value), 200)
+
+
+def in_the_way(changes: Sequence[Change], amend: bool = False) -> bool:
+    """Whether a change keeps a run from going on; with `amend` the corpus may be another: it is compared afterwards."""
+    amended = ("corpus.", "questions") if amend else ()
+    return any(change.why and not change.key.startswith(amended) for change in changes)
+
+
+def refusal(run: str, finished: bool, profile: Profile, changes: Sequence[Change]) -> str:
+    """Why a run does not go on with this profile: every key that is in the way, and the ways out."""
+    lines = "".join(f"\n  {change} ({change.why})" for change in changes if change.why)
+    mended = ". Where only texts of the same documents were mended: runbook run PROFILE --amend"
+    return (
+        f"run {run} is {'finished' if finished else 'unfinished'} and was made from other choices; nothing was done. "
+        f"What differs:{lines}\n"
+        f"Two ways out: undo this in {safe_text(str(profile.path))}, and the same command goes on with that run; or "
+        "leave it as it is and begin another one: runbook run PROFILE --new"
+        f"{'' if in_the_way(changes, amend=True) else mended}"
+    )
+
+
+def flat(profile: Profile) -> dict[str, Any]:
+    """Every dotted key of a profile with its plain value; hosts go by name, so that their order is no difference."""
+    value = rules.plain(profile)
+    value["hosts"] = {host["name"]: host for host in value["hosts"]}
+    return dict(_leaves(value, ""))
+
+
+def _leaves(value: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            yield from _leaves(inner, f"{prefix}{key}.")
+        else:
+            yield prefix + key, inner
+
+
+def digests(profile: Profile) -> dict[str, str]:
+    """What phases follow from, as hashes: how documents are read and encoded, the hosts, where the result goes."""
+    parts: dict[str, dict[str, Any]] = {"encoded": {}, "hosts": {}, "output": {}}
+    for key, value in flat(profile).items():
+        section = key.partition(".")[0]
+        if section in parts:
+            parts[section][key] = value
+        elif section not in FREE:
+            parts["encoded"][key] = value
+    return {name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for name, part in parts.items()}
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a run goes by: its profile, its corpus and plan once it has them, what is home, which hosts have files."""
+
+    name: str
+    id: str
+    profile: Profile
+    corpus: Corpus | None
+    plan: Plan | None
+    home: tuple[Range, ...]
+    staged: frozenset[str]
+
+    def changes(self, after: Profile) -> list[Change]:
+        """Every key that `after` has differently."""
+        return list(_Comparison(self, after).changes())
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    settled: Settled
+    after: Profile
+
+    def changes(self) -> Iterator[Change]:
+        before, after = flat(self.settled.profile), flat(self.after)
+        old, new = ({host.name: host for host in profile.hosts} for profile in (self.settled.profile, self.after))
+        for key in dict.fromkeys([*before, *after]):
+            if not key.startswith("hosts.") and before.get(key) != after.get(key):
+                yield Change(key, before.get(key), after.get(key), self._of_key(key))
+            elif key in CONTENTS and self._edited(key):
+                yield Change(key, before[key], f"{after[key]}, which was edited since", CONTENT)
+        for name in dict.fromkeys([*old, *new]):
+            if name not in new:
+                yield Change(f"hosts.{name}", "a host", "no such host", self._rows_left(name))
+            elif name not in old:
+                yield Change(f"hosts.{name}", "no such host", "a host")
+            else:
+                for key in (key for key in before if key.startswith(f"hosts.{name}.")):
+                    if before[key] != after[key]:
+                        yield Change(key, before[key], after[key], self._of_host(new[name], key.rpartition(".")[2]))
+
+    def _of_key(self, key: str) -> str:
+        """What keeps a key from changing; empty where nothing does."""
+        section, plan = key.partition(".")[0], self.settled.plan
+        if section in FREE or key in FREE_KEYS:
+            return ""
+        if key == "part_rows":
+            return "" if plan is None or self.after.part_rows in (None, plan.part_rows) else PLANNED
+        if key in CONTENTS:
+            return "" if self._same_content(key) else CONTENT
+        return self._model if section == "model" else READING
+
+    def _edited(self, key: str) -> bool:
+        """Whether a file of the same name has another content now; one that is gone is no edit: the run has a copy."""
+        path = self.after.corpus.path if key == "corpus.path" else self.after.questions
+        return bool(self.settled.corpus and path and path.is_file() and not self._same_content(key))
+
+    def _same_content(self, key: str) -> bool:
+        corpus = self.settled.corpus
+        if corpus is None:
+            return False
+        if key == "corpus.path":
+            return corpus.source_unchanged(self.after.corpus.path)
+        return corpus.questions_unchanged(self.after.questions)
+
+    @cached_property
+    def _model(self) -> str:
+        """Whether what is said of the model differently still means the model of the plan."""
+        spec, before, plan = self.after.model, self.settled.profile.model, self.settled.plan
+        if plan is None or (spec.dtype, spec.max_tokens) != (before.dtype, before.max_tokens):
+            return VECTOR
+        try:
+            found = models.resolve(spec, models.read_token(self.after.hf_token))
+        except ProfileError as error:
+            return f"not known to be the same model: {error}"
+        same = (found.digest, found.template, found.question_template)
+        return "" if same == (plan.model.digest, plan.prompt, plan.question_prompt) else VECTOR
+
+    # ------------------------------------------------------------------------------------------------------- hosts
+
+    def _of_host(self, host: HostSpec, key: str) -> str:
+        planned = self._slots(host.name)
+        if key in FREE_OF_HOST:
+            return ""
+        if key in ("kind", "workdir"):
+            return "" if host.name not in self.settled.staged or self._lies_there(host) else self._rows_left(host.name)
+        if key == "slots":
+            return PLANNED if host.slots is not None and host.slots < len(planned) else ""
+        if key == "threads":
+            return PLANNED if any(host.threads not in (None, slot.threads) for slot in planned) else ""
+        return VECTOR if planned else ""
+
+    def _slots(self, host: str) -> list[Slot]:
+        return [slot for slot in self.settled.plan.slots if slot.host == host] if self.settled.plan else []
+
+    def _lies_there(self, host: HostSpec) -> bool:
+        """Whether the new folder holds this very run: a folder of this machine was moved, with all that is in it."""
+        try:
+            mark = read_json(HostFolder(Path(host.workdir) / self.settled.name).mark) if host.kind == "local" else None
+        except (OSError, ValueError):
+            mark = None
+        return bool(self.settled.id) and (mark or {}).get("id") == self.settled.id
+
+    def _rows_left(self, host: str) -> str:
+        """The rows for which a host is needed: it has to do them, or they are not home yet."""
+        plan, home = self.settled.plan, self.settled.home
+        left = sum(plan.left(slot, home) for slot in self._slots(host)) if plan else 0
+        remedy = f"`runbook move {self.settled.name} {host}` gives them to the others"
+        return f"{left:,} of its rows are not home yet; {remedy}" if left else ""

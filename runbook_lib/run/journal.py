@@ -1,0 +1,195 @@
+"""The run's journal: JSON lines, fsynced, each carrying the sha256 of the line before, so that a change is found."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from worker.files import json_line, make_folder, sync, sync_folder
+
+from .disk import in_words
+
+FIRST = "0" * 64
+FAULT, RECOVERY = "fault", "recovery"
+
+# Every event that the library writes, and whether it tells a fault or a recovery: never guessed from words in a name.
+# A person's own act is neither.
+KINDS = {
+    **dict.fromkeys(
+        ("part refused", "part put aside", "record put aside", "damage found", "phase failed", "restart failed",
+         "slot in trouble", "worker died", "row given up", "slot without a row",
+         "supervisor lost", "host failed", "link broke", "result changed", "result refused"),
+        FAULT,
+    ),
+    **dict.fromkeys(
+        ("revived", "launched late", "worker restarted", "rows moved", "slot recovered", "link is back",
+         "record restored"),
+        RECOVERY,
+    ),
+    **dict.fromkeys(
+        ("run created", "environment begun", "staged", "supervisor started", "watching", "watching interrupted",
+         "watched", "asked", "note", "gate", "phase started", "phase ended", "taken over", "workers stopped",
+         "started from scratch", "sealed", "cleaned", "result published", "record written", "checked",
+         "profile changed", "slots added", "corpus amended"),
+        "",
+    ),
+}  # fmt: skip
+TAIL = 64 * 1024  # bytes that hold the last events
+
+
+def _whole(raw: bytes) -> list[bytes]:
+    """The lines, but for a last one that a crash tore. A power cut can tear the front off a line and leave its end."""
+    lines = raw.splitlines(keepends=True)
+    if lines and not (lines[-1].endswith(b"\n") and _is_json(lines[-1])):
+        lines.pop()
+    return lines
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _end(file: BinaryIO) -> tuple[int, int, bytes]:
+    """Where the whole lines end, how many there are, and the last one: only the end is read, which says its number."""
+    start = max(0, file.seek(0, os.SEEK_END) - TAIL)
+    file.seek(start)
+    lines = _whole(file.read())
+    if start:
+        number = json.loads(lines[-1]).get("seq") if len(lines) > 1 else None  # the first is the end of a line
+        if isinstance(number, int):
+            return start + sum(map(len, lines)), number + 1, lines[-1]
+        file.seek(0)
+        lines = _whole(file.read())
+    return sum(map(len, lines)), len(lines), lines[-1] if lines else b""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What was read of a journal: its whole lines up to `offset`, the last of them, and the events in them."""
+
+    inode: int
+    size: int
+    changed: int
+    offset: int
+    last: bytes
+    events: tuple[dict[str, Any], ...]
+
+
+_read: dict[Path, _Read] = {}  # of the journals read last: whoever watches reads one again and again
+KEPT = 4
+
+
+def _events(path: Path) -> tuple[dict[str, Any], ...]:
+    """All events of a journal. What was read before is not parsed again where the file only grew since."""
+    with path.open("rb") as file:
+        stat = os.fstat(file.fileno())
+        before = _read.get(path)
+        if before and (before.inode, before.size, before.changed) == (stat.st_ino, stat.st_size, stat.st_mtime_ns):
+            return before.events
+        if before and not (before.inode == stat.st_ino and before.size < stat.st_size and _goes_on(file, before)):
+            before = None
+        offset = before.offset if before else 0
+        file.seek(offset)
+        lines = _whole(file.read())
+    events = (before.events if before else ()) + tuple(map(json.loads, filter(_is_json, lines)))
+    last = lines[-1] if lines else before.last if before else b""
+    while len(_read) >= KEPT and path not in _read:
+        _read.pop(next(iter(_read)), None)
+    _read[path] = _Read(stat.st_ino, stat.st_size, stat.st_mtime_ns, offset + sum(map(len, lines)), last, events)
+    return events
+
+
+def _goes_on(file: BinaryIO, before: _Read) -> bool:
+    file.seek(before.offset - len(before.last))
+    return file.read(len(before.last)) == before.last
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Append and read one journal; several processes may append at once."""
+
+    path: Path
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one event. A last line torn by a crash is cut off first: it was never acknowledged.
+
+        `kind` says what it tells, where `KINDS` does not know: fault, recovery, or nothing.
+        """
+        kind = fields.pop("kind", "") or KINDS.get(event, "")
+        with in_words("writing into the journal"):
+            self._append(event, kind, fields)
+
+    def _append(self, event: str, kind: str, fields: dict[str, Any]) -> None:
+        make_folder(self.path.parent)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        with os.fdopen(fd, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            size, number, last = _end(file)
+            if not number:  # perhaps just made: its name is on the disk before anything is acknowledged
+                sync_folder(self.path.parent)
+            record = {
+                "seq": number,
+                "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "event": event,
+                **({"kind": kind} if kind else {}),
+                **fields,
+                "prev": hashlib.sha256(last).hexdigest() if last else FIRST,
+            }
+            file.seek(size)
+            file.truncate()
+            file.write(json_line(json.dumps(record, ensure_ascii=False)))
+            file.flush()
+            sync(file.fileno())
+
+    def events(self, *names: str) -> Iterator[dict[str, Any]]:
+        """The events in order, all or those named; a damaged line is left out, `problems` names it."""
+        if not self.path.exists():
+            return
+        for record in _events(self.path):
+            if not names or record.get("event") in names:
+                yield dict(record)
+
+    def last(self, count: int) -> list[dict[str, Any]]:
+        """The last events, oldest first, without reading what is before them; a line that is none is left out."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            lines = file.read().splitlines()[-count:]
+        found = []
+        for line in lines:
+            try:
+                found.append(dict(json.loads(line)))
+            except (ValueError, TypeError):  # cut in the middle, or torn by a crash
+                continue
+        return found
+
+    def problems(self, torn: bool = False) -> list[str]:
+        """What is wrong with the chain; empty when every line follows from the one before.
+
+        `torn`: half a line at the end is none yet; a crash left it, and the next event cuts it off.
+        """
+        found = []
+        before = FIRST
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if torn and not line.endswith(b"\n"):
+                    break
+                try:
+                    record = json.loads(line)
+                    if record["prev"] != before or record["seq"] != number - 1:
+                        found.append(f"{self.path.name} line {number}: does not follow from the line before")
+                except (ValueError, KeyError, TypeError):
+                    found.append(f"{self.path.name} line {number}: not a journal line")
+                before = hashlib.sha256(line).hexdigest()
+        return found

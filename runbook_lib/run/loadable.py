@@ -1,0 +1,70 @@
+"""Which models are refused by name: those whose loading would need what is not sent, or would run code.
+
+Only JSON and the names of files are looked at. What this does not know is found by the probe: it loads what was sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import ProfileError
+
+WEIGHTS = ".safetensors"
+# Modules of the library that are nothing without weights.
+WEIGHTY = {"Transformer", "CLIPModel", "StaticEmbedding", "WordEmbeddings"}
+# Weights that can run code when loaded, or that are another framework's.
+OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx", ".gguf", ".xml")
+SAVE_ANEW = "Save it once with SentenceTransformer(folder).save_pretrained(new_folder) and name that folder."
+
+
+def refuse_by_name(
+    name: str, folder: Path, modules: Sequence[dict[str, Any]], settings: dict[str, Any], sent: Collection[str]
+) -> None:
+    """Raise ProfileError for a model that cannot be loaded from the files that are `sent`.
+
+    `modules`: of modules.json, with their configurations; `settings`: of config_sentence_transformers.json.
+    """
+    kind = settings.get("model_type") or "SentenceTransformer"
+    if kind != "SentenceTransformer":
+        raise ProfileError(f"model.name {name!r}: it is a {kind}, expected a SentenceTransformer: one vector a text")
+    for path, type_ in _parts(modules):
+        _refuse_part(name, folder, path, type_, sent)
+
+
+def _parts(modules: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Each module's folder and type, those of a router's routes too."""
+    for module in modules:
+        path, type_, routes = str(module["path"]), str(module["type"]), module["config"].get("types")
+        yield path, type_
+        if isinstance(routes, dict):
+            yield from ((f"{path}/{part}".lstrip("/"), str(own)) for part, own in routes.items())
+
+
+def _refuse_part(name: str, folder: Path, path: str, type_: str, sent: Collection[str]) -> None:
+    where = path or "its folder"
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ProfileError(f"model.name {name!r}: modules.json names a module outside the model's folder: {path}")
+    if not type_.startswith("sentence_transformers."):
+        raise ProfileError(
+            f"model.name {name!r}: {where} is a {type_}: code that comes with a model is not run here. Use a model "
+            "that is made of the library's own modules."
+        )
+    here = {PurePosixPath(file).name for file in sent if str(PurePosixPath(file).parent) == (path or ".")}
+    if "adapter_config.json" in here:
+        raise ProfileError(
+            f"model.name {name!r}: {where} holds an adapter (adapter_config.json), whose base model lies elsewhere. "
+            "Load it once, merge it (model[0].auto_model.merge_and_unload()), save that and name its folder."
+        )
+    if any(file.endswith(WEIGHTS) for file in here):
+        return
+    others = sorted(file.name for file in (folder / path).glob("*") if file.suffix in OTHER_WEIGHTS)
+    others += sorted(f"{sub}/{file.name}" for sub in ("onnx", "openvino") for file in (folder / path / sub).glob("*"))
+    if not others and type_.rpartition(".")[2] not in WEIGHTY:
+        return
+    found = f"only {', '.join(others[:3])}" if others else "none"
+    raise ProfileError(
+        f"model.name {name!r}: no {WEIGHTS} weights in {where}, found {found}; other formats can run code when loaded "
+        f"and are not sent. {SAVE_ANEW}"
+    )

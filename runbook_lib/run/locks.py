@@ -1,0 +1,65 @@
+"""Locks: files of a run that one process holds at a time; they end with it, whatever ends it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from ..errors import RunbookError
+from .disk import in_words, rewrite
+
+TRY_S = 0.1
+
+
+@contextmanager
+def held(path: Path, words: str = "", within_s: float | None = None) -> Iterator[None]:
+    """Hold a lock file, with `words` of who holds it in it. Raises RunbookError when another one keeps it too long."""
+    with in_words("taking a lock"):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(fd, "r+", encoding="utf-8") as file:
+        _take(file, within_s)
+        with in_words(f"taking a lock: {path}"):
+            rewrite(fd, words.encode())
+        yield
+        os.utime(path)  # whoever looks sees that it was held meanwhile
+
+
+def _take(file: IO[str], within_s: float | None) -> None:
+    if within_s is None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise RunbookError(f"{file.read() or file.name} is under way for longer than {within_s:g} s") from None
+        time.sleep(TRY_S)
+
+
+def holder(path: Path) -> str:
+    """The words of who holds a lock file now; empty when nobody does."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return file.read(1000) or path.name
+    except OSError:
+        return ""
+    return ""
+
+
+def stamp(path: Path) -> int:
+    """Changes whenever a lock was held."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,127 @@
+"""Moves: which rows go from slots that cannot do them to slots that can. Pure: a plan in, moves out.
+
+Only rows that nobody has committed move, whole parts of the first plan, so the bytes do not depend on who does them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from worker.rows import Range, count, missing, planned_parts
+
+from .plan import Move, Plan, Slot
+
+AHEAD = 2  # parts of a living slot that stay: the one at hand, and one that it begins meanwhile
+
+
+def left(plan: Plan, slot: Slot, home: Sequence[Range]) -> list[Range]:
+    """The parts of a slot that `home` does not have, in order."""
+    have = sorted(home)
+    return [
+        gap
+        for start, stop in plan.ranges(slot)
+        for low, high in planned_parts(start, stop, plan.part_rows, plan.grid(start))
+        for gap in missing(low, high, have)
+    ]
+
+
+def away(
+    plan: Plan,
+    home: Sequence[Range],
+    sources: Sequence[Slot],
+    targets: Sequence[Slot],
+    rates: Mapping[str, float],
+    why: str,
+) -> list[Move]:
+    """All that `sources` have not done, to `targets`, so that these end at about the same time.
+
+    `rates`: rows a second of each target by its name, where known. Empty where there is nothing to move, or nobody.
+    """
+    parts = [(part, slot.slot) for slot in sources for part in left(plan, slot, home)]
+    return _handed_out(plan, home, parts, targets, rates, why)
+
+
+def tail(
+    plan: Plan,
+    home: Sequence[Range],
+    sources: Sequence[Slot],
+    targets: Sequence[Slot],
+    rates: Mapping[str, float],
+    why: str,
+    load_s: float = 0.0,
+    begin_s: float = 0.0,
+) -> list[Move]:
+    """The last parts of slots that work, to `targets` that will soon have nothing to do, so that all end together.
+
+    `begin_s`: what the targets take to begin; `load_s`: a move that gains no more than this is none. Rows never go back
+    to a host that had them before.
+    """
+    stays = {slot.slot: left(plan, slot, home) for slot in sources}
+    before = [rows for host in {slot.host for slot in targets} for rows in plan.ever(host)]
+    can = {
+        name: [part for part in parts[AHEAD:] if not any(low < part[1] and part[0] < high for low, high in before)]
+        for name, parts in stays.items()
+    }
+    speed, share = _speed(rates, sources), _speed(rates, targets)
+    total = sum(count(parts) for parts in stays.values())
+    own = sum(count(left(plan, slot, home)) for slot in targets)
+    if not any(rates.get(slot.slot) for slot in sources):  # rows cannot be told in seconds
+        load_s = begin_s = 0.0
+    wanted = (total * share - own * speed - begin_s * speed * share) / (speed + share)
+    parts: list[tuple[Range, str]] = []
+    while any(can.values()):  # always from the one who has most left
+        name = max((slot for slot in can if can[slot]), key=lambda slot: count(stays[slot]) / rates.get(slot, 1.0))
+        part = can[name].pop()
+        if part[1] - part[0] > wanted:
+            break
+        stays[name].remove(part)
+        wanted -= part[1] - part[0]
+        parts.append((part, name))
+    if sum(part[1] - part[0] for part, _ in parts) / speed <= load_s:
+        return []
+    return _handed_out(plan, home, sorted(parts), targets, rates, why)
+
+
+def _speed(rates: Mapping[str, float], slots: Sequence[Slot]) -> float:
+    """Rows a second of all of them; one that is not known counts as the mean of the others."""
+    known = [rates[slot.slot] for slot in slots if rates.get(slot.slot)]
+    usual = sum(known) / len(known) if known else 1.0
+    return sum(rates.get(slot.slot) or usual for slot in slots)
+
+
+def _handed_out(
+    plan: Plan,
+    home: Sequence[Range],
+    parts: Sequence[tuple[Range, str]],
+    targets: Sequence[Slot],
+    rates: Mapping[str, float],
+    why: str,
+) -> list[Move]:
+    """Each part to whoever would end first with it; what lies side by side then goes as one range."""
+    if not parts or not targets:
+        return []
+    known = [rate for slot in targets if (rate := rates.get(slot.slot))]
+    usual = sum(known) / len(known) if known else 1.0
+    pace = {slot.slot: rates.get(slot.slot) or usual for slot in targets}
+    loads = {slot.slot: float(count(left(plan, slot, home))) for slot in targets}
+    rows = dict.fromkeys(loads, 0)
+    for part, _ in parts:
+        size = part[1] - part[0]
+        first = min(loads, key=lambda name: (loads[name] + size) / pace[name])
+        loads[first] += size
+        rows[first] += size
+    moves: list[Move] = []
+    names = iter([name for name in rows if rows[name]])
+    target, room = "", 0
+    for part, source in parts:
+        if room <= 0:
+            target = next(names, target)
+            room = rows[target]
+        room -= part[1] - part[0]
+        before = moves[-1] if moves else None
+        together = before and (before.source, before.target, before.stop) == (source, target, part[0])
+        if before and together and plan.grid(before.start) == plan.grid(part[0]):
+            moves[-1] = Move(before.epoch, before.start, part[1], source, target, why)
+        else:
+            moves.append(Move(plan.epoch + 1, *part, source, target, why))
+    return moves

@@ -1,0 +1,245 @@
+"""The plan: which slot does which rows, in which parts, with which model. Saved, hashed, and checked independently."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from worker.files import read_json, write_json
+from worker.layout import FORMAT
+from worker.rows import Range, count, missing
+
+from ..errors import DataError
+from .disk import in_words
+
+# Rows that one slot does in 10-30 s: a kill costs at most one part.
+PART_ROWS_CUDA = 1024
+PART_ROWS_CPU = 256
+# The CPU figure is for a model of about this many bytes of weights (all-MiniLM-L6-v2); the time grows with the weights.
+CPU_WEIGHTS_BYTES = 90_000_000
+# Even a short shard is cut, so that progress shows and a kill costs little.
+PARTS_PER_SHARD = 4
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model: a part of any other is refused. `digest` is over all its files; `normalises` its own contract."""
+
+    name: str
+    revision: str
+    digest: str
+    dim: int
+    normalises: bool
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One GPU or CPU share and the rows [start, stop) it was first given."""
+
+    slot: str
+    host: str
+    index: int
+    device: str
+    threads: int
+    start: int
+    stop: int
+    gpu: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Move:
+    """Rows [start, stop) that went from one slot to another in the revision `epoch`, and why."""
+
+    epoch: int
+    start: int
+    stop: int
+    source: str
+    target: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Amendment:
+    """Rows whose texts were mended in the revision `epoch`; `corpus` is the fingerprint of the corpus before."""
+
+    epoch: int
+    corpus: str
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One revision of the plan. Rows count documents first, then questions.
+
+    A slot's rows are those it was first given, without the ones that moved away, with the ones that moved to it.
+    """
+
+    run: str
+    epoch: int
+    documents: int
+    questions: int
+    corpus: str
+    model: ModelIdentity
+    dtype: str
+    prompt: str
+    question_prompt: str
+    max_tokens: int | None
+    part_rows: int
+    slots: tuple[Slot, ...]
+    moves: tuple[Move, ...] = ()
+    run_id: str = ""
+    amendments: tuple[Amendment, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Documents and questions together."""
+        return self.documents + self.questions
+
+    @property
+    def sha256(self) -> str:
+        """The plan's own digest: equal plans have equal digests."""
+        value = asdict(self)
+        for name in ("run_id", "amendments"):
+            if not value[name]:  # as in a version that had none: its digest still holds
+                del value[name]
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+    def ranges(self, slot: Slot) -> list[Range]:
+        """The rows of a slot in this revision; each range lies in one file of `files`."""
+        own = [(slot.start, slot.stop)] if slot.rows else []
+        for move in self.moves:
+            if move.source == slot.slot:
+                own = [left for low, high in own for left in missing(low, high, [(move.start, move.stop)])]
+            if move.target == slot.slot:
+                own.append((move.start, move.stop))
+        return own
+
+    def left(self, slot: Slot, have: Iterable[Sequence[int]]) -> int:
+        """How many of a slot's rows are in none of these ranges."""
+        ranges = [(low, high) for low, high in have]
+        return sum(count(missing(start, stop, ranges)) for start, stop in self.ranges(slot))
+
+    def files(self, slot: Slot) -> list[Range]:
+        """The rows of each shard file that a slot's host was given for it."""
+        first = [(slot.start, slot.stop)] if slot.rows else []
+        return first + [(move.start, move.stop) for move in self.moves if move.target == slot.slot]
+
+    def grid(self, row: int) -> int:
+        """Where the shard that first had `row` began: parts are cut from there, wherever its rows move."""
+        return next(slot.start for slot in self.slots if slot.start <= row < slot.stop)
+
+    def ever(self, host: str) -> list[Range]:
+        """All rows that a host was given in any revision: what it has of them counts."""
+        return [found for slot in self.slots if slot.host == host for found in self.files(slot)]
+
+    def of_host(self, host: str) -> list[Slot]:
+        """The slots of one host that have rows, or had some."""
+        return [slot for slot in self.used if slot.host == host]
+
+    @property
+    def used(self) -> list[Slot]:
+        """The slots that have rows, or had some."""
+        return [slot for slot in self.slots if self.files(slot)]
+
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts that have rows, or had some, in the profile's order."""
+        return list(dict.fromkeys(slot.host for slot in self.used))
+
+    def first(self) -> Plan:
+        """The first revision: before any rows moved."""
+        return replace(self, epoch=1, moves=())
+
+    def moved(self, moves: Sequence[Move]) -> Plan:
+        """The next revision. Raises DataError where a row would then belong to nobody, or to two."""
+        after = replace(self, epoch=self.epoch + 1, moves=(*self.moves, *moves))
+        if wrong := problems((found for slot in after.slots for found in after.ranges(slot)), after.rows):
+            raise DataError(f"moving rows: {'; '.join(wrong[:5])}; the plan stays as it was")
+        return after
+
+    def amended(self, corpus: str, rows: Sequence[int]) -> Plan:
+        """The next revision, for a corpus in which the texts of these rows are others."""
+        amendment = Amendment(self.epoch + 1, self.corpus, tuple(rows))
+        return replace(self, epoch=self.epoch + 1, corpus=corpus, amendments=(*self.amendments, amendment))
+
+    @in_words("writing the plan")
+    def save(self, path: Path) -> None:
+        """Write the plan with its digest."""
+        write_json(path, {"format": FORMAT, **asdict(self), "sha256": self.sha256})
+
+
+def cut(rows: int, pieces: int) -> list[Range]:
+    """[0, rows) in `pieces` half-open ranges whose sizes differ by at most one; some are empty when rows are few."""
+    return [(rows * i // pieces, rows * (i + 1) // pieces) for i in range(pieces)]
+
+
+def part_rows_for(device: str, shard_rows: int, weights_bytes: int) -> int:
+    """Rows a part, so that one takes 10-30 s on its slot and a shard has at least four."""
+    if device == "cuda":
+        usual = PART_ROWS_CUDA
+    else:
+        usual = max(16, min(PART_ROWS_CPU, PART_ROWS_CPU * CPU_WEIGHTS_BYTES // max(1, weights_bytes)))
+    return max(1, min(usual, -(-shard_rows // PARTS_PER_SHARD)))
+
+
+def problems(ranges: Iterable[Sequence[int]], rows: int) -> list[str]:
+    """What keeps `ranges` from covering [0, rows) exactly once: gaps, overlaps, strays. Shares no code with `cut`.
+
+    Counts coverage by a sweep over sorted ends, so neither the order nor the number of ranges matters.
+    """
+    events: list[tuple[int, int]] = []
+    found = []
+    for start, stop in ranges:
+        if start > stop or start < 0 or stop > rows:
+            found.append(f"range {start}-{stop} is not within 0-{rows}")
+        elif start < stop:
+            events += [(start, 1), (stop, -1)]
+    events.sort()
+    depth, at = 0, 0
+    for position, change in events:
+        if position > at:
+            if depth == 0:
+                found.append(f"gap: rows {at}-{position} belong to nobody")
+            elif depth > 1:
+                found.append(f"overlap: rows {at}-{position} belong to {depth} ranges")
+            at = position
+        depth += change
+    if at < rows:
+        found.append(f"gap: rows {at}-{rows} belong to nobody")
+    return found
+
+
+def load(path: Path) -> Plan:
+    """Read a plan and verify its digest. Raises DataError."""
+    try:
+        value: dict[str, Any] | None = read_json(path)
+    except ValueError as error:
+        raise DataError(f"reading the plan: {error}") from None
+    if value is None:
+        raise DataError(f"{path}: no plan yet; run 01_preflight (runbook check)")
+    digest = value.pop("sha256", None)
+    value.pop("format", None)
+    try:
+        plan = Plan(
+            **{
+                **value,
+                "model": ModelIdentity(**value["model"]),
+                "slots": tuple(Slot(**slot) for slot in value["slots"]),
+                "moves": tuple(Move(**move) for move in value["moves"]),
+                "amendments": tuple(Amendment(**{**a, "rows": tuple(a["rows"])}) for a in value.get("amendments", ())),
+            }
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a plan of this version: {error}") from None
+    if plan.sha256 != digest:
+        raise DataError(f"{path}: changed since it was written: expected sha256 {digest}, found {plan.sha256}")
+    return plan

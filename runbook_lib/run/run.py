@@ -1,0 +1,436 @@
+"""One run: a folder. Everything it knows is in it or in its folder on the hosts; `Run` owns the paths."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from worker.escape import safe_text
+from worker.files import make_folder, read_json, write_atomic, write_json
+from worker.layout import FORMAT, HostFolder, committed, run_name_problem
+
+from ..corpus import corpus as corpora
+from ..errors import DataError, ProfileError
+from ..profile import profile as profiles
+from ..profile import tokens
+from . import choices, run_mark
+from . import plan as plans
+from .disk import in_words
+from .journal import Journal
+from .run_mark import PROFILE, in_order
+
+DEMO = Path(__file__).parents[1] / "profiles" / "demo.yaml"
+PHASES = ("01_preflight", "02_launch", "03_monitor", "04_merge_validate")
+# What a crash in `create` leaves.
+UNFINISHED = re.compile(r"run\.json|\.(run\.json|profile\.yaml)\.[0-9a-f]+\.part")
+
+Say = Callable[[str], None]
+
+
+def _nobody(text: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and the profile as used; `only` names the hosts meant, where not all are."""
+
+    folder: Path
+    profile: profiles.Profile
+    only: frozenset[str] = frozenset()
+
+    @property
+    def hosts(self) -> tuple[profiles.HostSpec, ...]:
+        """The hosts that are meant: all of the profile's, or those of `only`."""
+        return tuple(host for host in self.profile.hosts if not self.only or host.name in self.only)
+
+    @property
+    def name(self) -> str:
+        """The run's name: its folder's, and its folder's on every host."""
+        return self.folder.name
+
+    @property
+    def id(self) -> str:
+        """The random number that tells this run from every other of the same name; none in a run made without one."""
+        return run_mark.read(self.folder).id
+
+    @property
+    def profile_file(self) -> Path:
+        """The profile as used now."""
+        return self.folder / PROFILE
+
+    @property
+    def first_profile_file(self) -> Path:
+        """The profile that the run was created with, where it changed since."""
+        return self.folder / "profile.first.yaml"
+
+    @property
+    def corpus(self) -> Path:
+        """The corpus as numbered by preflight."""
+        return self.folder / "corpus"
+
+    @property
+    def amended(self) -> Path:
+        """A corpus with mended texts, before it takes the place of the other."""
+        return self.folder / "amended"
+
+    @property
+    def local(self) -> HostFolder:
+        """The parts that came home, in the layout of a host."""
+        return HostFolder(self.folder)
+
+    @property
+    def refused(self) -> Path:
+        """Parts that came home, and were found damaged or of something else when they were to be merged."""
+        return self.folder / "refused"
+
+    @property
+    def merged(self) -> Path:
+        """The result: embeddings.npy, articles.jsonl, manifest.json."""
+        return self.folder / "merged"
+
+    @property
+    def candidate(self) -> Path:
+        """A merged result whose checks have not been made yet, in the layout of `merged`."""
+        return self.folder / "candidate"
+
+    @property
+    def rejected(self) -> Path:
+        """The last merged result whose checks failed, with the reason."""
+        return self.folder / "rejected"
+
+    @property
+    def published_file(self) -> Path:
+        """What stands under the final names."""
+        return self.folder / "published.json"
+
+    @property
+    def publishing_file(self) -> Path:
+        """A publication that is decided and not finished."""
+        return self.folder / "publishing.json"
+
+    @property
+    def report(self) -> Path:
+        """The evidence: executed notebooks, results, pictures, report.html."""
+        return self.folder / "report"
+
+    @property
+    def notes(self) -> Path:
+        """What a person files: the execution report in the founding plan's form."""
+        return self.folder / "notes"
+
+    @property
+    def journal(self) -> Journal:
+        """What happened, in order."""
+        return Journal(self.folder / "journal.jsonl")
+
+    @property
+    def sums(self) -> Path:
+        """The sha256 of every file of the sealed run."""
+        return self.folder / "SHA256SUMS"
+
+    @property
+    def founding_file(self) -> Path:
+        """The merged pickle in the founding shape, in the profile's output folder."""
+        return self.profile.output.folder / self.profile.output.merged
+
+    @property
+    def founding_candidate(self) -> Path:
+        """The same of a merged result whose checks have not been made yet."""
+        return self.founding_file.with_name(f".{self.founding_file.name}.{self.name}.candidate")
+
+    @property
+    def plan_file(self) -> Path:
+        """The current plan."""
+        return self.folder / "plan.json"
+
+    @property
+    def plan_lock(self) -> Path:
+        """Held by whoever makes the next revision of the plan."""
+        return self.folder / "plan.lock"
+
+    @property
+    def landing_lock(self) -> Path:
+        """Held while a part's array and record come under their final names: two hosts may have made the same part."""
+        return self.folder / "landing.lock"
+
+    @property
+    def acts_lock(self) -> Path:
+        """Held while a person restarts or stops workers, with the act in words."""
+        return self.folder / "acts.lock"
+
+    @property
+    def faults_lock(self) -> Path:
+        """Held by whoever writes into the journal what hosts have on file, so that nothing is told twice."""
+        return self.folder / "faults.lock"
+
+    @property
+    def watching_file(self) -> Path:
+        """What the notebook that watches saw last, for the command that runs it; a record for people."""
+        return self.folder / ".watching.part"
+
+    def revision_file(self, epoch: int) -> Path:
+        """A revision of the plan that was replaced by a later one."""
+        return self.folder / "plans" / f"epoch_{epoch:04d}.json"
+
+    def plan(self) -> plans.Plan:
+        """The current plan, verified. Raises DataError."""
+        return plans.load(self.plan_file)
+
+    def result_file(self, phase: str) -> Path:
+        """Where `phase` hands over."""
+        return self.report / f"{phase}.result.json"
+
+    def result(self, phase: str) -> dict[str, Any] | None:
+        """What `phase` handed over, or None."""
+        try:
+            return read_json(self.result_file(phase))
+        except ValueError as error:
+            raise DataError(str(error)) from None
+
+    @in_words("keeping the phase's result")
+    def save_result(self, phase: str, **fields: Any) -> str:
+        """Hand over to the next phase: written whole, after everything else of the phase. Gives its sha256."""
+        return write_json(self.result_file(phase), {"format": FORMAT, "phase": phase, "run": self.name, **fields})
+
+    @property
+    def finished(self) -> bool:
+        """True when the last phase's result says that all of its checks hold."""
+        result = self.result(PHASES[-1])
+        return bool(result and result.get("ok"))
+
+    @property
+    def settled(self) -> choices.Settled:
+        """What this run goes by, to hold another profile against."""
+        corpus = plan = None
+        with suppress(DataError):
+            corpus = corpora.load(self.corpus)
+        with suppress(DataError):
+            plan = self.plan()
+        home = tuple(committed(self.local.parts))
+        return choices.Settled(self.name, self.id, self.profile, corpus, plan, home, self.staged)
+
+    @property
+    def staged(self) -> frozenset[str]:
+        """The hosts that were given something to do."""
+        return frozenset(event["host"] for event in self.journal.events("staged"))
+
+    @property
+    def launched(self) -> bool:
+        """Whether anything may have been computed yet: from then on the plan stands."""
+        return bool(self.staged or committed(self.local.parts))
+
+    @property
+    def only_tried(self) -> bool:
+        """Whether nothing but a preflight that failed came of this run: an edit of the profile is the answer to it."""
+        tried = [event for event in self.journal.events("gate", "checked") if event.get("phase") in (None, PHASES[0])]
+        return bool(tried) and not tried[-1].get("ok") and not self.launched
+
+    def note(self, text: str) -> None:
+        """Write an operator's remark into the journal. Raises ProfileError for an empty one."""
+        said = " ".join(safe_text(text, 1000).split())
+        if not said:
+            raise ProfileError("a note needs words; nothing was written")
+        if tokens.looks_secret(said):
+            raise ProfileError("a note goes into the archive, and this one holds what looks like a secret; not written")
+        self.journal.write("note", text=said)
+
+    @in_words("keeping a record")
+    def save_json(self, name: str, value: dict[str, Any]) -> Path:
+        """Keep a record in the report folder; the journal names its sha256."""
+        path = self.report / name
+        self.journal.write("record written", wrote={f"{self.report.name}/{name}": write_json(path, value)})
+        return path
+
+    def load_json(self, name: str) -> dict[str, Any]:
+        """A record of the report folder. Raises DataError when it is missing."""
+        value = read_json(self.report / name)
+        if value is None:
+            raise DataError(f"{self.report / name}: missing; run the notebook that writes it")
+        return value
+
+    def host_facts(self) -> dict[str, Any]:
+        """What preflight found of each host, by its name; nothing where it has not looked yet."""
+        try:
+            found = read_json(self.report / "hosts.json")
+        except ValueError:
+            found = None
+        return dict((found or {}).get("hosts") or {})
+
+    def __repr__(self) -> str:
+        return f"run {self.name} ({self.folder})"
+
+
+@in_words("making the run's folder")
+def create(profile: profiles.Profile, name: str = "") -> Run:
+    """A new run's folder, with the profile as used. Raises ProfileError when the name is not usable or taken."""
+    name = name or _new_name(profile)
+    if tokens.looks_secret(name):
+        raise ProfileError("the run's name looks like a secret (not shown); name it otherwise")
+    if wrong := run_name_problem(name):
+        raise ProfileError(wrong)
+    run = Run(profile.runs / name, profile)
+    if run.profile_file.exists():
+        raise ProfileError(f"a run named {name} exists already in {profile.runs}")
+    if there := sorted(entry.name for entry in _entries(run.folder) if not UNFINISHED.fullmatch(entry.name)):
+        shown = ", ".join(safe_text(entry, 80) for entry in there[:3])
+        raise ProfileError(f"{run.folder} is there and is no run (it holds {shown}): name the run otherwise (--run)")
+    make_folder(run.folder, 0o700)
+    run_mark.write(run.folder, profile.path)
+    write_atomic(run.profile_file, profiles.as_yaml(profile).encode())  # from here on it is a run
+    run.journal.write("run created", run=name, id=run.id, profile=str(profile.path))
+    return run
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where there is none. Raises ProfileError for what is no folder."""
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ProfileError(f"the run's folder {folder}: {error.strerror}") from None
+
+
+def _new_name(profile: profiles.Profile) -> str:
+    stem = f"{profile.run}-{datetime.now():%Y%m%d-%H%M%S}"
+    name, again = stem, 1
+    while (profile.runs / name).exists():
+        again += 1
+        name = f"{stem}-{again}"
+    return name
+
+
+def open_folder(folder: Path) -> Run:
+    """An existing run by its folder. Raises DataError."""
+    file = folder / PROFILE
+    if not file.is_file():
+        raise DataError(f"{folder}: not a run's folder (no {PROFILE})")
+    return Run(folder.absolute(), profiles.load(file, as_used=True))
+
+
+# ------------------------------------------------------------------------------------------ which run is gone on with
+
+
+@in_words("opening the run")
+def current(profile: profiles.Profile, *, new: bool = False, say: Say = _nobody, amend: bool = False) -> Run:
+    """The run to work on: the latest made from these choices; with `new` one is created where that is finished.
+
+    What the profile says differently and cannot change a vector is taken into the run. Raises ProfileError, naming
+    the keys, where the latest run of this profile was made from other choices: nothing starts anew in silence.
+    With `amend` the corpus may be another, and a finished run is gone on with.
+    """
+    if new:
+        make_folder(profile.runs)
+    with run_mark.one_chooses(profile.runs):
+        own: list[tuple[Run, list[choices.Change]]] = []
+        for run, is_own in _related(profile):
+            changes = run.settled.changes(profile)
+            if not choices.in_the_way(changes, amend):
+                if new and run.finished and not amend:
+                    break
+                return _gone_on(run, profile, changes, say, keep=amend)
+            if is_own:
+                own.append((run, changes))
+        latest, changes = own[0] if own else (None, [])
+        if latest and latest.only_tried:
+            return _gone_on(latest, profile, changes, say)
+        if latest and (amend or not (new and latest.finished)):
+            raise ProfileError(choices.refusal(latest.name, latest.finished, profile, changes))
+        if not new or amend:
+            raise DataError(f"no run of {profile.path} yet in {profile.runs}; run 01_preflight first (runbook run)")
+        return create(profile)
+
+
+@in_words("opening the run")
+def named(profile: profiles.Profile, name: str, say: Say = _nobody, *, amend: bool = False) -> Run:
+    """The run of this name, made if need be. Raises ProfileError where it was made from other choices."""
+    if not (profile.runs / name / PROFILE).exists():
+        return create(profile, name)
+    if why := run_mark.stranger(profile.runs / name):
+        raise ProfileError(f"{why}. Name the run otherwise (--run NAME), or take another folder of runs")
+    run = open_folder(profile.runs / name)
+    changes = run.settled.changes(profile)
+    if choices.in_the_way(changes, amend) and not run.only_tried:
+        raise ProfileError(choices.refusal(run.name, run.finished, profile, changes))
+    return _gone_on(run, profile, changes, say, keep=amend)
+
+
+def _related(profile: profiles.Profile) -> Iterator[tuple[Run, bool]]:
+    """The runs that may be this profile's, newest first, and whether they are for sure: of its file, or its content.
+
+    One whose file is gone may have been renamed. A file with other choices beside it has runs of its own.
+    """
+    for folder in reversed(in_order(profile.runs)):
+        if run_mark.stranger(folder):
+            continue
+        with suppress(ProfileError, DataError):  # a run that cannot be read hides no other
+            run, source = open_folder(folder), run_mark.read(folder).profile
+            same = source == str(profile.path) or profiles.as_yaml(run.profile) == profiles.as_yaml(profile)
+            if same or not source or not Path(source).exists():
+                yield run, same
+
+
+def _gone_on(
+    run: Run, profile: profiles.Profile, changes: Sequence[choices.Change], say: Say, keep: bool = False
+) -> Run:
+    """`run` with what changed in its profile, which the journal tells key by key; `keep`: also its plan and corpus."""
+    if not run.id and not run.finished:
+        raise ProfileError(
+            f"run {run.name} was begun by an earlier version, which gave runs no id: its parts cannot be told from "
+            "those of others. Finish it with that version, or begin another one (runbook run PROFILE --new)"
+        )
+    if not changes:
+        return run
+    if not keep and any(
+        change.why for change in changes
+    ):  # the preflight failed, and nothing follows from what it numbered
+        for file in (run.plan_file, run.corpus / "corpus.json"):
+            file.unlink(missing_ok=True)
+    text, first = profiles.as_yaml(profile).encode(), run.first_profile_file
+    wrote = {run.profile_file.name: hashlib.sha256(text).hexdigest()}
+    if not first.exists():
+        wrote[first.relative_to(run.folder).as_posix()] = hashlib.sha256(run.profile_file.read_bytes()).hexdigest()
+    for change in changes:
+        told = {"key": change.key, "before": change.before, "after": change.after}
+        run.journal.write("profile changed", **told, wrote=wrote)
+        say(f"  {change.key}: {change.after!s} from now on (was {change.before!s})")
+    if not first.exists():
+        write_atomic(first, run.profile_file.read_bytes())
+    write_atomic(run.profile_file, text)
+    return open_folder(run.folder)
+
+
+@in_words("opening the run")
+def find(name: str) -> Run:
+    """A run by its folder, or by its name under ./runs. Raises DataError naming the runs there are."""
+    for folder in (Path(name), Path("runs") / name):
+        if (folder / PROFILE).is_file():
+            return open_folder(folder)
+    there = [folder.name for folder in in_order(Path("runs"))]
+    known = ", ".join(there[-5:]) or "none"
+    raise DataError(f"no run {name!r}: give its folder, or its name under ./runs (latest there: {known})")
+
+
+def open_run(profile: str = "", run: str = "", *, new: bool = False, hosts: str = "") -> Run:
+    """What a notebook opens: `run` by folder or name if given, else the current run of `profile`, or of the demo's.
+
+    `hosts` names those that are meant, where not all are: "tensor01" or "tensor01,tensor02".
+    """
+    return limited(find(run) if run else current(profiles.load(Path(profile) if profile else DEMO), new=new), hosts)
+
+
+def limited(run: Run, hosts: str) -> Run:
+    """`run` with only the hosts named in a comma list; all of them for an empty one. Raises ProfileError."""
+    names = frozenset(filter(None, (name.strip() for name in hosts.split(","))))
+    known = {host.name for host in run.profile.hosts}
+    if names - known:
+        wrong = ", ".join(safe_text(name, 80) for name in sorted(names - known))
+        raise ProfileError(f"no host {wrong} in this profile; there are: {', '.join(sorted(known))}")
+    return replace(run, only=names if names != known else frozenset())

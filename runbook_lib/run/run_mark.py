@@ -1,0 +1,96 @@
+"""The mark of a run's folder: which run it is, by a random id, and which of its folder's runs, by a count.
+
+A name can be given twice, and clocks and the dates of files can go back; neither tells one run from another.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from worker.escape import safe_text
+from worker.files import read_json, write_json
+from worker.layout import FORMAT, HostFolder
+
+from ..errors import DataError
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+PROFILE = "profile.yaml"  # with it a folder is a run's
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What `write` recorded of a run; empty for a run of an earlier version."""
+
+    id: str = ""
+    number: int = 0
+    profile: str = ""
+
+
+def write(folder: Path, profile: Path) -> None:
+    """Mark a new run's folder: a random id, the next number of its runs folder, the profile's file."""
+    record = {
+        "format": FORMAT,
+        "run": folder.name,
+        "id": uuid.uuid4().hex,
+        "number": 1 + max(map(_number, in_order(folder.parent)), default=0),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "profile": str(profile),
+    }
+    write_json(HostFolder(folder).mark, record)
+
+
+def read(folder: Path) -> Mark:
+    """The mark of the run in `folder`. Raises DataError for one that is damaged."""
+    file = HostFolder(folder).mark
+    try:
+        found = read_json(file)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    if found is None:
+        return Mark()
+    if not RUN_ID.fullmatch(str(found.get("id"))):
+        raise DataError(f"{file}: expected the run's id, 32 hexadecimal digits; found {safe_text(str(found), 200)}")
+    number = found.get("number")
+    return Mark(str(found["id"]), number if isinstance(number, int) else 0, str(found.get("profile", "")))
+
+
+def stranger(folder: Path) -> str:
+    """Why the run in a folder is to be read at most: another account's choices are not carried out as ours."""
+    if not folder.exists() or folder.stat().st_uid == os.geteuid():
+        return ""
+    return f"{folder} belongs to another account (number {folder.stat().st_uid}): it can be verified, and not worked on"
+
+
+def in_order(runs: Path) -> list[Path]:
+    """The folders of the runs in `runs`, oldest first; those of versions that did not count come before the others."""
+    folders = [path for path in runs.iterdir() if (path / PROFILE).is_file()] if runs.is_dir() else []
+    return sorted(folders, key=lambda f: (number := _number(f), 0 if number else f.stat().st_mtime_ns, f.name))
+
+
+def _number(folder: Path) -> int:
+    with suppress(DataError):
+        return read(folder).number
+    return 0
+
+
+@contextmanager
+def one_chooses(runs: Path) -> Iterator[None]:
+    """Hold the folder of runs: two commands given at once would else make a run each, for the same rows."""
+    if not runs.is_dir():
+        yield
+        return
+    fd = os.open(runs, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

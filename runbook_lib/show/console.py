@@ -1,0 +1,208 @@
+"""The console: the panel of a run with buttons, for a person in a notebook. The only door to ipywidgets.
+
+The buttons do what the command line does, through the same functions. On which thread a button is heard depends on the
+kernel's version, so a press is only handed to the loop that the cell awaits; nothing is done where it is heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import ipywidgets as widgets
+
+from ..errors import RunbookError
+from ..phases import monitor, recover, workers
+from ..result import facts
+from ..run.checks import Checks
+from ..run.run import Run
+from ..slots.state import State
+from .live import Live, Spot, headless, in_notebook
+from .markup import MUTED, text
+from .panel import TALL
+from .words import one_line
+
+TALLEST = "75vh"  # of a panel with many slots: the buttons below it stay in sight
+LINES = 6  # of the journal, below the panel
+TYPED_S = 0.1  # what was typed just before a press may be heard after it, on another thread
+
+Act = Callable[[Run, State], list[str]]
+
+
+async def watch(run: Run, act: Act = recover.revive) -> State:
+    """Watch with buttons where a person looks, without them where the chain runs the notebook; see `monitor.watch`."""
+    if headless() or not in_notebook():
+        return await monitor.watch(run, Live(kept=run.watching_file if headless() else None), act)
+    return await Console(run).watch(act)
+
+
+class Console:
+    """One run's panel, its buttons and the last lines of its journal: the `Place` where `Live` shows its states."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.paused = False
+        self._wake = asyncio.Event()
+        self._orders: asyncio.Queue[tuple[str, Callable[[], str]]] = asyncio.Queue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._watching: asyncio.Task[State] | None = None
+        wide = widgets.Layout(width="auto")
+        self.hosts = [spec.name for spec in run.hosts]
+        slots = [slot.slot for slot in run.plan().used if slot.host in self.hosts]
+        self.pause = _button("Pause watching", "look no more until resumed; workers go on", self._pause)
+        self.refresh = _button("Refresh now", "look at once", self._refresh)
+        self.leave = _button("Stop watching", "end this cell; workers go on", self._leave)
+        self.slot = widgets.Dropdown(options=[*slots, *self.hosts, "all"], description="worker", layout=wide)
+        self.restart = _button("Restart this worker", "a machine's, or all: from what they committed", self._restart)
+        self.move = _button("Move its rows", "what a machine has not done goes to the others", self._move)
+        self.remark = widgets.Text(placeholder="a remark for the journal", layout=wide)
+        self.note = _button("Add note", "into the journal and the report", self._note)
+        self.name = widgets.Text(placeholder="this run's name, to confirm", layout=wide)
+        self.stop = _button("Stop workers", "all of this run's; committed rows stay", self._stop, "danger")
+        # A box of its own around what is replaced at every look: where it was scrolled to, it stays.
+        scrolls = {"max_height": TALLEST, "overflow": "auto"} if len(slots) > TALL else {}
+        self.panel = widgets.HTML(layout=widgets.Layout(**scrolls))
+        self.said, self.journal = widgets.HTML(), widgets.HTML()
+        rows = [
+            [self.pause, self.refresh, self.leave, self.slot, self.restart, self.move],
+            [self.remark, self.note, self.name, self.stop],
+        ]
+        lines = [widgets.HBox(row, layout=widgets.Layout(flex_flow="row wrap")) for row in rows]
+        self.box = widgets.VBox([self.panel, *lines, self.said, self.journal])
+        # A saved notebook has the first picture and the last; a live one has the widget's.
+        self._spot = Spot(self.box._repr_mimebundle_())
+        self._shown = False
+
+    def show(self, html: str, plain: str, line: str, last: bool) -> None:
+        """Show this instead of what was shown before."""
+        self.panel.value = html
+        self.journal.value = self._journal()
+        if last or not self._shown:
+            self._shown = True
+            self._spot.show(html, plain, line, last)
+
+    async def rest(self, seconds: float) -> None:
+        """Wait for the next look: for as long, until somebody asks for it, or, paused, until watching is resumed."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), None if self.paused else seconds)
+        self._wake.clear()
+
+    async def watch(self, act: Act | None) -> State:
+        """Watch and serve the buttons until the watching ends."""
+        self._loop = asyncio.get_running_loop()
+        self._watching = asyncio.create_task(monitor.watch(self.run, Live(place=self, every_s=0.0), act, self.rest))
+        serving = asyncio.create_task(self._serve())
+        try:
+            return await self._watching
+        finally:
+            serving.cancel()
+            self._end()
+
+    def _end(self) -> None:
+        for button in (self.pause, self.refresh, self.leave, self.restart, self.move, self.note, self.stop):
+            button.disabled = True
+        self._say("Watching has ended. To look again, run this cell again.")
+
+    async def _serve(self) -> None:
+        """Carry out one order after another, on a thread: a host that hangs must hold up nobody."""
+        while True:
+            words, order = await self._orders.get()
+            self._say(f"{words} …")
+            try:
+                said = await asyncio.to_thread(order)
+            except (RunbookError, OSError) as error:
+                said = f"not done: {error}"
+            self._say(f"{words}: {said}")
+            self._wake.set()
+
+    def _say(self, words: str) -> None:
+        self.said.value = f'<div role="status">{text(words, 1000)}</div>'
+
+    def _journal(self) -> str:
+        lines = [(str(e.get("at"))[11:19], e.get("event"), facts.details(e)) for e in self.run.journal.last(LINES)]
+        items = "".join(f"<li>{text(at)} {text(event)} {text(one_line(said, 160))}</li>" for at, event, said in lines)
+        style = "margin:0;padding:0;list-style:none;font-size:12px;line-height:1.4"
+        return f'<div style="{MUTED}">Last in the journal (UTC)</div><ul style="{style}">{items}</ul>'
+
+    # ---------------------------------------------------------------------------------------------------- the buttons
+
+    def _soon(self, do: Callable[..., object], *arguments: object) -> None:
+        if self._loop:
+            self._loop.call_soon_threadsafe(do, *arguments)
+
+    def _when_typed(self, do: Callable[[], object]) -> None:
+        if self._loop:
+            self._soon(self._loop.call_later, TYPED_S, do)
+
+    def _order(self, words: str, order: Callable[[], str]) -> None:
+        self._orders.put_nowait((words, order))
+
+    def _pause(self, button: widgets.Button) -> None:
+        self.paused = not self.paused
+        button.description = "Resume watching" if self.paused else "Pause watching"
+        paused = "Paused: nothing is looked at or brought home. The workers go on."
+        self._say(paused if self.paused else "Watching again.")
+        self._soon(self._wake.set)
+
+    def _refresh(self, button: widgets.Button) -> None:
+        self._soon(self._wake.set)
+
+    def _leave(self, button: widgets.Button) -> None:
+        if self._watching:
+            self._soon(self._watching.cancel)  # monitor.watch takes it as an interrupt: it says so and gives its state
+
+    def _restart(self, button: widgets.Button) -> None:
+        self._when_typed(self._restart_slot)
+
+    def _restart_slot(self) -> None:
+        what = str(self.slot.value)
+        self._order(f"Restart {what}", lambda: _words(workers.restart(self.run, what)))
+
+    def _move(self, button: widgets.Button) -> None:
+        self._when_typed(self._move_rows)
+
+    def _move_rows(self) -> None:
+        host = str(self.slot.value)
+        if host not in self.hosts:
+            self._say(f"Nothing was moved. Rows move between machines: choose one of {', '.join(self.hosts)} first")
+            return
+
+        def move() -> str:
+            seen = monitor.Watcher(self.run, self.run.plan()).poll()
+            return _words(recover.move(self.run, seen, host))
+
+        self._order(f"Move the rows of {host}", move)
+
+    def _note(self, button: widgets.Button) -> None:
+        self._when_typed(self._take_note)
+
+    def _take_note(self) -> None:
+        remark, self.remark.value = str(self.remark.value), ""
+
+        def write() -> str:
+            self.run.note(remark)
+            return "in the journal"
+
+        self._order("Note", write)
+
+    def _stop(self, button: widgets.Button) -> None:
+        self._when_typed(self._stop_workers)
+
+    def _stop_workers(self) -> None:
+        if str(self.name.value).strip() != self.run.name:
+            self._say(f"Nothing was stopped. To stop all workers of this run, type its name first: {self.run.name}")
+            return
+        self.name.value = ""
+        self._order("Stop workers", lambda: _words(workers.stop(self.run)))
+
+
+def _button(words: str, tooltip: str, press: Callable[[widgets.Button], None], style: str = "") -> widgets.Button:
+    made = widgets.Button(description=words, tooltip=tooltip, button_style=style, layout=widgets.Layout(width="auto"))
+    made.on_click(press)
+    return made
+
+
+def _words(checks: Checks) -> str:
+    """What came of it, in one line."""
+    return "; ".join(f"{check.where or check.name}: {check.seen}" for check in checks)

@@ -1,0 +1,256 @@
+"""Live: one spot of a notebook's output that is updated in place; lines of text where no notebook runs.
+
+The only door to IPython.display. One bundle (HTML with its picture inside, and text) goes out under one display_id, so
+an executed notebook keeps the last one and stays the same size however long it ran. No threads and no widgets of ours:
+what is shown needs neither kernel nor network afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from worker.files import write_json
+
+from ..slots.state import State
+from . import markup, panel, pictures, words
+from .markup import CELL, NUMBER, text
+from .words import one_line
+
+HEADLESS = "RUNBOOK_HEADLESS"  # set to 1 by the chain: nobody looks, so what is shown is refreshed seldom
+DRAW_S = 5.0  # a rate over a minute moves slowly
+DRAW_SHARE = 0.02  # of a processor, at most: a drawing takes a tenth of a second, and several times that where all work
+SHOW_S = {False: 0.0, True: 10.0}
+BARS_S = {False: 0.5, True: 5.0}
+LINE_S = 5.0  # between two lines of text in a terminal or a log
+
+Clock = Callable[[], float]
+
+
+class Place(Protocol):
+    """Where a bundle is shown: a spot in a notebook, or a terminal."""
+
+    def show(self, html: str, plain: str, line: str, last: bool) -> None:
+        """Show this instead of what was shown before; `line` is it in one line, `last` when nothing will follow."""
+
+
+class Spot:
+    """One display_id of a notebook's output; `beside` are other forms of the same, such as a widget's view."""
+
+    def __init__(self, beside: Mapping[str, Any] | None = None) -> None:
+        self._id = uuid.uuid4().hex
+        self._beside = beside or {}
+        self._shown = False
+
+    def show(self, html: str, plain: str, line: str, last: bool) -> None:
+        """Display the bundle, or update it in place."""
+        from IPython.display import display
+
+        bundle = {**self._beside, "text/html": html, "text/plain": plain}
+        display(bundle, raw=True, display_id=self._id, update=self._shown)
+        self._shown = True
+
+
+class Terminal:
+    """Lines of text: now and then one, and everything at the end."""
+
+    def __init__(self, clock: Clock = time.monotonic, out: Callable[[str], None] = print) -> None:
+        self._clock, self._out, self._next, self._said = clock, out, float("-inf"), ""
+
+    def show(self, html: str, plain: str, line: str, last: bool) -> None:
+        """Print the line if it is new and the last one is a while ago; all of the text at the end, once."""
+        said = plain if last else line
+        if said == self._said or (self._clock() < self._next and not last):
+            return
+        self._out(said)
+        self._said, self._next = said, self._clock() + LINE_S
+
+
+def in_notebook() -> bool:
+    """True in an IPython kernel, whose displays can be updated."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def _place() -> Place:
+    return Spot() if in_notebook() else Terminal()
+
+
+def headless() -> bool:
+    """True when the chain runs the notebook: said by it, never guessed."""
+    return os.environ.get(HEADLESS) == "1"
+
+
+@dataclass
+class Live:
+    """Shows states of a run in one place; give it to `monitor.watch`.
+
+    `kept`: a file that keeps the rate, the time left and the alerts, for the command that runs the notebook.
+    """
+
+    place: Place = field(default_factory=_place)
+    every_s: float = field(default_factory=lambda: SHOW_S[headless()])
+    clock: Clock = time.monotonic
+    processor: Clock = time.thread_time
+    kept: Path | None = None
+    _next: float = float("-inf")
+    _draw_next: float = float("-inf")
+    _drawn: tuple[object, ...] = ()
+    _picture: pictures.Picture | None = None
+
+    def show(self, state: State) -> None:
+        """Show this state instead of the one before; a final one always and whole, others not too often."""
+        self._keep(state)
+        last = state.done or state.resting
+        now = self.clock()
+        if now < self._next and not last:
+            return
+        self._next = now + self.every_s
+        picture = self._draw(state, now, last)
+        self.place.show(pictures.progress_html(state, picture), panel.progress_text(state), panel.told(state), last)
+
+    def _keep(self, state: State) -> None:
+        if self.kept is None:
+            return
+        with suppress(OSError):  # such as a full disk: nothing of the run depends on it
+            write_json(self.kept, {"at": state.at, "pace": panel.pace(state), "alerts": list(state.alerts)})
+
+    def _draw(self, state: State, now: float, last: bool) -> pictures.Picture:
+        """The picture: the one drawn last, if it shows the same data or is young."""
+        data = (state.history, len(state.norms))  # the norms are one list that grows
+        if self._picture is None or (data != self._drawn and (last or now >= self._draw_next)):
+            began = self.processor()
+            self._picture = pictures.progress_png(state)
+            pause_s = max(DRAW_S, (self.processor() - began) / DRAW_SHARE)
+            self._drawn, self._draw_next = data, now + pause_s
+        return self._picture
+
+
+# --------------------------------------------------------------------------------------------------------------- bars
+
+
+@dataclass
+class _Bar:
+    """How far one thing is, and when it began here: its rate is of what was done since."""
+
+    done: int
+    of: int
+    began: float
+    before: int
+    at: float
+
+    @property
+    def whole(self) -> bool:
+        return self.done == self.of if self.of == 0 else self.done >= self.of
+
+    @property
+    def rate(self) -> float | None:
+        spent = self.at - self.began
+        return (self.done - self.before) / spent if spent > 0.2 and self.done > self.before else None
+
+
+@dataclass
+class Bars:
+    """Progress of several things at once; call it as `(what, done, total)` from any thread.
+
+    `unit` is `bytes`, shown as MB, or what is counted, such as `parts`. `below` draws a picture to be shown under the
+    bars, now and then, while something is under way.
+    """
+
+    title: str
+    unit: str = "bytes"
+    place: Place = field(default_factory=_place)
+    every_s: float = field(default_factory=lambda: BARS_S[headless()])
+    clock: Clock = time.monotonic
+    below: Callable[[], pictures.Picture] | None = None
+    _below: str = ""
+    _below_next: float = float("-inf")
+    _bars: dict[str, _Bar] = field(default_factory=dict)
+    _next: float = float("-inf")
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Take note, and show it if the last time is a while ago; always when this thing is done."""
+        with self._lock:
+            now = self.clock()
+            known = self._bars.get(what)
+            if known is None or done < known.done:  # new, or it began again
+                known = self._bars[what] = _Bar(done, total, now, done, now)
+            if done > known.done:
+                known.at = now
+            known.done, known.of = done, total
+            if now < self._next and not known.whole:
+                return
+            self._next = now + self.every_s
+            last = all(bar.whole for bar in self._bars.values())
+            self.place.show(
+                self._html() + self._under(now, last),
+                self._text(),
+                f"{one_line(self.title)}: {'; '.join(self._lines())}",
+                last,
+            )
+
+    def _under(self, now: float, last: bool) -> str:
+        """The picture below, drawn seldom; none at the end: a cell of its own shows it then."""
+        if self.below and not last and now >= self._below_next:
+            self._below_next = now + DRAW_S
+            try:
+                self._below = self.below().html()
+            except Exception as error:  # drawn while a transfer waits: a picture must not cost it
+                self._below = f"<p>This picture cannot be drawn: {text(error)}</p>"
+        return "" if last else self._below
+
+    def _amount(self, bar: _Bar) -> str:
+        scale, digits, unit = (1e6, 1, " MB") if self.unit == "bytes" else (1, 0, f" {self.unit}")
+        of = f"/{bar.of / scale:,.{digits}f}" if bar.of > 0 else ""
+        return f"{bar.done / scale:,.{digits}f}{of}{unit}"
+
+    def _rate(self, bar: _Bar) -> str:
+        if bar.rate is None:
+            return ""
+        return f"{bar.rate / 1e6:,.1f} MB/s" if self.unit == "bytes" else f"{bar.rate:,.0f} {self.unit}/s"
+
+    def _share(self, bar: _Bar) -> str:
+        return words.percent(bar.done, bar.of) if bar.of > 0 else ""
+
+    def _lines(self) -> list[str]:
+        return [
+            " ".join(filter(None, (one_line(what, 100), self._amount(bar), self._share(bar), self._rate(bar))))
+            for what, bar in self._bars.items()
+        ]
+
+    def _text(self) -> str:
+        return "\n".join([one_line(self.title), *(f"  {line}" for line in self._lines())])
+
+    def _html(self) -> str:
+        heads = [("what", CELL), ("done", CELL), ("", NUMBER), ("", NUMBER), ("rate", NUMBER), ("", CELL)]
+        rows = [self._row(what, bar) for what, bar in self._bars.items()]
+        body = markup.table(self.title, heads, rows)
+        style = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45"
+        return f'<div style="{style}">{body}</div>'
+
+    def _row(self, what: str, bar: _Bar) -> str:
+        drawn = markup.bar(bar.done, bar.of, f"{self.title}: {what}", "14em") if bar.of > 0 else ""
+        mark = markup.badge("done", *panel.BADGES["done"]) if bar.whole else ""
+        return (
+            f'<tr><th scope="row" style="{CELL};font-weight:600">{text(what, 100)}</th><td style="{CELL}">{drawn}</td>'
+            f'<td style="{NUMBER}">{text(self._amount(bar))}</td><td style="{NUMBER}">{self._share(bar)}</td>'
+            f'<td style="{NUMBER}">{text(self._rate(bar))}</td><td style="{CELL}">{mark}</td></tr>'
+        )
+
+
+def bars(title: str, unit: str = "bytes", below: Callable[[], pictures.Picture] | None = None) -> Bars:
+    """Progress bars under a title, usable as `on_progress` of staging.stage, download.collect and merge.merge.
+
+    `below` draws a picture under them while something is under way, such as the part grid.
+    """
+    return Bars(title, unit, below=below)

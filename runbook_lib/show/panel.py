@@ -1,0 +1,274 @@
+"""The panel: a `State` as HTML and as text, with every number in words. Pure: no notebook, no clock, no drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..slots.state import SlotState, State
+from .markup import AMBER, BLUE, CELL, GREEN, GREY, INK, MUTED, NUMBER, PURPLE, RED, WIDE, badge, bar, table, text
+from .words import duration, many, one_line, percent, rate, spark
+
+BAR = 24  # characters of a bar in a terminal
+TALL = 24  # slots; more than these cannot be seen at once
+STALE_S = 60.0  # a slot that was not heard of for so long is marked, whatever its last word was
+# State -> shape and colour; white text on each of these has a contrast of at least 4.5.
+BADGES = {
+    "done": ("✓", GREEN),
+    "running": ("▶", BLUE),
+    "starting": ("◌", GREY),
+    "loading model": ("◌", GREY),
+    "not launched": ("○", GREY),
+    "not read yet": ("○", GREY),
+    "more to do": ("◌", GREY),
+    "slow": ("▼", AMBER),
+    "restarting": ("↻", AMBER),
+    "stuck": ("‖", AMBER),
+    "unreachable": ("?", PURPLE),
+    "stopped": ("■", GREY),
+}
+TROUBLE = ("✕", RED)  # dead, fenced, failed and whatever else a slot says
+
+
+def remaining(state: State) -> str:
+    """How long it will still take: `about 3 min`, `unknown yet`, `nothing left`."""
+    if state.done:
+        return "nothing left"
+    return "unknown yet" if state.eta_s is None else f"about {duration(state.eta_s)}"
+
+
+def between(state: State) -> str:
+    """The range of the time left, where it says more than its middle: `2 min to 5 min`; else empty."""
+    if state.done or state.eta_range_s is None:
+        return ""
+    soon, late = map(duration, state.eta_range_s)
+    return "" if soon == late else f"{soon} to {late}"
+
+
+def pace(state: State) -> str:
+    """Rate and time left in words: `9.1 rows/s, about 7 min left`."""
+    per_second = f"{rate(state.rate)[:-2]} rows/s" if state.rate else "" if state.done else "no rate yet"
+    left = "done" if state.done else f"{remaining(state)} left" if state.eta_s is not None else "time left unknown yet"
+    return ", ".join(filter(None, (per_second, left)))
+
+
+def headline(state: State) -> str:
+    """The whole state in one line."""
+    share = percent(state.committed, state.rows)
+    given_up = f", {many(len(state.quarantined), 'row')} given up" if state.quarantined else ""
+    return f"{state.committed:,} of {state.rows:,} rows ({share}), {pace(state)}{given_up}"
+
+
+def told(state: State) -> str:
+    """The state in a line of a log, and a line for each alert."""
+    alerts = "".join(f"\n  ! {one_line(alert, 500)}" for alert in state.alerts)
+    return f"{one_line(state.run, 100)}: {headline(state)}{alerts}"
+
+
+def gpu(slot: SlotState) -> str:
+    """What a slot's GPU does: use, memory, temperature, power; empty where nobody tells."""
+    if slot.gpu is None:
+        return ""
+    use, used, warmth, watts = slot.gpu
+    said = (
+        None if use is None else f"{use} %",
+        None if used is None else f"{used / 1024:.1f} GiB",
+        None if warmth is None else f"{warmth} °C",
+        None if watts is None else f"{watts:.0f} W",
+    )
+    return " ".join(filter(None, said))
+
+
+def in_order(slots: Sequence[SlotState]) -> list[SlotState]:
+    """As they are while all can be seen at once; of more, the worst host first, its slots together, the worst first."""
+    if len(slots) <= TALL:
+        return list(slots)
+    worst: dict[str, int] = {}
+    for slot in slots:
+        worst[slot.host] = min(worst.get(slot.host, 9), _concern(slot))
+    place = {host: at for at, host in enumerate(sorted(worst, key=worst.__getitem__))}  # stable: else as they are
+    return sorted(slots, key=lambda slot: (place[slot.host], _concern(slot)))
+
+
+CALM = 2  # from here on nobody needs to look
+
+
+def _concern(slot: SlotState) -> int:
+    """0 for what needs a look first."""
+    said = slot.verdict or slot.state
+    if said not in BADGES:
+        return 0  # dead, fenced, and what it died of
+    return 1 if BADGES[said][1] in (AMBER, PURPLE) else CALM + slot.done
+
+
+def contact(slot: SlotState) -> str:
+    """When a slot was last heard of; with a mark when that is long ago."""
+    if slot.age_s is None:
+        return "never" if not slot.done else "–"
+    ago = f"{duration(max(0.0, slot.age_s))} ago"
+    return f"{ago} !" if slot.age_s > STALE_S and not slot.done else ago
+
+
+def notes(slot: SlotState) -> str:
+    """How often a slot's worker was started again, and why."""
+    restarts = many(slot.restarts, "restart") if slot.restarts else ""
+    return ": ".join(part for part in (restarts, one_line(slot.reason)) if part)
+
+
+def _spark_cell(slot: SlotState) -> str:
+    drawn = spark(slot.trend)
+    said = f"rate at the last {len(slot.trend)} looks: {', '.join(f'{value:.1f}' for value in slot.trend)} rows/s"
+    inside = f'<span role="img" aria-label="{text(said)}" style="color:{BLUE}">{drawn}</span>' if drawn else ""
+    return f'<td style="{CELL};font-family:monospace">{inside}</td>'
+
+
+def _slot_row(slot: SlotState, with_gpu: bool) -> str:
+    shape, colour = BADGES.get(slot.verdict or slot.state, TROUBLE)
+    of_gpu = f'<td style="{NUMBER}">{text(gpu(slot), 60)}</td>' if with_gpu else ""
+    coming = f" +{slot.in_part:,}" if slot.in_part and not slot.done else ""
+    return (
+        f'<tr><th scope="row" style="{CELL};font-weight:600">{text(slot.slot, 40)}</th>'
+        f'<td style="{CELL}">{text(slot.host, 64)}</td>'
+        f'<td style="{CELL}">{bar(slot.committed, slot.rows, f"{slot.slot}, rows committed", "6em")}</td>'
+        f'<td style="{NUMBER}">{slot.committed:,}/{slot.rows:,}</td>'
+        f'<td style="{CELL};{MUTED}">{coming}</td>'
+        f'<td style="{NUMBER}">{rate(slot.rate)}</td>'
+        f"{_spark_cell(slot)}"
+        f'<td style="{NUMBER}">{duration(slot.eta_s)}</td>'
+        f"{of_gpu}"
+        f'<td style="{CELL}">{badge(slot.verdict or slot.state, shape, colour)}</td>'
+        f'<td style="{CELL}">{text(contact(slot))}</td>'
+        f'<td style="{WIDE}">{text(notes(slot))}</td></tr>'
+    )
+
+
+def _summary(state: State) -> str:
+    facts = [
+        ("rate", f"{rate(state.rate)[:-2]} rows/s" if state.rate else "–" if state.done else "unknown yet"),
+        ("left", " ".join(filter(None, (remaining(state), between(state) and f"({between(state)})")))),
+        ("watched for", duration(state.elapsed_s)),
+        ("rows given up", f"{len(state.quarantined):,}"),
+        ("texts cut", f"{state.truncated:,}"),
+        ("norms zero or no number", f"{state.norms_bad:,}"),
+    ]
+    cells = " ".join(  # a blank, so that a narrow page may break the line between two
+        f'<span style="padding-right:24px;white-space:nowrap"><span style="{MUTED}">{name}</span> '
+        f"<b>{text(value)}</b></span>"
+        for name, value in facts
+    )
+    label = f"all rows: {percent(state.committed, state.rows)}"
+    return (
+        f'<div style="padding-bottom:2px"><b style="font-size:115%">{state.committed:,} of {state.rows:,} rows</b> '
+        f'({percent(state.committed, state.rows)}) <span style="{MUTED}">of run {text(state.run, 100)}</span></div>'
+        f'<div style="padding-bottom:4px">{bar(state.committed, state.rows, label, "100%")}</div>'
+        f'<div style="padding-bottom:6px">{cells}</div>'
+    )
+
+
+def _hosts(state: State) -> str:
+    """A line a host, where there are several."""
+    hosts: dict[str, list[SlotState]] = {}
+    for slot in in_order(state.slots):
+        hosts.setdefault(slot.host, []).append(slot)
+    if len(hosts) < 2:
+        return ""
+    rows = []
+    for host, slots in hosts.items():
+        rows_of, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
+        rates = [slot.rate for slot in slots if slot.rate]
+        left = (rows_of - done) / sum(rates) if rates else None
+        ended, troubled = sum(slot.done for slot in slots), sum(_concern(slot) < CALM for slot in slots)
+        rows.append(
+            f'<tr><th scope="row" style="{CELL};font-weight:600">{text(host, 64)}</th>'
+            f'<td style="{CELL}">{bar(done, rows_of, f"{host}, all its rows")}</td>'
+            f'<td style="{NUMBER}">{done:,}/{rows_of:,}</td>'
+            f'<td style="{NUMBER}">{rate(sum(rates) if rates else None)}</td>'
+            f'<td style="{NUMBER}">{"–" if done >= rows_of else duration(left)}</td>'
+            f'<td style="{NUMBER}">{ended} of {len(slots)}</td>'
+            f'<td style="{NUMBER}">{f"{troubled} !" if troubled else "–"}</td></tr>'
+        )
+    heads = [("host", CELL), ("committed", CELL), ("rows", NUMBER), ("rate", NUMBER), ("left", NUMBER)]
+    return table(many(len(hosts), "host"), [*heads, ("slots done", NUMBER), ("in trouble", NUMBER)], rows)
+
+
+def _alerts(state: State) -> str:
+    if not state.alerts:
+        return ""
+    lines = "".join(f'<li style="margin:0">{text(alert, 500)}</li>' for alert in state.alerts)
+    return (
+        f'<div style="border-left:4px solid {RED};padding:2px 0 2px 10px;margin-bottom:6px">'
+        f"{badge(many(len(state.alerts), 'alert'), '!', RED)}"
+        f'<ul style="margin:2px 0;padding-left:18px">{lines}</ul></div>'
+    )
+
+
+def progress_html(state: State, picture: str = "") -> str:
+    """The panel: all rows, alerts, a line a slot, and below them `picture` (HTML)."""
+    with_gpu = any(slot.gpu for slot in state.slots)
+    heads = [
+        ("slot", CELL),
+        ("host", CELL),
+        ("committed", CELL),
+        ("rows", NUMBER),
+        ("", CELL),
+        ("rate", NUMBER),
+        ("of late", CELL),
+        ("left", NUMBER),
+        *([("GPU", NUMBER)] if with_gpu else []),
+        ("state", CELL),
+        ("last contact", CELL),
+        ("restarts and reason", WIDE),
+    ]
+    done = sum(slot.done for slot in state.slots)
+    caption = f"{many(len(state.slots), 'slot')}, {done} done; +n: rows of a part that is not committed yet"
+    slots = table(caption, heads, (_slot_row(slot, with_gpu) for slot in in_order(state.slots)))
+    below = f'<div style="padding-top:8px">{picture}</div>' if picture else ""
+    return (
+        f'<div style="font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;'
+        f'max-width:1120px;{INK}">{_summary(state)}{_alerts(state)}{_hosts(state)}{slots}{below}</div>'
+    )
+
+
+def text_bar(done: int, of: int, width: int = BAR) -> str:
+    """A bar in characters that every terminal has; full only when all is done."""
+    filled = width if done >= of else min(width - 1, width * done // max(1, of))
+    return "#" * filled + "-" * (width - filled)
+
+
+def _columns(rows: Sequence[Sequence[str]], right: Iterable[int]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    right = set(right)
+    return [
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def progress_text(state: State) -> str:
+    """The panel for a terminal, and for whoever reads a notebook as text."""
+    rows: list[tuple[str, ...]] = [
+        ("slot", "host", "committed", "rows", "rate", "of late", "left", "GPU", "state", "last contact", "why")
+    ]
+    rows += [
+        (
+            one_line(slot.slot, 40),
+            one_line(slot.host, 64),
+            text_bar(slot.committed, slot.rows, 12),
+            f"{slot.committed:,}/{slot.rows:,}",
+            rate(slot.rate),
+            spark(slot.trend),
+            duration(slot.eta_s),
+            gpu(slot),
+            one_line(slot.verdict or slot.state, 40),
+            contact(slot),
+            notes(slot),
+        )
+        for slot in in_order(state.slots)
+    ]
+    if not any(slot.gpu for slot in state.slots):
+        rows = [(*row[:7], *row[8:]) for row in rows]
+    alerts = [f"! {one_line(alert, 500)}" for alert in state.alerts]
+    first = f"{one_line(state.run, 100)}: {headline(state)}"
+    return "\n".join([first, text_bar(state.committed, state.rows, 60), *_columns(rows, right=(3, 4, 6)), *alerts])

@@ -1,0 +1,249 @@
+"""Pictures: of progress, of the result and of the run's time, each with its numbers as alt text.
+
+Questions are numbered in a picture, their words stand in the alt text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..result import facts
+from ..run.run import PHASES, Run
+from ..slots.state import State
+from . import panel, words
+from .drawing import PALE, WIDTH, Picture, calm, figure_of, label, nothing, picture_of, shaded
+from .markup import AMBER, BLUE, GREEN, RED
+from .nearest import Nearest, nearest
+from .panel import progress_text
+from .plan_pictures import part_grid, row_strip
+from .words import duration, exactly, many
+
+if TYPE_CHECKING:
+    from .drawing import Axes
+
+__all__ = [
+    "Nearest",
+    "Picture",
+    "nearest",
+    "norm_histogram",
+    "part_grid",
+    "progress_html",
+    "progress_png",
+    "progress_text",
+    "projection",
+    "row_strip",
+    "timeline",
+]
+
+POINTS = 3000  # drawn of a projection; more hide each other
+
+
+# ---------------------------------------------------------------------------------------------------------- progress
+
+
+def progress_html(state: State, picture: Picture | None = None) -> str:
+    """The panel of a state as self-contained HTML; `picture` is one drawn before, else it is drawn now.
+
+    Without a picture while there is nothing to draw.
+    """
+    something = len(state.history) or len(state.norms)
+    return panel.progress_html(state, (picture or progress_png(state)).html() if something else "")
+
+
+def progress_png(state: State) -> Picture:
+    """The rate over time and the norms of the rows that came home, side by side."""
+    figure = figure_of(WIDTH, 1.75)
+    left, right = figure.subplots(1, 2)
+    said = [_draw_rate(left, state), _draw_norms(right, *_counted(state.norms))]
+    return picture_of(figure, " ".join(said))
+
+
+def _draw_rate(axes: Axes, state: State) -> str:
+    calm(axes, "Rate, rows/s, over the last minute")
+    if not state.history:
+        nothing(axes, "no rate yet")
+        return "Rate over time: none yet."
+    at, rates = np.asarray(state.history, dtype=float).T
+    unit, size = ("min", 60.0) if at[-1] >= 180 else ("s", 1.0)
+    axes.plot(at / size, rates, color=BLUE, linewidth=1.6)
+    axes.plot(at[-1:] / size, rates[-1:], "o", color=BLUE, markersize=4)
+    axes.fill_between(at / size, rates, color=PALE, linewidth=0)
+    axes.set_ylim(0, float(rates.max()) * 1.15 or 1.0)
+    axes.locator_params(axis="y", nbins=4)
+    label(axes, f"{unit} watched")
+    return (
+        f"Rate over {duration(float(at[-1] - at[0]))}: {rates[-1]:,.1f} rows/s now, "
+        f"{rates.min():,.1f} to {rates.max():,.1f} before."
+    )
+
+
+def _counted(norms: Sequence[float], bins: int = 40) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """Counts, edges, and min, mean, max of norms; a spread below float32's own rounding is one bar."""
+    values = np.array(norms, dtype=float)  # a copy: the monitor's own list grows meanwhile
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return np.zeros(0), np.zeros(0), {}
+    low, high = float(values.min()), float(values.max())
+    room = max(0.0, 2e-7 - (high - low)) / 2
+    counts, edges = np.histogram(values, bins=bins, range=(low - room, high + room))
+    return counts, edges, {"min": low, "mean": float(values.mean()), "max": high}
+
+
+def _draw_norms(axes: Axes, counts: np.ndarray, edges: np.ndarray, stated: dict[str, float]) -> str:
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    rows = int(counts.sum())
+    calm(axes, f"Norms of {many(rows, 'row')}" if rows else "Norms")
+    if not rows or len(edges) != len(counts) + 1:
+        nothing(axes, "no rows came home yet")
+        return "Norms: no rows yet."
+    unit = ""
+    if np.abs(edges - 1).max() < 1e-3:  # a unit-norm model: only the deviation from 1 can be seen
+        power = math.floor(math.log10(float(np.abs(edges - 1).max()) or 1e-7))
+        edges, unit = (edges - 1) / 10.0**power, f"norm − 1, in units of 1e{power}"
+    widths = np.diff(edges)
+    # The smallest bar must be seen: one bad row among 250,000 is what this picture is for.
+    shown = np.where(counts > 0, np.maximum(counts, counts.max() * 0.012), 0)
+    axes.bar(edges[:-1], shown, widths, align="edge", color=BLUE, linewidth=0)
+    axes.locator_params(axis="y", nbins=4, integer=True)
+    label(axes, unit or "norm", "rows")
+    numbers = ", ".join(f"{name} {value:.7g}" for name, value in stated.items())
+    return f"Norms of {many(rows, 'row')}: {numbers}."
+
+
+# ----------------------------------------------------------------------------------------------------------- figures
+
+
+def norm_histogram(figures: dict[str, Any]) -> Picture:
+    """The norms of all documents, from the figures of the validation."""
+    norms = facts.section(facts.own_figures(figures), "norms")
+    histogram = facts.section(norms, "histogram")
+    stated = {k: v for k in ("min", "mean", "max", "sd") if (v := facts.number(norms.get(k))) is not None}
+    figure = figure_of(6.2, 2.3)
+    counts, edges = (np.asarray(histogram.get(key) or [], dtype=float) for key in ("counts", "edges"))
+    return picture_of(figure, _draw_norms(figure.subplots(), counts, edges, stated))
+
+
+def projection(figures: dict[str, Any]) -> Picture:
+    """Documents as points in the plane of their two strongest directions, by length; questions as numbered marks."""
+    found = facts.section(facts.own_figures(figures), "projection")
+    documents, questions = (_points(found.get(key)) for key in ("documents", "questions"))
+    tokens = _tokens(found.get("documents"), len(documents))
+    figure = figure_of(6.2, 4.4)
+    axes = figure.subplots()
+    calm(axes, "Documents and questions, projected", grid="both")
+    if not len(documents):
+        nothing(axes, "no projection in the validation")
+        return picture_of(figure, "Projection: missing.")
+    every = -(-len(documents) // POINTS)
+    if tokens is None:
+        axes.scatter(documents[::every, 0], documents[::every, 1], s=9, color=BLUE, alpha=0.5, linewidths=0)
+    else:
+        shaded(axes, documents[::every], tokens[::every], "tokens of the text")
+    for place, (x, y) in enumerate(questions, 1):
+        axes.plot([x], [y], "D", color=RED, markersize=11, markeredgecolor="white", markeredgewidth=0.8)
+        axes.text(x, y, str(place), ha="center", va="center", fontsize=7, color="white", fontweight="bold")
+    shares = [facts.number(share) or 0.0 for share in found.get("shares") or []]
+    names = [f"{axis} ({100 * s:.1f} % of the variance)" for axis, s in zip(("axis 1", "axis 2"), shares, strict=False)]
+    label(axes, *(names if len(names) == 2 else ("axis 1", "axis 2")))
+    axes.locator_params(nbins=5)
+    asked = [_words(question) for question in found.get("questions") or []]
+    words = "; ".join(f"{i} {words.one_line(name, 120)}" for i, name in enumerate(asked, 1) if name)
+    said = f"{many(len(documents), 'document')} as points, {many(len(questions), 'question')} as numbered marks"
+    if tokens is not None:
+        said += f"; documents are shaded by their length, {tokens.min():,} to {tokens.max():,} tokens"
+    return picture_of(figure, f"Projection: {said}{': ' + words if words else ''}.", f"{said}; questions stand below.")
+
+
+def _tokens(items: object, count: int) -> np.ndarray | None:
+    """How long the documents of a projection are; None where it does not say so of every one."""
+    found = [item[4] for item in items if isinstance(item, list) and len(item) > 4] if isinstance(items, list) else []
+    whole = [value for value in found if isinstance(value, int) and value >= 0]
+    return np.asarray(whole) if count and len(whole) == count else None
+
+
+def _words(question: object) -> str:
+    """A question's own words: of a record, or after x and y."""
+    if isinstance(question, dict):
+        return str(question.get("question") or question.get("title") or "")
+    return str(question[2]) if isinstance(question, list) and len(question) > 2 else ""
+
+
+def _points(items: object) -> np.ndarray:
+    """(n, 2) finite coordinates of records with x and y, or of pairs."""
+    found = []
+    for item in items if isinstance(items, list) else []:
+        x, y = (
+            (item.get("x"), item.get("y"))
+            if isinstance(item, dict)
+            else (item[:2] if isinstance(item, list) and len(item) > 1 else (None, None))
+        )
+        if (a := facts.number(x)) is not None and (b := facts.number(y)) is not None and math.isfinite(a + b):
+            found.append((a, b))
+    return np.asarray(found, dtype=float).reshape(-1, 2)
+
+
+# ----------------------------------------------------------------------------------------------------------- timeline
+
+
+def timeline(run: Run) -> Picture:
+    """When each phase ran, and where faults and recoveries fell, from the journal."""
+    try:
+        found = facts.events(run)
+    except OSError:
+        found = []
+    figure = figure_of(WIDTH, 2.1)
+    axes = figure.subplots()
+    calm(axes, "What happened when", grid="x")
+    if not found:
+        nothing(axes, "no journal")
+        return picture_of(figure, "Timeline: no journal.")
+    began, length = found[0]["when"], (found[-1]["when"] - found[0]["when"]).total_seconds()
+    unit, size = ("min", 60.0) if length >= 180 else ("s", 1.0)
+    spans = facts.spans(found)
+    for span in spans:
+        start = (span.start - began).total_seconds() / size
+        stop = (span.seen - began).total_seconds() / size
+        last = span is [other for other in spans if other.phase == span.phase][-1]
+        _draw_span(axes, span, start, max(stop, start + length / size * 0.004), last)  # what took no time is still seen
+    _draw_marks(axes, found, size)
+    axes.set_yticks(range(len(PHASES) + 1), [*PHASES, "faults, recoveries"])
+    axes.set_ylim(len(PHASES) + 0.5, -0.5)
+    axes.set_xlim(0, max(length / size * 1.08, 1e-3))
+    label(axes, f"{unit} since the run was made")
+    return picture_of(figure, _told(found, spans))
+
+
+def _draw_span(axes: Axes, span: facts.Span, start: float, stop: float, named: bool) -> None:
+    """One execution of a phase; one that did not end well is hatched, not only coloured."""
+    lane = PHASES.index(span.phase) if span.phase in PHASES else len(PHASES) - 1
+    colour = {"done": BLUE, "failed": RED}.get(span.outcome, AMBER)
+    hatch = None if span.outcome == "done" else "////"
+    axes.barh(lane, stop - start, left=start, height=0.5, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
+    if not named:
+        return
+    took = exactly(span.seconds) if span.outcome == "done" else span.outcome
+    axes.text(stop, lane, f" {took}", va="center", fontsize=8, color="#424a53")
+
+
+def _draw_marks(axes: Axes, found: Sequence[facts.Event], size: float) -> None:
+    for kind, plural, marker, colour in (("fault", "faults", "X", RED), ("recovery", "recoveries", "^", GREEN)):
+        marked = [event["when"] - found[0]["when"] for event in found if facts.kind(event) == kind]
+        if marked:
+            label = f"{len(marked)} {kind if len(marked) == 1 else plural}"
+            times = [at.total_seconds() / size for at in marked]
+            lane = [len(PHASES)] * len(times)
+            axes.plot(times, lane, marker, color=colour, markersize=7, linewidth=0, clip_on=False, label=label)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper right", fontsize=8, frameon=False, ncols=2)
+
+
+def _told(found: Sequence[facts.Event], spans: Sequence[facts.Span]) -> str:
+    phases = "; ".join(f"{s.phase} {s.outcome}{f' after {exactly(s.seconds)}' if s.stop else ''}" for s in spans)
+    faults, recoveries = (sum(facts.kind(event) == kind for event in found) for kind in ("fault", "recovery"))
+    length = (found[-1]["when"] - found[0]["when"]).total_seconds()
+    counted = f"{many(faults, 'fault')}, recoveries: {recoveries}"
+    return f"Timeline of {exactly(length)}: {phases or 'no phase ended'}; {counted}."

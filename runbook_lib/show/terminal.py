@@ -1,0 +1,96 @@
+"""`runbook watch`: the monitor's picture in a terminal, drawn anew at every look. It only looks; it never acts.
+
+Where the output is no terminal (a pipe, a log) lines of text come instead, as from the notebooks.
+"""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ..phases.monitor import Watcher
+from ..run.run import Run
+from ..slots.state import SlotState, State
+from . import markup, panel, words
+from .live import Terminal
+from .words import one_line
+
+STYLES = {
+    markup.GREEN: "green",
+    markup.BLUE: "blue",
+    markup.AMBER: "yellow",
+    markup.RED: "bold red",
+    markup.PURPLE: "magenta",
+    markup.GREY: "dim",
+}
+
+
+def watch(run: Run, every_s: float, console: Console | None = None) -> State:
+    """Look every `every_s` seconds until every row is committed or nobody works any more; gives the last state."""
+    console = console or Console()
+    watcher = Watcher(run, run.plan())
+    state = watcher.poll()
+    if not console.is_terminal:
+        lines = Terminal(out=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
+        while True:
+            last = state.done or state.resting
+            lines.show("", panel.progress_text(state), panel.told(state), last)
+            if last:
+                return state
+            time.sleep(every_s)
+            state = watcher.poll()
+    # No alternate screen: the last picture stays when this ends.
+    with Live(picture(state), console=console, auto_refresh=False, vertical_overflow="ellipsis") as shown:
+        while not (state.done or state.resting):
+            time.sleep(every_s)
+            state = watcher.poll()
+            shown.update(picture(state), refresh=True)
+    return state
+
+
+def picture(state: State) -> Group:
+    """All rows, alerts, and a line a slot. Every word of a host is text here, never markup or an escape."""
+    head = Text(f"{one_line(state.run, 100)}: {panel.headline(state)}", style="bold")
+    alerts = [Text(f"! {one_line(alert, 500)}", style="bold red") for alert in state.alerts]
+    return Group(head, ProgressBar(total=max(1, state.rows), completed=state.committed), *alerts, _slots(state))
+
+
+def _slots(state: State) -> Table:
+    with_gpu = any(slot.gpu for slot in state.slots)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("slot", "host", "committed"):
+        table.add_column(name, no_wrap=True)
+    for name in ("rows", "rate"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("of late", no_wrap=True)
+    table.add_column("left", justify="right", no_wrap=True)
+    for name in (*(["GPU"] if with_gpu else []), "state", "last contact"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("restarts and reason", overflow="fold")
+    for slot in panel.in_order(state.slots):
+        table.add_row(*_cells(slot, with_gpu))
+    return table
+
+
+def _cells(slot: SlotState, with_gpu: bool) -> list[Text | ProgressBar]:
+    shape, colour = panel.BADGES.get(slot.verdict or slot.state, panel.TROUBLE)
+    bar = ProgressBar(total=max(1, slot.rows), completed=slot.committed, width=12)
+    gpu = [Text(panel.gpu(slot))] if with_gpu else []
+    return [
+        Text(one_line(slot.slot, 40)),
+        Text(one_line(slot.host, 64)),
+        bar,
+        Text(f"{slot.committed:,}/{slot.rows:,}"),
+        Text(words.rate(slot.rate)),
+        Text(words.spark(slot.trend), style="blue"),
+        Text(words.duration(slot.eta_s)),
+        *gpu,
+        Text(f"{shape} {one_line(slot.verdict or slot.state, 40)}", style=STYLES[colour]),
+        Text(panel.contact(slot)),
+        Text(panel.notes(slot)),
+    ]

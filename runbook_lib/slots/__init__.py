@@ -1,0 +1,1 @@
+"""What is the matter with a slot: its states, verdicts and incidents."""

@@ -1,0 +1,260 @@
+"""Incidents: when something went wrong, what, and when it worked again; for the journal, and so log and report.
+
+How a worker ended is on file at its host: each end is told once, whoever looks first, however long nobody looked.
+Slowness is no incident: nothing is lost by it, and it comes and goes. A person's stop or restart is none either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from worker.escape import safe_text
+
+from ..corpus import corpus as corpora
+from ..run import locks
+from ..run.run import Run
+from . import verdicts
+from .state import SlotState, State
+
+BEGAN, ENDED, LOST, GIVEN_UP = "slot in trouble", "slot recovered", "supervisor lost", "row given up"
+SETTLED = ("running", "helping", "done", "moved")  # a worker that starts anew has not recovered yet
+DIED = "died"
+IDLE = "slot without a row"
+LOADS_OF_OTHERS, STARTS_S = 3.0, 5.0  # how often the slowest load, and how long beside, a worker may take at the end
+RECENT = 100  # events; a host that fails again in the same way is told anew after so many
+
+Exit = Mapping[str, Any]
+
+
+def record(run: Run, host: str, reading: Mapping[str, Any]) -> None:
+    """Write into the journal how workers of a host ended, and a supervisor, as far as it does not know yet."""
+    with contextlib.suppress(OSError):  # a full disk here: told at the next look
+        for slot, entry in reading["slots"].items():
+            _record(run, slot, host, entry["exits"], 0)
+        _record_lost(run, host, (reading.get("supervisor") or {}).get("predecessor"))
+        _record_given_up(run, [{**each, "host": host} for each in reading.get("given_up", [])])
+
+
+def _record_given_up(run: Run, refusals: Sequence[Mapping[str, Any]]) -> None:
+    """Tell of documents that a host gave up, and why: each once, and once more where it was tried again in vain."""
+    if not refusals:
+        return
+    with locks.held(run.faults_lock):
+        known = {_refusal(event) for event in run.journal.events(GIVEN_UP)}
+        new = [each for each in refusals if _refusal(each) not in known]
+        names = corpora.named(run.corpus, {each["row"] for each in new}) if new else {}
+        for each in new:
+            run.journal.write(
+                GIVEN_UP,
+                row=each["row"],
+                host=each["host"],
+                slot=safe_text(str(each["slot"]), 80),
+                document=names[each["row"]],
+                cause=safe_text(str(each["reason"]), 300),
+                action="its neighbours are done; it is tried once more when a person starts the run again",
+                given_up_at=each["at"],
+            )
+
+
+def _refusal(each: Mapping[str, Any]) -> tuple[object, ...]:
+    return each.get("row"), each.get("host"), each.get("given_up_at", each.get("at"))
+
+
+def _record_lost(run: Run, host: str, predecessor: Any) -> None:
+    """Tell of a supervisor that was gone while it had work, where its workers brought another before anybody looked."""
+    if not isinstance(predecessor, Mapping) or not isinstance(predecessor.get("pid"), int):
+        return
+    identity = safe_text(f"{predecessor['pid']} {predecessor.get('start')}", 80)
+    with locks.held(run.faults_lock):
+        if (host, identity) not in {(e.get("host"), e.get("process")) for e in run.journal.events(LOST)}:
+            cause = f"process {identity} was gone while it had work"
+            run.journal.write(LOST, host=host, process=identity, cause=cause, action="another one took its place")
+
+
+def _record(run: Run, slot: str, host: str, exits: Sequence[Exit], again: int) -> list[Exit]:
+    """Tell the ends of a slot's workers that the journal does not know; gives them. Two that look tell none twice."""
+    if not any(map(_is_fault, exits)):
+        return []
+    with locks.held(run.faults_lock):
+        known = {(e.get("slot"), e.get("exit_at")) for e in run.journal.events(BEGAN)}
+        new = [exit for exit in exits if _is_fault(exit) and (slot, exit.get("at")) not in known]
+        for exit in new:
+            name = _name(exit)
+            action = verdicts.NAMED["restarting" if name == DIED else name].by_itself
+            run.journal.write(
+                BEGAN,
+                slot=slot,
+                host=host,
+                verdict=name,
+                cause=safe_text(str(exit.get("reason")), 300),
+                action=action,
+                exit_at=exit.get("at"),
+                rows_again=again,
+            )
+    return new
+
+
+def _is_fault(exit: Exit) -> bool:
+    return exit.get("at") is not None and exit.get("reason") != verdicts.BY_A_PERSON
+
+
+def _name(exit: Exit) -> str:
+    """What a worker ended of, by name of a verdict."""
+    refused = "refused" if exit.get("code") == verdicts.EXIT_REFUSED else DIED
+    return verdicts.cause(str(exit.get("reason"))) or refused
+
+
+def host_failed(run: Run, host: str, what: str, why: object) -> None:
+    """Write into the journal that something could not be done on a host; the same again only after a while."""
+    said = safe_text(str(why), 500)
+    before = [e for e in run.journal.last(RECENT) if e.get("event") == "host failed" and e.get("host") == host]
+    if not any(e.get("what") == what and _alike(str(e.get("reason")), said) for e in before):
+        with contextlib.suppress(OSError):
+            run.journal.write("host failed", host=host, what=what, reason=said)
+
+
+def link_breaks(run: Run, host: str, breaks: Sequence[str]) -> None:
+    """Write into the journal what broke on the way to a host and went on."""
+    for words in breaks:
+        with contextlib.suppress(OSError):
+            run.journal.write("link broke", host=host, seen=words)
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two reasons differ in numbers only: seconds, ports, process ids."""
+    return re.sub(r"[0-9.]+", "#", one) == re.sub(r"[0-9.]+", "#", other)
+
+
+@dataclass
+class _Trouble:
+    """A slot's trouble that is not over: since when by our clock (None: nobody looked), and what goes again."""
+
+    verdict: str
+    began: float | None
+    again: int
+    committed: int = -1
+
+
+class Incidents:
+    """Takes note of one state after another, of one watching. What is still open stands in the journal."""
+
+    def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic):
+        self.run, self.clock = run, clock
+        self._before: dict[str, int] = {}
+        self._open: dict[str, _Trouble] = {}
+        self._known: set[tuple[str, object]] = set()
+        self._refused: set[tuple[object, ...]] = set()
+        self._lost = {(str(e.get("host")), str(e.get("process"))) for e in run.journal.events(LOST)}
+        for event in run.journal.events(BEGAN, ENDED):
+            slot = str(event.get("slot"))
+            if event["event"] == ENDED:
+                self._open.pop(slot, None)
+            else:
+                self._known.add((slot, event.get("exit_at")))
+                began = clock() - (time.time() - datetime.fromisoformat(event["at"]).timestamp())
+                self._open[slot] = _Trouble(str(event.get("verdict")), began, int(event.get("rows_again") or 0))
+
+    def note(self, state: State) -> None:
+        """Write into the journal what is new: a slot in trouble, or one that is out of it.
+
+        What cannot be written (a full disk here) is tried again at the next look: it must not end the watching.
+        """
+        for host, identity in state.gone.items():
+            with contextlib.suppress(OSError):
+                self._note_lost(host, identity, state)
+        if new := [each for each in state.refusals if _refusal(each) not in self._refused]:
+            with contextlib.suppress(OSError):
+                _record_given_up(self.run, new)
+                self._refused |= set(map(_refusal, new))
+        for slot in state.slots:
+            with contextlib.suppress(OSError):
+                self._note_ends(slot)
+                self._note(slot)
+            self._before[slot.slot] = slot.in_part
+
+    def note_idle(self, state: State) -> None:
+        """At the end, tell of workers that still load, and began long before the others would have."""
+        usual_s = max((slot.loaded_s or 0.0 for slot in state.slots), default=0.0)
+        for slot in state.slots:
+            if slot.idle_s is not None and slot.idle_s > LOADS_OF_OTHERS * usual_s + STARTS_S:
+                with contextlib.suppress(OSError):
+                    self.run.journal.write(
+                        IDLE,
+                        slot=slot.slot,
+                        host=slot.host,
+                        cause=f"not one row {slot.idle_s:.0f} s after its worker began: it hangs or is slow to load",
+                        action="others did its rows",
+                    )
+
+    def _note_lost(self, host: str, identity: str, state: State) -> None:
+        if (host, identity) not in self._lost:
+            beside = "; its workers live on" if host in state.unsupervised else ""
+            by_itself = verdicts.NAMED["unsupervised"].by_itself
+            self.run.journal.write(
+                LOST, host=host, process=identity, cause=f"process {identity} is gone{beside}", action=by_itself
+            )
+            self._lost.add((host, identity))
+
+    def _note_ends(self, slot: SlotState) -> None:
+        """The ends of its workers that are new here; the last one is what it has to recover from."""
+        unknown = [exit for exit in slot.exits if (slot.slot, exit.get("at")) not in self._known]
+        if not unknown:
+            return
+        again = self._before.get(slot.slot, 0)
+        new = _record(self.run, slot.slot, slot.host, unknown, again)
+        self._known |= {(slot.slot, exit.get("at")) for exit in unknown}
+        if new:
+            before = self._open.get(slot.slot)
+            began = self.clock() if slot.slot in self._before else None
+            began, again = (before.began, max(again, before.again)) if before else (began, again)
+            self._open[slot.slot] = _Trouble(_name(new[-1]), began, again, slot.committed)
+
+    def _note(self, slot: SlotState) -> None:
+        said = slot.verdict or slot.state
+        wrong = said != "slow" and said in verdicts.NAMED and verdicts.NAMED[said].wrong
+        said = "fenced" if slot.state == "fenced" else said
+        known = self._open.get(slot.slot)
+        # Told above, by what is on file; of one that says itself that it failed it will be in a moment.
+        ended = slot.state == "restarting" and bool(slot.exits)
+        wrong = wrong and slot.state != "failed"
+        if wrong and not (known and (ended or known.verdict == said)):
+            self._begin(slot, said, known)
+        elif known and slot.state == "stopped":
+            del self._open[slot.slot]  # by a person: no recovery, and no trouble any more
+        elif known and not wrong and self._recovered(slot, known):
+            self._end(slot, known)
+
+    def _begin(self, slot: SlotState, said: str, known: _Trouble | None) -> None:
+        """One that turns out to be another keeps its beginning. Rows inside a part that was not committed go again."""
+        again = 0 if said in ("unreachable", "stuck") else self._before.get(slot.slot, 0)
+        began, again = (known.began, max(again, known.again)) if known else (self.clock(), again)
+        self.run.journal.write(
+            BEGAN, slot=slot.slot, host=slot.host, verdict=said, cause=slot.evidence, action=slot.action
+        )
+        self._open[slot.slot] = _Trouble(said, began, again, slot.committed)
+
+    def _recovered(self, slot: SlotState, known: _Trouble) -> bool:
+        """Whether a slot works again: with a row to show for it, for a broken device starts as well as another."""
+        if slot.state in ("running", "helping") and known.verdict not in ("unreachable", "stuck"):
+            return slot.in_part > 0 or slot.committed > known.committed >= 0 or slot.state == "helping"
+        return slot.state in SETTLED
+
+    def _end(self, slot: SlotState, known: _Trouble) -> None:
+        lost_s = None if known.began is None else round(self.clock() - known.began, 1)
+        by_others = known.verdict == "fenced" and slot.state in ("done", "moved")
+        self.run.journal.write(
+            ENDED,
+            slot=slot.slot,
+            host=slot.host,
+            after=known.verdict,
+            seconds_lost=lost_s,
+            rows_again=known.again,
+            **({"by": "others did its rows; it stays given up"} if by_others else {}),
+        )
+        del self._open[slot.slot]
