@@ -31,16 +31,16 @@ demo: $(VENV)/.ready ## embed the demo corpus through the four notebooks; ends w
 	$(BIN)/runbook run profiles/demo.yaml
 
 demo-ssh: $(VENV)/.ready ## the same over SSH: two OpenSSH servers on this machine, started for the demo
-	@test "$$(id -u)" != 0 || $(BIN)/python tests/fleet.py install
-	$(BIN)/python tests/fleet.py up runs/fleet --mode loopback -- $(BIN)/runbook run profiles/ssh_demo.yaml \
+	@test "$$(id -u)" != 0 || $(BIN)/python demo/fleet.py install
+	$(BIN)/python demo/fleet.py up runs/fleet --mode loopback -- $(BIN)/runbook run profiles/ssh_demo.yaml \
 		--set hosts.tensor01.environment=$(CURDIR)/$(BIN)/python --set hosts.tensor02.environment=$(CURDIR)/$(BIN)/python
 
 # Test files at a time: most of them wait for processes. A file stays together, as it shares what is dear to set up.
 JOBS ?= 2
 
 test: $(VENV)/.ready ## ruff, mypy, pytest, the notebooks with nbval
-	@test "$$(id -u)" != 0 || $(BIN)/python tests/fleet.py install || echo "Tests over SSH will be skipped."
-	@$(BIN)/python tests/browser.py install || echo "Tests in a browser will be skipped."
+	@test "$$(id -u)" != 0 || $(BIN)/python demo/fleet.py install || echo "Tests over SSH will be skipped."
+	@$(BIN)/python tests/helpers/browser.py install || echo "Tests in a browser will be skipped."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --platform linux

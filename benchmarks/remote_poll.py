@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests")]
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests" / "helpers"), str(HERE.parent / "demo")]
 # ruff: noqa: E402
 
 import fleet
@@ -482,7 +482,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the plan's way and ours in turn (default 3)")
     parser.add_argument("--hosts", type=int, default=16, help="hosts of the preflight (default 16)")
     parser.add_argument("--many", type=int, default=50, help="hosts of the last table, beside 2 (default 50)")
-    parser.add_argument("--mode", default="auto", choices=["auto", "netns", "loopback"], help="see tests/fleet.py")
+    parser.add_argument("--mode", default="auto", choices=["auto", "netns", "loopback"], help="see demo/fleet.py")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep all figures here")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

@@ -30,8 +30,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1] / "tests"
-sys.path.insert(0, str(TESTS))
+ROOT = Path(__file__).parents[1]
+HELPERS = [str(ROOT / "demo"), str(ROOT / "tests" / "helpers")]
+sys.path[:0] = HELPERS
 
 import fleet  # noqa: E402
 from hosts_by_ssh import linked  # noqa: E402
@@ -118,7 +119,7 @@ def way(host: fleet.Host, rtt_s: float) -> Iterator[tuple[str, int]]:
     argv = [sys.executable, "-c", f"{code}; print(p.port, flush=True); sys.stdin.read(); p.close()"]
     with subprocess.Popen(
         [*argv, host.address, str(host.port), str(rtt_s / 2)],
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(HELPERS)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as between:
@@ -169,7 +170,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of scp and ours in turn (default 3)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the bytes")
     parser.add_argument("--rtt-ms", type=float, default=30.0, help="the delay there and back of the second table")
-    parser.add_argument("--mode", default="auto", choices=["auto", "netns", "loopback"], help="see tests/fleet.py")
+    parser.add_argument("--mode", default="auto", choices=["auto", "netns", "loopback"], help="see demo/fleet.py")
     parser.add_argument("--folder", type=Path, help="where the files are (default: in memory, if there is room)")
     parser.add_argument("--json", type=Path, help="keep the figures here")
     options = parser.parse_args()

@@ -37,9 +37,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-TESTS = HERE.parent
+HELPERS = HERE.parent / "helpers"
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # children are forked: no threads of others in the parent
-sys.path[1:1] = [str(TESTS), str(TESTS.parent)]
+sys.path[1:1] = [str(HELPERS), str(HERE.parents[1])]
 
 import made_up  # noqa: E402
 import numpy.random  # noqa: E402, F401  (now, and not by each child)
@@ -110,7 +110,7 @@ def staged(root: Path) -> None:
 
 
 def light_model() -> None:
-    """The model of tests/poison.py in the place of one that needs torch."""
+    """The model of tests/helpers/poison.py in the place of one that needs torch."""
     stand_in = types.ModuleType("worker.encoder")
     stand_in.Encoder, stand_in.RowError = poison.Encoder, poison.RowError
     sys.modules["worker.encoder"] = stand_in
@@ -525,7 +525,7 @@ def traced_worker(place: Path, inject: str = "") -> tuple[int, str]:
     root, log = host_folder(place).root, place.parent / "strace"
     argv = ["strace", "-f", "-y", "-s", "8", "-o", str(log), "-e", f"trace={CHANGING}"]
     argv += ["-e", f"inject={inject}"] if inject else []
-    argv += [sys.executable, "-B", str(TESTS / "poison.py"), "-m", "worker", "encode"]
+    argv += [sys.executable, "-B", str(HELPERS / "poison.py"), "-m", "worker", "encode"]
     argv += ["--root", str(root), "--host", HOST, "--slot", SLOT]
     with (place.parent / "log").open("ab") as out:
         done = subprocess.run(argv, cwd=root, stdout=out, stderr=out, stdin=subprocess.DEVNULL, timeout=LIMIT_S)

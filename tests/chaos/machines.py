@@ -15,10 +15,11 @@ from pathlib import Path
 
 from . import processes
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # where the servers and the proxy are
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "demo"), str(ROOT / "tests" / "helpers")]  # where the servers and the proxy are
 
-from fleet import Host, start
-from proxy import Proxy
+from fleet import Host, start  # noqa: E402
+from proxy import Proxy  # noqa: E402
 
 
 class Machines:

@@ -1,0 +1,47 @@
+"""Each benchmark still runs at its smallest size, ends with exit code 0 and prints its figures."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+# Its smallest size, and words of the figures that it prints; {} is an empty folder.
+SMALLEST = {
+    "merge_scale": (
+        ["--documents", "40", "--dim", "8", "--rounds", "1", "--folder", "{}/merge"],
+        "both merged files load as the same dict: True",
+    ),
+    "transfer": (["--quick", "--rounds", "1", "--mode", "loopback", "--rtt-ms", "2", "--folder", "{}"], "down 8 x"),
+    "kill_cost": (["--folder", "{}/kills", "--kills", "1", "--documents", "200"], "same parts, byte for byte: True"),
+}
+# Real runs of minutes, or what needs a browser: held alive to where their work begins. remote_poll has its own test.
+STARTED = ("console", "kill_matrix", "remote_poll")
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_benchmark_runs_at_its_smallest_size_and_prints_its_figures(name: str, tmp_path: Path) -> None:
+    if name == "kill_cost" and not Path("/proc/self/stat").exists():
+        pytest.skip("it finds processes through /proc")
+    if name == "transfer" and shutil.which("sshd") is None and not Path("/usr/sbin/sshd").exists():
+        pytest.skip("no OpenSSH server here")
+    options, figures = SMALLEST[name]
+    argv = [sys.executable, str(BENCHMARKS / f"{name}.py"), *(option.format(tmp_path) for option in options)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
+    assert figures in done.stdout
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_a_benchmark_that_takes_minutes_starts_and_says_what_it_takes(name: str) -> None:
+    argv = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr[-2000:]
+
+
+def test_every_benchmark_is_held_alive() -> None:
+    assert {path.stem for path in BENCHMARKS.glob("*.py")} == {*SMALLEST, *STARTED}

