@@ -7,10 +7,11 @@ import shutil
 import stat
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from . import process, reserve
 from .files import JSON_LIMIT, read_json
+from .launcher import LAUNCHERS, PROCESS
 from .layout import FORMAT, HostFolder, committed, is_assignment, quarantined
 
 REPORT_LIMIT = 2**20  # bytes; a reading holds two reports of each slot
@@ -57,10 +58,10 @@ def _given_up(folder: HostFolder, rows: list[int]) -> list[dict[str, Any]]:
     ]
 
 
-def _alive(report: dict[str, Any] | None) -> bool:
+def _alive(report: dict[str, Any] | None, alive: Callable[[Any], bool]) -> bool:
     """Whether the process that a report names lives."""
     try:
-        return process.alive((report or {}).get("process"))
+        return alive((report or {}).get("process"))
     except OSError:  # a number of so many digits that it is no file name
         return False
 
@@ -85,7 +86,7 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
             "gpu": spec.get("gpu"),
             "report": report,
             "exits": _exits(folder.exits(name), (unwritten or {}).get(name)),
-            "alive": _alive(report),
+            "alive": _alive(report, process.alive),
         }
     given_up = quarantined(folder.quarantine)
     usage = shutil.disk_usage(root) if Path(root).exists() else None
@@ -99,7 +100,7 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
         "assigned": bool(assignment),
         "epoch": assignment.get("epoch"),
         "supervisor": supervisor,
-        "supervisor_alive": _alive(supervisor),
+        "supervisor_alive": _alive(supervisor, LAUNCHERS[PROCESS].alive),  # one by systemd is told by the same
         "stop_requested": folder.stop_request(host).exists(),
         "slots": slots,
         "committed": committed(folder.parts),

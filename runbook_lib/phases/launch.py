@@ -41,12 +41,12 @@ def start(
 
 def _start(run: Run, retry_given_up: bool, only: Collection[str] | None, undo_stop: bool) -> Checks:
     plan = run.plan()
-    units = {name for name, facts in run.host_facts().items() if facts.get("unit")}
+    by = machines.launchers(run)
     checks = Checks("Every host's supervisor runs")
 
     def one(host: machines.Host) -> str:
         meant = only is None or host.name in only
-        return _start_host(host, plan, retry_given_up, host.name in units, undo_stop) if meant else "left as it is"
+        return _start_host(host, plan, retry_given_up, by[host.name], undo_stop) if meant else "left as it is"
 
     results = machines.side_by_side(run, one)
     for name, result in results.items():
@@ -59,7 +59,7 @@ def _start(run: Run, retry_given_up: bool, only: Collection[str] | None, undo_st
     return checks
 
 
-def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, as_unit: bool, undo_stop: bool) -> str:
+def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, undo_stop: bool) -> str:
     slots = plan.of_host(host.name)
     seen = host.poll()
     given_up = [] if retry_given_up else [(row, row + 1) for row in seen["quarantined"]]
@@ -77,17 +77,12 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, as_unit: 
     if retry_given_up:
         for row in seen["quarantined"]:
             host.remove(host.folder.quarantined(row))
-    argv = [host.python, "-m", "worker", "supervise", "--root", str(host.folder.root), "--host", host.name]
-    unit = f"runbook-{plan.run}-{host.name}" if as_unit else ""
     try:
-        identity = host.start(argv, host.folder.log(f"host_{host.name}"), host.folder.root, unit)
+        identity = host.launch(by)
     except LinkLost:
         # Whether it was started is not known. It is looked at, and a second one would leave by itself (its lock).
         again = _supervisor_there(host)
-        if again is None:
-            identity = host.start(argv, host.folder.log(f"host_{host.name}"), host.folder.root, unit)
-        else:
-            identity = again
+        identity = host.launch(by) if again is None else again
     _wait_for_its_report(host, identity)
     return f"started (pid {identity['pid']}), {left} rows left"
 
@@ -100,8 +95,7 @@ def start_unseen(run: Run, only: Collection[str]) -> None:
 
     def one(host: machines.Host) -> None:
         if host.name in only:
-            argv = [host.python, "-m", "worker", "supervise", "--root", str(host.folder.root), "--host", host.name]
-            host.start(argv, host.folder.log(f"host_{host.name}"), host.folder.root)
+            host.launch()
 
     machines.side_by_side(run, one)
 

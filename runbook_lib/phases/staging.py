@@ -195,7 +195,7 @@ def _stage_host(
         },
         "python": host.python,
         "stuck_s": run.profile.monitor.stuck_s,
-        "keep_awake": host.spec.kind == "local",
+        "keep_awake": host.spec.is_here,
         "first_progress_s": run.profile.monitor.first_progress_s,
         "slots": [
             {

@@ -45,7 +45,7 @@ DOORS = {  # outside library -> the only modules that may import it
 }
 # Of the worker, the library may use what needs neither numpy nor torch.
 SHARED = {
-    "awake", "environment", "escape", "files", "layout", "locks", "machine", "owned", "placed",
+    "awake", "environment", "escape", "files", "launcher", "layout", "locks", "machine", "owned", "placed",
     "process", "reserve", "rows", "snapshot", "texts", "verbs",
 }  # fmt: skip
 
@@ -230,6 +230,18 @@ def test_a_notebook_is_thin_stripped_and_opens_with_commented_parameters(path):
     assert code[0]["metadata"]["tags"] == ["parameters"]
     assert all(re.match(r"\w+: \w+ = .+  # .+", line) for line in "".join(code[0]["source"]).splitlines())
     assert f'gate.gate(this, "{path.stem}"' in "".join("".join(cell["source"]) for cell in code[-2:])
+
+
+def test_only_the_profile_compares_kinds_of_hosts():
+    """Everybody else asks `spec.is_here`, or a launcher: a new kind is then one more row, and no hunt."""
+    compared = {
+        path.stem
+        for path in [*MODULES, *WORKER.glob("*.py")]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare)
+        and {"local", "ssh"} & {c.value for c in ast.walk(node) if isinstance(c, ast.Constant)}
+    }
+    assert compared == {"profile"}
 
 
 def test_no_count_of_the_founding_plan_stands_in_code():
