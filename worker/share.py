@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from . import states
 from .files import make_folder
 from .layout import HostFolder, committed, quarantined, read_assignment
 from .progress import read_report
@@ -253,7 +254,7 @@ class Share:
         """The rows that a neighbour was computing; none of one given up, or that hangs: it will not try them again."""
         slots = read_report(self.folder.supervisor(self.assignment["host"])).get("slots")
         said = slots.get(slot) if isinstance(slots, dict) else None  # whatever a disk made of the report
-        if isinstance(said, dict) and (said.get("state") == "fenced" or said.get("hung") is True):
+        if isinstance(said, dict) and (said.get("state") == states.FENCED or said.get("hung") is True):
             return set()
         rows = read_report(self.folder.suspects(slot)).get("rows")
         return {row for row in rows if isinstance(row, int)} if isinstance(rows, list) else set()

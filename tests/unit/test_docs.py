@@ -11,7 +11,7 @@ import pytest
 
 from runbook_lib import cli
 from runbook_lib.profile import profile
-from runbook_lib.slots import verdicts
+from runbook_lib.slots import states
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -137,7 +137,7 @@ FAILURES = [
 @pytest.mark.parametrize("row", FAILURES, ids=[row[0] for row in FAILURES])
 def test_a_failure_has_a_verdict_of_the_table_and_a_test_that_is_there(row):
     scenario, verdict, by_itself, person, proof = row
-    assert verdict in verdicts.NAMED and by_itself and person, scenario
+    assert verdict in states.NAMED and by_itself and person, scenario
     named = re.findall(r"`(\w+)::(\w+)`", proof)
     assert named, scenario
     for file, test in named:

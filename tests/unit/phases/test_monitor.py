@@ -62,8 +62,8 @@ def test_a_worker_whose_heart_beats_but_moves_no_row_is_stuck_and_one_that_was_k
     watcher._last["one"] = reading
 
     def look(now):
-        alerts = []
-        return watcher._slot(slot, [], now, {}, alerts), alerts
+        state, alert = watcher._slot(slot, [], now, None, True)
+        return state, [alert] if alert else []
 
     assert look(0.0)[0].verdict == look(119.0)[0].verdict == ""
     state, (alert,) = look(121.0)
