@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import tiers
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -169,6 +170,7 @@ def test_an_outside_library_has_one_door(library):
     assert users <= DOORS[library]
 
 
+@pytest.mark.process
 def test_the_library_and_its_command_line_import_without_torch():
     code = (
         "import sys\n"
@@ -243,6 +245,20 @@ def test_only_the_profile_compares_kinds_of_hosts():
         and {"local", "ssh"} & {c.value for c in ast.walk(node) if isinstance(c, ast.Constant)}
     }
     assert compared == {"profile"}
+
+
+TESTS = ROOT / "tests"
+
+
+def test_no_test_imports_a_test():
+    """What two of them need is in tests/helpers; a program in quotes counts too."""
+    imports_one = re.compile(r"^\s*(from|import) test_", re.M)
+    assert [path.name for path in TESTS.rglob("*.py") if imports_one.search(path.read_text())] == []
+
+
+def test_what_the_tests_of_a_folder_start_is_known_of_every_folder():
+    folders = {path.relative_to(TESTS).parts[0] for path in TESTS.rglob("test_*.py")}
+    assert folders - {"unit"} == set(tiers.FOLDERS) and set(tiers.FOLDERS.values()) <= set(tiers.MARKS)
 
 
 def test_no_count_of_the_founding_plan_stands_in_code():

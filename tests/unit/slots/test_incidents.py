@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from made_up import run_folder
-from test_pictures import Hands, slot, state
+from states import Hands, slot, state
 
 from runbook_lib.report import report
 from runbook_lib.result import facts
