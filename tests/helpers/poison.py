@@ -84,7 +84,9 @@ class Encoder:
             os.kill(os.getpid(), signal.SIGSTOP)
 
     def describe(self):
-        return {"device": "cpu (none)", "torch": "none", "python": "3"}
+        from worker.wire import Described
+
+        return Described("cpu (none)", "none", "3", None)
 
     def lengths(self, texts):
         if any("TOKENIZE" in text for text in texts):

@@ -33,7 +33,7 @@ from runbook_lib.report import clean, status
 from runbook_lib.run import plan, run
 from runbook_lib.run.checks import Checks
 from runbook_lib.show import panel, pictures
-from worker import encode, environment, machine, process
+from worker import environment, machine, process
 from worker.files import write_json
 from worker.layout import HostFolder
 from worker.snapshot import snapshot
@@ -722,7 +722,7 @@ class Forged:
 
     def commit(self, start: int, stop: int, **changes: Any) -> Path:
         record = self.made.record(start, stop, **changes)
-        encode.commit(self.folder, start, np.ascontiguousarray(self.made.vectors[start:stop]), record)
+        made_up.commit(self.folder, start, self.made.vectors[start:stop], record)
         return self.folder.part(start, stop)
 
     def home(self) -> list[str]:
@@ -822,7 +822,7 @@ def test_rows_beyond_the_plan_never_come_home(forged: Forged) -> None:
     rows = {"fingerprints": ["0" * 32] * 23, "tokens": [1] * 23, "norms": [1.0] * 23}
     record = {**forged.made.record(18, 21), **rows}
     values = np.zeros((23, made_up.DIM), np.float32)
-    encode.commit(forged.folder, 18, values, {**record, "truncated": []})
+    made_up.commit(forged.folder, 18, values, {**record, "truncated": []})
     found = download.collect(forged.run)
     assert (found.rows, found.new, found.failures) == (0, 0, ()) and "rows: 18-41" in found.refused[0]
 

@@ -16,7 +16,6 @@ from runbook_lib.hosts import hosts
 from runbook_lib.phases import download
 from runbook_lib.result import parts
 from runbook_lib.run.run import Run
-from worker import encode
 from worker.files import sha256_file, write_json
 from worker.layout import committed
 
@@ -35,7 +34,7 @@ class There:
 
     def commit(self, start, stop, rows=None, **changes):
         values = self.made.vectors[start:stop] if rows is None else rows
-        encode.commit(self.folder, start, np.ascontiguousarray(values), self.made.record(start, stop, **changes))
+        made_up.commit(self.folder, start, values, self.made.record(start, stop, **changes))
         return self.folder.part(start, stop)
 
     def commit_all(self):

@@ -5,7 +5,6 @@ import signal
 import threading
 
 import made_up
-import numpy as np
 import pytest
 from local_run import folder, host, new_run, numbered, planned, wait_for
 
@@ -13,7 +12,7 @@ from runbook_lib.hosts import hosts
 from runbook_lib.hosts.local import LocalWay
 from runbook_lib.phases import launch, monitor, recover, staging, workers
 from runbook_lib.run import run
-from worker import encode, process
+from worker import process
 from worker.files import read_json, write_json
 from worker.layout import committed
 from worker.rows import planned_parts
@@ -61,8 +60,7 @@ def commit_all(this):
     made = made_up.MadeUp(this, plan, numbered(this)[1], made_up.vectors(plan.rows, plan.model.dim))
     for slot in plan.slots:
         for start, stop in planned_parts(slot.start, slot.stop, plan.part_rows):
-            rows = np.ascontiguousarray(made.vectors[start:stop])
-            encode.commit(folder(this, slot.host), start, rows, made.record(start, stop))
+            made_up.commit(folder(this, slot.host), start, made.vectors[start:stop], made.record(start, stop))
 
 
 def flip_a_bit(path):

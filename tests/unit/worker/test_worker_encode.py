@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 from box import HOST, SLOT, Box, MakeBox, waiting
 from waiting import wait_for
+from wired import PART
 
 import worker
 from worker import encode, locks, process
@@ -28,6 +30,7 @@ from worker.files import write_json
 from worker.layout import HostFolder
 from worker.rows import fingerprint
 from worker.share import left_to_do, settled
+from worker.wire import PartRecord
 
 LETTERS = ["abc", "a longer text, of two dozen letters", "x", "0123456789 " * 9, "mid size", "b c d e f g"]
 TEXTS = [f"{LETTERS[i % 6]} {i}" for i in range(16)]
@@ -249,11 +252,12 @@ def test_rows_that_another_slot_committed_are_not_done_again(make_box: MakeBox) 
 
 def test_a_part_committed_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
     folder = HostFolder(tmp_path)
-    encode.commit(folder, 0, np.ones((2, 3), np.float32), {"by": "one"})
+    record = PartRecord.from_json({**PART, "run": "one", "start": 0, "stop": 2})
+    encode.commit(folder, np.ones((2, 3), np.float32), record)
     before = folder.part(0, 2).read_bytes()
-    encode.commit(folder, 0, np.zeros((2, 3), np.float32), {"by": "another"})
+    encode.commit(folder, np.zeros((2, 3), np.float32), replace(record, run="another"))
     assert folder.part(0, 2).read_bytes() == before
-    assert json.loads(folder.part(0, 2).with_suffix(".json").read_text())["by"] == "one"
+    assert json.loads(folder.part(0, 2).with_suffix(".json").read_text())["run"] == "one"
 
 
 def test_a_bad_row_is_given_up_by_name_and_the_others_are_done(make_box: MakeBox) -> None:
