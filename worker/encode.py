@@ -30,7 +30,7 @@ from .say import say
 from .second import DeviceFault, Second
 from .share import Refused, Shard, Share
 from .texts import DOCUMENT, QUERY
-from .wire import EncodingIdentity, ModelName, PartRecord
+from .wire import Assignment, EncodingIdentity, ModelName, PartRecord
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_DISK, EXIT_DEVICE, EXIT_STOPPED = 0, 1, 2, 3, 5, 6, 143
 
@@ -72,19 +72,19 @@ def take_lock(path: Path, **who: str) -> int | None:
     return lock
 
 
-def load(assignment: dict[str, Any], device: str, dtype: str, threads: int) -> Any:
+def load(assignment: Assignment, device: str, dtype: str, threads: int) -> Any:
     """The model that an assignment names, on a device."""
     from .encoder import Encoder
 
-    templates = {DOCUMENT: assignment["prompt"], QUERY: assignment["question_prompt"]}
-    return Encoder(Path(assignment["model"]["folder"]), device, dtype, assignment["max_tokens"], threads, templates)
+    templates = {DOCUMENT: assignment.prompt, QUERY: assignment.question_prompt}
+    return Encoder(Path(assignment.model.folder), device, dtype, assignment.max_tokens, threads, templates)
 
 
-def _identity(encoder: Any, assignment: dict[str, Any], vectors: Any) -> EncodingIdentity:
-    model = ModelName(*(assignment["model"][key] for key in ("name", "revision", "digest")))
-    prompts = assignment["prompt"], assignment["question_prompt"]
+def _identity(encoder: Any, assignment: Assignment, vectors: Any) -> EncodingIdentity:
+    model = ModelName(assignment.model.name, assignment.model.revision, assignment.model.digest)
+    prompts = assignment.prompt, assignment.question_prompt
     limit, dim = encoder.max_tokens, int(vectors.shape[1])
-    return EncodingIdentity(model, assignment["dtype"], *prompts, limit, encoder.normalises, dim)
+    return EncodingIdentity(model, assignment.dtype, *prompts, limit, encoder.normalises, dim)
 
 
 def work(folder: HostFolder, share: Share, progress: Progress) -> None:
@@ -118,12 +118,12 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
     progress.update(state="loading model", write=True)
     second.begin()
     began = time.monotonic()
-    if why := owned.used(folder.root, Path(assignment["model"]["folder"])):
+    if why := owned.used(folder.root, Path(assignment.model.folder)):
         raise Refused(why)
-    encoder = load(assignment, share.spec["device"], assignment["dtype"], share.spec["threads"])
+    encoder = load(assignment, share.spec.device, assignment.dtype, share.spec.threads)
     loaded_s = round(time.monotonic() - began, 2)
-    described, threads = encoder.describe(), share.spec["threads"]
-    say(f"model loaded in {loaded_s} s: {described.device}, {assignment['dtype']}")
+    described, threads = encoder.describe(), share.spec.threads
+    say(f"model loaded in {loaded_s} s: {described.device}, {assignment.dtype}")
     progress.update(loaded_s=loaded_s, device=described.device, write=True)
     second.check(encoder)
     if why := second.blind():
@@ -157,17 +157,20 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
             continue
         suspects.clear()  # before the commit: what a full disk does is not the rows' fault
         second.check(encoder, whole=False)  # before the commit: what a device that went bad computed is not believed
-        epoch = share.assignment["epoch"]
+        epoch = share.assignment.epoch
         record = PartRecord(
             **vars(_identity(encoder, assignment, vectors)),
             **vars(described),
             **vars(rows),
-            **{key: assignment[key] for key in ("run", "run_id", "host", "corpus")},
             start=low,
             stop=high,
             sha256="",  # known once the array is written
             bytes=0,
             slot=slot,
+            host=assignment.host,
+            run=assignment.run,
+            run_id=assignment.run_id,
+            corpus=assignment.corpus,
             epoch=epoch,
             threads=threads,
             written_at=time.time(),
@@ -217,8 +220,8 @@ def run(root: Path, host: str, slot: str) -> int:
     try:
         progress.start()
         with contextlib.closing(Share(folder, host, slot)) as share:
-            progress.update(run=share.assignment["run"], epoch=share.assignment["epoch"])
-            guard = Guard(root, host, share.assignment["python"], float(share.assignment.get("look_s") or LOOK_S))
+            progress.update(run=share.assignment.run, epoch=share.assignment.epoch)
+            guard = Guard(root, host, share.assignment.python, share.assignment.look_s or LOOK_S)
             guard.start()
             work(folder, share, progress)
         code, state = EXIT_DONE, "done"

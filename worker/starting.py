@@ -6,10 +6,10 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from .files import make_folder, open_private
 from .layout import HostFolder
+from .wire import Assignment, SlotSpec
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 GPU = "CUDA_VISIBLE_DEVICES"
@@ -22,14 +22,14 @@ ALWAYS = {
 }
 
 
-def start_worker(folder: HostFolder, assignment: Mapping[str, Any], spec: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+def start_worker(folder: HostFolder, assignment: Assignment, spec: SlotSpec) -> subprocess.Popen[bytes]:
     """The worker of a slot, with its GPU and its threads. Raises OSError."""
-    command = [assignment["python"], "-m", "worker", "encode", "--root", str(folder.root)]
-    command += ["--host", assignment["host"], "--slot", spec["slot"]]
-    environment = {**os.environ, **dict.fromkeys(THREADS, str(spec["threads"])), **ALWAYS}
-    if spec["device"] == "cuda":
-        environment[GPU] = spec["gpu"]
-    return _start(command, folder.root, environment, folder.log(spec["slot"]))
+    command = [assignment.python, "-m", "worker", "encode", "--root", str(folder.root)]
+    command += ["--host", assignment.host, "--slot", spec.slot]
+    environment = {**os.environ, **dict.fromkeys(THREADS, str(spec.threads)), **ALWAYS}
+    if spec.device == "cuda":
+        environment[GPU] = spec.gpu or ""
+    return _start(command, folder.root, environment, folder.log(spec.slot))
 
 
 def start_supervisor(folder: HostFolder, host: str, python: str) -> subprocess.Popen[bytes]:

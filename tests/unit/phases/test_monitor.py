@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import wired
 from local_run import new_run, planned
 
 from runbook_lib import cli
@@ -111,8 +112,8 @@ def host_folder(made):
 
 def staged(made, **reports):
     folder = host_folder(made)
-    slots = [{"slot": f"cluster0_gpu{i}", "shards": [{"start": 10 * i, "stop": 10 * i + 10}]} for i in range(2)]
-    write_json(folder.assignment("here"), {"slots": slots, "epoch": 1})
+    slots = [wired.slot(f"cluster0_gpu{i}", (10 * i, 10 * i + 10)) for i in range(2)]
+    write_json(folder.assignment("here"), wired.assignment(slots))
     for slot, report in reports.items():
         write_json(folder.progress(slot), report)
     return folder
@@ -251,7 +252,7 @@ def two(made):
     replace(plan_now, slots=(low, replace(high, slot="cluster1_gpu0", host="there", index=0))).save(made.plan_file)
     this = run.Run(made.folder, replace(made.profile, hosts=specs))
     for spec, slot in zip(specs, this.plan().slots, strict=True):
-        told = {"slots": [{"slot": slot.slot, "shards": [{"start": slot.start, "stop": slot.stop}]}], "epoch": 1}
+        told = wired.assignment([wired.slot(slot.slot, (slot.start, slot.stop))])
         write_json(folder_of(this, spec.name).assignment(spec.name), told)
     commit(folder_of(this, "here"), (0, 5), (5, 10))
     return this
@@ -428,10 +429,8 @@ CARD = "GPU-11111111-2222-3333-4444-555555555555"
 )
 def test_what_a_slots_gpu_does_is_its_supervisors_word_while_it_is_fresh(made, age_s, said, seen):
     folder = staged(made)
-    slots = [
-        {"slot": f"cluster0_gpu{i}", "shards": [{"start": 10 * i, "stop": 10 * i + 10}], "gpu": CARD} for i in range(2)
-    ]
-    write_json(folder.assignment("here"), {"slots": slots, "epoch": 1})
+    slots = [{**wired.slot(f"cluster0_gpu{i}", (10 * i, 10 * i + 10)), "gpu": CARD} for i in range(2)]
+    write_json(folder.assignment("here"), wired.assignment(slots))
     write_json(folder.supervisor("here"), {"slots": {}, "gpus": said, "gpus_at": time.time() - age_s})
     assert monitor.Watcher(made, made.plan()).poll().slots[0].gpu == seen
 

@@ -244,7 +244,7 @@ def test_rows_that_another_slot_committed_are_not_done_again(make_box: MakeBox) 
     box.folder.parts.mkdir()
     for start, stop in ((2, 6), (8, 16)):
         write_json(box.folder.part(start, stop).with_suffix(".json"), {"moved": True})
-    assert left_to_do(box.assignment["slots"][0], settled(box.folder)) == [(0, 2), (6, 8)]
+    assert left_to_do(box.told.slots[0], settled(box.folder)) == [(0, 2), (6, 8)]
     assert box.end(box.worker()) == 0, box.logs()
     assert box.parts() == [(0, 2), (2, 6), (6, 8), (8, 16)]
     assert box.record(2, 6) == {"moved": True}
@@ -336,7 +336,7 @@ def test_a_full_disk_stops_it_and_it_resumes_when_there_is_space(
     ballast.unlink()
     assert box.end(box.worker()) == 0, box.logs()
     assert [stop - start for start, stop in box.parts()] == [100] * 4
-    assert left_to_do(box.assignment["slots"][0], settled(box.folder)) == []
+    assert left_to_do(box.told.slots[0], settled(box.folder)) == []
     box.sums()
 
 
