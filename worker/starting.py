@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
-from typing import Any
 
 from .launcher import command, detached
 from .layout import HostFolder
+from .wire import Assignment, SlotSpec
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 GPU = "CUDA_VISIBLE_DEVICES"
@@ -21,14 +20,14 @@ ALWAYS = {
 }
 
 
-def start_worker(folder: HostFolder, assignment: Mapping[str, Any], spec: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+def start_worker(folder: HostFolder, assignment: Assignment, spec: SlotSpec) -> subprocess.Popen[bytes]:
     """The worker of a slot, with its GPU and its threads. Raises OSError."""
-    argv = [assignment["python"], "-m", "worker", "encode", "--root", str(folder.root)]
-    argv += ["--host", assignment["host"], "--slot", spec["slot"]]
-    environment = {**os.environ, **dict.fromkeys(THREADS, str(spec["threads"])), **ALWAYS}
-    if spec["device"] == "cuda":
-        environment[GPU] = spec["gpu"]
-    return detached(argv, folder.log(spec["slot"]), folder.root, environment)
+    argv = [assignment.python, "-m", "worker", "encode", "--root", str(folder.root)]
+    argv += ["--host", assignment.host, "--slot", spec.slot]
+    environment = {**os.environ, **dict.fromkeys(THREADS, str(spec.threads)), **ALWAYS}
+    if spec.device == "cuda":
+        environment[GPU] = spec.gpu or ""
+    return detached(argv, folder.log(spec.slot), folder.root, environment)
 
 
 def start_supervisor(folder: HostFolder, host: str, python: str) -> subprocess.Popen[bytes]:

@@ -20,7 +20,7 @@ from .deaths import MemoryWatch, reason_for
 from .encode import EXIT_BUSY, EXIT_DEVICE, EXIT_DISK, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, take_lock
 from .files import never_make
 from .gpu_watch import GpuWatch
-from .layout import HostFolder, committed, read_assignment
+from .layout import HostFolder, committed
 from .progress import read_report, write_report
 from .reserve import Reserve
 from .room import DISK_FULL, has_room
@@ -28,6 +28,7 @@ from .rows import count
 from .say import say
 from .share import left_to_do, settled, surely_given_up
 from .starting import start_worker
+from .wire import Assignment, SlotSpec, read_assignment
 
 BACK_OFF_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 DEATHS_TO_FENCE = 5
@@ -43,11 +44,9 @@ NOT_BY_US = "ended by SIGTERM, not by us"
 class Slot:
     """One slot as its supervisor sees it: a worker, or the wait for the next one."""
 
-    def __init__(
-        self, folder: HostFolder, assignment: dict[str, Any], spec: dict[str, Any], memory: MemoryWatch | None = None
-    ):
+    def __init__(self, folder: HostFolder, assignment: Assignment, spec: SlotSpec, memory: MemoryWatch | None = None):
         self.folder, self.assignment, self.spec = folder, assignment, spec
-        self.name: str = spec["slot"]
+        self.name = spec.slot
         self.child: subprocess.Popen[bytes] | None = None
         self.identity: process.Identity | None = None
         self.state = states.WAITING
@@ -67,7 +66,7 @@ class Slot:
         self.hung = False  # whether its last worker was ended because it showed no sign while it loaded
         self.alone = False  # whether all its neighbours have nothing to do
         self._helped = 0  # the neighbours' rows that were left when it last began to help
-        predecessor = read_report(folder.supervisor(assignment["host"])).get("slots")
+        predecessor = read_report(folder.supervisor(assignment.host)).get("slots")
         mine = predecessor.get(self.name) if isinstance(predecessor, dict) else None  # whatever a disk made of it
         # The worker may not have come to its first report yet: then only the supervisor that started it knows it.
         self._adopt(mine.get("process") if isinstance(mine, dict) else None)
@@ -133,7 +132,7 @@ class Slot:
             self.state = states.DONE
         return self.left
 
-    def take_over(self, assignment: dict[str, Any], spec: dict[str, Any]) -> None:
+    def take_over(self, assignment: Assignment, spec: SlotSpec) -> None:
         """A new assignment: rows came or went. The worker that runs sees it by itself."""
         self.assignment, self.spec = assignment, spec
         self.left, self.undone = self._left(), self._undone()
@@ -192,21 +191,21 @@ class Slot:
 
     def _patience_s(self, report: dict[str, Any]) -> float:
         """How long a worker may show no sign: as long as loading takes, until its own rate is known."""
-        first_s = self.assignment.get("stall_s") or self.assignment.get("first_progress_s") or STALL_S
-        loads = [s for spec in self.assignment["slots"] if (s := self._load_s(spec)) is not None]
+        first_s = self.assignment.stall_s or self.assignment.first_progress_s or STALL_S
+        loads = [s for spec in self.assignment.slots if (s := self._load_s(spec)) is not None]
         longest = max(loads, default=0.0)
-        limit = max(float(first_s), LOADS_TO_STALL * longest)
+        limit = max(first_s, LOADS_TO_STALL * longest)
         if self._loads(report):
             if self.alone and loads:  # idle neighbours have shown how long it takes, and wait for its rows
                 limit = max(IDLE_S, LOADS_TO_STALL * longest)
             return limit * float(min(MORE_PATIENCE, 2**self.deaths))
-        stuck_s, rate = self.assignment.get("stuck_s"), report.get("rate")
+        stuck_s, rate = self.assignment.stuck_s, report.get("rate")
         if not (stuck_s and rate):
             return limit
-        return min(limit, max(float(stuck_s), PARTS_TO_STALL * int(self.spec["part_rows"]) / float(rate)))
+        return min(limit, max(stuck_s, PARTS_TO_STALL * self.spec.part_rows / float(rate)))
 
-    def _load_s(self, spec: dict[str, Any]) -> float | None:
-        loaded_s = read_report(self.folder.progress(spec["slot"])).get("loaded_s")
+    def _load_s(self, spec: SlotSpec) -> float | None:
+        loaded_s = read_report(self.folder.progress(spec.slot)).get("loaded_s")
         return float(loaded_s) if isinstance(loaded_s, (int, float)) else None
 
     def end_idle(self) -> None:
@@ -226,12 +225,12 @@ class Slot:
             self.not_before = time.monotonic() + self._pause(self.full)
             return
         try:
-            if why := owned.code(self.folder.root) or owned.used(self.folder.root, Path(self.assignment["python"])):
+            if why := owned.code(self.folder.root) or owned.used(self.folder.root, Path(self.assignment.python)):
                 raise OSError(why)
             self.child = start_worker(self.folder, self.assignment, self.spec)
         except OSError as error:
             code = EXIT_DISK if error.errno in DISK_FULL else None
-            self._ended(code, f"cannot start {self.assignment['python']}: {error}")
+            self._ended(code, f"cannot start {self.assignment.python}: {error}")
             return
         self.identity = process.identify(self.child.pid)
         self.state, self._moved = states.RUNNING, time.monotonic()
@@ -247,7 +246,7 @@ class Slot:
             reason = reason or report.get("reason") or ""
         if code == -signal.SIGKILL and not reason and self.identity:
             reason = reason_for(code, by_memory=self.memory.killed(self.identity["pid"]))
-        asked = self._asked or self.folder.stop_request(self.assignment["host"]).exists()
+        asked = self._asked or self.folder.stop_request(self.assignment.host).exists()
         stopped = code in (EXIT_STOPPED, -signal.SIGTERM) and asked
         if code in (EXIT_STOPPED, -signal.SIGTERM) and not asked:
             reason = NOT_BY_US  # an end like another: its rows are still to be done
@@ -296,8 +295,8 @@ class Slot:
             self.unwritten = True
 
     def _pause(self, deaths: int) -> float:
-        pauses = self.assignment.get("back_off_s") or BACK_OFF_S
-        return float(pauses[min(max(deaths, 1), len(pauses)) - 1])
+        pauses = self.assignment.back_off_s or BACK_OFF_S
+        return pauses[min(max(deaths, 1), len(pauses)) - 1]
 
     def ask_to_stop(self) -> None:
         """Ask this slot's worker to end, without waiting: so all of a host end at the same time."""
@@ -352,12 +351,12 @@ def _take_over(folder: HostFolder, host: str, slots: list[Slot], memory: MemoryW
     if assignment is None:
         return False
     known = {slot.name: slot for slot in slots}
-    for spec in assignment["slots"]:
-        if spec["slot"] in known:
-            known[spec["slot"]].take_over(assignment, spec)
+    for spec in assignment.slots:
+        if spec.slot in known:
+            known[spec.slot].take_over(assignment, spec)
         else:
             slots.append(Slot(folder, assignment, spec, memory))
-    say(f"supervisor of {host}: epoch {assignment.get('epoch')}, {sum(slot.left for slot in slots)} rows left")
+    say(f"supervisor of {host}: epoch {assignment.epoch}, {sum(slot.left for slot in slots)} rows left")
     return True
 
 
@@ -407,23 +406,23 @@ def run(root: Path, host: str) -> int:
     if assignment is None:
         say(f"supervisor of {host}: no assignment at {folder.assignment(host)}")
         return EXIT_REFUSED
-    if why := owned.code(root) or owned.mismatch(root, assignment.get("run_id")):
+    if why := owned.code(root) or owned.mismatch(root, assignment.run_id):
         say(f"supervisor of {host}: {why}")
         return EXIT_REFUSED
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda signum, frame: stopping.append(signum))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     memory = MemoryWatch()
-    slots = [Slot(folder, assignment, spec, memory) for spec in assignment["slots"]]
+    slots = [Slot(folder, assignment, spec, memory) for spec in assignment.slots]
     me = process.identify(os.getpid())
     before = read_report(folder.supervisor(host))
     killed = before.get("working") and not process.alive(before.get("process"))
     predecessor = before.get("process") if killed else None  # it ended while it had work: nobody else tells
     reserve = Reserve(folder.reserve(host))
     watch = GpuWatch()
-    if any(spec["device"] == "cuda" for spec in assignment["slots"]):
+    if any(spec.device == "cuda" for spec in assignment.slots):
         watch.start()
-    if assignment.get("keep_awake"):
+    if assignment.keep_awake:
         awake.hold(lambda text: say(f"supervisor of {host}: {text}"))
     say(f"supervisor of {host}: pid {os.getpid()}, {len(slots)} slots")
     while True:
@@ -468,7 +467,7 @@ def run(root: Path, host: str) -> int:
         _put_on_file(folder.supervisor(host), report, slots, reserve)
         if not working:
             break
-        time.sleep(float(assignment.get("poll_s") or POLL_S))
+        time.sleep(assignment.poll_s or POLL_S)
     say(f"supervisor of {host}: ends; " + ", ".join(f"{slot.name} {slot.state}" for slot in slots))
     os.close(lock)
     return EXIT_DONE if all(slot.state == states.DONE for slot in slots) else 1

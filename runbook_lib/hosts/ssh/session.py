@@ -27,7 +27,8 @@ from .rate import Rate
 
 # The far end's modules, each after what it imports.
 SENT = (
-    *("escape", "files", "rows", "layout", "owned", "placed", "locks", "process", "launcher", "reserve", "snapshot"),
+    *("escape", "files", "rows", "layout", "wire", "owned", "placed", "locks", "process", "launcher", "reserve"),
+    "snapshot",
     *("machine", "environment", "verbs", "agent"),
 )
 PLACES = (
