@@ -27,6 +27,8 @@ ELSEWHERE = {
     "chain": {"done", "failed"},
     "cli": {"refused"},
     "facts": {"done", "failed"},
+    "attempts": {"done", "failed"},
+    "endings": {"failed"},
     "hosts": {"running"},
     "inventory": {"failed", "unreachable"},
     "launch": {"running"},
