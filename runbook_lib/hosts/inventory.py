@@ -96,6 +96,8 @@ def _judge(checks: Checks, spec: HostSpec, seen: Facts, names: Mapping[str, str]
         "workdir": _text(said.get("workdir")),
         "python": seen["python"],
         "device": spec.device,
+        "system": _text(said.get("system")),
+        "memory_bytes": _number(said.get("memory_bytes"), 2**63),
         "cores": max(1, int(_number(said.get("cores"), CORES) or 1)),
         "free_bytes": _number(said.get("free_bytes"), 2**63),
         "clock_s": seen.get("clock_s"),

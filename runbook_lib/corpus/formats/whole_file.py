@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from worker.files import sync
+from worker.files import put_in_place
 
 LOOK = 2**26  # bytes between two looks at the room
 RESERVE = 2**28  # bytes of a disk that others need; of a small one a fiftieth
@@ -47,10 +47,8 @@ class WholeFile:
 
     def commit(self) -> dict[str, Any]:
         """Give the file its own name; its size and sha256."""
-        self.file.flush()
-        sync(self.file.fileno())
+        put_in_place(self.file, self.temporary, self.path)
         self.file.close()
-        self.temporary.replace(self.path)
         return {"bytes": self.bytes, "sha256": self.digest.hexdigest()}
 
     def close(self) -> None:
