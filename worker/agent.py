@@ -276,6 +276,6 @@ def serve(nonce: str, source: BinaryIO) -> None:
             return
         except Exception as error:  # whatever went wrong is the asker's to hear
             kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
-            wire.answer(error=f"{kind}{error}")
+            wire.answer(error=f"{kind}{error}", errno=getattr(error, "errno", None))
         finally:
             wire.busy = False

@@ -38,7 +38,7 @@ def take(run: Run) -> tuple[Checks, dict[str, Facts]]:
     names = {token: name for name, token in tokens.items()}
     facts: dict[str, Facts] = {}
     # Before the first launch a wrong address is a mistake; afterwards a host that is away must not stop the others.
-    wait = run.launched and run.profile.policy_for("unreachable") == "auto" and any(map(_answers, found.values()))
+    wait = run.launched and run.profile.policy_for("unreachable") == "auto" and bool(found.ok)
     for spec in run.hosts:
         seen = found[spec.name]
         if isinstance(seen, RunbookError):
@@ -53,10 +53,6 @@ def take(run: Run) -> tuple[Checks, dict[str, Facts]]:
         run, lambda host: host.way.call("unmark", 30.0, workdir=str(host.workdir), token=tokens[host.name])
     )
     return checks, facts
-
-
-def _answers(seen: object) -> bool:
-    return not isinstance(seen, RunbookError)
 
 
 def _way_out(error: RunbookError) -> str:

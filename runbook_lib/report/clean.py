@@ -8,7 +8,7 @@ from pathlib import Path
 from worker import placed
 from worker.files import sha256_file
 
-from ..errors import DataError, HostError, RunbookError
+from ..errors import DataError, HostError
 from ..hosts import hosts as machines
 from ..run import places
 from ..run.run import PHASES, Run
@@ -48,9 +48,9 @@ def _look(run: Run) -> dict[str, Leftovers]:
         return Leftovers(host.name, host.folder.root, files, size, others)
 
     found = machines.side_by_side(run, look)
-    if failed := [result for result in found.values() if isinstance(result, RunbookError)]:
-        raise HostError("; ".join(map(str, failed)))
-    return {name: result for name, result in found.items() if isinstance(result, Leftovers)}
+    if found.failures:
+        raise HostError("; ".join(map(str, found.failures.values())))
+    return found.ok
 
 
 def _once(run: Run, found: list[Leftovers]) -> list[Leftovers]:
@@ -100,11 +100,11 @@ def clean(run: Run) -> list[Leftovers]:
             raise DataError(f"{host.name}: workers of this run are alive; runbook stop {run.name} first")
         return host
 
-    found = machines.side_by_side(run, at_rest).values()
-    if failed := [result for result in found if isinstance(result, RunbookError)]:
-        raise DataError("; ".join(map(str, failed)))
+    found = machines.side_by_side(run, at_rest)
+    if found.failures:
+        raise DataError("; ".join(map(str, found.failures.values())))
     # One after the other: two hosts may share the folder.
-    removed = _once(run, [_remove(run, host, listed[host.name]) for host in found if isinstance(host, machines.Host)])
+    removed = _once(run, [_remove(run, host, listed[host.name]) for host in found.ok.values()])
     run.journal.write(
         "cleaned",
         files=sum(len(item.files) for item in removed),

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import ipywidgets as widgets
 
 from ..errors import RunbookError
-from ..phases import monitor, recover, workers
+from ..phases import monitor, recover, tend, workers
 from ..result import facts
 from ..run.checks import Checks
 from ..run.run import Run
@@ -30,7 +30,7 @@ TYPED_S = 0.1  # what was typed just before a press may be heard after it, on an
 Act = Callable[[Run, State], list[str]]
 
 
-async def watch(run: Run, act: Act = recover.revive) -> State:
+async def watch(run: Run, act: Act = tend.tend) -> State:
     """Watch with buttons where a person looks, without them where the chain runs the notebook; see `monitor.watch`."""
     if headless() or not in_notebook():
         return await monitor.watch(run, Live(kept=run.watching_file if headless() else None), act)

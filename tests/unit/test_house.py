@@ -21,10 +21,23 @@ WORKER = ROOT / "worker"
 FOLDERS = ("errors", "profile", "corpus", "run", "hosts", "slots", "result", "phases", "show", "report", "chain")
 ON_TOP = {"cli", "notebook"}  # what a person starts from
 # A phase stands on its own, but for these.
-PHASES = {"preflight", "staging", "launch", "monitor", "recover", "download", "merge", "validate", "backup", "publish"}
+PHASES = {
+    "preflight",
+    "staging",
+    "launch",
+    "monitor",
+    "recover",
+    "download",
+    "merge",
+    "validate",
+    "backup",
+    "publish",
+    "tend",
+}
 SIDEWAYS = {
     "launch": {"staging"},
-    "recover": {"staging", "launch", "monitor", "download"},
+    "recover": {"staging", "launch"},
+    "tend": {"recover", "download"},
     "publish": {"validate", "backup"},
 }
 DOORS = {  # outside library -> the only modules that may import it
