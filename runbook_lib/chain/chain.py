@@ -139,7 +139,7 @@ def holds(run: Run, phase: str, quick: bool = False) -> bool:
     """
     try:
         result = run.result(phase)
-        if not result or not result.get("ok") or not _as_gated(run, phase) or not gate.same_inputs(run, phase, result):
+        if not result or not result.ok or not _as_gated(run, phase) or not gate.same_inputs(run, phase, result):
             return False
         if phase in (PHASES[1], PHASES[2]):
             return monitor.look(run).done
@@ -193,8 +193,8 @@ def _as_sealed(run: Run, say: Callable[[str], None], quick: bool) -> bool:
         return False
     code = gate.inputs(run)["library"]  # a result that was sealed stays one, whatever became of the code since
     for phase in PHASES:
-        result = run.result(phase) or {}
-        if not gate.same_inputs(run, phase, {**result, "inputs": {**result.get("inputs", {}), "library": code}}):
+        result = run.result(phase)
+        if not result or not gate.same_inputs(run, phase, replace(result, inputs={**result.inputs, "library": code})):
             return False  # made from other choices than those of now
     how = "sizes of large files, sums of the others" if quick else "every byte"
     say(f"run {run.name} is sealed, and its files are as sealed: looked at now, {how}")
@@ -364,7 +364,7 @@ def _why_not(run: Run, phase: str, ended: Ended, output: Path, stamp: int) -> st
     result = run.result_file(phase)
     if not result.exists() or result.stat().st_mtime_ns <= stamp:
         return "the notebook ended without writing its result file: its last cell, the gate, did not run"
-    if not (run.result(phase) or {}).get("ok"):
+    if not run.held(phase):
         return "its checks do not hold"
     unexecuted = [number for number, cell in enumerate(cells, 1) if cell.source.strip() and not cell.execution_count]
     if unexecuted or not cells:
