@@ -60,8 +60,7 @@ def as_json(value: object) -> Json:
         return {str(key): as_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [as_json(inner) for inner in value]
-    assert value is None or isinstance(value, bool | int | float | str), type(value)
-    return value
+    return typing.cast("Json", value)
 
 
 _types = cache(typing.get_type_hints)
