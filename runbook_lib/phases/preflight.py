@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from worker.layout import committed
 from worker.rows import count
@@ -23,6 +23,7 @@ from ..result import publication
 from ..run import locks, places, plan, planning
 from ..run import model as models
 from ..run.checks import Checks
+from ..run.machine_facts import MachineFacts
 from ..run.run import Run
 from . import probing
 
@@ -216,7 +217,7 @@ def _may_try(checks: Checks, spec: HostSpec, facts: dict[str, Any], model: model
         seen, remedy = f"not tried: no room for it, {facts['free_bytes'] / 1e9:.1f} GB free", "free space there"
     if seen and (spec.is_here or model is not None):
         checks.add("model loads", False, seen, "loads", remedy, where=spec.name)
-    return not seen and planning.enough(spec, facts)
+    return not seen and planning.enough(spec, cast(MachineFacts, facts))
 
 
 def _devices(run: Run, host: machines.Host) -> dict[str, Any]:

@@ -78,14 +78,14 @@ def clean(run: Run) -> list[Leftovers]:
     Raises DataError unless the run is finished, its archive verifies and its backup was read back just now; workers
     that still live keep their files.
     """
-    result = run.result(PHASES[-1]) or {}
-    backup = (result.get("figures") or {}).get("backup") or {}
+    result = run.result(PHASES[-1])
+    backup = result.output("backup") if result else None
     if not run.finished or not backup:
         raise DataError(f"{run.name}: not finished with a backup, so its files on the hosts may be the only ones")
     if not run.id:
         raise DataError(f"{run.name}: made by an earlier version, which marked no folder on a host as its own")
-    copy = Path(str(backup["path"]))
-    if not copy.is_file() or sha256_file(copy) != backup["sha256"]:
+    copy = Path(backup.path)
+    if not copy.is_file() or sha256_file(copy) != backup.sha256:
         raise DataError(f"{run.name}: the backup {copy} is missing or changed; nothing was removed")
     checks = report.verify(run)
     if not checks.ok:

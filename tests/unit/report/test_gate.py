@@ -1,7 +1,5 @@
 """The gate: its result file is a phase's success, and a failing check stops the chain with what to do about it."""
 
-import json
-
 import pytest
 from local_run import new_run, planned
 
@@ -27,10 +25,10 @@ def test_a_phase_whose_checks_hold_hands_over_what_it_found(this):
     given = gate.gate(this, PHASES[0], checks(), checks(warn=True), seconds=1.5, names=["a"])
     assert given.ok and len(given) == 4
     result = this.result(PHASES[0])
-    assert (result["ok"], result["phase"], result["run"]) == (True, PHASES[0], this.name)
-    assert result["figures"] == {"seconds": 1.5, "names": ["a"]}
-    assert [check["verdict"] for check in result["checks"]] == ["ok", "ok", "ok", "warning"]
-    assert result["inputs"] == gate.inputs(this)
+    assert (result.ok, result.phase, result.run) == (True, PHASES[0], this.name)
+    assert result.figures == {"seconds": 1.5, "names": ["a"]}
+    assert [check.verdict for check in result.checks] == ["ok", "ok", "ok", "warning"]
+    assert result.inputs == gate.inputs(this)
     (event,) = this.journal.events("gate")
     assert (event["phase"], event["ok"], event["checks"], event["failed"]) == (PHASES[0], True, 4, [])
 
@@ -42,7 +40,7 @@ def test_a_failing_check_is_named_with_place_facts_and_remedy_and_the_result_say
     assert told.startswith("01_preflight: 1 of 4 checks do not hold:")
     assert "two: room on the disk: expected 9 GB, seen 3 GB. Next: free 6 GB" in told
     assert "an easy one" not in told
-    assert this.result(PHASES[0])["ok"] is False
+    assert this.result(PHASES[0]).ok is False
     (event,) = this.journal.events("gate")
     assert (event["ok"], event["failed"]) == (False, ["room on the disk"])
 
@@ -51,7 +49,7 @@ def test_running_again_replaces_a_failed_result(this):
     with pytest.raises(GateError):
         gate.gate(this, PHASES[0], checks(ok=False))
     gate.gate(this, PHASES[0], checks())
-    assert this.result(PHASES[0])["ok"] is True
+    assert this.result(PHASES[0]).ok is True
     assert not this.finished
 
 
@@ -59,7 +57,7 @@ def test_running_again_replaces_a_failed_result(this):
 def test_a_phase_does_not_pass_before_the_ones_before_it(this, phase):
     with pytest.raises(GateError, match=r"01_preflight: expected holds, seen no result\. Next: run it first"):
         gate.gate(this, phase, checks())
-    assert this.result(phase)["ok"] is False
+    assert this.result(phase).ok is False
 
 
 def test_a_phase_whose_predecessor_failed_does_not_pass(this):
@@ -123,4 +121,4 @@ def test_a_check_reaches_the_message_without_control_characters(this):
     with pytest.raises(GateError) as caught:
         gate.gate(this, PHASES[0], nasty)
     assert not {"\x1b", "\x07", "\u202e"} & set(str(caught.value))
-    assert "\\u001b" not in json.dumps(this.result(PHASES[0]))
+    assert "\\u001b" not in this.result_file(PHASES[0]).read_text()
