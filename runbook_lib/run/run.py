@@ -25,7 +25,7 @@ from .disk import in_words
 from .journal import Journal
 from .run_mark import PROFILE, in_order
 
-DEMO = Path(__file__).parents[1] / "profiles" / "demo.yaml"
+DEMO = Path(__file__).parents[2] / "profiles" / "demo.yaml"
 PHASES = ("01_preflight", "02_launch", "03_monitor", "04_merge_validate")
 # What a crash in `create` leaves.
 UNFINISHED = re.compile(r"run\.json|\.(run\.json|profile\.yaml)\.[0-9a-f]+\.part")
