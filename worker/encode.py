@@ -12,15 +12,16 @@ import signal
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import locks, owned, process
+from . import locks, owned, process, states
 from .blame import GivenUp, LeftToOthers, Suspects, quarantine
 from .escape import safe_text
 from .files import never_make, write_atomic, write_json
 from .guard import LOOK_S, Guard
-from .layout import FORMAT, HostFolder
+from .layout import HostFolder
 from .part import encode_part
 from .progress import Progress
 from .room import DISK_FULL
@@ -29,6 +30,7 @@ from .say import say
 from .second import DeviceFault, Second
 from .share import Refused, Shard, Share
 from .texts import DOCUMENT, QUERY
+from .wire import Assignment, EncodingIdentity, ModelName, PartRecord
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_DISK, EXIT_DEVICE, EXIT_STOPPED = 0, 1, 2, 3, 5, 6, 143
 
@@ -47,16 +49,18 @@ def npy_chunks(vectors: Any) -> Iterator[bytes]:
     yield vectors.tobytes()
 
 
-def commit(folder: HostFolder, start: int, vectors: Any, record: dict[str, Any]) -> None:
-    """Write the array, then its record: the record commits. Neither is ever modified afterwards."""
-    stop = start + len(vectors)
-    array = folder.part(start, stop)
+def commit(folder: HostFolder, vectors: Any, record: PartRecord) -> None:
+    """Write the array, float32 (rows, dim), then its record, with the array's sum and size: the record commits.
+
+    Neither is ever modified afterwards.
+    """
+    array = folder.part(record.start, record.stop)
     if array.with_suffix(".json").exists():  # rows moved to another slot, and that one was faster
-        say(f"rows {start}-{stop} are committed already; left as they are")
+        say(f"rows {record.start}-{record.stop} are committed already; left as they are")
         return
     digest = write_atomic(array, npy_chunks(vectors))
-    record = {**record, "start": start, "stop": stop, "sha256": digest, "bytes": array.stat().st_size}
-    write_json(array.with_suffix(".json"), record)
+    whole = replace(record, sha256=digest, bytes=array.stat().st_size)
+    write_json(array.with_suffix(".json"), whole.to_json())
 
 
 def take_lock(path: Path, **who: str) -> int | None:
@@ -68,12 +72,19 @@ def take_lock(path: Path, **who: str) -> int | None:
     return lock
 
 
-def load(assignment: dict[str, Any], device: str, dtype: str, threads: int) -> Any:
+def load(assignment: Assignment, device: str, dtype: str, threads: int) -> Any:
     """The model that an assignment names, on a device."""
     from .encoder import Encoder
 
-    templates = {DOCUMENT: assignment["prompt"], QUERY: assignment["question_prompt"]}
-    return Encoder(Path(assignment["model"]["folder"]), device, dtype, assignment["max_tokens"], threads, templates)
+    templates = {DOCUMENT: assignment.prompt, QUERY: assignment.question_prompt}
+    return Encoder(Path(assignment.model.folder), device, dtype, assignment.max_tokens, threads, templates)
+
+
+def _identity(encoder: Any, assignment: Assignment, vectors: Any) -> EncodingIdentity:
+    model = ModelName(assignment.model.name, assignment.model.revision, assignment.model.digest)
+    prompts = assignment.prompt, assignment.question_prompt
+    limit, dim = encoder.max_tokens, int(vectors.shape[1])
+    return EncodingIdentity(model, assignment.dtype, *prompts, limit, encoder.normalises, dim)
 
 
 def work(folder: HostFolder, share: Share, progress: Progress) -> None:
@@ -104,29 +115,20 @@ def _tasks(share: Share, suspects: Suspects) -> Iterator[tuple[tuple[Range, Shar
 
 def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: Suspects, second: Second) -> None:
     slot, assignment = share.slot, share.assignment
-    progress.update(state="loading model", write=True)
+    progress.update(state=states.LOADING, write=True)
     second.begin()
     began = time.monotonic()
-    if why := owned.used(folder.root, Path(assignment["model"]["folder"])):
+    if why := owned.used(folder.root, Path(assignment.model.folder)):
         raise Refused(why)
-    encoder = load(assignment, share.spec["device"], assignment["dtype"], share.spec["threads"])
+    encoder = load(assignment, share.spec.device, assignment.dtype, share.spec.threads)
     loaded_s = round(time.monotonic() - began, 2)
-    shared = {
-        "format": FORMAT,
-        "slot": slot,
-        **{key: assignment[key] for key in ("run", "run_id", "host", "corpus", "dtype", "prompt", "question_prompt")},
-        "model": {key: assignment["model"][key] for key in ("name", "revision", "digest")},
-        "max_tokens": encoder.max_tokens,
-        "normalises": encoder.normalises,
-        "threads": share.spec["threads"],
-        **encoder.describe(),
-    }
-    say(f"model loaded in {loaded_s} s: {shared['device']}, {assignment['dtype']}")
-    progress.update(loaded_s=loaded_s, device=shared["device"], write=True)
+    described, threads = encoder.describe(), share.spec.threads
+    say(f"model loaded in {loaded_s} s: {described.device}, {assignment.dtype}")
+    progress.update(loaded_s=loaded_s, device=described.device, write=True)
     second.check(encoder)
     if why := second.blind():
         say(f"the device is not held against what the processor gives: {why}")
-    progress.update(state="running", computed=0, write=True)
+    progress.update(state=states.RUNNING, computed=0, write=True)
 
     left_to_others: dict[int, str] = {}
     began = time.monotonic()
@@ -142,7 +144,7 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
 
         progress.update(part=[low, high], rows_in_part=0, helping=owner if owner != slot else None)
         try:
-            vectors, record = encode_part(encoder, shard.read(low, high), low, suspects, noting, second, condemned)
+            vectors, rows = encode_part(encoder, shard.read(low, high), low, suspects, noting, second, condemned)
         except GivenUp as error:
             for row, why in error.rows.items():
                 quarantine(folder, row, why, slot, sure=True)
@@ -155,8 +157,25 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
             continue
         suspects.clear()  # before the commit: what a full disk does is not the rows' fault
         second.check(encoder, whole=False)  # before the commit: what a device that went bad computed is not believed
-        epoch = share.assignment["epoch"]
-        commit(folder, low, vectors, {**shared, **record, "epoch": epoch, "written_at": time.time()})
+        epoch = share.assignment.epoch
+        record = PartRecord(
+            **vars(_identity(encoder, assignment, vectors)),
+            **vars(described),
+            **vars(rows),
+            start=low,
+            stop=high,
+            sha256="",  # known once the array is written
+            bytes=0,
+            slot=slot,
+            host=assignment.host,
+            run=assignment.run,
+            run_id=assignment.run_id,
+            corpus=assignment.corpus,
+            epoch=epoch,
+            threads=threads,
+            written_at=time.time(),
+        )
+        commit(folder, vectors, record)
         committed_now += high - low
         done = share.done()
         spent = time.monotonic() - began
@@ -172,7 +191,7 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
             write=True,
         )
         say(f"committed rows {low}-{high}{f' of {owner}' if owner != slot else ''}: {done}/{share.rows}")
-        second.tell(high - low, record["by_processor"])
+        second.tell(high - low, rows.by_processor or 0)
     if left_to_others:
         raise LeftToOthers(left_to_others)
 
@@ -188,7 +207,7 @@ def run(root: Path, host: str, slot: str) -> int:
     progress = Progress(
         folder.progress(slot), slot=slot, host=host, process=process.identify(os.getpid()), started_at=time.time()
     )
-    progress.update(state="starting")
+    progress.update(state=states.STARTING)
 
     def stopped(signum: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: a second one must not break into the last words
@@ -196,18 +215,18 @@ def run(root: Path, host: str, slot: str) -> int:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the operator's terminal is not for the workers
     signal.signal(signal.SIGTERM, stopped)
-    code, state, reason = EXIT_FAILED, "failed", ""
+    code, state, reason = EXIT_FAILED, states.FAILED, ""
     guard: Guard | None = None
     try:
         progress.start()
         with contextlib.closing(Share(folder, host, slot)) as share:
-            progress.update(run=share.assignment["run"], epoch=share.assignment["epoch"])
-            guard = Guard(root, host, share.assignment["python"], float(share.assignment.get("look_s") or LOOK_S))
+            progress.update(run=share.assignment.run, epoch=share.assignment.epoch)
+            guard = Guard(root, host, share.assignment.python, share.assignment.look_s or LOOK_S)
             guard.start()
             work(folder, share, progress)
-        code, state = EXIT_DONE, "done"
+        code, state = EXIT_DONE, states.DONE
     except Stopped:
-        code, state, reason = EXIT_STOPPED, "stopped", "ended by SIGTERM"  # by whom, its supervisor may know
+        code, state, reason = EXIT_STOPPED, states.STOPPED, "ended by SIGTERM"  # by whom, its supervisor may know
         with contextlib.suppress(OSError):
             reason = "stopped by the operator" if folder.stop_request(host).exists() else reason
     except Refused as error:

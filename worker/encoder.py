@@ -18,6 +18,7 @@ import torch
 from .batches import TOKEN_BUDGET, batches, padded_tokens
 from .text_model import TextModel, library_versions
 from .texts import DOCUMENT, KINDS, kind_of
+from .wire import Described
 
 # How far a norm may be from 1 where the model's last module normalises: the rounding of the dtype, with room.
 NORM_BOUND = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
@@ -74,16 +75,12 @@ class Encoder:
         self._calm = 0
         self._float32: Any = None
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Described:
         """Device, versions and the model's own limit of tokens, for the record of a part."""
         on_gpu = self.device.startswith("cuda")
         name = torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability()
-        return {
-            "device": f"{self.device} ({name})",
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "model_max_tokens": self.texts.own_limits[DOCUMENT],
-        }
+        limit = self.texts.own_limits[DOCUMENT]
+        return Described(f"{self.device} ({name})", str(torch.__version__), platform.python_version(), limit)
 
     def versions(self) -> dict[str, str]:
         """Versions of the libraries that decide a vector."""

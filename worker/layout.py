@@ -1,4 +1,4 @@
-"""File names, JSON fields and the one way to write a file: shared by the worker and the control machine.
+"""File names: shared by the worker and the control machine.
 
 Standard library only, so the control machine reads a worker's files without torch. On a host:
 
@@ -26,10 +26,8 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .escape import safe_text
-from .files import read_json
 from .rows import Range
 
 FORMAT = 1
@@ -144,28 +142,6 @@ def run_name_problem(name: str) -> str:
     if folded in SHARED_FOLDERS or DEVICE_NAMES.fullmatch(folded) or name.endswith("."):
         return f"run name {name!r}: kept for something else, or folded onto another name by some disks; take another"
     return ""
-
-
-def is_assignment(value: Any) -> bool:
-    """Whether this can be what a host is to do, as launch writes it: slots, each with its shards."""
-    slots = value.get("slots") if isinstance(value, dict) else None
-    return isinstance(slots, list) and all(map(_is_slot, slots))
-
-
-def _is_slot(spec: Any) -> bool:
-    if not isinstance(spec, dict) or not isinstance(spec.get("slot"), str) or not isinstance(spec.get("shards"), list):
-        return False
-    return all(
-        isinstance(s, dict) and all(isinstance(s.get(k), int) for k in ("start", "stop")) for s in spec["shards"]
-    )
-
-
-def read_assignment(path: Path) -> dict[str, Any] | None:
-    """What a host is to do, or None where there is no such file. Raises ValueError for anything else in its place."""
-    found = read_json(path)
-    if found is not None and not is_assignment(found):
-        raise ValueError(f"{path}: not what launch writes there")
-    return found
 
 
 def committed(parts: Path) -> list[Range]:

@@ -10,6 +10,7 @@ from .blame import DEATHS_BEFORE_SUSPICION, FEW_ROWS, Suspects, judged, raising,
 from .rows import fingerprint
 from .say import say
 from .second import Answer, DeviceFault, Second
+from .wire import RowsRecord
 
 TRIES = 3  # of a batch that raised, and did not raise again when it was tried alone
 
@@ -24,8 +25,8 @@ def encode_part(
     noting: Noting,
     second: Second | None = None,
     condemned: Mapping[int, str] | None = None,
-) -> tuple[Any, dict[str, Any]]:
-    """The vectors of a part and what is to be recorded of them.
+) -> tuple[Any, RowsRecord]:
+    """The vectors of a part, float32 (rows, dim), and what is to be recorded of them.
 
     A row that the device cannot do is done by the processor (`second`); the rows of `condemned` are not even tried on
     the device. Raises DeviceFault where the device cannot do known texts, GivenUp for rows that nobody can do. Without
@@ -54,28 +55,22 @@ def encode_part(
             raise RowError(start + row, why)
         answers = judged(second, texts, start, failed)
     tokens, whole = _together(len(texts), by_device, lengths, vectors, answers)
-    record = {
-        "redone_float32": [start + i for i in sorted({*redone, *answers})],
-        "done_by_processor": {str(start + i): failed[i] for i in sorted(answers)},
-        "by_processor": sum("out of memory" not in failed[i] for i in answers),
-        "out_of_memory": encoder.out_of_memory - out_of_memory,
-        "seconds": round(time.monotonic() - began, 4),
-    }
-    return whole, {**describe(encoder, texts, start, tokens, whole), **record}
-
-
-def describe(encoder: Any, texts: list[str], start: int, tokens: list[int], vectors: Any) -> dict[str, Any]:
-    """What follows from the texts of a part and their vectors."""
     import numpy as np
 
-    return {
-        "fingerprints": [fingerprint(text) for text in texts],
-        "tokens": tokens,
-        "truncated": [start + i for i, cut in enumerate(encoder.cut(tokens, texts)) if cut < tokens[i]],
-        "norms": [round(float(n), 7) for n in np.linalg.norm(vectors.astype(np.float64), axis=1)],
-        "dim": int(vectors.shape[1]),
-        **encoder.padding(tokens, texts),
-    }
+    padding = encoder.padding(tokens, texts)
+    return whole, RowsRecord(
+        fingerprints=tuple(fingerprint(text) for text in texts),
+        tokens=tuple(tokens),
+        norms=tuple(round(float(n), 7) for n in np.linalg.norm(whole.astype(np.float64), axis=1)),
+        truncated=tuple(start + i for i, cut in enumerate(encoder.cut(tokens, texts)) if cut < tokens[i]),
+        redone_float32=tuple(start + i for i in sorted({*redone, *answers})),
+        done_by_processor={str(start + i): failed[i] for i in sorted(answers)},
+        by_processor=sum("out of memory" not in failed[i] for i in answers),
+        real_tokens=padding["real_tokens"],
+        padded_tokens=padding["padded_tokens"],
+        out_of_memory=encoder.out_of_memory - out_of_memory,
+        seconds=round(time.monotonic() - began, 4),
+    )
 
 
 def _checking(encoder: Any, second: Second | None) -> Callable[[str], None]:

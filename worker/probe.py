@@ -76,7 +76,7 @@ def probe(
         "vectors": {kind: base64.b64encode(vectors[kind].tobytes()).decode() for kind in KINDS},
         "long": long,
         "versions": encoder.versions(),
-        **encoder.describe(),
+        **encoder.describe().to_json(),
     }
 
 

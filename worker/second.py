@@ -25,9 +25,10 @@ from . import locks
 from .batches import TOKEN_BUDGET
 from .escape import safe_text
 from .files import never_make, read_json, write_json
-from .layout import HostFolder, read_assignment
+from .layout import HostFolder
 from .process import ended_by
 from .texts import QUERY, Question, kind_of
+from .wire import Assignment, SlotSpec, read_assignment
 
 ANSWER_S = 600.0  # for one text, and three times that to load the model
 KNOWN_S = 180.0  # so long a worker waits for the known vectors; without them it begins, and looks again at each commit
@@ -130,9 +131,9 @@ def learn(root: Path, host: str, threads: int) -> int:
     return 0
 
 
-def known_key(assignment: dict[str, Any]) -> str:
+def known_key(assignment: Assignment) -> str:
     """What known vectors are good for: this model, read so."""
-    read_so = [assignment["model"]["digest"], assignment["max_tokens"], assignment["prompt"], KNOWN]
+    read_so = [assignment.model.digest, assignment.max_tokens, assignment.prompt, KNOWN]
     return hashlib.sha256(json.dumps(read_so).encode()).hexdigest()
 
 
@@ -150,11 +151,11 @@ def read_known(path: Path, key: str) -> list[list[float]]:
 class Processor:
     """Asks that process, and starts it anew when a text ended it."""
 
-    def __init__(self, folder: HostFolder, assignment: dict[str, Any], threads: int, alive: Callable[[str], None]):
-        self._argv = [assignment["python"], "-m", "worker", "second", "--root", str(folder.root)]
-        self._argv += ["--host", assignment["host"], "--threads", str(threads)]
+    def __init__(self, folder: HostFolder, assignment: Assignment, threads: int, alive: Callable[[str], None]):
+        self._argv = [assignment.python, "-m", "worker", "second", "--root", str(folder.root)]
+        self._argv += ["--host", assignment.host, "--threads", str(threads)]
         self._root, self._alive = folder.root, alive
-        self._answer_s = float(assignment.get("answer_s") or ANSWER_S)
+        self._answer_s = assignment.answer_s or ANSWER_S
         self._child: subprocess.Popen[bytes] | None = None
         self._loaded = False
 
@@ -234,14 +235,12 @@ class Processor:
 class Second:
     """What a worker asks before it believes its device, or blames a text."""
 
-    def __init__(
-        self, folder: HostFolder, assignment: dict[str, Any], spec: dict[str, Any], alive: Callable[[str], None]
-    ):
-        self.processor = Processor(folder, assignment, int(spec["threads"]), alive)
+    def __init__(self, folder: HostFolder, assignment: Assignment, spec: SlotSpec, alive: Callable[[str], None]):
+        self.processor = Processor(folder, assignment, spec.threads, alive)
         self._path = folder.known
-        self._dtype, self._alive = assignment["dtype"], alive
-        budget = TOKEN_BUDGET["cuda" if spec["device"].startswith("cuda") else "cpu"]
-        self._rows, self._budget = int(spec["part_rows"]), budget
+        self._dtype, self._alive = assignment.dtype, alive
+        budget = TOKEN_BUDGET["cuda" if spec.device.startswith("cuda") else "cpu"]
+        self._rows, self._budget = spec.part_rows, budget
         self._key = known_key(assignment)
         self._learner: subprocess.Popen[bytes] | None = None
         self._why = ""  # why the processor has no opinion

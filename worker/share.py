@@ -16,13 +16,14 @@ import time
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from . import states
 from .files import make_folder
-from .layout import HostFolder, committed, quarantined, read_assignment
+from .layout import HostFolder, committed, quarantined
 from .progress import read_report
 from .rows import Range, count, missing, planned_parts
 from .texts import Question
+from .wire import SlotSpec, read_assignment
 
 WAIT_S = 0.5  # between looks at own rows that a neighbour computes
 
@@ -85,13 +86,13 @@ def surely_given_up(folder: HostFolder) -> list[Range]:
     return [(row, row + 1) for row in rows if read_report(folder.quarantined(row)).get("sure") is True]
 
 
-def left_to_do(spec: dict[str, Any], have: list[Range]) -> list[Range]:
+def left_to_do(spec: SlotSpec, have: list[Range]) -> list[Range]:
     """What is left of a slot's shards, within the planned boundaries."""
     have = sorted(have)
     return [
         gap
-        for shard in spec["shards"]
-        for low, high in planned_parts(shard["start"], shard["stop"], spec["part_rows"], shard["grid"])
+        for shard in spec.shards
+        for low, high in planned_parts(shard.start, shard.stop, spec.part_rows, shard.grid)
         for gap in missing(low, high, have)
     ]
 
@@ -141,8 +142,6 @@ class Share:
         self._broken: set[Range] = set()
         self._stamp: tuple[int, int] | None = None
         self._left: set[int] = set()  # rows that this device cannot do
-        self.assignment: dict[str, Any] = {}
-        self.spec: dict[str, Any] = {}
         self._read()
 
     def close(self) -> None:
@@ -156,7 +155,7 @@ class Share:
         assignment = read_assignment(self._path)
         if assignment is None:
             raise Refused(f"{self._path}: no assignment; run the launch")
-        spec = next((spec for spec in assignment["slots"] if spec["slot"] == self.slot), None)
+        spec = next((spec for spec in assignment.slots if spec.slot == self.slot), None)
         if spec is None:
             raise Refused(f"slot {self.slot} is not in {self._path}")
         self.assignment, self.spec, self._stamp = assignment, spec, stamp
@@ -178,12 +177,12 @@ class Share:
     @property
     def rows(self) -> int:
         """How many rows are this slot's own."""
-        return sum(shard["stop"] - shard["start"] for shard in self.spec["shards"])
+        return sum(shard.stop - shard.start for shard in self.spec.shards)
 
     def done(self) -> int:
         """How many of them are committed; rows given up do not count."""
         have = sorted(committed(self.folder.parts))
-        return self.rows - sum(count(missing(s["start"], s["stop"], have)) for s in self.spec["shards"])
+        return self.rows - sum(count(missing(shard.start, shard.stop, have)) for shard in self.spec.shards)
 
     def left(self) -> int:
         """How many of them nobody has to show yet: neither committed nor given up."""
@@ -194,10 +193,10 @@ class Share:
         rows = (row, row + 1)
         if not missing(*rows, settled(self.folder)):
             return None
-        for spec in self.assignment["slots"]:
-            if any(s["start"] <= row < s["stop"] for s in spec["shards"]):
-                shard = self._shard_of(spec, rows)
-                return (rows, shard, spec["slot"]) if self._take(rows) else None
+        for spec in self.assignment.slots:
+            if any(shard.start <= row < shard.stop for shard in spec.shards):
+                texts = self._shard_of(spec, rows)
+                return (rows, texts, spec.slot) if self._take(rows) else None
         return None
 
     def next(self) -> tuple[Range, Shard, str] | None:
@@ -234,9 +233,9 @@ class Share:
         """From the end of the neighbour who has most left; not the rows that its worker just died of."""
         if not self._claims.work:
             return None
-        others = [(left_to_do(spec, have), spec) for spec in self.assignment["slots"] if spec["slot"] != self.slot]
+        others = [(left_to_do(spec, have), spec) for spec in self.assignment.slots if spec.slot != self.slot]
         for left, spec in sorted(others, key=lambda other: -count(other[0])):
-            suspects = self._suspects(spec["slot"]) if left else set()
+            suspects = self._suspects(spec.slot) if left else set()
             for rows in reversed(left):
                 if suspects.intersection(range(*rows)):
                     continue
@@ -245,28 +244,28 @@ class Share:
                 except Refused:
                     continue
                 if self._take(rows):
-                    return rows, shard, spec["slot"]
+                    return rows, shard, spec.slot
         self.release()
         return None
 
     def _suspects(self, slot: str) -> set[int]:
         """The rows that a neighbour was computing; none of one given up, or that hangs: it will not try them again."""
-        slots = read_report(self.folder.supervisor(self.assignment["host"])).get("slots")
+        slots = read_report(self.folder.supervisor(self.assignment.host)).get("slots")
         said = slots.get(slot) if isinstance(slots, dict) else None  # whatever a disk made of the report
-        if isinstance(said, dict) and (said.get("state") == "fenced" or said.get("hung") is True):
+        if isinstance(said, dict) and (said.get("state") == states.FENCED or said.get("hung") is True):
             return set()
         rows = read_report(self.folder.suspects(slot)).get("rows")
         return {row for row in rows if isinstance(row, int)} if isinstance(rows, list) else set()
 
-    def _shard_of(self, spec: dict[str, Any], rows: Range) -> Shard:
-        entry = next(s for s in spec["shards"] if s["start"] <= rows[0] and rows[1] <= s["stop"])
-        key: Range = (entry["file"][0], entry["file"][1])
+    def _shard_of(self, spec: SlotSpec, rows: Range) -> Shard:
+        entry = next(shard for shard in spec.shards if shard.start <= rows[0] and rows[1] <= shard.stop)
+        key = entry.file
         if key in self._broken:
             raise Refused(f"{self.folder.shard(*key)}: not as staged")
         if key not in self._shards:
             try:
-                documents = self.assignment.get("documents")
-                self._shards[key] = Shard(self.folder.shard(*key), *key, entry["sha256"], documents)
+                documents = self.assignment.documents
+                self._shards[key] = Shard(self.folder.shard(*key), *key, entry.sha256, documents)
             except Refused:
                 if spec is not self.spec:
                     self._broken.add(key)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from . import process, reserve
 from .files import JSON_LIMIT, read_json
-from .layout import FORMAT, HostFolder, committed, is_assignment, quarantined
+from .launcher import LAUNCHERS, PROCESS
+from .layout import FORMAT, HostFolder, committed, quarantined
+from .wire import Assignment, WireError
 
 REPORT_LIMIT = 2**20  # bytes; a reading holds two reports of each slot
 REASONS_SHOWN = 20  # rows given up whose reason a reading tells; all their numbers are in it
@@ -27,6 +30,13 @@ def _read(path: Path, limit: int = REPORT_LIMIT) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         return {"unreadable": str(error)}
+
+
+def _assignment(path: Path) -> Assignment | None:
+    """What the host is to do. One that was overwritten is none: the host counts as one that was never launched."""
+    with contextlib.suppress(WireError):
+        return Assignment.from_json(_read(path, JSON_LIMIT))  # no other limit than the worker's
+    return None
 
 
 def _exits(path: Path, unwritten: Any) -> list[Any]:
@@ -57,10 +67,10 @@ def _given_up(folder: HostFolder, rows: list[int]) -> list[dict[str, Any]]:
     ]
 
 
-def _alive(report: dict[str, Any] | None) -> bool:
+def _alive(report: dict[str, Any] | None, alive: Callable[[Any], bool]) -> bool:
     """Whether the process that a report names lives."""
     try:
-        return process.alive((report or {}).get("process"))
+        return alive((report or {}).get("process"))
     except OSError:  # a number of so many digits that it is no file name
         return False
 
@@ -68,24 +78,22 @@ def _alive(report: dict[str, Any] | None) -> bool:
 def snapshot(root: Path, host: str) -> dict[str, Any]:
     """Everything the monitor needs to know about `host`, as one JSON-ready object, by the host's own clock."""
     folder = HostFolder(Path(root))
-    assignment = _read(folder.assignment(host), JSON_LIMIT) or {}  # no other limit than the worker's
-    if not is_assignment(assignment):  # overwritten: the host counts as one that was never launched
-        assignment = {}
+    assignment = _assignment(folder.assignment(host))
     supervisor = _read(folder.supervisor(host))
     kept = reserve.read(folder.reserve(host))  # newer than the files while the disk is full
     if _at(kept.get("report"), "heartbeat_at") > _at(supervisor, "heartbeat_at"):
         supervisor = kept["report"]
     unwritten = kept.get("exits") if isinstance(kept.get("exits"), dict) else {}
     slots = {}
-    for spec in assignment.get("slots", []):
-        name = spec["slot"]
+    for spec in assignment.slots if assignment else ():
+        name = spec.slot
         report = _read(folder.progress(name))
         slots[name] = {
-            "ranges": [[shard["start"], shard["stop"]] for shard in spec["shards"]],
-            "gpu": spec.get("gpu"),
+            "ranges": [[shard.start, shard.stop] for shard in spec.shards],
+            "gpu": spec.gpu,
             "report": report,
             "exits": _exits(folder.exits(name), (unwritten or {}).get(name)),
-            "alive": _alive(report),
+            "alive": _alive(report, process.alive),
         }
     given_up = quarantined(folder.quarantine)
     usage = shutil.disk_usage(root) if Path(root).exists() else None
@@ -96,10 +104,10 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
         "boot": process.boot_id(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "free_bytes": usage.free if usage else None,
-        "assigned": bool(assignment),
-        "epoch": assignment.get("epoch"),
+        "assigned": assignment is not None,
+        "epoch": assignment.epoch if assignment else None,
         "supervisor": supervisor,
-        "supervisor_alive": _alive(supervisor),
+        "supervisor_alive": _alive(supervisor, LAUNCHERS[PROCESS].alive),  # one by systemd is told by the same
         "stop_requested": folder.stop_request(host).exists(),
         "slots": slots,
         "committed": committed(folder.parts),

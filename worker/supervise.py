@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import awake, locks, owned, process
+from . import awake, locks, owned, process, states
 from .deaths import MemoryWatch, reason_for
 from .encode import EXIT_BUSY, EXIT_DEVICE, EXIT_DISK, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, take_lock
 from .files import never_make
 from .gpu_watch import GpuWatch
-from .layout import HostFolder, committed, read_assignment
+from .layout import HostFolder, committed
 from .progress import read_report, write_report
 from .reserve import Reserve
 from .room import DISK_FULL, has_room
@@ -28,6 +28,7 @@ from .rows import count
 from .say import say
 from .share import left_to_do, settled, surely_given_up
 from .starting import start_worker
+from .wire import Assignment, SlotSpec, read_assignment
 
 BACK_OFF_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 DEATHS_TO_FENCE = 5
@@ -43,14 +44,12 @@ NOT_BY_US = "ended by SIGTERM, not by us"
 class Slot:
     """One slot as its supervisor sees it: a worker, or the wait for the next one."""
 
-    def __init__(
-        self, folder: HostFolder, assignment: dict[str, Any], spec: dict[str, Any], memory: MemoryWatch | None = None
-    ):
+    def __init__(self, folder: HostFolder, assignment: Assignment, spec: SlotSpec, memory: MemoryWatch | None = None):
         self.folder, self.assignment, self.spec = folder, assignment, spec
-        self.name: str = spec["slot"]
+        self.name = spec.slot
         self.child: subprocess.Popen[bytes] | None = None
         self.identity: process.Identity | None = None
-        self.state = "waiting"
+        self.state = states.WAITING
         self.deaths = 0
         self.full = 0  # ends in a row for a disk that was full
         self.memory = memory or MemoryWatch()
@@ -67,12 +66,12 @@ class Slot:
         self.hung = False  # whether its last worker was ended because it showed no sign while it loaded
         self.alone = False  # whether all its neighbours have nothing to do
         self._helped = 0  # the neighbours' rows that were left when it last began to help
-        predecessor = read_report(folder.supervisor(assignment["host"])).get("slots")
+        predecessor = read_report(folder.supervisor(assignment.host)).get("slots")
         mine = predecessor.get(self.name) if isinstance(predecessor, dict) else None  # whatever a disk made of it
         # The worker may not have come to its first report yet: then only the supervisor that started it knows it.
         self._adopt(mine.get("process") if isinstance(mine, dict) else None)
         self._adopt_any()
-        if self.state == "waiting":
+        if self.state == states.WAITING:
             self._note_missed()
 
     def _note_missed(self) -> None:
@@ -80,7 +79,8 @@ class Slot:
         report = self._report()
         began, last = report.get("started_at"), self.exits[-1] if self.exits else {}
         noted = isinstance(last, dict) and isinstance(last.get("at"), (int, float)) and last["at"]
-        if not isinstance(began, (int, float)) or began < (noted or 0) or report.get("state") in ("done", "stopped"):
+        told = report.get("state") in (states.DONE, states.STOPPED)
+        if not isinstance(began, (int, float)) or began < (noted or 0) or told:
             return
         code, reason = report.get("exit_code"), report.get("reason")
         self._note_end(code, reason or "ended while no supervisor lived: how is not known")
@@ -90,9 +90,9 @@ class Slot:
 
     def _adopt(self, identity: Any) -> bool:
         """Take over a worker of this slot that lives, whoever started it."""
-        if self.state != "waiting" or not process.alive(identity):
+        if self.state != states.WAITING or not process.alive(identity):
             return False
-        self.identity, self.state, self._moved = identity, "running", time.monotonic()
+        self.identity, self.state, self._moved = identity, states.RUNNING, time.monotonic()
         self._why, self._asked = "", False
         say(f"{self.name}: worker {identity['pid']} lives on, taken over")
         return True
@@ -120,37 +120,37 @@ class Slot:
 
     def rows_for_others(self) -> int:
         """The rows that its neighbours are to do, as it was given up, or hangs when it loads."""
-        if self.state == "fenced":
+        if self.state == states.FENCED:
             return self.still_left()
-        self.hung = self.hung and (self.state != "running" or self.loading())
+        self.hung = self.hung and (self.state != states.RUNNING or self.loading())
         return self._left() if self.hung else 0
 
     def still_left(self) -> int:
         """The rows left of a slot that was given up; done when its neighbours did them all."""
         self.left = self._left()
         if not self.left:
-            self.state = "done"
+            self.state = states.DONE
         return self.left
 
-    def take_over(self, assignment: dict[str, Any], spec: dict[str, Any]) -> None:
+    def take_over(self, assignment: Assignment, spec: SlotSpec) -> None:
         """A new assignment: rows came or went. The worker that runs sees it by itself."""
         self.assignment, self.spec = assignment, spec
         self.left, self.undone = self._left(), self._undone()
-        if self.state == "done" and self.left:
-            self.state, self.deaths, self.not_before = "waiting", 0, 0.0
-        elif self.state == "fenced" and not self.left:
-            self.state = "done"
+        if self.state == states.DONE and self.left:
+            self.state, self.deaths, self.not_before = states.WAITING, 0, 0.0
+        elif self.state == states.FENCED and not self.left:
+            self.state = states.DONE
 
     def help(self, rows: int) -> None:
         """With its own rows done, start once more for `rows` of neighbours that were given up."""
-        if self.state == "done" and rows != self._helped and self.deaths < DEATHS_TO_FENCE:
+        if self.state == states.DONE and rows != self._helped and self.deaths < DEATHS_TO_FENCE:
             self._helped = rows
-            self.state, self.not_before = "waiting", time.monotonic() + self._pause(max(1, self.deaths))
+            self.state, self.not_before = states.WAITING, time.monotonic() + self._pause(max(1, self.deaths))
 
     def step(self) -> None:
         """Look once: start, notice an end, or wait."""
         self._anew_if_asked()
-        if self.state == "running":
+        if self.state == states.RUNNING:
             code = self.child.poll() if self.child else None
             works = code is None if self.child else process.alive(self.identity)
             if not works:
@@ -159,7 +159,7 @@ class Slot:
                 self._why = f"no sign of work for {time.monotonic() - self._moved:.0f} s: ended by the supervisor"
                 self.hung = self.hung or self.loading()
                 process.send(self.identity or {}, signal.SIGKILL)  # no grace: it hangs, and no committed row is lost
-        if self.state == "waiting" and time.monotonic() >= self.not_before:
+        if self.state == states.WAITING and time.monotonic() >= self.not_before:
             self._start()
 
     def _anew_if_asked(self) -> None:
@@ -171,8 +171,8 @@ class Slot:
         if process.alive(self.identity):  # it does not end: asked again at the next look
             return
         request.unlink(missing_ok=True)
-        if self.state == "stopped":
-            self.state, self.deaths, self.faults, self.not_before = "waiting", 0, 0, 0.0
+        if self.state == states.STOPPED:
+            self.state, self.deaths, self.faults, self.not_before = states.WAITING, 0, 0, 0.0
             self._note_end(None, "restarted by a person")
 
     def _stalled(self) -> bool:
@@ -187,25 +187,25 @@ class Slot:
 
     def _loads(self, report: dict[str, Any]) -> bool:
         """Whether the worker has not come to load its model yet."""
-        return report.get("process") != self.identity or report.get("state") in (None, "starting", "loading model")
+        return report.get("process") != self.identity or report.get("state") in states.LOADS
 
     def _patience_s(self, report: dict[str, Any]) -> float:
         """How long a worker may show no sign: as long as loading takes, until its own rate is known."""
-        first_s = self.assignment.get("stall_s") or self.assignment.get("first_progress_s") or STALL_S
-        loads = [s for spec in self.assignment["slots"] if (s := self._load_s(spec)) is not None]
+        first_s = self.assignment.stall_s or self.assignment.first_progress_s or STALL_S
+        loads = [s for spec in self.assignment.slots if (s := self._load_s(spec)) is not None]
         longest = max(loads, default=0.0)
-        limit = max(float(first_s), LOADS_TO_STALL * longest)
+        limit = max(first_s, LOADS_TO_STALL * longest)
         if self._loads(report):
             if self.alone and loads:  # idle neighbours have shown how long it takes, and wait for its rows
                 limit = max(IDLE_S, LOADS_TO_STALL * longest)
             return limit * float(min(MORE_PATIENCE, 2**self.deaths))
-        stuck_s, rate = self.assignment.get("stuck_s"), report.get("rate")
+        stuck_s, rate = self.assignment.stuck_s, report.get("rate")
         if not (stuck_s and rate):
             return limit
-        return min(limit, max(float(stuck_s), PARTS_TO_STALL * int(self.spec["part_rows"]) / float(rate)))
+        return min(limit, max(stuck_s, PARTS_TO_STALL * self.spec.part_rows / float(rate)))
 
-    def _load_s(self, spec: dict[str, Any]) -> float | None:
-        loaded_s = read_report(self.folder.progress(spec["slot"])).get("loaded_s")
+    def _load_s(self, spec: SlotSpec) -> float | None:
+        loaded_s = read_report(self.folder.progress(spec.slot)).get("loaded_s")
         return float(loaded_s) if isinstance(loaded_s, (int, float)) else None
 
     def end_idle(self) -> None:
@@ -217,7 +217,7 @@ class Slot:
 
     def _start(self) -> None:
         if self._left() == 0 and not self._helped:
-            self.state = "done"
+            self.state = states.DONE
             return
         if self._adopt_any():
             return
@@ -225,15 +225,15 @@ class Slot:
             self.not_before = time.monotonic() + self._pause(self.full)
             return
         try:
-            if why := owned.code(self.folder.root) or owned.used(self.folder.root, Path(self.assignment["python"])):
+            if why := owned.code(self.folder.root) or owned.used(self.folder.root, Path(self.assignment.python)):
                 raise OSError(why)
             self.child = start_worker(self.folder, self.assignment, self.spec)
         except OSError as error:
             code = EXIT_DISK if error.errno in DISK_FULL else None
-            self._ended(code, f"cannot start {self.assignment['python']}: {error}")
+            self._ended(code, f"cannot start {self.assignment.python}: {error}")
             return
         self.identity = process.identify(self.child.pid)
-        self.state, self._moved = "running", time.monotonic()
+        self.state, self._moved = states.RUNNING, time.monotonic()
         self._why, self._asked = "", False
         say(f"{self.name}: worker {self.child.pid} started, {self.left} rows left")
 
@@ -246,7 +246,7 @@ class Slot:
             reason = reason or report.get("reason") or ""
         if code == -signal.SIGKILL and not reason and self.identity:
             reason = reason_for(code, by_memory=self.memory.killed(self.identity["pid"]))
-        asked = self._asked or self.folder.stop_request(self.assignment["host"]).exists()
+        asked = self._asked or self.folder.stop_request(self.assignment.host).exists()
         stopped = code in (EXIT_STOPPED, -signal.SIGTERM) and asked
         if code in (EXIT_STOPPED, -signal.SIGTERM) and not asked:
             reason = NOT_BY_US  # an end like another: its rows are still to be done
@@ -255,28 +255,28 @@ class Slot:
             reason = "ended as if done, but rows are left"
         self.child = self.identity = None
         if code == EXIT_BUSY:
-            self.state = "waiting"
+            self.state = states.WAITING
             if self._adopt_any():  # whoever is in its place: it may hang, and nobody else ends it
                 return
         failed = code not in (EXIT_DONE, EXIT_BUSY) and not stopped
         self.full = self.full + 1 if code == EXIT_DISK else 0
         if left == 0:
-            self.state = "done"
+            self.state = states.DONE
             if failed:  # while it helped a neighbour, or was helped
                 self.deaths, self._helped = self.deaths + 1, 0
         elif stopped:
-            self.state = "stopped"
+            self.state = states.STOPPED
         elif code == EXIT_BUSY:
-            self.state, self.not_before = "waiting", time.monotonic() + self._pause(1)
+            self.state, self.not_before = states.WAITING, time.monotonic() + self._pause(1)
         elif self.full:  # waiting for room is no death
-            self.state, self.not_before = "waiting", time.monotonic() + self._pause(self.full)
+            self.state, self.not_before = states.WAITING, time.monotonic() + self._pause(self.full)
         else:
             self.deaths = 1 if undone < self.undone else self.deaths + 1
             self.faults += code == EXIT_DEVICE
             given_up = code == EXIT_REFUSED or max(self.deaths, self.faults) >= DEATHS_TO_FENCE
-            self.state = "fenced" if given_up else "waiting"
+            self.state = states.FENCED if given_up else states.WAITING
             self.not_before = time.monotonic() + self._pause(self.deaths)
-        if code != EXIT_BUSY and (failed or self.state != "done"):
+        if code != EXIT_BUSY and (failed or self.state != states.DONE):
             self._note_end(code, reason)
         self.left, self.undone = left, undone
         say(f"{self.name}: worker ended ({reason}), {left} rows left: {self.state}")
@@ -295,8 +295,8 @@ class Slot:
             self.unwritten = True
 
     def _pause(self, deaths: int) -> float:
-        pauses = self.assignment.get("back_off_s") or BACK_OFF_S
-        return float(pauses[min(max(deaths, 1), len(pauses)) - 1])
+        pauses = self.assignment.back_off_s or BACK_OFF_S
+        return pauses[min(max(deaths, 1), len(pauses)) - 1]
 
     def ask_to_stop(self) -> None:
         """Ask this slot's worker to end, without waiting: so all of a host end at the same time."""
@@ -318,13 +318,13 @@ class Slot:
         self.child = self.identity = None
         with contextlib.suppress(OSError):  # a worker ended by us is no reason to suspect its rows
             self.folder.suspects(self.name).unlink(missing_ok=True)
-        before, self.state = self.state, self.state if self.state == "done" else "stopped"
-        if why and before in ("running", "waiting"):
+        before, self.state = self.state, self.state if self.state == states.DONE else states.STOPPED
+        if why and before in states.AT_WORK:
             self._note_end(None, why)
 
     def report(self) -> dict[str, Any]:
         """This slot in the supervisor's report."""
-        wait = max(0.0, self.not_before - time.monotonic()) if self.state == "waiting" else 0.0
+        wait = max(0.0, self.not_before - time.monotonic()) if self.state == states.WAITING else 0.0
         return {
             "state": self.state,
             "process": self.identity,
@@ -351,19 +351,19 @@ def _take_over(folder: HostFolder, host: str, slots: list[Slot], memory: MemoryW
     if assignment is None:
         return False
     known = {slot.name: slot for slot in slots}
-    for spec in assignment["slots"]:
-        if spec["slot"] in known:
-            known[spec["slot"]].take_over(assignment, spec)
+    for spec in assignment.slots:
+        if spec.slot in known:
+            known[spec.slot].take_over(assignment, spec)
         else:
             slots.append(Slot(folder, assignment, spec, memory))
-    say(f"supervisor of {host}: epoch {assignment.get('epoch')}, {sum(slot.left for slot in slots)} rows left")
+    say(f"supervisor of {host}: epoch {assignment.epoch}, {sum(slot.left for slot in slots)} rows left")
     return True
 
 
 def _end_idle(slots: list[Slot]) -> None:
     """Where all that is left is workers that load, and nothing is left to do, they are not waited for."""
-    working = [slot for slot in slots if slot.state in ("running", "waiting")]
-    if working and all(slot.state == "running" and slot.loading() for slot in working):
+    working = [slot for slot in slots if slot.state in states.AT_WORK]
+    if working and all(slot.state == states.RUNNING and slot.loading() for slot in working):
         with contextlib.suppress(OSError):
             if not sum(slot.still_left() for slot in slots if slot not in working) and not any(
                 slot.rows_left() for slot in working
@@ -406,23 +406,23 @@ def run(root: Path, host: str) -> int:
     if assignment is None:
         say(f"supervisor of {host}: no assignment at {folder.assignment(host)}")
         return EXIT_REFUSED
-    if why := owned.code(root) or owned.mismatch(root, assignment.get("run_id")):
+    if why := owned.code(root) or owned.mismatch(root, assignment.run_id):
         say(f"supervisor of {host}: {why}")
         return EXIT_REFUSED
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda signum, frame: stopping.append(signum))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     memory = MemoryWatch()
-    slots = [Slot(folder, assignment, spec, memory) for spec in assignment["slots"]]
+    slots = [Slot(folder, assignment, spec, memory) for spec in assignment.slots]
     me = process.identify(os.getpid())
     before = read_report(folder.supervisor(host))
     killed = before.get("working") and not process.alive(before.get("process"))
     predecessor = before.get("process") if killed else None  # it ended while it had work: nobody else tells
     reserve = Reserve(folder.reserve(host))
     watch = GpuWatch()
-    if any(spec["device"] == "cuda" for spec in assignment["slots"]):
+    if any(spec.device == "cuda" for spec in assignment.slots):
         watch.start()
-    if assignment.get("keep_awake"):
+    if assignment.keep_awake:
         awake.hold(lambda text: say(f"supervisor of {host}: {text}"))
     say(f"supervisor of {host}: pid {os.getpid()}, {len(slots)} slots")
     while True:
@@ -441,7 +441,7 @@ def run(root: Path, host: str) -> int:
             say(f"supervisor of {host}: {folder.root} is gone; workers stopped")
             return EXIT_FAILED
         memory.look()
-        at_work = [slot for slot in slots if slot.state in ("running", "waiting")]
+        at_work = [slot for slot in slots if slot.state in states.AT_WORK]
         for slot in slots:
             slot.alone = len(slots) > 1 and at_work == [slot]
             try:
@@ -452,7 +452,7 @@ def run(root: Path, host: str) -> int:
             for_others = sum(slot.rows_for_others() for slot in slots)
             for slot in slots if for_others else []:
                 slot.help(for_others)
-        working = any(slot.state in ("running", "waiting") for slot in slots)
+        working = any(slot.state in states.AT_WORK for slot in slots)
         _end_idle(slots)
         report = {
             "host": host,
@@ -467,7 +467,7 @@ def run(root: Path, host: str) -> int:
         _put_on_file(folder.supervisor(host), report, slots, reserve)
         if not working:
             break
-        time.sleep(float(assignment.get("poll_s") or POLL_S))
+        time.sleep(assignment.poll_s or POLL_S)
     say(f"supervisor of {host}: ends; " + ", ".join(f"{slot.name} {slot.state}" for slot in slots))
     os.close(lock)
-    return EXIT_DONE if all(slot.state == "done" for slot in slots) else 1
+    return EXIT_DONE if all(slot.state == states.DONE for slot in slots) else 1

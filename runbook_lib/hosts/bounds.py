@@ -34,13 +34,3 @@ def _inside(value: dict[Any, Any] | list[Any], depth: int) -> str | float:
         if found := problem(item, depth - 1):
             return found
     return ""
-
-
-def is_count(value: object, limit: int = NUMBER) -> bool:
-    """Whether it is a whole number from 0 on, below `limit`; true and 1.0 are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
-
-
-def is_number(value: object, limit: float) -> bool:
-    """Whether it is a number from 0 on, below `limit`."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < limit

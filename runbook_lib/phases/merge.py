@@ -248,10 +248,10 @@ def _row_records(pieces: Sequence[Piece]) -> Iterator[tuple[int, int, bool, str,
         again = read(part.path)
         if again.sha256 != part.sha256 or again.slim().record != part.record:
             raise DataError(f"{part.path}: its record changed while it was merged. Run the merge again")
-        record, cut = again.record, set(again.record["truncated"])
+        record, cut = again.record, set(again.record.truncated)
         for row in range(low, high):
             at = row - part.start
-            yield row, record["tokens"][at], row in cut, record["fingerprints"][at], record.get("max_tokens")
+            yield row, record.tokens[at], row in cut, record.fingerprints[at] or "", record.max_tokens
 
 
 def _articles(corpus: Corpus, documents: Sequence[Piece]) -> Iterator[bytes]:
@@ -300,7 +300,7 @@ def _parts(parts: Sequence[Part], pieces: Sequence[Piece]) -> dict[str, Any]:
         slot = slots.setdefault(part.slot, {"host": part.host, "parts": 0, "rows": 0, "seconds": 0.0})
         slot["parts"] += 1
         slot["rows"] += high - low
-        slot["seconds"] = round(slot["seconds"] + _number(part.record.get("seconds")), 4)
+        slot["seconds"] = round(slot["seconds"] + _number(part.record.seconds), 4)
     return {
         "parts": [
             {
@@ -309,7 +309,7 @@ def _parts(parts: Sequence[Part], pieces: Sequence[Piece]) -> dict[str, Any]:
                 "record": sha256_file(part.path.with_suffix(".json")),
                 "slot": part.slot,
                 "host": part.host,
-                "epoch": part.record.get("epoch"),
+                "epoch": part.record.epoch,
                 "rows": list(taken[part.name]) if part.name in taken else [],
             }
             for part in parts
@@ -318,7 +318,7 @@ def _parts(parts: Sequence[Part], pieces: Sequence[Piece]) -> dict[str, Any]:
         "slots": slots,
         "seconds": round(sum(slot["seconds"] for slot in slots.values()), 3),
         "seen": {key: _seen(parts, key) for key in ("device", "torch", "python", "capability", "max_tokens")},
-        "redone_float32": sum(len(part.record["redone_float32"]) for part in parts),
+        "redone_float32": sum(len(part.record.redone_float32) for part in parts),
     }
 
 
@@ -328,7 +328,7 @@ def _number(value: object) -> float:
 
 def _seen(parts: Sequence[Part], key: str) -> dict[str, int]:
     """Each value of a record's key, with the number of parts that have it."""
-    return dict(Counter(safe_text(str(part.record.get(key)), 200) for part in parts))
+    return dict(Counter(safe_text(str(getattr(part.record, key)), 200) for part in parts))
 
 
 def _tallies(plan: Plan, pieces: Sequence[Piece]) -> dict[str, Any]:

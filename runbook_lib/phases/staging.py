@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from worker.layout import FORMAT
 from worker.rows import Range
+from worker.wire import Assignment, ModelFiles, ShardSpec, SlotSpec
 
 from ..corpus import corpus as corpora
 from ..errors import HostError, LinkLost, RunbookError
@@ -23,7 +23,7 @@ from ..run import model as models
 from ..run.checks import Checks
 from ..run.plan import Plan, Slot
 from ..run.run import Run
-from ..slots import incidents
+from ..slots import incidents, states
 from . import probing, sent_model
 
 Report = Callable[[str, int, int], None]
@@ -62,11 +62,11 @@ def add_failure(run: Run, checks: Checks, what: str, name: str, results: Mapping
     """A host that failed. One that is, or was, away is only told of, where others are there and somebody will act."""
     if not isinstance(results[name], NotStaged):
         incidents.host_failed(run, name, what, results[name])
-    verdict = "unreachable" if isinstance(results[name], LinkLost) else "dead"
+    verdict = states.UNREACHABLE if isinstance(results[name], LinkLost) else states.DEAD
     lenient = isinstance(results[name], AWAY) and run.profile.policy_for(verdict) == "auto"
     if lenient and any(not isinstance(result, RunbookError) for result in results.values()):
         wait = f"Its rows wait; silent for {run.profile.monitor.unreachable_s:g} s, they move to others"
-        then = wait if verdict == "unreachable" else "It was away; 03_monitor launches it"
+        then = wait if verdict == states.UNREACHABLE else "It was away; 03_monitor launches it"
         checks.add(what, True, f"{results[name]}. {then}", expected, "03_monitor goes on", name, warn=True)
     else:
         checks.add(what, False, results[name], expected, "see the message; the log is on that host", where=name)
@@ -179,45 +179,39 @@ def _stage_host(
     new += sent_model.send(run, host, model, moved)
     probing.assure(run, host, replace(model, dim=plan.model.dim, normalises=plan.model.normalises))
     shards = {file: _put_shard(host, file, corpus, moved) for file in files}
-    assignment = {
-        "format": FORMAT,
-        "run": run.name,
-        "run_id": plan.run_id,
-        "host": host.name,
-        "plan": plan.sha256,
-        **{key: getattr(plan, key) for key in ("epoch", "corpus", "documents", "dtype")},
-        **{key: getattr(plan, key) for key in ("prompt", "question_prompt", "max_tokens")},
-        "model": {
-            "folder": str(sent_model.place(host, model)),
-            "name": plan.model.name,
-            "revision": plan.model.revision,
-            "digest": plan.model.digest,
-        },
-        "python": host.python,
-        "stuck_s": run.profile.monitor.stuck_s,
-        "keep_awake": host.spec.kind == "local",
-        "first_progress_s": run.profile.monitor.first_progress_s,
-        "slots": [
-            {
-                "slot": slot.slot,
-                "device": slot.device,
-                "gpu": slot.gpu,
-                "threads": slot.threads,
-                "part_rows": plan.part_rows,
-                "shards": [_shard(plan, slot, rows, shards) for rows in plan.ranges(slot)],
-            }
-            for slot in slots
-        ],
-    }
-    host.put(folder.assignment(host.name), machines.json_content(assignment))
+    assignment = Assignment(
+        run=run.name,
+        run_id=plan.run_id,
+        host=host.name,
+        epoch=plan.epoch,
+        corpus=plan.corpus,
+        model=ModelFiles(plan.model.name, plan.model.revision, plan.model.digest, str(sent_model.place(host, model))),
+        dtype=plan.dtype,
+        prompt=plan.prompt,
+        question_prompt=plan.question_prompt,
+        max_tokens=plan.max_tokens,
+        python=host.python,
+        slots=tuple(_slot(plan, slot, shards) for slot in slots),
+        plan=plan.sha256,
+        documents=plan.documents,
+        stuck_s=run.profile.monitor.stuck_s,
+        first_progress_s=run.profile.monitor.first_progress_s,
+        keep_awake=host.spec.is_here,
+    )
+    host.put(folder.assignment(host.name), machines.json_content(assignment.to_json()))
     return f"{len(files)} shards, worker, model ({model.bytes / 1e6:.0f} MB): {total / 1e6:.1f} MB, {new} files new"
 
 
-def _shard(plan: Plan, slot: Slot, rows: Range, sums: Mapping[Range, str]) -> dict[str, Any]:
+def _slot(plan: Plan, slot: Slot, sums: Mapping[Range, str]) -> SlotSpec:
+    shards = tuple(_shard(plan, slot, rows, sums) for rows in plan.ranges(slot))
+    return SlotSpec(slot.slot, slot.device, slot.gpu, slot.threads, plan.part_rows, shards)
+
+
+def _shard(plan: Plan, slot: Slot, rows: Range, sums: Mapping[Range, str]) -> ShardSpec:
     """What an assignment says of rows to do: where their parts are cut, and which file holds them."""
     start, stop = rows
     file = next(file for file in plan.files(slot) if file[0] <= start and stop <= file[1])
-    return {"start": start, "stop": stop, "grid": plan.grid(start), "file": list(file), "sha256": sums[file]}
+    return ShardSpec(start, stop, plan.grid(start), file, sums[file])
 
 
 def _put_shard(host: machines.Host, rows: Range, corpus: corpora.Corpus, moved: Callable[[int], None]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -16,13 +16,14 @@ from worker.escape import safe_text
 from worker.files import read_json
 from worker.layout import PART_FILE
 from worker.rows import Range, count, missing
+from worker.wire import PartRecord, WireError
 
 from ..errors import DataError
 from ..run.plan import Plan
 from .array_file import HEAD_LIMIT, ITEM_BYTES, first_row
 from .large_files import PIECE_BYTES
 from .part_identity import slot_of, strange
-from .part_record import PER_ROW, not_stated, size_limit
+from .part_record import parsed, size_limit
 from .survey import has_direction, norms_of
 
 FINGERPRINT_BYTES = 16
@@ -45,7 +46,7 @@ class Part:
     dim: int
     slot: str
     host: str
-    record: dict[str, Any]
+    record: PartRecord
 
     @property
     def rows(self) -> int:
@@ -59,7 +60,7 @@ class Part:
 
     def slim(self) -> Part:
         """The same part without what its record holds for every single row."""
-        return replace(self, record={key: value for key, value in self.record.items() if key not in PER_ROW})
+        return replace(self, record=replace(self.record, fingerprints=(), tokens=(), truncated=(), norms=()))
 
 
 def named(items: Sequence[object], separator: str = ", ") -> str:
@@ -80,16 +81,16 @@ def read(path: Path) -> Part:
         raise DataError(f"{path.name}: not the name of a part")
     start, stop = int(name.group(1)), int(name.group(2))
     try:
-        record = read_json(source, size_limit(stop - start))
+        value = read_json(source, size_limit(stop - start))
     except (OSError, ValueError) as error:
         raise DataError(f"{source.name}: the record cannot be read: {safe_text(str(error))}") from None
-    if record is None:
+    if value is None:
         raise DataError(f"{source.name}: no such record")
-    if wrong := not_stated(record, start, stop):
-        raise DataError(f"{source.name}: the record does not state {'; '.join(wrong)}")
-    return Part(
-        start, stop, path, record["sha256"], record["bytes"], record["dim"], record["slot"], record["host"], record
-    )
+    try:
+        record = parsed(value, start, stop)
+    except WireError as why:
+        raise DataError(f"{source.name}: the record does not state what it must: {why}") from None
+    return Part(start, stop, path, record.sha256, record.bytes, record.dim, record.slot, record.host, record)
 
 
 # -------------------------------------------------------------------------------------------------------- verifying
@@ -126,7 +127,7 @@ def fingerprint_bytes(texts: Sequence[object]) -> np.ndarray | None:
 
 
 def _texts(part: Part, fingerprints: np.ndarray) -> list[str]:
-    seen = fingerprint_bytes(part.record["fingerprints"])
+    seen = fingerprint_bytes(part.record.fingerprints)
     if seen is None:
         return ["fingerprints: not hexadecimal ones"]
     wanted = np.asarray(fingerprints[part.start : part.stop])
@@ -166,7 +167,7 @@ def _vectors(part: Part, file: BinaryIO) -> list[str]:
 
     `file` stands at the first row; it is read in pieces of whole rows.
     """
-    stated = np.array(part.record["norms"], dtype=np.float64)
+    stated = np.array(part.record.norms, dtype=np.float64)
     row_bytes = part.dim * ITEM_BYTES
     pieces = iter(partial(file.read, max(1, PIECE_BYTES // row_bytes) * row_bytes), b"")
     found = np.concatenate([norms_of(np.frombuffer(raw, "<f4").reshape(-1, part.dim)) for raw in pieces])

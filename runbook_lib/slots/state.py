@@ -9,8 +9,7 @@ from typing import Any
 from worker.rows import Range
 
 from ..hosts import gpus
-
-REST = ("done", "moved", "fenced", "stopped")
+from .states import REST
 
 
 @dataclass(frozen=True)

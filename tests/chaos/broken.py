@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worker.files import write_atomic
 
@@ -57,12 +57,11 @@ def record_first() -> None:
     from worker import encode
     from worker.files import write_atomic, write_json
 
-    def commit(folder, start, vectors, record):
-        stop = start + len(vectors)
-        array = folder.part(start, stop)
+    def commit(folder, vectors, record):
+        array = folder.part(record.start, record.stop)
         raw = b"".join(encode.npy_chunks(vectors))
-        stated = {"start": start, "stop": stop, "sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}
-        write_json(array.with_suffix(".json"), {**record, **stated})
+        stated = {"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}
+        write_json(array.with_suffix(".json"), {**record.to_json(), **stated})
         time.sleep(0.2)
         write_atomic(array, raw)
 
@@ -160,7 +159,7 @@ def no_nan_check_on_host() -> None:
 
     def part(*words):
         vectors, record = real(*words)
-        return vectors, {**record, "norms": np.nan_to_num(np.array(record["norms"]), nan=1.0).tolist()}
+        return vectors, replace(record, norms=tuple(np.nan_to_num(np.array(record.norms), nan=1.0).tolist()))
 
     encode.encode_part = part
 
@@ -240,13 +239,13 @@ def no_gap_check() -> None:
 
 def no_driver_lock() -> None:
     """Anybody may drive at any time."""
-    from runbook_lib.chain import chain
+    from runbook_lib.run import driver
 
     @contextlib.contextmanager
-    def only_driver(run):
+    def hold(run):
         yield
 
-    chain.only_driver = only_driver
+    driver.hold = hold
 
 
 def no_slot_lock() -> None:

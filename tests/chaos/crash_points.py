@@ -121,9 +121,9 @@ def encode_all(root: Path, ack: Ack) -> None:
     light_model()
     commit = encode.commit
 
-    def committed(folder: Any, start: int, vectors: Any, record: Any) -> None:
-        commit(folder, start, vectors, record)
-        ack("part", start, start + len(vectors))
+    def committed(folder: Any, vectors: Any, record: Any) -> None:
+        commit(folder, vectors, record)
+        ack("part", record.start, record.stop)
 
     encode.commit = committed
     code = encode.run(host_folder(root).root, HOST, SLOT)

@@ -18,6 +18,7 @@ from worker import process
 from worker.files import read_json, write_atomic, write_json
 from worker.layout import HostFolder, committed, quarantined
 from worker.progress import read_report
+from worker.wire import Assignment
 
 HELPERS = Path(__file__).parent
 HOST = "here"
@@ -38,6 +39,11 @@ class Box:
     @property
     def folder(self) -> HostFolder:
         return HostFolder(self.root)
+
+    @property
+    def told(self) -> Assignment:
+        """The assignment as a worker reads it."""
+        return Assignment.from_json(self.assignment)
 
     def save(self, **changes: Any) -> None:
         """Write the assignment, with changes of its keys, and the mark of its run."""

@@ -12,7 +12,6 @@ import numpy as np
 
 from runbook_lib.hosts import hosts
 from runbook_lib.run.run import Run
-from worker import encode
 
 RANGES = [(0, 4), (4, 8), (8, 10), (10, 14), (14, 18), (18, 21)]
 
@@ -29,7 +28,7 @@ class There:
 
     def commit(self, start: int, stop: int, rows: np.ndarray | None = None, **changes: Any) -> Path:
         values = self.made.vectors[start:stop] if rows is None else rows
-        encode.commit(self.folder, start, np.ascontiguousarray(values), self.made.record(start, stop, **changes))
+        made_up.commit(self.folder, start, values, self.made.record(start, stop, **changes))
         return self.folder.part(start, stop)
 
     def commit_all(self) -> list[Path]:

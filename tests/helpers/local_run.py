@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import made_up
-import numpy as np
 from waiting import wait_for
 
 from runbook_lib.corpus import corpus
@@ -22,7 +21,6 @@ from runbook_lib.phases import monitor, preflight
 from runbook_lib.profile import profile
 from runbook_lib.run import model, plan, run
 from runbook_lib.slots.state import State
-from worker import encode
 from worker.files import read_json
 from worker.layout import HostFolder
 from worker.rows import planned_parts
@@ -128,5 +126,4 @@ def commit_all(this: run.Run) -> None:
     made = made_up.MadeUp(this, plan, numbered(this)[1], made_up.vectors(plan.rows, plan.model.dim))
     for slot in plan.slots:
         for start, stop in planned_parts(slot.start, slot.stop, plan.part_rows):
-            rows = np.ascontiguousarray(made.vectors[start:stop])
-            encode.commit(folder(this, slot.host), start, rows, made.record(start, stop))
+            made_up.commit(folder(this, slot.host), start, made.vectors[start:stop], made.record(start, stop))

@@ -18,7 +18,8 @@ from runbook_lib.phases import merge, publish, validate
 from runbook_lib.profile import profile
 from runbook_lib.run import plan, run
 from worker import encode
-from worker.files import read_json, write_json
+from worker.files import read_json, write_atomic, write_json
+from worker.layout import HostFolder
 from worker.rows import planned_parts
 
 DIM = 8
@@ -44,6 +45,15 @@ def vectors(rows: int, dim: int = DIM, seed: int = 1) -> np.ndarray:
     """Unit vectors, float32 (rows, dim), the same for the same seed."""
     found = np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
     return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def commit(folder: HostFolder, start: int, values: np.ndarray, record: dict[str, Any]) -> None:
+    """Commit rows from `start` on as a worker does, whatever the record says that no worker would write."""
+    stop = start + len(values)
+    array = folder.part(start, stop)
+    digest = write_atomic(array, encode.npy_chunks(np.ascontiguousarray(values)))
+    stated = {"start": start, "stop": stop, "sha256": digest, "bytes": array.stat().st_size}
+    write_json(array.with_suffix(".json"), {**record, **stated})
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ class MadeUp:
     def commit_part(self, start: int, stop: int, rows: np.ndarray | None = None, **changes: Any) -> Path:
         """Commit rows [start, stop) as a worker does; `rows` replaces the vectors, `changes` go into the record."""
         values = self.vectors[start:stop] if rows is None else rows
-        encode.commit(self.run.local, start, np.ascontiguousarray(values), self.record(start, stop, **changes))
+        commit(self.run.local, start, values, self.record(start, stop, **changes))
         return self.run.local.part(start, stop)
 
     def commit_all(self) -> None:

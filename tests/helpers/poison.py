@@ -25,6 +25,7 @@ import types
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -92,8 +93,10 @@ class Encoder:
         if globals()["device"]() == "hangs while loading":
             os.kill(os.getpid(), signal.SIGSTOP)
 
-    def describe(self) -> dict[str, str]:
-        return {"device": "cpu (none)", "torch": "none", "python": "3"}
+    def describe(self) -> Any:
+        from worker.wire import Described
+
+        return Described("cpu (none)", "none", "3", None)
 
     def lengths(self, texts: list[str]) -> list[int]:
         if any("TOKENIZE" in text for text in texts):

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import wired
+
 from runbook_lib.hosts import hosts
 from runbook_lib.profile import profile
 from runbook_lib.run import plan, run
@@ -36,7 +38,7 @@ def two_hosts(made: run.Run) -> run.Run:
     replace(plan_now, slots=(low, replace(high, slot="cluster1_gpu0", host="there", index=0))).save(made.plan_file)
     this = run.Run(made.folder, replace(made.profile, hosts=specs))
     for spec, slot in zip(specs, this.plan().slots, strict=True):
-        told = {"slots": [{"slot": slot.slot, "shards": [{"start": slot.start, "stop": slot.stop}]}], "epoch": 1}
+        told = wired.assignment([wired.slot(slot.slot, (slot.start, slot.stop))])
         write_json(folder_of(this, spec.name).assignment(spec.name), told)
     commit(folder_of(this, "here"), (0, 5), (5, 10))
     return this
@@ -50,8 +52,8 @@ def host_folder(made: run.Run) -> HostFolder:
 def staged(made: run.Run, **reports: Any) -> HostFolder:
     """The host's folder, staged, with what each slot's worker reports."""
     folder = host_folder(made)
-    slots = [{"slot": f"cluster0_gpu{i}", "shards": [{"start": 10 * i, "stop": 10 * i + 10}]} for i in range(2)]
-    write_json(folder.assignment("here"), {"slots": slots, "epoch": 1})
+    slots = [wired.slot(f"cluster0_gpu{i}", (10 * i, 10 * i + 10)) for i in range(2)]
+    write_json(folder.assignment("here"), wired.assignment(slots))
     for slot, report in reports.items():
         write_json(folder.progress(slot), report)
     return folder

@@ -23,6 +23,7 @@ import fleet
 import made_up
 import numpy as np
 import pytest
+import wired
 from hosts_by_ssh import linked
 
 from runbook_lib.errors import HostError
@@ -33,7 +34,7 @@ from runbook_lib.report import clean, status
 from runbook_lib.run import plan, run
 from runbook_lib.run.checks import Checks
 from runbook_lib.show import panel, pictures
-from worker import encode, environment, machine, process
+from worker import environment, machine, process
 from worker.files import write_json
 from worker.layout import HostFolder
 from worker.snapshot import snapshot
@@ -58,7 +59,7 @@ def safe_page(html: str) -> bool:
 class Liar:
     """A way to a host that answers as a test says, as it comes off a wire."""
 
-    kind, home, executable, where = "ssh", "/home/me", "/usr/bin/python3", "me@there"
+    home, executable, where = "/home/me", "/usr/bin/python3", "me@there"
 
     def __init__(self, **answers: Any):
         self.answers = {"unclaimed": "", **answers}
@@ -134,8 +135,8 @@ def reported(folder: HostFolder, host: str, slot: str) -> None:
 
 
 def assigned(folder: HostFolder, host: str, *slots: plan.Slot) -> None:
-    entries = [{"slot": slot.slot, "shards": [{"start": slot.start, "stop": slot.stop}], "gpu": None} for slot in slots]
-    write_json(folder.assignment(host), {"slots": entries, "epoch": 1})
+    entries = [wired.slot(slot.slot, (slot.start, slot.stop)) for slot in slots]
+    write_json(folder.assignment(host), wired.assignment(entries))
 
 
 class Two:
@@ -586,11 +587,9 @@ def test_a_report_that_cannot_be_true_is_refused_by_host_and_field(
         planted.host.poll()
 
 
-@pytest.mark.parametrize(
-    "slots", [7, {"a": 1}, [7], [{}], [{"slot": "../../x", "shards": [{"start": 0, "stop": "9"}]}]]
-)
+@pytest.mark.parametrize("slots", [7, {"a": 1}, [7], [{}], [wired.slot("../../x", (0, "9"))]])
 def test_a_host_whose_assignment_is_none_counts_as_never_launched(planted: Planted, slots: Any) -> None:
-    write_json(planted.folder.assignment("tensor01"), {"slots": slots})
+    write_json(planted.folder.assignment("tensor01"), {**wired.assignment([]), "slots": slots})
     found = planted.host.poll()
     assert not found["assigned"] and found["slots"] == {}
 
@@ -598,17 +597,16 @@ def test_a_host_whose_assignment_is_none_counts_as_never_launched(planted: Plant
 def test_an_assignment_of_very_many_ranges_is_one(tmp_path: Path) -> None:
     """As rows move, ranges become more; a limit other than the worker's would launch that host again and again."""
     folder, rows = HostFolder(tmp_path), range(0, 600_000, 20)
-    shards = [{"start": row, "stop": row + 10, "grid": [row, 10], "sha256": "a" * 64} for row in rows]
-    write_json(folder.assignment("one"), {"slots": [{"slot": "cluster0_gpu0", "shards": shards}], "epoch": 1})
+    ranges = [(row, row + 10) for row in rows]
+    write_json(folder.assignment("one"), wired.assignment([wired.slot("cluster0_gpu0", *ranges)]))
     assert folder.assignment("one").stat().st_size > 3 * 2**20
     found = snapshot(tmp_path, "one")
     assert found["assigned"] and len(found["slots"]["cluster0_gpu0"]["ranges"]) == len(rows)
 
 
 def test_a_slot_named_as_a_path_is_refused(planted: Planted) -> None:
-    shards = [{"start": 0, "stop": 9}]
-    entry = {"slot": "../../../precious/file", "shards": shards}
-    write_json(planted.folder.assignment("tensor01"), {"slots": [entry]})
+    entry = wired.slot("../../../precious/file", (0, 9))
+    write_json(planted.folder.assignment("tensor01"), wired.assignment([entry]))
     with pytest.raises(HostError, match=r"slot's name: '\.\./\.\./\.\./precious/file'"):
         planted.host.poll()
 
@@ -722,7 +720,7 @@ class Forged:
 
     def commit(self, start: int, stop: int, **changes: Any) -> Path:
         record = self.made.record(start, stop, **changes)
-        encode.commit(self.folder, start, np.ascontiguousarray(self.made.vectors[start:stop]), record)
+        made_up.commit(self.folder, start, self.made.vectors[start:stop], record)
         return self.folder.part(start, stop)
 
     def home(self) -> list[str]:
@@ -822,7 +820,7 @@ def test_rows_beyond_the_plan_never_come_home(forged: Forged) -> None:
     rows = {"fingerprints": ["0" * 32] * 23, "tokens": [1] * 23, "norms": [1.0] * 23}
     record = {**forged.made.record(18, 21), **rows}
     values = np.zeros((23, made_up.DIM), np.float32)
-    encode.commit(forged.folder, 18, values, {**record, "truncated": []})
+    made_up.commit(forged.folder, 18, values, {**record, "truncated": []})
     found = download.collect(forged.run)
     assert (found.rows, found.new, found.failures) == (0, 0, ()) and "rows: 18-41" in found.refused[0]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fleet
 import pytest
+import wired
 import yaml
 from hosts_by_ssh import linked, profile_text
 from waiting import wait_for
@@ -22,7 +23,6 @@ from runbook_lib.hosts.ssh import link
 from runbook_lib.profile import profile
 from runbook_lib.run import run
 from worker.files import sha256_file
-from worker.layout import FORMAT
 
 SEED = 60
 PIECES = [*"abz09_.-~ '\"`$(){}[]<>|&;*?!#%^=+,:@\\", "$HOME", "${IFS}", "$(touch PWNED)", "`touch PWNED`",
@@ -136,7 +136,8 @@ def test_a_folder_of_any_name_works_the_whole_way(
     assert host.facts("token-1")["writable"] is True
     assert host.facts("token-1")["workdir"] == str(host.workdir)
     assert hosts.bring_bundle(host) > 0
-    assignment = {"format": FORMAT, "run": "r", "host": host.name, "python": sys.executable, "slots": []}
+    assignment = wired.assignment([], run="r", host=host.name, python=sys.executable)
+    host.put(there.mark, hosts.json_content({"id": assignment["run_id"]}))
     host.put(there.assignment(host.name), hosts.json_content(assignment))
     log = there.log("host_$(touch PWNED)")
     argv = [sys.executable, "-m", "worker", "supervise", "--root", str(there.root), "--host", host.name]

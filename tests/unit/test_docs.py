@@ -11,7 +11,7 @@ from readme import README, ROOT
 
 from runbook_lib import cli
 from runbook_lib.profile import profile
-from runbook_lib.slots import verdicts
+from runbook_lib.slots import states
 
 PAGES = ("README.md", "DECISIONS.md", "CHANGELOG.md", "profiles/demo/README.md", "docs/chaos.md", "docs/tests.md")
 DOCS = [ROOT / name for name in PAGES]
@@ -127,7 +127,7 @@ FAILURES = [
 @pytest.mark.parametrize("row", FAILURES, ids=[row[0] for row in FAILURES])
 def test_a_failure_has_a_verdict_of_the_table_and_a_test_that_is_there(row):
     scenario, verdict, by_itself, person, proof = row
-    assert verdict in verdicts.NAMED and by_itself and person, scenario
+    assert verdict in states.NAMED and by_itself and person, scenario
     named = re.findall(r"`(\w+)::(\w+)`", proof)
     assert named, scenario
     for file, test in named:
@@ -137,3 +137,27 @@ def test_a_failure_has_a_verdict_of_the_table_and_a_test_that_is_there(row):
 
 def test_the_failures_are_those_of_the_plan():
     assert len(FAILURES) >= 30 and len({row[0] for row in FAILURES}) == len(FAILURES)
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_every_file_of_the_architecture_exists():
+    named = set(re.findall(r"`([\w/]+(?:\.\w+|/))`", ARCHITECTURE))
+    assert len(named) > 60
+    missing = {name for name in named if not any((root / name).exists() for root in (ROOT, ROOT / "runbook_lib"))}
+    assert missing == set()
+
+
+def test_the_architecture_says_of_a_folder_what_the_folder_says_of_itself():
+    told = dict(re.findall(r"^\| `(\w+)/` \| (.+) \|$", ARCHITECTURE, re.M))
+    folders = {path.parent.name: path for path in (ROOT / "runbook_lib").glob("*/__init__.py")}
+    assert set(told) == set(folders)
+    for name, path in folders.items():
+        said = ast.get_docstring(ast.parse(path.read_text())) or ""
+        assert told[name].split(" (`")[0].casefold().startswith(said.rstrip(".").casefold()[:40]), name
+
+
+def test_the_architecture_tells_of_enough_changes():
+    rows = ARCHITECTURE.split("## To change X, open Y")[1].splitlines()
+    assert sum(line.startswith("| ") for line in rows) - 1 >= 15

@@ -16,7 +16,6 @@ from runbook_lib.errors import DataError, ProfileError
 from runbook_lib.phases import amend, download, merge, preflight, staging
 from runbook_lib.profile import profile
 from runbook_lib.run import plan, run
-from worker import encode
 from worker.files import write_json
 from worker.layout import committed
 from worker.rows import planned_parts
@@ -35,7 +34,7 @@ def commit(this: run.Run, start: int, stop: int) -> None:
     slot = next(slot for slot in now.slots if slot.start <= start < slot.stop)
     made = made_up.MadeUp(this, now, preflight.corpora.load(this.corpus), made_up.vectors(30, DIM))
     record = made.record(start, stop, max_tokens=64, model_max_tokens=64)
-    encode.commit(folder(this, slot.host), start, np.ascontiguousarray(vectors(start, stop)), record)
+    made_up.commit(folder(this, slot.host), start, vectors(start, stop), record)
 
 
 def mended(this: run.Run, change: Change) -> profile.Profile:

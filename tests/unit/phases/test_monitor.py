@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import wired
 from local_run import look, new_run, planned
 from watched import Kept, commit, folder_of, lose, one_host, staged, two_hosts
 
@@ -62,8 +63,8 @@ def test_a_worker_whose_heart_beats_but_moves_no_row_is_stuck_and_one_that_was_k
     watcher._last["one"] = reading
 
     def look(now):
-        alerts = []
-        return watcher._slot(slot, [], now, {}, alerts), alerts
+        state, alert = watcher._slot(slot, [], now, None, True)
+        return state, [alert] if alert else []
 
     assert look(0.0)[0].verdict == look(119.0)[0].verdict == ""
     state, (alert,) = look(121.0)
@@ -368,10 +369,8 @@ CARD = "GPU-11111111-2222-3333-4444-555555555555"
 )
 def test_what_a_slots_gpu_does_is_its_supervisors_word_while_it_is_fresh(made, age_s, said, seen):
     folder = staged(made)
-    slots = [
-        {"slot": f"cluster0_gpu{i}", "shards": [{"start": 10 * i, "stop": 10 * i + 10}], "gpu": CARD} for i in range(2)
-    ]
-    write_json(folder.assignment("here"), {"slots": slots, "epoch": 1})
+    slots = [{**wired.slot(f"cluster0_gpu{i}", (10 * i, 10 * i + 10)), "gpu": CARD} for i in range(2)]
+    write_json(folder.assignment("here"), wired.assignment(slots))
     write_json(folder.supervisor("here"), {"slots": {}, "gpus": said, "gpus_at": time.time() - age_s})
     assert monitor.Watcher(made, made.plan()).poll().slots[0].gpu == seen
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import wired
 from local_run import executable, folder, new_run, nobody_there, numbered, planned
 from local_run import host as connected
 
@@ -334,9 +335,7 @@ def test_a_gpu_that_this_runs_own_worker_uses_is_not_taken(cuda):
     def at_work(this):
         there = folder(this)
         connected(this).claim(this.id)
-        write_json(
-            there.assignment("one"), {"slots": [{"slot": "cluster0_gpu0", "shards": [{"start": 0, "stop": 18}]}]}
-        )
+        write_json(there.assignment("one"), wired.assignment([wired.slot("cluster0_gpu0", (0, 18))]))
         write_json(there.progress("cluster0_gpu0"), {"process": process.identify(os.getpid()), "state": "running"})
 
     apps = f"{uuid(0)}, {os.getpid()}, python3, 70000"
@@ -596,8 +595,7 @@ def test_a_device_that_this_runs_workers_use_is_not_tried_again(tmp_path):
     this, checks, _ = probed(tmp_path)
     assert checks.ok
     there = folder(this)
-    slots = [{"slot": "cluster0_gpu0", "shards": [{"start": 0, "stop": 18}]}]
-    write_json(there.assignment("one"), {"slots": slots})
+    write_json(there.assignment("one"), wired.assignment([wired.slot("cluster0_gpu0", (0, 18))]))
     write_json(there.progress("cluster0_gpu0"), {"process": process.identify(os.getpid()), "state": "running"})
     executable(tmp_path / "bin" / "python", "#!/bin/sh\nexit 9\n")
     found = preflight.the_model(this)[1]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import made_up
 import pytest
+import wired
 from local_run import nobody_there
 
 from runbook_lib import cli
@@ -46,7 +47,7 @@ def this(sealed_once, tmp_path):
     this = Run(tmp_path / "runs" / sealed_once.name, replace(sealed_once.profile, hosts=(spec,)))
     folder = there(this)
     hosts.connect(this.profile.hosts[0], this.name).claim(this.id)
-    write_json(folder.assignment("here"), {"slots": [{"slot": "cluster0_gpu0", "shards": [{"start": 0, "stop": 9}]}]})
+    write_json(folder.assignment("here"), wired.assignment([wired.slot("cluster0_gpu0", (0, 9))]))
     write_json(folder.part(0, 4).with_suffix(".json"), {})
     for kept in ("models/abc/model.safetensors", "another-run/parts/rows_000000000_000000004.npy"):
         (tmp_path / "host" / kept).parent.mkdir(parents=True)

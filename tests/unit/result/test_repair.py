@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from small_run import make_profile, runbook, runbook_here
 
-from runbook_lib.chain import chain, endings
+from runbook_lib.chain import attempts, endings
 from runbook_lib.chain.endings import Ended
 from runbook_lib.report import report
 from runbook_lib.run import run
@@ -179,5 +179,5 @@ def test_an_attempt_is_numbered_even_where_the_one_before_left_no_notebook(tmp_p
     path = make_profile(tmp_path)
     this = run.create(run.profiles.load(path), "numbered")
     this.journal.write("phase started", phase=run.PHASES[0], attempt=1)
-    assert chain._attempts(this, run.PHASES[0]) == 1
+    assert attempts._attempts(this, run.PHASES[0]) == 1
     assert Path(this.report / "attempts").exists() is False

@@ -10,7 +10,7 @@ from states import Hands, slot, state
 from runbook_lib.report import report
 from runbook_lib.result import facts
 from runbook_lib.run.journal import Journal
-from runbook_lib.slots import incidents, watcher
+from runbook_lib.slots import incidents, observed
 from runbook_lib.slots.incidents import BEGAN, ENDED, Incidents
 
 
@@ -261,4 +261,4 @@ def test_at_the_end_a_worker_without_a_row_is_told_unless_it_had_no_time(tmp_pat
 def test_only_a_living_worker_that_loads_counts_as_one_without_a_row(state, alive, idle_s):
     """One that is ready and waits for a part that its neighbour has claimed hangs as little as one that works."""
     entry = {"alive": alive, "report": {"state": state, "started_at": 60.0, "computed": 0}}
-    assert watcher._idle_s({"now": 100.0}, entry) == idle_s
+    assert observed.idle_s({"now": 100.0}, entry) == idle_s

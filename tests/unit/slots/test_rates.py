@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import wired
 from local_run import look
 from watched import Kept, commit, folder_of, lose, one_host, staged, two_hosts
 
@@ -183,9 +184,9 @@ def test_the_rate_of_many_slots_is_their_sum_and_a_single_one_that_stands_still_
     drawn = made.plan()
     many = tuple(plan.Slot(f"cluster0_gpu{i}", "here", i, "cpu", 1, 10 * i, 10 * i + 10) for i in range(slots))
     replace(drawn, documents=10 * slots - 2, slots=many).save(made.plan_file)
-    told = [{"slot": s.slot, "shards": [{"start": s.start, "stop": s.stop}]} for s in many]
+    told = [wired.slot(s.slot, (s.start, s.stop)) for s in many]
     folder = folder_of(made, "here")
-    write_json(folder.assignment("here"), {"slots": told, "epoch": 1})
+    write_json(folder.assignment("here"), wired.assignment(told))
     for s in many:
         write_json(folder.progress(s.slot), living(rows_per_s=0.0 if s.index == 7 else 2.0))
     state = look(made)

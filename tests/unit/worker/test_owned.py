@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from local_run import folder, host, new_run, planned
 
-from runbook_lib.chain import chain
 from runbook_lib.errors import HostError, ProfileError, RunbookError
 from runbook_lib.hosts import environments, hosts, inventory
 from runbook_lib.phases import launch, staging, workers
+from runbook_lib.run import driver
 from runbook_lib.run.run import create, current, named, open_folder
 from worker import owned
 from worker.files import write_json
@@ -295,7 +295,7 @@ def test_a_run_that_another_account_planted_among_ours_is_not_worked_on(tmp_path
     assert current(this.profile).name == this.name
     with pytest.raises(ProfileError, match="belongs to another account"):
         named(this.profile, planted_run.name)
-    with pytest.raises(RunbookError, match="belongs to another account"), chain.only_driver(planted_run):
+    with pytest.raises(RunbookError, match="belongs to another account"), driver.hold(planted_run):
         pass
     assert open_folder(planted_run.folder).name == planted_run.name  # to read and to verify it is another matter
 

@@ -69,7 +69,7 @@ def test_a_log_that_cannot_be_opened_for_lack_of_room_is_no_death(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(supervise, "start_worker", full)
-    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
     for _ in range(9):
         slot.not_before = 0.0
         slot.step()

@@ -150,7 +150,7 @@ def test_a_new_assignment_holds_from_the_next_part_on(make_box: MakeBox, sharing
     box.assignment["slots"][0]["shards"] = [{**entry, "stop": 8}, {**came, "grid": 38}]
     box.save(epoch=2)
     assert [rows for rows, _ in taken(share)] == [(0, 4), (4, 8), (40, 42), (42, 44)]
-    assert (share.assignment["epoch"], share.rows) == (2, 12)
+    assert (share.assignment.epoch, share.rows) == (2, 12)
 
 
 @pytest.mark.parametrize("text", ["", "{half", "[]", json.dumps({"slots": []})])

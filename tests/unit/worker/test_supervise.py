@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import wired
 from box import HELPERS, HOST, SLOT, Box, MakeBox, script, waiting
 from waiting import wait_for
 
@@ -24,6 +25,7 @@ from worker.encode import EXIT_BUSY, EXIT_REFUSED
 from worker.files import read_json, write_json
 from worker.progress import write_report
 from worker.snapshot import snapshot
+from worker.wire import Assignment
 
 BY_SOMEBODY = "killed (SIGKILL): the system's memory killer, or a person"
 TEXTS = [f"text {'word ' * (i % 7)}{i}" for i in range(16)]
@@ -176,7 +178,7 @@ def test_progress_makes_up_for_deaths(make_box: MakeBox) -> None:
 
 def test_pauses_grow_and_the_last_one_stays() -> None:
     slot = supervise.Slot.__new__(supervise.Slot)
-    slot.assignment = {}
+    slot.assignment = Assignment.from_json(wired.assignment([]))
     assert [slot._pause(deaths) for deaths in range(1, 8)] == [5, 10, 20, 40, 60, 60, 60]
 
 
@@ -198,7 +200,7 @@ def test_a_hanging_worker_is_ended_and_started_again(make_box: MakeBox) -> None:
 def test_only_what_changes_in_a_report_is_a_sign_of_work(make_box: MakeBox) -> None:
     """A heartbeat goes on while a device hangs; and the times in a report, by another clock, are not looked at."""
     box = make_box(TEXTS)
-    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
 
     def stalled_after(seconds: float, **report: Any) -> bool:
         write_report(box.folder.progress(SLOT), report)
@@ -266,7 +268,7 @@ def test_patience_with_a_load_follows_the_profile_and_what_loads_took_here(
     make_box: MakeBox, keys: dict[str, float], state: str, deaths: int, loads: dict[str, float], expected: float
 ) -> None:
     box = make_box(TEXTS, slots=2, **keys)
-    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
     slot.identity, slot.deaths = process.identify(os.getpid()), deaths
     for name, loaded_s in loads.items():
         write_report(box.folder.progress(name), {"loaded_s": loaded_s})
@@ -276,7 +278,7 @@ def test_patience_with_a_load_follows_the_profile_and_what_loads_took_here(
 
 def test_patience_with_a_load_is_what_loads_take_here_where_all_neighbours_wait_for_it(make_box: MakeBox) -> None:
     box = make_box(TEXTS, slots=2, first_progress_s=600.0)
-    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
     slot.identity, slot.alone = process.identify(os.getpid()), True
     report = {"process": slot.identity, "state": "loading model"}
     assert slot._patience_s(report) == 600.0, "how long it takes here nobody knows yet"
@@ -288,7 +290,7 @@ def test_patience_with_a_load_is_what_loads_take_here_where_all_neighbours_wait_
 
 def test_a_load_that_reads_from_a_slow_disk_is_no_hang(make_box: MakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
     box = make_box(TEXTS, first_progress_s=60.0)
-    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
     slot.identity = process.identify(os.getpid())
     write_report(box.folder.progress(SLOT), {"process": slot.identity, "state": "loading model"})
     read = iter([10, 20, 20])
@@ -552,7 +554,7 @@ def test_stopping_ends_the_worker_behind_a_script_too(make_box: MakeBox) -> None
 @pytest.mark.process
 def test_stopping_takes_a_worker_that_does_not_listen(make_box: MakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
     box = make_box(["HANG"], light=True)
-    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
     slot.step()
     wait_for(lambda: box.at_hand(), "rows at hand")
     hanging = box.report()["process"]
@@ -569,7 +571,7 @@ def test_a_process_that_cannot_be_ended_is_not_said_to_be_stopped(
     """One that waits for a dead disk takes no signal; the supervisor neither waits for it for ever nor forgets it."""
     box = make_box(TEXTS)
     failing(box, "exec sleep 600")
-    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
     slot.step()
     with monkeypatch.context() as patch:
         patch.setattr(process, "stop", lambda identity: False)
@@ -647,7 +649,7 @@ def test_a_file_system_that_fails_for_a_while_loses_no_end(make_box: MakeBox, mo
     """What could not be looked at is looked at again: the worker's exit code is still known then."""
     box = make_box(TEXTS)
     failing(box, "exit 7")
-    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
     slot.step()
     assert slot.child is not None
     slot.child.wait()
@@ -668,7 +670,7 @@ def test_a_file_system_that_fails_for_a_while_loses_no_end(make_box: MakeBox, mo
 def test_a_clock_that_jumps_changes_no_pause_and_no_verdict(make_box: MakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
     box = make_box(TEXTS, back_off_s=[600])
     failing(box, "exit 7")
-    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
     slot.step()
     assert slot.child is not None
     slot.child.wait()
@@ -743,13 +745,13 @@ def test_a_worker_that_hangs_before_its_first_report_is_known_by_its_lock_and_en
     """Started by a supervisor that was killed in the same moment: nobody else knows of it."""
     monkeypatch.setattr(supervise, "IDLE_S", 0.0)
     box = make_box(TEXTS, light=True)
-    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
     argv = [sys.executable, "-c", HOLDS, str(box.folder.lock(SLOT))]
     child = subprocess.Popen(argv, cwd=box.root, stdout=subprocess.PIPE, start_new_session=True)
     box.started.append(child)
     assert child.stdout and child.stdout.readline()
     if when == "before the supervisor":
-        slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+        slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
     else:
         slot.state = "running"
         slot._ended(EXIT_BUSY)
@@ -762,7 +764,7 @@ def test_a_worker_that_hangs_before_its_first_report_is_known_by_its_lock_and_en
 
 def test_a_lock_held_on_another_machine_is_waited_for(make_box: MakeBox) -> None:
     box = make_box(TEXTS, light=True)
-    slot = supervise.Slot(box.folder, box.assignment, box.assignment["slots"][0])
+    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
     fd = locks.take(box.folder.lock(SLOT))
     assert fd is not None
     locks.sign(fd, {"process": {**process.identify(os.getpid()), "boot": "of another machine"}})

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 from box import HOST, SLOT, Box, MakeBox, waiting
 from waiting import wait_for
+from wired import PART
 
 import worker
 from worker import encode, locks, process
@@ -28,6 +30,7 @@ from worker.files import write_json
 from worker.layout import HostFolder
 from worker.rows import fingerprint
 from worker.share import left_to_do, settled
+from worker.wire import PartRecord
 
 LETTERS = ["abc", "a longer text, of two dozen letters", "x", "0123456789 " * 9, "mid size", "b c d e f g"]
 TEXTS = [f"{LETTERS[i % 6]} {i}" for i in range(16)]
@@ -251,7 +254,7 @@ def test_rows_that_another_slot_committed_are_not_done_again(make_box: MakeBox) 
     box.folder.parts.mkdir()
     for start, stop in ((2, 6), (8, 16)):
         write_json(box.folder.part(start, stop).with_suffix(".json"), {"moved": True})
-    assert left_to_do(box.assignment["slots"][0], settled(box.folder)) == [(0, 2), (6, 8)]
+    assert left_to_do(box.told.slots[0], settled(box.folder)) == [(0, 2), (6, 8)]
     assert box.end(box.worker()) == 0, box.logs()
     assert box.parts() == [(0, 2), (2, 6), (6, 8), (8, 16)]
     assert box.record(2, 6) == {"moved": True}
@@ -259,11 +262,12 @@ def test_rows_that_another_slot_committed_are_not_done_again(make_box: MakeBox) 
 
 def test_a_part_committed_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
     folder = HostFolder(tmp_path)
-    encode.commit(folder, 0, np.ones((2, 3), np.float32), {"by": "one"})
+    record = PartRecord.from_json({**PART, "run": "one", "start": 0, "stop": 2})
+    encode.commit(folder, np.ones((2, 3), np.float32), record)
     before = folder.part(0, 2).read_bytes()
-    encode.commit(folder, 0, np.zeros((2, 3), np.float32), {"by": "another"})
+    encode.commit(folder, np.zeros((2, 3), np.float32), replace(record, run="another"))
     assert folder.part(0, 2).read_bytes() == before
-    assert json.loads(folder.part(0, 2).with_suffix(".json").read_text())["by"] == "one"
+    assert json.loads(folder.part(0, 2).with_suffix(".json").read_text())["run"] == "one"
 
 
 @pytest.mark.process
@@ -346,7 +350,7 @@ def test_a_full_disk_stops_it_and_it_resumes_when_there_is_space(
     ballast.unlink()
     assert box.end(box.worker()) == 0, box.logs()
     assert [stop - start for start, stop in box.parts()] == [100] * 4
-    assert left_to_do(box.assignment["slots"][0], settled(box.folder)) == []
+    assert left_to_do(box.told.slots[0], settled(box.folder)) == []
     box.sums()
 
 

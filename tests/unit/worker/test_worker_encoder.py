@@ -131,7 +131,7 @@ def test_a_row_cut_by_one_token_is_on_record(
 ) -> None:
     suspects = encode.Suspects(HostFolder(tmp_path), "cluster0_gpu0")
     _, record = encode.encode_part(encoder, ["river " * words, "short"], 7, suspects, lambda rows: None)
-    assert (record["tokens"], record["truncated"]) == ([words + 2, 3], truncated)
+    assert (record.tokens, record.truncated) == ((words + 2, 3), tuple(truncated))
 
 
 @pytest.mark.parametrize(("asked", "used"), [(16, 16), (256, 256), (4096, 256), (None, 256)])
@@ -198,7 +198,7 @@ def test_out_of_memory_is_on_the_parts_record(
     forward(above(4, MEMORY_ERRORS[0]))
     suspects = encode.Suspects(HostFolder(tmp_path), "cluster0_gpu0")
     _, record = encode.encode_part(encoder, ["a text"] * 16, 0, suspects, lambda rows: None)
-    assert record["out_of_memory"] == encoder.out_of_memory == 2
+    assert record.out_of_memory == encoder.out_of_memory == 2
 
 
 def test_batches_grow_back_when_memory_is_free_again(encoder: Encoder, forward: Callable[..., list[int]]) -> None:
@@ -302,7 +302,7 @@ def test_a_bad_vector_is_computed_again(
     suspects = encode.Suspects(HostFolder(tmp_path), "cluster0_gpu0")
     vectors, record = encode.encode_part(encoder, TEXTS, 40, suspects, lambda rows: None)
     assert cosines(vectors, expected).min() >= 1 - 1e-6
-    assert record["redone_float32"] == [41]
+    assert record.redone_float32 == (41,)
 
 
 @pytest.mark.parametrize(("reason", "change"), SPOILT, ids=[reason for reason, _ in SPOILT])

@@ -1,0 +1,481 @@
+"""The wire: all that passes between machines or processes as JSON, field by field, with units. Standard library only.
+
+A record is read at one place, `from_json`, and is used by its attributes from there on: what nobody honest writes is
+refused with where it came from, the field, what was seen and what was expected. Fields that are not known here are
+passed over and a field that may be None may be missing, since older and newer workers talk to us. `to_json` gives the
+same names back; it leaves out what has a default and is None.
+
+Records are frozen dataclasses. What is only handed back to whoever gave it (a process's identity) stays the JSON that
+it was, typed. Times are seconds since 1970 by the clock of the host that wrote them; rows are numbered by the corpus.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Callable, Mapping, TypedDict, TypeVar  # noqa: UP035  (Python 3.9 on lab boxes)
+
+from .escape import safe_text
+from .files import read_json
+from .layout import FORMAT, HOST_NAME, SLOT_NAME
+from .rows import Range
+
+ROWS = 10**9  # row numbers have nine digits
+RANGES = 10**6
+ENTRIES = 4096  # of any other list or object
+NUMBER = 2**63
+SECONDS = 1e11  # the year 5138: what is later cannot be shown as a date
+PIDS = 2**31
+
+W = TypeVar("W", bound="Record")
+Read = Callable[[Any, str, str], Any]  # (value, where, field) -> what is kept of it
+Kind = dict[str, Read]  # as the metadata of a field
+
+
+class WireError(ValueError):
+    """Something that no honest sender writes."""
+
+
+def shown(value: object, limit: int = 500) -> str:
+    """What a host said, for a message. Of a list or an object only its size: it may be huge, or nested without end."""
+    if isinstance(value, (dict, list, tuple, set)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return safe_text(repr(value[:limit] if isinstance(value, str) else value), limit)
+
+
+def refuse(where: str, name: str, seen: object, expected: str) -> WireError:
+    """The error that says it all."""
+    return WireError(f"{f'{where} {name}'.strip()}: {shown(seen, 80)}, expected {expected}")
+
+
+def is_count(value: object, limit: int = NUMBER) -> bool:
+    """Whether it is a whole number from 0 on, below `limit`; true and 1.0 are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
+
+
+def is_number(value: object, limit: float) -> bool:
+    """Whether it is a number from 0 on, below `limit`."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < limit
+
+
+# ---------------------------------------------------------------------------------------------------- kinds of fields
+
+
+def _one(expected: str, holds: Callable[[Any], bool]) -> Kind:
+    def read(value: Any, where: str, name: str) -> Any:
+        if not holds(value):
+            raise refuse(where, name, value, expected)
+        return value
+
+    return {"read": read}
+
+
+def _maybe(kind: Kind) -> Kind:
+    """The same, or nothing."""
+    return {"read": lambda value, where, name: None if value is None else kind["read"](value, where, name)}
+
+
+def _many(kind: Kind, most: int = ENTRIES, or_none: bool = False) -> Kind:
+    def read(value: Any, where: str, name: str) -> Any:
+        value = [] if or_none and value is None else value
+        if not isinstance(value, (list, tuple)) or len(value) > most:
+            raise refuse(where, name, value, f"a list of at most {most}")
+        return tuple([kind["read"](each, where, name) for each in value])
+
+    return {"read": read}
+
+
+def _range(value: Any, where: str, name: str) -> Range:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise refuse(where, name, value, "two rows")
+    low, high = (ROW["read"](row, where, name) for row in value)
+    if not low < high:
+        raise refuse(where, name, value, "the first row below the second")
+    return low, high
+
+
+def _identity(value: Any, where: str, name: str) -> Identity:
+    if not isinstance(value, dict):
+        raise refuse(where, name, value, "a process")
+    if not is_count(value.get("pid"), PIDS) or not value["pid"]:
+        raise refuse(where, "pid", value.get("pid"), "the number of a process")
+    for key in ("start", "boot"):
+        MAYBE_TEXT["read"](value.get(key), where, key)
+    return value  # type: ignore[return-value]
+
+
+def _matching(pattern: re.Pattern[str], expected: str) -> Kind:
+    return _one(expected, lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None)
+
+
+FLAG = _one("true or false", lambda value: isinstance(value, bool))
+TEXT = _one("a text", lambda value: isinstance(value, str))
+WORDS = _matching(re.compile("[a-z][a-z ]{0,39}"), "a few words")  # of a worker's, supervisor's or environment's state
+SLOT = _matching(SLOT_NAME, "a slot's name")
+HOST = _matching(HOST_NAME, "a host's name")
+SHA256 = _matching(re.compile("[0-9a-f]{64}"), "a sha256")
+ROW = _one("a row", lambda value: is_count(value, ROWS + 1))
+SOME = _one(f"a whole number from 0 to {ROWS}", lambda value: is_count(value, ROWS + 1))
+COUNT = _one("a whole number from 0 on", is_count)
+LEAST_1 = _one("a whole number from 1 on", lambda value: is_count(value) and value > 0)
+CODE = _one("an exit code", lambda value: isinstance(value, int) and abs(value) < PIDS)
+# A time next to nothing would make a rate without bounds; NaN fails this too.
+TIME = _one("seconds", lambda value: is_number(value, SECONDS) and (value == 0 or value >= 1e-9))
+LIMIT = _one("a number of tokens", lambda value: is_count(value, 10**40))  # some tokenizers say 10^30 for "no limit"
+MAYBE_FLAG, MAYBE_TEXT, MAYBE_WORDS, MAYBE_SOME = map(_maybe, (FLAG, TEXT, WORDS, SOME))
+MAYBE_COUNT, MAYBE_CODE, MAYBE_TIME, MAYBE_LIMIT = map(_maybe, (COUNT, CODE, TIME, LIMIT))
+WORDS_BY_ROW = _one(
+    "words by row", lambda value: isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+)
+RANGE: Kind = {"read": _range}
+PROCESS = _maybe({"read": _identity})
+
+
+class Identity(TypedDict):
+    """Which process: a pid alone may be somebody else's tomorrow (`worker.process.identify`)."""
+
+    pid: int
+    start: str | None  # in the machine's own terms; None for one that is gone
+    boot: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What passes as a JSON object: each field declares what it may be, as its metadata."""
+
+    @classmethod
+    def from_json(cls: type[W], value: Any, where: str = "", name: str = "") -> W:
+        """The record in a JSON value. WireError names `where`, else `name`, and the field."""
+        if not isinstance(value, dict):
+            raise refuse(where, name or ("" if where else cls.__name__.lower()), value, "a JSON object")
+        where = where or name
+        return cls(**{each.name: each.metadata["read"](value.get(each.name), where, each.name) for each in fields(cls)})
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON."""
+        found = {each.name: (getattr(self, each.name), each.default is not None) for each in fields(self)}
+        return {name: _plain(value) for name, (value, always) in found.items() if always or value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.to_json()
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _of(cls: type[Record]) -> Kind:
+    return {"read": cls.from_json}
+
+
+def _by_name(cls: type[Record]) -> Kind:
+    """Records by name; none where nothing is said."""
+
+    def read(value: Any, where: str, name: str) -> Any:
+        if value is not None and (not isinstance(value, dict) or len(value) > ENTRIES):
+            raise refuse(where, name, value, f"an object of at most {ENTRIES}")
+        return {key: cls.from_json(each, where, name) for key, each in (value or {}).items()}
+
+    return {"read": read}
+
+
+# ------------------------------------------------------------------------------------- what can change a vector; parts
+
+
+@dataclass(frozen=True)
+class ModelName(Record):
+    """Which model: `digest` is over all its files."""
+
+    name: str | None = field(metadata=MAYBE_TEXT)
+    revision: str | None = field(metadata=MAYBE_TEXT)
+    digest: str | None = field(metadata=MAYBE_TEXT)
+
+
+@dataclass(frozen=True)
+class EncodingIdentity(Record):
+    """All that can change a vector but its text, the device and the versions: parts of two of these never mix."""
+
+    model: ModelName = field(metadata=_of(ModelName))
+    dtype: str | None = field(metadata=MAYBE_TEXT)
+    prompt: str | None = field(metadata=MAYBE_TEXT)  # what a document is filled into, `{text}` in it
+    question_prompt: str | None = field(metadata=MAYBE_TEXT)
+    max_tokens: int | None = field(metadata=MAYBE_LIMIT)  # where documents are cut, as used; None: nowhere
+    normalises: bool | None = field(metadata=MAYBE_FLAG)  # by the model's own contract
+    dim: int = field(metadata=LEAST_1)  # numbers of a vector
+
+
+@dataclass(frozen=True)
+class Described(Record):
+    """The device and the versions, in words, and what the model says of itself."""
+
+    device: str | None = field(metadata=MAYBE_TEXT)
+    torch: str | None = field(metadata=MAYBE_TEXT)
+    python: str | None = field(metadata=MAYBE_TEXT)
+    model_max_tokens: int | None = field(metadata=MAYBE_LIMIT)  # the model's own limit of a document; None: it has none
+
+
+@dataclass(frozen=True)
+class RowsRecord(Record):
+    """What follows from the texts of some rows and their vectors: lists row by row, or of row numbers in order."""
+
+    fingerprints: tuple[str | None, ...] = field(metadata=_many(MAYBE_TEXT, RANGES))  # see `worker.rows.fingerprint`
+    tokens: tuple[int, ...] = field(metadata=_many(_one("tokens", lambda n: is_count(n, 10**12)), RANGES))  # before cut
+    norms: tuple[float, ...] = field(metadata=_many(_one("a norm", lambda n: is_number(n, 1e30)), RANGES))
+    truncated: tuple[int, ...] = field(metadata=_many(ROW, RANGES))  # rows that were cut
+    redone_float32: tuple[int, ...] = field(metadata=_many(ROW, RANGES))  # on the device or by the processor
+    done_by_processor: dict[str, str] | None = field(metadata=_maybe(WORDS_BY_ROW))  # row -> why not by the device
+    by_processor: int | None = field(metadata=MAYBE_COUNT)  # rows of these that fit into the device's memory
+    real_tokens: int | None = field(metadata=MAYBE_COUNT)
+    padded_tokens: int | None = field(metadata=MAYBE_COUNT)
+    out_of_memory: int | None = field(metadata=MAYBE_COUNT)  # times
+    seconds: float | None = field(metadata=_maybe(_one("seconds", lambda n: is_number(n, 1e12))))
+
+
+@dataclass(frozen=True)
+class PartRecord(RowsRecord, Described, EncodingIdentity):
+    """The record of a part, `rows_<start>_<stop>.json`: it commits the array beside it and is never modified."""
+
+    start: int = field(metadata=COUNT)
+    stop: int = field(metadata=COUNT)
+    sha256: str = field(metadata=SHA256)  # of the array's file
+    bytes: int = field(metadata=COUNT)  # of the array's file
+    slot: str = field(metadata=SLOT)  # who did it
+    host: str = field(metadata=HOST)
+    run: str | None = field(metadata=MAYBE_TEXT)
+    run_id: str = field(metadata={"read": lambda value, where, name: MAYBE_TEXT["read"](value, where, name) or ""})
+    corpus: str | None = field(metadata=MAYBE_TEXT)  # its fingerprint
+    epoch: int | None = field(metadata=_maybe(_one("a revision of the plan", lambda n: is_count(n, 10**9))))
+    threads: int | None = field(metadata=MAYBE_COUNT)
+    written_at: float | None = field(metadata=MAYBE_TIME)
+    format: int | None = field(default=FORMAT, metadata=MAYBE_COUNT)
+    capability: str | None = field(default=None, metadata=MAYBE_TEXT)  # of the device, in older versions
+
+    @classmethod
+    def from_json(cls, value: Any, where: str = "", name: str = "") -> PartRecord:
+        """As of every record; one from before the model's own limit was told had the one that was used."""
+        if isinstance(value, dict):
+            value = {"model_max_tokens": value.get("max_tokens"), **value}
+        return super().from_json(value, where, name)
+
+
+# ------------------------------------------------------------------------------------------------------ what is to do
+
+
+@dataclass(frozen=True)
+class ModelFiles(ModelName):
+    """The model that a host has."""
+
+    folder: str = field(metadata=TEXT)
+
+
+@dataclass(frozen=True)
+class ShardSpec(Record):
+    """Rows [start, stop) to do: their parts are cut from `grid` on, their texts are in the file of the rows `file`."""
+
+    start: int = field(metadata=ROW)
+    stop: int = field(metadata=ROW)
+    grid: int = field(metadata=ROW)
+    file: Range = field(metadata=RANGE)
+    sha256: str = field(metadata=TEXT)  # of that file
+
+
+@dataclass(frozen=True)
+class SlotSpec(Record):
+    """What one slot is to do, on which device."""
+
+    slot: str = field(metadata=TEXT)
+    device: str = field(metadata=TEXT)  # cpu or cuda
+    gpu: str | None = field(metadata=MAYBE_TEXT)  # its UUID
+    threads: int = field(metadata=LEAST_1)
+    part_rows: int = field(metadata=LEAST_1)
+    shards: tuple[ShardSpec, ...] = field(metadata=_many(_of(ShardSpec), RANGES))
+
+
+@dataclass(frozen=True)
+class Assignment(Record):
+    """What a host is to do, `hosts/<host>.json`: written by staging, anew where rows move."""
+
+    run: str = field(metadata=TEXT)
+    run_id: str = field(metadata=TEXT)
+    host: str = field(metadata=TEXT)
+    epoch: int = field(metadata=SOME)  # the plan's revision
+    corpus: str = field(metadata=TEXT)  # its fingerprint
+    model: ModelFiles = field(metadata=_of(ModelFiles))
+    dtype: str = field(metadata=TEXT)
+    prompt: str = field(metadata=TEXT)
+    question_prompt: str = field(metadata=TEXT)
+    max_tokens: int | None = field(metadata=MAYBE_LIMIT)  # where documents are to be cut, if before the model's limit
+    python: str = field(metadata=TEXT)  # the path of the one that workers run with
+    slots: tuple[SlotSpec, ...] = field(metadata=_many(_of(SlotSpec)))
+    plan: str | None = field(default=None, metadata=MAYBE_TEXT)  # its sha256
+    documents: int | None = field(default=None, metadata=MAYBE_SOME)  # the rows from this one on are questions
+    stuck_s: float | None = field(default=None, metadata=MAYBE_TIME)  # without a row: a worker is ended
+    first_progress_s: float | None = field(default=None, metadata=MAYBE_TIME)  # the same while it loads
+    keep_awake: bool | None = field(default=None, metadata=MAYBE_FLAG)  # whether the machine must not sleep meanwhile
+    format: int | None = field(default=FORMAT, metadata=MAYBE_COUNT)
+    # What launch leaves to the worker's own constants.
+    stall_s: float | None = field(default=None, metadata=MAYBE_TIME)  # instead of first_progress_s
+    poll_s: float | None = field(default=None, metadata=MAYBE_TIME)  # between two looks of the supervisor
+    look_s: float | None = field(default=None, metadata=MAYBE_TIME)  # between two looks of a worker at its supervisor
+    answer_s: float | None = field(default=None, metadata=MAYBE_TIME)  # so long the processor may take for one text
+    back_off_s: tuple[float, ...] | None = field(default=None, metadata=_maybe(_many(TIME)))  # before start after start
+
+
+def read_assignment(path: Path) -> Assignment | None:
+    """What a host is to do, or None where there is no such file. Raises ValueError for anything else in its place."""
+    found = read_json(path)
+    return None if found is None else Assignment.from_json(found, f"{path}:")
+
+
+# ------------------------------------------------------------------------------------------------- who does it, and how
+
+
+@dataclass(frozen=True)
+class WorkerReport(Record):
+    """What a worker says of itself, `progress/<slot>.json`: one writer, anew with each beat. All may be missing."""
+
+    slot: str | None = field(default=None, metadata=MAYBE_TEXT)
+    host: str | None = field(default=None, metadata=MAYBE_TEXT)
+    run: str | None = field(default=None, metadata=MAYBE_TEXT)
+    epoch: int | None = field(default=None, metadata=MAYBE_SOME)  # the plan's revision that it works by
+    process: Identity | None = field(default=None, metadata=PROCESS)
+    state: str | None = field(default=None, metadata=MAYBE_WORDS)  # starting, loading model, running, done, stopped ...
+    started_at: float | None = field(default=None, metadata=MAYBE_TIME)
+    ended_at: float | None = field(default=None, metadata=MAYBE_TIME)
+    exit_code: int | None = field(default=None, metadata=MAYBE_CODE)
+    reason: str | None = field(default=None, metadata=MAYBE_TEXT)  # why it ended
+    device: str | None = field(default=None, metadata=MAYBE_TEXT)
+    loaded_s: float | None = field(default=None, metadata=MAYBE_TIME)  # what loading the model took
+    rows_committed: int | None = field(default=None, metadata=MAYBE_SOME)  # of its own rows, by whomever
+    computed: int | None = field(default=None, metadata=MAYBE_SOME)  # by this process, committed
+    part: Range | None = field(default=None, metadata=_maybe(RANGE))  # the rows at hand
+    rows_in_part: int | None = field(default=None, metadata=MAYBE_SOME)  # of them computed
+    helping: str | None = field(default=None, metadata=MAYBE_TEXT)  # the slot whose rows they are, if not its own
+    processing_time: float | None = field(default=None, metadata=MAYBE_TIME)  # seconds since the model was loaded
+    rate: float | None = field(default=None, metadata=MAYBE_TIME)  # rows a second, committed, since then
+    rows_per_s: float | None = field(default=None, metadata=MAYBE_TIME)  # rows a second, computed, over the last minute
+    out_of_memory: int | None = field(default=None, metadata=MAYBE_COUNT)  # times
+    doing: str | None = field(default=None, metadata=MAYBE_TEXT)  # a sign of work that is no row
+    heartbeat: int | None = field(default=None, metadata=MAYBE_COUNT)  # beats since it began
+    heartbeat_at: float | None = field(default=None, metadata=MAYBE_TIME)
+    broken: str | None = field(default=None, metadata=MAYBE_TEXT)  # why the report before could not be written
+    unreadable: str | None = field(default=None, metadata=MAYBE_TEXT)  # instead of all others: what is wrong with it
+
+
+@dataclass(frozen=True)
+class Exit(Record):
+    """How a worker ended, by its supervisor."""
+
+    at: float | None = field(metadata=MAYBE_TIME)
+    code: int | None = field(metadata=MAYBE_CODE)  # below 0: by that signal; None: not known, or no process
+    reason: str = field(metadata=TEXT)
+    left: int | None = field(metadata=MAYBE_SOME)  # rows of its slot
+    deaths: int | None = field(metadata=MAYBE_SOME)  # in a row, without progress
+    state: str | None = field(metadata=MAYBE_WORDS)  # of the slot after it
+
+
+@dataclass(frozen=True)
+class Exits(Record):
+    """The last ends of a slot's workers, the newest last: `progress/<slot>.exits.json`."""
+
+    slot: str | None = field(metadata=MAYBE_TEXT)
+    exits: tuple[Exit, ...] = field(metadata=_many(_of(Exit)))
+
+
+@dataclass(frozen=True)
+class SupervisedSlot(Record):
+    """A slot by its supervisor's word."""
+
+    state: str | None = field(default=None, metadata=MAYBE_WORDS)  # waiting, running, done, fenced, stopped
+    process: Identity | None = field(default=None, metadata=PROCESS)  # its worker's
+    deaths: int | None = field(default=None, metadata=MAYBE_SOME)  # in a row, without progress
+    wait_s: float | None = field(default=None, metadata=MAYBE_TIME)  # before the next start
+    hung: bool | None = field(default=None, metadata=MAYBE_FLAG)  # its last worker was ended as it hung while it loaded
+
+
+@dataclass(frozen=True)
+class SupervisorReport(Record):
+    """What a host's supervisor says, `progress/host_<host>.json`: one writer, anew with each beat. All may lack."""
+
+    host: str | None = field(default=None, metadata=MAYBE_TEXT)
+    process: Identity | None = field(default=None, metadata=PROCESS)
+    predecessor: Identity | None = field(default=None, metadata=PROCESS)  # which was gone while it had work
+    heartbeat_at: float | None = field(default=None, metadata=MAYBE_TIME)
+    working: bool | None = field(default=None, metadata=MAYBE_FLAG)  # whether a slot runs, or waits to start again
+    slots: Mapping[str, SupervisedSlot] = field(default_factory=dict, metadata=_by_name(SupervisedSlot))
+    gpus: str | None = field(default=None, metadata=MAYBE_TEXT)  # a line a GPU (`worker.machine.gpu_sample`)
+    gpus_at: float | None = field(default=None, metadata=MAYBE_TIME)
+    unreadable: str | None = field(default=None, metadata=MAYBE_TEXT)  # instead of all others: what is wrong with it
+
+
+@dataclass(frozen=True)
+class Running(Record):
+    """A process that runs for a host of a run, whatever became of its reports."""
+
+    verb: str = field(metadata=_one("supervise or encode", lambda value: value in ("supervise", "encode")))
+    process: Identity = field(metadata={"read": _identity})
+
+
+@dataclass(frozen=True)
+class GivenUp(Record):
+    """A row that was given up, `quarantine/row_<row>.json`: of which slot, when, and why."""
+
+    row: int = field(metadata=ROW)
+    at: float = field(metadata=TIME)
+    reason: str = field(metadata=TEXT)
+    slot: str = field(metadata=TEXT)
+    sure: bool | None = field(default=None, metadata=MAYBE_FLAG)  # whether a second device failed at it too
+    format: int | None = field(default=None, metadata=MAYBE_COUNT)
+
+
+# ---------------------------------------------------------------------------------------------- one reading of a host
+
+
+@dataclass(frozen=True)
+class SlotReading(Record):
+    """A slot, as its host's files say."""
+
+    ranges: tuple[Range, ...] = field(metadata=_many(RANGE, RANGES))  # its rows
+    gpu: str | None = field(metadata=MAYBE_TEXT)  # its UUID
+    report: WorkerReport | None = field(metadata=_maybe(_of(WorkerReport)))
+    exits: tuple[Exit, ...] = field(metadata=_many(_of(Exit)))  # the newest last
+    alive: bool = field(metadata=FLAG)  # whether the process of the report lives
+
+    @property
+    def worker(self) -> WorkerReport:
+        """Its report, or one that says nothing."""
+        return self.report or WorkerReport()
+
+
+def _slots(value: Any, where: str, name: str) -> dict[str, SlotReading]:
+    if not isinstance(value, dict) or len(value) > ENTRIES:
+        raise refuse(where, name, value, f"an object of at most {ENTRIES}")
+    return {SLOT["read"](slot, "", "slot's name"): SlotReading.from_json(each, slot) for slot, each in value.items()}
+
+
+@dataclass(frozen=True)
+class Reading(Record):
+    """The answer of the verb `poll`: all that the monitor needs to know about a host (`worker.snapshot`)."""
+
+    now: float = field(metadata=TIME)
+    assigned: bool = field(metadata=FLAG)  # whether it was given something to do
+    supervisor_alive: bool = field(metadata=FLAG)
+    stop_requested: bool = field(metadata=FLAG)  # by a person
+    slots: Mapping[str, SlotReading] = field(metadata={"read": _slots})
+    supervisor: SupervisorReport | None = field(metadata=_maybe(_of(SupervisorReport)))
+    committed: tuple[Range, ...] = field(metadata=_many(RANGE, RANGES))
+    quarantined: tuple[int, ...] = field(metadata=_many(ROW, RANGES))  # all rows that were given up
+    given_up: tuple[GivenUp, ...] = field(metadata=_many(_of(GivenUp), 100, or_none=True))  # the first of them
+    epoch: int | None = field(metadata=MAYBE_SOME)  # the plan's revision that it was given
+    host: str | None = field(default=None, metadata=MAYBE_TEXT)
+    boot: str | None = field(default=None, metadata=MAYBE_TEXT)
+    load: float | None = field(default=None, metadata=MAYBE_TIME)  # of the machine, over the last minute
+    free_bytes: int | None = field(default=None, metadata=MAYBE_COUNT)
+    format: int | None = field(default=None, metadata=MAYBE_COUNT)
+
+    @property
+    def supervised(self) -> SupervisorReport:
+        """Its supervisor's report, or one that says nothing."""
+        return self.supervisor or SupervisorReport()
