@@ -28,7 +28,7 @@ from .machine_facts import HostsFile, MachineFacts
 from .phase_result import PhaseResult
 from .run_mark import PROFILE, in_order
 
-DEMO = Path(__file__).parents[1] / "profiles" / "demo.yaml"
+DEMO = Path(__file__).parents[2] / "profiles" / "demo.yaml"
 PHASES = ("01_preflight", "02_launch", "03_monitor", "04_merge_validate")
 # What a crash in `create` leaves.
 UNFINISHED = re.compile(r"run\.json|\.(run\.json|profile\.yaml)\.[0-9a-f]+\.part")
