@@ -14,7 +14,7 @@ from ..errors import GateError, RunbookError
 from ..run import choices
 from ..run.checks import Checks
 from ..run.journal import FAULT, PHASE
-from ..run.phase_result import PhaseResult
+from ..run.phase_result import OUTPUTS, PhaseResult
 from ..run.run import PHASES, Run
 from . import archive
 from .form import execution_report, failure_log
@@ -68,8 +68,8 @@ def same_inputs(run: Run, phase: str, result: PhaseResult) -> bool:
 def gate(run: Run, phase: str, *groups: Checks, **figures: object) -> Checks:
     """Write the phase's result file, then give all checks, or raise GateError naming those that do not hold.
 
-    `figures` are facts for the report: JSON values and records; None stands for an empty one. The result file is the
-    phase's success: whoever asks reads it.
+    `figures` are facts for the report: JSON values and records. The result file is the phase's success: whoever asks
+    reads it.
     """
     everything = Checks(f"{phase}: may the next phase start?")
     for group in groups:
@@ -86,7 +86,7 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: object) -> Checks:
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         inputs=inputs(run),
         checks=[record for group in groups for record in group.as_dicts()],
-        figures={name: {} if value is None else records.as_json(value) for name, value in figures.items()},
+        figures={name: _stated(name, value) for name, value in figures.items()},
     )
     wrote = {f"{run.report.name}/{run.result_file(phase).name}": sha256}
     if phase == PHASES[0] and run.plan_file.exists():
@@ -107,3 +107,8 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: object) -> Checks:
         ]
         raise GateError(f"{phase}: {len(lines)} of {len(everything)} checks do not hold:\n" + "\n".join(lines))
     return everything
+
+
+def _stated(name: str, value: object) -> records.Json:
+    """A figure as JSON; a file that was not made is an empty object, as in every version."""
+    return {} if value is None and name in OUTPUTS else records.as_json(value)

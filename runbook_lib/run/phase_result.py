@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from ..records import parse
 
+OUTPUTS = ("founding", "backup")  # figures of the last phase: files of the result outside the run's folder
+
 
 @dataclass(frozen=True)
 class CheckRecord:

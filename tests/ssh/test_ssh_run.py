@@ -24,6 +24,7 @@ from runbook_lib.phases import download, launch, merge, monitor, preflight, stag
 from runbook_lib.profile import profile
 from runbook_lib.report import clean
 from runbook_lib.run import run
+from runbook_lib.run.phase_result import PhaseResult
 from worker.layout import committed
 
 COUNT = 40
@@ -254,7 +255,8 @@ def test_processes_and_files_that_only_look_like_ours_survive_stop_restart_and_c
         monkeypatch.setattr(clean.report, "verify", lambda this: clean_checks())
         backup = tmp_path / "backup"
         backup.write_bytes(b"kept")
-        result = {"figures": {"backup": {"path": str(backup), "sha256": hosts.file_content(backup).sha256}}}
+        stated = {"path": str(backup), "sha256": hosts.file_content(backup).sha256}
+        result = PhaseResult(figures={"backup": stated})
         monkeypatch.setattr(run.Run, "result", lambda self, phase: result)
         monkeypatch.setattr(clean.report, "seal", lambda this: None)
         assert len(clean.clean(this)) == 2

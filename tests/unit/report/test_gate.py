@@ -1,10 +1,13 @@
 """The gate: its result file is a phase's success, and a failing check stops the chain with what to do about it."""
 
+import json
+
 import pytest
 from local_run import new_run, planned
 
 from runbook_lib.errors import DataError, GateError
 from runbook_lib.report import gate
+from runbook_lib.result.placed import Backup, Placed
 from runbook_lib.run.checks import Checks
 from runbook_lib.run.run import PHASES
 
@@ -122,3 +125,25 @@ def test_a_check_reaches_the_message_without_control_characters(this):
         gate.gate(this, PHASES[0], nasty)
     assert not {"\x1b", "\x07", "\u202e"} & set(str(caught.value))
     assert "\\u001b" not in this.result_file(PHASES[0]).read_text()
+
+
+def last_figures(this, **figures):
+    for phase in PHASES:
+        gate.gate(this, phase, checks(), **figures)
+    return json.loads(this.result_file(PHASES[3]).read_text())["figures"]
+
+
+def test_a_result_that_was_refused_names_no_file(this):
+    assert last_figures(this, founding=None, backup=None, given=None) == {"founding": {}, "backup": {}, "given": None}
+    assert this.result(PHASES[3]).output("backup") is None
+
+
+def test_a_result_names_its_files_outside_the_run(this):
+    copy = Backup("00", 3, "/a", "/a.json", True, False, "", False, 9)
+    figures = last_figures(this, founding=Placed("00", 3, "/f"), backup=copy)
+    assert figures["founding"] == {"path": "/f", "sha256": "00", "bytes": 3}
+    assert set(figures["backup"]) == {
+        "path", "manifest", "sha256", "bytes", "read_back", "same_disk", "warning", "found", "free_bytes",
+    }  # fmt: skip
+    found = this.result(PHASES[3]).output("backup")
+    assert (found.path, found.sha256, found.bytes, found.same_disk) == ("/a", "00", 3, False)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from runbook_lib.show.markup import Markup, joined, tag, text
 
 ROOT = Path(__file__).parents[3]
@@ -41,6 +43,7 @@ LINES = {
 }
 
 
+@pytest.mark.process
 def test_forgetting_to_escape_is_an_error_of_mypy(tmp_path: Path) -> None:
     begin = [
         "from runbook_lib.report.page import block, table",
