@@ -89,6 +89,7 @@ def test_a_command_that_is_not_there_is_named(host):
         host.run(["no-such-command"], 1)
 
 
+@pytest.mark.process
 def test_a_command_that_may_not_be_run_is_named(host, tmp_path):
     (tmp_path / "script").write_text("#!/bin/sh\n")
     with pytest.raises(CannotStart, match="cannot start /"):

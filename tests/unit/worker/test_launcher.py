@@ -15,6 +15,8 @@ from worker import launcher, process, verbs
 from worker.launcher import LAUNCHERS, PROCESS, UNIT
 from worker.layout import HostFolder
 
+pytestmark = pytest.mark.process
+
 # A unit of systemd as far as it is asked: what follows `--` runs on by itself, in the folder and with the log it names.
 RUN = """#!/bin/sh
 printf '%s\\n' "$@" >"{folder}/asked"
