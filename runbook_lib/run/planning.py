@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from worker.rows import Range
 
@@ -13,11 +12,12 @@ from ..profile.profile import HostSpec
 from . import model as models
 from . import moves
 from . import plan as plans
+from .machine_facts import MachineFacts
 from .plan import ModelIdentity, Plan, Slot
 from .run import Run
 
 
-def draw(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, Any]) -> Plan:
+def draw(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, MachineFacts]) -> Plan:
     """The plan that follows from profile, model, corpus and hosts; the same again from the same."""
     profile = run.profile
     places = [
@@ -68,12 +68,12 @@ def draw(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str,
     )
 
 
-def enough(host: HostSpec, facts: dict[str, Any]) -> bool:
+def enough(host: HostSpec, facts: MachineFacts) -> bool:
     """Whether a machine has a GPU that works for each slot asked of it, and one at least."""
     return host.device == "cpu" or len(facts["gpus"]) >= (host.slots or 1)
 
 
-def slots_of(host: HostSpec, facts: dict[str, Any]) -> int:
+def slots_of(host: HostSpec, facts: MachineFacts) -> int:
     """How many slots a host has: as many as the profile says, else what suits its GPUs or cores."""
     if host.slots is not None:
         return host.slots
@@ -99,7 +99,7 @@ def differences(run: Run, plan: Plan, model: models.Model, corpus: corpora.Corpu
     return [fact for fact in facts if fact[1] != fact[2]]
 
 
-def grown(run: Run, plan: Plan, facts: dict[str, Any], have: Sequence[Range]) -> Plan:
+def grown(run: Run, plan: Plan, facts: dict[str, MachineFacts], have: Sequence[Range]) -> Plan:
     """`plan` with slots for the hosts (and slots) that were added to the profile, and with rows for them.
 
     They get their share of the last parts that nobody has of `have`; where none are left the plan stays as it is.
@@ -112,7 +112,7 @@ def grown(run: Run, plan: Plan, facts: dict[str, Any], have: Sequence[Range]) ->
     return wider.moved(chosen) if chosen else plan
 
 
-def _added(run: Run, plan: Plan, facts: dict[str, Any]) -> list[Slot]:
+def _added(run: Run, plan: Plan, facts: dict[str, MachineFacts]) -> list[Slot]:
     """A slot for each place of the profile that the plan does not have, where its host answers and has a GPU for it."""
     free = 1 + max(_cluster(slot) for slot in plan.slots)
     added = []

@@ -44,7 +44,7 @@ def states(this):
 
 
 def alive(this, name="one"):
-    return host(this, name).poll()["supervisor_alive"]
+    return host(this, name).poll().supervisor_alive
 
 
 def worker(this):

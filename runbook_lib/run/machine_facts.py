@@ -1,0 +1,35 @@
+"""What preflight found of a machine, as hosts.json keeps it: what the plan and the launch build on."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class Card(TypedDict):
+    """A GPU that can be used."""
+
+    index: int
+    uuid: str
+    name: str
+    driver: str
+    total_mib: int | None
+
+
+class MachineFacts(TypedDict, total=False):
+    """One machine. `gpus`: those that can be used, the free ones first. `shared`: the hosts that have the same folder.
+
+    `clock_s`: how far its clock is from ours. `unit`: workers must run as a systemd unit there. `made`: its Python is
+    there. `saw`: the hosts whose marks lie in its folder.
+    """
+
+    workdir: str
+    python: str
+    device: str
+    cores: int
+    free_bytes: int | None
+    clock_s: float | None
+    gpus: list[Card]
+    unit: bool
+    made: bool
+    saw: list[str]
+    shared: list[str]
