@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-ssh test chaos lab lock clean
+.PHONY: help setup demo demo-ssh test test-quick chaos lab lock clean
 
 help: ## list these commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## set up .venv: Python packages, CPU or GPU torch, the demo's model
 
@@ -38,7 +38,13 @@ demo-ssh: $(VENV)/.ready ## the same over SSH: two OpenSSH servers on this machi
 # Test files at a time: most of them wait for processes. A file stays together, as it shares what is dear to set up.
 JOBS ?= 2
 
-test: $(VENV)/.ready ## ruff, mypy, pytest, the notebooks with nbval
+test-quick: $(VENV)/.ready ## ruff, and the tests that start no process
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/unit \
+		-m "not process and not kernel and not ssh and not browser and not chaos"
+
+test: $(VENV)/.ready ## ruff, mypy, all tests, the notebooks with their default parameters
 	@test "$$(id -u)" != 0 || $(BIN)/python demo/fleet.py install || echo "Tests over SSH will be skipped."
 	@$(BIN)/python tests/helpers/browser.py install || echo "Tests in a browser will be skipped."
 	$(BIN)/ruff check .
@@ -46,7 +52,6 @@ test: $(VENV)/.ready ## ruff, mypy, pytest, the notebooks with nbval
 	$(BIN)/mypy --platform linux
 	$(BIN)/mypy --platform darwin
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=900 notebooks
 
 # How many seeds, and which tier: A local hosts and a light encoder, B two OpenSSH hosts, C the real model.
 SEEDS ?= 100-105

@@ -7,13 +7,15 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from worker.escape import safe_text
 from worker.layout import SLOT_NAME, run_name_problem
 
 from .chain import chain
+from .chain.endings import EXIT_INTERRUPTED
 from .errors import LinkLost, ProfileError, RunbookError
 from .hosts import hosts as machines
 from .hosts.ssh import known_hosts
@@ -23,7 +25,7 @@ from .phases.monitor import Watcher
 from .profile import profile, tokens
 from .report import clean, outcome, pdf, report, status
 from .report.verdict import NOT_PROVED
-from .run import disk, run, run_mark
+from .run import disk, driver, run, run_mark
 from .run.checks import Checks
 from .show import pictures, terminal
 
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
             "`runbook status` shows them, `runbook stop` stops them.",
             file=sys.stderr,
         )
-        return chain.EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         return 1
     except OSError as error:
@@ -69,103 +71,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-
-    def verb(name: str, do: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        made = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        made.set_defaults(do=do)
-        return made
-
-    def on_profile(made: argparse.ArgumentParser) -> None:
-        made.add_argument("profile", metavar="PROFILE", help="the YAML file with what you chose")
-        made.add_argument("--run", default="", metavar="NAME", help="work on the run of this name, made if need be")
-        made.add_argument("--new", action="store_true", help="start a new run even if the latest is unfinished")
-        made.add_argument(
-            "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. corpus.path=mine.jsonl"
-        )
-
-    def on_run(made: argparse.ArgumentParser) -> None:
-        made.add_argument("run", nargs="?", default="", metavar="RUN", help="default: the latest run under ./runs")
-
-    def on_hosts(made: argparse.ArgumentParser) -> None:
-        made.add_argument(
-            "--hosts",
-            default="",
-            metavar="NAMES",
-            help="only these hosts, e.g. tensor01,tensor02; rows stay where they are",
-        )
-
-    made = verb("run", _run, "execute the four notebooks in order, continuing what is unfinished")
-    on_profile(made)
-    on_hosts(made)
-    made.add_argument(
-        "--take-over", action="store_true", help="end another command that drives this run, and go on here"
-    )
-    made.add_argument(
-        "--quick", action="store_true", help="of a finished run's large files look at the sizes only, not at every byte"
-    )
-    made.add_argument(
-        "--amend", action="store_true", help="take mended texts into the run: the same documents, only these done again"
-    )
-    on_profile(verb("check", _check, "preflight only: is everything there? no worker is started"))
-    made = verb("status", _status, "who did how much, how fast, what is wrong")
-    on_run(made)
-    on_hosts(made)
-    form = made.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="for programs: the founding progress.json's fields")
-    form.add_argument("--prometheus", action="store_true", help="for Grafana and the like: Prometheus's text format")
-    made = verb("watch", _watch, "the same, drawn anew until the run is done; it only looks, Ctrl-C ends nothing else")
-    on_run(made)
-    on_hosts(made)
-    made.add_argument("--every", type=_seconds, default=2.0, metavar="S", help="seconds between two looks (default 2)")
-    made = verb("logs", _logs, "the last lines of a slot's log, or of a host's supervisor")
-    made.add_argument("run", metavar="RUN", help="a run's folder or name")
-    made.add_argument("slot", metavar="SLOT", help="a slot such as cluster0_gpu3, or a host's name")
-    made.add_argument("-n", "--lines", type=int, default=40, help="how many lines (default 40)")
-    made.add_argument("-f", "--follow", action="store_true", help="go on with what is written to it, until Ctrl-C")
-    for name, do, text in (
-        ("stop", _stop, "stop this run's workers and supervisors, nobody else's; committed rows stay"),
-        ("restart", _restart, "stop this run's workers and start them again, from what they committed"),
-        ("fetch", _fetch, "bring home what is committed so far, verified"),
-    ):
-        made = verb(name, do, text)
-        on_run(made)
-        if name == "restart":
-            made.add_argument(
-                "what",
-                nargs="?",
-                default="all",
-                metavar="SLOT|HOST|all",
-                help="one worker, or a machine's; all if left out",
-            )
-            made.add_argument(
-                "--from-scratch",
-                nargs="?",
-                const="",
-                default=None,
-                metavar="NAME",
-                help="all workers, from row zero: old parts are set aside; asks for the run's name, or takes it here",
-            )
-        on_hosts(made)
-    made = verb("move", _move, "move the rows that a machine has not done to the others, under a new epoch")
-    made.add_argument("run", metavar="RUN", help="a run's folder or name")
-    made.add_argument("host", metavar="HOST", help="the machine that is not to do them")
-    made = verb("note", _note, "write a remark of yours into the run's journal, and so into its report")
-    made.add_argument("run", metavar="RUN", help="a run's folder or name")
-    made.add_argument("text", metavar="TEXT", help="one line")
-    on_run(verb("verify", _verify, "check every file of the archive against its record"))
-    made = verb("report", _report, "make report.html and the checksums anew from the run's files")
-    on_run(made)
-    made.add_argument("--pdf", action="store_true", help="also report.pdf, printed by an installed Chromium")
-    made = verb("clean", _clean, "remove this run's files from its hosts; refused before a verified backup")
-    on_run(made)
-    made.add_argument("--yes", action="store_true", help="do it; without this the files are only listed")
-    made = verb(
-        "trust", _trust, "accept the host key with this fingerprint for a machine, after comparing it with its owner"
-    )
-    made.add_argument(
-        "name", metavar="HOST", help="the machine as the refusal names it, e.g. 10.0.0.7 or [gpu.lab]:2222"
-    )
-    made.add_argument("fingerprint", metavar="FINGERPRINT", help="SHA256:... as the refusal shows it")
+    for name, do, text, arguments in VERBS:
+        verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        verb.set_defaults(do=do)
+        for argument in arguments:
+            argument(verb)
     return parser
 
 
@@ -198,7 +108,7 @@ def _run(args: argparse.Namespace) -> int:
     print(f"run {this.name} in {this.folder}")
     began = time.monotonic()
     if args.amend:
-        with chain.only_driver(this, args.take_over):
+        with driver.hold(this, args.take_over):
             if _show(amending.amend(this)):
                 return 1
     drive = functools.partial(chain.drive, quick=True) if args.quick else chain.drive
@@ -294,7 +204,7 @@ def _restart(args: argparse.Namespace) -> int:
     asked = f"All vectors of {this.name} will be computed again; the old ones are set aside. Type the run's name: "
     if (args.from_scratch or _ask(asked)) != this.name:
         raise ProfileError(f"that is not the run's name; nothing was done. Expected {this.name}")
-    with chain.only_driver(this):
+    with driver.hold(this):
         return _show(workers.from_scratch(this))
 
 
@@ -352,7 +262,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     this = _find(args)
-    with chain.only_driver(this):
+    with driver.hold(this):
         if this.finished:
             report.seal(this, args.pdf)
         else:
@@ -375,6 +285,101 @@ def _clean(args: argparse.Namespace) -> int:
             print(f"  stays, since no run placed it there: {path}")
     print("removed" if args.yes else "nothing was removed; add --yes to remove these", "" if found else "(no files)")
     return 0
+
+
+Argument = Callable[[Any], object]  # adds itself to a parser or to a group of one
+
+
+def _arg(*names: str, **options: Any) -> Argument:
+    return lambda to: to.add_argument(*names, **options)
+
+
+def _one_of(*arguments: Argument) -> Argument:
+    def add(to: Any) -> None:
+        group = to.add_mutually_exclusive_group()
+        for argument in arguments:
+            argument(group)
+
+    return add
+
+
+def _flag(name: str, text: str) -> Argument:
+    return _arg(name, action="store_true", help=text)
+
+
+ON_PROFILE = (
+    _arg("profile", metavar="PROFILE", help="the YAML file with what you chose"),
+    _arg("--run", default="", metavar="NAME", help="work on the run of this name, made if need be"),
+    _flag("--new", "start a new run even if the latest is unfinished"),
+    _arg("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. corpus.path=mine.jsonl"),
+)
+ON_RUN = _arg("run", nargs="?", default="", metavar="RUN", help="default: the latest run under ./runs")
+OF_RUN = _arg("run", metavar="RUN", help="a run's folder or name")
+HOSTS = _arg(
+    "--hosts", default="", metavar="NAMES", help="only these hosts, e.g. tensor01,tensor02; rows stay where they are"
+)
+
+# Each verb: its name, what does it, one line of help, its arguments.
+VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argument]], ...] = (
+    ("run", _run, "execute the four notebooks in order, continuing what is unfinished", (
+        *ON_PROFILE,
+        HOSTS,
+        _flag("--take-over", "end another command that drives this run, and go on here"),
+        _flag("--quick", "of a finished run's large files look at the sizes only, not at every byte"),
+        _flag("--amend", "take mended texts into the run: the same documents, only these done again"),
+    )),
+    ("check", _check, "preflight only: is everything there? no worker is started", ON_PROFILE),
+    ("status", _status, "who did how much, how fast, what is wrong", (
+        ON_RUN,
+        HOSTS,
+        _one_of(
+            _flag("--json", "for programs: the founding progress.json's fields"),
+            _flag("--prometheus", "for Grafana and the like: Prometheus's text format"),
+        ),
+    )),
+    ("watch", _watch, "the same, drawn anew until the run is done; it only looks, Ctrl-C ends nothing else", (
+        ON_RUN,
+        HOSTS,
+        _arg("--every", type=_seconds, default=2.0, metavar="S", help="seconds between two looks (default 2)"),
+    )),
+    ("logs", _logs, "the last lines of a slot's log, or of a host's supervisor", (
+        OF_RUN,
+        _arg("slot", metavar="SLOT", help="a slot such as cluster0_gpu3, or a host's name"),
+        _arg("-n", "--lines", type=int, default=40, help="how many lines (default 40)"),
+        _arg("-f", "--follow", action="store_true", help="go on with what is written to it, until Ctrl-C"),
+    )),
+    ("stop", _stop, "stop this run's workers and supervisors, nobody else's; committed rows stay", (ON_RUN, HOSTS)),
+    ("restart", _restart, "stop this run's workers and start them again, from what they committed", (
+        ON_RUN,
+        _arg("what", nargs="?", default="all", metavar="SLOT|HOST|all",
+             help="one worker, or a machine's; all if left out"),
+        _arg("--from-scratch", nargs="?", const="", default=None, metavar="NAME",
+             help="all workers, from row zero: old parts are set aside; asks for the run's name, or takes it here"),
+        HOSTS,
+    )),
+    ("fetch", _fetch, "bring home what is committed so far, verified", (ON_RUN, HOSTS)),
+    ("move", _move, "move the rows that a machine has not done to the others, under a new epoch", (
+        OF_RUN,
+        _arg("host", metavar="HOST", help="the machine that is not to do them"),
+    )),
+    ("note", _note, "write a remark of yours into the run's journal, and so into its report", (
+        OF_RUN,
+        _arg("text", metavar="TEXT", help="one line"),
+    )),
+    ("verify", _verify, "check every file of the archive against its record", (ON_RUN,)),
+    ("report", _report, "make report.html and the checksums anew from the run's files", (
+        ON_RUN,
+        _flag("--pdf", "also report.pdf, printed by an installed Chromium"),
+    )),
+    ("clean", _clean, "remove this run's files from its hosts; refused before a verified backup", (
+        ON_RUN,
+        _flag("--yes", "do it; without this the files are only listed"),
+    )),
+    ("trust", _trust, "accept the host key with this fingerprint for a machine, after comparing it with its owner", (
+        _arg("name", metavar="HOST", help="the machine as the refusal names it, e.g. 10.0.0.7 or [gpu.lab]:2222"),
+        _arg("fingerprint", metavar="FINGERPRINT", help="SHA256:... as the refusal shows it"),
+    )),
+)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from box import HELPERS, HOST, Box, MakeBox, put_shard, script
 import worker
 from worker.layout import HostFolder
 
+pytest_plugins = ["tiers"]
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.umask(0o022)  # where a login's own is 002, what tests make by hand would be open to its group, and refused
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import locks, owned, process
+from . import locks, owned, process, states
 from .any_encoder import AnyEncoder
 from .blame import GivenUp, LeftToOthers, Suspects, quarantine
 from .escape import safe_text
@@ -116,7 +116,7 @@ def _tasks(share: Share, suspects: Suspects) -> Iterator[tuple[tuple[Range, Shar
 
 def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: Suspects, second: Second) -> None:
     slot, assignment = share.slot, share.assignment
-    progress.update(state="loading model", write=True)
+    progress.update(state=states.LOADING, write=True)
     second.begin()
     began = time.monotonic()
     if why := owned.used(folder.root, Path(assignment.model.folder)):
@@ -129,7 +129,7 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
     second.check(encoder)
     if why := second.blind():
         say(f"the device is not held against what the processor gives: {why}")
-    progress.update(state="running", computed=0, write=True)
+    progress.update(state=states.RUNNING, computed=0, write=True)
 
     left_to_others: dict[int, str] = {}
     began = time.monotonic()
@@ -207,7 +207,7 @@ def run(root: Path, host: str, slot: str) -> int:
         return EXIT_BUSY
     me = process.identify(os.getpid())
     progress = Progress(
-        folder.progress(slot), WorkerReport(slot, host, process=me, state="starting", started_at=time.time())
+        folder.progress(slot), WorkerReport(slot, host, process=me, state=states.STARTING, started_at=time.time())
     )
 
     def stopped(signum: int, frame: object) -> None:
@@ -216,7 +216,7 @@ def run(root: Path, host: str, slot: str) -> int:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the operator's terminal is not for the workers
     signal.signal(signal.SIGTERM, stopped)
-    code, state, reason = EXIT_FAILED, "failed", ""
+    code, state, reason = EXIT_FAILED, states.FAILED, ""
     guard: Guard | None = None
     try:
         progress.start()
@@ -225,9 +225,9 @@ def run(root: Path, host: str, slot: str) -> int:
             guard = Guard(root, host, share.assignment.python, share.assignment.look_s or LOOK_S)
             guard.start()
             work(folder, share, progress)
-        code, state = EXIT_DONE, "done"
+        code, state = EXIT_DONE, states.DONE
     except Stopped:
-        code, state, reason = EXIT_STOPPED, "stopped", "ended by SIGTERM"  # by whom, its supervisor may know
+        code, state, reason = EXIT_STOPPED, states.STOPPED, "ended by SIGTERM"  # by whom, its supervisor may know
         with contextlib.suppress(OSError):
             reason = "stopped by the operator" if folder.stop_request(host).exists() else reason
     except Refused as error:

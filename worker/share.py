@@ -17,6 +17,7 @@ from array import array
 from collections.abc import Iterable
 from pathlib import Path
 
+from . import states
 from .files import make_folder, read_json
 from .layout import HostFolder, committed, quarantined
 from .rows import Range, count, missing, planned_parts
@@ -256,7 +257,7 @@ class Share:
     def _suspects(self, slot: str) -> set[int]:
         """The rows that a neighbour was computing; none of one given up, or that hangs: it will not try them again."""
         said = read_record(SupervisorReport, self.folder.supervisor(self.assignment.host)).slots.get(slot)
-        if said and (said.state == "fenced" or said.hung):
+        if said and (said.state == states.FENCED or said.hung):
             return set()
         return set(read_record(Suspected, self.folder.suspects(slot)).rows)
 

@@ -8,10 +8,11 @@ import shutil
 import stat
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from . import process, reserve
 from .files import JSON_LIMIT, read_json
+from .launcher import LAUNCHERS, PROCESS
 from .layout import FORMAT, HostFolder, committed, quarantined
 from .wire import Assignment, RowGivenUp, WireError
 
@@ -61,10 +62,10 @@ def _given_up(folder: HostFolder, rows: list[int]) -> list[RowGivenUp]:
     ]
 
 
-def _alive(report: Any) -> bool:
+def _alive(report: Any, alive: Callable[[Any], bool]) -> bool:
     """Whether the process that a report names lives."""
     try:
-        return process.alive((report or {}).get("process"))
+        return alive((report or {}).get("process"))
     except OSError:  # a number of so many digits that it is no file name
         return False
 
@@ -87,7 +88,7 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
             "gpu": spec.gpu,
             "report": report,
             "exits": _exits(folder.exits(name), (unwritten or {}).get(name)),
-            "alive": _alive(report),
+            "alive": _alive(report, process.alive),
         }
     given_up = quarantined(folder.quarantine)
     usage = shutil.disk_usage(root) if Path(root).exists() else None
@@ -101,7 +102,7 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
         "assigned": assignment is not None,
         "epoch": assignment.epoch if assignment else None,
         "supervisor": supervisor,
-        "supervisor_alive": _alive(supervisor),
+        "supervisor_alive": _alive(supervisor, LAUNCHERS[PROCESS].alive),  # one by systemd is told by the same
         "stop_requested": folder.stop_request(host).exists(),
         "slots": slots,
         "committed": committed(folder.parts),

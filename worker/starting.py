@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from .files import make_folder, open_private
+from .launcher import command, detached
 from .layout import HostFolder
 from .wire import Assignment, SlotSpec
 
@@ -24,30 +22,15 @@ ALWAYS = {
 
 def start_worker(folder: HostFolder, assignment: Assignment, spec: SlotSpec) -> subprocess.Popen[bytes]:
     """The worker of a slot, with its GPU and its threads. Raises OSError."""
-    command = [assignment.python, "-m", "worker", "encode", "--root", str(folder.root)]
-    command += ["--host", assignment.host, "--slot", spec.slot]
+    argv = [assignment.python, "-m", "worker", "encode", "--root", str(folder.root)]
+    argv += ["--host", assignment.host, "--slot", spec.slot]
     environment = {**os.environ, **dict.fromkeys(THREADS, str(spec.threads)), **ALWAYS}
     if spec.device == "cuda":
         environment[GPU] = spec.gpu or ""
-    return _start(command, folder.root, environment, folder.log(spec.slot))
+    return detached(argv, folder.log(spec.slot), folder.root, environment)
 
 
 def start_supervisor(folder: HostFolder, host: str, python: str) -> subprocess.Popen[bytes]:
     """The supervisor of a host, as the launch starts it; without what its worker was given. Raises OSError."""
-    command = [python, "-m", "worker", "supervise", "--root", str(folder.root), "--host", host]
     environment = {key: value for key, value in os.environ.items() if key not in (*THREADS, GPU)}
-    return _start(command, folder.root, environment, folder.log(f"host_{host}"))
-
-
-def _start(command: Sequence[str], root: Path, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    make_folder(log.parent, 0o700)
-    with open_private(log, os.O_APPEND) as out:
-        return subprocess.Popen(
-            list(command),
-            cwd=root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    return detached(command(folder, host, python), folder.log(f"host_{host}"), folder.root, environment)

@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from . import awake, locks, owned, process
+from . import awake, locks, owned, process, states
 from .deaths import MemoryWatch, reason_for
 from .encode import EXIT_BUSY, EXIT_DEVICE, EXIT_DISK, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, take_lock
 from .files import never_make
@@ -60,7 +60,7 @@ class Slot:
         self.name = spec.slot
         self.child: subprocess.Popen[bytes] | None = None
         self.identity: Identity | None = None
-        self.state = "waiting"
+        self.state = states.WAITING
         self.deaths = 0
         self.full = 0  # ends in a row for a disk that was full
         self.memory = memory or MemoryWatch()
@@ -80,14 +80,15 @@ class Slot:
         # The worker may not have come to its first report yet: then only the supervisor that started it knows it.
         self._adopt(mine.process if mine else None)
         self._adopt_any()
-        if self.state == "waiting":
+        if self.state == states.WAITING:
             self._note_missed()
 
     def _note_missed(self) -> None:
         """Put on file how the last worker ended, where no supervisor lived to see it."""
         report = self._report()
         began, noted = report.started_at, self.exits[-1].at if self.exits else None
-        if began is None or began < (noted or 0) or report.state in ("done", "stopped"):
+        told = report.state in (states.DONE, states.STOPPED)
+        if began is None or began < (noted or 0) or told:
             return
         self._note_end(report.exit_code, report.reason or "ended while no supervisor lived: how is not known")
 
@@ -96,9 +97,9 @@ class Slot:
 
     def _adopt(self, identity: Identity | None) -> bool:
         """Take over a worker of this slot that lives, whoever started it."""
-        if self.state != "waiting" or identity is None or not process.alive(identity):
+        if self.state != states.WAITING or identity is None or not process.alive(identity):
             return False
-        self.identity, self.state, self._moved = identity, "running", time.monotonic()
+        self.identity, self.state, self._moved = identity, states.RUNNING, time.monotonic()
         self._why, self._asked = "", False
         say(f"{self.name}: worker {identity['pid']} lives on, taken over")
         return True
@@ -124,37 +125,37 @@ class Slot:
 
     def rows_for_others(self) -> int:
         """The rows that its neighbours are to do, as it was given up, or hangs when it loads."""
-        if self.state == "fenced":
+        if self.state == states.FENCED:
             return self.still_left()
-        self.hung = self.hung and (self.state != "running" or self.loading())
+        self.hung = self.hung and (self.state != states.RUNNING or self.loading())
         return self._left() if self.hung else 0
 
     def still_left(self) -> int:
         """The rows left of a slot that was given up; done when its neighbours did them all."""
         self.left = self._left()
         if not self.left:
-            self.state = "done"
+            self.state = states.DONE
         return self.left
 
     def take_over(self, assignment: Assignment, spec: SlotSpec) -> None:
         """A new assignment: rows came or went. The worker that runs sees it by itself."""
         self.assignment, self.spec = assignment, spec
         self.left, self.undone = self._left(), self._undone()
-        if self.state == "done" and self.left:
-            self.state, self.deaths, self.not_before = "waiting", 0, 0.0
-        elif self.state == "fenced" and not self.left:
-            self.state = "done"
+        if self.state == states.DONE and self.left:
+            self.state, self.deaths, self.not_before = states.WAITING, 0, 0.0
+        elif self.state == states.FENCED and not self.left:
+            self.state = states.DONE
 
     def help(self, rows: int) -> None:
         """With its own rows done, start once more for `rows` of neighbours that were given up."""
-        if self.state == "done" and rows != self._helped and self.deaths < DEATHS_TO_FENCE:
+        if self.state == states.DONE and rows != self._helped and self.deaths < DEATHS_TO_FENCE:
             self._helped = rows
-            self.state, self.not_before = "waiting", time.monotonic() + self._pause(max(1, self.deaths))
+            self.state, self.not_before = states.WAITING, time.monotonic() + self._pause(max(1, self.deaths))
 
     def step(self) -> None:
         """Look once: start, notice an end, or wait."""
         self._anew_if_asked()
-        if self.state == "running":
+        if self.state == states.RUNNING:
             code = self.child.poll() if self.child else None
             works = code is None if self.child else process.alive(self.identity)
             if not works:
@@ -163,7 +164,7 @@ class Slot:
                 self._why = f"no sign of work for {time.monotonic() - self._moved:.0f} s: ended by the supervisor"
                 self.hung = self.hung or self.loading()
                 process.send(self.identity, signal.SIGKILL)  # no grace: it hangs, and no committed row is lost
-        if self.state == "waiting" and time.monotonic() >= self.not_before:
+        if self.state == states.WAITING and time.monotonic() >= self.not_before:
             self._start()
 
     def _anew_if_asked(self) -> None:
@@ -175,8 +176,8 @@ class Slot:
         if process.alive(self.identity):  # it does not end: asked again at the next look
             return
         request.unlink(missing_ok=True)
-        if self.state == "stopped":
-            self.state, self.deaths, self.faults, self.not_before = "waiting", 0, 0, 0.0
+        if self.state == states.STOPPED:
+            self.state, self.deaths, self.faults, self.not_before = states.WAITING, 0, 0, 0.0
             self._note_end(None, "restarted by a person")
 
     def _stalled(self) -> bool:
@@ -190,7 +191,7 @@ class Slot:
 
     def _loads(self, report: WorkerReport) -> bool:
         """Whether the worker has not come to load its model yet."""
-        return report.process != self.identity or report.state in (None, "starting", "loading model")
+        return report.process != self.identity or report.state in states.LOADS
 
     def _patience_s(self, report: WorkerReport) -> float:
         """How long a worker may show no sign: as long as loading takes, until its own rate is known."""
@@ -217,7 +218,7 @@ class Slot:
 
     def _start(self) -> None:
         if self._left() == 0 and not self._helped:
-            self.state = "done"
+            self.state = states.DONE
             return
         if self._adopt_any():
             return
@@ -233,7 +234,7 @@ class Slot:
             self._ended(code, f"cannot start {self.assignment.python}: {error}")
             return
         self.identity = process.identify(self.child.pid)
-        self.state, self._moved = "running", time.monotonic()
+        self.state, self._moved = states.RUNNING, time.monotonic()
         self._why, self._asked = "", False
         say(f"{self.name}: worker {self.child.pid} started, {self.left} rows left")
 
@@ -255,28 +256,28 @@ class Slot:
             reason = "ended as if done, but rows are left"
         self.child = self.identity = None
         if code == EXIT_BUSY:
-            self.state = "waiting"
+            self.state = states.WAITING
             if self._adopt_any():  # whoever is in its place: it may hang, and nobody else ends it
                 return
         failed = code not in (EXIT_DONE, EXIT_BUSY) and not stopped
         self.full = self.full + 1 if code == EXIT_DISK else 0
         if left == 0:
-            self.state = "done"
+            self.state = states.DONE
             if failed:  # while it helped a neighbour, or was helped
                 self.deaths, self._helped = self.deaths + 1, 0
         elif stopped:
-            self.state = "stopped"
+            self.state = states.STOPPED
         elif code == EXIT_BUSY:
-            self.state, self.not_before = "waiting", time.monotonic() + self._pause(1)
+            self.state, self.not_before = states.WAITING, time.monotonic() + self._pause(1)
         elif self.full:  # waiting for room is no death
-            self.state, self.not_before = "waiting", time.monotonic() + self._pause(self.full)
+            self.state, self.not_before = states.WAITING, time.monotonic() + self._pause(self.full)
         else:
             self.deaths = 1 if undone < self.undone else self.deaths + 1
             self.faults += code == EXIT_DEVICE
             given_up = code == EXIT_REFUSED or max(self.deaths, self.faults) >= DEATHS_TO_FENCE
-            self.state = "fenced" if given_up else "waiting"
+            self.state = states.FENCED if given_up else states.WAITING
             self.not_before = time.monotonic() + self._pause(self.deaths)
-        if code != EXIT_BUSY and (failed or self.state != "done"):
+        if code != EXIT_BUSY and (failed or self.state != states.DONE):
             self._note_end(code, reason)
         self.left, self.undone = left, undone
         say(f"{self.name}: worker ended ({reason}), {left} rows left: {self.state}")
@@ -317,13 +318,13 @@ class Slot:
         self.child = self.identity = None
         with contextlib.suppress(OSError):  # a worker ended by us is no reason to suspect its rows
             self.folder.suspects(self.name).unlink(missing_ok=True)
-        before, self.state = self.state, self.state if self.state == "done" else "stopped"
-        if why and before in ("running", "waiting"):
+        before, self.state = self.state, self.state if self.state == states.DONE else states.STOPPED
+        if why and before in states.AT_WORK:
             self._note_end(None, why)
 
     def report(self) -> SupervisedSlot:
         """This slot in the supervisor's report."""
-        wait = max(0.0, self.not_before - time.monotonic()) if self.state == "waiting" else 0.0
+        wait = max(0.0, self.not_before - time.monotonic()) if self.state == states.WAITING else 0.0
         return SupervisedSlot(self.state, self.identity, self.deaths, round(wait, 1), self.hung)
 
 
@@ -355,8 +356,8 @@ def _take_over(folder: HostFolder, host: str, slots: list[Slot], memory: MemoryW
 
 def _end_idle(slots: list[Slot]) -> None:
     """Where all that is left is workers that load, and nothing is left to do, they are not waited for."""
-    working = [slot for slot in slots if slot.state in ("running", "waiting")]
-    if working and all(slot.state == "running" and slot.loading() for slot in working):
+    working = [slot for slot in slots if slot.state in states.AT_WORK]
+    if working and all(slot.state == states.RUNNING and slot.loading() for slot in working):
         with contextlib.suppress(OSError):
             if not sum(slot.still_left() for slot in slots if slot not in working) and not any(
                 slot.rows_left() for slot in working
@@ -433,7 +434,7 @@ def run(root: Path, host: str) -> int:
             say(f"supervisor of {host}: {folder.root} is gone; workers stopped")
             return EXIT_FAILED
         memory.look()
-        at_work = [slot for slot in slots if slot.state in ("running", "waiting")]
+        at_work = [slot for slot in slots if slot.state in states.AT_WORK]
         for slot in slots:
             slot.alone = len(slots) > 1 and at_work == [slot]
             try:
@@ -444,7 +445,7 @@ def run(root: Path, host: str) -> int:
             for_others = sum(slot.rows_for_others() for slot in slots)
             for slot in slots if for_others else []:
                 slot.help(for_others)
-        working = any(slot.state in ("running", "waiting") for slot in slots)
+        working = any(slot.state in states.AT_WORK for slot in slots)
         _end_idle(slots)
         report = SupervisorReport(
             host=host,
@@ -462,4 +463,4 @@ def run(root: Path, host: str) -> int:
         time.sleep(assignment.poll_s or POLL_S)
     say(f"supervisor of {host}: ends; " + ", ".join(f"{slot.name} {slot.state}" for slot in slots))
     os.close(lock)
-    return EXIT_DONE if all(slot.state == "done" for slot in slots) else 1
+    return EXIT_DONE if all(slot.state == states.DONE for slot in slots) else 1

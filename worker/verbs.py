@@ -19,20 +19,14 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, Callable, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
 from . import environment, machine, owned, placed, process
-from .files import make_folder, open_private, sha256_file, write_atomic
+from .files import make_folder, sha256_file, write_atomic
+from .launcher import LAUNCHERS, PROCESS, outliving, reap
 from .layout import HostFolder
 from .snapshot import snapshot
 from .wire import Identity, Listing, Piece, Said
 
 OUT_LIMIT, ERR_LIMIT = 2**20, 2**16  # of what a command prints, the last bytes kept
 LIST_LIMIT = 200_000
-
-# Children that outlive a request but end while this process still lives must be reaped, or they look alive as zombies.
-_children: list[subprocess.Popen[bytes]] = []
-
-
-def _reap() -> None:
-    _children[:] = [child for child in _children if child.poll() is None]
 
 
 class _Tail(threading.Thread):
@@ -94,62 +88,40 @@ def run(
     return answer
 
 
-def start(argv: Sequence[str], log: str, cwd: str, unit: str = "") -> Identity:
-    """Start a command that outlives us: its own session, output appended to `log`, input closed.
-
-    With `unit`, as a unit of the user's systemd: where logging out ends everything that a login started.
-    """
+def start(argv: Sequence[str], log: str, cwd: str) -> Identity:
+    """Start a command that outlives us: its own session, output appended to `log`, input closed."""
     if why := owned.code(Path(cwd)):
         raise ValueError(why)
-    make_folder(Path(log).parent, 0o700)
-    open_private(Path(log), os.O_APPEND).close()  # whoever appends to it, it was made for us only
-    if unit:
-        return _start_unit(argv, log, cwd, unit)
-    with open_private(Path(log), os.O_APPEND) as out:
-        child = subprocess.Popen(
-            list(argv),
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        )
-    _children.append(child)
-    return process.identify(child.pid)
+    return outliving(argv, Path(log), Path(cwd))
 
 
-def _start_unit(argv: Sequence[str], log: str, cwd: str, unit: str) -> Identity:
-    settings = ["KillMode=process", f"WorkingDirectory={cwd}", f"StandardOutput=append:{log}"]  # workers outlive it
-    settings += [f"StandardError=append:{log}", "Environment=PYTHONDONTWRITEBYTECODE=1"]
-    options = [option for setting in settings for option in ("--property", setting)]
-    done = run(["systemd-run", "--user", "--quiet", "--collect", f"--unit={unit}", *options, "--", *argv], 30.0)
-    if done["exit"] != 0:
-        raise OSError(f"systemd-run --user did not start {unit}: {done['err'].strip() or done['exit']}")
-    shown = run(["systemctl", "--user", "show", "--property=MainPID", "--value", unit], 30.0)["out"].strip()
-    return process.identify(int(shown) if shown.isdigit() else 0)
+def launch(by: str, root: str, host: str, python: str) -> Identity:
+    """Start the supervisor of a host of a run, by one of `worker.launcher.LAUNCHERS`."""
+    if why := owned.code(Path(root)):
+        raise ValueError(why)
+    return LAUNCHERS[by].start(HostFolder(Path(root)), host, python)
 
 
 def alive(identity: Identity | None) -> bool:
     """True while exactly the recorded process runs."""
-    _reap()
+    reap()
     return process.alive(identity)
 
 
-def stop(identity: Identity, grace_s: float) -> bool:
-    """Ask the recorded process, and nobody else, to end; then end it. True when it is gone."""
-    return process.stop(identity, grace_s)
+def stop(identity: Identity, grace_s: float, by: str = PROCESS) -> bool:
+    """Ask the recorded process, and nobody else, to end; then end it. True when it is gone. `by`: its launcher."""
+    return LAUNCHERS[by].stop(identity, grace_s)
 
 
 def running(root: str, host: str) -> list[dict[str, Any]]:
     """What runs for a host of a run, whatever became of its reports; see `worker.process.running`."""
-    _reap()
+    reap()
     return [each.to_json() for each in process.running(root, host)]
 
 
 def poll(root: str, host: str) -> dict[str, Any]:
     """One reading of everything the monitor needs; starts no process."""
-    _reap()
+    reap()
     return snapshot(Path(root), host)
 
 
@@ -271,6 +243,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     for verb in (
         run,
         start,
+        launch,
         alive,
         stop,
         running,

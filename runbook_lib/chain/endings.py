@@ -1,7 +1,9 @@
-"""How the execution of a notebook ended, in words: what was ended by whom.
+"""How the execution of a notebook ended: whether it counts, and if not, what ended it, and in words why.
 
-Two processes may be killed: the kernel, and the one in which papermill drives it. What is said of it comes from exit
-codes, never from the last line that happened to be printed: that may be any warning.
+A phase counts when its child ended well, its result file is newer than the start and says that all checks hold, and
+every cell of the executed notebook was executed. Two processes may be killed: the kernel, and the one in which
+papermill drives it. What is said of it comes from exit codes, never from the last line that happened to be printed:
+that may be any warning.
 """
 
 from __future__ import annotations
@@ -10,10 +12,17 @@ import re
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from typing import Any
+
+import nbformat
 
 from worker.escape import safe_text
 
+from ..run.run import Run
+
+EXIT_INTERRUPTED = 130
 KERNEL_LINE = re.compile(r"^kernel ended: (-?\d+|unknown)$", re.M)
 RAISED = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Timeout)\b.*")
 NOISE = ("warn", "Warning", "Kernel is running over TCP")
@@ -30,11 +39,81 @@ class Ended:
     memory_kills: int = 0
 
 
-def killed(ended: Ended) -> str:
-    """What died: `kernel`, or `driver` of the notebook; nothing when neither did."""
+class Kind(Enum):
+    """What ended an execution."""
+
+    COUNTS = "counts"
+    INTERRUPTED = "interrupted"
+    KERNEL_DIED = "kernel died"
+    PAPERMILL_DIED = "papermill died"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The verdict on an execution; `reason` is empty where it counts."""
+
+    kind: Kind
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it counts."""
+        return self.kind is Kind.COUNTS
+
+    @property
+    def killed(self) -> bool:
+        """Whether a process was killed: not the phase's fault, and worth another try."""
+        return self.kind in (Kind.KERNEL_DIED, Kind.PAPERMILL_DIED)
+
+
+def judge(run: Run, phase: str, ended: Ended, output: Path, stamp: int) -> Ending:
+    """The verdict on the execution that left `output`; `stamp`: when the result was written that was there before."""
+    reason = _why_not(run, phase, ended, output, stamp)
+    if not reason:
+        return Ending(Kind.COUNTS)
+    return Ending(Kind.INTERRUPTED if ended.code == EXIT_INTERRUPTED else death(ended) or Kind.FAILED, reason)
+
+
+def death(ended: Ended) -> Kind | None:
+    """What died: kernel, or papermill; None when neither did."""
     if KERNEL_LINE.search(ended.printed):
-        return "kernel"
-    return "driver" if ended.code < 0 else ""
+        return Kind.KERNEL_DIED
+    return Kind.PAPERMILL_DIED if ended.code < 0 else None
+
+
+def _why_not(run: Run, phase: str, ended: Ended, output: Path, stamp: int) -> str:
+    """Why this execution does not count, or nothing when it does."""
+    cells: list[Any] = []
+    if output.exists():
+        try:
+            cells = [cell for cell in nbformat.read(output, as_version=4).cells if cell.cell_type == "code"]
+        except (ValueError, KeyError, AttributeError):
+            return f"{output.name} was cut off while it was being written"
+    if ended.code == EXIT_INTERRUPTED:
+        return "interrupted"
+    if (error := _error_of(cells)) and not death(ended):
+        return error
+    if ended.code:
+        return words(ended)
+    result = run.result_file(phase)
+    if not result.exists() or result.stat().st_mtime_ns <= stamp:
+        return "the notebook ended without writing its result file: its last cell, the gate, did not run"
+    if not (run.result(phase) or {}).get("ok"):
+        return "its checks do not hold"
+    unexecuted = [number for number, cell in enumerate(cells, 1) if cell.source.strip() and not cell.execution_count]
+    if unexecuted or not cells:
+        return f"code cells {unexecuted} were not executed"
+    return ""
+
+
+def _error_of(cells: list[Any]) -> str:
+    """The error that a cell ended with, in the library's own words."""
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return f"{output.ename}: {output.evalue}"
+    return ""
 
 
 def words(ended: Ended) -> str:

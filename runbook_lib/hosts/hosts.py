@@ -19,6 +19,7 @@ import worker
 from worker.environment import Found
 from worker.escape import safe_text
 from worker.files import is_litter
+from worker.launcher import PROCESS, UNIT
 from worker.layout import HostFolder
 from worker.wire import Identity, Reading, shown
 
@@ -42,6 +43,7 @@ __all__ = [
     "connect",
     "file_content",
     "json_content",
+    "launchers",
     "side_by_side",
 ]
 
@@ -69,7 +71,6 @@ class Completed:
 class Way(Protocol):
     """How a host is reached: its verbs asked, files brought there and home."""
 
-    kind: str
     breaks: list[str]
 
     @property
@@ -130,7 +131,7 @@ class Host:
         kind = self.spec.environment
         if not kind:
             return answers.path(self.way.executable, self.name, "its Python")
-        if self.way.kind == "local" and not environments.is_made_by_us(kind):
+        if self.spec.is_here and not environments.is_made_by_us(kind):
             return kind
         found = self.environment()
         if found["state"] not in ("ready", "foreign"):
@@ -214,9 +215,16 @@ class Host:
         found = self.way.call("follow", ASK_S, path=str(path), offset=offset)
         return answers.piece(found, self.name, offset)
 
-    def start(self, argv: Sequence[str], log: Path, cwd: Path, unit: str = "") -> Identity:
-        """Start a command that outlives us: its own session (or systemd `unit`), output appended to `log`."""
-        found = self.way.call("start", ASK_S, argv=list(argv), log=str(log), cwd=str(cwd), unit=unit)
+    def start(self, argv: Sequence[str], log: Path, cwd: Path) -> Identity:
+        """Start a command that outlives us: its own session, output appended to `log`."""
+        return self._started(self.way.call("start", ASK_S, argv=list(argv), log=str(log), cwd=str(cwd)))
+
+    def launch(self, by: str = PROCESS) -> Identity:
+        """Start this run's supervisor there, by one of `worker.launcher.LAUNCHERS`. Whether one lives is not asked."""
+        root = str(self.folder.root)
+        return self._started(self.way.call("launch", ASK_S, by=by, root=root, host=self.name, python=self.python))
+
+    def _started(self, found: Any) -> Identity:
         if not isinstance(found, dict) or not isinstance(found.get("pid"), int):
             raise HostError(f"{self.name}: says of what it started what cannot be")
         return Identity(pid=found["pid"], start=found.get("start"), boot=found.get("boot") or "")
@@ -225,9 +233,9 @@ class Host:
         """True while exactly the recorded process runs."""
         return self.way.call("alive", ASK_S, identity=identity) is True
 
-    def stop(self, identity: Identity, grace_s: float = 15.0) -> bool:
-        """Ask the recorded process, and nobody else, to end; then end it."""
-        return self.way.call("stop", grace_s + 10.0, identity=identity, grace_s=grace_s) is True
+    def stop(self, identity: Identity, grace_s: float = 15.0, by: str = PROCESS) -> bool:
+        """Ask the recorded process, and nobody else, to end; then end it. `by`: whoever launched it."""
+        return self.way.call("stop", grace_s + 10.0, identity=identity, grace_s=grace_s, by=by) is True
 
     def poll(self) -> Reading:
         """One reading of everything the monitor needs, in one question; what cannot be true is refused."""
@@ -299,7 +307,7 @@ def connect(spec: HostSpec, run: str) -> Host:
     with _lock:
         if (spec, run) in _hosts:
             return _hosts[spec, run]
-    host = Host(spec, run, LocalWay(spec.name) if spec.kind == "local" else _ssh(spec))  # may ask ssh, which takes time
+    host = Host(spec, run, LocalWay(spec.name) if spec.is_here else _ssh(spec))  # may ask ssh, which takes time
     with _lock:
         return _hosts.setdefault((spec, run), host)
 
@@ -309,6 +317,12 @@ def _ssh(spec: HostSpec) -> SshWay:
     if spec.environment and spec.environment.startswith(("/", "~/")):
         link.python = spec.environment  # for machines whose only Python is the one that the profile names
     return SshWay(spec.name, link)
+
+
+def launchers(run: Run) -> dict[str, str]:
+    """host -> the launcher of its supervisor, of `worker.launcher.LAUNCHERS`, as the preflight found it needed."""
+    facts = run.host_facts()
+    return {spec.name: UNIT if facts.get(spec.name, {}).get("unit") else PROCESS for spec in run.profile.hosts}
 
 
 def asked(run: Run, spec: HostSpec, do: Callable[[Host], T]) -> T | RunbookError:

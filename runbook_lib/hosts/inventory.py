@@ -157,7 +157,7 @@ def _environment(checks: Checks, spec: HostSpec, seen: _Seen) -> None:
 
 def _logout(checks: Checks, spec: HostSpec, said: Mapping[str, Any], facts: MachineFacts) -> None:
     """Whether a log-out there ends what the login started, and the way around it."""
-    if spec.kind == "local" or said.get("kills_user_processes") is not True:
+    if spec.is_here or said.get("kills_user_processes") is not True:
         return
     unit = said.get("linger") is True and said.get("systemd_run") is True
     facts["unit"] = unit
@@ -168,7 +168,7 @@ def _logout(checks: Checks, spec: HostSpec, said: Mapping[str, Any], facts: Mach
 
 def _power(checks: Checks, spec: HostSpec) -> None:
     """Whether the machine in front of the operator will last: workers stand still while it sleeps."""
-    if spec.kind == "local" and awake.on_battery():
+    if spec.is_here and awake.on_battery():
         checks.add("power", True, "on battery", "plugged in: workers stand still while this machine sleeps",
                    "plug it in, and leave the lid open", spec.name, warn=True)  # fmt: skip
 

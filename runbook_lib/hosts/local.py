@@ -18,8 +18,6 @@ from .content import Content, OnBytes, chunks
 class LocalWay:
     """The way to a folder of this machine."""
 
-    kind = "local"
-
     def __init__(self, name: str):
         self.name = name
         self.breaks: list[str] = []

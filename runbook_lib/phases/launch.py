@@ -20,7 +20,7 @@ from ..run import acts
 from ..run.checks import Checks
 from ..run.plan import Plan
 from ..run.run import Run
-from ..slots import incidents, verdicts
+from ..slots import incidents, states, verdicts
 from .staging import AWAY, NotStaged, Report, add_failure, silent
 
 DEATHS_TO_GO_ON = 2  # where others produce, a slot that died so often is not waited for
@@ -41,12 +41,12 @@ def start(
 
 def _start(run: Run, retry_given_up: bool, only: Collection[str] | None, undo_stop: bool) -> Checks:
     plan = run.plan()
-    units = {name for name, facts in run.host_facts().items() if facts.get("unit")}
+    by = machines.launchers(run)
     checks = Checks("Every host's supervisor runs")
 
     def one(host: machines.Host) -> str:
         meant = only is None or host.name in only
-        return _start_host(host, plan, retry_given_up, host.name in units, undo_stop) if meant else "left as it is"
+        return _start_host(host, plan, retry_given_up, by[host.name], undo_stop) if meant else "left as it is"
 
     results = machines.side_by_side(run, one)
     for name, result in results.items():
@@ -59,7 +59,7 @@ def _start(run: Run, retry_given_up: bool, only: Collection[str] | None, undo_st
     return checks
 
 
-def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, as_unit: bool, undo_stop: bool) -> str:
+def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, undo_stop: bool) -> str:
     slots = plan.of_host(host.name)
     seen = host.poll()
     given_up = [] if retry_given_up else [(row, row + 1) for row in seen.quarantined]
@@ -77,17 +77,12 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, as_unit: 
     if retry_given_up:
         for row in seen.quarantined:
             host.remove(host.folder.quarantined(row))
-    argv = [host.python, "-m", "worker", "supervise", "--root", str(host.folder.root), "--host", host.name]
-    unit = f"runbook-{plan.run}-{host.name}" if as_unit else ""
     try:
-        identity = host.start(argv, host.folder.log(f"host_{host.name}"), host.folder.root, unit)
+        identity = host.launch(by)
     except LinkLost:
         # Whether it was started is not known. It is looked at, and a second one would leave by itself (its lock).
         again = _supervisor_there(host)
-        if again is None:
-            identity = host.start(argv, host.folder.log(f"host_{host.name}"), host.folder.root, unit)
-        else:
-            identity = again
+        identity = host.launch(by) if again is None else again
     _wait_for_its_report(host, identity)
     return f"started (pid {identity['pid']}), {left} rows left"
 
@@ -100,8 +95,7 @@ def start_unseen(run: Run, only: Collection[str]) -> None:
 
     def one(host: machines.Host) -> None:
         if host.name in only:
-            argv = [host.python, "-m", "worker", "supervise", "--root", str(host.folder.root), "--host", host.name]
-            host.start(argv, host.folder.log(f"host_{host.name}"), host.folder.root)
+            host.launch()
 
     machines.side_by_side(run, one)
 
@@ -156,7 +150,7 @@ def _until(
     within_s = run.profile.monitor.first_progress_s if within_s is None else within_s
     began = last_well = time.monotonic()
     deadline = began + within_s
-    may_act = run.profile.policy_for("dead") == "auto"
+    may_act = run.profile.policy_for(states.DEAD) == "auto"
     before: set[str] = set()
     lost: set[str] = set()
     meant = {spec.name for spec in run.hosts}
@@ -173,10 +167,10 @@ def _until(
                 over |= _over(reading)
             else:
                 seen.update(dict.fromkeys(mine, (False, str(reading))))
-                over |= dict.fromkeys(mine, "dead") if isinstance(reading, AWAY) else {}
+                over |= dict.fromkeys(mine, states.DEAD) if isinstance(reading, AWAY) else {}
         well = {slot for slot in expected if seen[slot][0]}
         on_progress("slots", len(well), len(expected))
-        waited = {slot for slot in {*expected} - well if over.get(slot, "waiting") == "waiting"}
+        waited = {slot for slot in {*expected} - well if over.get(slot, states.WAITING) == states.WAITING}
         now = time.monotonic()
         last_well = now if well - before else last_well
         before = well
@@ -204,8 +198,8 @@ def _until(
         if not ok:
             what += _last_words(run, host, slot)
         expects, remedy = f"{wanted} within {within_s:g} s", f"runbook logs {run.name} {slot}"
-        verdict = over.get(slot, "") if over.get(slot) in ("fenced", "stopped") else "dead"
-        if ok or not well or verdict == "stopped" or run.profile.policy_for(verdict) != "auto":
+        verdict = over.get(slot, "") if over.get(slot) in (states.FENCED, states.STOPPED) else states.DEAD
+        if ok or not well or verdict == states.STOPPED or run.profile.policy_for(verdict) != "auto":
             checks.add(slot, ok, what, expects, remedy, where=host)
         else:
             _warn(checks, slot, host, what, expects, remedy)
@@ -213,7 +207,7 @@ def _until(
                 continue
             if slot not in recorded:
                 _note_trouble(run, slot, host, verdicts.cause(what) or verdict, what)
-            elif verdict == "fenced":  # how its workers ended is told already, each once
+            elif verdict == states.FENCED:  # how its workers ended is told already, each once
                 _note_trouble(run, slot, host, verdict, what)
     return checks
 
@@ -224,9 +218,9 @@ def _loads(reading: object, slot: str) -> bool:
     if not isinstance(reading, Reading) or not entry:
         return False
     if entry.alive:
-        return entry.worker.state in ("starting", "loading model")
+        return entry.worker.state in states.LOADS
     said = reading.supervised.slots.get(slot)  # before its first report
-    return reading.supervisor_alive and said is not None and said.state == "running"
+    return reading.supervisor_alive and said is not None and said.state == states.RUNNING
 
 
 def _supervisor_lost(reading: object) -> bool:
@@ -245,9 +239,9 @@ def _warn(checks: Checks, slot: str, host: str, what: str, expects: str, remedy:
 def _note_trouble(run: Run, slot: str, host: str, cause: str, what: str) -> None:
     """Into the journal, unless that a slot was given up is the last that it tells of it."""
     told = [event["verdict"] for event in run.journal.events(incidents.BEGAN) if event.get("slot") == slot]
-    if told[-1:] == [cause] == ["fenced"]:
+    if told[-1:] == [cause] == [states.FENCED]:
         return
-    action = verdicts.NAMED[cause].by_itself
+    action = states.NAMED[cause].by_itself
     run.journal.write(incidents.BEGAN, slot=slot, host=host, verdict=cause, cause=safe_text(what, 300), action=action)
 
 
@@ -277,10 +271,10 @@ def _over(reading: Reading) -> dict[str, str]:
         said = reading.supervised.slots.get(slot) or SupervisedSlot.blank()
         if entry.alive:
             continue
-        if reading.stop_requested or said.state in ("fenced", "stopped"):
-            found[slot] = "fenced" if said.state == "fenced" else "stopped"
-        elif said.state == "waiting" and (said.deaths or 0) >= DEATHS_TO_GO_ON:
-            found[slot] = "waiting"
+        if reading.stop_requested or said.state in (states.FENCED, states.STOPPED):
+            found[slot] = states.FENCED if said.state == states.FENCED else states.STOPPED
+        elif said.state == states.WAITING and (said.deaths or 0) >= DEATHS_TO_GO_ON:
+            found[slot] = states.WAITING
     return found
 
 
@@ -290,9 +284,9 @@ def _slot_states(reading: Reading) -> dict[str, tuple[bool, str]]:
     for slot, entry in reading.slots.items():
         whole = not _rows_left(reading, entry)[0]
         state = entry.worker.state or "no report"
-        ok = whole or (entry.alive and state in ("starting", "loading model", "running"))
+        ok = whole or (entry.alive and state in (*states.LOADS, states.RUNNING))
         last = entry.exits[-1].reason if entry.exits and not ok else ""
-        if ok and state == "loading model" and (held := _gpu_mib(reading, entry)):
+        if ok and state == states.LOADING and (held := _gpu_mib(reading, entry)):
             state += f", its GPU holds {held} MiB"
         found[slot] = (ok, "all rows committed" if whole else f"{state}{': ' + last if last else ''}")
     return found
@@ -315,8 +309,8 @@ def _first_rows(reading: Reading) -> dict[str, tuple[bool, str]]:
     for slot, entry in reading.slots.items():
         left, rows = _rows_left(reading, entry)
         rows -= left
-        running = entry.alive and entry.worker.state == "running"
-        given_up = over.get(slot) == "fenced"  # what it committed before is no sign that it will go on
+        running = entry.alive and entry.worker.state == states.RUNNING
+        given_up = over.get(slot) == states.FENCED  # what it committed before is no sign that it will go on
         loaded = f"model loaded in {entry.worker.loaded_s} s, " if entry.worker.loaded_s else ""
         ok = not left or running or (rows > 0 and not given_up)
         last = f": {entry.exits[-1].reason}" if entry.exits and not ok else ""

@@ -17,10 +17,13 @@ from worker.escape import safe_text
 from ..run import acts
 from ..run.checks import Checks
 from ..run.run import Run
+from ..slots import states
 from ..slots.incidents import Incidents
+from ..slots.movement import TREND
+from ..slots.observed import judge
 from ..slots.rates import eta_range, windowed
-from ..slots.state import REST, SlotState, State
-from ..slots.watcher import TREND, Watcher, judge
+from ..slots.state import SlotState, State
+from ..slots.watcher import Watcher
 
 __all__ = [
     "TREND", "SlotState", "State", "View", "Watcher", "eta_range", "finished", "judge", "look", "watch",
@@ -191,13 +194,13 @@ async def _shown_if_long(ending: Coroutine[Any, Any, list[str]], view: View, sta
 
 def _given_up(state: State, deadline_s: float) -> bool:
     """Whether everybody who still has rows, and does not rest, has been silent for longer than the deadline."""
-    left = [slot for slot in state.slots if not slot.done and slot.state not in REST]
+    left = [slot for slot in state.slots if not slot.done and slot.state not in states.REST]
     return bool(left) and all(state.silent_s.get(slot.host, 0.0) > deadline_s for slot in left)
 
 
 def _why(slot: SlotState) -> str:
     """Why a slot is not done, in words."""
-    return "stopped by a person" if slot.state == "stopped" else f"{slot.state} {slot.reason}".strip()
+    return "stopped by a person" if slot.state == states.STOPPED else f"{slot.state} {slot.reason}".strip()
 
 
 def finished(state: State) -> Checks:
@@ -206,7 +209,7 @@ def finished(state: State) -> Checks:
     for slot in state.slots:
         seen = f"{slot.committed:,} of {slot.rows:,} rows" + ("" if slot.done else f"; {_why(slot)}")
         stopped = "`runbook run` goes on, or `runbook restart`"
-        next_step = stopped if slot.state == "stopped" else f"runbook logs {state.run} {slot.slot}"
+        next_step = stopped if slot.state == states.STOPPED else f"runbook logs {state.run} {slot.slot}"
         checks.add(slot.slot, slot.done, seen, f"{slot.rows:,}", next_step, slot.host)
     why = {each.row: f": {safe_text(each.reason, 300)}" for each in state.refusals}
     given_up = ", ".join(state.named.get(row, f"row {row}") + why.get(row, "") for row in state.quarantined[:10])

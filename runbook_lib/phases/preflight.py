@@ -44,7 +44,7 @@ def this_machine(run: Run) -> Checks:
     checks.add("worker bundle", "worker/__main__.py" in bundle, f"{len(bundle)} files", "worker/__main__.py among them")
     _folders(checks, run)
     for host in run.profile.hosts:
-        if host.kind == "ssh":
+        if not host.is_here:
             _credentials(checks, host)
     if run.profile.hf_token:
         try:
@@ -187,10 +187,10 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, M
     """
     checks, facts = inventory.take(run)
     made = [spec for spec in run.hosts if spec.name in facts and facts[spec.name]["made"]]
-    far = [spec for spec in made if spec.kind != "local"]
+    far = [spec for spec in made if not spec.is_here]
     there = replace(run, only=frozenset(spec.name for spec in far))
     found = machines.side_by_side(there, lambda host: _devices(run, host)) if far else {}
-    able = {spec.name for spec in made if spec.kind == "local"}
+    able = {spec.name for spec in made if spec.is_here}
     for spec in far:
         answer = found[spec.name]
         libraries = {"error": str(answer)} if isinstance(answer, RunbookError) else answer
@@ -211,11 +211,11 @@ def _may_try(checks: Checks, spec: HostSpec, facts: MachineFacts, model: models.
     seen, remedy = "", ""
     if model is None:
         seen, remedy = "not tried", "make the model checks hold first"
-    elif spec.kind == "local" and model.remote:
+    elif spec.is_here and model.remote:
         seen, remedy = "its weights are not on this machine", "model.download: here, for hosts of kind local"
     elif facts["free_bytes"] is not None and facts["free_bytes"] < model.bytes + SPARE_BYTES:
         seen, remedy = f"not tried: no room for it, {facts['free_bytes'] / 1e9:.1f} GB free", "free space there"
-    if seen and (spec.kind == "local" or model is not None):
+    if seen and (spec.is_here or model is not None):
         checks.add("model loads", False, seen, "loads", remedy, where=spec.name)
     return not seen and planning.enough(spec, facts)
 
@@ -252,7 +252,7 @@ def the_disks(
     hosts = run.profile.hosts
     share = (vectors + texts) // len(hosts)
     for host in hosts:
-        if host.kind == "local":
+        if host.is_here:
             there = Path(host.workdir).expanduser()
             needs[there] = needs.get(there, 0) + share + model.bytes
     disks: dict[int, tuple[list[Path], int]] = {}
@@ -269,7 +269,7 @@ def the_disks(
         _room(checks, f"disk of {folders[0]}", free, need, what, "here")
     for host in hosts:
         found = (facts or {}).get(host.name)
-        if host.kind == "local" or found is None:
+        if host.is_here or found is None:
             continue
         if found["free_bytes"] is None:
             checks.add("disk", True, "the host does not say what is free", where=host.name, warn=True)

@@ -77,7 +77,7 @@ def on_hosts(
     first: dict[Any, str] = {}
     for spec in run.hosts:
         if spec.name in names:
-            alone = spec.name if spec.kind != "local" else (facts[spec.name]["python"], spec.device)
+            alone = (facts[spec.name]["python"], spec.device) if spec.is_here else spec.name
             first.setdefault(alone, spec.name)
     longest = _longest(run)
 
@@ -85,7 +85,7 @@ def on_hosts(
         return _ask(run, host, model, facts[host.name], longest)
 
     with ThreadPoolExecutor(1) as pool:
-        far_only = bool(names) and all(spec.kind != "local" for spec in run.hosts if spec.name in names)
+        far_only = bool(names) and not any(spec.is_here for spec in run.hosts if spec.name in names)
         here = pool.submit(_ask_here, run, model, longest) if far_only and not model.remote and _torch_here() else None
         found = machines.side_by_side(replace(run, only=frozenset(first.values())), one) if first else {}
         said = {name: {"error": str(a)} if isinstance(a, RunbookError) else a for name, a in found.items()}
@@ -116,7 +116,7 @@ def _ask(run: Run, host: machines.Host, model: models.Model, facts: MachineFacts
     if before and before.key == _key(run, model, facts) and not before.answer.get("error") and _works(host):
         return dict(before.answer)  # its workers are left alone: the device is theirs
     host.claim(run.id)
-    if host.way.kind == "local":
+    if host.spec.is_here:
         cwd = machines.BUNDLE.parent
     else:
         machines.bring_bundle(host)

@@ -18,6 +18,7 @@ from ..run import acts, locks, moves
 from ..run.checks import Checks
 from ..run.plan import Move, Plan, Slot
 from ..run.run import Run, limited
+from ..slots import states
 from ..slots.state import SlotState, State
 from . import download, launch, staging
 
@@ -25,7 +26,6 @@ WATCHING_OUTAGE_S = 20.0  # while watching, a transfer that is stuck is left for
 BLANK_S = 60.0  # a host that was launched and knows nothing of it: a folder that was unmounted may come back
 SPLIT_S = 60.0  # who is done within this may be given rows; and what loading a model is taken to cost where not known
 HANGS_S, LOADS_TO_HANG = 60.0, 4.0  # without a row for so long, and so many loads of idle hosts, a host hangs
-CANNOT = ("dead", "stopped", "fenced", "unreachable", "not launched")  # of a slot: no rows may come to it
 ALL = "all hosts"
 
 
@@ -65,7 +65,7 @@ def _about(run: Run, state: State, name: str) -> list[str]:
     did = _up_to_date(run, state)
     did += _restart_dead(run, state, False)
     did += _launch_late(run, state)
-    if state.odd and run.profile.policy_for("dead") == "auto":
+    if state.odd and run.profile.policy_for(states.DEAD) == "auto":
         staging.stage(run, only=state.odd)  # its code may be damaged as well as its report
         launch.start_unseen(run, state.odd)
     collected = download.collect(run, there=state.there, outage_s=WATCHING_OUTAGE_S)
@@ -98,11 +98,11 @@ def _deliver(run: Run, state: State) -> list[str]:
 
 def _restart_dead(run: Run, state: State, refused: bool) -> list[str]:
     # Never a host that was stopped, or given up, because of what happened to another one.
-    wanted = {slot.host for slot in state.slots if slot.state == "dead"} | set(state.unsupervised)
+    wanted = {slot.host for slot in state.slots if slot.state == states.DEAD} | set(state.unsupervised)
     if refused:
-        resting = {slot.host for slot in state.slots if slot.state in ("stopped", "fenced")}
-        wanted |= {slot.host for slot in state.slots if slot.state == "done"} - resting
-    if not wanted or not _allowed(run, "dead", sorted(wanted), "restart"):
+        resting = {slot.host for slot in state.slots if slot.state in (states.STOPPED, states.FENCED)}
+        wanted |= {slot.host for slot in state.slots if slot.state == states.DONE} - resting
+    if not wanted or not _allowed(run, states.DEAD, sorted(wanted), "restart"):
         return []
     return _start(run, wanted, "revived")
 
@@ -114,7 +114,7 @@ def _launch_late(run: Run, state: State) -> list[str]:
         return []  # nobody launched this run, or somebody is about to: watching is not launching
     left = {slot.host for slot in state.slots if not slot.done}
     late = {name for name, since_s in state.blank_s.items() if name not in launched or since_s > BLANK_S} & left
-    if not late or not _allowed(run, "dead", sorted(late), "restart"):
+    if not late or not _allowed(run, states.DEAD, sorted(late), "restart"):
         return []
     return _start(run, late, "launched late")
 
@@ -149,7 +149,7 @@ def _move(run: Run, state: State) -> list[str]:
         return []
     lost = _lost(run, state)
     did = []
-    for verdict in ("unreachable", "fenced"):
+    for verdict in (states.UNREACHABLE, states.FENCED):
         names = sorted(name for name, (said, _) in lost.items() if said == verdict)
         if names and _allowed(run, verdict, names, "move"):
             for name in names:
@@ -164,9 +164,9 @@ def _lost(run: Run, state: State) -> dict[str, tuple[str, str]]:
         left = [slot for slot in state.slots if slot.host == name and not slot.done]
         silent_s = state.silent_s.get(name, 0.0)
         if left and silent_s > run.profile.monitor.unreachable_s:
-            found[name] = ("unreachable", f"silent for {silent_s:.0f} s")
-        elif left and not silent_s and name not in state.busy and all(slot.state == "fenced" for slot in left):
-            found[name] = ("fenced", f"given up: {left[0].reason or 'no reason on record'}")
+            found[name] = (states.UNREACHABLE, f"silent for {silent_s:.0f} s")
+        elif left and not silent_s and name not in state.busy and all(slot.state == states.FENCED for slot in left):
+            found[name] = (states.FENCED, f"given up: {left[0].reason or 'no reason on record'}")
     return found
 
 
@@ -178,11 +178,11 @@ def _share_tail(run: Run, state: State) -> list[str]:
     working = {name for name, end_s in ends.items() if end_s is not None and end_s > SPLIT_S and name in state.busy}
     load_s = _load_s([slot for name in idle for slot in answering[name]] or state.slots)
     hanging = {name for name, slots in answering.items() if name in state.busy - idle and _hangs(slots, load_s)}
-    if idle and hanging and _allowed(run, "slow", sorted(hanging), "move"):
+    if idle and hanging and _allowed(run, states.SLOW, sorted(hanging), "move"):
         why = "it still loads, long after others did, and they were idle"
         if did := _revise(run, state, sorted(hanging), moves.away, why, targets=idle):
             return did
-    if not idle or not working or not _allowed(run, "slow", sorted(working), "move"):
+    if not idle or not working or not _allowed(run, states.SLOW, sorted(working), "move"):
         return []
     choose = partial(moves.tail, load_s=load_s, begin_s=0.0 if idle <= state.busy else load_s)
     return _revise(run, state, sorted(working), choose, "others were idle", targets=idle)
@@ -192,13 +192,13 @@ def _hangs(slots: Sequence[SlotState], load_s: float) -> bool:
     """Whether all workers of a host that has rows left still load, long after others have loaded the model."""
     left = [slot for slot in slots if not slot.done]
     limit_s = max(HANGS_S, LOADS_TO_HANG * load_s)
-    loads = [slot for slot in left if slot.state in ("starting", "loading model")]
+    loads = [slot for slot in left if slot.state in states.LOADS]
     return bool(left) and loads == left and all(slot.idle_s is not None and slot.idle_s > limit_s for slot in loads)
 
 
 def _ends_s(slots: Sequence[SlotState], busy: bool) -> float | None:
     """Seconds until a host has nothing to do: 0 where it rests with all done, None where that is not known."""
-    if all(slot.state in ("done", "moved") for slot in slots):
+    if all(slot.state in states.OVER for slot in slots):
         return 0.0
     return _eta_s(slots) if busy else None
 
@@ -228,7 +228,8 @@ def _revise(
     by_person: bool = False,
 ) -> list[str]:
     """Make the next revision of the plan. The hosts are told by whoever looks after each of them."""
-    can = {slot.slot for slot in state.slots if slot.state not in CANNOT and slot.host not in {*hosts, *state.silent_s}}
+    away = {*hosts, *state.silent_s}
+    can = {slot.slot for slot in state.slots if slot.state not in states.CANNOT and slot.host not in away}
     rates = {slot.slot: slot.rate for slot in state.slots if slot.rate}
     with locks.held(run.plan_lock):  # two that watch would else make two next revisions
         plan = run.plan()

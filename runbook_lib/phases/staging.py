@@ -23,7 +23,7 @@ from ..run import model as models
 from ..run.checks import Checks
 from ..run.plan import Plan, Slot
 from ..run.run import Run
-from ..slots import incidents
+from ..slots import incidents, states
 from . import probing, sent_model
 
 Report = Callable[[str, int, int], None]
@@ -62,11 +62,11 @@ def add_failure(run: Run, checks: Checks, what: str, name: str, results: Mapping
     """A host that failed. One that is, or was, away is only told of, where others are there and somebody will act."""
     if not isinstance(results[name], NotStaged):
         incidents.host_failed(run, name, what, results[name])
-    verdict = "unreachable" if isinstance(results[name], LinkLost) else "dead"
+    verdict = states.UNREACHABLE if isinstance(results[name], LinkLost) else states.DEAD
     lenient = isinstance(results[name], AWAY) and run.profile.policy_for(verdict) == "auto"
     if lenient and any(not isinstance(result, RunbookError) for result in results.values()):
         wait = f"Its rows wait; silent for {run.profile.monitor.unreachable_s:g} s, they move to others"
-        then = wait if verdict == "unreachable" else "It was away; 03_monitor launches it"
+        then = wait if verdict == states.UNREACHABLE else "It was away; 03_monitor launches it"
         checks.add(what, True, f"{results[name]}. {then}", expected, "03_monitor goes on", name, warn=True)
     else:
         checks.add(what, False, results[name], expected, "see the message; the log is on that host", where=name)
@@ -191,7 +191,7 @@ def _stage_host(
         documents=plan.documents,
         stuck_s=run.profile.monitor.stuck_s,
         first_progress_s=run.profile.monitor.first_progress_s,
-        keep_awake=host.spec.kind == "local",
+        keep_awake=host.spec.is_here,
     )
     host.put(folder.assignment(host.name), machines.json_content(assignment.to_json()))
     return f"{len(files)} shards, worker, model ({model.bytes / 1e6:.0f} MB): {total / 1e6:.1f} MB, {new} files new"

@@ -30,7 +30,7 @@ def stop(run: Run) -> Checks:
 
 
 def _stop(run: Run) -> Checks:
-    checks = Checks("Workers stopped")
+    checks, by = Checks("Workers stopped"), machines.launchers(run)
 
     def one(host: machines.Host) -> str:
         seen = _reading(host)
@@ -40,7 +40,7 @@ def _stop(run: Run) -> Checks:
             return NOTHING_STAGED
         host.put(host.folder.stop_request(host.name), machines.json_content({"stop": True}))
         for identity in supervisors:  # it stops its workers itself, each with ten seconds of grace
-            host.stop(identity, 10.0 + 12.0 * max(len(workers), len(seen.slots)))
+            host.stop(identity, 10.0 + 12.0 * max(len(workers), len(seen.slots)), by[host.name])
         survivors = [identity for group in host.living(_reading(host)) for identity in group]
         for identity in survivors:  # their supervisor was dead already
             host.stop(identity)

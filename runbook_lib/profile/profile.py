@@ -175,6 +175,11 @@ class HostSpec:
     requirements: Path | None = field(default=None, metadata=rules.path())
     wheels: Path | None = field(default=None, metadata=rules.path())
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a folder of this machine, and not a machine that is reached over a network."""
+        return self.kind == "local"
+
 
 @dataclass(frozen=True)
 class MonitorSpec:

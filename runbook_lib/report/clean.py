@@ -60,7 +60,7 @@ def _once(run: Run, found: list[Leftovers]) -> list[Leftovers]:
     for item in found:
         if item.files or item.strangers:
             sharers = sorted([item.host, *facts.get(item.host, {}).get("shared", [])])
-            local = all(host.kind == "local" for host in run.hosts if host.name in sharers)
+            local = all(host.is_here for host in run.hosts if host.name in sharers)
             listed.setdefault((str(item.folder),) if local else (str(item.folder), *sharers), item)
     return list(listed.values())
 
@@ -93,7 +93,7 @@ def clean(run: Run) -> list[Leftovers]:
     listed = _look(run)
 
     def at_rest(host: machines.Host) -> machines.Host:
-        if host.way.kind == "local":
+        if host.spec.is_here:
             _keep_apart(run, host.folder.root, copy)
         seen = host.poll()
         if any(host.living(seen)):

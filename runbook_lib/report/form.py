@@ -10,7 +10,8 @@ from pathlib import Path
 from worker.files import write_atomic
 
 from ..result import facts
-from ..result.facts import Facts, section
+from ..result.facts import Event, Facts, section
+from ..run.journal import ACT, REMARK
 from ..run.run import Run
 from ..show.words import exactly, one_line
 from . import figures_shown
@@ -35,18 +36,23 @@ def execution_report(run: Run) -> Path:
 
 
 def failure_log(run: Run) -> Path:
-    """Write notes/failures.log: a line a fault, recovery or remark, after its date, as the founding plan has it."""
+    """Write notes/failures.log: a line a fault, recovery, remark or act that undid something, after its date."""
     try:
-        told = [event for event in facts.events(run) if facts.kind(event) or event["event"] == "note"]
+        told = [event for event in facts.events(run) if facts.told(event) or facts.kind(event) == REMARK]
     except OSError:
         told = []
     lines = [
-        f"{event['when'].astimezone(UTC):%a %b %e %H:%M:%S UTC %Y}: {event['event']}: {facts.details(event)}"
+        f"{event['when'].astimezone(UTC):%a %b %e %H:%M:%S UTC %Y}: {_named(event)}: {facts.details(event)}"
         for event in told
     ]
     path = run.notes / "failures.log"
     write_atomic(path, "".join(f"{one_line(line, 1000)}\n" for line in lines).encode())
     return path
+
+
+def _named(event: Event) -> str:
+    """An event's name; what a person did says so."""
+    return f"{event['event']} (act)" if facts.kind(event) == ACT else str(event["event"])
 
 
 def _slots(found: Facts) -> str:
@@ -65,7 +71,7 @@ def _form(found: Facts) -> list[str]:
     plan, founding = found.plan, found.output("founding")
     hosts = plan.hosts if plan else []
     rate = found.encoding.rate
-    issues = [event for event in found.events if facts.kind(event)]
+    issues = [event for event in found.events if facts.told(event)]
     return [
         f"# Execution Report - {start.astimezone(UTC).date() if start else 'not started'}",
         "",
@@ -88,7 +94,7 @@ def _form(found: Facts) -> list[str]:
         f"- Items/sec: {f'{rate:,.1f} while slots computed' if rate else 'missing'}",
         "",
         "## Issues Encountered",
-        *([f"- {at_utc(e['when'])} {_md(e['event'])}: {_md(facts.details(e))}" for e in issues] or ["None."]),
+        *([f"- {at_utc(e['when'])} {_md(_named(e))}: {_md(facts.details(e))}" for e in issues] or ["None."]),
         "",
         "## Checksums (sha256)",
         *_sums(found),

@@ -13,6 +13,7 @@ from worker.files import is_litter, sha256_file
 from ..errors import GateError, RunbookError
 from ..run import choices
 from ..run.checks import Checks
+from ..run.journal import FAULT, PHASE
 from ..run.run import PHASES, Run
 from . import archive
 from .form import execution_report, failure_log
@@ -89,7 +90,10 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: Any) -> Checks:
     if phase == PHASES[0] and run.plan_file.exists():
         wrote[run.plan_file.name] = sha256_file(run.plan_file)
     failed = [check.name for check in everything.failed]
-    run.journal.write("gate", phase=phase, ok=everything.ok, checks=len(everything), failed=failed, wrote=wrote)
+    kind = PHASE if everything.ok else FAULT
+    run.journal.write(
+        "gate", kind=kind, phase=phase, ok=everything.ok, checks=len(everything), failed=failed, wrote=wrote
+    )
     if not archive.was_sealed(run):  # of a sealed run the notes are sealed too: the next seal writes them
         with suppress(RunbookError, OSError):
             execution_report(run)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from worker import process
 from worker.escape import safe_text
 from worker.files import sha256_file
 
 from ..errors import DataError
 from ..result import home, publication
+from ..run import driver
 from ..run.checks import MARKS
 from ..run.disk import in_words
 from ..run.run import PHASES, Run
@@ -78,7 +77,7 @@ def outcome(run: Run) -> Outcome:
     found = {phase: Phase(phase, NOT_YET) for phase in PHASES}
     for event in run.journal.events():
         _take(found, event)
-    now_driven = driven(run)
+    now_driven = driver.driven(run)
     phases = tuple(_now(run, phase, now_driven) for phase in found.values())
     bad = [phase for phase in phases if phase.state in BAD]
     again = f"the same `runbook run` again (its journal names the profile: {profile_of(run)})"
@@ -132,14 +131,6 @@ def _now(run: Run, phase: Phase, executed: bool) -> Phase:
     if not result.get("ok") or archive.gated(run, phase.phase) not in ("", sha256_file(file)):
         return Phase(phase.phase, DAMAGED, phase.at, f"{file.name}: not what its gate wrote")
     return phase
-
-
-def driven(run: Run) -> bool:
-    """Whether a process of this machine drives the run."""
-    try:
-        return process.alive(json.loads((run.folder / "driver.lock").read_text()))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return False
 
 
 def _stands(run: Run) -> str:

@@ -10,7 +10,7 @@ from ..run.checks import MARKS
 from ..show.markup import text
 
 COLOURS = {"ok": "good", "warning": "warn", "FAILED": "bad", "fault": "bad", "recovery": "good"}
-SHAPES = {**MARKS, "fault": "✗", "recovery": "↻"}
+SHAPES = {**MARKS, "fault": "✗", "recovery": "↻", "act": "▸"}
 MISSING = '<span class="missing">missing</span>'
 
 

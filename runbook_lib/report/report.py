@@ -143,10 +143,10 @@ def _phases(found: Facts) -> str:
 
 
 def _attention(found: Facts) -> str:
-    marked = [(kind, event) for event in found.events if (kind := facts.kind(event))]
+    marked = [(facts.kind(event), event) for event in found.events if facts.told(event)]
     checks = [(phase, c) for phase, c in all_checks(found) if c.get("verdict") in ("FAILED", "warning")]
     faults = page.table(
-        "Faults and recoveries in the journal",
+        "Faults, recoveries and what a person undid, by the journal",
         ("event", "kind", "when", "what the journal says"),
         [
             (text(event["event"]), page.mark(kind), page.at_utc(event["when"]), page.words(facts.details(event)))

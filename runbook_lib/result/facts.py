@@ -13,7 +13,7 @@ from worker.files import read_json
 from worker.layout import committed
 
 from ..errors import RunbookError
-from ..run.journal import FAULT, KINDS, RECOVERY
+from ..run.journal import EVERY_KIND, FAULT, KINDS, PHASE, RECOVERY, UNDOING
 from ..run.plan import Plan, Slot
 from ..run.run import PHASES, Run
 from .merged import Merged
@@ -154,11 +154,18 @@ def events(run: Run) -> list[Event]:
 
 
 def kind(event: Event) -> str:
-    """`fault`, `recovery` or nothing: as it was written, or as its name is known."""
-    if event["event"] == "gate":
-        return "" if event.get("ok") else FAULT
+    """An event's kind: as it was written; of a line that says none of ours, as its name is known, else empty."""
     said = event.get("kind")
-    return str(said) if said in (FAULT, RECOVERY) else KINDS.get(event["event"], "")
+    if said in EVERY_KIND:
+        return str(said)
+    if event["event"] == "gate":  # an earlier version wrote no kind
+        return PHASE if event.get("ok") else FAULT
+    return KINDS.get(event["event"], "")
+
+
+def told(event: Event) -> bool:
+    """Whether it tells what went wrong, what was done about it, or what a person undid."""
+    return kind(event) in (FAULT, RECOVERY) or event["event"] in UNDOING
 
 
 def details(event: Event) -> str:

@@ -200,7 +200,7 @@ class _Comparison:
     def _lies_there(self, host: HostSpec) -> bool:
         """Whether the new folder holds this very run: a folder of this machine was moved, with all that is in it."""
         try:
-            mark = read_json(HostFolder(Path(host.workdir) / self.settled.name).mark) if host.kind == "local" else None
+            mark = read_json(HostFolder(Path(host.workdir) / self.settled.name).mark) if host.is_here else None
         except (OSError, ValueError):
             mark = None
         return bool(self.settled.id) and (mark or {}).get("id") == self.settled.id

@@ -17,11 +17,17 @@ from worker.files import json_line, make_folder, sync, sync_folder
 from .disk import in_words
 
 FIRST = "0" * 64
-FAULT, RECOVERY = "fault", "recovery"
+PHASE, PROGRESS, FAULT, RECOVERY, REMARK, ACT = "phase", "progress", "fault", "recovery", "remark", "act"
+EVERY_KIND = (PHASE, PROGRESS, FAULT, RECOVERY, REMARK, ACT)
 
-# Every event that the library writes, and whether it tells a fault or a recovery: never guessed from words in a name.
-# A person's own act is neither.
+# Every event that the library writes, and its kind: never guessed from words in a name. `ACT` is a person's.
 KINDS = {
+    **dict.fromkeys(("phase started", "phase ended", "gate"), PHASE),
+    **dict.fromkeys(
+        ("run created", "checked", "environment begun", "staged", "slots added", "supervisor started", "watching",
+         "watched", "asked", "result published", "record written", "sealed"),
+        PROGRESS,
+    ),
     **dict.fromkeys(
         ("part refused", "part put aside", "record put aside", "damage found", "phase failed", "restart failed",
          "slot in trouble", "worker died", "row given up", "slot without a row",
@@ -33,14 +39,14 @@ KINDS = {
          "record restored"),
         RECOVERY,
     ),
+    "note": REMARK,
     **dict.fromkeys(
-        ("run created", "environment begun", "staged", "supervisor started", "watching", "watching interrupted",
-         "watched", "asked", "note", "gate", "phase started", "phase ended", "taken over", "workers stopped",
-         "started from scratch", "sealed", "cleaned", "result published", "record written", "checked",
-         "profile changed", "slots added", "corpus amended"),
-        "",
+        ("watching interrupted", "workers stopped", "taken over", "started from scratch", "profile changed",
+         "corpus amended", "cleaned"),
+        ACT,
     ),
 }  # fmt: skip
+UNDOING = ("taken over", "started from scratch", "corpus amended")  # acts that end or set aside what was done
 TAIL = 64 * 1024  # bytes that hold the last events
 
 
@@ -121,9 +127,9 @@ class Journal:
     path: Path
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one event. A last line torn by a crash is cut off first: it was never acknowledged.
+        """Append one event with its kind. A last line torn by a crash is cut off first: it was never acknowledged.
 
-        `kind` says what it tells, where `KINDS` does not know: fault, recovery, or nothing.
+        `kind` says it where the event's name does not, as of a gate that does not hold.
         """
         kind = fields.pop("kind", "") or KINDS.get(event, "")
         with in_words("writing into the journal"):

@@ -83,7 +83,7 @@ def written(profile: Profile) -> Iterator[Place]:
 def owned(run: Run) -> Iterator[list[Place]]:
     """The folders that are ours whole, by what they are: within one list two hosts may share a folder."""
     yield [Place("the run's folder", run.folder)]
-    local = [host for host in run.profile.hosts if host.kind == "local"]
+    local = [host for host in run.profile.hosts if host.is_here]
     yield [Place(f"the run's folder on {host.name}", Path(host.workdir) / run.name) for host in local]
     for name in SHARED_FOLDERS:
         yield [Place(f"{name} on {host.name}", Path(host.workdir) / name) for host in local]
@@ -92,7 +92,7 @@ def owned(run: Run) -> Iterator[list[Place]]:
 def workdirs(profile: Profile) -> Iterator[Place]:
     """The working folders on this machine: what lies in one that is not a run's own is for other runs to come."""
     for host in profile.hosts:
-        if host.kind == "local":
+        if host.is_here:
             yield Place(f"hosts.{host.name}.workdir", Path(host.workdir))
 
 

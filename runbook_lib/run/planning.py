@@ -27,10 +27,8 @@ def draw(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str,
     ]
     ranges = plans.cut(corpus.rows, len(places))
     # Local hosts share this machine's cores; a machine of its own has its own.
-    here = [host.name for _, host, _ in places if host.kind == "local" and host.device == "cpu"]
-    workers = {
-        host.name: len(here) if host.kind == "local" else slots_of(host, facts[host.name]) for _, host, _ in places
-    }
+    here = [host.name for _, host, _ in places if host.is_here and host.device == "cpu"]
+    workers = {host.name: len(here) if host.is_here else slots_of(host, facts[host.name]) for _, host, _ in places}
     largest = max(stop - start for start, stop in ranges)
     # One size for all, as rows move in whole parts: that of the slowest kind of device, whatever host comes first.
     part_rows = profile.part_rows or min(

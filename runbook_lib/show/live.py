@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from worker.files import write_json
 
+from ..slots import states
 from ..slots.state import State
 from . import markup, panel, pictures, words
 from .markup import CELL, NUMBER, text
@@ -240,7 +241,7 @@ class Bars:
 
     def _row(self, what: str, bar: _Bar) -> str:
         drawn = markup.bar(bar.done, bar.of, f"{self.title}: {what}", "14em") if bar.of > 0 else ""
-        mark = markup.badge("done", *panel.BADGES["done"]) if bar.whole else ""
+        mark = markup.badge(states.DONE, *panel.BADGES[states.DONE]) if bar.whole else ""
         return (
             f'<tr><th scope="row" style="{CELL};font-weight:600">{text(what, 100)}</th><td style="{CELL}">{drawn}</td>'
             f'<td style="{NUMBER}">{text(self._amount(bar))}</td><td style="{NUMBER}">{self._share(bar)}</td>'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..slots import states
 from ..slots.state import SlotState, State
 from .markup import AMBER, BLUE, CELL, GREEN, GREY, INK, MUTED, NUMBER, PURPLE, RED, WIDE, badge, bar, table, text
 from .words import duration, many, one_line, percent, rate, spark
@@ -11,22 +12,10 @@ from .words import duration, many, one_line, percent, rate, spark
 BAR = 24  # characters of a bar in a terminal
 TALL = 24  # slots; more than these cannot be seen at once
 STALE_S = 60.0  # a slot that was not heard of for so long is marked, whatever its last word was
-# State -> shape and colour; white text on each of these has a contrast of at least 4.5.
-BADGES = {
-    "done": ("✓", GREEN),
-    "running": ("▶", BLUE),
-    "starting": ("◌", GREY),
-    "loading model": ("◌", GREY),
-    "not launched": ("○", GREY),
-    "not read yet": ("○", GREY),
-    "more to do": ("◌", GREY),
-    "slow": ("▼", AMBER),
-    "restarting": ("↻", AMBER),
-    "stuck": ("‖", AMBER),
-    "unreachable": ("?", PURPLE),
-    "stopped": ("■", GREY),
-}
-TROUBLE = ("✕", RED)  # dead, fenced, failed and whatever else a slot says
+# White text on each of these has a contrast of at least 4.5.
+COLOURS = {"blue": BLUE, "green": GREEN, "grey": GREY, "amber": AMBER, "purple": PURPLE, "red": RED}
+BADGES = {verdict.name: (verdict.badge[0], COLOURS[verdict.badge[1]]) for verdict in states.TABLE}
+TROUBLE = ("✕", RED)  # dead, fenced, what it died of, and whatever else a slot says
 
 
 def remaining(state: State) -> str:
@@ -94,10 +83,8 @@ CALM = 2  # from here on nobody needs to look
 
 def _concern(slot: SlotState) -> int:
     """0 for what needs a look first."""
-    said = slot.verdict or slot.state
-    if said not in BADGES:
-        return 0  # dead, fenced, and what it died of
-    return 1 if BADGES[said][1] in (AMBER, PURPLE) else CALM + slot.done
+    colour = BADGES.get(slot.verdict or slot.state, TROUBLE)[1]
+    return 0 if colour == RED else 1 if colour in (AMBER, PURPLE) else CALM + slot.done
 
 
 def contact(slot: SlotState) -> str:

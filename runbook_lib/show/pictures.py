@@ -151,11 +151,13 @@ def projection(figures: dict[str, Any]) -> Picture:
     label(axes, *(names if len(names) == 2 else ("axis 1", "axis 2")))
     axes.locator_params(nbins=5)
     asked = [_words(question) for question in found.get("questions") or []]
-    words = "; ".join(f"{i} {words.one_line(name, 120)}" for i, name in enumerate(asked, 1) if name)
+    asked_words = "; ".join(f"{i} {words.one_line(name, 120)}" for i, name in enumerate(asked, 1) if name)
     said = f"{many(len(documents), 'document')} as points, {many(len(questions), 'question')} as numbered marks"
     if tokens is not None:
         said += f"; documents are shaded by their length, {tokens.min():,} to {tokens.max():,} tokens"
-    return picture_of(figure, f"Projection: {said}{': ' + words if words else ''}.", f"{said}; questions stand below.")
+    return picture_of(
+        figure, f"Projection: {said}{': ' + asked_words if asked_words else ''}.", f"{said}; questions stand below."
+    )
 
 
 def _tokens(items: object, count: int) -> np.ndarray | None:

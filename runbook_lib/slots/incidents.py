@@ -19,12 +19,13 @@ from worker.wire import Exit, Identity, Reading
 from ..corpus import corpus as corpora
 from ..run import locks
 from ..run.run import Run
-from . import verdicts
+from . import states, verdicts
 from .state import Refusal, SlotState, State
+from .states import NAMED
 
 BEGAN, ENDED, LOST, GIVEN_UP = "slot in trouble", "slot recovered", "supervisor lost", "row given up"
-SETTLED = ("running", "helping", "done", "moved")  # a worker that starts anew has not recovered yet
 DIED = "died"
+STANDS_STILL = (states.UNREACHABLE, states.STUCK)  # its worker has not ended: no row goes again
 IDLE = "slot without a row"
 LOADS_OF_OTHERS, STARTS_S = 3.0, 5.0  # how often the slowest load, and how long beside, a worker may take at the end
 RECENT = 100  # events; a host that fails again in the same way is told anew after so many
@@ -89,7 +90,7 @@ def _record(run: Run, slot: str, host: str, exits: Sequence[Exit], again: int) -
         new = [exit for exit in exits if _is_fault(exit) and (slot, exit.at) not in known]
         for exit in new:
             name = _name(exit)
-            action = verdicts.NAMED["restarting" if name == DIED else name].by_itself
+            action = NAMED[states.RESTARTING if name == DIED else name].by_itself
             run.journal.write(
                 BEGAN,
                 slot=slot,
@@ -109,7 +110,7 @@ def _is_fault(exit: Exit) -> bool:
 
 def _name(exit: Exit) -> str:
     """What a worker ended of, by name of a verdict."""
-    refused = "refused" if exit.code == verdicts.EXIT_REFUSED else DIED
+    refused = states.REFUSED if exit.code == verdicts.EXIT_REFUSED else DIED
     return verdicts.cause(exit.reason) or refused
 
 
@@ -198,7 +199,7 @@ class Incidents:
     def _note_lost(self, host: str, identity: str, state: State) -> None:
         if (host, identity) not in self._lost:
             beside = "; its workers live on" if host in state.unsupervised else ""
-            by_itself = verdicts.NAMED["unsupervised"].by_itself
+            by_itself = NAMED[states.UNSUPERVISED].by_itself
             self.run.journal.write(
                 LOST, host=host, process=identity, cause=f"process {identity} is gone{beside}", action=by_itself
             )
@@ -220,22 +221,22 @@ class Incidents:
 
     def _note(self, slot: SlotState) -> None:
         said = slot.verdict or slot.state
-        wrong = said != "slow" and said in verdicts.NAMED and verdicts.NAMED[said].wrong
-        said = "fenced" if slot.state == "fenced" else said
+        wrong = said != states.SLOW and said in NAMED and NAMED[said].wrong
+        said = states.FENCED if slot.state == states.FENCED else said
         known = self._open.get(slot.slot)
         # Told above, by what is on file; of one that says itself that it failed it will be in a moment.
-        ended = slot.state == "restarting" and bool(slot.exits)
-        wrong = wrong and slot.state != "failed"
+        ended = slot.state == states.RESTARTING and bool(slot.exits)
+        wrong = wrong and slot.state != states.FAILED
         if wrong and not (known and (ended or known.verdict == said)):
             self._begin(slot, said, known)
-        elif known and slot.state == "stopped":
+        elif known and slot.state == states.STOPPED:
             del self._open[slot.slot]  # by a person: no recovery, and no trouble any more
         elif known and not wrong and self._recovered(slot, known):
             self._end(slot, known)
 
     def _begin(self, slot: SlotState, said: str, known: _Trouble | None) -> None:
         """One that turns out to be another keeps its beginning. Rows inside a part that was not committed go again."""
-        again = 0 if said in ("unreachable", "stuck") else self._before.get(slot.slot, 0)
+        again = 0 if said in STANDS_STILL else self._before.get(slot.slot, 0)
         began, again = (known.began, max(again, known.again)) if known else (self.clock(), again)
         self.run.journal.write(
             BEGAN, slot=slot.slot, host=slot.host, verdict=said, cause=slot.evidence, action=slot.action
@@ -244,13 +245,13 @@ class Incidents:
 
     def _recovered(self, slot: SlotState, known: _Trouble) -> bool:
         """Whether a slot works again: with a row to show for it, for a broken device starts as well as another."""
-        if slot.state in ("running", "helping") and known.verdict not in ("unreachable", "stuck"):
-            return slot.in_part > 0 or slot.committed > known.committed >= 0 or slot.state == "helping"
-        return slot.state in SETTLED
+        if slot.state in states.SETTLED - states.OVER and known.verdict not in STANDS_STILL:
+            return slot.in_part > 0 or slot.committed > known.committed >= 0 or slot.state == states.HELPING
+        return slot.state in states.SETTLED  # one that starts anew has not recovered yet
 
     def _end(self, slot: SlotState, known: _Trouble) -> None:
         lost_s = None if known.began is None else round(self.clock() - known.began, 1)
-        by_others = known.verdict == "fenced" and slot.state in ("done", "moved")
+        by_others = known.verdict == states.FENCED and slot.state in states.OVER
         self.run.journal.write(
             ENDED,
             slot=slot.slot,

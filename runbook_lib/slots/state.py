@@ -10,9 +10,9 @@ from worker.rows import Range
 from worker.wire import Exit
 
 from ..hosts import gpus
+from .states import REST
 
 T = TypeVar("T")
-REST = ("done", "moved", "fenced", "stopped")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Verdicts: what is the matter with a slot, how that is known, what happens by itself, what a person can do.
+"""Verdicts: what is the matter with a slot, and how that is known: a pure function over the table of `states`.
 
-Two tables and a pure function over them; nothing here acts. What a worker died of is told by the reason that its
-supervisor kept: an exit code, or the last words of the worker itself.
+Nothing here acts. What a worker died of is told by the reason that its supervisor kept: an exit code, or the last
+words of the worker itself.
 """
 
 from __future__ import annotations
@@ -10,88 +10,8 @@ import re
 from dataclasses import dataclass, replace
 
 from ..profile.profile import MonitorSpec
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A name, what happens without a person, and what a person can do; `wrong` where it is worth an alert."""
-
-    name: str
-    by_itself: str
-    person: str = "nothing"
-    wrong: bool = True
-
-
-TABLE = (
-    Verdict("done", "nothing is left to do", wrong=False),
-    Verdict("not launched", "nothing: it was not started yet", "run notebook 02, or `runbook run`", wrong=False),
-    Verdict("not read yet", "its host's first answer is waited for", wrong=False),
-    Verdict("more to do", "its host had finished; it is started again for the rows that it has now", wrong=False),
-    Verdict("starting", "its first report is waited for", wrong=False),
-    Verdict("loading model", "its first rows are waited for", wrong=False),
-    Verdict("running", "its parts are brought home as they are committed", wrong=False),
-    Verdict("helping", "its own rows are done; it does those of a neighbour on its host", wrong=False),
-    Verdict("moved", "all of its rows are others' now", wrong=False),
-    Verdict("stopped", "nothing: it was stopped on purpose", "`runbook run` or `runbook restart` goes on", wrong=False),
-    Verdict(
-        "slow",
-        "idle neighbours take its last parts, an idle host the tail of its host",
-        "see who else uses that machine",
-    ),
-    Verdict(
-        "stuck",
-        "its supervisor ends it after `stuck_s`, or five parts' time (`first_progress_s` or more while loading); "
-        "the next one starts",
-        "`runbook restart RUN SLOT` does so at once",
-    ),
-    Verdict("restarting", "the next worker starts after 5 to 60 s, from the parts", "`runbook logs RUN SLOT`"),
-    Verdict(
-        "dead",
-        "with `recovery: auto`, its host's supervisor is started again while somebody watches",
-        "`runbook run` again",
-    ),
-    Verdict(
-        "unsupervised",
-        "with `recovery: auto`, its host's supervisor is started again while somebody watches",
-        "`runbook restart RUN HOST`",
-    ),
-    Verdict(
-        "unreachable",
-        "its workers go on; after `unreachable_s` of silence its rows move to hosts that answer",
-        "mend the way to it, or `runbook move RUN HOST` at once",
-    ),
-    Verdict(
-        "out of memory",
-        "the batch is halved at the same row and grows back; a worker killed for its memory is started again",
-        "free that memory, or give the host fewer slots",
-    ),
-    Verdict(
-        "disk full",
-        "nothing half is kept; tried again, up to 60 s after there is room; that is no death",
-        "free space on that machine",
-    ),
-    Verdict("no permission", "tried again after a pause", "give this account the right to write there"),
-    Verdict("model refused", "nothing: it would be refused again", "see the model's licence, its name and the token"),
-    Verdict(
-        "GPU lost",
-        "tried again, then given up: neighbours do its rows; no GPU is ever reset",
-        "have the machine's owner look at its GPU",
-    ),
-    Verdict(
-        "device wrong",
-        "it does known texts wrong, so no text is blamed: tried again, then given up, neighbours do its rows",
-        "have the machine's owner look at that device",
-    ),
-    Verdict("GPU taken", "tried again after a pause", "see whose process holds it; none of theirs is ever ended"),
-    Verdict("environment broken", "tried again, then given up", "`runbook check PROFILE` says what is missing there"),
-    Verdict("refused", "nothing: what it was given does not fit together", "read the reason; launch again"),
-    Verdict(
-        "fenced",
-        "five deaths without a new part: its rows go to its neighbours, or another host",
-        "read the reason, `runbook run`",
-    ),
-)  # fmt: skip
-NAMED = {verdict.name: verdict for verdict in TABLE}
+from . import states
+from .states import NAMED, Verdict
 
 # What a reason says, in the order in which it is looked for: the more telling first.
 CAUSES = (
@@ -104,12 +24,12 @@ CAUSES = (
     ("model refused", r"\b40[13]\b (client )?error|gated repo|unauthorized|offline mode|LocalEntryNotFound"),
     ("environment broken", r"no module named|ImportError|cannot start |undefined symbol|shared object file"),
     ("no permission", r"permission denied|read-only file system|operation not permitted"),
-    ("stuck", r"no sign of work for"),
+    (states.STUCK, r"no sign of work for"),
 )  # fmt: skip
 _PATTERNS = tuple((name, re.compile(pattern, re.IGNORECASE)) for name, pattern in CAUSES)
 BY_A_PERSON = "restarted by a person"  # as its supervisor has it on file
+NO_MORE = (states.DEAD, states.FENCED)  # nobody is there, or means, to try again
 EXIT_REFUSED = 2  # of a worker: what it was given does not fit together
-ENDED = ("dead", "restarting", "fenced", "failed")
 
 
 def cause(reason: str) -> str:
@@ -137,26 +57,27 @@ class Seen:
 
 def judge(seen: Seen, limits: MonitorSpec) -> tuple[Verdict, str]:
     """The verdict on a slot and the evidence for it, in words; no evidence where nothing is the matter."""
-    if seen.state == "dead" and seen.finished:
-        return NAMED["more to do"], ""
-    if seen.state in ENDED:
-        name = "refused" if seen.code == EXIT_REFUSED and not cause(seen.reason) else cause(seen.reason)
-        name = name or (seen.state if seen.state in NAMED else "dead")
-        said = f"{'given up' if seen.state == 'fenced' else seen.state}; {seen.reason or 'no reason on record'}"
-        if seen.state == "restarting" and (not seen.reason or seen.reason == BY_A_PERSON):
-            return NAMED["starting"], ""  # a first start waits too: nothing has happened yet
+    if seen.state == states.DEAD and seen.finished:
+        return NAMED[states.MORE_TO_DO], ""
+    if seen.state in states.ENDED:
+        name = states.REFUSED if seen.code == EXIT_REFUSED and not cause(seen.reason) else cause(seen.reason)
+        name = name or (states.DEAD if seen.state == states.FAILED else seen.state)
+        said = f"{'given up' if seen.state == states.FENCED else seen.state}; {seen.reason or 'no reason on record'}"
+        if seen.state == states.RESTARTING and (not seen.reason or seen.reason == BY_A_PERSON):
+            return NAMED[states.STARTING], ""  # a first start waits too: nothing has happened yet
         found = NAMED[name]
-        if seen.state in ("dead", "fenced") and name != "refused":  # nobody is there, or means, to try again
+        if seen.state in NO_MORE and name != states.REFUSED:
             found = replace(found, by_itself=NAMED[seen.state].by_itself)
         return found, said
-    if seen.state == "running":
+    if seen.state == states.RUNNING:
         stuck_s = patience_s(seen, limits)
         if seen.age_s is not None and seen.age_s > limits.stuck_s:
-            return NAMED["stuck"], f"no heartbeat for {seen.age_s:.0f} s (expected within {limits.stuck_s:g} s)"
+            return NAMED[states.STUCK], f"no heartbeat for {seen.age_s:.0f} s (expected within {limits.stuck_s:g} s)"
         if seen.still_s > stuck_s:
-            return NAMED["stuck"], f"no new row for {seen.still_s:.0f} s (expected within {stuck_s:.0f} s)"
+            return NAMED[states.STUCK], f"no new row for {seen.still_s:.0f} s (expected within {stuck_s:.0f} s)"
         if seen.rate is not None and seen.rate < limits.slow_rows_per_s:
-            return NAMED["slow"], f"{seen.rate:.1f} rows/s (the profile expects at least {limits.slow_rows_per_s:g})"
+            expected = f"the profile expects at least {limits.slow_rows_per_s:g}"
+            return NAMED[states.SLOW], f"{seen.rate:.1f} rows/s ({expected})"
     return NAMED.get(seen.state, Verdict(seen.state, "", wrong=False)), ""
 
 

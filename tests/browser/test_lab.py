@@ -9,7 +9,7 @@ import sys
 
 import browser
 import pytest
-from test_end_to_end import DEMO, PROFILE, runbook
+from small_run import DEMO, PROFILE, runbook
 from waiting import wait_for
 
 from runbook_lib.hosts import hosts as machines

@@ -17,7 +17,7 @@ sys.path[:0] = {paths!r}
 from runbook_lib.run import run
 from runbook_lib.show.console import Console
 from runbook_lib.show.live import Live
-from test_pictures import slot, state
+from states import slot, state
 console = Console(run.open_folder(Path({folder!r})))
 view = Live(place=console, every_s=0.0)
 for look in range(1000):
@@ -43,7 +43,7 @@ def test_many_slots_fit_the_screen_and_stay_where_they_were_scrolled_to(tmp_path
     for slots in (16, 128):
         this = new_run(tmp_path / str(slots), count=slots * 3, slots=slots // 2)
         planned(this, cores=64)
-        paths = [str(browser.ROOT), *(str(browser.ROOT / "tests" / name) for name in ("helpers", "unit/show"))]
+        paths = [str(browser.ROOT), *(str(browser.ROOT / "tests" / name) for name in ("helpers",))]
         source = CELL.format(paths=paths, folder=str(this.folder), slots=slots, bad=slots - 1)
         (tmp_path / "notebooks" / f"n{slots}.ipynb").write_text(notebook(source))
     with browser.lab(tmp_path / "notebooks", tmp_path / "jupyter") as lab, browser.page(height=900) as page:

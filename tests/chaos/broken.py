@@ -239,13 +239,13 @@ def no_gap_check() -> None:
 
 def no_driver_lock() -> None:
     """Anybody may drive at any time."""
-    from runbook_lib.chain import chain
+    from runbook_lib.run import driver
 
     @contextlib.contextmanager
-    def only_driver(run):
+    def hold(run):
         yield
 
-    chain.only_driver = only_driver
+    driver.hold = hold
 
 
 def no_slot_lock() -> None:

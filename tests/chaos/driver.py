@@ -64,20 +64,19 @@ def hurry() -> None:
 
 def drive(folder: Path) -> int:
     """Preflight, launch, monitor, download, merge."""
-    from runbook_lib.chain import chain
     from runbook_lib.phases import download, launch, merge, monitor, preflight, recover, staging
     from runbook_lib.result import publication
-    from runbook_lib.run import run
+    from runbook_lib.run import driver, run
 
     this = run.open_run(str(folder / "profile.yaml"), new=True)
-    with chain.only_driver(this):
+    with driver.hold(this):
         said(folder, "in")
         checks, model = preflight.the_model(this)
         corpus_checks, corpus = preflight.the_corpus(this, model)
         if not (checks.ok and corpus_checks.ok):
             return complain(checks, corpus_checks)
         hurry()
-        far = any(host.kind == "ssh" for host in this.profile.hosts)
+        far = any(not host.is_here for host in this.profile.hosts)
         if far and not (this.folder / "plan.json").exists():  # a run that goes on may lack a host
             host_checks, _ = preflight.the_hosts(this, model)
             if not host_checks.ok:

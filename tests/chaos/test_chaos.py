@@ -1,4 +1,4 @@
-"""A minute of chaos with fixed seeds, and the suite's own sense of sight; the long runs are `make chaos`."""
+"""A little chaos with fixed seeds, and the suite's own sense of sight; the other seeds are `make chaos`."""
 
 import json
 import re
@@ -31,11 +31,11 @@ def chaos(*words):
 
 
 def test_whatever_is_killed_or_damaged_the_same_command_gives_every_row(tmp_path):
-    done = chaos("--seeds", "100-105", "--jobs", "3", "--folder", str(tmp_path / "chaos"))
+    done = chaos("--seeds", "100-101", "--jobs", "2", "--folder", str(tmp_path / "chaos"))
     assert done.returncode == 0, done.stdout + done.stderr
     last = done.stdout.splitlines()[-1]
-    faults = re.match(r"faults (\d+), seeds 6, rows lost 0, wrong 0, doubled 0, .*manual steps 0", last)
-    assert faults and int(faults.group(1)) >= 60, last
+    faults = re.match(r"faults (\d+), seeds 2, rows lost 0, wrong 0, doubled 0, .*manual steps 0", last)
+    assert faults and int(faults.group(1)) >= 20, last
     assert not (tmp_path / "chaos").exists()
 
 

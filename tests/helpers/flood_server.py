@@ -22,16 +22,16 @@ HELLO = {"home": "/home/x", "python": [3, 11, 0], "executable": "/usr/bin/python
 class Everybody(paramiko.ServerInterface):
     """Lets in whoever comes."""
 
-    def check_auth_password(self, username, password):
+    def check_auth_password(self, username: str, password: str) -> int:
         return paramiko.AUTH_SUCCESSFUL
 
-    def get_allowed_auths(self, username):
+    def get_allowed_auths(self, username: str) -> str:
         return "password"
 
-    def check_channel_request(self, kind, chanid):
+    def check_channel_request(self, kind: str, chanid: int) -> int:
         return paramiko.OPEN_SUCCEEDED
 
-    def check_channel_exec_request(self, channel, command):
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         threading.Thread(target=serve, args=(channel,), daemon=True).start()
         return True
 
@@ -44,17 +44,17 @@ def message(kind: int, *fields: bytes | int) -> paramiko.Message:
     return made
 
 
-def raw(channel, data: bytes) -> None:
+def raw(channel: paramiko.Channel, data: bytes) -> None:
     """Bytes of a channel, whatever its window says."""
     channel.transport._send_user_message(message(94, channel.remote_chanid, data))
 
 
-def frame(channel, data: bytes) -> None:
+def frame(channel: paramiko.Channel, data: bytes) -> None:
     """An answer, as fast as the window allows."""
     channel.sendall(b"%d\n" % len(data) + data)
 
 
-def for_ever(channel, *made: paramiko.Message) -> None:
+def for_ever(channel: paramiko.Channel, *made: paramiko.Message) -> None:
     while True:
         for each in made:
             channel.transport._send_user_message(each)
@@ -63,7 +63,7 @@ def for_ever(channel, *made: paramiko.Message) -> None:
 class Asked:
     """What the client sends, line by line and frame by frame."""
 
-    def __init__(self, channel):
+    def __init__(self, channel: paramiko.Channel) -> None:
         self.channel, self.have = channel, b""
 
     def line(self) -> bytes:
@@ -98,7 +98,7 @@ ANSWERS = {  # to whatever is asked
 }
 
 
-def answer(channel, asked: Asked, mode: str) -> None:
+def answer(channel: paramiko.Channel, asked: Asked, mode: str) -> None:
     """Do to a request what the mode says."""
     to = channel.remote_chanid
     do = json.loads(asked.read(int(asked.line())))["do"]
@@ -150,7 +150,7 @@ def answer(channel, asked: Asked, mode: str) -> None:
         frame(channel, b'{"ok":null}')
 
 
-def serve(channel) -> None:
+def serve(channel: paramiko.Channel) -> None:
     mode = sys.argv[2]
     try:
         asked = Asked(channel)

@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import made_up
+from waiting import wait_for
 
 from runbook_lib.corpus import corpus
 from runbook_lib.hosts import hosts
-from runbook_lib.phases import preflight
+from runbook_lib.phases import monitor, preflight
 from runbook_lib.profile import profile
 from runbook_lib.run import model, plan, run
+from runbook_lib.slots.state import State
+from worker.files import read_json
 from worker.layout import HostFolder
+from worker.rows import planned_parts
 
 HOST = "  - {{name: {name}, kind: local, slots: {slots}, device: cpu, workdir: {name}, environment: {python}}}\n"
 PYTHON = f'#!/bin/sh\ncase "$3" in supervise) exec "{sys.executable}" "$@";; *) exec sleep 300;; esac\n'
@@ -101,9 +103,27 @@ def nobody_there(folder: Path) -> Path:
     return folder / "nobody.credentials"
 
 
-def wait_for(what: Callable[[], Any], timeout_s: float = 60.0) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := what()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return found
+def look(this: run.Run) -> State:
+    """One look of the monitor at all slots."""
+    return monitor.Watcher(this, this.plan()).poll()
+
+
+def alive(this: run.Run, name: str = "one") -> bool:
+    """Whether a host's supervisor lives."""
+    return host(this, name).poll().supervisor_alive
+
+
+def worker(this: run.Run) -> dict[str, Any]:
+    """The process of the only slot's worker, by a supervisor that lives."""
+    return wait_for(
+        lambda: alive(this) and read_json(folder(this).supervisor("one"))["slots"]["cluster0_gpu0"]["process"]
+    )
+
+
+def commit_all(this: run.Run) -> None:
+    """Parts on the hosts, as their workers would have committed them."""
+    plan = this.plan()
+    made = made_up.MadeUp(this, plan, numbered(this)[1], made_up.vectors(plan.rows, plan.model.dim))
+    for slot in plan.slots:
+        for start, stop in planned_parts(slot.start, slot.stop, plan.part_rows):
+            made_up.commit(folder(this, slot.host), start, made.vectors[start:stop], made.record(start, stop))

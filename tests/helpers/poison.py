@@ -23,7 +23,9 @@ import sys
 import time
 import types
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +33,7 @@ SLOT = sys.argv[sys.argv.index("--slot") + 1] if "--slot" in sys.argv else ""
 CALLS: list[int] = []
 
 
-def turned(vectors):
+def turned(vectors: np.ndarray) -> np.ndarray:
     return np.roll(vectors, 1, axis=1)
 
 
@@ -60,14 +62,14 @@ DEVICES = {
 }
 
 
-def device():
+def device() -> str:
     """How the device at hand misbehaves."""
     path = Path(f"device.{SLOT}")
     return path.read_text() if SLOT and path.exists() else ""
 
 
 class RowError(Exception):
-    def __init__(self, row, reason):
+    def __init__(self, row: int, reason: str) -> None:
         super().__init__(f"row {row}: {reason}")
         self.row, self.reason = row, reason
 
@@ -76,24 +78,38 @@ class Encoder:
     normalises, out_of_memory, row_limit = True, 0, None
     limits, budget, device = {"document": 64, "query": 64}, 2048, "cpu"
 
-    def __init__(self, folder, device, dtype, max_tokens, threads=None, templates=None):
+    def __init__(
+        self,
+        folder: object,
+        device: str,
+        dtype: str,
+        max_tokens: int | None,
+        threads: int | None = None,
+        templates: object = None,
+    ) -> None:
         self.max_tokens = min(64, max_tokens or 64)
         if globals()["device"]() == "kills while loading":
             os.kill(os.getpid(), signal.SIGKILL)
         if globals()["device"]() == "hangs while loading":
             os.kill(os.getpid(), signal.SIGSTOP)
 
-    def describe(self):
+    def describe(self) -> Any:
         from worker.wire import Described
 
         return Described("cpu (none)", "none", "3", None)
 
-    def lengths(self, texts):
+    def lengths(self, texts: list[str]) -> list[int]:
         if any("TOKENIZE" in text for text in texts):
             os.kill(os.getpid(), signal.SIGKILL)
         return [2 + len(text.split()) for text in texts]
 
-    def encode(self, texts, lengths, rows, before_batch=lambda rows: None):
+    def encode(
+        self,
+        texts: list[str],
+        lengths: list[int],
+        rows: Sequence[int],
+        before_batch: Callable[[list[int]], None] = lambda rows: None,
+    ) -> np.ndarray:
         from worker.batches import batches
 
         vectors = np.empty((len(texts), 8), np.float32)
@@ -104,7 +120,7 @@ class Encoder:
                 self._forward(texts, batch[at : at + size], vectors)
         return vectors
 
-    def _forward(self, texts, batch, vectors):
+    def _forward(self, texts: list[str], batch: list[int], vectors: np.ndarray) -> None:
         said = " ".join(texts[i] for i in batch if SLOT or "ALONE" not in texts[i])
         CALLS.append(1)
         if Path("broken").exists():
@@ -127,7 +143,7 @@ class Encoder:
         if change := DEVICES.get(device()):
             vectors[batch] = change(vectors[batch], [texts[i] for i in batch])
 
-    def _misbehave(self, size):
+    def _misbehave(self, size: int) -> None:
         how = device()
         late = how.endswith("from the tenth batch on") and len(CALLS) < 10
         if how.startswith("raises") and not late and (size > 5 or "large" not in how):
@@ -137,25 +153,25 @@ class Encoder:
         if how == "hangs":
             os.kill(os.getpid(), signal.SIGSTOP)
 
-    def readers(self):
+    def readers(self) -> list[str]:
         return ["document"]
 
-    def as_the_library(self, texts):
+    def as_the_library(self, texts: list[str]) -> np.ndarray:
         return self.encode(texts, self.lengths(texts), range(len(texts)))
 
-    def versions(self):
+    def versions(self) -> dict[str, str]:
         return {"torch": "none"}
 
-    def cut(self, lengths, texts):
+    def cut(self, lengths: list[int], texts: list[str]) -> list[int]:
         return [min(n, self.max_tokens) for n in lengths]
 
-    def padding(self, lengths, texts):
+    def padding(self, lengths: list[int], texts: list[str]) -> dict[str, int]:
         return {"real_tokens": sum(lengths), "padded_tokens": sum(lengths)}
 
-    def bad_rows(self, vectors):
+    def bad_rows(self, vectors: np.ndarray) -> dict[int, str]:
         return {int(i): "NaN or infinity in the vector" for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1))}
 
-    def redo(self, texts, positions, vectors):
+    def redo(self, texts: list[str], positions: list[int], vectors: np.ndarray) -> dict[int, str]:
         for i in positions:
             self._forward(texts, [i], vectors)
         return {i: reason for i, reason in self.bad_rows(vectors).items() if i in positions}

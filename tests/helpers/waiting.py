@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def wait_for(condition: Callable[[], Any], what: str, within_s: float = 60.0) -> Any:
+def wait_for(condition: Callable[[], Any], what: str = "what was waited for", within_s: float = 60.0) -> Any:
     """Wait until `condition()` is true and give its value; fail with `what` when it takes too long."""
     deadline = time.monotonic() + within_s
     while not (value := condition()):

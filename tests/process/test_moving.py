@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import signal
 import subprocess
 import sys
@@ -10,83 +9,14 @@ from threading import Timer
 
 import numpy as np
 import pytest
-from box import HELPERS
-from local_run import executable, folder, host, new_run, planned
+from local_run import executable, folder, host
+from vanishing import SUPERVISE, go, gone
 from waiting import wait_for
 
-from runbook_lib.errors import LinkLost
-from runbook_lib.hosts import hosts
-from runbook_lib.phases import download, launch, monitor, recover, staging, workers
+from runbook_lib.phases import download, launch, monitor, recover, workers
 from worker import process
 from worker.files import read_json
 from worker.layout import committed
-
-SUPERVISE = f'#!/bin/sh\nif [ "$3" = supervise ]; then exec "{sys.executable}" "$@"; fi\n'
-LIGHT = f'{SUPERVISE}exec "{sys.executable}" "{HELPERS / "poison.py"}" "$@"\n'
-KEYS = {"part_rows": 3, "monitor": "{interval_s: 0.2, unreachable_s: 0.5}"}
-
-
-@pytest.fixture
-def make(tmp_path, monkeypatch):
-    """Makes a launched run of two hosts whose workers are real but for the model; some documents say WAIT."""
-    made = []
-
-    def new(waits=(), slots=1, count=24, stay=(), **keys):
-        (tmp_path / "bin").mkdir(exist_ok=True)
-        this = new_run(tmp_path, count=count, slots=slots, **{**KEYS, **keys})
-        texts = json.loads((tmp_path / "corpus.json").read_text())
-        for row in waits:
-            texts[row]["text"] = "WAIT " + texts[row]["text"]
-        (tmp_path / "corpus.json").write_text(json.dumps(texts))
-        executable(tmp_path / "bin" / "python", LIGHT)
-        made.append(this)
-        model = tmp_path / "model" / "1_Pooling" / "config.json"
-        model.write_text(json.dumps({"word_embedding_dimension": 8}))
-        planned(this)
-        assert staging.stage(this).ok and launch.start(this).ok
-        return this
-
-    yield new
-    gone.clear()
-    for this in made:
-        workers.stop(this)
-
-
-gone: set[str] = set()
-
-
-@pytest.fixture(autouse=True)
-def can_vanish(monkeypatch):
-    """A host whose name is in `gone` cannot be reached; what runs there goes on."""
-    own = hosts.Host.poll
-
-    def poll(self):
-        if self.name in gone:
-            raise LinkLost(f"{self.name}: no answer")
-        return own(self)
-
-    monkeypatch.setattr(hosts.Host, "poll", poll)
-    asked = hosts.LocalWay.call
-
-    def call(self, verb, timeout_s, **arguments):
-        if self.name in gone:
-            raise LinkLost(f"{self.name}: no answer")
-        return asked(self, verb, timeout_s, **arguments)
-
-    monkeypatch.setattr(hosts.LocalWay, "call", call)
-    brought = hosts.LocalWay.put
-
-    def put(self, *words):
-        if self.name in gone:
-            raise LinkLost(f"{self.name}: no answer")
-        return brought(self, *words)
-
-    monkeypatch.setattr(hosts.LocalWay, "put", put)
-
-
-def go(this, *names):
-    for name in names or ("one", "two"):
-        folder(this, name).root.joinpath("go").touch()
 
 
 def kill(this, name):

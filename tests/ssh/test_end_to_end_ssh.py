@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from test_end_to_end import PROFILE, digest, make_profile, runbook
+from small_run import PROFILE, digest, make_profile, runbook
 from waiting import wait_for
 
 from runbook_lib.run import run

@@ -61,7 +61,7 @@ def safe_page(html: str) -> bool:
 class Liar:
     """A way to a host that answers as a test says, as it comes off a wire."""
 
-    kind, home, executable, where = "ssh", "/home/me", "/usr/bin/python3", "me@there"
+    home, executable, where = "/home/me", "/usr/bin/python3", "me@there"
 
     def __init__(self, **answers: Any):
         self.answers = {"unclaimed": "", **answers}

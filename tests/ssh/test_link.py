@@ -23,9 +23,9 @@ from typing import Any
 import fleet as fleets
 import pytest
 import ssh_server
+from far_end_code import hurry
 from hosts_by_ssh import QUICK, linked
 from proxy import Proxy
-from test_session import hurry
 from waiting import wait_for
 
 from runbook_lib.errors import HostError, LinkLost

@@ -25,7 +25,7 @@ import nbformat
 from runbook_lib import cli
 
 # What the commands need, imported before the first fork.
-from runbook_lib.chain import chain
+from runbook_lib.chain import attempts, endings
 from runbook_lib.phases import validate  # noqa: F401
 
 PATIENCE_S = 180.0
@@ -108,7 +108,7 @@ def start(
         os.chdir(folder)
         os.environ.update({"HF_HUB_OFFLINE": "1", "RUNBOOK_HEADLESS": "1", **(environment or {})})
         if not (kernels or KERNELS):
-            chain._child = in_this_process
+            attempts._child = in_this_process
         if before:
             before()
         code = cli.main(list(words))
@@ -146,7 +146,7 @@ def in_this_process(run: Any, phase: str, notebook: Path, output: Path, *more: A
     finally:
         os.chdir(here)
     nbformat.write(made, output)
-    return chain.Ended(code, said, 0)
+    return endings.Ended(code, said, 0)
 
 
 async def _execute(source: str, names: dict[str, Any]) -> None:

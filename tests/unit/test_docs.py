@@ -5,17 +5,15 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from readme import README, ROOT
 
 from runbook_lib import cli
 from runbook_lib.profile import profile
-from runbook_lib.slots import verdicts
+from runbook_lib.slots import states
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ("README.md", "DECISIONS.md", "CHANGELOG.md", "profiles/demo/README.md", "docs/chaos.md")
+PAGES = ("README.md", "DECISIONS.md", "CHANGELOG.md", "profiles/demo/README.md", "docs/chaos.md", "docs/tests.md")
 DOCS = [ROOT / name for name in PAGES]
 
 
@@ -30,18 +28,19 @@ def test_the_readme_names_every_verb_and_no_other():
 
 
 @pytest.mark.parametrize("verb", sorted(verbs()))
-def test_every_verb_has_help(verb):
-    done = subprocess.run(
-        [sys.executable, "-m", "runbook_lib.cli", verb, "--help"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) > 4
+def test_every_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([verb, "--help"])
+    assert ended.value.code == 0
+    assert len(capsys.readouterr().out.splitlines()) > 4
 
 
+@pytest.mark.process
 def test_the_main_help_teaches_a_first_run():
     done = subprocess.run(
         [sys.executable, "-m", "runbook_lib.cli", "--help"], capture_output=True, text=True, check=False
     )
+    assert done.returncode == 0
     assert "runbook run profiles/demo.yaml" in done.stdout
     assert "exit code" in done.stdout
 
@@ -59,6 +58,7 @@ def test_links_and_pictures_resolve(path):
             assert (path.parent / target).exists(), target
 
 
+@pytest.mark.process
 def test_the_folders_of_the_readme_are_the_folders_there_are():
     block = README.split("## For developers")[1].split("```")[1]
     named = set(re.findall(r"^(\w+)/", block, re.M))
@@ -95,16 +95,6 @@ def test_a_shipped_profile_loads(path):
     assert profile.load(path).hosts
 
 
-def placed_by_the_readme():
-    """Every path under which README has a person put a secret, or promises a result: from the root and a profile."""
-    secrets = re.findall(r"(?:credentials|hf_token):\s*([^\s,}]+)", README)
-    table = README.split("## What you get")[1].split("## ")[0]
-    results = [name.replace("<run>", "any").replace("<merged>", "any_merged").replace("<date>", "2026-01-01")
-               for name in re.findall(r"^\| `([^`]+)`", table, re.M)]  # fmt: skip
-    assert len(secrets) >= 1 and len(results) >= 9
-    return {folder / name for folder in (ROOT, ROOT / "profiles") for name in (*secrets, *results)}
-
-
 def test_every_decision_is_at_most_ten_lines():
     for section in (ROOT / "DECISIONS.md").read_text(encoding="utf-8").split("\n## ")[1:]:
         assert len(section.strip().splitlines()) <= 11, section.splitlines()[0]
@@ -137,7 +127,7 @@ FAILURES = [
 @pytest.mark.parametrize("row", FAILURES, ids=[row[0] for row in FAILURES])
 def test_a_failure_has_a_verdict_of_the_table_and_a_test_that_is_there(row):
     scenario, verdict, by_itself, person, proof = row
-    assert verdict in verdicts.NAMED and by_itself and person, scenario
+    assert verdict in states.NAMED and by_itself and person, scenario
     named = re.findall(r"`(\w+)::(\w+)`", proof)
     assert named, scenario
     for file, test in named:
@@ -147,3 +137,27 @@ def test_a_failure_has_a_verdict_of_the_table_and_a_test_that_is_there(row):
 
 def test_the_failures_are_those_of_the_plan():
     assert len(FAILURES) >= 30 and len({row[0] for row in FAILURES}) == len(FAILURES)
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_every_file_of_the_architecture_exists():
+    named = set(re.findall(r"`([\w/]+(?:\.\w+|/))`", ARCHITECTURE))
+    assert len(named) > 60
+    missing = {name for name in named if not any((root / name).exists() for root in (ROOT, ROOT / "runbook_lib"))}
+    assert missing == set()
+
+
+def test_the_architecture_says_of_a_folder_what_the_folder_says_of_itself():
+    told = dict(re.findall(r"^\| `(\w+)/` \| (.+) \|$", ARCHITECTURE, re.M))
+    folders = {path.parent.name: path for path in (ROOT / "runbook_lib").glob("*/__init__.py")}
+    assert set(told) == set(folders)
+    for name, path in folders.items():
+        said = ast.get_docstring(ast.parse(path.read_text())) or ""
+        assert told[name].split(" (`")[0].casefold().startswith(said.rstrip(".").casefold()[:40]), name
+
+
+def test_the_architecture_tells_of_enough_changes():
+    rows = ARCHITECTURE.split("## To change X, open Y")[1].splitlines()
+    assert sum(line.startswith("| ") for line in rows) - 1 >= 15

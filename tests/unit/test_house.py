@@ -1,6 +1,7 @@
 """The house: who may import whom, one door for each outside library, and files that must agree."""
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -9,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import tiers
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -45,8 +47,8 @@ DOORS = {  # outside library -> the only modules that may import it
 }
 # Of the worker, the library may use what needs neither numpy nor torch.
 SHARED = {
-    "awake", "environment", "escape", "files", "layout", "locks", "machine", "owned", "placed",
-    "process", "reserve", "rows", "snapshot", "texts", "verbs", "wire",
+    "awake", "environment", "escape", "files", "launcher", "layout", "locks", "machine", "owned", "placed",
+    "process", "reserve", "rows", "snapshot", "states", "texts", "verbs", "wire",
 }  # fmt: skip
 
 
@@ -168,6 +170,7 @@ def test_an_outside_library_has_one_door(library):
     assert users <= DOORS[library]
 
 
+@pytest.mark.process
 def test_the_library_and_its_command_line_import_without_torch():
     code = (
         "import sys\n"
@@ -232,23 +235,70 @@ def test_a_notebook_is_thin_stripped_and_opens_with_commented_parameters(path):
     assert f'gate.gate(this, "{path.stem}"' in "".join("".join(cell["source"]) for cell in code[-2:])
 
 
+def test_only_the_profile_compares_kinds_of_hosts():
+    """Everybody else asks `spec.is_here`, or a launcher: a new kind is then one more row, and no hunt."""
+    compared = {
+        path.stem
+        for path in [*MODULES, *WORKER.glob("*.py")]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare)
+        and {"local", "ssh"} & {c.value for c in ast.walk(node) if isinstance(c, ast.Constant)}
+    }
+    assert compared == {"profile"}
+
+
+TESTS = ROOT / "tests"
+
+
+def test_no_test_imports_a_test():
+    """What two of them need is in tests/helpers; a program in quotes counts too."""
+    imports_one = re.compile(r"^\s*(from|import) test_", re.M)
+    assert [path.name for path in TESTS.rglob("*.py") if imports_one.search(path.read_text())] == []
+
+
+def test_what_the_tests_of_a_folder_start_is_known_of_every_folder():
+    folders = {path.relative_to(TESTS).parts[0] for path in TESTS.rglob("test_*.py")}
+    assert folders - {"unit"} == set(tiers.FOLDERS) and set(tiers.FOLDERS.values()) <= set(tiers.MARKS)
+
+
 def test_no_count_of_the_founding_plan_stands_in_code():
     for path in [*MODULES, *WORKER.glob("*.py")]:
         numbers = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
         assert not numbers & {250_000, 250_010, 125_005, 125_000, 15_625, 768}, path
 
 
-def test_every_event_of_the_journal_says_whether_it_is_a_fault_or_a_recovery():
-    """A name that is not in the table would be told as neither."""
-    from runbook_lib.run.journal import KINDS
+def _values(node, module, tree):
+    """What an expression of a module may be: a constant or a name of the module, one of two, or what callers pass."""
+    if isinstance(node, ast.IfExp):
+        return _values(node.body, module, tree) | _values(node.orelse, module, tree)
+    try:
+        return {eval(compile(ast.Expression(node), "", "eval"), vars(module))}
+    except NameError:
+        pass
+    functions = [found for found in ast.walk(tree) if isinstance(found, ast.FunctionDef) and node in ast.walk(found)]
+    function = next(found for found in functions if node.id in {argument.arg for argument in found.args.args})
+    place = [argument.arg for argument in function.args.args].index(node.id)
+    calls = [call for call in ast.walk(tree) if isinstance(call, ast.Call) and ast.unparse(call.func) == function.name]
+    assert calls, f"{module.__name__}.{function.name}: nobody here calls it, so what it writes is not known"
+    return set().union(*(_values(call.args[place], module, tree) for call in calls))
 
-    written = {
-        node.args[0].value
-        for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call)
-        and ast.unparse(node.func).endswith("journal.write")
-        and node.args
-        and isinstance(node.args[0], ast.Constant)
-    }
-    assert written and written - set(KINDS) == set()
+
+def _written():
+    """Every event that the library writes into a journal, whichever way its name comes there."""
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("journal.write"):
+                yield from _values(call.args[0], importlib.import_module(name_of(path)), tree)
+
+
+def test_every_event_of_the_journal_has_a_kind():
+    """A name that is not in the table would be told as nothing."""
+    from runbook_lib.run.journal import EVERY_KIND, KINDS, UNDOING
+
+    written = set(_written())
+    assert {"slot in trouble", "sealed", "launched late", "restart failed", "phase ended"} <= written
+    assert written - set(KINDS) == set()
+    assert set(KINDS) - written == {"worker died", "link is back"}  # of journals of versions before
+    assert {*KINDS.values()} == {*EVERY_KIND}
+    assert {KINDS[name] for name in UNDOING} == {"act"}

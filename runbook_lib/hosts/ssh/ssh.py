@@ -1,7 +1,7 @@
 """A machine reached over SSH as a host: verbs asked of its far end, files streamed and resumed.
 
-A verb that may be asked twice is asked again when the link broke under it. Where that is not so (`start`, `run`) the
-caller hears LinkLost: the outcome is not known and has to be looked at, never assumed.
+A verb that may be asked twice is asked again when the link broke under it. Where that is not so (`start`, `launch`,
+`run`) the caller hears LinkLost: the outcome is not known and has to be looked at, never assumed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..content import Content, OnBytes
 from .link import Link
 from .session import SMALL
 
-ONCE = {"run", "start"}  # what must not happen twice
+ONCE = {"run", "start", "launch"}  # what must not happen twice
 PROGRESS = 2**15  # bytes
 BREAKS = 100  # that are told, until somebody asks for them: a host may break as often as it likes
 SLACK_S = 20.0  # of the far end over what was asked of it
@@ -29,8 +29,6 @@ SLACK_S = 20.0  # of the far end over what was asked of it
 
 class SshWay:
     """The way to a machine over its one connection."""
-
-    kind = "ssh"
 
     def __init__(self, name: str, link: Link):
         self.name, self.link = name, link

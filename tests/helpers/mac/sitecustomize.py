@@ -1,5 +1,7 @@
 """What a Mac's Python has not, or does otherwise; loaded by every Python below `tests.helpers.pseudo_mac`."""
 
+from __future__ import annotations
+
 import errno
 import os
 import signal
@@ -8,6 +10,7 @@ import stat
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 PROC = os.environ.get("PSEUDO_MAC_PROC", "")
 OURS = ("runbook_lib", "worker", "box", "conftest", "tests")
@@ -16,22 +19,22 @@ OURS = ("runbook_lib", "worker", "box", "conftest", "tests")
 class _Sys(types.ModuleType):
     """Libraries were built for this system and must see it; what is ours sees a Mac."""
 
-    def __new__(cls, *arguments):  # an import makes its module of the class of `sys`
+    def __new__(cls, *arguments: Any) -> types.ModuleType:  # an import makes its module of the class of `sys`
         return types.ModuleType(*arguments)
 
     @property
-    def platform(self):
+    def platform(self) -> str:
         name = str(self._getframe(1).f_globals.get("__name__"))
         return "darwin" if name.split(".")[0] in OURS or name.startswith("test_") else "linux"
 
 
-def _sendfile(out, *arguments, **options):
+def _sendfile(out: int, *arguments: Any, **options: Any) -> int:
     if not stat.S_ISSOCK(os.fstat(out).st_mode):
         raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
     return _real_sendfile(out, *arguments, **options)
 
 
-def _killpg(group, signum):
+def _killpg(group: int, signum: int) -> None:
     states = set()
     for entry in Path(PROC).glob("[0-9]*"):
         try:

@@ -1,23 +1,25 @@
-"""The chain believes result files, not papermill: every way in which a notebook can end, with real kernels."""
+"""The chain believes result files, not papermill: every way in which a notebook can end, with real kernels where
+it is the kernel or papermill that ends oddly."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
+from waiting import wait_for
 
 from runbook_lib import cli
-from runbook_lib.chain import chain
+from runbook_lib.chain import attempts, chain
+from runbook_lib.chain.endings import Ended
 from runbook_lib.errors import RunbookError
 from runbook_lib.hosts import hosts
 from runbook_lib.profile import profile
-from runbook_lib.run import plan, run
+from runbook_lib.run import driver, plan, run
 from worker import process
 from worker.files import write_json
 
@@ -69,10 +71,38 @@ def two(made, tmp_path, monkeypatch):
         parameters = 'profile: str = ""\nrun: str = ""' + ('\nhosts: str = ""' if hosts else "")
         gate = f'gate.gate(this, "{phase}", held, given={"hosts" if hosts else None})'
         folder = notebook(tmp_path, OPEN, HELD + gate, name=phase, parameters=parameters)
-    execute = chain.execute
-    monkeypatch.setattr(chain, "execute", lambda this, phase: execute(this, phase, folder))
+    execute = attempts.execute
+    child = attempts._child
+
+    def execute_one(this, phase, *files):
+        return (child if phase in run.PHASES[1:3] else executed_here)(this, phase, *files)
+
+    monkeypatch.setattr(attempts, "_child", execute_one)  # real kernels for the phases that are told of hosts
+    monkeypatch.setattr(attempts, "execute", lambda this, phase: execute(this, phase, folder))
     monkeypatch.setattr(chain.report, "seal", lambda this: None)  # there is nothing to seal
     return run.Run(made.folder, replace(made.profile, hosts=specs))
+
+
+def executed_here(run, phase, notebook, output):
+    """Stands in for `attempts._child`: executes the cells in this process and leaves what papermill would leave."""
+    book = nbformat.read(notebook, as_version=4)
+    names, error = {}, None
+    for number, cell in enumerate(book.cells, 1):
+        cell.execution_count = number
+        try:
+            exec(cell.source, names)
+        except Exception as raised:
+            error = nbformat.v4.new_output("error", ename=type(raised).__name__, evalue=str(raised), traceback=[])
+            cell.outputs = [error]
+            break
+        names.update({"run": str(run.folder)} if number == 1 else {})
+    nbformat.write(book, output)
+    return Ended(1 if error else 0, "")
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    monkeypatch.setattr(attempts, "_child", executed_here)
 
 
 def commit(this, name, *ranges):
@@ -81,6 +111,7 @@ def commit(this, name, *ranges):
         write_json(hosts.connect(spec, this.name).folder.part(start, stop).with_suffix(".json"), {})
 
 
+@pytest.mark.kernel
 def test_with_some_hosts_only_launch_and_monitor_are_told_of_them_and_the_merge_waits(two):
     before = two.plan_file.read_bytes()
     commit(two, "there", (10, 20))
@@ -123,36 +154,48 @@ def executed(attempt):
     return nbformat.read(attempt.notebook, as_version=4)
 
 
+@pytest.mark.kernel
 def test_a_phase_counts_when_its_gate_wrote_a_good_result(made, tmp_path):
-    attempt = chain.execute(made, PHASE, notebook(tmp_path, OPEN, GATE))
-    assert attempt.ok, attempt.reason
+    attempt = attempts.execute(made, PHASE, notebook(tmp_path, OPEN, GATE))
+    assert attempt.ending.ok, attempt.ending.reason
     assert made.result(PHASE)["ok"]
     assert (made.report / f"{PHASE}.ipynb").exists()
     assert executed(attempt).metadata.runbook.outcome == "done"
     assert chain.holds(made, PHASE)
+    meta = executed(attempt).metadata.papermill  # the archive names no path of this machine
+    assert Path(meta.input_path).name == meta.input_path
+    assert Path(meta.output_path).name == meta.output_path
 
 
-def test_a_result_made_from_another_profile_does_not_hold(made, tmp_path):
-    assert chain.execute(made, PHASE, notebook(tmp_path, OPEN, GATE)).ok
+def test_a_result_made_from_another_profile_does_not_hold(made, tmp_path, no_kernel):
+    assert attempts.execute(made, PHASE, notebook(tmp_path, OPEN, GATE)).ending.ok
+    assert chain.holds(made, PHASE)
     (made.folder / "profile.yaml").write_text((made.folder / "profile.yaml").read_text() + "# changed\n")
     assert not chain.holds(made, PHASE)
+
+
+REAL = pytest.mark.kernel  # what the kernel or papermill itself makes of it
 
 
 @pytest.mark.parametrize(
     ("cells", "reason"),
     [
         ([OPEN, "raise ValueError('no room')"], "ValueError: no room"),
-        ([OPEN, "raise SystemExit(0)", GATE], "SystemExit"),
+        pytest.param([OPEN, "raise SystemExit(0)", GATE], "SystemExit", marks=REAL),
         ([OPEN, "1 + 1"], "without writing its result file"),
         ([OPEN, GATE.replace("True", "False")], "GateError"),
-        ([OPEN, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", GATE], "kernel died"),
+        pytest.param(
+            [OPEN, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", GATE], "kernel died", marks=REAL
+        ),
     ],
     ids=["a cell raises", "SystemExit(0)", "no gate", "a check fails", "killed kernel"],
 )
-def test_what_does_not_count_says_why_and_is_marked_in_the_notebook(made, tmp_path, cells, reason):
-    attempt = chain.execute(made, PHASE, notebook(tmp_path, *cells))
-    assert not attempt.ok
-    assert reason in attempt.reason
+def test_what_does_not_count_says_why_and_is_marked_in_the_notebook(made, tmp_path, request, cells, reason):
+    if not request.node.get_closest_marker("kernel"):
+        request.getfixturevalue("no_kernel")
+    attempt = attempts.execute(made, PHASE, notebook(tmp_path, *cells))
+    assert not attempt.ending.ok
+    assert reason in attempt.ending.reason
     book = executed(attempt)
     assert book.metadata.runbook.outcome == "failed"
     assert "This execution FAILED" in book.cells[0].source
@@ -161,44 +204,38 @@ def test_what_does_not_count_says_why_and_is_marked_in_the_notebook(made, tmp_pa
     assert [e["event"] for e in made.journal.events()][-1] == "phase failed"
 
 
-def test_every_attempt_is_kept(made, tmp_path):
+def test_every_attempt_is_kept(made, tmp_path, no_kernel):
     folder = notebook(tmp_path, OPEN, "raise ValueError('no')")
-    first, second = chain.execute(made, PHASE, folder), chain.execute(made, PHASE, folder)
+    first, second = attempts.execute(made, PHASE, folder), attempts.execute(made, PHASE, folder)
     assert (first.number, second.number) == (1, 2)
     assert first.notebook.exists()
     assert second.notebook.exists()
 
 
+@pytest.mark.process
 def test_a_notebook_without_the_run_parameter_is_refused_before_a_kernel_starts(made, tmp_path):
-    attempt = chain.execute(made, PHASE, notebook(tmp_path, GATE, parameters="x: int = 1"))
-    assert not attempt.ok
-    assert "no parameter" in attempt.reason
+    attempt = attempts.execute(made, PHASE, notebook(tmp_path, GATE, parameters="x: int = 1"))
+    assert not attempt.ending.ok
+    assert "no parameter" in attempt.ending.reason
 
 
 DRIVER = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us with SIGINT ignored
 from pathlib import Path
-from runbook_lib.chain import chain
+from runbook_lib.chain import attempts
 from runbook_lib.run import run
-chain.execute(run.open_folder(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))
+attempts.execute(run.open_folder(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))
 """
 
 
-def driver(made, folder):
+def executing(made, folder):
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(made.folder), PHASE, str(folder)], stderr=subprocess.PIPE, text=True
     )
 
 
-def wait_for(what, timeout_s=60):
-    deadline = time.monotonic() + timeout_s
-    while not (found := what()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return found
-
-
+@pytest.mark.kernel
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
 def test_when_the_driver_ends_its_kernel_ends_and_nothing_counts(made, tmp_path, signum):
     mark = tmp_path / "kernel.json"
@@ -206,7 +243,7 @@ def test_when_the_driver_ends_its_kernel_ends_and_nothing_counts(made, tmp_path,
         f"import json, os, pathlib, time\nfrom worker import process\n"
         f"pathlib.Path({str(mark)!r}).write_text(json.dumps(process.identify(os.getpid())))\ntime.sleep(600)"
     )
-    child = driver(made, notebook(tmp_path, OPEN, cell, GATE))
+    child = executing(made, notebook(tmp_path, OPEN, cell, GATE))
     wait_for(lambda: mark.exists() and mark.read_text())
     kernel = json.loads(mark.read_text())
     os.kill(child.pid, signum)
@@ -217,35 +254,28 @@ def test_when_the_driver_ends_its_kernel_ends_and_nothing_counts(made, tmp_path,
         assert next(made.journal.events("phase failed"))["reason"] == "interrupted"
 
 
+@pytest.mark.process
 def test_a_second_driver_is_refused_and_told_who_holds_the_run(made):
-    with chain.only_driver(made):
-        code = "import sys\nfrom pathlib import Path\nfrom runbook_lib.chain import chain\n"
-        code += "from runbook_lib.run import run\n"
-        code += "with chain.only_driver(run.open_folder(Path(sys.argv[1]))):\n    pass\n"
+    with driver.hold(made):
+        code = "import sys\nfrom pathlib import Path\nfrom runbook_lib.run import driver, run\n"
+        code += "with driver.hold(run.open_folder(Path(sys.argv[1]))):\n    pass\n"
         done = subprocess.run(
             [sys.executable, "-c", code, str(made.folder)], capture_output=True, text=True, check=False
         )
     assert done.returncode
     assert "is being driven already" in done.stderr
     assert str(os.getpid()) in done.stderr
-    with chain.only_driver(made):
+    with driver.hold(made):
         pass
 
 
+@pytest.mark.process
 def test_the_lock_of_a_dead_driver_holds_nobody_up(made):
-    code = "import os, sys\nfrom pathlib import Path\nfrom runbook_lib.chain import chain\n"
-    code += "from runbook_lib.run import run\n"
-    code += "with chain.only_driver(run.open_folder(Path(sys.argv[1]))):\n    os.kill(os.getpid(), 9)\n"
+    code = "import os, sys\nfrom pathlib import Path\nfrom runbook_lib.run import driver, run\n"
+    code += "with driver.hold(run.open_folder(Path(sys.argv[1]))):\n    os.kill(os.getpid(), 9)\n"
     subprocess.run([sys.executable, "-c", code, str(made.folder)], check=False)
-    with chain.only_driver(made):
+    with driver.hold(made):
         pass
-
-
-def test_the_archive_names_no_path_of_this_machine_in_papermills_metadata(made, tmp_path):
-    attempt = chain.execute(made, PHASE, notebook(tmp_path, OPEN, GATE))
-    meta = executed(attempt).metadata.papermill
-    assert Path(meta.input_path).name == meta.input_path
-    assert Path(meta.output_path).name == meta.output_path
 
 
 def test_run_folders_of_one_profile_continue_until_finished(made):
@@ -265,8 +295,8 @@ def test_a_profile_that_asks_for_other_vectors_starts_no_run_beside_an_unfinishe
     assert run.current(changed, new=True).folder != made.folder
 
 
-def test_a_harmless_edit_of_the_profile_lets_the_results_stand(made, tmp_path):
-    assert chain.execute(made, PHASE, notebook(tmp_path, OPEN, GATE)).ok
+def test_a_harmless_edit_of_the_profile_lets_the_results_stand(made, tmp_path, no_kernel):
+    assert attempts.execute(made, PHASE, notebook(tmp_path, OPEN, GATE)).ending.ok
     watched = run.current(profile.load(made.profile.path, {"monitor.deadline_s": "9"}), new=True)
     assert watched.folder == made.folder and watched.profile.monitor.deadline_s == 9
     assert chain.holds(watched, PHASE)
@@ -284,10 +314,9 @@ def test_an_unknown_run_lists_those_there_are(made, monkeypatch):
 HOLDING = """
 import signal, sys, time
 from pathlib import Path
-from runbook_lib.chain import chain
-from runbook_lib.run import run
+from runbook_lib.run import driver, run
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
-with chain.only_driver(run.open_folder(Path(sys.argv[1]))):
+with driver.hold(run.open_folder(Path(sys.argv[1]))):
     try:
         print("held", flush=True)
         time.sleep(300)
@@ -313,27 +342,29 @@ def driving(made):
         child.communicate()
 
 
+@pytest.mark.process
 def test_a_driver_may_be_taken_over_which_ends_it_as_ctrl_c_does_and_is_in_the_journal(made, driving):
     other = driving(HOLDING)
-    with chain.only_driver(made, take_over=True):
+    with driver.hold(made, take_over=True):
         assert other.stdout.read() == b"interrupted\n"
         assert json.loads((made.folder / "driver.lock").read_text())["pid"] == os.getpid()
     (event,) = made.journal.events("taken over")
     assert json.loads(event["of"])["pid"] == other.pid
 
 
+@pytest.mark.process
 def test_a_driver_that_does_not_listen_is_ended(made, driving, monkeypatch):
-    monkeypatch.setattr(chain, "TAKE_OVER_S", 0.5)
+    monkeypatch.setattr(driver, "TAKE_OVER_S", 0.5)
     deaf = HOLDING.replace("    try:", "    signal.signal(signal.SIGINT, signal.SIG_IGN)\n    try:")
     other = driving(deaf)
-    with chain.only_driver(made, take_over=True):
+    with driver.hold(made, take_over=True):
         assert other.wait(10) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("holder", ["", "{", '{"pid": 1, "start": "0", "boot": "another machine"}'])
 def test_a_driver_of_another_machine_is_not_taken_over(made, holder):
     """A signal to its number would hit somebody else here."""
-    with chain.only_driver(made):
+    with driver.hold(made):
         (made.folder / "driver.lock").write_text(holder)
-        with pytest.raises(RunbookError, match="no process of this machine"), chain.only_driver(made, take_over=True):
+        with pytest.raises(RunbookError, match="no process of this machine"), driver.hold(made, take_over=True):
             pass

@@ -34,6 +34,7 @@ BUILD = textwrap.dedent(
 TAKEN = {"one_emoji.jsonl", "escapes.jsonl", "blank_lines.jsonl"}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", bombs.BOMBS)
 def test_a_bomb_ends_in_words_in_little_memory_and_leaves_nothing(name: str, tmp_path: Path) -> None:
     path = bombs.write(tmp_path, name)

@@ -588,6 +588,7 @@ def peak_mib(source: Path, folder: Path) -> int:
     return int(subprocess.run(program, cwd=ROOT, capture_output=True, check=True, timeout=300).stdout)
 
 
+@pytest.mark.process
 def test_a_large_pickle_costs_one_copy_and_large_lines_cost_none(tmp_path: Path) -> None:
     items = documents(25_000)
     for row, item in enumerate(items):

@@ -196,6 +196,7 @@ def sleeper() -> Iterator[Any]:
 # --- a venv -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_a_venv_is_made_offline_and_its_record_tells_what_is_in_it(made: Job) -> None:
     found = made.find()
     assert (found["state"], found["python"]) == ("ready", str(made.file("") / "bin" / "python"))
@@ -205,12 +206,14 @@ def test_a_venv_is_made_offline_and_its_record_tells_what_is_in_it(made: Job) ->
     assert f"$ {found['python']} -m pip install" in made.log() and "Successfully installed tiny" in made.log()
 
 
+@pytest.mark.process
 def test_a_second_create_changes_nothing(made: Job) -> None:
     before = tree(made.workdir)
     assert made.make() == (EXIT_DONE, "")
     assert tree(made.workdir) == before
 
 
+@pytest.mark.process
 def test_a_killed_making_is_taken_up_again_beside_an_older_environment(made: Job, tmp_path: Path) -> None:
     job = Job(tmp_path, "tiny_thing==1.0  # another text is another environment\n")
     shutil.copytree(made.wheels, job.wheels)
@@ -233,6 +236,7 @@ def test_a_killed_making_is_taken_up_again_beside_an_older_environment(made: Job
     assert tree(old) == before
 
 
+@pytest.mark.process
 def test_a_half_made_venv_is_not_removed_under_a_process(made: Job, tmp_path: Path, sleeper: Any) -> None:
     job = Job(tmp_path)
     shutil.copytree(made.wheels, job.wheels)
@@ -247,6 +251,7 @@ def test_a_half_made_venv_is_not_removed_under_a_process(made: Job, tmp_path: Pa
     assert found["state"] == "failed" and f"in use by process {child.pid}" in found["why"]
 
 
+@pytest.mark.process
 def test_a_lock_that_is_held_means_creating_and_a_second_one_leaves(made: Job, tmp_path: Path) -> None:
     job = Job(tmp_path)
     shutil.copytree(made.wheels, job.wheels)
@@ -260,6 +265,7 @@ def test_a_lock_that_is_held_means_creating_and_a_second_one_leaves(made: Job, t
     assert not job.file("").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("damage", ["other digest", "not JSON", "no python"])
 def test_a_venv_with_a_record_is_never_touched(made: Job, tmp_path: Path, damage: str) -> None:
     job = Job(tmp_path)
@@ -280,6 +286,7 @@ def test_a_venv_with_a_record_is_never_touched(made: Job, tmp_path: Path, damage
     assert found["why"] in said
 
 
+@pytest.mark.process
 def test_without_ensurepip_it_says_what_to_install(
     home: Path, made: Job, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -297,6 +304,7 @@ def test_without_ensurepip_it_says_what_to_install(
 # --- conda ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_a_conda_environment_is_made_outside_the_users_own_settings_for_python_and_pip(conda: Job) -> None:
     trap = conda.top / "trap"
     trap.mkdir()
@@ -313,6 +321,7 @@ def test_a_conda_environment_is_made_outside_the_users_own_settings_for_python_a
     assert conda.log().count(" create -y ") == 1
 
 
+@pytest.mark.process
 def test_one_made_from_other_requirements_is_left_alone_and_the_way_out_is_named(conda: Job) -> None:
     assert conda.make() == (EXIT_DONE, "")
     before = tree(prefix(conda))
@@ -324,6 +333,7 @@ def test_one_made_from_other_requirements_is_left_alone_and_the_way_out_is_named
     assert tree(prefix(conda)) == before
 
 
+@pytest.mark.process
 def test_an_environment_that_somebody_else_made_is_used_as_it_is(conda: Job) -> None:
     python = executable(prefix(conda) / "bin" / "python", "")
     before = tree(prefix(conda))
@@ -333,6 +343,7 @@ def test_an_environment_that_somebody_else_made_is_used_as_it_is(conda: Job) -> 
     assert tree(prefix(conda)) == before
 
 
+@pytest.mark.process
 def test_conda_is_asked_for_an_environment_in_an_unusual_place(conda: Job) -> None:
     elsewhere = conda.top / "scratch" / "runbook_test"
     executable(elsewhere / "bin" / "python", "")
@@ -342,6 +353,7 @@ def test_conda_is_asked_for_an_environment_in_an_unusual_place(conda: Job) -> No
     assert (found["state"], found["python"]) == ("foreign", str(elsewhere / "bin" / "python"))
 
 
+@pytest.mark.process
 def test_a_conda_that_does_not_answer_is_not_told_to_create(conda: Job) -> None:
     """`conda create -y` replaces an environment of that name: not knowing is no reason to run it."""
     executable(conda.top / "miniconda3" / "bin" / "conda", f'echo "$*" >> "{conda.top}/conda_calls"; echo no; exit 1')
@@ -369,6 +381,7 @@ def test_without_conda_it_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "Install Miniforge" in job.find()["why"]
 
 
+@pytest.mark.process
 def test_an_environment_that_conda_was_killed_over_is_named_and_not_removed(conda: Job) -> None:
     stand_in(
         conda.top, 'mkdir -p "$envs/$name/bin"; cp /bin/true "$envs/$name/bin/python"; echo $$ > "$HOME/pid"; sleep 600'
@@ -386,6 +399,7 @@ def test_an_environment_that_conda_was_killed_over_is_named_and_not_removed(cond
     assert tree(prefix(conda)) == before
 
 
+@pytest.mark.process
 def test_a_request_to_stop_ends_the_command_too_and_leaves_a_record(conda: Job) -> None:
     stand_in(conda.top, 'echo $$ > "$HOME/pid"; sleep 600')
     child = conda.start()
@@ -400,6 +414,7 @@ def test_a_request_to_stop_ends_the_command_too_and_leaves_a_record(conda: Job) 
     assert conda.find()["state"] == "foreign"
 
 
+@pytest.mark.process
 def test_a_failure_is_forgotten_at_the_next_try_which_goes_on_where_the_last_one_stopped(conda: Job) -> None:
     assert conda.make(imports=["other_thing", "no_such_module"])[0] == EXIT_FAILED
     found = conda.find()
@@ -414,6 +429,7 @@ def test_a_failure_is_forgotten_at_the_next_try_which_goes_on_where_the_last_one
 # --- failures of pip --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("lines", "number", "hint"),
     [
@@ -441,6 +457,7 @@ def test_a_failure_names_the_line_of_the_requirements(conda: Job, lines: list[st
     assert found["log"] == str(conda.file(".log")) and failure["error"] in conda.log()
 
 
+@pytest.mark.process
 def test_a_host_without_a_network_is_told_of_wheels(conda: Job) -> None:
     conda.requirements = "--index-url http://127.0.0.1:9/simple\nother_thing==1.0\n"
     conda.offline = False
@@ -451,6 +468,7 @@ def test_a_host_without_a_network_is_told_of_wheels(conda: Job) -> None:
     assert "folder of wheels" in failure["hint"]
 
 
+@pytest.mark.process
 def test_a_password_in_the_requirements_is_refused_before_pip_can_print_it(conda: Job) -> None:
     conda.requirements = "# one\n--index-url https://somebody:geheim@127.0.0.1/simple\nother_thing==1.0\n"
     assert conda.make()[0] == EXIT_FAILED
@@ -475,6 +493,7 @@ def test_what_counts_as_a_secret(line: str, secret: bool) -> None:
     assert environment.line_with_secret(f"first\n{line}\n") == (2 if secret else None)
 
 
+@pytest.mark.process
 def test_pip_runs_with_the_users_settings_except_those_that_keep_it_from_working(conda: Job) -> None:
     """A script stands in for pip, prints its variables, and an address from the user's settings."""
     script = "env; echo 'Looking in indexes: https://somebody:geheim@127.0.0.1/'; exit 1"
@@ -500,6 +519,7 @@ def prepare_metadata_for_build_wheel(folder, settings=None):
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("backend", ["", METADATA], ids=["metadata", "wheel"])
 def test_a_package_that_cannot_be_built_here_is_named(conda: Job, backend: str) -> None:
     files = {
@@ -519,6 +539,7 @@ def test_a_package_that_cannot_be_built_here_is_named(conda: Job, backend: str) 
     assert "no ready-made wheel" in failure["hint"] and any("no compiler here" in line for line in failure["tail"])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("script", "hint"),
     [
@@ -536,6 +557,7 @@ def test_a_full_disk_and_a_killed_pip_are_told_apart(conda: Job, script: str, hi
     assert hint in conda.failure()["hint"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("damage", ["changed", "missing", "too many"])
 def test_wheels_that_are_not_those_of_the_digest_are_refused(conda: Job, damage: str) -> None:
     spec = json.loads(conda.spec().read_text())
@@ -555,6 +577,7 @@ def test_wheels_that_are_not_those_of_the_digest_are_refused(conda: Job, damage:
 # --- paths and orders -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_a_path_may_be_a_python_or_the_folder_of_an_environment(made: Job, home: Path) -> None:
     (home / "env").symlink_to(made.file(""))
     for kind in (sys.executable, str(made.file("")), "~/env", "~/env/bin/python"):

@@ -69,11 +69,13 @@ def test_get_of_a_missing_file_names_host_and_file(host, tmp_path):
         host.get(tmp_path / "nowhere", tmp_path / "home", "0" * 64)
 
 
+@pytest.mark.process
 def test_run_gives_exit_code_and_both_streams(host):
     done = host.run([sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"], 30)
     assert (done.exit_code, done.out, done.err) == (3, "out\n", "err\n")
 
 
+@pytest.mark.process
 def test_a_command_that_does_not_end_is_ended(host):
     began = time.monotonic()
     with pytest.raises(HostError, match=r"did not end within 0\.3 s"):
@@ -81,11 +83,13 @@ def test_a_command_that_does_not_end_is_ended(host):
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.process
 def test_a_command_that_is_not_there_is_named(host):
     with pytest.raises(HostError, match="cannot start no-such-command"):
         host.run(["no-such-command"], 1)
 
 
+@pytest.mark.process
 def test_a_started_command_appends_to_its_log_and_is_known_by_more_than_its_pid(host, tmp_path):
     log = tmp_path / "log"
     log.write_text("before\n")

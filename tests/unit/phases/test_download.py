@@ -9,6 +9,7 @@ from dataclasses import replace
 import made_up
 import numpy as np
 import pytest
+from host_parts import RANGES, There
 
 from runbook_lib import cli
 from runbook_lib.errors import DataError
@@ -18,30 +19,6 @@ from runbook_lib.result import parts
 from runbook_lib.run.run import Run
 from worker.files import sha256_file, write_json
 from worker.layout import committed
-
-RANGES = [(0, 4), (4, 8), (8, 10), (10, 14), (14, 18), (18, 21)]
-
-
-class There:
-    """A made-up run and the parts in its host's folder."""
-
-    def __init__(self, tmp_path, dim=made_up.DIM, names=("here",)):
-        self.made = made_up.run_folder(tmp_path, dim=dim)
-        spec = replace(self.made.run.profile.hosts[0], workdir=str(tmp_path / "host"))
-        specs = tuple(replace(spec, name=name) for name in names)
-        self.run = Run(self.made.run.folder, replace(self.made.run.profile, hosts=specs))
-        self.folder = hosts.connect(spec, self.run.name).folder
-
-    def commit(self, start, stop, rows=None, **changes):
-        values = self.made.vectors[start:stop] if rows is None else rows
-        made_up.commit(self.folder, start, values, self.made.record(start, stop, **changes))
-        return self.folder.part(start, stop)
-
-    def commit_all(self):
-        return [self.commit(*r) for r in RANGES]
-
-    def names(self, folder=None):
-        return sorted(path.name for path in (folder or self.run.local.parts).iterdir())
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import sys
 import time
 
 import pytest
-from local_run import executable, folder, host, new_run, planned, wait_for
+from local_run import executable, folder, host, new_run, planned
+from waiting import wait_for
 
 from runbook_lib import cli
 from runbook_lib.corpus import corpus
@@ -17,22 +18,6 @@ from runbook_lib.run import run
 from runbook_lib.slots import incidents
 from worker import process
 from worker.files import read_json, sha256_file, write_json
-
-
-@pytest.fixture
-def make(tmp_path):
-    """Makes a planned run; its processes are ended when the test ends."""
-    made = []
-
-    def new(**options):
-        this = new_run(tmp_path, **options)
-        made.append(this)
-        planned(this)
-        return this
-
-    yield new
-    for this in made:
-        workers.stop(this)
 
 
 @pytest.fixture
@@ -153,6 +138,7 @@ def test_a_host_without_rows_gets_nothing(make):
     assert not folder(this, empty.host).root.exists()
 
 
+@pytest.mark.process
 def test_a_host_that_takes_no_files_hides_no_other(make, tmp_path):
     this = make()
     (tmp_path / "two").write_text("a file stands where the folder should be")
@@ -166,6 +152,7 @@ def test_a_host_that_takes_no_files_hides_no_other(make, tmp_path):
 # ----------------------------------------------------------------------------------------------------- start and stop
 
 
+@pytest.mark.process
 def test_one_supervisor_is_started_and_a_second_start_reports_it(one):
     first = launch.start(one)
     assert seen(first)["one"].startswith("started (pid ")
@@ -176,6 +163,7 @@ def test_one_supervisor_is_started_and_a_second_start_reports_it(one):
     assert len(list(one.journal.events("supervisor started"))) == 1
 
 
+@pytest.mark.process
 def test_stopping_ends_this_runs_processes_and_spares_one_that_looks_alike(one):
     words = ["-m", "worker", "supervise", "--root", str(folder(one).root), "--host", "one"]
     decoy = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)", *words])
@@ -196,6 +184,7 @@ def test_stopping_ends_this_runs_processes_and_spares_one_that_looks_alike(one):
     assert list(one.journal.events("workers stopped"))
 
 
+@pytest.mark.process
 def test_a_stopped_host_starts_again(one):
     write_json(folder(one).stop_request("one"), {"stop": True})
     launch.start(one)
@@ -203,6 +192,7 @@ def test_a_stopped_host_starts_again(one):
     assert not folder(one).stop_request("one").exists()
 
 
+@pytest.mark.process
 def test_stopping_ends_a_worker_whose_supervisor_died_before_it_reported(one):
     launch.start(one)
     report = supervisor(one)
@@ -230,6 +220,7 @@ def test_nothing_starts_where_every_row_is_committed(one):
     assert not host(one).poll().supervisor_alive
 
 
+@pytest.mark.process
 def test_rows_given_up_get_one_more_chance_only_when_asked_for(one):
     commit(one, (0, 9), (10, 18))
     give_up(one, 9)
@@ -239,12 +230,14 @@ def test_rows_given_up_get_one_more_chance_only_when_asked_for(one):
     assert not folder(one).quarantined(9).exists()
 
 
+@pytest.mark.process
 def test_rows_given_up_stay_so_while_others_are_done(one):
     give_up(one, 9)
     assert seen(launch.start(one, retry_given_up=False))["one"].endswith("17 rows left")
     assert folder(one).quarantined(9).exists()
 
 
+@pytest.mark.process
 def test_only_the_hosts_that_are_meant_are_started(make):
     this = make()
     staging.stage(this)
@@ -253,6 +246,7 @@ def test_only_the_hosts_that_are_meant_are_started(make):
     assert found["two"].startswith("started")
 
 
+@pytest.mark.process
 def test_a_python_that_cannot_be_started_is_a_failing_check(one, tmp_path):
     (tmp_path / "bin" / "python").unlink()
     (check,) = launch.start(one).failed
@@ -278,6 +272,7 @@ def at_work(this, name="one"):
     return [report.process, *(slot.process for slot in report.slots.values())]
 
 
+@pytest.mark.process
 def test_restarting_ends_the_workers_and_starts_others(one):
     launch.start(one)
     before = at_work(one)
@@ -293,6 +288,7 @@ def test_restarting_ends_the_workers_and_starts_others(one):
     assert not folder(one).stop_request("one").exists()
 
 
+@pytest.mark.process
 def test_restarting_where_nothing_ran_starts_it(one):
     assert workers.restart(one).ok
     supervisor(one)
@@ -302,6 +298,7 @@ def test_nothing_is_restarted_where_nothing_is_staged(make):
     assert "nothing is staged; launch it first" in workers.restart(make(names=("one",))).failed[0].seen
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", [True, False])
 def test_restarting_one_host_leaves_the_other_one_alone(both, name):
     before = at_work(both, "one"), at_work(both, "two")
@@ -312,6 +309,7 @@ def test_restarting_one_host_leaves_the_other_one_alone(both, name):
     assert not any(process.alive(identity) for identity in before[1])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("verb", ["stop", "restart"])
 def test_a_command_for_one_host_touches_no_other(both, capsys, verb):
     one, two = at_work(both, "one"), at_work(both, "two")
@@ -370,6 +368,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.process
 def test_a_log_is_followed_until_interrupted(one):
     path = log(one, "".join(f"line {number}\n" for number in range(50)))
     words = ["logs", str(one.folder), "cluster0_gpu0", "-n", "2", "--follow"]
@@ -398,6 +397,7 @@ def test_a_log_is_shown_to_its_end_without_following(one, capsys):
 # -------------------------------------------------------------------------------------------------------- reporting in
 
 
+@pytest.mark.process
 def test_a_slot_that_never_reports_is_named_with_its_host_and_where_to_look(one):
     launch.start(one)
     began = time.monotonic()
@@ -428,6 +428,7 @@ def test_why_a_slots_worker_ended_is_told(one):
     assert launch.verify(one, 0.0).failed[0].seen == "failed: killed by SIGKILL; its log ends: row 7"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("state", ["starting", "loading model", "running"])
 def test_a_living_worker_has_reported_in_and_produces_only_when_it_runs(one, state):
     sleeper = subprocess.Popen(["sleep", "300"])
@@ -498,6 +499,7 @@ def working():
 BOTH = (launch.verify, launch.first_progress)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("look", BOTH)
 def test_one_bad_slot_is_a_warning_and_an_incident_while_another_one_works(make, working, look):
     this = make(names=("one",), slots=2)
@@ -535,6 +537,7 @@ def test_what_a_slot_committed_before_it_was_given_up_is_no_sign_that_it_works(o
     assert "3 of 18 rows committed: CUDA error" in check.seen
 
 
+@pytest.mark.process
 def test_a_host_of_which_every_slot_is_bad_holds_up_no_other(make, working):
     this = make(slots=2)
     staging.stage(this)
@@ -548,6 +551,7 @@ def test_a_host_of_which_every_slot_is_bad_holds_up_no_other(make, working):
     assert len(only.failed) == 2
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("keys", "lenient"), [
     ({"recovery": "ask"}, False), ({"recovery": "off"}, False),
     ({"policy": "{fenced: off}"}, False), ({"recovery": "off", "policy": "{fenced: auto}"}, True),
@@ -560,6 +564,7 @@ def test_what_the_profile_does_not_allow_stops_the_launch(make, working, keys, l
     assert launch.first_progress(this, 3600.0).ok == lenient
 
 
+@pytest.mark.process
 def test_a_slot_that_died_twice_is_not_waited_for_while_others_work(make, working):
     this = make(names=("one",), slots=2)
     staging.stage(this)
@@ -569,6 +574,7 @@ def test_a_slot_that_died_twice_is_not_waited_for_while_others_work(make, workin
     assert launch.verify(this, 3600.0).ok and launch.first_progress(this, 3600.0).ok
 
 
+@pytest.mark.process
 def test_a_slot_that_still_loads_when_the_time_is_over_is_a_warning_beside_one_that_works(make, working):
     this = make(names=("one",), slots=2)
     staging.stage(this)
@@ -578,6 +584,7 @@ def test_a_slot_that_still_loads_when_the_time_is_over_is_a_warning_beside_one_t
     assert checks.ok and [check.name for check in checks if check.warn] == ["cluster0_gpu1"]
 
 
+@pytest.mark.process
 def test_a_stopped_slot_is_no_warning(make, working):
     this = make()
     staging.stage(this)
@@ -586,6 +593,7 @@ def test_a_stopped_slot_is_no_warning(make, working):
     assert not launch.first_progress(this, 3600.0).ok
 
 
+@pytest.mark.process
 def test_a_slot_that_hangs_as_it_loads_keeps_nobody_from_being_watched(make, working, monkeypatch):
     """It is waited for longer than the others took; that it loads is no trouble yet."""
     monkeypatch.setattr(launch, "LATE_S", 0.5)
@@ -598,6 +606,7 @@ def test_a_slot_that_hangs_as_it_loads_keeps_nobody_from_being_watched(make, wor
     assert not list(this.journal.events(incidents.BEGAN))
 
 
+@pytest.mark.process
 def test_a_slot_that_hangs_is_waited_for_where_a_person_is_to_act(make, working, monkeypatch):
     monkeypatch.setattr(launch, "LATE_S", 0.1)
     this = make(names=("one",), slots=2, recovery="ask")
@@ -608,6 +617,7 @@ def test_a_slot_that_hangs_is_waited_for_where_a_person_is_to_act(make, working,
     assert not launch.first_progress(this, 2.0).ok and time.monotonic() - began >= 2.0
 
 
+@pytest.mark.process
 def test_a_slot_is_waited_for_longer_where_the_others_took_long(make, working, monkeypatch):
     monkeypatch.setattr(launch, "LATE_S", 0.0)
     this = make(names=("one",), slots=2)
@@ -624,6 +634,7 @@ def test_a_slot_is_waited_for_longer_where_the_others_took_long(make, working, m
     assert time.monotonic() - began > 3.0
 
 
+@pytest.mark.process
 def test_a_supervisor_that_is_killed_during_the_launch_is_started_again_before_anybody_watches(one, working):
     working(one, "cluster0_gpu0", state="loading model")  # whose guard hangs with it
     gone = {"pid": 2**22 + 1, "start": "1", "boot": "of another time"}
@@ -633,6 +644,7 @@ def test_a_supervisor_that_is_killed_during_the_launch_is_started_again_before_a
     assert reading.supervisor_alive and len(list(one.journal.events("supervisor started"))) == 1
 
 
+@pytest.mark.process
 def test_a_supervisor_that_ended_in_order_is_not_started_again_by_the_launch(one, working):
     working(one, "cluster0_gpu0", state="loading model")
     gone = {"pid": 2**22 + 1, "start": "1", "boot": "of another time"}
@@ -641,6 +653,7 @@ def test_a_supervisor_that_ended_in_order_is_not_started_again_by_the_launch(one
     assert not host(one).poll().supervisor_alive and not list(one.journal.events("supervisor started"))
 
 
+@pytest.mark.process
 def test_a_worker_that_has_not_reported_yet_is_no_trouble_while_its_supervisor_has_it(make, working, monkeypatch):
     monkeypatch.setattr(launch, "LATE_S", 0.2)
     this = make(names=("one",), slots=2)

@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import pytest
 import wired
-from local_run import new_run, planned
+from local_run import look, new_run, planned
+from watched import Kept, commit, folder_of, lose, one_host, staged, two_hosts
 
 from runbook_lib import cli
 from runbook_lib.errors import DataError, GateError
 from runbook_lib.hosts import hosts
 from runbook_lib.phases import monitor, recover
-from runbook_lib.profile import profile
 from runbook_lib.report import gate
-from runbook_lib.run import plan, run
+from runbook_lib.run import run
 from worker import process
 from worker.files import write_json
 from worker.wire import Reading, SupervisedSlot, WorkerReport
@@ -67,9 +67,9 @@ def test_a_worker_whose_heart_beats_but_moves_no_row_is_stuck_and_one_that_was_k
     )
 
     def look(now):
-        alerts = []
         watcher._last["one"] = Reading.from_json(reading)
-        return watcher._slot(slot, [], now, {}, alerts), alerts
+        state, alert = watcher._slot(slot, [], now, None, True)
+        return state, [alert] if alert else []
 
     assert look(0.0)[0].verdict == look(119.0)[0].verdict == ""
     state, (alert,) = look(121.0)
@@ -101,40 +101,12 @@ def test_the_rate_forgets_what_is_older_than_the_window():
 
 @pytest.fixture
 def made(tmp_path):
-    text = "run: t\ncorpus: {path: c.jsonl}\nmodel: {name: /nowhere}\nmonitor: {interval_s: 0.05}\n"
-    text += "hosts:\n  - {name: here, kind: local, slots: 2, device: cpu, workdir: work}\n"
-    (tmp_path / "p.yaml").write_text(text)
-    this = run.create(profile.load(tmp_path / "p.yaml"))
-    slots = tuple(plan.Slot(f"cluster0_gpu{i}", "here", i, "cpu", 1, 10 * i, 10 * i + 10) for i in range(2))
-    model = plan.ModelIdentity("m", "r", "d", 4, True)
-    plan.Plan(this.name, 1, 18, 2, "c", model, "float32", "{text}", "{text}", None, 5, slots).save(this.plan_file)
-    return this
+    return one_host(tmp_path)
 
 
-def host_folder(made):
-    return hosts.connect(made.profile.hosts[0], made.name).folder
-
-
-def staged(made, **reports):
-    folder = host_folder(made)
-    slots = [wired.slot(f"cluster0_gpu{i}", (10 * i, 10 * i + 10)) for i in range(2)]
-    write_json(folder.assignment("here"), wired.assignment(slots))
-    for slot, report in reports.items():
-        write_json(folder.progress(slot), report)
-    return folder
-
-
-def commit(folder, *ranges):
-    for start, stop in ranges:
-        write_json(folder.part(start, stop).with_suffix(".json"), {})
-
-
-class Kept:
-    def __init__(self):
-        self.states = []
-
-    def show(self, state):
-        self.states.append(state)
+@pytest.fixture
+def two(made):
+    return two_hosts(made)
 
 
 def test_a_host_where_nothing_was_launched_is_shown_as_such(made):
@@ -244,38 +216,6 @@ def test_norms_come_from_parts_that_are_home(made):
 
 
 # ---------------------------------------------------------------------------------------------------------- some hosts
-
-
-@pytest.fixture
-def two(made):
-    """The same run on two hosts with a slot each; rows 0-10 are done on `here`, none of 10-20 on `there`."""
-    folder = made.profile.path.parent
-    here = made.profile.hosts[0]
-    specs = (here, replace(here, name="there", workdir=str(folder / "other")))
-    plan_now = made.plan()
-    low, high = plan_now.slots
-    replace(plan_now, slots=(low, replace(high, slot="cluster1_gpu0", host="there", index=0))).save(made.plan_file)
-    this = run.Run(made.folder, replace(made.profile, hosts=specs))
-    for spec, slot in zip(specs, this.plan().slots, strict=True):
-        told = wired.assignment([wired.slot(slot.slot, (slot.start, slot.stop))])
-        write_json(folder_of(this, spec.name).assignment(spec.name), told)
-    commit(folder_of(this, "here"), (0, 5), (5, 10))
-    return this
-
-
-def folder_of(this, name):
-    return hosts.connect(next(spec for spec in this.profile.hosts if spec.name == name), this.name).folder
-
-
-def lose(this, name):
-    """From now on the host cannot be read."""
-    workdir = folder_of(this, name).root.parent
-    workdir.rename(workdir.with_name(f"{workdir.name} as it was"))
-    workdir.write_text("a file stands where the folder should be")
-
-
-def look(this):
-    return monitor.Watcher(this, this.plan()).poll()
 
 
 def test_only_the_rows_of_the_hosts_that_are_meant_count(two):

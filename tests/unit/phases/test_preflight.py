@@ -36,6 +36,7 @@ def machine(tmp_path, content, mode=0o600, **keys):
     return preflight.this_machine(new_run(tmp_path, hosts=hosts, **keys))
 
 
+@pytest.mark.process
 def test_good_credentials_are_taken_and_never_shown(tmp_path):
     checks = machine(tmp_path, GOOD.encode())
     assert checks.ok, checks
@@ -62,6 +63,7 @@ def test_unusable_credentials_are_named_without_their_content(tmp_path, content,
     assert PASSWORD not in repr(checks) + checks._repr_html_()
 
 
+@pytest.mark.process
 def test_an_open_token_file_fails_with_what_closes_it(tmp_path):
     (tmp_path / "hf.token").write_text(PASSWORD)
     (tmp_path / "hf.token").chmod(0o644)
@@ -266,6 +268,7 @@ def cuda(tmp_path, monkeypatch):
 UNTRIED = "model loads"  # fails in all of these: there was no model to try
 
 
+@pytest.mark.process
 def test_every_gpu_that_works_is_a_slot_known_by_its_uuid_and_a_broken_one_is_left_out(cuda):
     checks, _, drawn = cuda(row(0), row(1), RESET)
     assert [(slot.slot, slot.gpu, slot.device) for slot in drawn.slots] == [
@@ -278,12 +281,14 @@ def test_every_gpu_that_works_is_a_slot_known_by_its_uuid_and_a_broken_one_is_le
     assert (broken.verdict, broken.seen) == ("warning", "left out: [GPU requires reset]")
 
 
+@pytest.mark.process
 def test_fewer_slots_than_gpus_may_be_asked_for(cuda):
     checks, _, drawn = cuda(row(0), row(1), slots=1)
     assert [slot.gpu for slot in drawn.slots] == [uuid(0)]
     assert [check.name for check in checks.failed] == [UNTRIED]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("rows", [(row(0), row(1), RESET), (row(0), row(1))])
 def test_more_slots_than_gpus_that_work_are_a_failing_check_and_no_plan(cuda, rows):
     hosts, plans, drawn = cuda(*rows, slots=3)
@@ -296,12 +301,14 @@ def test_more_slots_than_gpus_that_work_are_a_failing_check_and_no_plan(cuda, ro
 USER = f"{uuid(0)}, 4711, python3, 70000"
 
 
+@pytest.mark.process
 def test_a_gpu_that_others_use_is_the_last_to_be_taken(cuda):
     checks, _, drawn = cuda(row(0, used=70000), row(1), apps=USER, slots=1)
     assert [slot.gpu for slot in drawn.slots] == [uuid(1)]
     assert [check.name for check in checks.failed] == [UNTRIED]
 
 
+@pytest.mark.process
 def test_left_to_choose_only_free_gpus_are_taken_and_the_others_named(cuda):
     checks, _, drawn = cuda(row(0, used=70000), row(1), apps=USER)
     assert [slot.gpu for slot in drawn.slots] == [uuid(1)]
@@ -309,11 +316,13 @@ def test_left_to_choose_only_free_gpus_are_taken_and_the_others_named(cuda):
     assert named(checks, "GPU 0").warn
 
 
+@pytest.mark.process
 def test_gpus_that_are_all_taken_are_a_failing_check(cuda):
     checks, _, _ = cuda(row(0, used=70000), apps=USER)
     assert [check.name for check in checks.failed] == ["GPUs free", UNTRIED]
 
 
+@pytest.mark.process
 def test_a_gpu_that_others_use_and_that_is_needed_is_a_failing_check_that_names_them(cuda):
     checks, _, _ = cuda(row(0, used=70000), row(1), apps=USER, slots=2)
     assert [check.name for check in checks.failed] == ["GPUs free", UNTRIED]
@@ -321,6 +330,7 @@ def test_a_gpu_that_others_use_and_that_is_needed_is_a_failing_check_that_names_
     assert "lower `slots`" in named(checks, "GPUs free").remedy
 
 
+@pytest.mark.process
 def test_a_gpu_that_this_runs_own_worker_uses_is_not_taken(cuda):
     def at_work(this):
         there = folder(this)
@@ -334,6 +344,7 @@ def test_a_gpu_that_this_runs_own_worker_uses_is_not_taken(cuda):
     assert [slot.gpu for slot in drawn.slots] == [uuid(0), uuid(1)]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("said", "code"),
     [("No devices were found", 6), ("Failed to initialize NVML: Driver/library version mismatch", 18), ("", 9)],
@@ -346,6 +357,7 @@ def test_a_driver_that_does_not_answer_is_quoted_and_gives_no_plan(cuda, said, c
     assert drawn is None and not plans.ok
 
 
+@pytest.mark.process
 def test_a_machine_without_nvidia_smi_is_a_failing_check_and_gives_no_plan(cuda, tmp_path, monkeypatch):
     cuda(row(0))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -361,6 +373,7 @@ def test_a_machine_without_nvidia_smi_is_a_failing_check_and_gives_no_plan(cuda,
 # --------------------------------------------------------------------------------------------------------------- hosts
 
 
+@pytest.mark.process
 def test_one_host_that_cannot_be_reached_hides_no_other(tmp_path):
     far = f"{{name: far, kind: ssh, device: cpu, slots: 1, credentials: {nobody_there(tmp_path)}}}"
     hosts = f"[{{name: one, kind: local, slots: 1, device: cpu, workdir: one}}, {far}]"
@@ -374,6 +387,7 @@ def test_one_host_that_cannot_be_reached_hides_no_other(tmp_path):
     assert preflight.the_plan(this, *numbered(this), facts)[1] is None
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_working_folder_that_cannot_be_made_is_named_with_its_host(tmp_path, device):
     hosts = f"[{{name: one, kind: local, slots: 1, device: {device}, workdir: one}}, "
@@ -387,6 +401,7 @@ def test_a_working_folder_that_cannot_be_made_is_named_with_its_host(tmp_path, d
     assert all(check.ok for check in checks if check.where == "two" and check.name != UNTRIED)
 
 
+@pytest.mark.process
 def test_hosts_that_share_a_folder_are_told_of_each_other_and_nothing_of_that_stays_there(tmp_path):
     hosts = ", ".join(
         f"{{name: {name}, kind: local, slots: 1, device: cpu, workdir: {folder}}}"
@@ -400,6 +415,7 @@ def test_hosts_that_share_a_folder_are_told_of_each_other_and_nothing_of_that_st
     assert [list((tmp_path / folder).iterdir()) for folder in ("same", "other")] == [[], []]
 
 
+@pytest.mark.process
 def test_a_python_that_cannot_be_started_is_a_failing_check(tmp_path):
     this = new_run(tmp_path, names=("one",))
     (tmp_path / "bin" / "python").chmod(0o600)
@@ -448,6 +464,7 @@ CLAIM = "the model claims 64"
 OUT_OF_RANGE = {**LONG, "error": "IndexError: index out of range in self", "works": 30}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("changes", "name", "seen", "remedy"),
     [
@@ -475,6 +492,7 @@ def test_what_the_probe_finds_is_held_against_what_the_model_says(tmp_path, chan
     assert remedy in checks.failed[0].remedy
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "changes",
     [
@@ -498,6 +516,7 @@ def test_a_probe_that_cannot_be_true_is_refused(tmp_path, changes):
     assert "answered what no probe answers" in checks.failed[0].seen
 
 
+@pytest.mark.process
 def test_a_limit_that_was_not_tried_to_its_end_is_told(tmp_path):
     _, checks, _ = probed(tmp_path, long={"document": {**LONG, "claimed": 32768}})
     assert checks.ok
@@ -513,6 +532,7 @@ def without_a_width(tmp_path):
     write_json(tmp_path / "model" / "modules.json", [modules[0], modules[2]])
 
 
+@pytest.mark.process
 def test_a_width_that_the_files_do_not_tell_is_measured_and_planned(tmp_path):
     this = new_run(tmp_path, names=("one",))
     without_a_width(tmp_path)
@@ -529,6 +549,7 @@ def test_a_width_that_the_files_do_not_tell_is_measured_and_planned(tmp_path):
     assert (drawn.model.dim, drawn.model.normalises) == (7, True)
 
 
+@pytest.mark.process
 def test_a_width_that_the_profile_asserts_is_held_against_the_measure(tmp_path):
     this = new_run(tmp_path, names=("one",), model="{name: ./model, dim: 8}")
     without_a_width(tmp_path)
@@ -540,6 +561,7 @@ def test_a_width_that_the_profile_asserts_is_held_against_the_measure(tmp_path):
     assert [(check.name, check.expected) for check in checks.failed] == [("first vector", "8 numbers, norm 1")]
 
 
+@pytest.mark.process
 def test_only_the_listed_files_are_tried_where_they_were_sent(tmp_path):
     this = new_run(tmp_path, names=("one",))
     (tmp_path / "model" / "notes.md").write_text("not sent")
@@ -555,6 +577,7 @@ def test_only_the_listed_files_are_tried_where_they_were_sent(tmp_path):
     assert sorted(str(p.relative_to(there)) for p in there.rglob("*") if p.is_file()) == [f.path for f in found.files]
 
 
+@pytest.mark.process
 def test_a_host_whose_vectors_are_others_is_named(tmp_path):
     this = new_run(tmp_path)
     for name, first in (("one", 1.0), ("two", -9.0)):
@@ -567,6 +590,7 @@ def test_a_host_whose_vectors_are_others_is_named(tmp_path):
     assert "to one" in checks.failed[0].seen
 
 
+@pytest.mark.process
 def test_a_device_that_this_runs_workers_use_is_not_tried_again(tmp_path):
     this, checks, _ = probed(tmp_path)
     assert checks.ok
@@ -580,6 +604,7 @@ def test_a_device_that_this_runs_workers_use_is_not_tried_again(tmp_path):
     assert not preflight.the_hosts(this, found)[0].ok
 
 
+@pytest.mark.process
 def test_a_host_whose_environment_was_made_later_tries_the_model_before_its_rows_are_given(tmp_path):
     this, checks, facts = probed(tmp_path)
     assert checks.ok

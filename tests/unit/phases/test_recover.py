@@ -4,9 +4,9 @@ import asyncio
 import signal
 import threading
 
-import made_up
 import pytest
-from local_run import folder, host, new_run, numbered, planned, wait_for
+from local_run import alive, commit_all, folder, look, worker
+from waiting import wait_for
 
 from runbook_lib.hosts import hosts
 from runbook_lib.hosts.local import LocalWay
@@ -15,52 +15,22 @@ from runbook_lib.run import run
 from worker import process
 from worker.files import read_json, write_json
 from worker.layout import committed
-from worker.rows import planned_parts
 
 
 @pytest.fixture
-def make(tmp_path):
+def make(make):
     """Makes a staged run; its processes are ended when the test ends."""
-    made = []
 
     def new(**options):
-        this = new_run(tmp_path, **options)
-        made.append(this)
-        planned(this)
+        this = make(**options)
         assert staging.stage(this).ok
         return this
 
-    yield new
-    for this in made:
-        workers.stop(this)
-
-
-def look(this):
-    return monitor.Watcher(this, this.plan()).poll()
+    return new
 
 
 def states(this):
     return {slot.host: slot.state for slot in look(this).slots}
-
-
-def alive(this, name="one"):
-    return host(this, name).poll().supervisor_alive
-
-
-def worker(this):
-    """The process of the only slot's worker, by a supervisor that lives."""
-    return wait_for(
-        lambda: alive(this) and read_json(folder(this).supervisor("one"))["slots"]["cluster0_gpu0"]["process"]
-    )
-
-
-def commit_all(this):
-    """Parts on the hosts, as their workers would have committed them."""
-    plan = this.plan()
-    made = made_up.MadeUp(this, plan, numbered(this)[1], made_up.vectors(plan.rows, plan.model.dim))
-    for slot in plan.slots:
-        for start, stop in planned_parts(slot.start, slot.stop, plan.part_rows):
-            made_up.commit(folder(this, slot.host), start, made.vectors[start:stop], made.record(start, stop))
 
 
 def flip_a_bit(path):
@@ -69,6 +39,7 @@ def flip_a_bit(path):
     path.write_bytes(raw)
 
 
+@pytest.mark.process
 def test_a_dead_supervisor_is_started_again_and_takes_over_its_worker(make):
     this = make(names=("one",))
     launch.start(this)
@@ -83,6 +54,7 @@ def test_a_dead_supervisor_is_started_again_and_takes_over_its_worker(make):
     assert [event["seen"] for event in this.journal.events("revived")] == [did]
 
 
+@pytest.mark.process
 def test_a_supervisor_whose_code_was_damaged_comes_back_with_the_right_one(make):
     """Found by the chaos suite: it was started again and again, and died of the same line."""
     this = make(names=("one",))
@@ -97,6 +69,7 @@ def test_a_supervisor_whose_code_was_damaged_comes_back_with_the_right_one(make)
     assert code.read_bytes() == good and alive(this)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("edited", [False, True])
 @pytest.mark.parametrize("harm", [{"exits": 7, "slots": []}, {"slots": {"cluster0_gpu0": 7}}, {"process": 1}])
 def test_a_report_that_cannot_be_true_is_written_anew_though_its_writer_is_dead(make, harm, edited):
@@ -122,6 +95,7 @@ def test_a_report_that_cannot_be_true_is_written_anew_though_its_writer_is_dead(
     assert watcher.poll().silent_s == {}
 
 
+@pytest.mark.process
 def test_a_living_supervisor_is_left_alone(make):
     this = make(names=("one",))
     launch.start(this)
@@ -129,6 +103,7 @@ def test_a_living_supervisor_is_left_alone(make):
     assert recover.revive(this, look(this)) == []
 
 
+@pytest.mark.process
 def test_a_host_that_was_stopped_stays_stopped(make):
     this = make(names=("one",))
     launch.start(this)
@@ -140,6 +115,7 @@ def test_a_host_that_was_stopped_stays_stopped(make):
     assert folder(this).stop_request("one").exists()
 
 
+@pytest.mark.process
 def test_a_host_whose_supervisor_was_ended_by_a_signal_is_started_again(make):
     """As before its machine starts anew: nobody asked for a stop."""
     this = make(names=("one",))
@@ -163,6 +139,7 @@ def test_a_slot_that_was_given_up_stays_so(make):
     assert not alive(this)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("state", ["stopped", "fenced"])
 def test_a_dead_host_is_no_reason_to_start_another_one(make, state):
     this = make(policy="{fenced: off}")
@@ -177,6 +154,7 @@ def test_a_dead_host_is_no_reason_to_start_another_one(make, state):
     assert states(this)["two"] == state
 
 
+@pytest.mark.process
 def test_rows_given_up_are_not_tried_again_by_it(make):
     this = make(names=("one",))
     write_json(folder(this).quarantined(4), {"row": 4})
@@ -202,6 +180,7 @@ def test_finished_parts_come_home_while_others_are_not_done(make):
     assert len(committed(this.local.parts)) == 6
 
 
+@pytest.mark.process
 def test_a_refused_part_is_told_and_its_rows_are_done_again(make):
     this = make()
     commit_all(this)
@@ -213,6 +192,7 @@ def test_a_refused_part_is_told_and_its_rows_are_done_again(make):
     assert not alive(this, "one")
 
 
+@pytest.mark.process
 def test_a_refused_part_is_no_reason_to_start_a_host_that_was_stopped(make):
     this = make()
     commit_all(this)
@@ -224,6 +204,7 @@ def test_a_refused_part_is_no_reason_to_start_a_host_that_was_stopped(make):
     assert not alive(this, "two")
 
 
+@pytest.mark.process
 def test_hosts_that_are_not_meant_are_neither_started_nor_fetched_from(make):
     this = make()
     commit_all(this)
@@ -250,6 +231,7 @@ def test_a_host_that_is_silent_is_neither_started_nor_fetched_from(make, tmp_pat
     (tmp_path / "one as it was").rename(tmp_path / "one")
 
 
+@pytest.mark.process
 def test_a_supervisor_that_is_gone_beside_living_workers_is_told_and_started_again(make):
     this = make(names=("one",))
     launch.start(this)
@@ -269,6 +251,7 @@ def test_a_supervisor_that_is_gone_beside_living_workers_is_told_and_started_aga
     assert look(this).unsupervised == {}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("recovery", ["off", "ask"])
 def test_without_leave_a_lost_supervisor_is_only_told(make, recovery):
     this = make(names=("one",), recovery=recovery)
@@ -281,6 +264,7 @@ def test_without_leave_a_lost_supervisor_is_only_told(make, recovery):
     assert len(list(this.journal.events("asked"))) == (recovery == "ask")
 
 
+@pytest.mark.process
 def test_a_host_whose_transfer_hangs_delays_nothing_about_another(make, monkeypatch):
     """The transfer of one host ends only when the other host has been looked after, twice."""
     this = make(monitor="{interval_s: 0.1}")
@@ -369,6 +353,7 @@ def test_a_host_that_answers_only_between_two_looks_is_heard_at_the_next_one(mak
     go.release()
 
 
+@pytest.mark.process
 def test_what_a_person_stopped_while_a_host_was_looked_after_stays_stopped(make):
     """The look that found it dead is older than the stop."""
     this = make(names=("one",))

@@ -105,6 +105,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         HostSpec("b.example.org", "ssh", None, "cuda", "~/mapper_embeddings", None, "me@b", None, None),
         HostSpec("0010", "local", 2, "cpu", str(tmp_path / "work"), None, None, None, None),
     )
+    assert [host.is_here for host in found.hosts] == [False, False, True]
     assert found.monitor == MonitorSpec(0.001, 7.0, 8.5, 1.0, 100000.0)
     assert (found.part_rows, found.recovery, found.run) == (100, "off", "big.run_1")
     assert found.output == OutputSpec(tmp_path / "out", "off", tmp_path / "é and space/#1: x")

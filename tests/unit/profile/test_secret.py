@@ -191,6 +191,7 @@ def test_an_open_file_is_refused_with_the_line_that_closes_it(private, mode):
     assert "RUNBOOK_ALLOW_OPEN_SECRETS=1" in message
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "name",
     [
@@ -304,6 +305,7 @@ def test_nothing_stays_open_after_a_refusal(private, tmp_path):
     assert after == before
 
 
+@pytest.mark.process
 def test_a_variable_that_holds_a_secret_is_named_and_no_business_of_whom_we_start(monkeypatch):
     from runbook_lib.profile import secret
     from worker import verbs

@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from readme import placed_by_the_readme
 
 from runbook_lib import cli
 from runbook_lib.errors import ProfileError
@@ -176,9 +177,8 @@ def test_the_command_line_shows_and_writes_no_token(tmp_path: Path, secret: str,
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.process
 def test_git_would_take_no_secret_and_no_result_that_the_readme_or_a_profile_places(tmp_path: Path) -> None:
-    from test_docs import placed_by_the_readme
-
     wanted = placed_by_the_readme()
     for file in (ROOT / "profiles").glob("*.yaml"):
         found = profile.load(file)
@@ -196,6 +196,7 @@ def test_git_would_take_no_secret_and_no_result_that_the_readme_or_a_profile_pla
     assert sorted(done.stdout.splitlines()) == inside
 
 
+@pytest.mark.process
 def test_nothing_that_the_project_keeps_is_ignored() -> None:
     done = subprocess.run(["git", "ls-files", "-ci", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == ""

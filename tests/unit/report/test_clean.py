@@ -186,6 +186,7 @@ def test_the_mark_is_looked_at_again_where_the_files_are(this):
     assert sorted(there(this).root.rglob("*")) == before
 
 
+@pytest.mark.process
 def test_every_file_of_a_real_run_is_known_as_its_own(make_box, tmp_path):
     box = make_box(texts(), light=True)
     box.end(box.supervisor())
@@ -247,6 +248,7 @@ def test_an_archive_that_does_not_verify_keeps_the_files(this, name):
     refused(this, "does not verify, nothing was removed")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("how", ["worker", "supervisor", "worker that has not reported yet"])
 def test_living_processes_keep_their_files(this, how):
     sleeper = subprocess.Popen(["sleep", "300"])
@@ -266,6 +268,7 @@ def test_living_processes_keep_their_files(this, how):
     clean.clean(this)
 
 
+@pytest.mark.process
 def test_a_host_that_cannot_be_reached_keeps_the_files_of_all(this, tmp_path):
     (spec,) = this.profile.hosts
     far = replace(spec, name="far", kind="ssh", credentials=nobody_there(tmp_path))

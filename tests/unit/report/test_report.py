@@ -454,15 +454,61 @@ def test_an_output_folder_that_is_gone_is_a_loss_where_the_run_was_made_and_a_wa
 @pytest.mark.parametrize(
     ("event", "kind"),
     [
-        ({"event": "watching interrupted"}, ""),  # a person looked away
-        ({"event": "workers stopped"}, ""),  # a person's act
+        ({"event": "watching interrupted"}, "act"),  # a person looked away
+        ({"event": "workers stopped"}, "act"),  # a person's act
         ({"event": "a new event", "kind": "fault"}, "fault"),
         ({"event": "nothing is lost, refused or failed"}, ""),
         ({"event": "worker restarted"}, "recovery"),
         ({"event": "restart failed"}, "fault"),
         ({"event": "gate", "ok": False}, "fault"),
-        ({"event": "note", "text": "failed"}, ""),
+        ({"event": "note", "text": "failed"}, "remark"),
+        ({"event": "gate", "ok": True}, "phase"),
+        ({"event": "staged"}, "progress"),
+        ({"event": "part put aside", "kind": "of a later version"}, "fault"),
+        ({"event": "launched late"}, "recovery"),
+        ({"event": "taken over"}, "act"),
+        ({"event": "started from scratch"}, "act"),
     ],
 )
 def test_an_event_is_a_fault_by_its_name_and_not_by_its_words(event: dict[str, object], kind: str) -> None:
     assert facts.kind(event) == kind
+
+
+def test_what_was_put_aside_launched_late_taken_over_or_begun_anew_is_told_as_what_it_is(tmp_path: Path) -> None:
+    """A stop by a person is an act too, and nothing is lost by it."""
+    this = run_folder(tmp_path).run
+    for event in ("part put aside", "launched late", "taken over", "started from scratch", "workers stopped", "staged"):
+        this.journal.write(event, seen="as it was")
+    kinds = {event["event"]: event.get("kind") for event in this.journal.events()}
+    assert kinds == {
+        "run created": "progress",
+        "part put aside": "fault",
+        "launched late": "recovery",
+        "taken over": "act",
+        "started from scratch": "act",
+        "workers stopped": "act",
+        "staged": "progress",
+    }
+    told = ["part put aside", "launched late", "taken over (act)", "started from scratch (act)"]
+    log = report.failure_log(this).read_text().splitlines()
+    assert [line.split(" UTC ")[1].split(": ")[1] for line in log] == told
+    form = report.execution_report(this).read_text().split("## Issues Encountered")[1].split("## ")[0]
+    assert [line.split(" UTC ")[1].split(": ")[0] for line in form.strip().splitlines()] == told
+    attention = report.build(this).read_text().split('id="attention"')[1].split("The whole journal")[0]
+    for event, kind in (("part put aside", "fault"), ("launched late", "recovery"), ("taken over", "act")):
+        assert re.search(rf"{event}</th><td><span class=\"mark [a-z]*\">. {kind}<", attention), event
+    assert "workers stopped" not in attention
+
+
+def test_a_journal_whose_lines_say_no_kind_reads_the_same(tmp_path: Path) -> None:
+    """As an earlier version wrote it."""
+    this = run_folder(tmp_path).run
+    for event in ("part refused", "revived", "started from scratch", "note", "phase ended"):
+        this.journal.write(event, phase=PHASES[0])
+    this.journal.write("gate", phase=PHASES[0], ok=False, kind="fault")
+    log = report.failure_log(this).read_text()
+    lines = [json.loads(line) for line in this.journal.path.read_text().splitlines()]
+    bare = [{key: value for key, value in line.items() if key != "kind"} for line in lines]
+    this.journal.path.write_text("".join(f"{json.dumps(line)}\n" for line in bare))
+    assert [facts.kind(event) for event in facts.events(this)] == [line["kind"] for line in lines]
+    assert report.failure_log(this).read_text() == log

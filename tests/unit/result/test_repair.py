@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_end_to_end import make_profile, runbook
+from small_run import make_profile, runbook, runbook_here
 
-from runbook_lib.chain import chain, endings
+from runbook_lib.chain import attempts, endings
 from runbook_lib.chain.endings import Ended
 from runbook_lib.report import report
 from runbook_lib.run import run
@@ -46,6 +46,7 @@ def flip(path):
     path.write_bytes(raw)
 
 
+@pytest.mark.process
 def test_a_sound_run_is_looked_at_and_nothing_of_it_runs_again(there, this):
     before = this.sums.read_bytes()
     assert "looked at now, every byte" in again(there)
@@ -53,6 +54,7 @@ def test_a_sound_run_is_looked_at_and_nothing_of_it_runs_again(there, this):
     assert this.sums.read_bytes() == before
 
 
+@pytest.mark.process
 def test_the_executed_notebooks_name_the_profile_that_was_used(there, this):
     for phase in run.PHASES:
         cells = json.loads((this.report / f"{phase}.ipynb").read_text())["cells"]
@@ -61,19 +63,21 @@ def test_the_executed_notebooks_name_the_profile_that_was_used(there, this):
         assert not any("demo.yaml" in source for source in sources), phase
 
 
+@pytest.mark.process
 def test_a_lost_result_is_merged_again_byte_for_byte(there, this):
     good = results(this)
     (this.merged / "embeddings.npy").unlink()
     this.founding_file.unlink()
-    status = runbook("status", this.folder, cwd=there.parent, code=1)
+    status = runbook_here("status", this.folder, cwd=there.parent, code=1)
     assert "verdict: damaged: " in status and "embeddings.npy: no such file" in status
-    assert "was not sealed again" in runbook("report", this.folder, cwd=there.parent, code=1)
+    assert "was not sealed again" in runbook_here("report", this.folder, cwd=there.parent, code=1)
     assert "not as sealed: every file as listed: merged/embeddings.npy" in again(there)
     assert results(this) == good
     assert report.verify(this).ok
     assert "damage found: " in (this.notes / "failures.log").read_text()
 
 
+@pytest.mark.process
 def test_a_part_that_decayed_at_home_comes_anew_from_its_host(there, this):
     part = sorted(this.local.parts.glob("*.npy"))[1]
     good = sha256_file(part)
@@ -84,6 +88,7 @@ def test_a_part_that_decayed_at_home_comes_anew_from_its_host(there, this):
     assert next(this.journal.events("part put aside"))["part"] == part.name
 
 
+@pytest.mark.process
 def test_lost_records_of_phases_are_restored_from_their_second_copies(there, this):
     (this.report / "02_launch.result.json").unlink()
     (this.report / "03_monitor.ipynb").unlink()
@@ -93,6 +98,7 @@ def test_lost_records_of_phases_are_restored_from_their_second_copies(there, thi
     assert report.verify(this).ok
 
 
+@pytest.mark.process
 def test_a_lost_backup_is_made_anew(there, this):
     for copy in this.profile.output.backups.glob("*.pkl"):
         copy.unlink()
@@ -100,14 +106,16 @@ def test_a_lost_backup_is_made_anew(there, this):
     assert report.verify(this).ok
 
 
+@pytest.mark.process
 def test_fetch_looks_at_what_it_counts(there, this):
     part = sorted(this.local.parts.glob("*.npy"))[2]
     part.write_bytes(part.read_bytes()[:-4])
-    said = runbook("fetch", this.folder, cwd=there.parent)
+    said = runbook_here("fetch", this.folder, cwd=there.parent)
     assert f"put aside: {part.name}: expected" in said and "1 parts fetched; 70 of 70 rows" in said
     assert report.verify(this).ok
 
 
+@pytest.mark.process
 def test_what_nobody_can_make_anew_is_named_and_no_seal_is_put_on_it(there, this):
     journal = this.journal.path
     whole, sums = journal.read_bytes(), this.sums.read_bytes()
@@ -125,6 +133,7 @@ def test_what_nobody_can_make_anew_is_named_and_no_seal_is_put_on_it(there, this
 # ----------------------------------------------------------------------------- a run that fails, and what is said of it
 
 
+@pytest.mark.process
 def test_a_run_that_fails_at_its_first_phase_has_its_notes_and_its_verdict(tmp_path):
     path = make_profile(tmp_path)
     (tmp_path / "corpus.jsonl").write_text("{half\n")
@@ -133,7 +142,7 @@ def test_a_run_that_fails_at_its_first_phase_has_its_notes_and_its_verdict(tmp_p
     assert "phase failed" in (this.notes / "failures.log").read_text()
     (form,) = this.notes.glob("execution_report_*.md")
     assert "NOT SUCCEEDED" in form.read_text() and "UMAP" not in form.read_text()
-    status = runbook("status", this.folder, cwd=tmp_path, code=1)
+    status = runbook_here("status", this.folder, cwd=tmp_path, code=1)
     assert "✗ 01_preflight: failed" in status and "02_launch: not yet" in status
     shutil.rmtree(tmp_path / "runs")
 
@@ -170,5 +179,5 @@ def test_an_attempt_is_numbered_even_where_the_one_before_left_no_notebook(tmp_p
     path = make_profile(tmp_path)
     this = run.create(run.profiles.load(path), "numbered")
     this.journal.write("phase started", phase=run.PHASES[0], attempt=1)
-    assert chain._attempts(this, run.PHASES[0]) == 1
+    assert attempts._attempts(this, run.PHASES[0]) == 1
     assert Path(this.report / "attempts").exists() is False

@@ -60,6 +60,7 @@ def told(checks):
 # ------------------------------------------------------------------------------------------------- harmless and harmful
 
 
+@pytest.mark.process
 def test_a_note_seals_the_run_anew_and_it_verifies(this):
     assert cli.main(["note", str(this.folder), "the lab's power was off"]) == 0
     checks = report.verify(this)

@@ -304,6 +304,7 @@ def test_no_run_yet_is_told_as_such(tmp_path):
         run.current(edited(this))
 
 
+@pytest.mark.process
 def test_two_commands_given_at_once_make_one_run(tmp_path):
     file = edited(new_run(tmp_path)).path
     shutil.rmtree(tmp_path / "runs")

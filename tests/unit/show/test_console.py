@@ -4,8 +4,8 @@ import asyncio
 import time
 
 import pytest
-from local_run import new_run, planned, wait_for
-from test_recover import commit_all, look, worker
+from local_run import commit_all, look, new_run, planned, worker
+from waiting import wait_for
 
 from runbook_lib.errors import ProfileError
 from runbook_lib.phases import launch, monitor, recover, staging, workers
@@ -58,6 +58,7 @@ def press(made, *steps, act=None):
     return asyncio.run(both())
 
 
+@pytest.mark.process
 def test_stop_watching_answers_at_once_though_the_next_look_is_far_and_the_workers_go_on(staged, seen):
     launch.start(staged)
     first = worker(staged)
@@ -104,6 +105,7 @@ def test_a_note_goes_to_the_journal_as_one_line(staged, seen):
     assert made.remark.value == ""
 
 
+@pytest.mark.process
 def test_workers_are_stopped_only_by_the_runs_own_name(staged, seen):
     launch.start(staged)
     first = worker(staged)
@@ -125,6 +127,7 @@ def test_workers_are_stopped_only_by_the_runs_own_name(staged, seen):
     assert made.name.value == ""
 
 
+@pytest.mark.process
 def test_restart_gives_the_slot_a_new_worker_and_says_its_pid(staged, seen):
     launch.start(staged)
     first = worker(staged)
@@ -140,6 +143,7 @@ def test_restart_gives_the_slot_a_new_worker_and_says_its_pid(staged, seen):
     assert worker(staged)["pid"] != first["pid"]
 
 
+@pytest.mark.process
 def test_rows_of_a_machine_move_at_a_press_and_never_those_of_a_slot(tmp_path, seen):
     this = new_run(tmp_path, 400)
     planned(this)
@@ -201,6 +205,7 @@ def test_without_a_person_no_widget_is_made(staged, monkeypatch):
 # ------------------------------------------------------------------------------------------------- restart of one slot
 
 
+@pytest.mark.process
 def test_a_slot_that_was_given_up_is_taken_up_again_and_its_deaths_are_forgotten(staged):
     folder = launch.machines.connect(staged.profile.hosts[0], staged.name).folder
     launch.start(staged)

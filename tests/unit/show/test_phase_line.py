@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from made_up import run_folder
-from test_pictures import slot, state
+from states import slot, state
 
 from runbook_lib.report import archive
 from runbook_lib.show import phase_line
@@ -33,6 +33,7 @@ def seen(**changes):
     return replace(state(1), slots=(slot(0, state="running"),), at=time.time(), **changes)
 
 
+@pytest.mark.process
 def test_a_log_has_a_line_with_rows_rate_time_left_and_alerts(watched, capsys, monkeypatch):
     this, live = watched
     monkeypatch.setattr(phase_line, "LOG_LINE_S", 0.0)
@@ -87,6 +88,7 @@ phase_line.show(run.find(sys.argv[1]), "03_monitor", child, lambda: None)
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_in_a_terminal_a_bar_is_drawn_in_place_and_an_alert_stays(watched, encoding):
     this, live = watched

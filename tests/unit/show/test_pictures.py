@@ -13,46 +13,15 @@ import nbformat
 import pytest
 from made_up import run_folder
 from nbclient import NotebookClient
+from states import NASTY, Hands, done, slot, state
 
 from runbook_lib.hosts.gpus import Sample
 from runbook_lib.run.plan import ModelIdentity, Plan, Slot, cut
 from runbook_lib.show import live, nearest, panel, pictures, plan_pictures, words
-from runbook_lib.slots.state import SlotState, State
+from runbook_lib.slots.state import State
 
-NASTY = "<script>alert(1)</script>\"'\x1b[31m\u202e<img src=http://evil/x>"
+ROOT = Path(__file__).parents[3]
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def slot(number: int, **changes: object) -> SlotState:
-    made = SlotState(
-        slot=f"cluster{number // 8}_gpu{number % 8}",
-        host=f"tensor{number // 8:02d}",
-        rows=15625,
-        committed=1234 + number,
-        in_part=64,
-        state="running",
-        rate=45.6,
-        age_s=1.2,
-    )
-    return replace(made, **changes)
-
-
-def state(slots: int = 16, **changes: object) -> State:
-    made = State(
-        run="made-up-1",
-        at=0.0,
-        elapsed_s=240.0,
-        rows=15625 * slots,
-        committed=1234 * slots,
-        slots=tuple(slot(i) for i in range(slots)),
-        rate=712.3,
-        eta_s=180.0,
-        history=tuple((float(t), 700.0 + t) for t in range(0, 240, 4)),
-        norms=tuple(1 + i * 1e-8 for i in range(-20, 20)),
-        quarantined=(),
-        alerts=(),
-    )
-    return replace(made, **changes)
 
 
 def plan(slots: int = 16, documents: int = 1000, questions: int = 10) -> Plan:
@@ -298,21 +267,6 @@ class Board:
         self.shown.append((html, plain, line, last))
 
 
-class Hands:
-    """A clock that is set by hand."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def done(seen: State) -> State:
-    return replace(
-        seen, committed=seen.rows, slots=tuple(replace(s, committed=s.rows, state="done") for s in seen.slots)
-    )
-
-
 def test_headless_a_view_is_refreshed_seldom_and_the_end_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(live.HEADLESS, "1")
     board, clock = Board(), Hands()
@@ -433,7 +387,7 @@ def test_bars_are_called_from_several_threads_and_hostile_names_stay_text() -> N
 NOTEBOOK = """
 import sys, threading
 sys.path[:0] = {path!r}
-from test_pictures import done, state
+from states import done, state
 from runbook_lib.show import live
 view = live.Live(every_s=0.0)
 for i in range(6):
@@ -447,12 +401,10 @@ None
 """
 
 
+@pytest.mark.kernel
 def test_a_real_notebook_keeps_one_output_a_view_however_often_it_was_updated(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pathlib import Path
-
-    here = Path(__file__).parent
     monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    source = NOTEBOOK.format(path=[str(here), str(here.parents[2]), str(here.parents[2] / "tests" / "helpers")])
+    source = NOTEBOOK.format(path=[str(ROOT), str(ROOT / "tests" / "helpers")])
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     outputs = [output for output in notebook.cells[0].outputs if output.output_type != "stream"]

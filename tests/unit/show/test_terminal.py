@@ -5,7 +5,7 @@ from dataclasses import replace
 from unittest.mock import Mock
 
 from rich.console import Console
-from test_pictures import NASTY, slot, state
+from states import NASTY, slot, state
 
 from runbook_lib.hosts import gpus
 from runbook_lib.show import terminal

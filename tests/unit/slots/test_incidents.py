@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import wired
 from made_up import run_folder
-from test_pictures import Hands, slot, state
+from states import Hands, slot, state
 
 from runbook_lib.report import report
 from runbook_lib.result import facts
 from runbook_lib.run.journal import Journal
-from runbook_lib.slots import incidents, watcher
+from runbook_lib.slots import incidents, observed
 from runbook_lib.slots.incidents import BEGAN, ENDED, Incidents
 from runbook_lib.slots.state import Refusal
 from worker.wire import Exit, Reading, SlotReading
@@ -270,4 +270,4 @@ def test_only_a_living_worker_that_loads_counts_as_one_without_a_row(state, aliv
     """One that is ready and waits for a part that its neighbour has claimed hangs as little as one that works."""
     report = {"state": state, "started_at": 60.0, "computed": 0}
     entry = SlotReading.from_json(wired.slot_reading(alive=alive, report=report))
-    assert watcher._idle_s(reading(now=100.0), entry) == idle_s
+    assert observed.idle_s(reading(now=100.0), entry) == idle_s

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 import wired
-from test_monitor import Kept, commit, folder_of, look, made, staged, two  # noqa: F401  (fixtures)
+from local_run import look
+from watched import Kept, commit, folder_of, lose, one_host, staged, two_hosts
 
 from runbook_lib import cli
 from runbook_lib.phases import monitor
@@ -24,13 +25,23 @@ HOURS = 5 * 3600.0
 HOME = {**wired.PART, "norms": [1.0] * 10}
 
 
+@pytest.fixture
+def made(tmp_path):
+    return one_host(tmp_path)
+
+
+@pytest.fixture
+def two(made):
+    return two_hosts(made)
+
+
 def living(**more):
     now = time.time()
     report = {"state": "running", "process": process.identify(os.getpid()), "heartbeat": 1, "heartbeat_at": now}
     return {**report, "started_at": now - 60, **more}
 
 
-def test_a_single_look_tells_rate_and_time_left_by_the_workers_own_word(made, capsys):  # noqa: F811
+def test_a_single_look_tells_rate_and_time_left_by_the_workers_own_word(made, capsys):
     staged(made, cluster0_gpu0=living(rows_per_s=1.5), cluster0_gpu1=living(rows_per_s=0.5, rate=7.0))
     state = look(made)
     assert [slot.rate for slot in state.slots] == [1.5, 0.5]
@@ -45,12 +56,12 @@ def test_a_single_look_tells_rate_and_time_left_by_the_workers_own_word(made, ca
     assert f'runbook_eta_seconds{{run="{made.name}"}} 10.0' in capsys.readouterr().out
 
 
-def test_before_its_last_minute_is_known_a_worker_is_taken_at_its_rate_since_it_began(made):  # noqa: F811
+def test_before_its_last_minute_is_known_a_worker_is_taken_at_its_rate_since_it_began(made):
     staged(made, cluster0_gpu0=living(rows_per_s=None, rate=4.0))
     assert look(made).rate == 4.0
 
 
-def test_what_nobody_computes_any_more_has_no_rate(made):  # noqa: F811
+def test_what_nobody_computes_any_more_has_no_rate(made):
     gone = {"pid": 2**22 + 1, "start": "1", "boot": process.boot_id()}
     staged(made, cluster0_gpu0=living(rows_per_s=9.0, process=gone), cluster0_gpu1=living(rows_per_s=0.0))
     state = look(made)
@@ -58,7 +69,7 @@ def test_what_nobody_computes_any_more_has_no_rate(made):  # noqa: F811
     assert [slot.rate for slot in state.slots] == [None, None]
 
 
-def test_a_watch_that_begins_at_99_percent_shows_the_rate_of_now_and_not_of_what_it_finds(made):  # noqa: F811
+def test_a_watch_that_begins_at_99_percent_shows_the_rate_of_now_and_not_of_what_it_finds(made):
     folder = staged(made, cluster0_gpu1=living(rows_per_s=0.25))
     watcher = monitor.Watcher(made, made.plan())
     watcher.poll()
@@ -68,7 +79,7 @@ def test_a_watch_that_begins_at_99_percent_shows_the_rate_of_now_and_not_of_what
 
 
 @pytest.mark.parametrize("off_s", [-HOURS, HOURS])
-def test_a_host_whose_clock_is_wrong_by_hours_has_right_rates_ages_and_end(two, off_s, monkeypatch):  # noqa: F811
+def test_a_host_whose_clock_is_wrong_by_hours_has_right_rates_ages_and_end(two, off_s, monkeypatch):
     """Its readings carry its own time; `there` is a folder of this machine, so its time is moved in the reading."""
     from worker import snapshot
 
@@ -91,7 +102,7 @@ def off(reading, host, off_s):
     return {**reading, "now": reading["now"] + off_s} if host == "there" else reading
 
 
-def test_a_clock_that_is_set_on_between_two_heartbeats_makes_no_worker_stuck(made):  # noqa: F811
+def test_a_clock_that_is_set_on_between_two_heartbeats_makes_no_worker_stuck(made):
     folder = staged(made, cluster0_gpu0=living(rows_per_s=2.0))
     watcher = monitor.Watcher(made, made.plan())
     watcher.poll()
@@ -100,7 +111,7 @@ def test_a_clock_that_is_set_on_between_two_heartbeats_makes_no_worker_stuck(mad
     assert slot.age_s < 60 and slot.verdict != "stuck"
 
 
-def test_the_deadline_counts_from_the_launch_and_not_from_the_watching(made):  # noqa: F811
+def test_the_deadline_counts_from_the_launch_and_not_from_the_watching(made):
     quick = run.Run(made.folder, replace(made.profile, monitor=replace(made.profile.monitor, deadline_s=0.001)))
     staged(quick, cluster0_gpu0=living())
     assert not any("not finished" in alert for alert in look(quick).alerts)
@@ -117,9 +128,7 @@ def test_what_this_machine_slept_is_nobodys_silence():
         assert clock.now() == counted
 
 
-def test_after_an_hour_of_sleep_a_silent_host_keeps_its_rows(two, monkeypatch):  # noqa: F811
-    from test_monitor import lose
-
+def test_after_an_hour_of_sleep_a_silent_host_keeps_its_rows(two, monkeypatch):
     watcher = monitor.Watcher(two, two.plan())
     assert not watcher.poll().silent_s
     lose(two, "there")
@@ -129,7 +138,7 @@ def test_after_an_hour_of_sleep_a_silent_host_keeps_its_rows(two, monkeypatch): 
     assert 0 < state.silent_s["there"] < two.profile.monitor.unreachable_s
 
 
-def test_the_last_picture_is_of_after_the_last_parts_came_home(made):  # noqa: F811
+def test_the_last_picture_is_of_after_the_last_parts_came_home(made):
     folder = staged(made, cluster0_gpu0=living())
     commit(folder, (0, 10), (10, 20))
 
@@ -170,7 +179,7 @@ def test_a_workers_pace_looks_back_a_minute_and_falls_when_nothing_comes():
 
 
 @pytest.mark.parametrize("slots", [128])
-def test_the_rate_of_many_slots_is_their_sum_and_a_single_one_that_stands_still_changes_little(made, slots):  # noqa: F811
+def test_the_rate_of_many_slots_is_their_sum_and_a_single_one_that_stands_still_changes_little(made, slots):
     from runbook_lib.run import plan
 
     drawn = made.plan()

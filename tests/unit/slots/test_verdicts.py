@@ -8,7 +8,8 @@ import pytest
 from runbook_lib.profile.profile import MonitorSpec
 from runbook_lib.show import panel
 from runbook_lib.slots import verdicts
-from runbook_lib.slots.verdicts import NAMED, TABLE, Seen, judge
+from runbook_lib.slots.states import NAMED, TABLE
+from runbook_lib.slots.verdicts import Seen, judge
 from worker import encode
 
 LIMITS = MonitorSpec()

@@ -39,6 +39,7 @@ def holder(folder: Path) -> process.Identity:
     return process.identify(int((folder / "asked").read_text().split()[0]))
 
 
+@pytest.mark.process
 @linux
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_the_machine_is_held_awake_until_the_process_ends_however_it_ends(tmp_path: Path, how: int) -> None:
@@ -51,6 +52,7 @@ def test_the_machine_is_held_awake_until_the_process_ends_however_it_ends(tmp_pa
         wait_for(lambda: not process.alive(held), "nothing holds it any longer")
 
 
+@pytest.mark.process
 @linux
 @pytest.mark.parametrize(
     ("lines", "words"),
@@ -78,6 +80,7 @@ def test_where_there_is_nothing_to_ask_the_log_says_so(tmp_path: Path, monkeypat
     assert "may fall asleep" in said[0]
 
 
+@pytest.mark.process
 @linux
 @pytest.mark.parametrize("local", [True, False])
 def test_a_supervisor_of_a_local_host_holds_it_awake_while_there_is_work(
@@ -116,6 +119,7 @@ def test_a_laptop_on_its_battery_is_known(
     assert awake.on_battery() is expected
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("said", "expected"),
     [

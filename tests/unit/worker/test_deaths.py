@@ -74,6 +74,7 @@ def test_both_versions_of_control_groups_are_read(tmp_path: Path, monkeypatch: p
     assert memory_kills() is None
 
 
+@pytest.mark.process
 def test_the_kernels_log_names_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "dmesg"
     script.write_text("#!/bin/sh\necho '[1.0] Memory cgroup out of memory: Killed process 4242 (python)'\n")

@@ -28,6 +28,7 @@ def stop(box: Box) -> None:
     wait_for(lambda: not supervisors(box) and not box.alone(), "all of it stopped")
 
 
+@pytest.mark.process
 def test_nobody_watches_the_supervisor_is_killed_then_a_worker_and_the_host_goes_on(make_box: MakeBox) -> None:
     box = make_box(waiting(6, 14), slots=2, light=True, look_s=0.1)
     names = [SLOT, "cluster0_gpu1"]
@@ -54,6 +55,7 @@ def test_nobody_watches_the_supervisor_is_killed_then_a_worker_and_the_host_goes
     assert len(box.sums()) == 4
 
 
+@pytest.mark.process
 def test_a_worker_that_ends_by_itself_leaves_no_host_without_a_supervisor(make_box: MakeBox) -> None:
     """It had no time to look: it looks once more as it ends."""
     box = make_box(waiting(6), light=True, look_s=600.0)
@@ -69,6 +71,7 @@ def test_a_worker_that_ends_by_itself_leaves_no_host_without_a_supervisor(make_b
     assert "a known text" in box.exits()[0]["reason"], "what nobody saw is told all the same"
 
 
+@pytest.mark.process
 def test_an_end_that_no_supervisor_saw_is_on_file(make_box: MakeBox) -> None:
     box = make_box(waiting(6), light=True, look_s=600.0)
     first = box.supervisor()
@@ -111,6 +114,7 @@ def test_nobody_misses_a_supervisor_that(make_box: MakeBox, wish: str) -> None:
     assert not lost(box.folder, HOST)
 
 
+@pytest.mark.process
 def test_a_supervisor_that_was_stopped_is_not_started_again(make_box: MakeBox) -> None:
     box = make_box(waiting(6), light=True, look_s=0.1)
     first = box.supervisor()
@@ -121,6 +125,7 @@ def test_a_supervisor_that_was_stopped_is_not_started_again(make_box: MakeBox) -
     assert "another one is started" not in box.logs()
 
 
+@pytest.mark.process
 def test_many_workers_start_one_supervisor(make_box: MakeBox) -> None:
     texts = [f"WAIT {i}" for i in range(16)]
     box = make_box(texts, slots=4, part_rows=4, light=True, look_s=0.1)

@@ -64,6 +64,7 @@ def facts(workdir, token="me", cuda=False):
     return machine.facts(str(workdir), cuda, token)
 
 
+@pytest.mark.process
 def test_everything_is_told_and_is_json(tmp_path):
     found = facts(tmp_path / "work", cuda=True)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
@@ -75,10 +76,12 @@ def test_everything_is_told_and_is_json(tmp_path):
     assert set(found["tools"]) >= {"setsid", "screen", "tmux", "sha256sum", "conda", "nvidia-smi"}
 
 
+@pytest.mark.process
 def test_no_gpu_is_asked_for_where_none_is_wanted(tmp_path):
     assert "nvidia" not in facts(tmp_path)
 
 
+@pytest.mark.process
 def test_a_missing_folder_is_made_for_its_owner_alone(tmp_path):
     found = facts(tmp_path / "a" / "b")
     assert found["workdir"] == str(tmp_path / "a" / "b")
@@ -89,12 +92,14 @@ def test_a_missing_folder_is_made_for_its_owner_alone(tmp_path):
     assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == [".runbook_here"]
 
 
+@pytest.mark.process
 def test_a_folder_that_is_there_keeps_its_mode(tmp_path):
     tmp_path.chmod(0o755)
     facts(tmp_path)
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
+@pytest.mark.process
 def test_the_home_may_be_written_short(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert facts("~/work")["workdir"] == str(tmp_path / "work")
@@ -102,6 +107,7 @@ def test_the_home_may_be_written_short(tmp_path, monkeypatch):
     assert list((tmp_path / "work").iterdir()) == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workdir", ["/dev/null/here", "{file}/below", "~nobody-of-this-name/x", "nul\0byte"])
 def test_a_folder_that_cannot_be_written_says_why(tmp_path, workdir):
     (tmp_path / "file").write_text("")
@@ -111,6 +117,7 @@ def test_a_folder_that_cannot_be_written_says_why(tmp_path, workdir):
     assert found["why_not"].startswith(f"{workdir}: ") and len(found["why_not"]) > len(workdir) + 5
 
 
+@pytest.mark.process
 def test_a_folder_that_takes_names_but_no_bytes_is_not_writable(tmp_path):
     limit = "import json, resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); from worker import machine; "
     code = f"{limit} print(json.dumps(machine.facts({str(tmp_path)!r}, False, 'me')))"
@@ -120,6 +127,7 @@ def test_a_folder_that_takes_names_but_no_bytes_is_not_writable(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 def test_a_disk_that_hangs_hides_no_other_fact(tmp_path, monkeypatch):
     release = threading.Event()
     monkeypatch.setattr(machine, "_place", lambda workdir, token: release.wait(60) and {})
@@ -141,6 +149,7 @@ def test_the_type_of_the_file_system_is_the_kernels_word():
 # Markers
 
 
+@pytest.mark.process
 def test_hosts_that_share_a_folder_see_each_other_until_they_leave(tmp_path):
     assert facts(tmp_path, "one")["seen"] == []
     assert facts(tmp_path, "two")["seen"] == ["one"]
@@ -152,6 +161,7 @@ def test_hosts_that_share_a_folder_see_each_other_until_they_leave(tmp_path):
     machine.unmark(str(tmp_path), "one")
 
 
+@pytest.mark.process
 def test_old_markers_go_and_young_ones_stay(tmp_path):
     facts(tmp_path, "old")
     facts(tmp_path, "young")
@@ -162,6 +172,7 @@ def test_old_markers_go_and_young_ones_stay(tmp_path):
     assert sorted(path.name for path in (tmp_path / ".runbook_here").iterdir()) == ["me", "young"]
 
 
+@pytest.mark.process
 def test_only_plain_files_with_a_markers_name_count_and_not_without_end(tmp_path):
     folder = tmp_path / ".runbook_here"
     (folder / "sub").mkdir(parents=True)
@@ -173,6 +184,7 @@ def test_only_plain_files_with_a_markers_name_count_and_not_without_end(tmp_path
     assert len(seen) == machine.MARKER_LIMIT and all(name.startswith("z") for name in seen)
 
 
+@pytest.mark.process
 def test_where_no_marker_can_be_left_nothing_is_claimed(tmp_path):
     (tmp_path / ".runbook_here").write_text("somebody's file")
     found = facts(tmp_path)
@@ -245,11 +257,13 @@ BUS = [
 ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("said", "kills"), BUS)
 def test_logind_is_asked_whether_a_log_out_kills(logind, said, kills):
     assert logind(bus=say(said), linger=say("Linger=yes")) == (kills, True)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("said", "linger"), [("Linger=no", False), ("no", False), ("yes", True), ("what?", None)])
 def test_lingering_is_told_in_two_ways(logind, said, linger):
     assert logind(linger=say(said))[1] is linger
@@ -276,11 +290,13 @@ FILES = [
 ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("files", "kills"), FILES)
 def test_without_loginds_answer_its_files_are_read(logind, files, kills):
     assert logind(**files) == (kills, None)
 
 
+@pytest.mark.process
 def test_without_systemd_nobody_kills(logind, monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "BOOTED", str(tmp_path / "no"))
     assert logind(etc__logind_conf="KillUserProcesses=yes" + SPARE_ROOT)[0] is False
@@ -297,6 +313,7 @@ def test_systemd_run_needs_a_run_time_folder(commands, tmp_path, monkeypatch):
 # nvidia-smi
 
 
+@pytest.mark.process
 def test_cards_list_and_processes_are_told_as_they_came(nvidia):
     app = f"GPU-{ID}0, 4711, python, 1024"
     listing = f"GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-{ID}0)"
@@ -310,6 +327,7 @@ def test_cards_list_and_processes_are_told_as_they_came(nvidia):
     assert (gpu.trouble, gpu.users, gpu.watts) == ("", ((4711, "python", 1024),), 95.2)
 
 
+@pytest.mark.process
 def test_the_question_names_every_field_that_is_judged(commands, tmp_path):
     commands("nvidia-smi", {"*": f'echo "$*" >>{tmp_path}/asked; exit 0'})
     machine._nvidia(20.0)
@@ -323,6 +341,7 @@ def test_the_question_names_every_field_that_is_judged(commands, tmp_path):
     ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("stream", [1, 2])
 def test_an_old_driver_is_asked_for_what_it_knows(nvidia, stream):
     refusal = say('Field "mig.mode.current" is not a valid field to query.', 2, stream)
@@ -331,6 +350,7 @@ def test_an_old_driver_is_asked_for_what_it_knows(nvidia, stream):
     assert gpus.inventory(said).gpus[0].trouble == ""
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("stream", "code"), [(1, 15), (2, 15), (1, 0)])
 def test_a_lost_card_hides_no_other(nvidia, stream, code):
     listing = f"GPU 0: A (UUID: GPU-{ID}0)\n{LOST}\nGPU 2: A (UUID: GPU-{ID}2)"
@@ -352,6 +372,7 @@ def test_a_lost_card_hides_no_other(nvidia, stream, code):
     assert found.complaint == LOST and "off the bus" in found.remedy
 
 
+@pytest.mark.process
 def test_only_cards_that_a_whole_list_names_are_asked_one_by_one(nvidia, tmp_path):
     listing = f"GPU 0: A (UUID: GPU-{ID}0)\nGPU 1: A (UUID: GPU-{ID}1)"
     count = f"echo >>{tmp_path}/asked; "
@@ -359,6 +380,7 @@ def test_only_cards_that_a_whole_list_names_are_asked_one_by_one(nvidia, tmp_pat
     assert len((tmp_path / "asked").read_text()) == 2
 
 
+@pytest.mark.process
 def test_without_nvidia_smi_that_is_the_answer(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(machine, "NVIDIA_PLACES", ())
@@ -367,6 +389,7 @@ def test_without_nvidia_smi_that_is_the_answer(tmp_path, monkeypatch):
     assert machine.gpu_sample() == ""
 
 
+@pytest.mark.process
 def test_nvidia_smi_outside_path_is_found(tmp_path, commands, monkeypatch):
     commands("nvidia-smi", {"*": say(f"GPU-{ID}0, 1, 2, 3, 4")})
     monkeypatch.setenv("PATH", "/bin")
@@ -375,6 +398,7 @@ def test_nvidia_smi_outside_path_is_found(tmp_path, commands, monkeypatch):
     assert machine.gpu_sample()
 
 
+@pytest.mark.process
 def test_an_nvidia_smi_that_cannot_start_says_why(tmp_path, monkeypatch):
     (tmp_path / "nvidia-smi").write_bytes(b"\x7fELF broken")
     (tmp_path / "nvidia-smi").chmod(0o755)
@@ -383,6 +407,7 @@ def test_an_nvidia_smi_that_cannot_start_says_why(tmp_path, monkeypatch):
     assert said["exit"] == 126 and "format" in said["err"]
 
 
+@pytest.mark.process
 def test_a_hanging_nvidia_smi_is_left_after_its_time(commands, tmp_path):
     commands("nvidia-smi", {"*": f"echo $$ >>{tmp_path}/pids; echo half; exec sleep 600"})
     found = machine.facts(str(tmp_path), True, "me", timeout_s=3.0)
@@ -394,6 +419,7 @@ def test_a_hanging_nvidia_smi_is_left_after_its_time(commands, tmp_path):
     assert gpus.inventory(found["nvidia"]).remedy.startswith("a card or its driver hangs")
 
 
+@pytest.mark.process
 def test_what_a_command_leaves_running_is_not_waited_for(nvidia, tmp_path):
     began = time.monotonic()
     said = nvidia({"-L": f"sleep 600 & echo $! >{tmp_path}/pid; echo listed", "*": "exit 0"}, timeout_s=60.0)
@@ -402,11 +428,13 @@ def test_what_a_command_leaves_running_is_not_waited_for(nvidia, tmp_path):
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.process
 def test_an_endless_answer_is_cut(nvidia):
     said = nvidia({"-L": "head -c 5000000 /dev/zero | tr '\\0' x; exit 3", "*": "exit 0"})
     assert (len(said["list"]["out"]), said["list"]["exit"]) == (2**16, 3)
 
 
+@pytest.mark.process
 def test_bytes_that_are_no_text_do_no_harm(nvidia):
     said = nvidia({"-L": "printf '\\377\\376ok'", "*": "exit 0"})
     assert said["list"]["out"] == "\ufffd\ufffdok"
@@ -416,6 +444,7 @@ def test_bytes_that_are_no_text_do_no_harm(nvidia):
 # Samples
 
 
+@pytest.mark.process
 def test_a_sample_is_a_line_per_gpu_and_nothing_else(commands):
     question = "--query-gpu=uuid,utilization.gpu,memory.used,temperature.gpu,power.draw' '*"
     text = f"GPU-{ID}0, 98, 70211, 61, 301.55\n{LOST}\nGPU-{ID}2, [N/A], 1, 2, [N/A]"
@@ -426,12 +455,14 @@ def test_a_sample_is_a_line_per_gpu_and_nothing_else(commands):
     }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("text", ["exit 9", "exec sleep 600", say("Failed to initialize NVML: Unknown Error", 18)])
 def test_no_sample_is_an_empty_text(commands, text):
     commands("nvidia-smi", {"*": text})
     assert machine.gpu_sample(timeout_s=0.5) == ""
 
 
+@pytest.mark.process
 def test_while_one_question_hangs_in_the_driver_no_other_is_asked(commands, tmp_path, monkeypatch):
     commands("nvidia-smi", {"*": f"touch {tmp_path}/asked; " + say(f"GPU-{ID}0, 1, 2, 3, 4")})
     stuck = subprocess.Popen(["sleep", "600"])

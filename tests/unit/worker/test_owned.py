@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from local_run import folder, host, new_run, planned
 
-from runbook_lib.chain import chain
 from runbook_lib.errors import HostError, ProfileError, RunbookError
 from runbook_lib.hosts import environments, hosts, inventory
 from runbook_lib.phases import launch, staging, workers
+from runbook_lib.run import driver
 from runbook_lib.run.run import create, current, named, open_folder
 from worker import owned
 from worker.files import write_json
@@ -125,6 +125,7 @@ def staged(tmp_path):
     return this, plan
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("what", ["open run", "open worker", "open file", "open workdir", "link"])
 def test_code_that_others_could_change_is_not_started(tmp_path, what):
     this, _ = staged(tmp_path)
@@ -143,6 +144,7 @@ def test_code_that_others_could_change_is_not_started(tmp_path, what):
     workers.stop(this)
 
 
+@pytest.mark.process
 def test_a_supervisor_starts_no_worker_of_code_that_was_opened_since(make_box):
     box = make_box(["a text"] * 4, light=True)
     opened(box.root / "worker" / "encode.py", 0o666)
@@ -150,6 +152,7 @@ def test_a_supervisor_starts_no_worker_of_code_that_was_opened_since(make_box):
     assert "can be changed by other accounts" in box.logs()
 
 
+@pytest.mark.process
 def test_a_supervisor_of_another_run_leaves_the_folder_alone(make_box):
     box = make_box(["a text"] * 4, light=True)
     write_json(box.folder.mark, {"id": "0" * 32})
@@ -158,6 +161,7 @@ def test_a_supervisor_of_another_run_leaves_the_folder_alone(make_box):
     assert box.parts() == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", ["open", "link", *(["strangers'"] * (os.geteuid() == 0))])
 def test_a_model_that_others_could_change_is_not_loaded(make_box, kind):
     box = make_box(["a text"] * 4, light=True)
@@ -175,6 +179,7 @@ def test_a_model_that_others_could_change_is_not_loaded(make_box, kind):
     assert box.parts() == []
 
 
+@pytest.mark.process
 def test_a_working_folder_that_others_can_change_is_refused_by_preflight_before_anything_is_put_there(tmp_path):
     this = new_run(tmp_path)
     opened(tmp_path / "one", 0o1777) if (tmp_path / "one").exists() else (tmp_path / "one").mkdir()
@@ -290,7 +295,7 @@ def test_a_run_that_another_account_planted_among_ours_is_not_worked_on(tmp_path
     assert current(this.profile).name == this.name
     with pytest.raises(ProfileError, match="belongs to another account"):
         named(this.profile, planted_run.name)
-    with pytest.raises(RunbookError, match="belongs to another account"), chain.only_driver(planted_run):
+    with pytest.raises(RunbookError, match="belongs to another account"), driver.hold(planted_run):
         pass
     assert open_folder(planted_run.folder).name == planted_run.name  # to read and to verify it is another matter
 
@@ -307,6 +312,7 @@ def wrong(top):
     return {name: oct(mode) for name, mode in found.items()}
 
 
+@pytest.mark.process
 def test_whatever_the_umask_nobody_else_reads_or_changes_what_lies_on_a_host(tmp_path):
     before = os.umask(0)
     try:
@@ -321,6 +327,7 @@ def test_whatever_the_umask_nobody_else_reads_or_changes_what_lies_on_a_host(tmp
     assert wrong(there.parent / "models") == {}
 
 
+@pytest.mark.process
 def test_a_worker_closes_what_it_writes_whatever_the_umask(make_box):
     box = make_box(["a text"] * 8, light=True)
     ours = ("logs", "progress", "parts", "quarantine")

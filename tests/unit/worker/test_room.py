@@ -30,6 +30,7 @@ def told(box: Box) -> list[str]:
     return [entry["reason"] for entry in snapshot(box.root, HOST)["slots"][SLOT]["exits"]]
 
 
+@pytest.mark.process
 def test_a_full_disk_is_told_while_it_is_full_and_is_no_death(make_box: MakeBox) -> None:
     """Neither the worker nor its supervisor can write anything; there is room again later, and all goes on."""
     box = make_box(waiting(6), light=True)
@@ -121,6 +122,7 @@ def told_of(reading: dict[str, dict[str, dict[str, list[dict[str, str]]]]]) -> l
     return reading["slots"][SLOT]["exits"]
 
 
+@pytest.mark.process
 def test_room_is_what_a_write_finds(make_box: MakeBox) -> None:
     box = make_box(TEXTS)
     box.folder.parts.mkdir()

@@ -85,12 +85,14 @@ def test_own_rows_come_in_order_and_the_neighbours_from_the_end(make_box: MakeBo
     assert taken(share) == [((0, 4), ONE), ((4, 8), ONE), ((12, 16), TWO), ((8, 12), TWO)]
 
 
+@pytest.mark.process
 def test_what_another_worker_computes_is_left_to_it(make_box: MakeBox, sharing, holding) -> None:
     box = make_box(TEXTS, slots=2)
     holding(box, 12, 16)
     assert taken(sharing(box, ONE)) == [((0, 4), ONE), ((4, 8), ONE), ((8, 12), TWO)]
 
 
+@pytest.mark.process
 def test_own_rows_that_another_one_computes_are_waited_for(make_box: MakeBox, sharing, holding) -> None:
     """It may die: then they are done here after all."""
     box = make_box(TEXTS[:4])
@@ -100,6 +102,7 @@ def test_own_rows_that_another_one_computes_are_waited_for(make_box: MakeBox, sh
     assert taken(share) == [((0, 4), ONE)]
 
 
+@pytest.mark.process
 def test_a_claim_ends_with_its_process_and_covers_its_rows_only(make_box: MakeBox, holding) -> None:
     box = make_box(TEXTS)
     child = holding(box, 4, 8)
@@ -158,6 +161,7 @@ def test_an_assignment_that_cannot_be_read_changes_nothing(make_box: MakeBox, sh
     assert taken(share) == [((0, 4), ONE)]
 
 
+@pytest.mark.process
 def test_two_real_workers_never_compute_the_same_rows(make_box: MakeBox) -> None:
     """One of them has all the rows; what each computed stands in its log."""
     box = make_box(TEXTS, slots=2, part_rows=1, light=True)
@@ -171,6 +175,7 @@ def test_two_real_workers_never_compute_the_same_rows(make_box: MakeBox) -> None
     assert box.logs().count("committed rows ") == 16 and "committed already" not in box.logs()
 
 
+@pytest.mark.process
 def test_a_slot_that_has_not_loaded_holds_none_of_its_rows(make_box: MakeBox):
     box = make_box(TEXTS, slots=2, light=True)
     (box.root / f"device.{ONE}").write_text("hangs while loading")

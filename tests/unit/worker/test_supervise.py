@@ -49,6 +49,7 @@ def failing(box: Box, commands: str) -> None:
 # ----------------------------------------------------------------------------------------------------- a whole host
 
 
+@pytest.mark.process
 def test_two_slots_do_a_whole_corpus(make_box: MakeBox, tiny_bert: Path) -> None:
     """With a real model and torch; everything else in this file has a light stand-in for the model."""
     box = make_box(TEXTS, slots=2, model=tiny_bert)
@@ -64,6 +65,7 @@ def test_two_slots_do_a_whole_corpus(make_box: MakeBox, tiny_bert: Path) -> None
     }
 
 
+@pytest.mark.process
 def test_nothing_left_starts_nothing(make_box: MakeBox) -> None:
     box = make_box(TEXTS, light=True)
     assert box.end(box.supervisor()) == 0
@@ -71,6 +73,7 @@ def test_nothing_left_starts_nothing(make_box: MakeBox) -> None:
     assert workers_started(box) == 1
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("content", [None, b"", b"{"])
 def test_no_assignment_is_refused(make_box: MakeBox, content: bytes | None) -> None:
     box = make_box(TEXTS)
@@ -82,6 +85,7 @@ def test_no_assignment_is_refused(make_box: MakeBox, content: bytes | None) -> N
 # ------------------------------------------------------------------------------------------------- workers that end
 
 
+@pytest.mark.process
 def test_a_killed_worker_is_started_again_and_its_end_is_on_file(make_box: MakeBox) -> None:
     box = make_box(waiting(6), light=True)
     supervisor = box.supervisor()
@@ -98,6 +102,7 @@ def test_a_killed_worker_is_started_again_and_its_end_is_on_file(make_box: MakeB
     assert workers_started(box) == 2
 
 
+@pytest.mark.process
 def test_the_rows_of_a_slot_that_is_given_up_are_done_by_its_neighbour(make_box: MakeBox) -> None:
     """Though the neighbour was done long before: it is started once more, and nobody had to be there."""
     box = make_box(TEXTS, slots=2, light=True)
@@ -118,6 +123,7 @@ def test_the_rows_of_a_slot_that_is_given_up_are_done_by_its_neighbour(make_box:
     assert "no such GPU" in box.folder.log("cluster0_gpu0").read_text()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("commands", "code", "reason"),
     [
@@ -138,6 +144,7 @@ def test_five_deaths_without_progress_are_enough(make_box: MakeBox, commands: st
     ]
 
 
+@pytest.mark.process
 def test_a_refusal_is_not_tried_again(make_box: MakeBox) -> None:
     box = make_box(TEXTS, light=True)
     box.folder.shard(0, 16).write_text("something else")
@@ -146,6 +153,7 @@ def test_a_refusal_is_not_tried_again(make_box: MakeBox) -> None:
     assert "expected sha256" in box.exits()[0]["reason"]  # the worker's own words
 
 
+@pytest.mark.process
 def test_a_python_that_is_not_there_is_a_reason_not_a_crash(make_box: MakeBox) -> None:
     box = make_box(TEXTS, python="/no/such/python")
     box.save(back_off_s=[0.01] * 5)
@@ -154,6 +162,7 @@ def test_a_python_that_is_not_there_is_a_reason_not_a_crash(make_box: MakeBox) -
     assert "cannot start /no/such/python" in box.exits()[-1]["reason"]
 
 
+@pytest.mark.process
 def test_progress_makes_up_for_deaths(make_box: MakeBox) -> None:
     """A worker that dies after every part still comes to its end."""
     box = make_box(TEXTS, part_rows=2)
@@ -173,6 +182,7 @@ def test_pauses_grow_and_the_last_one_stays() -> None:
     assert [slot._pause(deaths) for deaths in range(1, 8)] == [5, 10, 20, 40, 60, 60, 60]
 
 
+@pytest.mark.process
 def test_a_hanging_worker_is_ended_and_started_again(make_box: MakeBox) -> None:
     """A worker that is stopped, or waits for a hung device, shows no sign of work."""
     box = make_box(waiting(6), light=True, stall_s=5.0)
@@ -203,6 +213,7 @@ def test_only_what_changes_in_a_report_is_a_sign_of_work(make_box: MakeBox) -> N
     assert not stalled_after(5000, rows_in_part=2, heartbeat=4, heartbeat_at=2.0)
 
 
+@pytest.mark.process
 def test_a_load_that_hangs_holds_no_rows_and_holds_up_nobody(
     make_box: MakeBox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +230,7 @@ def test_a_load_that_hangs_holds_no_rows_and_holds_up_nobody(
     assert "others did its rows" in box.exits()[0]["reason"]
 
 
+@pytest.mark.process
 def test_the_rows_that_a_worker_died_of_are_its_neighbours_once_it_hangs_when_it_loads(make_box: MakeBox) -> None:
     """What it was at is not taken from it while it may try again; one that hangs does not."""
     box = make_box(waiting(6, 14), slots=2, light=True, first_progress_s=600.0)
@@ -293,6 +305,7 @@ def test_a_load_that_reads_from_a_slow_disk_is_no_hang(make_box: MakeBox, monkey
 # ------------------------------------------------------------------------------------------------ documents that kill
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("poison", ["POISON", "TOKENIZE"])
 def test_a_document_that_kills_its_worker_is_found_and_all_others_are_done(make_box: MakeBox, poison: str) -> None:
     texts = [*TEXTS[:9], f"{TEXTS[9]} {poison}", *TEXTS[10:]]
@@ -307,6 +320,7 @@ def test_a_document_that_kills_its_worker_is_found_and_all_others_are_done(make_
     assert codes(box) == [-9] * 4
 
 
+@pytest.mark.process
 def test_two_such_documents_in_one_part_are_both_found(make_box: MakeBox) -> None:
     texts = ["POISON word", *TEXTS[1:5], "POISON more words", *TEXTS[6:8]]
     box = make_box(texts, part_rows=8, light=True)
@@ -316,6 +330,7 @@ def test_two_such_documents_in_one_part_are_both_found(make_box: MakeBox) -> Non
     assert box.parts() == [(1, 5), (6, 8)]
 
 
+@pytest.mark.process
 def test_rows_that_only_kill_together_are_done_in_smaller_batches(make_box: MakeBox) -> None:
     """What the system's own killer does to a worker that takes too much memory leaves no exception to catch."""
     box = make_box(["TWO of many"] * 8, part_rows=8, light=True)
@@ -326,6 +341,7 @@ def test_rows_that_only_kill_together_are_done_in_smaller_batches(make_box: Make
     assert len(box.exits()) == 3
 
 
+@pytest.mark.process
 def test_kills_from_outside_give_up_no_document(make_box: MakeBox) -> None:
     """Three kills, each at the very same row, are chance until the row has killed twice alone."""
     box = make_box(waiting(2)[:4], light=True)
@@ -342,6 +358,7 @@ def test_kills_from_outside_give_up_no_document(make_box: MakeBox) -> None:
     assert box.given_up() == [] and box.parts() == [(0, 4)]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("how", ["kill", "raise"])
 def test_where_nothing_can_be_encoded_no_document_is_blamed_and_the_slot_is_given_up(
     make_box: MakeBox, how: str
@@ -363,6 +380,7 @@ def test_where_nothing_can_be_encoded_no_document_is_blamed_and_the_slot_is_give
 # ---------------------------------------------------------------------------------------------- before and after it
 
 
+@pytest.mark.process
 def test_its_workers_outlive_it_and_the_next_one_takes_them_over(make_box: MakeBox) -> None:
     box = make_box(waiting(6), light=True)
     first = box.supervisor()
@@ -378,6 +396,7 @@ def test_its_workers_outlive_it_and_the_next_one_takes_them_over(make_box: MakeB
     assert len(box.sums()) == 4
 
 
+@pytest.mark.process
 def test_a_worker_that_has_not_reported_yet_is_taken_over_too(make_box: MakeBox) -> None:
     """Between its start and its first report only the supervisor that started it knows its number."""
     box = make_box(TEXTS)
@@ -394,6 +413,7 @@ def test_a_worker_that_has_not_reported_yet_is_taken_over_too(make_box: MakeBox)
     assert not process.alive(mute)
 
 
+@pytest.mark.process
 def test_a_worker_started_by_hand_is_taken_over_not_doubled(make_box: MakeBox) -> None:
     box = make_box(waiting(6), light=True)
     by_hand = box.worker()
@@ -406,6 +426,7 @@ def test_a_worker_started_by_hand_is_taken_over_not_doubled(make_box: MakeBox) -
     assert by_hand.wait(5) == 0
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("taken_over", [False, True])
 def test_a_sigterm_from_outside_is_an_end_like_another(make_box: MakeBox, taken_over: bool) -> None:
     """Nobody asked for a stop: the worker is started again, and its end is told as what it was.
@@ -431,6 +452,7 @@ def test_a_sigterm_from_outside_is_an_end_like_another(make_box: MakeBox, taken_
     assert box.given_up() == [] and len(box.sums()) == 4
 
 
+@pytest.mark.process
 def test_an_old_report_is_not_taken_for_a_new_workers_last_words(make_box: MakeBox) -> None:
     box = make_box(TEXTS)
     box.save(back_off_s=[0.01] * 5)
@@ -441,6 +463,7 @@ def test_an_old_report_is_not_taken_for_a_new_workers_last_words(make_box: MakeB
     assert {entry["reason"] for entry in box.exits()} == {"exit code 4"}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b'{"exits": ', b"[]"])
 def test_reports_damaged_by_a_power_cut_are_no_obstacle(make_box: MakeBox, content: bytes) -> None:
     """They are not fsynced: an empty file under the final name is what a power cut leaves."""
@@ -457,6 +480,7 @@ def test_reports_damaged_by_a_power_cut_are_no_obstacle(make_box: MakeBox, conte
     assert len(box.sums()) == 4
 
 
+@pytest.mark.process
 def test_a_second_supervisor_leaves(make_box: MakeBox) -> None:
     box = make_box(waiting(6), light=True)
     first = box.supervisor()
@@ -467,6 +491,7 @@ def test_a_second_supervisor_leaves(make_box: MakeBox) -> None:
     assert workers_started(box) == 1
 
 
+@pytest.mark.process
 def test_its_lock_is_not_held_by_its_workers(make_box: MakeBox) -> None:
     box = make_box(TEXTS)
     failing(box, "exec sleep 600")
@@ -486,6 +511,7 @@ def test_its_lock_is_not_held_by_its_workers(make_box: MakeBox) -> None:
 # ---------------------------------------------------------------------------------------------------------- stopping
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("how", ["a request", "a signal"])
 def test_stopping_ends_all_workers_and_keeps_what_is_committed(make_box: MakeBox, how: str) -> None:
     box = make_box(waiting(6, 14), slots=2, light=True)
@@ -510,6 +536,7 @@ def test_stopping_ends_all_workers_and_keeps_what_is_committed(make_box: MakeBox
     assert len(box.sums()) == 4
 
 
+@pytest.mark.process
 def test_stopping_ends_the_worker_behind_a_script_too(make_box: MakeBox) -> None:
     """Where the host's Python is a script that does not give way to it, ending the script leaves the worker."""
     box = make_box(waiting(6), light=True)
@@ -524,6 +551,7 @@ def test_stopping_ends_the_worker_behind_a_script_too(make_box: MakeBox) -> None
     assert not process.alive(behind)
 
 
+@pytest.mark.process
 def test_stopping_takes_a_worker_that_does_not_listen(make_box: MakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
     box = make_box(["HANG"], light=True)
     slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
@@ -536,6 +564,7 @@ def test_stopping_takes_a_worker_that_does_not_listen(make_box: MakeBox, monkeyp
     assert not box.folder.suspects(SLOT).exists()  # ended by us: no reason to suspect the rows
 
 
+@pytest.mark.process
 def test_a_process_that_cannot_be_ended_is_not_said_to_be_stopped(
     make_box: MakeBox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -552,6 +581,7 @@ def test_a_process_that_cannot_be_ended_is_not_said_to_be_stopped(
     assert slot.state == "stopped"
 
 
+@pytest.mark.process
 def test_a_folder_that_vanishes_ends_it_and_nothing_takes_its_place(make_box: MakeBox) -> None:
     box = make_box(waiting(6), light=True)
     supervisor = box.supervisor()
@@ -568,6 +598,7 @@ def test_a_folder_that_vanishes_ends_it_and_nothing_takes_its_place(make_box: Ma
         away.rename(box.root)
 
 
+@pytest.mark.process
 def test_processes_that_only_look_alike_survive(make_box: MakeBox) -> None:
     """The same command line, the same folder, even the same slot: never recorded, so never signalled."""
     box = make_box(waiting(6), light=True)
@@ -602,6 +633,7 @@ def test_processes_that_only_look_alike_survive(make_box: MakeBox) -> None:
 # --------------------------------------------------------------------------------------------------- disks and clocks
 
 
+@pytest.mark.process
 def test_a_disk_that_takes_no_report_does_not_end_it(make_box: MakeBox) -> None:
     """A folder where its report should be: every write of it fails, as on a full disk."""
     box = make_box(TEXTS, light=True)
@@ -612,6 +644,7 @@ def test_a_disk_that_takes_no_report_does_not_end_it(make_box: MakeBox) -> None:
     assert len(box.sums()) == 4
 
 
+@pytest.mark.process
 def test_a_file_system_that_fails_for_a_while_loses_no_end(make_box: MakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be looked at is looked at again: the worker's exit code is still known then."""
     box = make_box(TEXTS)
@@ -633,6 +666,7 @@ def test_a_file_system_that_fails_for_a_while_loses_no_end(make_box: MakeBox, mo
     assert codes(box) == [7] and slot.state == "waiting"
 
 
+@pytest.mark.process
 def test_a_clock_that_jumps_changes_no_pause_and_no_verdict(make_box: MakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
     box = make_box(TEXTS, back_off_s=[600])
     failing(box, "exit 7")
@@ -646,6 +680,7 @@ def test_a_clock_that_jumps_changes_no_pause_and_no_verdict(make_box: MakeBox, m
     assert slot.state == "waiting" and 590 < slot.report().wait_s <= 600
 
 
+@pytest.mark.process
 def test_a_supervisor_may_be_given_a_relative_folder(make_box: MakeBox) -> None:
     box = make_box(TEXTS, light=True)
     argv = [sys.executable, "-m", "worker", "supervise", "--root", "run1", "--host", HOST]
@@ -682,6 +717,7 @@ def test_the_stand_in_has_the_face_of_the_real_encoder() -> None:
         assert list(real.parameters) == list(stand_in.parameters), name
 
 
+@pytest.mark.process
 def test_a_folder_that_went_is_not_made_anew_by_the_last_words_of_its_workers(make_box: MakeBox) -> None:
     """Without its mark it would be nobody's, and refused from then on."""
     box = make_box(waiting(6), light=True)
@@ -701,6 +737,7 @@ HOLDS = "import sys, time; from pathlib import Path; from worker.encode import t
 take_lock(Path(sys.argv[1]), verb='encode', host='tensor00'); print(flush=True); time.sleep(600)"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("when", ["before the supervisor", "after its own worker began"])
 def test_a_worker_that_hangs_before_its_first_report_is_known_by_its_lock_and_ended(
     make_box: MakeBox, monkeypatch: pytest.MonkeyPatch, when: str

@@ -111,3 +111,25 @@ def test_what_a_host_answers_has_the_fields_of_a_reading_and_no_others(make_box:
     assert told.keys() == {each.name for each in fields(wire.Reading)}
     assert told["slots"]["cluster0_gpu0"].keys() == {each.name for each in fields(wire.SlotReading)}
     assert wire.Reading.from_json(told).slots["cluster0_gpu0"].ranges == ((0, 4),)
+
+
+@pytest.mark.parametrize(
+    ("record", "changes", "kept"),
+    [
+        (wire.WorkerReport, {"helping": 7, "heartbeat": "x", "part": [5, 3], "epoch": -1}, ()),
+        (wire.Exit, {"reason": "", "at": "now", "code": "x", "left": None, "deaths": 1.5, "state": 7}, ("reason",)),
+        (wire.SupervisorReport, {"working": "yes", "predecessor": {"pid": "7"}, "gpus_at": "now"}, ("slots",)),
+    ],
+)
+def test_what_nobody_builds_on_counts_as_not_said_where_it_is_of_another_kind(
+    record: type[wire.Record], changes: dict[str, Any], kept: tuple[str, ...]
+) -> None:
+    read = record.from_json(changes)
+    assert {each.name for each in fields(record) if getattr(read, each.name) is not None} == set(kept)
+
+
+def test_a_message_holds_nothing_raw() -> None:
+    with pytest.raises(wire.WireError) as caught:
+        wire.Reading.from_json({**READING, "slots": {"\x1b[2J": 7}})
+    assert "\x1b" not in str(caught.value)
+    assert "\x1b" not in str(wire.refuse("\x1b[2J", "\x9b", "\x1b", "a text"))

@@ -58,6 +58,7 @@ def undisturbed(make_box: MakeBox) -> Any:
 # ------------------------------------------------------------------------------------------- with torch and a model
 
 
+@pytest.mark.process
 def test_a_worker_killed_and_started_again_gives_the_same_bytes(make_box: MakeBox, tiny_bert: Path) -> None:
     """And what it commits is what the model gives, with a record of each part."""
     texts = [f"{LETTERS[i % 6]} {i}" for i in range(120)]
@@ -117,6 +118,7 @@ def test_a_worker_killed_and_started_again_gives_the_same_bytes(make_box: MakeBo
 # ------------------------------------------------------------------------------------------- without torch, as real
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("parts", [0, 1, 3])
 def test_sigkill_costs_at_most_the_part_at_hand(make_box: MakeBox, undisturbed: Any, parts: int) -> None:
     box = make_box(waiting(4 * parts + 2), light=True)
@@ -133,6 +135,7 @@ def test_sigkill_costs_at_most_the_part_at_hand(make_box: MakeBox, undisturbed: 
     assert f"{4 * parts} committed before, {16 - 4 * parts} to do" in box.logs()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("asked", "words"), [(True, "stopped by the operator"), (False, "ended by SIGTERM")])
 def test_sigterm_ends_it_with_its_last_words_and_nothing_half(
     make_box: MakeBox, undisturbed: Any, asked: bool, words: str
@@ -154,6 +157,7 @@ def test_sigterm_ends_it_with_its_last_words_and_nothing_half(
     assert box.sums() == undisturbed(box)
 
 
+@pytest.mark.process
 def test_ctrl_c_in_the_operators_terminal_leaves_it_working(make_box: MakeBox) -> None:
     box = make_box(waiting(3), light=True)
     child = box.worker()
@@ -163,6 +167,7 @@ def test_ctrl_c_in_the_operators_terminal_leaves_it_working(make_box: MakeBox) -
     assert box.end(child) == 0
 
 
+@pytest.mark.process
 def test_a_second_worker_of_a_slot_leaves(make_box: MakeBox) -> None:
     box = make_box(waiting(3), light=True)
     first = box.worker()
@@ -173,6 +178,7 @@ def test_a_second_worker_of_a_slot_leaves(make_box: MakeBox) -> None:
     assert box.end(first) == 0
 
 
+@pytest.mark.process
 def test_a_worker_does_its_own_rows_first(make_box: MakeBox) -> None:
     texts = [*TEXTS[:7], "WAIT", *TEXTS[8:]]
     box = make_box(texts, slots=2, light=True)
@@ -185,6 +191,7 @@ def test_a_worker_does_its_own_rows_first(make_box: MakeBox) -> None:
     assert box.record(8, 12)["slot"] == "cluster0_gpu1"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -214,6 +221,7 @@ def test_a_shard_that_is_not_as_staged_is_refused_by_name(make_box: MakeBox, har
     assert box.parts() == [] and not box.folder.parts.exists()
 
 
+@pytest.mark.process
 def test_a_slot_that_is_not_in_the_assignment_is_refused(make_box: MakeBox) -> None:
     box = make_box(TEXTS[:4], light=True)
     assert box.end(box.worker("cluster7_gpu7")) == EXIT_REFUSED
@@ -222,6 +230,7 @@ def test_a_slot_that_is_not_in_the_assignment_is_refused(make_box: MakeBox) -> N
     assert box.end(box.worker()) == EXIT_REFUSED
 
 
+@pytest.mark.process
 def test_what_others_left_in_the_folder_does_no_harm(make_box: MakeBox, undisturbed: Any) -> None:
     """Half a write of a killed worker, an array without its record, strange names."""
     box = make_box(TEXTS, light=True)
@@ -240,6 +249,7 @@ def test_what_others_left_in_the_folder_does_no_harm(make_box: MakeBox, undistur
     assert box.given_up() == []
 
 
+@pytest.mark.process
 def test_rows_that_another_slot_committed_are_not_done_again(make_box: MakeBox) -> None:
     """Ranges of an earlier plan need not fit the boundaries of this one."""
     box = make_box(TEXTS, light=True)
@@ -270,6 +280,7 @@ def test_a_part_committed_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
     assert json.loads(folder.part(0, 2).with_suffix(".json").read_text())["run"] == "one"
 
 
+@pytest.mark.process
 def test_a_bad_row_is_given_up_by_name_and_the_others_are_done(make_box: MakeBox) -> None:
     texts = [*TEXTS[:10], "NAN here", *TEXTS[11:14], "NAN", "NAN"]
     box = make_box(texts, part_rows=16, light=True)
@@ -283,6 +294,7 @@ def test_a_bad_row_is_given_up_by_name_and_the_others_are_done(make_box: MakeBox
     assert record["reason"] == f"{bad}, also in float32; on the processor: {bad}" and record["slot"] == SLOT
 
 
+@pytest.mark.process
 def test_a_model_that_gives_only_bad_vectors_gives_up_no_row(make_box: MakeBox) -> None:
     box = make_box(["NAN"] * 8, part_rows=8, light=True)
     assert box.end(box.worker()) == EXIT_FAILED
@@ -298,6 +310,7 @@ def limited() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1500, resource.RLIM_INFINITY))
 
 
+@pytest.mark.process
 def test_a_limit_on_files_ends_it_as_a_full_disk_and_nothing_is_half(make_box: MakeBox, undisturbed: Any) -> None:
     """Its log cannot grow either: that must not change what it says in its exit code and report."""
     box = make_box([f"text {i}" for i in range(60)], part_rows=60, light=True)
@@ -328,6 +341,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     pytest.skip("may not mount a small disk here; the limit on files stands in for it in another test")
 
 
+@pytest.mark.process
 def test_a_full_disk_stops_it_and_it_resumes_when_there_is_space(
     make_box: MakeBox, undisturbed: Any, small_disk: Path
 ) -> None:
@@ -412,6 +426,7 @@ def test_the_worker_can_be_read_by_python_3_9(path: Path) -> None:
     assert imported or path.name == "__init__.py"
 
 
+@pytest.mark.process
 def test_the_worker_without_its_encoder_needs_the_standard_library_only(make_box: MakeBox) -> None:
     """`-I -S`: no installed package can be imported. What is done needs neither numpy nor torch."""
     box = make_box(TEXTS[:4], light=True)

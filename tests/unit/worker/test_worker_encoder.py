@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from vectors import cosines, vectors_of
 
 torch = pytest.importorskip("torch")
 
@@ -37,17 +38,6 @@ def passages(rows: int) -> list[str]:
     with PASSAGES.open(encoding="utf-8") as file:
         short = (text for line in file if len(text := json.loads(line)["text"]) < 200)  # two cores, not a cluster
         return list(itertools.islice(short, rows))
-
-
-def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The cosine of each row of `a` with the same row of `b`, in double precision."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-
-
-def vectors_of(encoder: Encoder, texts: list[str]) -> np.ndarray:
-    """The vectors of texts whose rows are counted from 100."""
-    return encoder.encode(texts, encoder.lengths(texts), range(100, 100 + len(texts)))
 
 
 @pytest.fixture(scope="session")

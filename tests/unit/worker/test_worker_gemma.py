@@ -10,7 +10,7 @@ import gemma
 import numpy as np
 import pytest
 from box import MakeBox
-from test_worker_encoder import cosines, vectors_of
+from vectors import cosines, vectors_of
 
 from runbook_lib.errors import ProfileError
 from runbook_lib.profile.profile import ModelSpec
@@ -118,6 +118,7 @@ def test_a_bad_bfloat16_vector_is_redone_in_float32(in_float32: Encoder, in_bflo
 # ------------------------------------------------------------------------------------------------- a whole worker
 
 
+@pytest.mark.process
 def test_a_real_worker_encodes_with_it(make_box: MakeBox, tiny_gemma: Path, in_float32: Encoder) -> None:
     box = make_box(texts(), model=tiny_gemma, part_rows=30, prompt="title: {title} | text: {text}")
     assert box.end(box.worker()) == 0, box.logs()

@@ -80,6 +80,7 @@ def test_a_wrong_sha256_leaves_the_old_file(target: Path) -> None:
     assert kept(target)
 
 
+@pytest.mark.process
 def test_a_full_disk_leaves_the_old_file(target: Path) -> None:
     """The limit on the size of files stands in for the disk: it too fails in the middle of a write."""
     code = (
@@ -93,6 +94,7 @@ def test_a_full_disk_leaves_the_old_file(target: Path) -> None:
     assert kept(target)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("works", [True, False])
 def test_on_a_mac_the_drive_is_asked_to_write_what_it_holds(
     target: Path, monkeypatch: pytest.MonkeyPatch, works: bool

@@ -51,6 +51,7 @@ def start() -> Iterator[Started]:
         child.communicate()
 
 
+@pytest.mark.process
 def test_the_recorded_process_is_alive_until_it_ends(start: Started) -> None:
     child = start()
     identity = process.identify(child.pid)
@@ -60,6 +61,7 @@ def test_the_recorded_process_is_alive_until_it_ends(start: Started) -> None:
     assert not process.alive(identity)
 
 
+@pytest.mark.process
 def test_a_zombie_is_not_alive(start: Started) -> None:
     child = start()
     identity = process.identify(child.pid)
@@ -68,6 +70,7 @@ def test_a_zombie_is_not_alive(start: Started) -> None:
     assert os.path.exists(f"/proc/{child.pid}") or sys.platform != "linux"  # noqa: PTH110
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "change",
     [{"start": "12345"}, {"boot": "another boot"}, {"start": None}, {"pid": None}, {"pid": "1"}, {"pid": 2**40}],
@@ -87,6 +90,7 @@ def test_a_damaged_record_names_nobody(identity: Any) -> None:
     assert not process.alive(identity)
 
 
+@pytest.mark.process
 def test_stop_ends_the_recorded_process_and_spares_its_double(start: Started) -> None:
     child, double = start(), start()
     assert process.stop(process.identify(child.pid))
@@ -94,18 +98,21 @@ def test_stop_ends_the_recorded_process_and_spares_its_double(start: Started) ->
     assert double.poll() is None
 
 
+@pytest.mark.process
 def test_stop_ends_a_process_that_does_not_listen(start: Started) -> None:
     child = start(STUBBORN)
     assert process.stop(process.identify(child.pid), grace_s=0.2)
     assert child.wait() == -signal.SIGKILL
 
 
+@pytest.mark.process
 def test_stop_ends_a_stopped_process(start: Started) -> None:
     child = start()
     os.kill(child.pid, signal.SIGSTOP)
     assert process.stop(process.identify(child.pid), grace_s=0.2)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, None])
 def test_an_old_kernel_without_pidfd_still_stops_the_process(
     start: Started, monkeypatch: pytest.MonkeyPatch, number: int | None
@@ -121,6 +128,7 @@ def test_an_old_kernel_without_pidfd_still_stops_the_process(
     assert child.wait() == -signal.SIGTERM
 
 
+@pytest.mark.process
 def test_somebody_elses_process_is_not_reported_as_stopped(start: Started, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbid(*args: object) -> None:
         raise PermissionError(errno.EPERM, "not yours")
@@ -242,6 +250,7 @@ def holding(lock: Path, verb: str = "encode", host: str = "here") -> list[str]:
     return [sys.executable, "-c", HOLD, str(Path(__file__).parents[3]), str(lock), verb, host]
 
 
+@pytest.mark.process
 def test_who_holds_a_lock_is_found_by_what_it_wrote_there(start: Started, tmp_path: Path, anywhere: None) -> None:
     locks = tmp_path / "progress"
     above = start(holding(locks / "host_here.lock", "supervise"))

@@ -341,6 +341,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.process
 def test_bombs_are_refused_quickly_and_in_little_memory(tmp_path: Path) -> None:
     for name, data in BOMBS.items():
         (tmp_path / f"{name}.pkl").write_bytes(data)

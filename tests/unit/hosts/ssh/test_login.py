@@ -91,6 +91,7 @@ def refusal(do, kind=RunbookError):
 # ------------------------------------------------------------------------------------------------- credentials files
 
 
+@pytest.mark.process
 def test_the_founding_form_is_one_password_and_nothing_to_guess(credentials, key, config):
     config(f"Host *\n  IdentityFile {key()}\n  ProxyCommand nothing\n")
     found = by_file(credentials(GOOD))
@@ -114,10 +115,12 @@ def test_the_founding_form_is_one_password_and_nothing_to_guess(credentials, key
     assert PASSWORD not in repr(found)
 
 
+@pytest.mark.process
 def test_a_byte_order_mark_is_no_fault(credentials):
     assert by_file(credentials(b"\xef\xbb\xbf" + json.dumps(GOOD).encode())).username == "operator"
 
 
+@pytest.mark.process
 def test_everything_at_once(credentials, key, monkeypatch):
     monkeypatch.setenv("BOX_PASSPHRASE", "battery staple")
     path = key("keys/id")
@@ -133,6 +136,7 @@ def test_everything_at_once(credentials, key, monkeypatch):
     assert "battery" not in repr(found)
 
 
+@pytest.mark.process
 def test_a_key_file_may_be_given_from_home_or_by_its_full_path(credentials, key, tmp_path):
     path = key("home/mine")
     alone = {name: value for name, value in GOOD.items() if name != "password"}
@@ -141,6 +145,7 @@ def test_a_key_file_may_be_given_from_home_or_by_its_full_path(credentials, key,
         assert (found.keys, found.password, found.use_agent) == ((path,), None, False)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
 def test_an_open_file_is_refused_with_the_line_that_closes_it(credentials, key, mode):
     path = credentials(GOOD)
@@ -153,6 +158,7 @@ def test_an_open_file_is_refused_with_the_line_that_closes_it(credentials, key, 
     assert f"chmod 600 '{closed}'" in message
 
 
+@pytest.mark.process
 def test_without_password_and_key_file_the_agent_and_the_identity_files_are_asked(credentials, key, config):
     config(f"Host 10.9.8.7\n  IdentityFile {key()}\n  IdentitiesOnly yes\n  IdentityAgent /run/agent\n")
     found = by_file(credentials({"address": "10.9.8.7", "username": "operator"}))
@@ -163,6 +169,7 @@ def test_without_password_and_key_file_the_agent_and_the_identity_files_are_aske
     assert (found.keys, found.use_agent, found.only_keys, found.agent_socket) == ((), True, False, None)
 
 
+@pytest.mark.process
 def test_a_public_key_line_becomes_its_fingerprint(credentials, tmp_path):
     for kind in ("ed25519", "ecdsa"):
         made = tmp_path / f"host_{kind}"
@@ -175,6 +182,7 @@ def test_a_public_key_line_becomes_its_fingerprint(credentials, tmp_path):
             assert by_file(credentials({**GOOD, "host_key": text})).host_key == said.stdout.split()[1]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("change", "key_named"),
     [
@@ -287,6 +295,7 @@ def test_a_fault_in_json_is_named_by_line_and_column(credentials):
     assert "not JSON from line 2, column 14 on" in message
 
 
+@pytest.mark.process
 def test_no_damaged_file_shows_its_secrets(credentials):
     """A good file with a few bytes changed: it is taken or refused, and never shown."""
     rng = random.Random(47)
@@ -307,11 +316,13 @@ def test_no_damaged_file_shows_its_secrets(credentials):
     assert 0 < taken < 100
 
 
+@pytest.mark.process
 def test_a_password_may_have_any_character_of_a_line(credentials):
     for password in ("-x", " ", "$(reboot)", "'\"\\", "é漢🙂", "a" * 5000):
         assert by_file(credentials({**GOOD, "password": password})).password.reveal() == password
 
 
+@pytest.mark.process
 def test_a_passphrase_that_is_not_in_the_environment_is_asked_for_by_name(credentials, key, monkeypatch):
     key()
     path = credentials({**GOOD, "key_filename": "key", "passphrase_env": "BOX_PASSPHRASE"})
@@ -322,22 +333,26 @@ def test_a_passphrase_that_is_not_in_the_environment_is_asked_for_by_name(creden
         assert "passphrase_env" in message and "BOX_PASSPHRASE" in message
 
 
+@pytest.mark.process
 def test_a_missing_key_file_is_named(credentials, tmp_path):
     message = refusal(lambda: by_file(credentials({**GOOD, "key_filename": "nowhere"})), ProfileError)
     assert f"private key file {tmp_path}/nowhere: there is no such file" in message
 
 
+@pytest.mark.process
 def test_ipv6_addresses_are_written_as_known_hosts_has_them(credentials):
     assert by_file(credentials({**GOOD, "address": "fe80::1%eth0"})).known_as == "fe80::1%eth0"
     assert by_file(credentials({**GOOD, "address": "fe80::1", "port": 23})).known_as == "[fe80::1]:23"
 
 
+@pytest.mark.process
 def test_known_hosts_of_a_credentials_file_are_those_of_ssh(credentials, config):
     config("Host 10.9.8.7\n  UserKnownHostsFile /a/b /c\n  GlobalKnownHostsFile /d\n  HostKeyAlias Lab\n")
     found = by_file(credentials(GOOD))
     assert (found.known_hosts, found.known_as) == ((Path("/a/b"), Path("/c"), Path("/d")), "lab")
 
 
+@pytest.mark.process
 def test_without_an_ssh_client_a_credentials_file_will_do(credentials, no_client, tmp_path, key):
     found = by_file(credentials(GOOD))
     home = tmp_path / "home" / ".ssh"
@@ -353,6 +368,7 @@ def test_without_an_ssh_client_a_credentials_file_will_do(credentials, no_client
 # ------------------------------------------------------------------------------------------------- ssh's configuration
 
 
+@pytest.mark.process
 def test_an_alias_is_what_ssh_says_it_is(config, key):
     first, second = key("first key"), key("second")
     config(
@@ -379,18 +395,21 @@ def test_an_alias_is_what_ssh_says_it_is(config, key):
     )
 
 
+@pytest.mark.process
 def test_without_credentials_and_ssh_the_name_is_the_alias(config):
     config("Host box\n  HostName Ten.Example\n")
     found = login.of(HostSpec("box"))
     assert (found.address, found.known_as) == ("ten.example", "ten.example")
 
 
+@pytest.mark.process
 def test_an_alias_that_ssh_does_not_know_is_a_host_name(config):
     found = by_alias("someone@no.such.alias")
     assert (found.address, found.port, found.username) == ("no.such.alias", 22, "someone")
     assert (found.use_agent, found.only_keys, found.agent_socket) == (True, False, None)
 
 
+@pytest.mark.process
 def test_include_and_match_count(config, tmp_path):
     (tmp_path / "more").write_text("Host tensor\n  Port 2201\n")
     config(
@@ -401,11 +420,13 @@ def test_include_and_match_count(config, tmp_path):
     assert (found.address, found.port, found.username) == ("tensor", 2201, "matched")
 
 
+@pytest.mark.process
 def test_a_setting_for_the_account_on_the_command_line_wins(config):
     config("Host tensor\n  User other\n")
     assert by_alias("me@tensor").username == "me"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("agent", "variable", "expected"),
     [
@@ -424,6 +445,7 @@ def test_the_agent_is_the_one_of_the_configuration(config, monkeypatch, agent, v
     assert (found.use_agent, found.agent_socket) == expected
 
 
+@pytest.mark.process
 def test_tokens_and_variables_in_identity_files_are_filled_in(config, key, tmp_path, monkeypatch):
     monkeypatch.setenv("WHERE", str(tmp_path))
     one, two, three = key("home/10.0.0.5_me_2222"), key("two%"), key("home/.ssh/three")
@@ -438,6 +460,7 @@ def test_tokens_and_variables_in_identity_files_are_filled_in(config, key, tmp_p
         assert odd[: -len("/x")] in message
 
 
+@pytest.mark.process
 def test_identity_files_that_are_not_there_are_passed_over(config, key):
     config(f"Host tensor\n  IdentityFile ~nobody-here/x\n  IdentityFile /nowhere/x\n  IdentityFile {key()}\n")
     assert by_alias("tensor").keys == (key(),)
@@ -445,18 +468,21 @@ def test_identity_files_that_are_not_there_are_passed_over(config, key):
     assert by_alias("tensor").keys == ()
 
 
+@pytest.mark.process
 def test_an_identity_file_that_others_can_read_is_refused(config, key):
     path = key("wide open", 0o644)
     config(f'Host tensor\n  IdentityFile "{path}"\n')
     assert f"chmod 600 '{path}'" in refusal(lambda: by_alias("tensor"), ProfileError)
 
 
+@pytest.mark.process
 def test_a_public_identity_file_names_a_key_of_the_agent(config, key):
     public, other = key("agents.pub", 0o644), key("only.pub", 0o644)
     config(f"Host tensor\n  IdentitiesOnly yes\n  IdentityFile {public}\n  IdentityFile {other.with_suffix('')}\n")
     assert by_alias("tensor").keys == (public, other)
 
 
+@pytest.mark.process
 def test_a_proxy_command_is_ready_for_a_shell(config, tmp_path):
     config(
         "Host tensor\n  HostName 10.0.0.5\n  User me\n  Port 2222\n"
@@ -470,11 +496,13 @@ def test_a_proxy_command_is_ready_for_a_shell(config, tmp_path):
     assert by_alias("tensor").proxy_command is None
 
 
+@pytest.mark.process
 def test_what_a_shell_would_take_apart_does_not_reach_a_proxy_command(config):
     config('Host tensor\n  User "x;touch pwned"\n  ProxyCommand nc %h %p -u %r\n')
     assert "%r" in refusal(lambda: by_alias("tensor"), HostError)
 
 
+@pytest.mark.process
 def test_known_hosts_files_with_blanks_in_their_names_are_told_apart(config, tmp_path):
     config(f'Host tensor\n  UserKnownHostsFile "{tmp_path}/one two" /three\n  GlobalKnownHostsFile /dev/null\n')
     assert by_alias("tensor").known_hosts == (tmp_path / "one two", Path("/three"))
@@ -482,6 +510,7 @@ def test_known_hosts_files_with_blanks_in_their_names_are_told_apart(config, tmp
     assert by_alias("tensor").known_hosts == (Path("/four"),)
 
 
+@pytest.mark.process
 def test_a_host_key_alias_has_no_port(config):
     config("Host tensor\n  Port 2222\n  HostKeyAlias Farm\n")
     assert by_alias("tensor").known_as == "farm"
@@ -499,6 +528,7 @@ def path_of(found):
     return hops[::-1]
 
 
+@pytest.mark.process
 def test_a_list_of_hops_is_gone_through_in_its_order(config, key):
     config(
         "Host *\n  User me\nHost tensor\n  ProxyJump first,other@second:33,[fe80::3]:44\n"
@@ -512,6 +542,7 @@ def test_a_list_of_hops_is_gone_through_in_its_order(config, key):
     assert [found.jump.name, found.jump.jump.name] == ["box, jump host fe80::3", "box, jump host second"]
 
 
+@pytest.mark.process
 def test_hops_of_a_credentials_file_are_aliases(credentials, config):
     config("Host gate\n  HostName 10.0.0.1\n  Port 2200\n  User keeper\n  ProxyJump outer\nHost outer\n  User o\n")
     found = by_file(credentials({**GOOD, "proxy_jump": "gate,inner@10.0.0.2"}))
@@ -519,6 +550,7 @@ def test_hops_of_a_credentials_file_are_aliases(credentials, config):
     assert path_of(by_file(credentials({**GOOD, "proxy_jump": "none"}))) == ["operator@10.9.8.7:22"]
 
 
+@pytest.mark.process
 def test_hops_that_go_in_a_circle_are_refused(config, credentials):
     config("Host a\n  ProxyJump b\nHost b\n  ProxyJump c\nHost c\n  ProxyJump a\n")
     assert "a -> b -> c -> a" in refusal(lambda: by_alias("a"), HostError)
@@ -526,6 +558,7 @@ def test_hops_that_go_in_a_circle_are_refused(config, credentials):
     assert "circle" in refusal(lambda: by_file(credentials({**GOOD, "proxy_jump": "gate"})), HostError)
 
 
+@pytest.mark.process
 def test_more_than_eight_hops_are_refused(config, credentials):
     chain = itertools.pairwise(f"h{i}" for i in range(12))
     config("".join(f"Host {near}\n  ProxyJump {far}\n" for near, far in chain))
@@ -536,6 +569,7 @@ def test_more_than_eight_hops_are_refused(config, credentials):
     assert "more than 8" in refusal(lambda: by_file(credentials({**GOOD, "proxy_jump": nine})), HostError)
 
 
+@pytest.mark.process
 def test_an_open_key_of_a_hop_is_refused_too(config, key):
     path = key("gates", 0o640)
     config(f"Host tensor\n  ProxyJump gate\nHost gate\n  IdentityFile {path}\n")
@@ -546,11 +580,13 @@ def test_an_open_key_of_a_hop_is_refused_too(config, key):
 # ------------------------------------------------------------------------------------------------- ssh itself
 
 
+@pytest.mark.process
 def test_without_an_ssh_client_an_alias_says_what_to_do(no_client):
     message = refusal(lambda: by_alias("tensor"), HostError)
     assert "install one" in message and "`credentials`" in message
 
 
+@pytest.mark.process
 def test_a_configuration_that_ssh_refuses_is_shown_in_its_own_words(config, monkeypatch, tmp_path):
     path = config("Host tensor\n  NoSuchOption yes\n")
     message = refusal(lambda: by_alias("tensor"), HostError)
@@ -559,6 +595,7 @@ def test_a_configuration_that_ssh_refuses_is_shown_in_its_own_words(config, monk
     assert "nowhere" in refusal(lambda: by_alias("tensor"), HostError)
 
 
+@pytest.mark.process
 def test_a_word_of_apples_ssh_does_not_end_another_ssh(config):
     """Homebrew's ssh first in PATH, and UseKeychain in the configuration, as Apple's manual has it."""
     config("Host *\n  UseKeychain yes\n  AddKeysToAgent yes\nHost tensor\n  HostName 10.0.0.7\n  User me\n")
@@ -568,6 +605,7 @@ def test_a_word_of_apples_ssh_does_not_end_another_ssh(config):
     assert f"{path}: line 3: Bad configuration option: nosuchoption" in refusal(lambda: by_alias("tensor"), HostError)
 
 
+@pytest.mark.process
 def test_an_ssh_that_does_not_answer_is_given_up(config, monkeypatch):
     monkeypatch.setattr(login, "SSH_TIMEOUT_S", 0.5)
     config('Match exec "sleep 20"\n  User me\n')
@@ -576,6 +614,7 @@ def test_an_ssh_that_does_not_answer_is_given_up(config, monkeypatch):
     assert time.monotonic() - began < 15
 
 
+@pytest.mark.process
 def test_an_alias_never_becomes_an_option():
     for alias in ("-oProxyCommand=touch pwned", "-F/dev/null"):
         message = refusal(lambda alias=alias: by_alias(alias), HostError)

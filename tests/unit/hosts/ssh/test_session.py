@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from far_end_code import alter, hurry
 from waiting import wait_for
 
 from runbook_lib.errors import HostError, LinkLost
@@ -31,21 +32,6 @@ from worker.agent import REQUEST_LIMIT
 PATIENCE = Patience(login_s=10.0, silence_s=5.0, floor_window_s=2.0)
 SHORT = replace(PATIENCE, login_s=0.3, silence_s=0.3)
 SYSTEM = "/usr/bin:/bin"
-
-
-def alter(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
-    """Let far ends come up with another text in `worker.agent`."""
-    sources = dict(json.loads(zlib.decompress(sessions.bundle())))
-    assert old in sources["agent"]
-    sources["agent"] = sources["agent"].replace(old, new)
-    changed = zlib.compress(json.dumps(list(sources.items())).encode())
-    monkeypatch.setattr(sessions, "bundle", lambda: changed)
-
-
-def hurry(monkeypatch: pytest.MonkeyPatch, **constants: float) -> None:
-    """Let far ends come up with other constants of `worker.agent`."""
-    for name, value in constants.items():
-        alter(monkeypatch, f"\n{name} = ", f"\n{name} = {value}  # not ")
 
 
 def frame(data: bytes) -> bytes:
@@ -396,6 +382,7 @@ def nowhere() -> str:
     return command
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("shell", ["sh", "dash", "bash", "zsh", "csh", "tcsh", "fish"])
 def test_every_shell_reads_the_command_the_same_way(shell, tmp_path):
     if not (found := shutil.which(shell)):
@@ -408,6 +395,7 @@ def test_every_shell_reads_the_command_the_same_way(shell, tmp_path):
         assert session.call("alive", 5.0, identity=None) is False
 
 
+@pytest.mark.process
 def test_the_python_that_was_named_is_tried_first_then_the_one_of_the_path(tmp_path):
     for name in ("named", "path"):
         script(tmp_path / name / "python3", f'echo {name} >> {tmp_path}/ran; exec {sys.executable} "$@"')
@@ -420,6 +408,7 @@ def test_the_python_that_was_named_is_tried_first_then_the_one_of_the_path(tmp_p
     assert (tmp_path / "ran").read_text().split() == ["named"] * 3 + ["path"] * 3
 
 
+@pytest.mark.process
 def test_without_a_python_named_none_is_guessed_at_the_root_of_the_disk(tmp_path):
     traced = COMMAND.replace("/bin/sh -c", "/bin/sh -xc", 1)
     channel = Pipes("/bin/sh", traced, {"PATH": SYSTEM, "HOME": str(tmp_path)}, tmp_path)
@@ -433,6 +422,7 @@ def test_without_a_python_named_none_is_guessed_at_the_root_of_the_disk(tmp_path
         channel.close()
 
 
+@pytest.mark.process
 def test_an_old_python_in_front_is_passed_over(tmp_path):
     old_python(tmp_path / "stub" / "python3")
     script(tmp_path / ".local" / "bin" / "python3", f'exec {sys.executable} "$@"')
@@ -440,6 +430,7 @@ def test_an_old_python_in_front_is_passed_over(tmp_path):
         assert session.hello.python == sys.version_info[:3]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("there", ["none", "old", "two"])
 def test_a_machine_with_no_python_or_only_an_old_one_is_told_so_at_once(there, tmp_path):
     stub = tmp_path / "stub"
@@ -456,6 +447,7 @@ def test_a_machine_with_no_python_or_only_an_old_one_is_told_so_at_once(there, t
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.process
 def test_neither_setsid_nor_sha256sum_nor_any_other_tool_is_needed(tmp_path):
     stub = tmp_path / "stub"
     stub.mkdir()
@@ -471,6 +463,7 @@ def test_neither_setsid_nor_sha256sum_nor_any_other_tool_is_needed(tmp_path):
         assert session.call("stop", 20.0, identity=identity, grace_s=5.0) is True
 
 
+@pytest.mark.process
 def test_a_login_that_can_run_nothing_is_quoted(tmp_path):
     nologin = script(tmp_path / "nologin", "echo 'This account is \033[1mcurrently\033[0m not available.'; exit 1")
     for _ in range(10):  # the exit code may come a moment after the end of what it says
@@ -482,6 +475,7 @@ def test_a_login_that_can_run_nothing_is_quoted(tmp_path):
         )
 
 
+@pytest.mark.process
 def test_noise_in_front_of_the_first_answer_is_passed_over(tmp_path):
     noise = tmp_path / "noise"
     noise.write_bytes(b"\x1b]0;title\x07\x1b[2J welcome \xff\xfe\r\n12\n+\n" * 5000)
@@ -490,12 +484,14 @@ def test_noise_in_front_of_the_first_answer_is_passed_over(tmp_path):
         assert session.call("alive", 5.0, identity=None) is False
 
 
+@pytest.mark.process
 def test_what_a_far_end_s_children_print_is_never_taken_for_an_answer(tmp_path):
     with far_end(tmp_path) as session:
         done = session.call("run", 9.0, argv=["sh", "-c", "echo 5; echo +; echo to no one >&2; exec cat"], limit_s=5.0)
         assert done == {"exit": 0, "out": "5\n+\n", "err": "to no one\n"}
 
 
+@pytest.mark.process
 def test_an_endless_talker_is_cut_to_its_last_words_and_fills_no_memory(tmp_path):
     with far_end(tmp_path) as session:
         script(tmp_path / "talk", "head -c 100000000 /dev/zero >&2; head -c 100000000 /dev/zero; printf end; exit 3")
@@ -509,6 +505,7 @@ def test_an_endless_talker_is_cut_to_its_last_words_and_fills_no_memory(tmp_path
             assert int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0]) < 100_000  # kB
 
 
+@pytest.mark.process
 def test_a_request_larger_than_any_ends_the_far_end_and_is_a_lost_link(tmp_path):
     with far_end(tmp_path) as session:
         session._send(b"%d\n" % (REQUEST_LIMIT + 1))
@@ -516,6 +513,7 @@ def test_a_request_larger_than_any_ends_the_far_end_and_is_a_lost_link(tmp_path)
             session.call("poll", 5.0)
 
 
+@pytest.mark.process
 def test_a_verb_that_fails_or_is_unknown_is_answered_and_the_session_goes_on(tmp_path):
     with far_end(tmp_path) as session:
         for verb, arguments in (("read", {"path": "/nowhere", "limit": 5}), ("rub", {}), ("poll", {"no": 1})):
@@ -525,6 +523,7 @@ def test_a_verb_that_fails_or_is_unknown_is_answered_and_the_session_goes_on(tmp
         assert session.call("alive", 5.0, identity=None) is False
 
 
+@pytest.mark.process
 def test_a_long_verb_gives_signs_of_life(tmp_path, monkeypatch):
     hurry(monkeypatch, SIGN_S=0.3)
     with far_end(tmp_path, patience=replace(PATIENCE, silence_s=1.5)) as session:
@@ -543,6 +542,7 @@ def give(session: Session, path: Path, content: bytes, pause_s: float = 0.0) -> 
     return giving.have
 
 
+@pytest.mark.process
 def test_signs_of_life_in_the_middle_of_an_upload_are_no_answer(tmp_path, monkeypatch):
     hurry(monkeypatch, SIGN_S=0.2)
     with far_end(tmp_path) as session:
@@ -551,6 +551,7 @@ def test_signs_of_life_in_the_middle_of_an_upload_are_no_answer(tmp_path, monkey
         assert (tmp_path / "file").read_bytes() == b"x" * 100_000
 
 
+@pytest.mark.process
 def test_a_far_end_that_takes_a_file_says_that_it_lives(tmp_path, monkeypatch):
     # On a slow line all of a file may stand in buffers on the way while the sender waits for the last answer.
     hurry(monkeypatch, SIGN_S=0.2)
@@ -566,6 +567,7 @@ def test_a_far_end_that_takes_a_file_says_that_it_lives(tmp_path, monkeypatch):
         giving.end()
 
 
+@pytest.mark.process
 def test_a_disk_that_is_full_is_told_in_the_middle_of_a_file_and_the_session_is_not_used_again(tmp_path):
     command = COMMAND.replace("/bin/sh -c '", "/bin/sh -c 'ulimit -f 200; ", 1)
     content = os.urandom(1_000_000)
@@ -581,6 +583,7 @@ def test_a_disk_that_is_full_is_told_in_the_middle_of_a_file_and_the_session_is_
         assert not (tmp_path / "file").exists()
 
 
+@pytest.mark.process
 def test_a_disk_that_is_full_at_the_end_of_a_file_is_told_and_the_session_goes_on(tmp_path):
     command = COMMAND.replace("/bin/sh -c '", "/bin/sh -c 'ulimit -f 200; ", 1)
     with far_end(tmp_path, command=command) as session:
@@ -594,6 +597,7 @@ def test_a_disk_that_is_full_at_the_end_of_a_file_is_told_and_the_session_goes_o
         assert session.call("alive", 2.0, identity=None) is False
 
 
+@pytest.mark.process
 def test_a_disk_that_fails_in_the_middle_of_a_file_is_told_by_the_next_try(tmp_path, monkeypatch):
     content = os.urandom(1_000_000)
     (tmp_path / "file").write_bytes(content)
@@ -622,6 +626,7 @@ def test_a_disk_that_fails_in_the_middle_of_a_file_is_told_by_the_next_try(tmp_p
         assert session.call("alive", 5.0, identity=None) is False
 
 
+@pytest.mark.process
 def test_an_upload_goes_on_from_the_last_byte_that_came(tmp_path):
     content = os.urandom(1_000_000)
     with far_end(tmp_path) as session:
@@ -633,6 +638,7 @@ def test_an_upload_goes_on_from_the_last_byte_that_came(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("sent", "word"), [(99_000, "shrank"), (101_000, "grew")])
 def test_a_source_that_changes_while_it_is_sent_is_seen_before_the_far_end_waits_for_it(tmp_path, sent, word):
     content = os.urandom(200_000)
@@ -645,6 +651,7 @@ def test_a_source_that_changes_while_it_is_sent_is_seen_before_the_far_end_waits
         assert not (tmp_path / "file").exists()
 
 
+@pytest.mark.process
 def test_a_client_that_went_silent_in_an_upload_makes_room_for_the_next(tmp_path, monkeypatch):
     hurry(monkeypatch, SIGN_S=0.2, STALE_S=1.0)
     content = os.urandom(100_000)
@@ -656,6 +663,7 @@ def test_a_client_that_went_silent_in_an_upload_makes_room_for_the_next(tmp_path
         wait_for(lambda: not session.give(str(tmp_path / "file"), len(content), digest).busy, "room", 20)
 
 
+@pytest.mark.process
 def test_a_far_end_that_nobody_asks_ends_by_itself(tmp_path, monkeypatch):
     hurry(monkeypatch, IDLE_S=0.5)
     with far_end(tmp_path) as session:

@@ -1,0 +1,168 @@
+"""An attempt: one execution of a phase's notebook by papermill, in a child process, and what is kept of it.
+
+papermill's own word is not believed: it calls a notebook completed after a killed kernel, a cell's time-out or Ctrl-C,
+and exits 0 after `SystemExit(0)`. What counts is said in `endings`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+from worker.escape import safe_text
+from worker.files import sha256_file, write_atomic
+
+from ..errors import RunbookError
+from ..report import outcome, report
+from ..result import facts
+from ..run.disk import in_words
+from ..run.journal import FAULT
+from ..run.run import PHASES, Run
+from ..show import phase_line
+from . import endings, execution
+from .endings import EXIT_INTERRUPTED, Ended, Ending, Kind
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One execution of one phase, and how it ended."""
+
+    phase: str
+    number: int
+    ending: Ending
+    seconds: float
+    notebook: Path
+
+
+@in_words("executing a notebook")
+def execute(run: Run, phase: str, notebooks: Path = NOTEBOOKS) -> Attempt:
+    """Execute one notebook in a child process, keep the executed copy, judge it. KeyboardInterrupt passes through."""
+    attempts = run.report / "attempts"
+    attempts.mkdir(parents=True, exist_ok=True)
+    number = 1 + _attempts(run, phase)
+    output = attempts / f"{phase}.attempt-{number}.ipynb"
+    before = run.result_file(phase)
+    stamp = before.stat().st_mtime_ns if before.exists() else 0
+    run.journal.write("phase started", phase=phase, attempt=number)
+    began = time.monotonic()
+    ended = _child(run, phase, notebooks / f"{phase}.ipynb", output)
+    if execution.working(output).exists():  # the child was killed before it could rename what it had
+        execution.working(output).replace(output)
+    seconds = time.monotonic() - began
+    ending = endings.judge(run, phase, ended, output, stamp)
+    if output.exists():
+        _stamp(output, ending)
+    run.journal.write(
+        "phase ended" if ending.ok else "phase failed",
+        phase=phase,
+        attempt=number,
+        seconds=round(seconds, 1),
+        reason=safe_text(ending.reason),
+        wrote=_keep(run, phase, output, ending.ok),
+    )
+    if ending.kind is Kind.INTERRUPTED:
+        raise KeyboardInterrupt
+    return Attempt(phase, number, ending, seconds, output)
+
+
+def _attempts(run: Run, phase: str) -> int:
+    """How many attempts there were: one whose notebook was never written counts too."""
+    started = [event.get("attempt") for event in run.journal.events("phase started") if event.get("phase") == phase]
+    kept = [int(path.stem.rpartition("-")[2]) for path in (run.report / "attempts").glob(f"{phase}.attempt-*.ipynb")]
+    return max([number for number in started if isinstance(number, int)] + kept, default=0)
+
+
+def _keep(run: Run, phase: str, output: Path, counts: bool) -> dict[str, str]:
+    """Keep the executed notebook, and of one that counts a second copy of it and of its result; gives their sums."""
+    kept = {output: sha256_file(output)} if output.exists() else {}
+    if counts:
+        executed, result = run.report / f"{phase}.ipynb", run.result_file(phase)
+        copy = output.with_suffix(".result.json")
+        kept |= {executed: write_atomic(executed, output.read_bytes()), copy: write_atomic(copy, result.read_bytes())}
+    return {path.relative_to(run.folder).as_posix(): sha256 for path, sha256 in kept.items()}
+
+
+def _child(run: Run, phase: str, notebook: Path, output: Path) -> Ended:
+    """Run papermill in a child that ends when we end; show progress meanwhile; give how it ended."""
+    argv = [sys.executable, "-m", "runbook_lib.chain.execution", str(notebook), str(output), "--run", str(run.folder)]
+    argv += ["--profile", outcome.profile_of(run)]
+    if run.only and phase in PHASES[1:3]:
+        argv += ["--hosts", ",".join(sorted(run.only))]
+    environment = {**os.environ, "RUNBOOK_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    kills = endings.memory_kills()
+    with (
+        (run.folder / f".{phase}.papermill.part").open("w+b") as log,
+        subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        ) as child,
+    ):
+        try:
+            _show(run, phase, child)
+            code = child.wait()
+        except KeyboardInterrupt:
+            code = EXIT_INTERRUPTED
+            _end(child)
+        log.seek(0)
+        said = log.read().decode(errors="replace")
+    (run.folder / f".{phase}.papermill.part").unlink()
+    return Ended(code, said, endings.memory_kills() - kills)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Interrupt the child, which stops its kernel; end it if that takes too long."""
+    child.send_signal(signal.SIGINT)
+    try:
+        child.wait(20)
+    except subprocess.TimeoutExpired:
+        child.kill()
+
+
+def _show(run: Run, phase: str, child: subprocess.Popen[bytes]) -> None:
+    """Show how far a phase is until its process ends; its notes are written from the first fault on."""
+    size = 0
+
+    def noting() -> None:
+        nonlocal size
+        size = _notes_of_faults(run, size)
+
+    phase_line.show(run, phase, child, noting)
+
+
+def _notes_of_faults(run: Run, before: int) -> int:
+    """Write the notes once the journal, `before` bytes long when last looked at, tells a fault; gives its length."""
+    with suppress(RunbookError, OSError):
+        size = run.journal.path.stat().st_size
+        if size != before and any(facts.kind(event) == FAULT for event in run.journal.events()):
+            report.write_notes(run)
+        return size
+    return before
+
+
+def _stamp(path: Path, ending: Ending) -> None:
+    """Say in the executed notebook itself what became of it: papermill's own status can be wrong."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (ValueError, KeyError, AttributeError):
+        return
+    notebook.metadata["runbook"] = {"outcome": "done" if ending.ok else "failed", "reason": safe_text(ending.reason)}
+    notebook.metadata.pop("widgets", None)
+    papermill = notebook.metadata.get("papermill", {})
+    for key in ("input_path", "output_path"):
+        if papermill.get(key):
+            papermill[key] = Path(papermill[key]).name
+    if not ending.ok:
+        # Indented text is shown as it is: a reason may quote a host or a corpus.
+        quoted = "\n".join(f"    {line}" for line in safe_text(ending.reason).splitlines())
+        banner = nbformat.v4.new_markdown_cell(f"## This execution FAILED\n\n{quoted}")
+        notebook.cells.insert(0, banner)
+    write_atomic(path, nbformat.writes(notebook).encode())

@@ -1,0 +1,83 @@
+"""Movement: how the slots of a run move from look to look."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from . import states
+from .observed import FRESH_S, Observed
+from .rates import windowed
+from .state import SlotState
+
+HISTORY = 400  # points of rate kept for the picture; older ones are thinned out
+TREND = 16  # rates of a slot kept for its sparkline
+
+
+class Movement:
+    """How the slots move from look to look: their rates, their heartbeats, their last new rows.
+
+    `history`: (seconds since the watching began, rows a second of all) for the picture.
+    """
+
+    def __init__(self, since: float):
+        self._since = since
+        self.history: list[tuple[float, float]] = []
+        self._points: list[tuple[float, int]] = []
+        self._slot_points: dict[str, list[tuple[float, int]]] = {}
+        self._trends: dict[str, deque[float]] = {}
+        self._said: dict[str, float] = {}
+        self._beats: dict[str, tuple[object, float]] = {}
+        self._moved: dict[str, tuple[tuple[int, int], float]] = {}
+
+    def age_s(self, seen: Observed, now: float) -> float | None:
+        """Since the worker's heartbeat, by its host's clock; as that may be set, by ours where it has beaten since."""
+        if not seen.report.heartbeat_at:
+            return None
+        age = max(0.0, seen.reading.now - seen.report.heartbeat_at)
+        beat, before = seen.report.heartbeat, self._beats.get(seen.name)
+        self._beats[seen.name] = (beat, now)
+        return min(age, now - before[1]) if before and beat is not None and beat != before[0] else age
+
+    def still_s(self, seen: Observed, now: float) -> float:
+        """How long a running slot has shown no new row."""
+        place, moved = (seen.done, seen.in_part), self._moved.get(seen.name)
+        if moved is None or moved[0] != place or seen.state != states.RUNNING:
+            moved = self._moved[seen.name] = (place, now)
+        return now - moved[1]
+
+    def rate(self, seen: Observed, age_s: float | None, now: float) -> float | None:
+        """Rows a second of a slot at this look; it is kept in its trend."""
+        rate = self._rate(seen, age_s, now)
+        trend = self._trends.setdefault(seen.name, deque(maxlen=TREND))
+        trend.append(0.0 if rate is None else round(rate, 3))
+        return rate
+
+    def _rate(self, seen: Observed, age_s: float | None, now: float) -> float | None:
+        """The worker's own word while it computes, else by what is committed (neighbours may help)."""
+        by_commits = windowed(self._slot_points.setdefault(seen.name, []), now, seen.done)
+        if seen.state not in (states.RUNNING, states.HELPING) or not seen.entry.alive:
+            return by_commits if seen.state != states.UNREACHABLE else None
+        said = seen.report.rows_per_s
+        said = seen.report.rate if said is None else said  # since it began: its last minute is not known yet
+        if said is None or (age_s is not None and age_s > FRESH_S):
+            return by_commits
+        self._said[seen.name] = said
+        return said or None
+
+    def trend(self, slot: str) -> tuple[float, ...]:
+        """A slot's rates at the last looks, the newest last; 0 where none was known."""
+        return tuple(self._trends.get(slot, ()))
+
+    def rate_of_all(self, slots: Sequence[SlotState], now: float) -> float | None:
+        """What the workers say of themselves; where none says anything, by what is committed."""
+        by_commits = windowed(self._points, now, sum(slot.committed for slot in slots))
+        said = [rate for slot in slots if (rate := self._said.get(slot.slot)) is not None]
+        self._said.clear()  # at the next look a worker may say nothing
+        rate = sum(said) if said else by_commits
+        if not rate:
+            return None
+        self.history.append((round(now - self._since, 2), round(rate, 3)))
+        if len(self.history) > HISTORY:
+            self.history[:] = self.history[::2]
+        return rate

@@ -1,0 +1,70 @@
+"""What a test starts, as a marker: by its folder, or by its own word in tests/unit; a test that starts more fails.
+
+A pytest plugin. `MARKS` is what `make test-quick` leaves out.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MARKS = ("process", "kernel", "ssh", "browser", "chaos")
+# Folder of tests/ -> what all of its tests start.
+FOLDERS = {
+    "helpers": "process",
+    "process": "process",
+    "ssh": "ssh",
+    "browser": "browser",
+    "chaos": "chaos",
+    "trials": "chaos",
+}
+# Events of `sys.addaudithook` by which a process begins.
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.exec", "os.system"}
+
+_pid = os.getpid()
+_started: list[str] = []  # what this process has started since the last report
+
+
+def _listen(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in STARTS and os.getpid() == _pid:
+        _started.append(f"{event} {arguments[1] if event == 'subprocess.Popen' else ''}"[:200])
+
+
+platform.processor()  # asks `uname` once a process, whoever wants to know it first
+sys.addaudithook(_listen)  # it cannot be taken away again, so it only takes notes
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by the folder of tests/ in which it stands, before any is chosen by its marks."""
+    tests = Path(__file__).parents[1]
+    for item in items:
+        if item.path.is_relative_to(tests) and (mark := FOLDERS.get(item.path.relative_to(tests).parts[0])):
+            item.add_marker(mark)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Forget what was started before this test."""
+    _started.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test without a mark fails when it, or a fixture that it was the first to ask for, started a process.
+
+    Its end is not looked at: what a fixture of many tests does when it is over falls to whichever test is the last.
+    """
+    report = yield
+    marked = any(item.get_closest_marker(mark) for mark in MARKS)
+    if _started and not marked and report.passed and report.when != "teardown":
+        report.outcome = "failed"
+        report.longrepr = f"it starts a process and is not marked as one that does, {MARKS}: {_started[0]}"
+    _started.clear()
+    return report

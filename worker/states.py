@@ -1,0 +1,12 @@
+"""What a host writes of a slot: the words of a worker's report, and of its supervisor's.
+
+The control machine makes its own states of them (`runbook_lib/slots/states.py`). They are on disk: no word may change.
+"""
+
+STARTING, LOADING = "starting", "loading model"  # a worker; without a report it is starting too
+RUNNING, DONE, STOPPED = "running", "done", "stopped"  # a worker, and its supervisor of it
+FAILED = "failed"  # a worker, as it ends
+WAITING, FENCED = "waiting", "fenced"  # a supervisor: between two workers; given up
+
+AT_WORK = (RUNNING, WAITING)
+LOADS = (None, STARTING, LOADING)
