@@ -51,7 +51,7 @@ test: $(VENV)/.ready ## ruff, mypy, all tests, the notebooks with their default 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --platform linux
 	$(BIN)/mypy --platform darwin
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=30
 
 # How many seeds, and which tier: A local hosts and a light encoder, B two OpenSSH hosts, C the real model.
 SEEDS ?= 100-105

@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from runbook_lib.phases import download, launch, monitor, preflight, recover, staging, workers  # noqa: E402
+from runbook_lib.phases import download, launch, monitor, preflight, staging, tend, workers  # noqa: E402
 from runbook_lib.profile import profile  # noqa: E402
 from runbook_lib.run import run  # noqa: E402
 from worker import process  # noqa: E402
@@ -75,7 +75,7 @@ def encode(this: run.Run, kills: int, over_s: float, rng: random.Random) -> tupl
         state = watcher.poll()
         if state.done:
             return time.monotonic() - began, lost
-        recover.revive(this, state)
+        tend.tend(this, state)
         if len(lost) < kills and time.monotonic() - began > times[len(lost)] and (found := living(watcher)):
             victim = rng.choice(found)
             if process.send(victim.process, signal.SIGKILL):

@@ -95,16 +95,18 @@ def founding(folder: Path) -> None:
 def backup(folder: Path) -> None:
     """Ours: copied, synced, read back."""
     from runbook_lib.phases import backup as verb
+    from runbook_lib.records import plain
 
-    copy = verb.backup(the_run(folder))
-    (folder / "backup.json").write_text(json.dumps(copy))
+    (folder / "backup.json").write_text(json.dumps(plain(verb.backup(the_run(folder)))))
 
 
 def validate(folder: Path) -> None:
     """Ours: ten checks and what goes beyond them."""
     from runbook_lib.phases import validate as verb
+    from runbook_lib.records import read
+    from runbook_lib.result.placed import Backup
 
-    checks, _ = verb.validate(the_run(folder), json.loads((folder / "backup.json").read_text()))
+    checks, _ = verb.validate(the_run(folder), read(Backup, folder / "backup.json"))
     if not checks.ok:
         raise SystemExit(f"the made-up result does not validate:\n{checks}")
 

@@ -4,6 +4,7 @@
     ├── ProfileError   edit the profile (or the file it names)
     ├── CorpusError    mend the corpus file, or accept the oddity in the profile
     ├── HostError      look at that machine
+    │   ├── CannotStart  a command is not there, or may not be run
     │   └── LinkLost   the way there broke or is silent; the machine may be working: ask again later
     ├── DataError      a file of the run is not what its record says: take it away, run again
     └── GateError      make these checks hold, then run the phase again
@@ -32,12 +33,28 @@ class CorpusError(RunbookError):
 class HostError(RunbookError):
     """A machine did not do what it was asked."""
 
-    def __init__(self, message: str, *, argv: Sequence[str] = (), exit_code: int | None = None, tail: str = ""):
-        """`argv`, `exit_code` and `tail` (the last lines of output) are those of the command that failed, if any."""
+    def __init__(
+        self,
+        message: str,
+        *,
+        argv: Sequence[str] = (),
+        exit_code: int | None = None,
+        tail: str = "",
+        errno: int | None = None,
+    ):
+        """`argv`, `exit_code` and `tail` (the last lines of output) are those of the command that failed, if any.
+
+        `errno`: what the system there said, where it was the system.
+        """
         super().__init__(message)
+        self.errno = errno
         self.argv = tuple(argv)
         self.exit_code = exit_code
         self.tail = tail
+
+
+class CannotStart(HostError):
+    """A command of that machine is not there, or may not be run."""
 
 
 class LinkLost(HostError):

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO, Callable
 
-from .files import make_folder, sha256_file, sync, sync_folder
+from .files import make_folder, put_in_place, sha256_file, sync
 from .verbs import VERBS, open_regular
 from .wire import Greeting
 
@@ -166,9 +166,7 @@ def receive(wire: Wire, path: str, size: int, sha256: str) -> None:
             part.unlink()  # it cannot become right by more bytes
             wire.answer(error=f"{path}: expected sha256 {sha256} of {size} bytes, found {digest.value.hexdigest()}")
             return
-        sync(fd)
-        part.replace(final)
-        sync_folder(final.parent)
+        put_in_place(file, part, final)
     wire.answer(ok={"have": size, "whole": True})
 
 
@@ -272,6 +270,6 @@ def serve(nonce: str, source: BinaryIO) -> None:
             return
         except Exception as error:  # whatever went wrong is the asker's to hear
             kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
-            wire.answer(error=f"{kind}{error}")
+            wire.answer(error=f"{kind}{error}", errno=getattr(error, "errno", None))
         finally:
             wire.busy = False

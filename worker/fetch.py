@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Iterator  # noqa: UP035  (Python 3.9 on lab bo
 
 from . import owned
 from .escape import safe_text
-from .files import make_folder, sha256_file, sync, sync_folder
+from .files import make_folder, put_in_place, sha256_file
 
 ORDER_LIMIT = 2**24
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -174,8 +174,8 @@ def _bring(order: Order, file: Wanted, aside: Path) -> None:
         )
     target = order.folder / file.path
     make_folder(target.parent)
-    part.replace(target)
-    sync_folder(target.parent)
+    with part.open("rb") as whole:
+        put_in_place(whole, part, target)
 
 
 def _download(order: Order, file: Wanted, part: Path) -> None:
@@ -213,8 +213,6 @@ def _download(order: Order, file: Wanted, part: Path) -> None:
                 if _status(error) or _is_of_disk(error) or out.tell() == have:
                     raise FetchError(_of_hub(order, file, error, utils)) from None
                 time.sleep(1.0)  # cut, and more had come: not every version of the library goes on from there
-        out.flush()
-        sync(fd)
 
 
 def _status(error: Exception) -> int | None:

@@ -75,6 +75,17 @@ def open_private(path: Path, flags: int) -> BinaryIO:
     return os.fdopen(fd, "wb")
 
 
+def put_in_place(file: BinaryIO, temporary: Path, path: Path) -> None:
+    """Give an open file its final name, once all of it is on the disk; after this a power cut takes neither.
+
+    Its temporary name is its writer's own: one that nobody else has, or one from which the next try goes on.
+    """
+    file.flush()
+    sync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
 def write_atomic(path: Path, data: bytes | Iterable[bytes], mode: int = 0o600, expected: str | None = None) -> str:
     """Write `data` whole under `path` or not at all, and give its sha256; ValueError when it is not `expected`.
 
@@ -89,18 +100,15 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes], mode: int = 0o600, e
             for chunk in [data] if isinstance(data, bytes) else data:
                 digest.update(chunk)
                 file.write(chunk)
-            file.flush()
-            sync(file.fileno())
-        if expected not in (None, digest.hexdigest()):
-            raise ValueError(f"expected sha256 {expected}, found {digest.hexdigest()}")
-        temporary.replace(path)
+            if expected not in (None, digest.hexdigest()):
+                raise ValueError(f"expected sha256 {expected}, found {digest.hexdigest()}")
+            put_in_place(file, temporary, path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:  # a full disk does not say which file
             error.filename = str(path)
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What a machine is, learnt in one go: its disk, its tools, what a log-out ends, its GPUs. Standard library only.
+"""What a machine is, learnt in one go: its disk, what a log-out ends, its GPUs. Standard library only.
 
 Nothing here waits long: every command has a time limit, everything is asked at once, and what does not answer (a
 network disk that hangs, a driver that hangs) leaves its own facts unknown and no others.
@@ -14,7 +14,6 @@ import re
 import selectors
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -24,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Callable, Mapping, Sequence, TypeVar  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from . import owned, process
+from . import owned
 from .files import write_atomic
 from .layout import SHARED_FOLDERS
 from .wire import CardsSaid, Facts
@@ -52,16 +51,6 @@ SAMPLE_FIELDS = ("uuid", "utilization.gpu", "memory.used", "temperature.gpu", "p
 LOST = re.compile(r"device handle for GPU|GPU is lost", re.IGNORECASE)
 CARDS = 16  # tried one by one where even the list of cards is not to be had
 
-TOOLS = ("setsid", "screen", "tmux", "sha256sum")
-CONDAS = ("conda", "mamba", "micromamba")
-# A session without a terminal reads no .bashrc, so PATH rarely names a conda.
-CONDA_NAMES = ("miniconda3", "miniforge3", "mambaforge", "anaconda3", "conda", "micromamba")
-CASKS = ("miniforge", "miniconda", "mambaforge")  # of Homebrew, on a Mac
-CONDA_PLACES = (
-    *(f"{root}/{name}" for root in ("~", "/opt", "/usr/local", "/opt/homebrew") for name in CONDA_NAMES),
-    *(f"{root}/Caskroom/{cask}/base" for root in ("/opt/homebrew", "/usr/local") for cask in CASKS),
-    *("~/.local", "~", "/opt/homebrew"),
-)
 NVIDIA_PLACES = ("/usr/bin", "/usr/lib/wsl/lib")
 LOGIND_PLACES = ("/usr/lib/systemd", "/usr/local/lib/systemd", "/run/systemd", "/etc/systemd")  # a later one wins
 BOOTED = "/run/systemd/system"  # exists exactly where systemd is the init (sd_booted(3))
@@ -83,9 +72,7 @@ def facts(workdir: str, cuda: bool, token: str, timeout_s: float = 10.0) -> Fact
     unknown = f"{workdir}: the disk did not answer within {timeout_s:g} s"
     jobs: dict[str, tuple[Callable[[], Facts], float, Facts]] = {
         "place": (lambda: _place(workdir, token), timeout_s, {**_NO_PLACE, "workdir": workdir, "why_not": unknown}),
-        "who": (_who, timeout_s, {"user": str(os.getuid()), "shell": ""}),
         "logout": (lambda: _logout(timeout_s), timeout_s + 2, {"kills_user_processes": None, "linger": None}),
-        "tools": (lambda: {"tools": _tools()}, timeout_s, {"tools": {}}),
     }
     if cuda:
         silent = _silent(timeout_s)
@@ -206,9 +193,6 @@ def _here() -> Facts:
     memory = None
     with contextlib.suppress(OSError, ValueError):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    load = None
-    with contextlib.suppress(OSError):
-        load = os.getloadavg()[0]
     libc = ""
     with contextlib.suppress(OSError):
         libc = " ".join(platform.libc_ver()).strip()
@@ -216,37 +200,22 @@ def _here() -> Facts:
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "memory_bytes": memory,
-        "load": load,
         "now": time.time(),
-        "boot": process.boot_id(),
-        "hostname": socket.gethostname()[:WORD_LIMIT],
-        "uid": os.getuid(),
         "python": list(sys.version_info[:3]),
-        "executable": (sys.executable or "")[:WORD_LIMIT],
-        "system": [text[:WORD_LIMIT] for text in (name.sysname, name.release, name.machine)],
-        "libc": libc[:WORD_LIMIT],
+        "system": ", ".join(filter(None, [f"{name.sysname} {name.release} {name.machine}", libc]))[:WORD_LIMIT],
         "systemd_run": shutil.which("systemd-run") is not None and Path(run_time).is_dir(),
     }
 
 
-def _who() -> Facts:
-    """The account; where accounts come from a network directory, this can hang."""
+def _user() -> str:
+    """The account's name; where accounts come from a network directory, this can hang."""
     try:
-        account = pwd.getpwuid(os.getuid())
+        return pwd.getpwuid(os.getuid()).pw_name[:WORD_LIMIT]
     except KeyError:
-        return {"user": str(os.getuid()), "shell": ""}
-    return {"user": account.pw_name[:WORD_LIMIT], "shell": account.pw_shell[:WORD_LIMIT]}
+        return str(os.getuid())
 
 
-_NO_PLACE: Facts = {
-    "writable": False,
-    "free_bytes": None,
-    "total_bytes": None,
-    "free_inodes": None,
-    "device": None,
-    "filesystem": "",
-    "seen": None,
-}
+_NO_PLACE: Facts = {"writable": False, "free_bytes": None, "seen": None}
 
 
 def _place(workdir: str, token: str) -> Facts:
@@ -263,7 +232,7 @@ def _place(workdir: str, token: str) -> Facts:
             file.write(bytes(4096))
             file.flush()
             os.fsync(file.fileno())
-        info, disk = path.stat(), os.statvfs(path)
+        disk = os.statvfs(path)
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: ~somebody who is nobody
         return {**_NO_PLACE, "workdir": workdir, "why_not": f"{workdir}: {error}"[:WORD_LIMIT]}
     return {
@@ -271,26 +240,8 @@ def _place(workdir: str, token: str) -> Facts:
         "writable": True,
         "why_not": "",
         "free_bytes": disk.f_bavail * disk.f_frsize,
-        "total_bytes": disk.f_blocks * disk.f_frsize,
-        "free_inodes": disk.f_favail if disk.f_files else None,  # some file systems do not count them
-        "device": [info.st_dev, info.st_ino],
-        "filesystem": _filesystem(path),
         "seen": _mark(path / MARKERS, token),
     }
-
-
-def _filesystem(path: Path) -> str:
-    """The type of the file system that holds `path`; empty where the kernel does not say."""
-    real = path.resolve()
-    kind, depth = "", -1
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines():
-            _, point, named, *_ = line.split(" ")
-            where = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), point))
-            # Of two mounts on one point the later one is seen.
-            if (where == real or where in real.parents) and len(where.parts) >= depth:
-                kind, depth = named, len(where.parts)
-    return kind[:WORD_LIMIT]
 
 
 def _mark(folder: Path, token: str) -> list[str] | None:
@@ -318,25 +269,9 @@ def _mark(folder: Path, token: str) -> list[str] | None:
     return sorted(seen)[:MARKER_LIMIT]
 
 
-def _runnable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
-
-
-def _tools() -> dict[str, str]:
-    """Where each tool is; empty for none."""
-    found = {name: shutil.which(name) or "" for name in (*TOOLS, *CONDAS)}
-    for name in CONDAS:
-        for folder in (Path(os.path.expanduser(place)) for place in CONDA_PLACES):  # noqa: PTH111  (never raises)
-            candidates = (folder / "bin" / name, folder / "condabin" / name)
-            found[name] = found[name] or next((str(path) for path in candidates if _runnable(path)), "")
-    smi = _nvidia_smi()
-    found["nvidia-smi"] = smi if "/" in smi else ""
-    return {name: path[:WORD_LIMIT] for name, path in found.items()}
-
-
 def _logout(timeout_s: float) -> Facts:
     """Whether a log-out ends what we started (logind's KillUserProcesses), and whether the account lingers."""
-    user = _who()["user"]
+    user = _user()
     settings = ("KillUserProcesses", "KillOnlyUsers", "KillExcludeUsers")
     manager = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
     asked = {

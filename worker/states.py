@@ -8,5 +8,6 @@ RUNNING, DONE, STOPPED = "running", "done", "stopped"  # a worker, and its super
 FAILED = "failed"  # a worker, as it ends
 WAITING, FENCED = "waiting", "fenced"  # a supervisor: between two workers; given up
 
+BY_A_PERSON = "restarted by a person"  # why a worker ended, where nothing went wrong
 AT_WORK = (RUNNING, WAITING)
 LOADS = (None, STARTING, LOADING)

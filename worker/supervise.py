@@ -178,7 +178,7 @@ class Slot:
         request.unlink(missing_ok=True)
         if self.state == states.STOPPED:
             self.state, self.deaths, self.faults, self.not_before = states.WAITING, 0, 0, 0.0
-            self._note_end(None, "restarted by a person")
+            self._note_end(None, states.BY_A_PERSON)
 
     def _stalled(self) -> bool:
         """Whether the worker's report stood still for too long by our own clock; a heartbeat alone is no work."""

@@ -637,29 +637,16 @@ class Facts(TypedDict, total=False):
     writable: bool
     why_not: str  # it cannot be written
     free_bytes: int | None
-    total_bytes: int | None
-    free_inodes: int | None
-    device: list[int] | None
-    filesystem: str
     seen: list[str] | None  # the markers of others there
-    user: str
-    uid: int
-    shell: str
     kills_user_processes: bool | None  # whether a log-out ends what we started
     linger: bool | None
     systemd_run: bool
-    tools: dict[str, str]  # name -> path, empty for none
     nvidia: dict[str, CardsSaid]
     cores: int
     memory_bytes: int | None
-    load: float | None
     now: float
-    boot: str
-    hostname: str
-    python: list[int]
-    executable: str
-    system: list[str]
-    libc: str
+    python: list[int]  # its version
+    system: str
 
 
 class TriedGpu(TypedDict, total=False):

@@ -46,7 +46,7 @@ def holds(run: Run, phase: str, quick: bool = False) -> bool:
     """
     try:
         result = run.result(phase)
-        if not result or not result.get("ok") or not _as_gated(run, phase) or not gate.same_inputs(run, phase, result):
+        if not result or not result.ok or not _as_gated(run, phase) or not gate.same_inputs(run, phase, result):
             return False
         if phase in (PHASES[1], PHASES[2]):
             return monitor.look(run).done
@@ -100,8 +100,8 @@ def _as_sealed(run: Run, say: Callable[[str], None], quick: bool) -> bool:
         return False
     code = gate.inputs(run)["library"]  # a result that was sealed stays one, whatever became of the code since
     for phase in PHASES:
-        result = run.result(phase) or {}
-        if not gate.same_inputs(run, phase, {**result, "inputs": {**result.get("inputs", {}), "library": code}}):
+        result = run.result(phase)
+        if not result or not gate.same_inputs(run, phase, replace(result, inputs={**result.inputs, "library": code})):
             return False  # made from other choices than those of now
     how = "sizes of large files, sums of the others" if quick else "every byte"
     say(f"run {run.name} is sealed, and its files are as sealed: looked at now, {how}")

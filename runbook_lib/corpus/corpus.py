@@ -23,25 +23,28 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from worker.escape import safe_text
-from worker.files import make_folder, read_json, sha256_file, sync_folder, write_atomic, write_json
+from worker.files import make_folder, sha256_file, sync_folder, write_atomic, write_json
 
+from .. import records
 from ..errors import DataError
+from ..records import Written
 from .documents import read_documents
 from .formats.source import refusal, shown
 from .formats.whole_file import WholeFile
 from .inspection import Document, Fields
 from .prompt import as_encoded, check_template
-from .questions import read_questions
+from .questions import Question, read_questions
 
 __all__ = ["Corpus", "Fields", "build", "load"]
 
 FORMAT = 1
+Line = TypeVar("Line")
 
 _FILES = ("texts.jsonl", "articles.jsonl", "questions.jsonl", "fingerprints.npy", "offsets.npy")
 _ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
@@ -80,23 +83,28 @@ def build(
             for question in questions:
                 row = rows.add(as_encoded(question_template, question["question"]))
                 asked.write(_json({"row": row} | question) + b"\n")
-            record = {
-                "format": FORMAT,
-                "source": {"path": shown(path, 4096), "bytes": path.stat().st_size, "sha256": sha256_file(path)},
-                "questions_sha256": sha256_file(questions_path) if questions_path else None,
-                "documents": len(lengths),
-                "questions": len(questions),
-                "fingerprint": hashlib.sha256(rows.fingerprints).hexdigest(),
-                "fields": fields.names,
-                "accept": sorted(fields.accept),
-                "template": template,
-                "question_template": question_template,
-                "notes": notes,
-                "characters": _statistics(lengths),
-            }
+            source = _Source(shown(path, 4096), path.stat().st_size, sha256_file(path))
+            questions_sha256 = sha256_file(questions_path) if questions_path else None
+            fingerprint = hashlib.sha256(rows.fingerprints).hexdigest()
             if (_state(path), _state(questions_path)) != before:
                 raise refusal(path, "it, or the questions, changed while it was read", "run again")
-            _commit(folder, [texts, articles, asked], rows, record)
+            files = _commit_files(folder, [texts, articles, asked], rows)
+            record = _Record(
+                format=FORMAT,
+                source=source,
+                questions_sha256=questions_sha256,
+                documents=len(lengths),
+                questions=len(questions),
+                fingerprint=fingerprint,
+                fields=_Names(**fields.names),
+                accept=tuple(sorted(fields.accept)),
+                template=template,
+                question_template=question_template,
+                notes=tuple(notes),
+                characters=_statistics(lengths),
+                files=files,
+            )
+            write_json(folder / "corpus.json", {**records.plain(record), "questions_sha256": questions_sha256})
     except OSError as error:
         told = f"numbering {shown(path, 500)} into {shown(folder, 500)}: {error.strerror or error}"
         raise DataError(f"{told}. Next: look at that disk (room, rights), then run again.") from error
@@ -142,8 +150,8 @@ def _statistics(lengths: array[int]) -> dict[str, int]:
     }
 
 
-def _commit(folder: Path, outputs: list[WholeFile], rows: _Rows, record: dict[str, Any]) -> None:
-    """Give the files their names, corpus.json last; until then the folder holds no corpus, not even an earlier one."""
+def _commit_files(folder: Path, outputs: list[WholeFile], rows: _Rows) -> dict[str, Written]:
+    """Give the files their names; until corpus.json follows the folder holds no corpus, not even an earlier one."""
     (folder / "corpus.json").unlink(missing_ok=True)
     sync_folder(folder)
     files = {output.path.name: output.commit() for output in outputs}
@@ -154,12 +162,11 @@ def _commit(folder: Path, outputs: list[WholeFile], rows: _Rows, record: dict[st
     for name, values in arrays.items():
         file = io.BytesIO()
         np.save(file, values, allow_pickle=False)
-        sha256 = write_atomic(folder / name, file.getvalue())
-        files[name] = {"bytes": file.tell(), "sha256": sha256}
-    write_json(folder / "corpus.json", {**record, "files": files})
+        files[name] = Written(write_atomic(folder / name, file.getvalue()), file.tell())
+    return files
 
 
-def _json(value: Any) -> bytes:
+def _json(value: object) -> bytes:
     return _ENCODE(value).encode()
 
 
@@ -183,6 +190,53 @@ class _Rows:
 # ---------------------------------------------------------------- reading it back
 
 
+class Article(TypedDict, total=False):
+    """A document without its text: a line of articles.jsonl."""
+
+    row: int
+    id: str | int
+    title: str
+    url: str
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The file that was numbered."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What the source calls a document's fields."""
+
+    id: str
+    title: str
+    text: str
+    url: str
+
+
+@dataclass(frozen=True)
+class _Record:
+    """corpus.json. `questions_sha256` is of their file; earlier versions did not record it."""
+
+    format: int
+    source: _Source
+    documents: int
+    questions: int
+    fingerprint: str
+    fields: _Names
+    accept: tuple[str, ...]
+    template: str
+    question_template: str
+    notes: tuple[str, ...]
+    characters: dict[str, int]
+    files: dict[str, Written]
+    questions_sha256: str | None = None
+
+
 @dataclass(frozen=True)
 class Corpus:
     """A numbered corpus: documents are rows [0, documents), questions are rows [documents, rows)."""
@@ -198,7 +252,7 @@ class Corpus:
     question_template: str
     notes: tuple[str, ...]
     characters: dict[str, int]
-    files: dict[str, dict[str, Any]]  # name -> bytes, sha256
+    files: dict[str, Written]
     questions_sha256: str | None = None  # of their file; not recorded by earlier versions
 
     @property
@@ -209,7 +263,7 @@ class Corpus:
     @property
     def text_bytes(self) -> int:
         """The size of all rows as they are sent to the hosts."""
-        return int(self.files["texts.jsonl"]["bytes"])
+        return self.files["texts.jsonl"].bytes
 
     @property
     def texts_path(self) -> Path:
@@ -239,9 +293,9 @@ class Corpus:
         """The offset of each row's line in texts.jsonl, and the end: (rows + 1)."""
         return self._array(self.offsets_path, np.int64, (self.rows + 1,))
 
-    def articles(self) -> Iterator[dict[str, Any]]:
+    def articles(self) -> Iterator[Article]:
         """The documents without their texts, in order."""
-        return _json_records(self.articles_path)
+        return _json_records(Article, self.articles_path)
 
     def named(self, rows: Iterable[int]) -> dict[int, str]:
         """Row -> how a person knows it: its number, title and id."""
@@ -252,9 +306,9 @@ class Corpus:
                 found[row] = safe_text(f"row {row} (title '{title}', id '{key}')", 300)
         return {row: found.get(row, f"row {row}") for row in sorted(wanted)}
 
-    def questions_list(self) -> list[dict[str, Any]]:
+    def questions_list(self) -> list[Question]:
         """The questions, in order."""
-        return list(_json_records(self.folder / "questions.jsonl"))
+        return list(_json_records(Question, self.folder / "questions.jsonl"))
 
     def copy_rows(self, start: int, stop: int) -> Iterator[bytes]:
         """The lines of rows [start, stop) in pieces of at most 1 MiB: a shard file is cut in constant memory."""
@@ -315,17 +369,19 @@ def load(folder: Path) -> Corpus:
     """The corpus that was numbered into `folder`; the files must be there in their recorded sizes."""
     path = folder / "corpus.json"
     try:
-        record = read_json(path)
-        if record is None:
-            raise _damaged(path, "there is no such file: no corpus was numbered here")
-        corpus = _corpus(folder, record)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        record = records.read(_Record, path)
+    except DataError as error:
         raise _damaged(path, f"not the record of a corpus: {error}") from None
+    if record is None:
+        raise _damaged(path, "there is no such file: no corpus was numbered here")
+    if record.format != FORMAT:
+        raise _damaged(path, f"not the record of a corpus: format {record.format}, expected {FORMAT}")
+    corpus = _corpus(folder, record)
     for name in _FILES:
         if name not in corpus.files:
             raise _damaged(path, f"it does not mention {name}")
         file = folder / name
-        expected = corpus.files[name]["bytes"]
+        expected = corpus.files[name].bytes
         seen = file.stat().st_size if file.is_file() else "no such file"
         if seen != expected:
             raise _damaged(file, f"size {seen}, expected {expected}")
@@ -341,27 +397,27 @@ def named(folder: Path, rows: Iterable[int]) -> dict[int, str]:
         return {row: f"row {row}" for row in rows}
 
 
-def _corpus(folder: Path, record: dict[str, Any]) -> Corpus:
-    if record["format"] != FORMAT:
-        raise ValueError(f"format {record['format']}, expected {FORMAT}")
+def _corpus(folder: Path, record: _Record) -> Corpus:
+    names = record.fields
     return Corpus(
         folder=folder,
-        documents=int(record["documents"]),
-        questions=int(record["questions"]),
-        fingerprint=str(record["fingerprint"]),
-        source_bytes=int(record["source"]["bytes"]),
-        source_sha256=str(record["source"]["sha256"]),
-        fields=Fields(**record["fields"], accept=frozenset(record["accept"])),
-        template=str(record["template"]),
-        question_template=str(record["question_template"]),
-        notes=tuple(record["notes"]),
-        characters=dict(record["characters"]),
-        files={str(name): dict(file) for name, file in record["files"].items()},
-        questions_sha256=record.get("questions_sha256"),
+        documents=record.documents,
+        questions=record.questions,
+        fingerprint=record.fingerprint,
+        source_bytes=record.source.bytes,
+        source_sha256=record.source.sha256,
+        fields=Fields(names.id, names.title, names.text, names.url, frozenset(record.accept)),
+        template=record.template,
+        question_template=record.question_template,
+        notes=record.notes,
+        characters=record.characters,
+        files=record.files,
+        questions_sha256=record.questions_sha256,
     )
 
 
-def _json_records(path: Path) -> Iterator[dict[str, Any]]:
+def _json_records(kind: type[Line], path: Path) -> Iterator[Line]:
+    """The lines of a file that this module wrote, whose size was looked at."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:

@@ -80,7 +80,7 @@ class Inspection:
             return None
         return Document(row, own_id, title, text, url)
 
-    def _text(self, place: str, item: dict[str, Any]) -> str | None:
+    def _text(self, place: str, item: dict[str, object]) -> str | None:
         name = self.fields.text
         text, title = item.get(name), item.get(self.fields.title)
         if name in item:

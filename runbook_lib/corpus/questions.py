@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypeAlias, TypedDict, cast
 
 from .characters import SURROGATES, is_visible
 from .findings import Findings
 from .formats.readers import JSON_ARRAY, JSON_LINES, open_source
 from .formats.source import Unreadable, refusal
 
+Plain: TypeAlias = str | int | float | bool | None
 
-def read_questions(path: Path | None, *, notes: list[str]) -> list[dict[str, Any]]:
+
+class Question(TypedDict, total=False):
+    """A question; those fields of its own that somebody reads are named here, and all plain ones stay.
+
+    `row`: in a corpus. `title` or `passage_index` (a row) name the document that answers it.
+    """
+
+    question: Required[str]
+    row: int
+    title: Plain
+    passage_index: Plain
+
+
+def read_questions(path: Path | None, *, notes: list[str]) -> list[Question]:
     """The questions of a JSON list or of JSON lines, as dicts with a non-empty `question`; no path means none.
 
     A list of strings is taken too. Of a dict's fields the plain ones stay (text, numbers, true, false, null).
@@ -36,12 +50,12 @@ def read_questions(path: Path | None, *, notes: list[str]) -> list[dict[str, Any
     return questions
 
 
-def _question(item: Any) -> dict[str, Any]:
+def _question(item: Any) -> Question:
     if isinstance(item, str):
         return {"question": item}
-    plain = {name: value for name, value in item.items() if value is None or isinstance(value, (str, int, float))}
+    plain = {name: value for name, value in item.items() if value is None or isinstance(value, Plain)}
     plain.pop("row", None)  # ours
-    return plain
+    return cast(Question, plain)
 
 
 def _problem(item: Any) -> str | None:

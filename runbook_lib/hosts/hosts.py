@@ -8,6 +8,7 @@ names the host when it fails, and takes nothing from a host on trust.
 from __future__ import annotations
 
 import base64
+import errno
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from worker.launcher import PROCESS, UNIT
 from worker.layout import HostFolder
 from worker.wire import Identity, Reading, shown
 
-from ..errors import HostError, RunbookError
+from ..errors import CannotStart, HostError, RunbookError
 from ..profile.profile import HostSpec
 from ..run.run import Run
 from . import answers, environments
@@ -37,6 +38,7 @@ __all__ = [
     "Completed",
     "Content",
     "Host",
+    "Results",
     "asked",
     "bring_bundle",
     "bundle_files",
@@ -146,7 +148,7 @@ class Host:
         return answers.environment(found, self.name)
 
     def run(self, argv: Sequence[str], timeout_s: float, cwd: Path | None = None, secret_input: str = "") -> Completed:
-        """Run a command to its end. Raises HostError when it cannot start or takes longer than `timeout_s`."""
+        """Run a command to its end. Raises CannotStart, or HostError when it takes longer than `timeout_s`."""
         try:
             done = self.way.call(
                 "run",
@@ -157,8 +159,8 @@ class Host:
                 input=secret_input,
             )
         except HostError as error:
-            if isinstance(error.__cause__, OSError) or "No such file" in str(error) or "Permission" in str(error):
-                raise HostError(f"{self.name}: cannot start {argv[0]}: {error}", argv=argv) from None
+            if error.errno in (errno.ENOENT, errno.EACCES):
+                raise CannotStart(f"{self.name}: cannot start {argv[0]}: {error}", argv=argv) from None
             raise
         code, out, err = answers.completed(done, self.name)
         if code is None:
@@ -338,11 +340,25 @@ def asked(run: Run, spec: HostSpec, do: Callable[[Host], T]) -> T | RunbookError
         return HostError(f"{spec.name}: what it sent cannot be made sense of ({told}); nothing was taken from it")
 
 
-def side_by_side(run: Run, do: Callable[[Host], T]) -> dict[str, T | RunbookError]:
-    """`do` for every host of the run at once: host -> result or failure, so that one dead host hides no other."""
+class Results(dict[str, T | RunbookError]):
+    """What came of one thing that was done for several hosts: host -> result or failure, as the profile has them."""
+
+    @property
+    def ok(self) -> dict[str, T]:
+        """The hosts that did it, each with its result."""
+        return {name: result for name, result in self.items() if not isinstance(result, RunbookError)}
+
+    @property
+    def failures(self) -> dict[str, RunbookError]:
+        """The hosts that did not, each with why."""
+        return {name: result for name, result in self.items() if isinstance(result, RunbookError)}
+
+
+def side_by_side(run: Run, do: Callable[[Host], T]) -> Results[T]:
+    """`do` for every host of the run at once, so that one dead host hides no other."""
     with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(run.hosts))) as pool:
         results = pool.map(lambda spec: asked(run, spec, do), run.hosts)
-        return dict(zip([spec.name for spec in run.hosts], results, strict=True))
+        return Results(zip([spec.name for spec in run.hosts], results, strict=True))
 
 
 def bring_bundle(host: Host) -> int:

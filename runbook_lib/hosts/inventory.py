@@ -54,7 +54,7 @@ def take(run: Run) -> tuple[Checks, dict[str, MachineFacts]]:
     names = {token: name for name, token in tokens.items()}
     facts: dict[str, MachineFacts] = {}
     # Before the first launch a wrong address is a mistake; afterwards a host that is away must not stop the others.
-    wait = run.launched and run.profile.policy_for("unreachable") == "auto" and any(map(_answers, found.values()))
+    wait = run.launched and run.profile.policy_for("unreachable") == "auto" and bool(found.ok)
     for spec in run.hosts:
         seen = found[spec.name]
         if isinstance(seen, RunbookError):
@@ -69,10 +69,6 @@ def take(run: Run) -> tuple[Checks, dict[str, MachineFacts]]:
         run, lambda host: host.way.call("unmark", 30.0, workdir=str(host.workdir), token=tokens[host.name])
     )
     return checks, facts
-
-
-def _answers(seen: object) -> bool:
-    return not isinstance(seen, RunbookError)
 
 
 def _way_out(error: RunbookError) -> str:
@@ -111,6 +107,8 @@ def _judge(checks: Checks, spec: HostSpec, seen: _Seen, names: Mapping[str, str]
         "workdir": _text(said.get("workdir")),
         "python": seen.python,
         "device": spec.device,
+        "system": _text(said.get("system")),
+        "memory_bytes": _number(said.get("memory_bytes"), 2**63),
         "cores": max(1, int(_number(said.get("cores"), CORES) or 1)),
         "free_bytes": _number(said.get("free_bytes"), 2**63),
         "clock_s": seen.clock_s,

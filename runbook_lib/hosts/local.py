@@ -34,7 +34,7 @@ class LocalWay:
         try:
             return VERBS[verb](**arguments)
         except (OSError, ValueError) as error:
-            raise HostError(f"{self.name}: {error}") from None
+            raise HostError(f"{self.name}: {error}", errno=getattr(error, "errno", None)) from None
         except Exception as error:  # as from a machine far away: whatever a verb meets there is that host's failure
             raise HostError(f"{self.name}: {type(error).__name__}: {error}") from error
 

@@ -19,7 +19,7 @@ from worker.rows import Range
 
 from ..corpus import corpus as corpora
 from ..corpus.corpus import Corpus
-from ..errors import DataError, RunbookError
+from ..errors import DataError
 from ..hosts import hosts as machines
 from ..result.parts import named
 from ..run import locks
@@ -44,8 +44,9 @@ def amend(run: Run) -> Checks:
     if not checks.ok:
         return checks
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    for name, result in machines.side_by_side(run, lambda host: _free_host(host, run.plan(), rows, stamp)).items():
-        away = isinstance(result, RunbookError)  # its old parts are refused when they are fetched: their texts differ
+    freed = machines.side_by_side(run, lambda host: _free_host(host, run.plan(), rows, stamp))
+    for name, result in freed.items():
+        away = name in freed.failures  # its old parts are refused when they are fetched: their texts differ
         checks.add("old vectors", True, result, "set aside", where=name, warn=away)
     here = _touched(run.local, committed(run.local.parts), quarantined(run.local.quarantine), rows)
     verbs.set_aside(str(run.folder), [run.sums.name, *RESULTS, *here], stamp)  # first what says that it is finished

@@ -6,12 +6,13 @@ import os
 import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from ..errors import DataError
+from ..records import Written
 from ..result import publication
 from ..result.large_files import pieces, read_back, write
 from ..result.merged import AGAIN
+from ..result.placed import Backup
 from ..run.disk import in_words
 from ..run.run import Run
 
@@ -23,17 +24,16 @@ SAME_DISK = (
 
 
 @in_words("backing up")
-def backup(run: Run, now: datetime | None = None) -> dict[str, Any]:
+def backup(run: Run, now: datetime | None = None) -> Backup:
     """A verified copy of the founding file and its manifest in the backups folder: made now, or found there already.
 
-    Gives path, manifest, sha256, bytes, read_back, same_disk, warning and found (True when it was there before).
     `now` stamps the name, local time. Raises DataError when there is nothing sound to copy or the copy is not sound.
     """
     result = publication.at_hand(run)
     manifest = result.merged.manifest()
     if manifest is None:
         raise DataError(f"backing up: nothing merged yet in {run.folder}; {AGAIN}")
-    stated = manifest["founding"]
+    stated = manifest.founding
     described = result.merged.manifest_file.read_bytes()
     existing = _existing(run, stated, described)
     copy = existing or _copy(run, result.founding, stated, now or datetime.now())
@@ -49,14 +49,14 @@ def _sidecar(copy: Path) -> Path:
     return copy.with_suffix(publication.MANIFEST)
 
 
-def _existing(run: Run, stated: dict[str, Any], manifest: bytes) -> Path | None:
+def _existing(run: Run, stated: Written, manifest: bytes) -> Path | None:
     """An earlier backup of the very same file, read back now; one with another manifest beside it is not ours."""
     stem, suffix = run.founding_file.stem, run.founding_file.suffix
     try:
         there = [file for file in _folder(run).iterdir() if file.name.startswith(f"{stem}_") and file.suffix == suffix]
-        same_size = sorted(file for file in there if file.is_file() and file.stat().st_size == stated["bytes"])
+        same_size = sorted(file for file in there if file.is_file() and file.stat().st_size == stated.bytes)
         same_size = [file for file in same_size if _is_free(_sidecar(file)) or _holds(_sidecar(file), manifest)]
-        return next((file for file in reversed(same_size) if read_back(file).sha256 == stated["sha256"]), None)
+        return next((file for file in reversed(same_size) if read_back(file).sha256 == stated.sha256), None)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -81,20 +81,18 @@ def _free_name(run: Run, now: datetime) -> Path:
         now += timedelta(seconds=1)
 
 
-def _copy(run: Run, source: Path, stated: dict[str, Any], now: datetime) -> Path:
+def _copy(run: Run, source: Path, stated: Written, now: datetime) -> Path:
     """A new copy, read back from the disk. Nothing stays under its name when it is not equal to the original."""
     target = _free_name(run, now)
     if not source.is_file():
         raise DataError(f"backing up: {source} is missing; {AGAIN}")
-    if source.stat().st_size != stated["bytes"]:
-        raise DataError(
-            f"backing up: {source}: expected {stated['bytes']} bytes, {source.stat().st_size} found; {AGAIN}"
-        )
+    if source.stat().st_size != stated.bytes:
+        raise DataError(f"backing up: {source}: expected {stated.bytes} bytes, {source.stat().st_size} found; {AGAIN}")
     remedy = (
         "Free space there, set output.backups to a folder with room that you may write to, or, where the file itself "
         f"changed, {AGAIN}"
     )
-    written = write(target, pieces(source), stated["bytes"], remedy, stated["sha256"])
+    written = write(target, pieces(source), stated.bytes, remedy, stated.sha256)
     seen = read_back(target)
     if seen != written:
         target.unlink()
@@ -112,16 +110,16 @@ def _commit(copy: Path, manifest: bytes, run: Run) -> None:
     write(_sidecar(copy), [manifest], len(manifest), f"Free space in {_folder(run)}, then back up again.")
 
 
-def _described(copy: Path, source: Path, stated: dict[str, Any], found: bool) -> dict[str, Any]:
+def _described(copy: Path, source: Path, stated: Written, found: bool) -> Backup:
     same_disk = copy.stat().st_dev == source.stat().st_dev if source.exists() else False
-    return {
-        "path": str(copy),
-        "manifest": str(_sidecar(copy)),
-        "sha256": stated["sha256"],
-        "bytes": stated["bytes"],
-        "read_back": True,
-        "same_disk": same_disk,
-        "warning": SAME_DISK if same_disk else "",
-        "found": found,
-        "free_bytes": shutil.disk_usage(copy.parent).free,
-    }
+    return Backup(
+        path=str(copy),
+        manifest=str(_sidecar(copy)),
+        sha256=stated.sha256,
+        bytes=stated.bytes,
+        read_back=True,
+        same_disk=same_disk,
+        warning=SAME_DISK if same_disk else "",
+        found=found,
+        free_bytes=shutil.disk_usage(copy.parent).free,
+    )

@@ -81,13 +81,12 @@ def collect(
 
     results = machines.side_by_side(run, one)
     new, refused, failures = 0, [], []
-    for name, result in results.items():
-        if isinstance(result, RunbookError):
-            failures.append(f"{name}: {result}")
-            incidents.host_failed(run, name, "parts brought home", result)
-        else:
-            new += result[0]
-            refused += result[1]
+    for name, error in results.failures.items():
+        failures.append(f"{name}: {error}")
+        incidents.host_failed(run, name, "parts brought home", error)
+    for came, not_taken in results.ok.values():
+        new += came
+        refused += not_taken
     rows = plan.rows - count(missing(0, plan.rows, committed(run.local.parts)))
     aside = tuple(f"{path.name}: {why}" for path, why in cut)
     return Collected(rows, new, tuple(refused), tuple(failures), aside)

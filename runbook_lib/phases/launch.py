@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
+from dataclasses import dataclass
+from enum import StrEnum
 
 from worker.escape import safe_text
 from worker.rows import count, missing
@@ -27,6 +29,39 @@ DEATHS_TO_GO_ON = 2  # where others produce, a slot that died so often is not wa
 LATE_S, LATE = 30.0, 3.0  # how long a slot is waited for where others are well: at least, and times the last of them
 
 
+@dataclass(frozen=True)
+class Started:
+    """A host's supervisor was started, with `left` rows to do."""
+
+    pid: int
+    left: int
+
+    def __str__(self) -> str:
+        return f"started (pid {self.pid}), {self.left} rows left"
+
+
+@dataclass(frozen=True)
+class AlreadyRuns:
+    """A host's supervisor lives and was left alone."""
+
+    pid: int
+    left: int
+
+    def __str__(self) -> str:
+        return f"runs already (pid {self.pid}), {self.left} rows left"
+
+
+class LeftAlone(StrEnum):
+    """Why no supervisor was started on a host."""
+
+    NO_ROWS = "no rows left for this host"
+    STOPPED = "stopped by a person; left so"
+    NOT_MEANT = "left as it is"
+
+
+Outcome = Started | AlreadyRuns | LeftAlone
+
+
 def start(
     run: Run, *, retry_given_up: bool = True, only: Collection[str] | None = None, undo_stop: bool = True
 ) -> Checks:
@@ -35,44 +70,54 @@ def start(
     Rows that were given up get one more chance, unless `retry_given_up` is False. `only` names the hosts meant. What a
     person stopped goes on only where a person says so: not without `undo_stop`.
     """
+    return start_hosts(run, retry_given_up, only, undo_stop)[0]
+
+
+def start_hosts(
+    run: Run, retry_given_up: bool, only: Collection[str] | None, undo_stop: bool
+) -> tuple[Checks, machines.Results[Outcome]]:
+    """The same, and what became of each host."""
     with acts.act(run, "launch") if undo_stop else nullcontext():  # until all have begun, nobody is dead
         return _start(run, retry_given_up, only, undo_stop)
 
 
-def _start(run: Run, retry_given_up: bool, only: Collection[str] | None, undo_stop: bool) -> Checks:
+def _start(
+    run: Run, retry_given_up: bool, only: Collection[str] | None, undo_stop: bool
+) -> tuple[Checks, machines.Results[Outcome]]:
     plan = run.plan()
     by = machines.launchers(run)
     checks = Checks("Every host's supervisor runs")
 
-    def one(host: machines.Host) -> str:
-        meant = only is None or host.name in only
-        return _start_host(host, plan, retry_given_up, by[host.name], undo_stop) if meant else "left as it is"
+    def one(host: machines.Host) -> Outcome:
+        if only is not None and host.name not in only:
+            return LeftAlone.NOT_MEANT
+        return _start_host(host, plan, retry_given_up, by[host.name], undo_stop)
 
     results = machines.side_by_side(run, one)
     for name, result in results.items():
-        if isinstance(result, RunbookError):
+        if name in results.failures:
             add_failure(run, checks, "supervisor", name, results, "running")
-        else:
-            checks.add("supervisor", True, result, where=name)
-            if result.startswith("started"):
-                run.journal.write("supervisor started", host=name, seen=result)
-    return checks
+            continue
+        checks.add("supervisor", True, result, where=name)
+        if isinstance(result, Started):
+            run.journal.write("supervisor started", host=name, seen=str(result))
+    return checks, results
 
 
-def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, undo_stop: bool) -> str:
+def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, undo_stop: bool) -> Outcome:
     slots = plan.of_host(host.name)
     seen = host.poll()
     given_up = [] if retry_given_up else [(row, row + 1) for row in seen.quarantined]
     settled = [*seen.committed, *given_up]
     left = sum(plan.left(slot, settled) for slot in slots)
     if not left:
-        return "no rows left for this host"
+        return LeftAlone.NO_ROWS
     if not seen.assigned:
         raise NotStaged(host.name)
     if seen.supervisor_alive and (lives := seen.supervised.process):
-        return f"runs already (pid {lives['pid']}), {left} rows left"
+        return AlreadyRuns(lives["pid"], left)
     if seen.stop_requested and not undo_stop:
-        return "stopped by a person; left so"
+        return LeftAlone.STOPPED
     host.remove(host.folder.stop_request(host.name))
     if retry_given_up:
         for row in seen.quarantined:
@@ -84,7 +129,7 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, 
         again = _supervisor_there(host)
         identity = host.launch(by) if again is None else again
     _wait_for_its_report(host, identity)
-    return f"started (pid {identity['pid']}), {left} rows left"
+    return Started(identity["pid"], left)
 
 
 def start_unseen(run: Run, only: Collection[str]) -> None:
@@ -159,15 +204,14 @@ def _until(
     over: dict[str, str] = {}
     while True:
         readings = machines.side_by_side(run, poll_staged)
-        for name, reading in readings.items():
+        over = {}
+        for reading in readings.ok.values():
+            seen.update(look(reading))
+            over |= _over(reading)
+        for name, error in readings.failures.items():
             mine = {slot for slot, host in expected.items() if host == name}
-            over = {slot: why for slot, why in over.items() if slot not in mine}
-            if isinstance(reading, Reading):
-                seen.update(look(reading))
-                over |= _over(reading)
-            else:
-                seen.update(dict.fromkeys(mine, (False, str(reading))))
-                over |= dict.fromkeys(mine, states.DEAD) if isinstance(reading, AWAY) else {}
+            seen.update(dict.fromkeys(mine, (False, str(error))))
+            over |= dict.fromkeys(mine, states.DEAD) if isinstance(error, AWAY) else {}
         well = {slot for slot in expected if seen[slot][0]}
         on_progress("slots", len(well), len(expected))
         waited = {slot for slot in {*expected} - well if over.get(slot, states.WAITING) == states.WAITING}
@@ -177,18 +221,16 @@ def _until(
         late = well and may_act and now - began > max(LATE_S, LATE * (last_well - began))
         if not waited - (set(over) if well else set()) or late or now > deadline:
             break
-        lost_now = {name for name, reading in readings.items() if _supervisor_lost(reading)}
+        lost_now = {name for name, reading in readings.ok.items() if _supervisor_lost(reading)}
         if may_act and (gone := lost & lost_now):  # nobody watches yet
             start(run, retry_given_up=False, only=gone, undo_stop=False)
         lost = lost_now
         time.sleep(0.3)
     recorded = set()
-    for name, reading in readings.items():
-        if isinstance(reading, Reading):
-            incidents.record(run, name, reading)
-            recorded |= {
-                slot for slot, entry in reading.slots.items() if any(end.at is not None for end in entry.exits)
-            }
+    for name, reading in readings.ok.items():
+        incidents.record(run, name, reading)
+        ends = {slot: [end.at for end in entry.exits] for slot, entry in reading.slots.items()}
+        recorded |= {slot for slot, times in ends.items() if set(times) - {None}}
     checks = Checks(title)
     for slot, host in expected.items():
         ok, what = seen[slot]
@@ -203,7 +245,8 @@ def _until(
             checks.add(slot, ok, what, expects, remedy, where=host)
         else:
             _warn(checks, slot, host, what, expects, remedy)
-            if _loads(readings[host], slot):  # which is no trouble yet: the monitor tells when it is
+            last = readings.ok.get(host)
+            if last and _loads(last, slot):  # which is no trouble yet: the monitor tells when it is
                 continue
             if slot not in recorded:
                 _note_trouble(run, slot, host, verdicts.cause(what) or verdict, what)
@@ -212,10 +255,10 @@ def _until(
     return checks
 
 
-def _loads(reading: object, slot: str) -> bool:
+def _loads(reading: Reading, slot: str) -> bool:
     """Whether a worker of this slot lives, by its own word or its supervisor's, and has not come to encode yet."""
-    entry = reading.slots.get(slot) if isinstance(reading, Reading) else None
-    if not isinstance(reading, Reading) or not entry:
+    entry = reading.slots.get(slot)
+    if not entry:
         return False
     if entry.alive:
         return entry.worker.state in states.LOADS
@@ -223,9 +266,9 @@ def _loads(reading: object, slot: str) -> bool:
     return reading.supervisor_alive and said is not None and said.state == states.RUNNING
 
 
-def _supervisor_lost(reading: object) -> bool:
+def _supervisor_lost(reading: Reading) -> bool:
     """Whether a supervisor is gone that had work, and nobody wanted that."""
-    if not isinstance(reading, Reading) or reading.supervisor_alive or reading.stop_requested:
+    if reading.supervisor_alive or reading.stop_requested:
         return False
     return reading.supervised.working is True
 

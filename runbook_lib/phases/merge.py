@@ -6,9 +6,9 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
@@ -20,11 +20,14 @@ from worker.rows import Range, missing
 from ..corpus import corpus as corpora
 from ..corpus.corpus import Corpus
 from ..errors import DataError
+from ..records import Written
 from ..result import founding, home, publication
 from ..result.array_file import ITEM_BYTES
 from ..result.large_files import write
+from ..result.manifest import Amended, Manifest, MergedPart, Share, Tallies, Tally
 from ..result.merged import AGAIN, Merged, differences
 from ..result.parts import Part, Piece, cover, named, placed, read, row_bytes, verify, within
+from ..result.placed import Placed
 from ..run.disk import in_words
 from ..run.plan import Plan
 from ..run.run import Run
@@ -34,7 +37,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @in_words("merging")
-def merge(run: Run, on_progress: Progress | None = None) -> dict[str, Any]:
+def merge(run: Run, on_progress: Progress | None = None) -> Manifest:
     """The manifest of the merged result: a candidate made now, or what was made of the same parts before.
 
     Writes embeddings.npy, questions.npy, articles.jsonl and the file in the founding shape; manifest.json comes last
@@ -50,7 +53,7 @@ def merge(run: Run, on_progress: Progress | None = None) -> dict[str, Any]:
         if manifest := _unchanged(run, merged, plan, corpus):
             if merged.folder != run.candidate:
                 publication.discard(run)
-            size = sum(stated["bytes"] for stated in manifest["outputs"].values())
+            size = sum(stated.bytes for stated in manifest.outputs.values())
             report("merged before, verified", size, size)
             return manifest
     parts = _verified(run, plan, corpus, report)
@@ -60,7 +63,7 @@ def merge(run: Run, on_progress: Progress | None = None) -> dict[str, Any]:
 
 
 @in_words("writing the file in the founding shape")
-def write_founding(run: Run) -> dict[str, Any]:
+def write_founding(run: Run) -> Placed:
     """The final path, sha256 and bytes of the file in the founding shape: as merged, or written again where it is not.
 
     Raises DataError when nothing is merged, or the merged files are no longer what the manifest says.
@@ -69,9 +72,9 @@ def write_founding(run: Run) -> dict[str, Any]:
     manifest = result.merged.manifest()
     if manifest is None:
         raise DataError(f"{result.merged.manifest_file}: nothing merged yet; {AGAIN}")
-    stated = {"path": str(run.founding_file), **manifest["founding"]}
+    stated = Placed(manifest.founding.sha256, manifest.founding.bytes, str(run.founding_file))
     if differences(result.founding, stated):
-        founding.save(run.founding_candidate, result.merged.content(manifest), stated["sha256"])
+        founding.save(run.founding_candidate, result.merged.content(manifest), stated.sha256)
     return stated
 
 
@@ -90,18 +93,18 @@ def _same_corpus(plan: Plan, corpus: Corpus) -> None:
 # ------------------------------------------------------------------------------------------------ is it done already
 
 
-def _unchanged(run: Run, merged: Merged, plan: Plan, corpus: Corpus) -> dict[str, Any] | None:
+def _unchanged(run: Run, merged: Merged, plan: Plan, corpus: Corpus) -> Manifest | None:
     """The manifest, if it was made from this plan and these parts, and all files are still what it says."""
     try:
         manifest = merged.manifest()
-        if manifest is None or manifest["plan"] != plan.sha256 or manifest["corpus"] != plan.corpus:
+        if manifest is None or manifest.plan != plan.sha256 or manifest.corpus != plan.corpus:
             return None
         parts, fingerprints = list(map(read, _paths(run))), corpus.fingerprints()
-        if _sums_of(parts) != _listed(manifest) or _records_of(parts) != {p.get("record") for p in manifest["parts"]}:
+        if _sums_of(parts) != manifest.part_sums or _records_of(parts) != {part.record for part in manifest.parts}:
             return None
         if any(verify(part, plan, fingerprints) for part in parts) or merged.problems(manifest):
             return None
-    except (DataError, KeyError, TypeError):
+    except DataError:
         return None  # whatever is wrong with the old result, a new one is made from the parts
     return manifest
 
@@ -114,14 +117,10 @@ def _records_of(parts: Sequence[Part]) -> set[str]:
     return {sha256_file(part.path.with_suffix(".json")) for part in parts}
 
 
-def _listed(manifest: dict[str, Any]) -> set[tuple[str, str]]:
-    return {(part["name"], part["sha256"]) for part in manifest["parts"]}
-
-
 # ---------------------------------------------------------------------------------------------------- what may go in
 
 
-def _paths(run: Run) -> list[Any]:
+def _paths(run: Run) -> list[Path]:
     return [run.local.part(start, stop) for start, stop in committed(run.local.parts)]
 
 
@@ -191,7 +190,7 @@ def _reason(run: Run, row: int) -> str:
 
 def _write(
     run: Run, plan: Plan, corpus: Corpus, parts: Sequence[Part], pieces: Sequence[Piece], report: Progress
-) -> dict[str, Any]:
+) -> Manifest:
     merged, dim = Merged(run.candidate), plan.model.dim
     documents = within(pieces, 0, plan.documents)
     remedy = "Free space in the runs folder, then merge again."
@@ -204,16 +203,8 @@ def _write(
         outputs[merged.questions.name] = write(merged.questions, _matrix(asked, dim, report), size, remedy)
     outputs[merged.articles.name] = write(merged.articles, _articles(corpus, documents), plan.documents * 200, remedy)
 
-    manifest = {
-        "format": FORMAT,
-        "run": plan.run,
-        "timestamp": _timestamp(run, plan, parts),
-        **_identity(plan),
-        **_parts(parts, pieces),
-        **_tallies(plan, pieces),
-        "outputs": {name: asdict(written) for name, written in outputs.items()},
-    }
-    manifest["founding"] = asdict(founding.save(run.founding_candidate, merged.content(manifest)))
+    manifest = _manifest(plan, parts, pieces, _timestamp(run, plan, parts), outputs)
+    manifest = replace(manifest, founding=founding.save(run.founding_candidate, merged.content(manifest)))
     merged.commit(manifest)
     return manifest
 
@@ -224,8 +215,8 @@ def _timestamp(run: Run, plan: Plan, parts: Sequence[Part]) -> str:
         before = Merged(run.merged).manifest()
     except DataError:
         before = None
-    if before and before["plan"] == plan.sha256 and _sums_of(parts) == _listed(before):
-        return str(before["timestamp"])
+    if before and before.plan == plan.sha256 and _sums_of(parts) == before.part_sums:
+        return before.timestamp
     return datetime.now(UTC).isoformat()
 
 
@@ -276,50 +267,54 @@ def _articles(corpus: Corpus, documents: Sequence[Piece]) -> Iterator[bytes]:
 # ---------------------------------------------------------------------------------------------------------- manifest
 
 
-def _identity(plan: Plan) -> dict[str, Any]:
-    return {
-        "plan": plan.sha256,
-        "epoch": plan.epoch,
-        "corpus": plan.corpus,
-        "model": asdict(plan.model),
-        "dtype": plan.dtype,
-        "prompt": plan.prompt,
-        "question_prompt": plan.question_prompt,
-        "dim": plan.model.dim,
-        "documents": plan.documents,
-        "questions": plan.questions,
-    }
-
-
-def _parts(parts: Sequence[Part], pieces: Sequence[Piece]) -> dict[str, Any]:
-    """The parts with the rows taken from each (none where another part was first), and what is known of the slots."""
+def _manifest(
+    plan: Plan, parts: Sequence[Part], pieces: Sequence[Piece], timestamp: str, outputs: dict[str, Written]
+) -> Manifest:
+    """What was merged, but for the file in the founding shape."""
     taken = {part.name: (low, high) for part, low, high in pieces}
-    slots: dict[str, dict[str, Any]] = {}
+    slots = _shares(parts, taken)
+    documents, questions = within(pieces, 0, plan.documents), within(pieces, plan.documents, plan.rows)
+    return Manifest(
+        format=FORMAT,
+        run=plan.run,
+        timestamp=timestamp,
+        plan=plan.sha256,
+        epoch=plan.epoch,
+        corpus=plan.corpus,
+        model=plan.model,
+        dtype=plan.dtype,
+        prompt=plan.prompt,
+        question_prompt=plan.question_prompt,
+        dim=plan.model.dim,
+        documents=plan.documents,
+        questions=plan.questions,
+        parts=tuple(_merged_part(part, taken.get(part.name, ())) for part in parts),
+        rows_done_twice=sum(part.rows for part in parts) - sum(high - low for low, high in taken.values()),
+        slots=slots,
+        seconds=round(sum(share.seconds for share in slots.values()), 3),
+        seen={key: _seen(parts, key) for key in ("device", "torch", "python", "capability", "max_tokens")},
+        redone_float32=sum(len(part.record.redone_float32) for part in parts),
+        lengths=Tallies(_tally(documents), _tally(questions)),
+        outputs=outputs,
+        founding=Written("", 0),
+        amended=tuple(Amended(each.epoch, each.rows) for each in plan.amendments),
+    )
+
+
+def _merged_part(part: Part, rows: tuple[int, ...]) -> MergedPart:
+    record = sha256_file(part.path.with_suffix(".json"))
+    return MergedPart(part.name, part.sha256, part.slot, part.host, part.record.epoch, rows, record)
+
+
+def _shares(parts: Sequence[Part], taken: dict[str, Range]) -> dict[str, Share]:
+    """What each slot gave; of a part that another was before, no row."""
+    slots: dict[str, Share] = {}
     for part in parts:
         low, high = taken.get(part.name, (part.start, part.start))
-        slot = slots.setdefault(part.slot, {"host": part.host, "parts": 0, "rows": 0, "seconds": 0.0})
-        slot["parts"] += 1
-        slot["rows"] += high - low
-        slot["seconds"] = round(slot["seconds"] + _number(part.record.seconds), 4)
-    return {
-        "parts": [
-            {
-                "name": part.name,
-                "sha256": part.sha256,
-                "record": sha256_file(part.path.with_suffix(".json")),
-                "slot": part.slot,
-                "host": part.host,
-                "epoch": part.record.epoch,
-                "rows": list(taken[part.name]) if part.name in taken else [],
-            }
-            for part in parts
-        ],
-        "rows_done_twice": sum(part.rows for part in parts) - sum(high - low for low, high in taken.values()),
-        "slots": slots,
-        "seconds": round(sum(slot["seconds"] for slot in slots.values()), 3),
-        "seen": {key: _seen(parts, key) for key in ("device", "torch", "python", "capability", "max_tokens")},
-        "redone_float32": sum(len(part.record.redone_float32) for part in parts),
-    }
+        before = slots.get(part.slot, Share(part.host, 0, 0, 0.0))
+        seconds = round(before.seconds + _number(part.record.seconds), 4)
+        slots[part.slot] = Share(before.host, before.parts + 1, before.rows + high - low, seconds)
+    return slots
 
 
 def _number(value: object) -> float:
@@ -331,24 +326,11 @@ def _seen(parts: Sequence[Part], key: str) -> dict[str, int]:
     return dict(Counter(safe_text(str(getattr(part.record, key)), 200) for part in parts))
 
 
-def _tallies(plan: Plan, pieces: Sequence[Piece]) -> dict[str, Any]:
-    """Tokens, truncated rows and the share of tokens that the model never read, for documents and for questions."""
-    return {
-        "lengths": {
-            "documents": _lengths(within(pieces, 0, plan.documents)),
-            "questions": _lengths(within(pieces, plan.documents, plan.rows)),
-        },
-        "amended": [{"epoch": each.epoch, "rows": list(each.rows)} for each in plan.amendments],
-        "quarantined": [],  # a row that was given up has no vector, and then there is no manifest
-    }
-
-
-def _lengths(pieces: Sequence[Piece]) -> dict[str, Any]:
+def _tally(pieces: Sequence[Piece]) -> Tally:
     tokens = truncated = lost = 0
     for _, length, cut, _, limit in _row_records(pieces):
         tokens += length
         if cut:
             truncated += 1
             lost += max(0, length - (limit or length))
-    share = round(lost / tokens, 6) if tokens else 0.0
-    return {"tokens": tokens, "truncated_rows": truncated, "tokens_cut": lost, "share_cut": share}
+    return Tally(tokens, truncated, lost, round(lost / tokens, 6) if tokens else 0.0)

@@ -189,11 +189,10 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, M
     made = [spec for spec in run.hosts if spec.name in facts and facts[spec.name]["made"]]
     far = [spec for spec in made if not spec.is_here]
     there = replace(run, only=frozenset(spec.name for spec in far))
-    found = machines.side_by_side(there, lambda host: _devices(run, host)) if far else {}
+    found = machines.side_by_side(there, lambda host: _devices(run, host)) if far else machines.Results()
     able = {spec.name for spec in made if spec.is_here}
     for spec in far:
-        answer = found[spec.name]
-        libraries = {"error": str(answer)} if isinstance(answer, RunbookError) else answer
+        libraries = found.ok.get(spec.name) or {"error": str(found[spec.name])}
         if inventory.judge_libraries(checks, spec, facts[spec.name], libraries):
             able.add(spec.name)
     able = {spec.name for spec in made if spec.name in able and _may_try(checks, spec, facts[spec.name], model)}
@@ -342,7 +341,7 @@ def _standing(
     if wrong:
         return None
     told = machines.side_by_side(run, lambda host: host.poll().committed)
-    there = [(low, high) for found in told.values() if not isinstance(found, RunbookError) for low, high in found]
+    there = [(low, high) for found in told.ok.values() for low, high in found]
     with locks.held(run.plan_lock):
         before = run.plan()
         made = planning.grown(run, before, facts, [*committed(run.local.parts), *there])

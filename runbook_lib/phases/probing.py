@@ -27,7 +27,7 @@ from worker import verbs
 from worker.escape import safe_text
 
 from ..corpus import corpus as corpora
-from ..errors import DataError, HostError, RunbookError
+from ..errors import CannotStart, DataError, HostError, RunbookError
 from ..hosts import hosts as machines
 from ..profile import secret
 from ..profile.profile import ModelSpec
@@ -50,10 +50,14 @@ Vectors = dict[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Probe:
-    """What a host found; `error` alone where the model could not be loaded or used, `missing` where a library lacks."""
+    """What a host found; `error` alone where the model could not be loaded or used.
+
+    `missing`: for want of Python or a library; `own_code`: the model comes with code of its own.
+    """
 
     error: str = ""
     missing: bool = False
+    own_code: bool = False
     dim: int = 0
     norm: float = 0.0
     bad: str = ""
@@ -87,8 +91,9 @@ def on_hosts(
     with ThreadPoolExecutor(1) as pool:
         far_only = bool(names) and not any(spec.is_here for spec in run.hosts if spec.name in names)
         here = pool.submit(_ask_here, run, model, longest) if far_only and not model.remote and _torch_here() else None
-        found = machines.side_by_side(replace(run, only=frozenset(first.values())), one) if first else {}
-        said = {name: {"error": str(a)} if isinstance(a, RunbookError) else a for name, a in found.items()}
+        meant = replace(run, only=frozenset(first.values()))
+        found = machines.side_by_side(meant, one) if first else machines.Results()
+        said = found.ok | {name: _unable(why) for name, why in found.failures.items()}
         for spec in run.hosts:
             if spec.name in names and spec.name not in said:
                 said[spec.name] = said[first[(facts[spec.name]["python"], spec.device)]]
@@ -96,6 +101,10 @@ def on_hosts(
             _keep(run, name, model, _key(run, model, facts[name]), said[name])
         probes = {name: read(answer) for name, answer in said.items()}
         return probes if here is None else {**probes, HERE: read(here.result())}
+
+
+def _unable(why: RunbookError) -> Answer:
+    return {"error": str(why), "missing": isinstance(why, CannotStart)}
 
 
 def _torch_here() -> bool:
@@ -180,7 +189,8 @@ def answer(done: machines.Completed) -> Answer:
 def read(said: Mapping[str, Any]) -> Probe:
     """An answer, nothing in it taken on trust."""
     if said.get("error"):
-        return Probe(safe_text(str(said["error"]), 2000), said.get("missing") is True)
+        why = safe_text(str(said["error"]), 2000)  # the libraries tell these two in words only
+        return Probe(why, said.get("missing") is True or "No module named" in why, "trust_remote_code" in why)
     try:
         dim = _whole(said["dim"])
         long = [said["long"][kind] for kind in KINDS if kind in said["long"]]
@@ -233,8 +243,7 @@ OWN_CODE = "the model comes with code of its own, which is not run here: use one
 def judge(checks: Checks, name: str, probe: Probe, model: models.Model, spec: ModelSpec) -> None:
     """The checks of one host that tried the model, which is `spec` in the profile."""
     if probe.error:
-        own_code = "trust_remote_code" in probe.error
-        remedy = OWN_CODE if own_code else INSTALL if _lacks(probe) else REMEDY
+        remedy = OWN_CODE if probe.own_code else INSTALL if probe.missing else REMEDY
         checks.add("model loads", False, probe.error, "loads", remedy, where=name)
         return
     checks.add("model loads", True, probe.seen, where=name)
@@ -252,10 +261,6 @@ def judge(checks: Checks, name: str, probe: Probe, model: models.Model, spec: Mo
     )
     seen = f"lowest cosine {probe.cosine:.7f} to the library's own encode_document and encode_query"
     checks.add("as the library", probe.cosine >= bound, seen, f"at least {bound:g}", remedy, where=name)
-
-
-def _lacks(probe: Probe) -> bool:
-    return probe.missing or "No module named" in probe.error or "cannot start" in probe.error
 
 
 def _judge_long(checks: Checks, name: str, probe: Probe) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..result import publication
+from ..result.figures import Figures
+from ..result.placed import Backup, Placed
 from ..run.checks import Check, Checks
 from ..run.run import Run
 from . import backup as backups
@@ -17,11 +18,14 @@ SEE = "make the checks above hold, then run again; the result of before stands m
 
 @dataclass(frozen=True)
 class Published:
-    """What came of it: all checks, with the backup's and the final names', and the files outside the run's folder."""
+    """What came of it: all checks, with the backup's and the final names', and the files outside the run's folder.
+
+    None stands for a file that was not made.
+    """
 
     checks: Checks
-    founding: dict[str, Any]
-    backup: dict[str, Any]
+    founding: Placed | None
+    backup: Backup | None
 
     def __repr__(self) -> str:
         return repr(self.checks)
@@ -30,21 +34,21 @@ class Published:
         return self.checks._repr_html_()
 
 
-def publish(run: Run, checks: Checks, figures: dict[str, Any]) -> Published:
+def publish(run: Run, checks: Checks, figures: Figures) -> Published:
     """Back up and publish the result that `validate.validate` gave these checks and figures of.
 
     Where a check fails nothing gets a final name, no backup is made, and what stood there before stays.
     """
     failed = [check for check in checks.failed if check.name != validate.BACKUP]
     if failed:
-        return Published(_refused(run, checks, failed), {}, {})
+        return Published(_refused(run, checks, failed), None, None)
     copy = backups.backup(run)
     filled = validate.with_backup(run, checks, figures, copy)
     if not filled.ok:
-        return Published(_refused(run, filled, filled.failed), {}, copy)
+        return Published(_refused(run, filled, filled.failed), None, copy)
     record = publication.publish(run, copy)
-    filled.add(NAME, True, f"{run.merged} and {record['founding']['path']}")
-    return Published(filled, record["founding"], copy)
+    filled.add(NAME, True, f"{run.merged} and {record.founding.path}")
+    return Published(filled, record.founding, copy)
 
 
 def _refused(run: Run, checks: Checks, failed: list[Check]) -> Checks:

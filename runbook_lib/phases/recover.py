@@ -1,4 +1,4 @@
-"""Recover: start what should run and does not, move rows away from where nobody does them. It reaches sideways.
+"""Recover: start what should run and does not, move rows away from where nobody does them.
 
 What is done, and whether a person is asked first, follows from the verdict and the profile (`recovery`, `policy`). What
 can be done on a host alone its supervisor does, with this machine shut; here is what takes somebody who sees them all.
@@ -20,9 +20,8 @@ from ..run.plan import Move, Plan, Slot
 from ..run.run import Run, limited
 from ..slots import states
 from ..slots.state import SlotState, State
-from . import download, launch, staging
+from . import launch, staging
 
-WATCHING_OUTAGE_S = 20.0  # while watching, a transfer that is stuck is left for the next round
 BLANK_S = 60.0  # a host that was launched and knows nothing of it: a folder that was unmounted may come back
 SPLIT_S = 60.0  # who is done within this may be given rows; and what loading a model is taken to cost where not known
 HANGS_S, LOADS_TO_HANG = 60.0, 4.0  # without a row for so long, and so many loads of idle hosts, a host hangs
@@ -30,7 +29,7 @@ ALL = "all hosts"
 
 
 class Revive:
-    """Bring finished parts home, and do about each host what its verdict asks for, as far as the profile allows.
+    """Do about each host what its verdict asks for, as far as the profile allows.
 
     Called, it does all of it for one state and tells in words what it did. Given to `monitor.watch` it is done in
     pieces, a host each beside the others, so that one that is slow holds up nobody. A person who has to agree (`ask`)
@@ -39,7 +38,7 @@ class Revive:
 
     def __call__(self, run: Run, state: State) -> list[str]:
         """All of it, for this state."""
-        did = _side_by_side([partial(_about, run, state, spec.name) for spec in run.hosts])
+        did = _side_by_side([partial(self.about, run, state, spec.name) for spec in run.hosts])
         moved = _move(run, state)
         return did + moved + (_deliver(run, state) if moved else [])
 
@@ -47,8 +46,17 @@ class Revive:
         """The same in pieces; nothing about hosts on which a person acts."""
         taken = acts.concerned(run)
         names = (state.there.keys() | state.odd) - taken
-        hosts: dict[str, Callable[[], list[str]]] = {name: partial(_about, run, state, name) for name in names}
+        hosts: dict[str, Callable[[], list[str]]] = {name: partial(self.about, run, state, name) for name in names}
         return hosts if taken else {**hosts, ALL: partial(_move, run, state)}
+
+    def about(self, run: Run, state: State, name: str) -> list[str]:
+        """What is to be done about one host; tells in words what it did."""
+        run, state = limited(run, name), state.of(name)
+        did = _up_to_date(run, state) + _restart_dead(run, state, False) + _launch_late(run, state)
+        if state.odd and run.profile.policy_for(states.DEAD) == "auto":
+            staging.stage(run, only=state.odd)  # its code may be damaged as well as its report
+            launch.start_unseen(run, state.odd)
+        return did
 
 
 revive = Revive()
@@ -59,20 +67,9 @@ def _side_by_side(jobs: Sequence[Callable[[], list[str]]]) -> list[str]:
         return [words for did in pool.map(lambda job: job(), jobs) for words in did]
 
 
-def _about(run: Run, state: State, name: str) -> list[str]:
-    """What is to be done about one host; first what lets it work, then its parts come home, which may take long."""
-    run, state = limited(run, name), state.of(name)
-    did = _up_to_date(run, state)
-    did += _restart_dead(run, state, False)
-    did += _launch_late(run, state)
-    if state.odd and run.profile.policy_for(states.DEAD) == "auto":
-        staging.stage(run, only=state.odd)  # its code may be damaged as well as its report
-        launch.start_unseen(run, state.odd)
-    collected = download.collect(run, there=state.there, outage_s=WATCHING_OUTAGE_S)
-    if collected.refused:
-        did += [f"part refused, its rows are done again: {why}" for why in collected.refused]
-        did += _restart_dead(run, state, True)
-    return did
+def redo(run: Run, state: State) -> list[str]:
+    """Start hosts again whose parts were refused: they have rows to do once more."""
+    return _restart_dead(run, state, True)
 
 
 def _up_to_date(run: Run, state: State) -> list[str]:
@@ -122,8 +119,8 @@ def _launch_late(run: Run, state: State) -> list[str]:
 def _start(run: Run, names: set[str], event: str) -> list[str]:
     """Start hosts again. What one died of may be a damaged file, so each is held against its sum before."""
     staging.stage(run, only=names)
-    checks = launch.start(run, retry_given_up=False, only=names, undo_stop=False)
-    started = [f"{check.where}: {check.seen}" for check in checks if check.seen.startswith("started")]
+    _, outcomes = launch.start_hosts(run, retry_given_up=False, only=names, undo_stop=False)
+    started = [f"{name}: {seen}" for name, seen in outcomes.ok.items() if isinstance(seen, launch.Started)]
     for line in started:
         run.journal.write(event, seen=line)
     return started

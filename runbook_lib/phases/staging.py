@@ -16,7 +16,7 @@ from worker.rows import Range
 from worker.wire import Assignment, EnvironmentOrder, ModelFiles, ShardSpec, SlotSpec
 
 from ..corpus import corpus as corpora
-from ..errors import HostError, LinkLost, RunbookError
+from ..errors import HostError, LinkLost
 from ..hosts import environments
 from ..hosts import hosts as machines
 from ..run import model as models
@@ -41,7 +41,7 @@ def prepare(run: Run, on_progress: Report = silent) -> Checks:
     checks = Checks("Every host has its Python environment")
     results = machines.side_by_side(run, lambda host: _prepare_host(run, host, on_progress))
     for name, result in results.items():
-        if isinstance(result, RunbookError):
+        if name in results.failures:
             add_failure(run, checks, "environment", name, results, "ready")
         else:
             checks.add("environment", True, result, where=name)
@@ -58,13 +58,13 @@ class NotStaged(HostError):
 AWAY = (LinkLost, NotStaged)
 
 
-def add_failure(run: Run, checks: Checks, what: str, name: str, results: Mapping[str, Any], expected: str) -> None:
+def add_failure(run: Run, checks: Checks, what: str, name: str, results: machines.Results[Any], expected: str) -> None:
     """A host that failed. One that is, or was, away is only told of, where others are there and somebody will act."""
     if not isinstance(results[name], NotStaged):
         incidents.host_failed(run, name, what, results[name])
     verdict = states.UNREACHABLE if isinstance(results[name], LinkLost) else states.DEAD
     lenient = isinstance(results[name], AWAY) and run.profile.policy_for(verdict) == "auto"
-    if lenient and any(not isinstance(result, RunbookError) for result in results.values()):
+    if lenient and results.ok:
         wait = f"Its rows wait; silent for {run.profile.monitor.unreachable_s:g} s, they move to others"
         then = wait if verdict == states.UNREACHABLE else "It was away; 03_monitor launches it"
         checks.add(what, True, f"{results[name]}. {then}", expected, "03_monitor goes on", name, warn=True)
@@ -144,7 +144,7 @@ def stage(run: Run, on_progress: Report = silent, only: Collection[str] | None =
 
     results = machines.side_by_side(run, one)
     for name, result in results.items():
-        if isinstance(result, RunbookError):
+        if name in results.failures:
             add_failure(run, checks, "staged", name, results, "shards, worker, model")
         elif only is None or name in only:
             checks.add("staged", True, result, where=name)

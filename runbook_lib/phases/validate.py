@@ -6,9 +6,9 @@ Checks hold facts against expectations; figures are what a report shows. `valida
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from ..errors import DataError
 from ..result import figures, founding, publication
 from ..result.array_file import ITEM_BYTES
 from ..result.evidence import Evidence, gather
+from ..result.figures import Duplicates, Figures
+from ..result.manifest import Manifest
 from ..result.merged import AGAIN, differences
 from ..result.parts import Piece, named, read, row_bytes
+from ..result.placed import Backup
 from ..result.survey import Geometry, Header, norms_of
 from ..run.checks import Check, Checks
 from ..run.plan import Plan, problems
@@ -35,13 +38,13 @@ ROBUST_DEVIATIONS = 10.0
 TOP_SHARE_LIMIT, MEAN_COSINE_LIMIT = 0.70, 0.95
 
 
-def validate(run: Run, backup: dict[str, Any] | None = None) -> tuple[Checks, dict[str, Any]]:
+def validate(run: Run, backup: Backup | None = None) -> tuple[Checks, Figures]:
     """The checks of the merged result and their figures, also kept as validation.json in the report folder.
 
     `backup` is what `backup.backup` gave; without it check 9 fails until `with_backup` fills it in. Raises DataError
     only when the run has no readable plan or corpus.
     """
-    checks, shown = Checks("validation"), {}
+    checks, shown = Checks("validation"), Figures()
     plan, corpus = run.plan(), corpora.load(run.corpus)
     manifest = _manifest(run, checks)
     if manifest is not None:
@@ -53,19 +56,19 @@ def validate(run: Run, backup: dict[str, Any] | None = None) -> tuple[Checks, di
     return checks, shown
 
 
-def with_backup(run: Run, checks: Checks, shown: dict[str, Any], backup: dict[str, Any]) -> Checks:
+def with_backup(run: Run, checks: Checks, shown: Figures, backup: Backup) -> Checks:
     """`checks` with the ninth filled in from what `backup.backup` gave; validation.json is written again."""
-    manifest = publication.at_hand(run).merged.manifest() or {}
+    manifest = publication.at_hand(run).merged.manifest()
     filled = Checks(checks.title, [_backup(manifest, backup) if check.name == BACKUP else check for check in checks])
     _save(run, filled, shown)
     return filled
 
 
-def _save(run: Run, checks: Checks, shown: dict[str, Any]) -> None:
-    run.save_json(FILE, {"run": run.name, "ok": checks.ok, "checks": checks.as_dicts(), "figures": shown})
+def _save(run: Run, checks: Checks, shown: Figures) -> None:
+    run.save_json(FILE, {"run": run.name, "ok": checks.ok, "checks": checks.as_dicts(), "figures": shown.as_json()})
 
 
-def _manifest(run: Run, checks: Checks) -> dict[str, Any] | None:
+def _manifest(run: Run, checks: Checks) -> Manifest | None:
     """The first check; without merged files there is nothing to hold the others against."""
     result = publication.at_hand(run)
     merged = result.merged
@@ -97,9 +100,9 @@ def _about_rows(checks: Checks, name: str, rows: Sequence[int], good: str, remed
 
 def _redo(e: Evidence, rows: Sequence[int]) -> str:
     """What to do about rows whose vectors are wrong: it depends on whether their part is wrong too."""
-    for part in e.manifest["parts"]:
-        if rows and part["rows"] and part["rows"][0] <= rows[0] < part["rows"][1]:
-            origin = f"{part['name']} of {part['slot']} on {part['host']}"
+    for part in e.manifest.parts:
+        if rows and part.rows and part.rows[0] <= rows[0] < part.rows[1]:
+            origin = f"{part.name} of {part.slot} on {part.host}"
             return (
                 f"row {rows[0]} is from {origin}: where the part itself holds this vector, delete its .npy and .json "
                 f"here and on that host, run again and the rows are redone; else {AGAIN}"
@@ -110,7 +113,7 @@ def _redo(e: Evidence, rows: Sequence[int]) -> str:
 # -------------------------------------------------------------------------------------------- the founding plan's ten
 
 
-def _ten(e: Evidence, backup: dict[str, Any] | None, checks: Checks) -> None:
+def _ten(e: Evidence, backup: Backup | None, checks: Checks) -> None:
     """Checks 2 to 10."""
     _bytes(e, checks)
     _structure(e, checks)
@@ -127,7 +130,7 @@ def _ten(e: Evidence, backup: dict[str, Any] | None, checks: Checks) -> None:
 def _bytes(e: Evidence, checks: Checks) -> None:
     vectors = e.plan.documents * e.plan.model.dim * ITEM_BYTES
     seen = (e.merged.embeddings.stat().st_size, e.founding.stat().st_size)
-    wanted = (vectors + (e.shape.bytes if e.shape else 0), e.manifest["founding"]["bytes"])
+    wanted = (vectors + (e.shape.bytes if e.shape else 0), e.manifest.founding.bytes)
     checks.add(
         "2 bytes exact",
         e.shape is not None and seen == wanted,
@@ -199,17 +202,17 @@ def _wrong_norms(norms: np.ndarray, plan: Plan) -> list[int]:
     return rows
 
 
-def _backup(manifest: dict[str, Any], backup: dict[str, Any] | None) -> Check:
+def _backup(manifest: Manifest | None, backup: Backup | None) -> Check:
     remedy = "back up (04_merge_validate does it; runbook run)"
     expected = "a copy whose sha256 was compared"
     if backup is None:
         return Check(BACKUP, False, "none yet", expected, remedy)
-    stated, path = manifest.get("founding", {}), Path(str(backup.get("path")))
-    if backup.get("sha256") != stated.get("sha256") or backup.get("read_back") is not True:
+    path = Path(backup.path)
+    if manifest is None or backup.sha256 != manifest.founding.sha256 or not backup.read_back:
         return Check(BACKUP, False, f"{path}: not a copy of this result", expected, remedy)
-    if not path.is_file() or path.stat().st_size != stated.get("bytes"):
+    if not path.is_file() or path.stat().st_size != manifest.founding.bytes:
         return Check(BACKUP, False, f"{path}: the copy is gone or cut", expected, remedy)
-    return Check(BACKUP, True, str(path), "", str(backup.get("warning", "")), warn=bool(backup.get("same_disk")))
+    return Check(BACKUP, True, str(path), "", backup.warning, warn=backup.same_disk)
 
 
 def _fields(e: Evidence, checks: Checks) -> None:
@@ -231,7 +234,7 @@ def _fields(e: Evidence, checks: Checks) -> None:
 def _beyond(e: Evidence, checks: Checks) -> None:
     _belongs(e, checks)
     _unchanged(e, checks)
-    wrong = problems([part["rows"] for part in e.manifest["parts"] if part["rows"]], e.plan.rows)
+    wrong = problems([part.rows for part in e.manifest.parts if part.rows], e.plan.rows)
     checks.add("every row from exactly one part", not wrong, named(wrong) or f"{e.plan.rows} rows", "", AGAIN)
     rows = e.audit.other_text
     _about_rows(checks, "every row encoded from the corpus's text", rows, "fingerprints of all", _redo(e, rows))
@@ -251,21 +254,26 @@ def _beyond(e: Evidence, checks: Checks) -> None:
 
 
 def _belongs(e: Evidence, checks: Checks) -> None:
-    wanted = {"run": e.plan.run, "plan": e.plan.sha256, "corpus": e.corpus.fingerprint, "dtype": e.plan.dtype}
-    wrong = [f"another {key}" for key, value in wanted.items() if e.manifest[key] != value]
+    facts = (
+        ("run", e.plan.run, e.manifest.run),
+        ("plan", e.plan.sha256, e.manifest.plan),
+        ("corpus", e.corpus.fingerprint, e.manifest.corpus),
+        ("dtype", e.plan.dtype, e.manifest.dtype),
+    )
+    wrong = [f"another {what}" for what, wanted, seen in facts if wanted != seen]
     checks.add("made from this plan and corpus", not wrong, named(wrong) or f"plan {e.plan.sha256[:12]}", "", AGAIN)
 
 
 def _unchanged(e: Evidence, checks: Checks) -> None:
     """Files against the manifest; the matrix was hashed while it was surveyed."""
     wrong = []
-    for name, stated in e.manifest["outputs"].items():
+    for name, stated in e.manifest.outputs.items():
         if name == e.merged.embeddings.name and e.matrix is not None:
             sha256 = e.matrix.found.sha256
-            wrong += [] if sha256 == stated["sha256"] else [f"{name}: sha256 {sha256}, expected {stated['sha256']}"]
+            wrong += [] if sha256 == stated.sha256 else [f"{name}: sha256 {sha256}, expected {stated.sha256}"]
         else:
             wrong += differences(e.merged.folder / name, stated)
-    good = f"sha256 of {len(e.manifest['outputs'])} files"
+    good = f"sha256 of {len(e.manifest.outputs)} files"
     checks.add("files unchanged since the merge", not wrong, named(wrong, "; ") or good, "", AGAIN)
 
 
@@ -273,10 +281,10 @@ def _as_in_parts(e: Evidence, shape: Header, checks: Checks) -> None:
     """The matrix against the parts that came home, byte by byte: a second look that trusts no writing of the merge."""
     name, rows, compared, absent = "every row as in its part", list[int](), 0, 0
     try:
-        for stated in e.manifest["parts"]:
-            low, high = stated["rows"] or (0, 0)
+        for stated in e.manifest.parts:
+            low, high = stated.rows or (0, 0)
             high = min(high, shape.rows)
-            path = e.run.local.parts / stated["name"]
+            path = e.run.local.parts / stated.name
             if low < high and path.exists():
                 rows += _unlike(e.merged.embeddings, shape, (read(path), low, high))
                 compared += high - low
@@ -319,27 +327,27 @@ def _asked(e: Evidence, checks: Checks) -> None:
     _about_rows(checks, name, rows, f"{len(norms)} questions", _redo(e, rows))
 
 
-def _equal_vectors(shown: dict[str, Any], checks: Checks) -> None:
+def _equal_vectors(shown: Duplicates, checks: Checks) -> None:
     name = "equal vectors have equal texts"
-    if not shown["unexplained"]:
-        good = f"{shown['groups']} groups of equal vectors, each explained by equal or cut texts"
-        checks.add(name, True, good if shown["groups"] else "all vectors differ")
+    if not shown.unexplained:
+        good = f"{shown.groups} groups of equal vectors, each explained by equal or cut texts"
+        checks.add(name, True, good if shown.groups else "all vectors differ")
         return
-    rows = "; ".join("rows " + ", ".join(map(str, group)) for group in shown["unexplained_rows"])
-    seen = f"{shown['unexplained']} groups of equal vectors with different texts: {rows}"
+    rows = "; ".join("rows " + ", ".join(map(str, group)) for group in shown.unexplained_rows)
+    seen = f"{shown.unexplained} groups of equal vectors with different texts: {rows}"
     remedy = "read these documents: texts that the tokenizer makes the same are harmless, copied vectors are not"
     checks.add(name, True, seen, "none", remedy, warn=True)
 
 
 def _cut_texts(e: Evidence, checks: Checks) -> None:
-    name, stated = "every document read to its end", e.manifest["lengths"]["documents"]
+    name, stated = "every document read to its end", e.manifest.lengths.documents
     cut = int(e.audit.cut.sum())
     if not cut:
-        checks.add(name, True, f"{stated['tokens']:,} tokens")
+        checks.add(name, True, f"{stated.tokens:,} tokens")
         return
     seen = (
         f"{cut} of {e.plan.documents} documents ({cut / e.plan.documents:.1%}) are longer than the model reads; "
-        f"{stated['tokens_cut']:,} of {stated['tokens']:,} tokens ({stated['share_cut']:.1%}) were cut off"
+        f"{stated.tokens_cut:,} of {stated.tokens:,} tokens ({stated.share_cut:.1%}) were cut off"
     )
     remedy = "their ends are not in the vectors: split long documents, raise model.max_tokens, or accept it"
     checks.add(name, True, seen, "none", remedy, warn=True)
@@ -363,11 +371,11 @@ def _spread(lie: Geometry, checks: Checks) -> None:
 def _answers(e: Evidence, checks: Checks) -> None:
     """Whether the vectors mean something: a question's own document should come early. Said only where one is named."""
     found = e.retrieval
-    if not found.get("with_answer"):
+    if not found.with_answer or found.top10 is None:
         return
-    seen = f"first for {found['top1']}, among the first 10 for {found['top10']}, of {found['with_answer']} questions"
+    seen = f"first for {found.top1}, among the first 10 for {found.top10}, of {found.with_answer} questions"
     remedy = "read the nearest documents: wrong prompts or a model for another language show here"
-    few = 2 * found["top10"] < found["with_answer"]
+    few = 2 * found.top10 < found.with_answer
     checks.add(
         "questions find their documents", True, seen, "half among the first 10 (a rule of thumb)", remedy, warn=few
     )
@@ -376,27 +384,27 @@ def _answers(e: Evidence, checks: Checks) -> None:
 # ----------------------------------------------------------------------------------------------------------- figures
 
 
-def _figures(e: Evidence) -> dict[str, Any]:
+def _figures(e: Evidence) -> Figures:
     plan, matrix, asked = e.plan, e.matrix, e.asked
-    shown: dict[str, Any] = {
-        "documents": plan.documents,
-        "questions": plan.questions,
-        "dim": plan.model.dim,
-        "model": plan.model.name,
-        "dtype": plan.dtype,
-        "normalises": plan.model.normalises,
-        "norm_bound": NORM_BOUND[plan.dtype] if plan.model.normalises else None,
-        "lengths": figures.lengths(e.audit, e.manifest["lengths"]["documents"]),
-    }
+    shown = Figures(
+        documents=plan.documents,
+        questions=plan.questions,
+        dim=plan.model.dim,
+        model=plan.model.name,
+        dtype=plan.dtype,
+        normalises=plan.model.normalises,
+        norm_bound=NORM_BOUND[plan.dtype] if plan.model.normalises else None,
+        lengths=figures.lengths(e.audit, e.manifest.lengths.documents),
+    )
     if matrix is None:
         return shown
     texts = [] if asked.problem else asked.texts
-    return shown | {
-        "norms": figures.norms(matrix.found.norms),
-        "geometry": figures.geometry(matrix.lie),
-        "duplicates": e.duplicates,
-        "retrieval": e.retrieval,
-        "projection": figures.projection(
-            matrix.found, matrix.lie, matrix.sampled, e.audit, matrix.questions.vectors, texts
-        ),
-    }
+    placed = figures.projection(matrix.found, matrix.lie, matrix.sampled, e.audit, matrix.questions.vectors, texts)
+    return replace(
+        shown,
+        norms=figures.norms(matrix.found.norms),
+        geometry=figures.geometry(matrix.lie),
+        duplicates=e.duplicates,
+        retrieval=e.retrieval,
+        projection=placed,
+    )

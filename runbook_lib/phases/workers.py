@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
+from enum import StrEnum
 
 from worker import verbs
 from worker.escape import safe_text
 from worker.wire import Reading
 
-from ..errors import HostError, LinkLost, ProfileError, RunbookError
+from ..errors import HostError, LinkLost, ProfileError
 from ..hosts import hosts as machines
 from ..profile.profile import HostSpec
 from ..run import acts
@@ -19,8 +19,15 @@ from ..run.run import PHASES, Run, limited
 from ..slots import incidents
 from . import launch, staging
 
-NOTHING_RAN, NOTHING_STAGED = "nothing was running", "nothing was staged here"
 RESTART_S = 30.0  # for a supervisor to end a worker and start the next
+
+
+class Stopped(StrEnum):
+    """What came of stopping the workers of a host."""
+
+    STOPPED = "stopped"
+    NOTHING_RAN = "nothing was running"
+    NOTHING_STAGED = "nothing was staged here"
 
 
 def stop(run: Run) -> Checks:
@@ -32,12 +39,12 @@ def stop(run: Run) -> Checks:
 def _stop(run: Run) -> Checks:
     checks, by = Checks("Workers stopped"), machines.launchers(run)
 
-    def one(host: machines.Host) -> str:
+    def one(host: machines.Host) -> Stopped:
         seen = _reading(host)
         incidents.record(run, host.name, seen)
         supervisors, workers = host.living(seen)
         if not (seen.assigned or seen.supervisor or supervisors or workers):  # what is on file may be overwritten
-            return NOTHING_STAGED
+            return Stopped.NOTHING_STAGED
         host.put(host.folder.stop_request(host.name), machines.json_content({"stop": True}))
         for identity in supervisors:  # it stops its workers itself, each with ten seconds of grace
             host.stop(identity, 10.0 + 12.0 * max(len(workers), len(seen.slots)), by[host.name])
@@ -46,13 +53,14 @@ def _stop(run: Run) -> Checks:
             host.stop(identity)
         if left := [identity["pid"] for group in host.living(_reading(host)) for identity in group]:
             raise HostError(f"{host.name}: processes {left} did not end")
-        return "stopped" if supervisors or survivors else NOTHING_RAN
+        return Stopped.STOPPED if supervisors or survivors else Stopped.NOTHING_RAN
 
-    for name, result in machines.side_by_side(run, one).items():
-        failed = isinstance(result, RunbookError)
-        checks.add("stopped", not failed, result, "no process of this run", "look at that machine", where=name)
-    if any(check.seen not in (NOTHING_RAN, NOTHING_STAGED) for check in checks):  # what does nothing writes nothing
-        run.journal.write("workers stopped", seen=json.loads(json.dumps({c.where: c.seen for c in checks})))
+    results = machines.side_by_side(run, one)
+    for name, result in results.items():
+        ok = name in results.ok
+        checks.add("stopped", ok, result, "no process of this run", "look at that machine", where=name)
+    if results.failures or Stopped.STOPPED in results.ok.values():  # what does nothing writes nothing
+        run.journal.write("workers stopped", seen={check.where: check.seen for check in checks})
     return checks
 
 
@@ -102,12 +110,13 @@ def _from_scratch(run: Run, checks: Checks) -> None:
         return
     stamp = time.strftime("%Y%m%d-%H%M%S")
     names = ["parts", "quarantine"]
-    for name, result in machines.side_by_side(run, lambda host: host.set_aside(names, stamp)).items():
-        failed = isinstance(result, RunbookError)
-        checks.add("old parts", not failed, result, "set aside", "see the message; nothing was started", where=name)
+    results = machines.side_by_side(run, lambda host: host.set_aside(names, stamp))
+    for name, result in results.items():
+        ok = name in results.ok
+        checks.add("old parts", ok, result, "set aside", "see the message; nothing was started", where=name)
     if checks.ok:
-        results = [f"report/{run.result_file(phase).name}" for phase in PHASES[1:]]
-        moved = verbs.set_aside(str(run.folder), [*names, "incoming", "merged", *results], stamp)
+        files = [f"report/{run.result_file(phase).name}" for phase in PHASES[1:]]
+        moved = verbs.set_aside(str(run.folder), [*names, "incoming", "merged", *files], stamp)
         checks.add("old parts", True, f"set aside: {', '.join(moved) or 'nothing was there'}")
         run.journal.write("started from scratch", aside=f"aside/{stamp}")
         checks.extend(launch.start(run))

@@ -18,7 +18,7 @@ from worker.layout import committed
 
 from ..corpus import corpus as corpora
 from ..errors import DataError, RunbookError
-from ..result import facts, publication
+from ..result import publication
 from ..result.merged import Merged
 from ..result.sealed import PAGES, SEALED, Since, files, listed, since, unlisted
 from ..run.checks import Checks
@@ -176,12 +176,11 @@ def _sizes(run: Run) -> dict[Path, int]:
     """The sizes on record of what is large: parts, merged files, texts, and the files outside the run's folder."""
     found: dict[Path, int] = {}
     with suppress(RunbookError, OSError):
-        record = publication.published(run) or {}
-        found |= {run.folder / name: stated["bytes"] for name, stated in record.get("files", {}).items()}
-        for stated in [record.get("founding", {}), *record.get("backups", [])]:
-            found[Path(str(stated.get("path")))] = stated.get("bytes", 0)
+        if record := publication.published(run):
+            found |= {run.folder / name: stated.bytes for name, stated in record.files.items()}
+            found |= {Path(stated.path): stated.bytes for stated in (record.founding, *record.backups)}
     with suppress(RunbookError, OSError):
-        found |= {run.corpus / name: stated["bytes"] for name, stated in corpora.load(run.corpus).files.items()}
+        found |= {run.corpus / name: stated.bytes for name, stated in corpora.load(run.corpus).files.items()}
     for start, stop in committed(run.local.parts):
         with suppress(OSError, ValueError):
             found[run.local.part(start, stop)] = (read_json(run.local.part(start, stop).with_suffix(".json")) or {})[
@@ -202,9 +201,9 @@ def _result(run: Run, phase: str) -> list[str]:
     result = run.result(phase)
     if result is None:
         return [f"{name}: no such file"]
-    if (result.get("phase"), result.get("run")) != (phase, run.name):
-        return [f"{name}: of {result.get('phase')} of run {result.get('run')}"]
-    return [] if result.get("ok") is True else [f"{name}: its checks do not all hold"]
+    if (result.phase, result.run) != (phase, run.name):
+        return [f"{name}: of {result.phase} of run {result.run}"]
+    return [] if result.ok is True else [f"{name}: its checks do not all hold"]
 
 
 def _not_as_gated(trial: _Trial) -> list[str]:
@@ -237,7 +236,7 @@ def _corpus(trial: _Trial) -> list[str]:
     found = [
         f"{trial.run.corpus.name}/{name}: its sha256 is not the one in corpus.json"
         for name, stated in corpus.files.items()
-        if trial.stated_sha256(trial.run.corpus / name, stated["sha256"]) != stated["sha256"]
+        if trial.stated_sha256(trial.run.corpus / name, stated.sha256) != stated.sha256
     ]
     return found + ([] if corpus.fingerprint == plan.corpus else ["the plan was made from another corpus"])
 
@@ -250,12 +249,12 @@ def _merged(trial: _Trial) -> list[str]:
         return [f"{merged.manifest_file.name}: no such file"] if claimed else []
     found = [
         f"{name}: its sha256 is not the one in {merged.manifest_file.name}"
-        for name, stated in manifest["outputs"].items()
-        if trial.stated_sha256(merged.folder / name, stated["sha256"]) != stated["sha256"]
+        for name, stated in manifest.outputs.items()
+        if trial.stated_sha256(merged.folder / name, stated.sha256) != stated.sha256
     ]
-    if not manifest["outputs"]:
+    if not manifest.outputs:
         found.append(f"{merged.manifest_file.name}: names no files")
-    if manifest["plan"] != trial.run.plan().sha256:
+    if manifest.plan != trial.run.plan().sha256:
         found.append(f"{merged.manifest_file.name}: made from another plan than plan.json")
     return found
 
@@ -263,7 +262,8 @@ def _merged(trial: _Trial) -> list[str]:
 def _parts(trial: _Trial) -> list[str]:
     """Each array against its record, and the records against the manifest that says which parts were merged."""
     found, run = [], trial.run
-    merged = {part["name"]: part["sha256"] for part in (Merged(run.merged).manifest() or {}).get("parts", [])}
+    manifest = Merged(run.merged).manifest()
+    merged = dict(manifest.part_sums) if manifest else {}
     for start, stop in committed(run.local.parts):
         path = run.local.part(start, stop)
         stated = (read_json(path.with_suffix(".json")) or {}).get("sha256")
@@ -283,12 +283,13 @@ def _outside(trial: _Trial, kind: str) -> None:
     """The founding file and its backup lie elsewhere, so they may have moved on, or be on another machine."""
     run, checks = trial.run, trial.checks
     try:
-        stated = facts.section(run.result(PHASES[-1]) or {}, "figures", kind)
+        result = run.result(PHASES[-1])
+        stated = result.output(kind) if result else None
     except DataError:
         return  # named above: that result cannot be read
     if not stated:
         return
-    path, sha256 = Path(str(stated.get("path"))), str(stated.get("sha256"))
+    path, sha256 = Path(stated.path), stated.sha256
     name = f"{kind} file" if kind == "founding" else kind
     if not path.parent.is_dir() and not _where_it_was_made(run):
         checks.add(name, True, f"{path}: not on this machine, not checked", "the same sha256", warn=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from worker import placed
 from worker.files import sha256_file
 
-from ..errors import DataError, HostError, RunbookError
+from ..errors import DataError, HostError
 from ..hosts import hosts as machines
 from ..run import places
 from ..run.run import PHASES, Run
@@ -48,9 +48,9 @@ def _look(run: Run) -> dict[str, Leftovers]:
         return Leftovers(host.name, host.folder.root, files, size, others)
 
     found = machines.side_by_side(run, look)
-    if failed := [result for result in found.values() if isinstance(result, RunbookError)]:
-        raise HostError("; ".join(map(str, failed)))
-    return {name: result for name, result in found.items() if isinstance(result, Leftovers)}
+    if found.failures:
+        raise HostError("; ".join(map(str, found.failures.values())))
+    return found.ok
 
 
 def _once(run: Run, found: list[Leftovers]) -> list[Leftovers]:
@@ -78,14 +78,14 @@ def clean(run: Run) -> list[Leftovers]:
     Raises DataError unless the run is finished, its archive verifies and its backup was read back just now; workers
     that still live keep their files.
     """
-    result = run.result(PHASES[-1]) or {}
-    backup = (result.get("figures") or {}).get("backup") or {}
+    result = run.result(PHASES[-1])
+    backup = result.output("backup") if result else None
     if not run.finished or not backup:
         raise DataError(f"{run.name}: not finished with a backup, so its files on the hosts may be the only ones")
     if not run.id:
         raise DataError(f"{run.name}: made by an earlier version, which marked no folder on a host as its own")
-    copy = Path(str(backup["path"]))
-    if not copy.is_file() or sha256_file(copy) != backup["sha256"]:
+    copy = Path(backup.path)
+    if not copy.is_file() or sha256_file(copy) != backup.sha256:
         raise DataError(f"{run.name}: the backup {copy} is missing or changed; nothing was removed")
     checks = report.verify(run)
     if not checks.ok:
@@ -100,11 +100,11 @@ def clean(run: Run) -> list[Leftovers]:
             raise DataError(f"{host.name}: workers of this run are alive; runbook stop {run.name} first")
         return host
 
-    found = machines.side_by_side(run, at_rest).values()
-    if failed := [result for result in found if isinstance(result, RunbookError)]:
-        raise DataError("; ".join(map(str, failed)))
+    found = machines.side_by_side(run, at_rest)
+    if found.failures:
+        raise DataError("; ".join(map(str, found.failures.values())))
     # One after the other: two hosts may share the folder.
-    removed = _once(run, [_remove(run, host, listed[host.name]) for host in found if isinstance(host, machines.Host)])
+    removed = _once(run, [_remove(run, host, listed[host.name]) for host in found.ok.values()])
     run.journal.write(
         "cleaned",
         files=sum(len(item.files) for item in removed),

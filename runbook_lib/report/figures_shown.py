@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from ..result.facts import Facts, covered, number, section
+from ..result.facts import Facts, covered
+from ..result.figures import Figures
+from ..result.manifest import Manifest
 from ..run.plan import Slot
 from ..run.run import PHASES
 from ..show.words import exactly, many
@@ -24,8 +25,7 @@ class Figure:
 
 def key_figures(found: Facts) -> list[Figure]:
     """What a reader wants to know first."""
-    shown = section(found.validation, "figures")
-    return [*_extent(found), *_speed(found), *_model(found), *_quality(found, shown)]
+    return [*_extent(found), *_speed(found), *_model(found), *_quality(found)]
 
 
 def period(found: Facts) -> tuple[datetime | None, datetime | None]:
@@ -83,20 +83,20 @@ def _speed(found: Facts) -> list[Figure]:
     ]
 
 
-def _amended(manifest: dict[str, Any]) -> list[Figure]:
+def _amended(manifest: Manifest | None) -> list[Figure]:
     """The rows whose texts were mended after others were encoded, where there are any."""
-    stated = manifest.get("amended")
-    each = [a for a in stated if isinstance(a, dict)] if isinstance(stated, list) else []
-    rows = sorted({row for a in each if isinstance(a.get("rows"), list) for row in a["rows"] if isinstance(row, int)})
+    rows = sorted({row for amended in (manifest.amended if manifest else ()) for row in amended.rows})
     if not rows:
         return []
     first = ", ".join(map(str, rows[:10])) + (" …" if len(rows) > 10 else "")
     return [Figure("rows amended", f"{len(rows):,}", f"their texts were mended in the run (--amend): rows {first}")]
 
 
-def _twice(manifest: dict[str, Any]) -> str:
-    twice = number(manifest.get("rows_done_twice"))
-    return "" if twice is None else f"{twice:,.0f} rows were done twice" if twice else "no row was done twice"
+def _twice(manifest: Manifest | None) -> str:
+    if manifest is None:
+        return ""
+    twice = manifest.rows_done_twice
+    return f"{twice:,} rows were done twice" if twice else "no row was done twice"
 
 
 def _model(found: Facts) -> list[Figure]:
@@ -111,46 +111,41 @@ def _model(found: Facts) -> list[Figure]:
     ]
 
 
-def _quality(found: Facts, shown: dict[str, Any]) -> list[Figure]:
-    return [_truncation(found, shown), _norms(shown), _retrieval(found, shown), _distinct(shown)]
+def _quality(found: Facts) -> list[Figure]:
+    return [_truncation(found), _norms(found.figures), _retrieval(found), _distinct(found.figures)]
 
 
-def _truncation(found: Facts, shown: dict[str, Any]) -> Figure:
-    stated = section(shown, "lengths") or section(found.manifest, "lengths", "documents")
-    cut, share = number(stated.get("truncated_rows")), number(stated.get("share_cut"))
-    documents = number(found.manifest.get("documents"))
-    if cut is None or not documents:
+def _truncation(found: Facts) -> Figure:
+    manifest = found.manifest
+    if manifest is None or not manifest.documents:
         return Figure("documents cut", "")
-    note = f"{cut:,.0f} documents" + ("" if share is None else f"; {100 * share:.2f} % of all tokens were not read")
-    return Figure("documents cut", f"{100 * cut / documents:.2f} %", note)
+    stated = found.figures.lengths or manifest.lengths.documents
+    note = f"{stated.truncated_rows:,} documents; {100 * stated.share_cut:.2f} % of all tokens were not read"
+    return Figure("documents cut", f"{100 * stated.truncated_rows / manifest.documents:.2f} %", note)
 
 
-def _norms(shown: dict[str, Any]) -> Figure:
-    stated = section(shown, "norms")
-    low, mean, high = (number(stated.get(key)) for key in ("min", "mean", "max"))
-    if low is None or mean is None or high is None:
+def _norms(shown: Figures) -> Figure:
+    norms = shown.norms
+    if norms is None or norms.min is None or norms.mean is None or norms.max is None:
         return Figure("norms", "")
-    return Figure("norms", f"mean {mean:.7f}", f"{low:.9f} to {high:.9f}")
+    return Figure("norms", f"mean {norms.mean:.7f}", f"{norms.min:.9f} to {norms.max:.9f}")
 
 
-def _retrieval(found: Facts, shown: dict[str, Any]) -> Figure:
-    stated = section(shown, "retrieval")
+def _retrieval(found: Facts) -> Figure:
+    stated, name = found.figures.retrieval, "questions answered"
     if found.plan and not found.plan.questions:
-        return Figure("questions answered", "none asked")
-    if number(stated.get("with_answer")) == 0:
-        return Figure("questions answered", "not known", "no question names its document")
-    asked, first, ten = (number(stated.get(key)) for key in ("with_answer", "top1", "top10"))
-    if not asked or first is None:
-        return Figure("questions answered", "")
-    later = "" if ten is None else f"; {ten:.0f} within the nearest ten"
-    return Figure("questions answered", f"{first:.0f} of {asked:.0f}", f"by the nearest document{later}")
+        return Figure(name, "none asked")
+    if stated is None or stated.with_answer is None:
+        return Figure(name, "")
+    if not stated.with_answer:
+        return Figure(name, "not known", "no question names its document")
+    later = f"by the nearest document; {stated.top10} within the nearest ten"
+    return Figure(name, f"{stated.top1} of {stated.with_answer}", later)
 
 
-def _distinct(shown: dict[str, Any]) -> Figure:
-    stated = section(shown, "duplicates")
-    groups, unexplained = number(stated.get("groups")), number(stated.get("unexplained"))
-    if groups is None or unexplained is None:
+def _distinct(shown: Figures) -> Figure:
+    found = shown.duplicates
+    if found is None:
         return Figure("equal vectors", "")
-    return Figure(
-        "equal vectors", f"{groups:.0f} groups" if groups else "none", f"{unexplained:.0f} not explained by text"
-    )
+    groups = f"{found.groups} groups" if found.groups else "none"
+    return Figure("equal vectors", groups, f"{found.unexplained} not explained by text")

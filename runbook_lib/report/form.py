@@ -10,7 +10,7 @@ from pathlib import Path
 from worker.files import write_atomic
 
 from ..result import facts
-from ..result.facts import Event, Facts, section
+from ..result.facts import Event, Facts
 from ..run.journal import ACT, REMARK
 from ..run.run import Run
 from ..show.words import exactly, one_line
@@ -80,8 +80,8 @@ def _form(found: Facts) -> list[str]:
         f"- **Start time:** {at_utc(start)}",
         f"- **End time:** {at_utc(end)}",
         f"- **Total duration:** {_duration(found, start, end)}",
-        f"- **Output file:** {_md(founding.get('path', 'missing'))}",
-        f"- **File size:** {_size(founding.get('bytes'))}",
+        f"- **Output file:** {_md(founding.path if founding else 'missing')}",
+        f"- **File size:** {_size(founding.bytes if founding else None)}",
         f"- **Status:** {'SUCCESS' if found.ok else 'NOT SUCCEEDED: ' + _md(sentence(found))}",
         "",
         "## Metrics",
@@ -121,21 +121,19 @@ def _next_steps(found: Facts) -> list[str]:
     name = _md(found.run.name)
     if not found.ok:
         return [f"See what is open: `runbook status {name}`", "Give the same `runbook run` again: it goes on here"]
-    here = found.output("backup").get("same_disk")
+    backup = found.output("backup")
     return [
-        *(["Copy the backup to another disk: it lies on that of the original"] if here else []),
+        *(["Copy the backup to another disk: it lies on that of the original"] if backup and backup.same_disk else []),
         f"Check the archive, today or in a year: `runbook verify {name}`",
         f"Free the hosts: `runbook clean {name}` lists what is left there",
     ]
 
 
 def _sums(found: Facts) -> list[str]:
-    stated = {f"merged/{name}": value for name, value in section(found.manifest, "outputs").items()}
-    stated |= {kind: value for kind in ("founding", "backup") if (value := found.output(kind))}
-    lines = [
-        f"- {_md(name)}: `{_md(value.get('sha256'))}`" for name, value in stated.items() if isinstance(value, dict)
-    ]
-    return lines or ["missing"]
+    outputs = found.manifest.outputs if found.manifest else {}
+    stated = {f"merged/{name}": written.sha256 for name, written in outputs.items()}
+    stated |= {kind: output.sha256 for kind in ("founding", "backup") if (output := found.output(kind))}
+    return [f"- {_md(name)}: `{_md(sha256)}`" for name, sha256 in stated.items()] or ["missing"]
 
 
 def _md(value: object, limit: int = 500) -> str:
@@ -148,6 +146,5 @@ def _count(value: int | None) -> str:
     return "missing" if value is None else f"{value:,}"
 
 
-def _size(value: object) -> str:
-    size = facts.number(value)
+def _size(size: int | None) -> str:
     return "missing" if size is None else f"{size / 1e6:,.2f} MB ({size:,.0f} bytes)"

@@ -6,14 +6,15 @@ import hashlib
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from worker.files import is_litter, sha256_file
 
+from .. import records
 from ..errors import GateError, RunbookError
 from ..run import choices
 from ..run.checks import Checks
 from ..run.journal import FAULT, PHASE
+from ..run.phase_result import OUTPUTS, PhaseResult
 from ..run.run import PHASES, Run
 from . import archive
 from .form import execution_report, failure_log
@@ -48,33 +49,34 @@ FOLLOWS_FROM = {
 }
 
 
-def same_inputs(run: Run, phase: str, result: dict[str, Any]) -> bool:
+def same_inputs(run: Run, phase: str, result: PhaseResult) -> bool:
     """Whether a phase would follow from the same inputs now as `result` did.
 
     A profile that changed since is another input, but for keys that the journal tells of and that do not concern it.
     """
-    then, now = dict(result.get("inputs", {})), inputs(run)
+    then, now = dict(result.inputs), inputs(run)
     if phase == PHASES[0]:
         for facts in (then, now):  # preflight makes the plan, and does not follow from it
             facts.pop("plan", None)
     if then.get("profile") != now["profile"] and any(run.journal.events("profile changed")):
-        before, after = result.get("choices") or {}, choices.digests(run.profile)
+        before, after = result.choices, choices.digests(run.profile)
         if all(before.get(name) == after[name] for name in FOLLOWS_FROM[phase]):
             then["profile"] = now["profile"]
     return then == now
 
 
-def gate(run: Run, phase: str, *groups: Checks, **figures: Any) -> Checks:
+def gate(run: Run, phase: str, *groups: Checks, **figures: object) -> Checks:
     """Write the phase's result file, then give all checks, or raise GateError naming those that do not hold.
 
-    `figures` are JSON-ready facts for the report. The result file is the phase's success: whoever asks reads it.
+    `figures` are facts for the report: JSON values and records. The result file is the phase's success: whoever asks
+    reads it.
     """
     everything = Checks(f"{phase}: may the next phase start?")
     for group in groups:
         everything.extend(group)
     for before in PHASES[: PHASES.index(phase)]:
         result = run.result(before)
-        held = bool(result and result.get("ok"))
+        held = bool(result and result.ok)
         seen = "its result holds" if held else "its checks do not hold" if result else "no result"
         everything.add(before, held, seen, "holds", "run it first")
     sha256 = run.save_result(
@@ -84,7 +86,7 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: Any) -> Checks:
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         inputs=inputs(run),
         checks=[record for group in groups for record in group.as_dicts()],
-        figures=figures,
+        figures={name: _stated(name, value) for name, value in figures.items()},
     )
     wrote = {f"{run.report.name}/{run.result_file(phase).name}": sha256}
     if phase == PHASES[0] and run.plan_file.exists():
@@ -105,3 +107,8 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: Any) -> Checks:
         ]
         raise GateError(f"{phase}: {len(lines)} of {len(everything)} checks do not hold:\n" + "\n".join(lines))
     return everything
+
+
+def _stated(name: str, value: object) -> records.Json:
+    """A figure as JSON; a file that was not made is an empty object, as in every version."""
+    return {} if value is None and name in OUTPUTS else records.as_json(value)

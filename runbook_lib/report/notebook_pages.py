@@ -12,6 +12,8 @@ from typing import Any
 
 from worker.escape import safe_text
 
+from ..show.markup import Markup
+
 
 def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
@@ -62,7 +64,7 @@ def clean(markup: object) -> str:
     return cleaned
 
 
-def fragment(path: Path, prefix: str) -> tuple[str, int]:
+def fragment(path: Path, prefix: str) -> tuple[Markup, int]:
     """The cells of an executed notebook as HTML, and how many they are. Cells get ids that begin with `prefix`.
 
     Raises ValueError when the file is not a notebook.
@@ -89,7 +91,7 @@ def fragment(path: Path, prefix: str) -> tuple[str, int]:
     )
     exporter.register_filter("clean_html", clean)
     body, _ = exporter.from_notebook_node(notebook)
-    return body, len(notebook.cells)
+    return Markup(body), len(notebook.cells)  # what cells brought is cleaned above
 
 
 def _plain(output: Any) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from worker.escape import safe_text
 from worker.files import sha256_file
 
+from .. import records
 from ..errors import DataError
+from ..records import Json
 from ..result import home, publication
 from ..run import driver
 from ..run.checks import MARKS
 from ..run.disk import in_words
+from ..run.journal import Event
 from ..run.run import PHASES, Run
 from ..show.words import one_line
 from . import archive
@@ -61,9 +63,9 @@ class Outcome:
         """False when a phase failed, or a file is not there as it was handed over."""
         return self.verdict not in BAD
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """The same for JSON."""
-        return asdict(self)
+        return records.plain(self)
 
     def __str__(self) -> str:
         lines = [f"  {phase}" for phase in self.phases]
@@ -94,7 +96,7 @@ def outcome(run: Run) -> Outcome:
     return Outcome(phases, UNDER_WAY if now_driven else UNFINISHED, "", "" if now_driven else again)
 
 
-def _take(found: dict[str, Phase], event: dict[str, Any]) -> None:
+def _take(found: dict[str, Phase], event: Event) -> None:
     """One more event of the journal."""
     phase, name, at = str(event.get("phase")), event.get("event"), str(event.get("at", ""))
     if name == "started from scratch":
@@ -128,7 +130,7 @@ def _now(run: Run, phase: Phase, executed: bool) -> Phase:
         return Phase(phase.phase, DAMAGED, phase.at, str(error))
     if result is None:
         return Phase(phase.phase, DAMAGED, phase.at, f"{file.name}: no such file")
-    if not result.get("ok") or archive.gated(run, phase.phase) not in ("", sha256_file(file)):
+    if not result.ok or archive.gated(run, phase.phase) not in ("", sha256_file(file)):
         return Phase(phase.phase, DAMAGED, phase.at, f"{file.name}: not what its gate wrote")
     return phase
 
@@ -139,9 +141,10 @@ def _stands(run: Run) -> str:
         record = publication.published(run)
     except DataError:
         return ""
-    return f"The result of before stands, published {record['at']}: {run.merged}" if record else ""
+    return f"The result of before stands, published {record.at}: {run.merged}" if record else ""
 
 
 def profile_of(run: Run) -> str:
     """The profile that the run was made from, as the person named it."""
-    return str(next(run.journal.events("run created"), {}).get("profile") or run.profile.path)
+    created = next(run.journal.events("run created"), None)
+    return str((created.get("profile") if created else None) or run.profile.path)

@@ -5,55 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from ..result import facts
 from ..run.checks import MARKS
-from ..show.markup import text
+from ..show.markup import Markup, tag, text
 
 COLOURS = {"ok": "good", "warning": "warn", "FAILED": "bad", "fault": "bad", "recovery": "good"}
 SHAPES = {**MARKS, "fault": "✗", "recovery": "↻", "act": "▸"}
-MISSING = '<span class="missing">missing</span>'
+MISSING = Markup('<span class="missing">missing</span>')
 
 
-def block(key: str, title: str, content: str, level: int = 2) -> str:
+def block(key: str, title: str, content: Markup, level: int = 2) -> Markup:
     """A section of the page that its heading names."""
-    head = f'<h{level} id="{key}-title">{text(title)}</h{level}>'
-    return f'<section id="{key}" aria-labelledby="{key}-title">{head}{content}</section>'
+    head = tag(f"h{level}", text(title), id=f"{key}-title")
+    return tag("section", head, content, id=key, aria_labelledby=f"{key}-title")
 
 
-def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], fixed: bool = False) -> str:
-    """A table of cells that are HTML already; the first names its row. `fixed`: columns as in other such tables."""
-    head = "".join(f'<th scope="col">{text(name)}</th>' for name in heads)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<th scope="row">{cell}</th>' if place == 0 else f"<td>{cell}</td>" for place, cell in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    told = f"<caption>{text(caption)}</caption>" if caption else ""
-    table = f"{told}<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return f'<div class="scroll"><table class="data{" fixed" if fixed else ""}">{table}</table></div>'
+def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Markup]], fixed: bool = False) -> Markup:
+    """A table; the first cell of a row names it. `fixed`: columns as in other such tables."""
+    head = tag("tr", *(tag("th", text(name), scope="col") for name in heads))
+    body = [tag("tr", tag("th", first, scope="row"), *(tag("td", cell) for cell in others)) for first, *others in rows]
+    told = [tag("caption", text(caption))] if caption else []
+    style = "data fixed" if fixed else "data"
+    return tag("div", tag("table", *told, tag("thead", head), tag("tbody", *body), class_=style), class_="scroll")
 
 
-def mark(word: str) -> str:
+def mark(word: str) -> Markup:
     """A verdict as a shape and a word, then in colour."""
-    return f'<span class="mark {COLOURS.get(word, "")}">{SHAPES.get(word, "")} {text(word)}</span>'
+    return tag("span", text(SHAPES.get(word, "")), Markup(" "), text(word), class_=f"mark {COLOURS.get(word, '')}")
 
 
-def words(value: object, limit: int = 1500) -> str:
+def words(value: object, limit: int = 1500) -> Markup:
     """Any value as text, with its line ends."""
-    return f'<span class="words">{text(value, limit)}</span>'
+    return tag("span", text(value, limit), class_="words")
 
 
-def fold(summary: str, content: str, opened: bool = False) -> str:
-    """What is shown when asked for; a heading line that is HTML already."""
-    return f"<details{' open' if opened else ''}><summary>{summary}</summary><div>{content}</div></details>"
+def fold(summary: Markup, content: Markup, opened: bool = False) -> Markup:
+    """What is shown when asked for."""
+    return tag("details", tag("summary", summary), tag("div", content), open=opened)
 
 
-def mono(value: object) -> str:
+def mono(value: object) -> Markup:
     """Any value in letters of one width."""
-    return f'<span class="mono">{text(value)}</span>'
+    return tag("span", text(value), class_="mono")
 
 
 def at_utc(when: datetime | None) -> str:
@@ -61,9 +53,8 @@ def at_utc(when: datetime | None) -> str:
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if when else "–"
 
 
-def size(value: object) -> str:
+def size(number: int | None) -> Markup:
     """A number of bytes, exact, and in MB where that reads better."""
-    number = facts.number(value)
     if number is None:
         return MISSING
-    return f"{number / 1e6:,.2f} MB ({number:,.0f} bytes)" if number >= 1e6 else f"{number:,.0f} bytes"
+    return text(f"{number / 1e6:,.2f} MB ({number:,.0f} bytes)" if number >= 1e6 else f"{number:,.0f} bytes")

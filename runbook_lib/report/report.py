@@ -13,29 +13,30 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from worker.files import write_atomic
 
 from ..result import facts
-from ..result.facts import Event, Facts, section
+from ..result.facts import Event, Facts
 from ..result.sealed import SEALED
 from ..run.disk import in_words
+from ..run.phase_result import CheckRecord
 from ..run.run import PHASES, Run
 from ..show import pictures
-from ..show.markup import text
+from ..show.markup import Markup, joined, tag, text
 from ..show.words import exactly, many
 from . import archive, figures_shown, notebook_pages, page, pdf
 from .archive import verify
 from .figures_shown import Figure
 from .form import execution_report, failure_log
 from .style import CSS
-from .verdict import NOT_PROVED, all_checks, held, records, sentence, troubles
+from .verdict import NOT_PROVED, all_checks, held, sentence, troubles
 
 __all__ = ["build", "execution_report", "failure_log", "seal", "verify"]
 
 LONG = 18  # characters of a figure that still fit its box in large letters
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+POLICY = Markup("default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'")
+LINE_END = Markup("\n")
 PACKAGES = ("numpy", "pyarrow", "paramiko", "papermill", "nbconvert", "ipykernel", "matplotlib", "huggingface-hub")
 
 
@@ -54,21 +55,45 @@ def build(run: Run) -> Path:
         ("files", "Files", _files(found)),
         ("environment", "Environment", _environment(found)),
     ]
-    links = "".join(f'<li><a href="#{key}">{text(title)}</a></li>' for key, title, _ in parts)
-    body = "\n".join(page.block(key, title, content) for key, title, content in parts)
-    written = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>Report of run {text(run.name)}</title>
-<style>{CSS}</style></head><body><a class="skip" href="#main">Skip to the content</a>
-<header><p>Embedding runbook, report of a run</p><h1>{text(run.name)}</h1>{_verdict(found)}</header>
-<nav aria-label="Sections"><ul>{links}</ul></nav>
-<main id="main">{body}</main>
-<footer>Written {page.at_utc(datetime.now(UTC))} from the run's files. To check every file of the run:
-<code>runbook verify {text(run.name)}</code></footer></body></html>
-"""
+    links = [tag("li", tag("a", text(title), href=f"#{key}")) for key, title, _ in parts]
+    body = joined((page.block(key, title, content) for key, title, content in parts), LINE_END)
+    written = joined(
+        (
+            _head(run),
+            tag("a", Markup("Skip to the content"), class_="skip", href="#main") + LINE_END,
+            tag("header", tag("p", Markup("Embedding runbook, report of a run")), tag("h1", text(run.name)),
+                _verdict(found)) + LINE_END,
+            tag("nav", tag("ul", *links), aria_label="Sections") + LINE_END,
+            tag("main", body, id="main") + LINE_END,
+            _foot(run),
+        )
+    )  # fmt: skip
     path = run.report / "report.html"
     write_atomic(path, written.encode())
     return path
+
+
+def _head(run: Run) -> Markup:
+    """The page up to the beginning of its body."""
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        LINE_END,
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", Markup("Report of run "), text(run.name)),
+        LINE_END,
+        tag("style", CSS),
+    )
+    return joined((Markup('<!doctype html>\n<html lang="en">'), head, Markup("<body>")))
+
+
+def _foot(run: Run) -> Markup:
+    """When it was written, and the end of the page."""
+    at = text(page.at_utc(datetime.now(UTC)))
+    told = Markup(" from the run's files. To check every file of the run:\n")
+    verify = tag("code", Markup("runbook verify "), text(run.name))
+    return tag("footer", Markup("Written "), at, told, verify) + Markup("</body></html>\n")
 
 
 @in_words("sealing the run")
@@ -98,58 +123,55 @@ def write_notes(run: Run) -> None:
 # ----------------------------------------------------------------------------------------------------------- verdict
 
 
-def _verdict(found: Facts) -> str:
+def _verdict(found: Facts) -> Markup:
     """Whether it succeeded: in words, with a shape, then in colour."""
     good = found.ok
     title = "Succeeded: all checks hold" if good else "Not succeeded"
-    return (
-        f'<div class="verdict {"good" if good else "bad"}"><div class="shape" aria-hidden="true">{"✓" if good else "✗"}'
-        f"</div><div><b>{title}</b><div>{text(sentence(found), 1000)}</div>"
-        f"<div>{text(troubles(found), 1000)}</div></div></div>"
-    )
+    told = [tag("div", text(each, 1000)) for each in (sentence(found), troubles(found))]
+    shape = tag("div", text("✓" if good else "✗"), class_="shape", aria_hidden="true")
+    return tag("div", shape, tag("div", tag("b", text(title)), *told), class_=f"verdict {'good' if good else 'bad'}")
 
 
 # ---------------------------------------------------------------------------------------------------------- sections
 
 
-def _figures(found: Facts) -> str:
-    return f'<dl class="figures">{"".join(map(_card, figures_shown.key_figures(found)))}</dl>'
+def _figures(found: Facts) -> Markup:
+    return tag("dl", *map(_card, figures_shown.key_figures(found)), class_="figures")
 
 
-def _card(figure: Figure) -> str:
-    note = f"<dd>{text(figure.note)}</dd>" if figure.note else ""
+def _card(figure: Figure) -> Markup:
+    note = [tag("dd", text(figure.note))] if figure.note else []
     value = text(figure.value) if figure.value else page.MISSING
-    long = ' class="long"' if len(figure.value) > LONG else ""
-    return f"<div><dt>{text(figure.name)}</dt><dd{long}>{value}</dd>{note}</div>"
+    long = {"class_": "long"} if len(figure.value) > LONG else {}
+    return tag("div", tag("dt", text(figure.name)), tag("dd", value, **long), *note)
 
 
-def _phases(found: Facts) -> str:
+def _phases(found: Facts) -> Markup:
     rows = []
     for phase in PHASES:
         spans = [span for span in found.spans if span.phase == phase]
         result = found.results[phase]
-        checks = records(result or {}, "checks")
-        failed = sum(check.get("verdict") == "FAILED" for check in checks)
-        counted = f"{len(checks) - failed} of {len(checks)} hold" if result else page.MISSING
+        checks = found.checks(phase)
+        failed = sum(check.verdict == "FAILED" for check in checks)
+        counted = text(f"{len(checks) - failed} of {len(checks)} hold") if result else page.MISSING
         outcome = (
             page.mark("FAILED" if failed else "ok" if held(found, phase) else "FAILED") if result else page.MISSING
         )
         seconds = [span.seconds for span in spans if span.seconds is not None]
         took = text(exactly(sum(seconds))) if seconds else page.MISSING
-        rows.append(
-            (text(phase), outcome, counted, took, str(len(spans)), page.at_utc(spans[-1].stop) if spans else "–")
-        )
+        ended = text(page.at_utc(spans[-1].stop) if spans else "–")
+        rows.append((text(phase), outcome, counted, took, text(len(spans)), ended))
     return page.table("", ("phase", "result", "checks", "time", "executions", "last ended"), rows)
 
 
-def _attention(found: Facts) -> str:
+def _attention(found: Facts) -> Markup:
     marked = [(facts.kind(event), event) for event in found.events if facts.told(event)]
-    checks = [(phase, c) for phase, c in all_checks(found) if c.get("verdict") in ("FAILED", "warning")]
+    checks = [(phase, c) for phase, c in all_checks(found) if c.verdict in ("FAILED", "warning")]
     faults = page.table(
         "Faults, recoveries and what a person undid, by the journal",
         ("event", "kind", "when", "what the journal says"),
         [
-            (text(event["event"]), page.mark(kind), page.at_utc(event["when"]), page.words(facts.details(event)))
+            (text(event["event"]), page.mark(kind), _at(event), page.words(facts.details(event)))
             for kind, event in marked
         ],
     )
@@ -157,134 +179,137 @@ def _attention(found: Facts) -> str:
         "Checks that fail or warn",
         ("check", "verdict", "phase", "where", "seen", "what to do"),
         [
-            (name, verdict, phase, where, seen, remedy)
+            (name, verdict, text(phase), where, seen, remedy)
             for phase, check in checks
             for name, verdict, where, seen, _, remedy in [_check(check)]
         ],
     )
-    unread = "".join(f"<li>{text(what, 500)}</li>" for what in found.missing)
-    return "".join(
+    unread = [tag("li", text(what, 500)) for what in found.missing]
+    return joined(
         (
-            faults if marked else "<p>No fault and no recovery in the journal.</p>",
-            warned if checks else "<p>No check fails and none warns.</p>",
-            f"<h3>Missing</h3><ul>{unread}</ul>" if unread else "",
-            page.fold(f"The whole journal: {many(len(found.events), 'event')}", _journal(found.events)),
+            faults if marked else Markup("<p>No fault and no recovery in the journal.</p>"),
+            warned if checks else Markup("<p>No check fails and none warns.</p>"),
+            *((Markup("<h3>Missing</h3>"), tag("ul", *unread)) if unread else ()),
+            page.fold(text(f"The whole journal: {many(len(found.events), 'event')}"), _journal(found.events)),
         )
     )
 
 
-def _journal(events: Sequence[Event]) -> str:
-    rows = [(text(e["event"]), page.at_utc(e["when"]), page.words(facts.details(e), 500)) for e in events]
+def _at(event: Event) -> Markup:
+    return text(page.at_utc(event["when"]))
+
+
+def _journal(events: Sequence[Event]) -> Markup:
+    rows = [(text(event["event"]), _at(event), page.words(facts.details(event), 500)) for event in events]
     return page.table("", ("event", "when", "what it says"), rows)
 
 
-def _pictures(found: Facts) -> str:
-    figures = section(found.validation, "figures")
-    plan = found.plan
-    strip = _figure(lambda: pictures.row_strip(plan)) if plan else "<p>No plan, so no rows to show.</p>"
-    pair = _figure(lambda: pictures.projection(figures)) + _figure(lambda: pictures.norm_histogram(figures))
-    return (
-        f'{_figure(lambda: pictures.timeline(found.run))}{strip}<div class="pair">{pair}</div>'
-        f'<h3>Questions and their nearest documents</h3><div class="scroll">{_nearest(figures)}</div>'
+def _pictures(found: Facts) -> Markup:
+    figures, plan = found.figures, found.plan
+    strip = _figure(lambda: pictures.row_strip(plan)) if plan else Markup("<p>No plan, so no rows to show.</p>")
+    pair = _figure(lambda: pictures.projection(figures)), _figure(lambda: pictures.norm_histogram(figures))
+    return joined(
+        (
+            _figure(lambda: pictures.timeline(found.run)),
+            strip,
+            tag("div", *pair, class_="pair"),
+            Markup("<h3>Questions and their nearest documents</h3>"),
+            tag("div", pictures.nearest(figures).html(), class_="scroll"),
+        )
     )
 
 
-def _figure(draw: Callable[[], pictures.Picture]) -> str:
+def _figure(draw: Callable[[], pictures.Picture]) -> Markup:
     """A picture with its numbers in words under it; one that cannot be drawn must not cost the report."""
     try:
         picture = draw()
     except Exception as error:
-        return f'<p class="missing">This picture cannot be drawn: {text(f"{type(error).__name__}: {error}")}</p>'
-    return f"<figure>{picture.html()}<figcaption>{text(picture.caption, 600)}</figcaption></figure>"
+        told = Markup("This picture cannot be drawn: "), text(f"{type(error).__name__}: {error}")
+        return tag("p", *told, class_="missing")
+    return tag("figure", picture.html(), tag("figcaption", text(picture.caption, 600)))
 
 
-def _nearest(figures: dict[str, Any]) -> str:
-    try:
-        return pictures.nearest(figures).html()
-    except (AttributeError, TypeError, ValueError, KeyError) as error:
-        return f'<p class="missing">This table cannot be drawn: {text(error)}</p>'
-
-
-def _checks(found: Facts) -> str:
+def _checks(found: Facts) -> Markup:
     blocks = []
     for phase in PHASES:
-        checks = records(found.results[phase] or {}, "checks")
-        groups = [(str(name), list(items)) for name, items in groupby(checks, lambda check: check.get("group"))]
-        content = "".join(_group(name, items) for name, items in groups) or f"<p>{page.MISSING}</p>"
+        groups = [(name, list(items)) for name, items in groupby(found.checks(phase), lambda check: check.group)]
+        content = joined(_group(name, items) for name, items in groups) or tag("p", page.MISSING)
         blocks.append(page.block(f"checks-{phase}", phase, content, level=3))
-    return "".join(blocks)
+    return joined(blocks)
 
 
-def _not_proved() -> str:
-    return f"<ul>{''.join(f'<li>{text(what, 1000)}</li>' for what in NOT_PROVED)}</ul>"
+def _not_proved() -> Markup:
+    return tag("ul", *(tag("li", text(what, 1000)) for what in NOT_PROVED))
 
 
-def _group(name: str, checks: Sequence[dict[str, Any]]) -> str:
-    verdicts = [str(check.get("verdict")) for check in checks]
+def _group(name: str, checks: Sequence[CheckRecord]) -> Markup:
+    verdicts = [check.verdict for check in checks]
     worst = next((v for v in ("FAILED", "warning") if v in verdicts), "ok")
     counted = many(len(checks), "check") + ("" if worst == "ok" else f", {verdicts.count(worst)} {worst}")
     heads = ["check", "verdict", "where", "seen", "expected", *(["what to do"] if worst != "ok" else [])]
     rows = [_check(check)[: len(heads)] for check in checks]
-    summary = f'<span class="{page.COLOURS.get(worst, "")}">{page.SHAPES[worst]}</span> {text(name)} ({text(counted)})'
+    shape = tag("span", text(page.SHAPES[worst]), class_=page.COLOURS.get(worst, ""))
+    summary = joined((shape, Markup(" "), text(name), text(f" ({counted})")))
     return page.fold(summary, page.table("", heads, rows, fixed=True), opened=worst == "FAILED")
 
 
-def _check(check: dict[str, Any]) -> list[str]:
-    verdict = str(check.get("verdict"))
-    seen, expected, remedy = (page.words(check.get(key)) for key in ("seen", "expected", "remedy"))
-    name, where = text(check.get("name")), text(check.get("where"))
-    return [name, page.mark(verdict), where, seen, expected, remedy if verdict != "ok" else ""]
+def _check(check: CheckRecord) -> list[Markup]:
+    seen, expected, remedy = (page.words(each) for each in (check.seen, check.expected, check.remedy))
+    remedy = remedy if check.verdict != "ok" else Markup("")
+    return [text(check.name), page.mark(check.verdict), text(check.where), seen, expected, remedy]
 
 
-def _notebooks(run: Run) -> str:
-    return "".join(page.block(f"notebook-{phase}", phase, _notebook(run, phase), level=3) for phase in PHASES)
+def _notebooks(run: Run) -> Markup:
+    return joined(page.block(f"notebook-{phase}", phase, _notebook(run, phase), level=3) for phase in PHASES)
 
 
-def _notebook(run: Run, phase: str) -> str:
+def _notebook(run: Run, phase: str) -> Markup:
     """The executed notebook; where no execution counted, the last one that was tried."""
-    path, note = run.report / f"{phase}.ipynb", ""
+    path, note = run.report / f"{phase}.ipynb", Markup("")
     if not path.exists():
         tried = list((run.report / "attempts").glob(f"{phase}.attempt-*.ipynb"))
         if not tried:
-            return f"<p>{page.MISSING}: {_by_hand(run, phase)}</p>"
+            return tag("p", page.MISSING, Markup(": "), _by_hand(run, phase))
         path = max(tried, key=lambda attempt: attempt.stat().st_mtime_ns)
-        note = f"<p>No execution counted; this is the last one tried, <code>{text(path.name)}</code>.</p>"
+        told = Markup("No execution counted; this is the last one tried, ")
+        note = tag("p", told, tag("code", text(path.name)), Markup("."))
     try:
         body, cells = notebook_pages.fragment(path, phase)
     except Exception as error:  # whatever a half-written notebook makes of its converter, the report stands
-        return f'<p class="missing">{text(error)}</p>'
-    return note + page.fold(f"{text(path.name)}, {many(cells, 'cell')}", f'<div class="notebook">{body}</div>')
+        return tag("p", text(error), class_="missing")
+    summary = text(path.name) + text(f", {many(cells, 'cell')}")
+    return note + page.fold(summary, tag("div", body, class_="notebook"))
 
 
-def _by_hand(run: Run, phase: str) -> str:
+def _by_hand(run: Run, phase: str) -> Markup:
     """Why there is no executed notebook of a phase, and how one that a person executed comes into the archive."""
     if not run.result_file(phase).exists():
-        return "not executed by the chain, and not by hand"
-    kept = f"{run.report.name}/{phase}.ipynb"
-    return (
+        return Markup("not executed by the chain, and not by hand")
+    told = Markup(
         "not executed by the chain but by hand, and the notebook was not kept here; its checks are above. To keep it, "
-        f"save the executed notebook as <code>{text(kept)}</code> in the run's folder, then "
-        f"<code>runbook report {text(run.name)}</code>"
+        "save the executed notebook as "
     )
+    kept = tag("code", text(f"{run.report.name}/{phase}.ipynb"))
+    command = tag("code", Markup("runbook report "), text(run.name))
+    return joined((told, kept, Markup(" in the run's folder, then "), command))
 
 
-def _files(found: Facts) -> str:
+def _files(found: Facts) -> Markup:
     rows = []
-    for name, stated in section(found.manifest, "outputs").items():
-        if isinstance(stated, dict):
-            rows.append((f"merged/{text(name)}", page.size(stated.get("bytes")), page.mono(stated.get("sha256"))))
+    for name, written in (found.manifest.outputs if found.manifest else {}).items():
+        rows.append((Markup("merged/") + text(name), page.size(written.bytes), page.mono(written.sha256)))
     for kind in ("founding", "backup"):
-        stated = found.output(kind)
-        if stated:
-            path = f'{text(kind)}: <span class="mono">{text(stated.get("path"))}</span>'
-            rows.append((path, page.size(stated.get("bytes")), page.mono(stated.get("sha256"))))
-    table = (
-        page.table("Checksums of the result", ("file", "size", "sha256"), rows) if rows else f"<p>{page.MISSING}</p>"
-    )
-    return f"{table}<p>Every file of the run, this page too, is in <code>{found.run.sums.name}</code>.</p>"
+        if output := found.output(kind):
+            path = text(f"{kind}: ") + page.mono(output.path)
+            rows.append((path, page.size(output.bytes), page.mono(output.sha256)))
+    table = tag("p", page.MISSING)
+    if rows:
+        table = page.table("Checksums of the result", ("file", "size", "sha256"), rows)
+    told = Markup("Every file of the run, this page too, is in ")
+    return table + tag("p", told, tag("code", text(found.run.sums.name)), Markup("."))
 
 
-def _environment(found: Facts) -> str:
+def _environment(found: Facts) -> Markup:
     rows = [
         (
             "where this page was written",
@@ -292,10 +317,9 @@ def _environment(found: Facts) -> str:
         )
     ]
     rows.append(("where this page was written", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)))
-    for host in section(found.hosts, "hosts").items():
-        told = ", ".join(f"{key} {facts.shown(value)}" for key, value in host[1].items() if value) if host[1] else ""
-        rows.append((host[0], told))
-    seen = section(found.manifest, "seen")
+    for host, known in found.hosts.items():
+        rows.append((host, ", ".join(f"{key} {facts.shown(value)}" for key, value in known.items() if value)))
+    seen = found.manifest.seen if found.manifest else {}
     rows += [(f"parts: {key}", facts.shown(value)) for key, value in seen.items()]
     rows.append(("encoded on", ", ".join(found.encoding.devices) or "unknown"))
     return page.table("", ("where", "what"), [(text(where), page.words(what)) for where, what in rows])

@@ -1,7 +1,9 @@
 """The look of the report: one style sheet for light and dark screens and for paper; it loads nothing."""
 
+from ..show.markup import Markup
+
 # What is drawn by the panel and by notebooks uses JupyterLab's variables, so they are given their values here.
-CSS = """
+CSS = Markup("""
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1f2328; --muted: #59636e; --line: #d1d9e0; --soft: #f6f8fa;
   --link: #0550ae; --good: #1a7f37; --bad: #cf222e; --warn: #7d4e00; --good-soft: #e6f4ea; --bad-soft: #fdecec;
   --keyword: #8250df; --string: #0a3069; --comment: #59636e; --number: #0550ae;
@@ -92,4 +94,4 @@ footer { margin-top: 56px; padding-top: 14px; padding-bottom: 36px; border-top: 
   details { border: 0; } details::details-content { content-visibility: visible; display: block; }
   figure, tr, .figures > div, .verdict { break-inside: avoid; } h2, h3 { break-after: avoid; }
   * { print-color-adjust: exact; } }
-"""
+""")

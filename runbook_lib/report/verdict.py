@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..errors import DataError
 from ..result import publication
 from ..result.facts import Event, Facts, kind, number
+from ..run.phase_result import CheckRecord
 from ..run.run import PHASES
 from ..show.words import exactly, many, one_line
 from ..slots.incidents import BEGAN, ENDED
@@ -28,8 +28,8 @@ def sentence(found: Facts) -> str:
     if not found.ok:
         open_ends = [_open_end(phase, found) for phase in PHASES if not held(found, phase)]
         return " ".join(open_ends + ([f"The result of before stands, {stands}."] if (stands := _stands(found)) else []))
-    documents, asked = (number(found.manifest.get(kind)) for kind in ("documents", "questions"))
-    warned = sum(1 for _, check in all_checks(found) if check.get("verdict") == "warning")
+    documents, asked = (found.manifest.documents, found.manifest.questions) if found.manifest else (0, 0)
+    warned = sum(1 for _, check in all_checks(found) if check.verdict == "warning")
     backed = " Its backup was read back." if found.output("backup") else ""
     looked = f" {many(warned, 'warning')} below." if warned else ""
     what = (
@@ -72,7 +72,8 @@ def _end_of(event: Event, events: Sequence[Event]) -> Event | None:
 
 def held(found: Facts, phase: str) -> bool:
     """Whether a phase handed over with all its checks holding."""
-    return bool((found.results[phase] or {}).get("ok"))
+    result = found.results[phase]
+    return bool(result and result.ok)
 
 
 def _stands(found: Facts) -> str:
@@ -81,7 +82,7 @@ def _stands(found: Facts) -> str:
         record = publication.published(found.run)
     except DataError:
         return ""
-    return f"published {record['at']}" if record else ""
+    return f"published {record.at}" if record else ""
 
 
 def _open_end(phase: str, found: Facts) -> str:
@@ -89,17 +90,11 @@ def _open_end(phase: str, found: Facts) -> str:
     if result is None:
         failed = [str(e.get("reason")) for e in found.events if (e["event"], e.get("phase")) == ("phase failed", phase)]
         return f"{phase} has no result{f' ({one_line(failed[-1], 300)})' if failed else ''}."
-    names = [str(check.get("name")) for check in records(result, "checks") if check.get("verdict") == "FAILED"]
+    names = [check.name for check in result.checks if check.verdict == "FAILED"]
     told = one_line(", ".join(names[:5])) + (", …" if len(names) > 5 else "")
     return f"{phase}: {many(len(names), 'check')} not holding ({told})."
 
 
-def records(value: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """The records in a list of a record; none where there is no such list."""
-    found = value.get(key)
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
-
-
-def all_checks(found: Facts) -> list[tuple[str, dict[str, Any]]]:
+def all_checks(found: Facts) -> list[tuple[str, CheckRecord]]:
     """Every check of every phase, with its phase."""
-    return [(phase, check) for phase in PHASES for check in records(found.results[phase] or {}, "checks")]
+    return [(phase, check) for phase in PHASES for check in found.checks(phase)]

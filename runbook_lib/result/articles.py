@@ -7,12 +7,20 @@ from array import array
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
-from ..corpus.corpus import Corpus
+from ..corpus.corpus import Article, Corpus
 from .parts import FINGERPRINT_BYTES
+
+
+class MergedArticle(Article, total=False):
+    """A line of the merged articles: the corpus's own record with what the encoding adds."""
+
+    tokens: int
+    truncated: bool
+    fingerprint: str
 
 
 @dataclass
@@ -30,9 +38,9 @@ class Audit:
     titled: dict[str, list[int]] = field(default_factory=dict)  # the rows of each title that was asked for
     offsets: array[int] = field(default_factory=lambda: array("q"))
 
-    def articles(self, rows: Collection[int]) -> dict[int, dict[str, Any]]:
+    def articles(self, rows: Collection[int]) -> dict[int, MergedArticle]:
         """Some articles by row; a row without a line, or with another, gives an empty one."""
-        found = {}
+        found: dict[int, MergedArticle] = {}
         with self.path.open("rb") as file:
             for row in sorted(set(rows)):
                 line = b""
@@ -43,15 +51,16 @@ class Audit:
         return found
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def _parse(line: bytes) -> MergedArticle | None:
+    """What the line says; the audit holds every field of it against the corpus."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return cast(MergedArticle, value) if isinstance(value, dict) else None
 
 
-def _lines(path: Path, audit: Audit) -> Iterator[dict[str, Any] | None]:
+def _lines(path: Path, audit: Audit) -> Iterator[MergedArticle | None]:
     at = 0
     with path.open("rb") as file:
         for line in file:
@@ -72,12 +81,16 @@ def audit(path: Path, corpus: Corpus, wanted_titles: Collection[str] = ()) -> Au
     for row, article in enumerate(_lines(path, found)):
         if row >= rows:
             continue  # counted in `lines`
-        document = next(documents, {})
+        document = next(documents, Article())
         if article is None or article.get("row") != row:
             found.out_of_place.append(row)
             continue
         title = article.get("title")
-        if (article.get("id"), title, article.get("url")) != tuple(map(document.get, ("id", "title", "url"))):
+        if (article.get("id"), title, article.get("url")) != (
+            document.get("id"),
+            document.get("title"),
+            document.get("url"),
+        ):
             found.unlike_corpus.append(row)
         if not title:
             found.untitled.append(row)

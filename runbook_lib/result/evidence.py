@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..corpus.corpus import Corpus
+from ..corpus.questions import Question
 from ..errors import DataError
 from ..run.plan import Plan
 from ..run.run import Run
 from . import articles, figures, retrieval
 from . import survey as surveys
 from .articles import Audit
+from .manifest import Manifest
 from .merged import Merged
 from .publication import at_hand
+from .retrieval import Retrieval
 from .survey import Geometry, Header, Questions, Survey
 
 
@@ -24,7 +26,7 @@ from .survey import Geometry, Header, Questions, Survey
 class Asked:
     """The questions: their records, the rows that answer each, and their vectors (none when `problem` says why)."""
 
-    records: list[dict[str, Any]]
+    records: list[Question]
     answers: retrieval.Answers
     vectors: np.ndarray
     problem: str
@@ -32,7 +34,7 @@ class Asked:
     @property
     def texts(self) -> list[str]:
         """The questions as shown."""
-        return [str(record.get("question", ""))[: retrieval.QUESTION_CHARACTERS] for record in self.records]
+        return [record["question"][: retrieval.QUESTION_CHARACTERS] for record in self.records]
 
 
 @dataclass(frozen=True)
@@ -55,21 +57,21 @@ class Evidence:
     corpus: Corpus
     merged: Merged
     founding: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     audit: Audit
     asked: Asked
     shape: Header | None
     matrix: Matrix | None
     problem: str
-    duplicates: dict[str, Any]
-    retrieval: dict[str, Any]
+    duplicates: figures.Duplicates
+    retrieval: Retrieval
 
 
-def gather(run: Run, plan: Plan, corpus: Corpus, manifest: dict[str, Any]) -> Evidence:
+def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest) -> Evidence:
     """Read the merged files of a run; what is wrong with one of them is kept, not raised."""
     result = at_hand(run)
     merged = result.merged
-    records = [dict(record) for record in corpus.questions_list()]
+    records = corpus.questions_list()
     audit = articles.audit(merged.articles, corpus, retrieval.wanted_titles(records))
     vectors, problem = _question_vectors(merged, plan, len(records))
     asked = Asked(records, retrieval.answers(records, audit, plan.documents), vectors, problem)
@@ -83,7 +85,9 @@ def gather(run: Run, plan: Plan, corpus: Corpus, manifest: dict[str, Any]) -> Ev
         problem = f"{merged.embeddings.name}: {error}"
     groups = surveys.equal_rows(matrix.found.hashes) if matrix else []
     duplicates = figures.duplicates(groups, corpus.fingerprints(), audit)
-    found = retrieval.figures(records, asked.answers, matrix.found, audit) if matrix and not asked.problem else {}
+    found = (
+        retrieval.figures(records, asked.answers, matrix.found, audit) if matrix and not asked.problem else Retrieval()
+    )
     return Evidence(
         run, plan, corpus, merged, result.founding, manifest, audit, asked, shape, matrix, problem, duplicates, found
     )

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Required, cast
 
 from worker.files import read_json
 from worker.layout import committed
 
+from .. import records
 from ..errors import RunbookError
+from ..run import journal
 from ..run.journal import EVERY_KIND, FAULT, KINDS, PHASE, RECOVERY, UNDOING
+from ..run.machine_facts import HostsFile
+from ..run.phase_result import CheckRecord, Output, PhaseResult
 from ..run.plan import Plan, Slot
 from ..run.run import PHASES, Run
+from . import figures
+from .figures import Figures
+from .manifest import Manifest
 from .merged import Merged
 
-Event = dict[str, Any]
+
+class Event(journal.Event, total=False):
+    """An event of the journal, with its moment."""
+
+    when: Required[datetime]
 
 
 @dataclass(frozen=True)
@@ -62,10 +74,10 @@ class Facts:
 
     run: Run
     plan: Plan | None
-    results: dict[str, dict[str, Any] | None]
-    manifest: dict[str, Any]
-    validation: dict[str, Any]
-    hosts: dict[str, Any]
+    results: dict[str, PhaseResult | None]
+    manifest: Manifest | None
+    figures: Figures
+    hosts: dict[str, dict[str, object]]
     events: list[Event]
     encoding: Encoding
     missing: tuple[str, ...]
@@ -73,7 +85,7 @@ class Facts:
     @property
     def ok(self) -> bool:
         """True when every phase handed over with all its checks holding."""
-        return all(result and result.get("ok") for result in self.results.values())
+        return all(result and result.ok for result in self.results.values())
 
     @property
     def spans(self) -> list[Span]:
@@ -83,25 +95,20 @@ class Facts:
     @property
     def without_rows(self) -> list[Slot]:
         """The slots that were given rows and of whom no row of the result is; none while nothing is merged."""
-        gave = section(self.manifest, "slots")
+        gave = self.manifest.slots if self.manifest else {}
         return [slot for slot in self.plan.used if slot.slot not in gave] if self.plan and gave else []
 
-    def output(self, name: str) -> dict[str, Any]:
-        """`founding` or `backup` as the last phase states it: path, sha256, bytes; empty when it does not."""
-        return section(self.results.get(PHASES[-1]) or {}, "figures", name)
+    def output(self, name: str) -> Output | None:
+        """`founding` or `backup` as the last phase states it; None where it does not."""
+        result = self.results.get(PHASES[-1])
+        with suppress(RunbookError):
+            return result.output(name) if result else None
+        return None
 
-
-def section(value: dict[str, Any], *keys: str) -> dict[str, Any]:
-    """A mapping inside a record; empty when it is not there or not a mapping."""
-    for key in keys:
-        found = value.get(key)
-        value = found if isinstance(found, dict) else {}
-    return value
-
-
-def own_figures(figures: dict[str, Any]) -> dict[str, Any]:
-    """The validation's figures, also when all of validation.json is handed over."""
-    return section(figures, "figures") or figures
+    def checks(self, phase: str) -> tuple[CheckRecord, ...]:
+        """The checks that a phase's gate recorded."""
+        result = self.results[phase]
+        return result.checks if result else ()
 
 
 def number(value: object) -> float | None:
@@ -127,9 +134,9 @@ def gather(run: Run) -> Facts:
         run=run,
         plan=attempt("plan", run.plan, None),
         results={phase: attempt(f"result of {phase}", partial(run.result, phase), None) for phase in PHASES},
-        manifest=attempt("merged result", Merged(run.merged).manifest, {}),
-        validation=attempt("validation figures", lambda: read_json(run.report / "validation.json"), {}),
-        hosts=attempt("hosts as probed", lambda: read_json(run.report / "hosts.json"), {}),
+        manifest=attempt("merged result", Merged(run.merged).manifest, None),
+        figures=attempt("validation figures", lambda: figures.read(run.report / "validation.json"), Figures()),
+        hosts=attempt("hosts as probed", lambda: records.read(HostsFile, run.hosts_file), HostsFile({})).hosts,
         events=attempt("journal", lambda: events(run), []),
         encoding=encoding(run, missing),
         missing=tuple(missing),
@@ -145,15 +152,14 @@ def events(run: Run) -> list[Event]:
     for line in run.journal.path.read_bytes().splitlines():
         try:
             record = json.loads(line)
-            record["when"] = datetime.fromisoformat(record["at"])
-            record["event"] = str(record["event"])
-            found.append(record)
+            when, name = datetime.fromisoformat(record["at"]), str(record["event"])
+            found.append(cast(Event, {**record, "when": when, "event": name}))
         except (ValueError, KeyError, TypeError):
             continue
     return found
 
 
-def kind(event: Event) -> str:
+def kind(event: journal.Event) -> str:
     """An event's kind: as it was written; of a line that says none of ours, as its name is known, else empty."""
     said = event.get("kind")
     if said in EVERY_KIND:
@@ -168,7 +174,7 @@ def told(event: Event) -> bool:
     return kind(event) in (FAULT, RECOVERY) or event["event"] in UNDOING
 
 
-def details(event: Event) -> str:
+def details(event: journal.Event) -> str:
     """What an event of any name says besides its name, as `key: value` pairs."""
     skip = {"seq", "at", "when", "event", "kind", "prev"}
     said = {key: value for key, value in event.items() if key not in skip and value not in ("", [])}

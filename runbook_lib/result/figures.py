@@ -1,13 +1,19 @@
-"""The figures of a validation, ready for JSON: what pictures and the report are drawn from."""
+"""The figures of a validation, as validation.json keeps them: what pictures and the report are drawn from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
+from .. import records
+from ..records import Json
 from .articles import Audit
+from .manifest import Tally
+from .retrieval import Retrieval
 from .survey import Geometry, Header, Survey
 
 BINS = 40
@@ -16,63 +22,165 @@ PROJECTED = 5000
 NARROWEST = 1e-6
 ROWS_NAMED = 10
 
+Point: TypeAlias = tuple[float | int | str | None, ...]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """`counts` in equal bins between `edges`, one more than they are; nothing where nothing is finite."""
+
+    edges: tuple[float | None, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Norms:
+    """How the norms of the rows lie; None where none is finite."""
+
+    min: float | None
+    max: float | None
+    mean: float | None
+    sd: float | None
+    histogram: Histogram
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens a document; how many documents were cut, and how many of all tokens the model never read."""
+
+    min: float | None
+    max: float | None
+    mean: float | None
+    sd: float | None
+    median: float | None
+    tokens: int
+    truncated_rows: int
+    truncated_share: float | None
+    tokens_cut: int
+    share_cut: float
+    histogram: Histogram
+
+
+@dataclass(frozen=True)
+class Lie:
+    """Mean cosine, share of the strongest direction and effective rank; None where there are too few rows."""
+
+    mean_cosine: float | None
+    top_share: float | None
+    effective_rank: float | None
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Groups of equal vectors, and what explains them; of those that nothing explains, the first rows."""
+
+    groups: int
+    rows: int
+    explained_by_text: int
+    explained_by_cut: int
+    unexplained: int
+    unexplained_rows: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The documents' two strongest directions as x and y, and the shares of the variance that these have.
+
+    A document is (x, y, row, title, tokens), with as many tokens as were read; a question is (x, y, question).
+    """
+
+    shares: tuple[float | None, ...]
+    documents: tuple[Point, ...]
+    questions: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All of them; None for what could not be told. Nothing at all is known before a merge."""
+
+    documents: int | None = None
+    questions: int | None = None
+    dim: int | None = None
+    model: str | None = None
+    dtype: str | None = None
+    normalises: bool | None = None
+    norm_bound: float | None = None
+    lengths: Lengths | None = None
+    norms: Norms | None = None
+    geometry: Lie | None = None
+    duplicates: Duplicates | None = None
+    retrieval: Retrieval | None = None
+    projection: Projection | None = None
+
+    def as_json(self) -> dict[str, Json]:
+        """As they stand in validation.json."""
+        return {**records.plain(self), **({"norm_bound": self.norm_bound} if self.documents is not None else {})}
+
+
+@dataclass(frozen=True)
+class _File:
+    figures: Figures = Figures()
+
+
+def read(path: Path) -> Figures | None:
+    """The figures in a validation.json, or None where there is no such file. Raises DataError."""
+    found = records.read(_File, path)
+    return found.figures if found else None
+
 
 def rounded(value: float | None, digits: int = 6) -> float | None:
     """`value` with so many significant digits; None for what JSON cannot say (NaN, infinity)."""
     return float(f"{value:.{digits}g}") if value is not None and np.isfinite(value) else None
 
 
-def histogram(values: np.ndarray) -> dict[str, Any]:
+def histogram(values: np.ndarray) -> Histogram:
     """Counts in equal bins from the least to the greatest value, finite ones only."""
     values = values[np.isfinite(values)]
     if not len(values):
-        return {"edges": [], "counts": []}
+        return Histogram((), ())
     low, high = float(values.min()), float(values.max())
     if high - low < NARROWEST:
         middle = (low + high) / 2
         low, high = middle - NARROWEST / 2, middle + NARROWEST / 2
     counts, edges = np.histogram(values, BINS, (low, high))
-    return {"edges": [rounded(float(edge), 12) for edge in edges], "counts": counts.tolist()}
+    return Histogram(tuple(rounded(float(edge), 12) for edge in edges), tuple(counts.tolist()))
 
 
-def _spread(values: np.ndarray, digits: int) -> dict[str, Any]:
+def _spread(values: np.ndarray, digits: int) -> tuple[float | None, float | None, float | None, float | None]:
+    """min, max, mean, sd."""
     values = values[np.isfinite(values)]
     if not len(values):
-        return {"min": None, "max": None, "mean": None, "sd": None}
-    measures = {"min": values.min(), "max": values.max(), "mean": values.mean(), "sd": values.std()}
-    return {name: rounded(float(value), digits) for name, value in measures.items()}
+        return None, None, None, None
+    low, high, mean, sd = (rounded(float(v), digits) for v in (values.min(), values.max(), values.mean(), values.std()))
+    return low, high, mean, sd
 
 
-def norms(values: np.ndarray) -> dict[str, Any]:
-    """min, max, mean, sd and a histogram of the rows' norms."""
-    return {**_spread(values, 9), "histogram": histogram(values)}
+def norms(values: np.ndarray) -> Norms:
+    """How the rows' norms lie."""
+    return Norms(*_spread(values, 9), histogram(values))
 
 
-def lengths(audit: Audit, stated: dict[str, Any]) -> dict[str, Any]:
+def lengths(audit: Audit, stated: Tally) -> Lengths:
     """Tokens a document, and how much of them the model never read. `stated` is the manifest's sum over documents."""
     tokens = audit.tokens.astype(np.float64)
-    return {
-        **_spread(tokens, 6),
-        "median": rounded(float(np.median(tokens))) if len(tokens) else None,
-        "tokens": int(audit.tokens.sum()),
-        "truncated_rows": int(audit.cut.sum()),
-        "truncated_share": rounded(float(audit.cut.mean())) if len(audit.cut) else None,
-        "tokens_cut": stated.get("tokens_cut"),
-        "share_cut": stated.get("share_cut"),
-        "histogram": histogram(tokens),
-    }
+    return Lengths(
+        *_spread(tokens, 6),
+        median=rounded(float(np.median(tokens))) if len(tokens) else None,
+        tokens=int(audit.tokens.sum()),
+        truncated_rows=int(audit.cut.sum()),
+        truncated_share=rounded(float(audit.cut.mean())) if len(audit.cut) else None,
+        tokens_cut=stated.tokens_cut,
+        share_cut=stated.share_cut,
+        histogram=histogram(tokens),
+    )
 
 
-def geometry(lie: Geometry) -> dict[str, Any]:
-    """Mean cosine, share of the strongest direction and effective rank; None where there are too few rows."""
-    return {
-        "mean_cosine": rounded(lie.mean_cosine),
-        "top_share": rounded(lie.top_share),
-        "effective_rank": rounded(lie.effective_rank, 4),
-    }
+def geometry(lie: Geometry) -> Lie:
+    """How the directions lie, rounded."""
+    return Lie(rounded(lie.mean_cosine), rounded(lie.top_share), rounded(lie.effective_rank, 4))
 
 
-def duplicates(groups: Sequence[Sequence[int]], fingerprints: np.ndarray, audit: Audit) -> dict[str, Any]:
+def duplicates(groups: Sequence[Sequence[int]], fingerprints: np.ndarray, audit: Audit) -> Duplicates:
     """Equal vectors, and what explains each group: an equal text, or texts that the model read only up to its limit.
 
     `fingerprints` are the corpus's, uint8 (rows, 16).
@@ -86,14 +194,14 @@ def duplicates(groups: Sequence[Sequence[int]], fingerprints: np.ndarray, audit:
             by_cut += 1
         else:
             unexplained.append(list(group))
-    return {
-        "groups": len(groups),
-        "rows": sum(map(len, groups)),
-        "explained_by_text": by_text,
-        "explained_by_cut": by_cut,
-        "unexplained": len(unexplained),
-        "unexplained_rows": [group[:ROWS_NAMED] for group in unexplained[:ROWS_NAMED]],
-    }
+    return Duplicates(
+        groups=len(groups),
+        rows=sum(map(len, groups)),
+        explained_by_text=by_text,
+        explained_by_cut=by_cut,
+        unexplained=len(unexplained),
+        unexplained_rows=tuple(tuple(group[:ROWS_NAMED]) for group in unexplained[:ROWS_NAMED]),
+    )
 
 
 def sample(shape: Header) -> list[int]:
@@ -104,20 +212,18 @@ def sample(shape: Header) -> list[int]:
 
 def projection(
     found: Survey, lie: Geometry, rows: Sequence[int], audit: Audit, questions: np.ndarray, texts: Sequence[str]
-) -> dict[str, Any]:
-    """The documents' two strongest directions as x and y: documents [x, y, row, title, tokens] (tokens: as
-    many as were read), questions [x, y, question].
-    """
+) -> Projection:
+    """The documents and questions, placed along the documents' two strongest directions."""
 
     def placed(vectors: np.ndarray) -> list[list[float]]:
         return [[round(float(x), 5), round(float(y), 5)] for x, y in (vectors - found.mean) @ lie.axes.T]
 
     articles = audit.articles(rows)
-    return {
-        "shares": [rounded(share) for share in lie.shares],
-        "documents": [
-            [x, y, row, articles[row].get("title"), articles[row].get("tokens")]
+    return Projection(
+        shares=tuple(rounded(share) for share in lie.shares),
+        documents=tuple(
+            (x, y, row, articles[row].get("title"), articles[row].get("tokens"))
             for (x, y), row in zip(placed(found.sample), rows, strict=True)
-        ],
-        "questions": [[x, y, text] for (x, y), text in zip(placed(questions), texts, strict=True)],
-    }
+        ),
+        questions=tuple((x, y, text) for (x, y), text in zip(placed(questions), texts, strict=True)),
+    )

@@ -45,7 +45,8 @@ from pickle import (
 from worker.escape import safe_text
 
 from ..errors import DataError
-from .large_files import PIECE_BYTES, Written, write
+from ..records import Written
+from .large_files import PIECE_BYTES, write
 
 PROTOCOL = 4
 ARTICLE_KEYS = ("id", "title", "url")

@@ -9,25 +9,17 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from worker.files import write_atomic
 
 from ..errors import DataError
+from ..records import Written
 
 PIECE_BYTES = 2**20
 # Results are for other programs of the machine too; what must stay private lies in the run's folder, which is 0700.
 RESULT_MODE = 0o644
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@dataclass(frozen=True)
-class Written:
-    """A file's sha256 (hexadecimal) and size in bytes."""
-
-    sha256: str
-    bytes: int
 
 
 def pieces(path: Path) -> Iterator[bytes]:

@@ -6,13 +6,15 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from worker.files import read_json, sha256_file, write_json
 from worker.layout import FORMAT
 
+from .. import records
 from ..errors import DataError
+from ..records import Json, Written
 from .founding import Content
+from .manifest import Manifest
 
 AGAIN = "merge again (04_merge_validate, or runbook run)"
 
@@ -43,7 +45,7 @@ class Merged:
         """Written last: without it there is no merged result."""
         return self.folder / "manifest.json"
 
-    def manifest(self) -> dict[str, Any] | None:
+    def manifest(self) -> Manifest | None:
         """What the merged files are, or None before the first merge. Raises DataError when it was changed."""
         try:
             value = read_json(self.manifest_file)
@@ -51,49 +53,50 @@ class Merged:
             raise DataError(f"reading the manifest: {error}; delete {self.manifest_file} and {AGAIN}") from None
         if value is None:
             return None
-        if value.pop("sha256", None) != _digest(value) or value["format"] != FORMAT:
+        if value.pop("sha256", None) != _digest(value) or value.get("format") != FORMAT:
             raise DataError(f"{self.manifest_file}: changed since it was written; delete it and {AGAIN}")
-        return value
+        return records.parse(Manifest, value, str(self.manifest_file))
 
-    def commit(self, manifest: dict[str, Any]) -> None:
+    def commit(self, manifest: Manifest) -> None:
         """Write the manifest, with its own digest: from here on there is a merged result."""
-        write_json(self.manifest_file, {**manifest, "sha256": _digest(manifest)})
+        value = records.plain(manifest)
+        write_json(self.manifest_file, {**value, "sha256": _digest(value)})
 
-    def content(self, manifest: dict[str, Any]) -> Content:
+    def content(self, manifest: Manifest) -> Content:
         """What the file in the founding shape is made from."""
         return Content(
             embeddings=self.embeddings,
             articles=self.articles,
-            documents=manifest["documents"],
-            dim=manifest["dim"],
-            model=manifest["model"]["name"],
-            timestamp=manifest["timestamp"],
+            documents=manifest.documents,
+            dim=manifest.dim,
+            model=manifest.model.name,
+            timestamp=manifest.timestamp,
         )
 
-    def problems(self, manifest: dict[str, Any]) -> list[str]:
+    def problems(self, manifest: Manifest) -> list[str]:
         """Which merged files are not what the manifest says, in words; every file is read."""
         found = []
-        for name, stated in manifest["outputs"].items():
+        for name, stated in manifest.outputs.items():
             found += differences(self.folder / name, stated)
         return found
 
 
-def _digest(manifest: dict[str, Any]) -> str:
+def _digest(manifest: Json) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def differences(path: Path, stated: dict[str, Any], quick: bool = False) -> list[str]:
+def differences(path: Path, stated: Written, quick: bool = False) -> list[str]:
     """How a file differs from its stated bytes and sha256, in words; its size only where `quick`.
 
     It is read only when the size is right. What cannot be read is not there as stated.
     """
     try:
         size = path.stat().st_size
-        if size != stated["bytes"]:
-            return [f"{path}: expected {stated['bytes']} bytes, found {size}"]
-        sha256 = stated["sha256"] if quick else sha256_file(path)
+        if size != stated.bytes:
+            return [f"{path}: expected {stated.bytes} bytes, found {size}"]
+        sha256 = stated.sha256 if quick else sha256_file(path)
     except FileNotFoundError:
         return [f"{path}: no such file"]
     except OSError as error:
         return [f"{path}: {error.strerror}"]
-    return [] if sha256 == stated["sha256"] else [f"{path}: expected sha256 {stated['sha256']}, found {sha256}"]
+    return [] if sha256 == stated.sha256 else [f"{path}: expected sha256 {stated.sha256}, found {sha256}"]

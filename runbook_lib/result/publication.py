@@ -12,18 +12,20 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from worker.files import read_json, sha256_file, sync_folder, write_json
 from worker.layout import FORMAT
 
+from .. import records
 from ..errors import DataError, RunbookError
+from ..records import Written
 from ..run.disk import in_words
 from ..run.run import PHASES, Run
 from .merged import Merged, differences
+from .placed import Backup, Copy, Placed, Publication
 
 REASON = "reason.json"
 MANIFEST = ".manifest.json"  # beside a backup, in the place of its suffix
@@ -80,7 +82,7 @@ def reject(run: Run, reasons: Sequence[str]) -> Path | None:
 
 
 @in_words("publishing the result")
-def publish(run: Run, backup: dict[str, Any]) -> dict[str, Any]:
+def publish(run: Run, backup: Backup) -> Publication:
     """Give the result at hand its final names, and record what stands where. What is published stays as it is.
 
     Raises DataError when something that no run wrote stands under the name of the founding file.
@@ -91,29 +93,30 @@ def publish(run: Run, backup: dict[str, Any]) -> dict[str, Any]:
         raise DataError(f"publishing: {result.merged.manifest_file} is missing; merge again")
     if result.founding != run.founding_file:
         _make_way(run)
-    run_files = {f"{run.merged.name}/{name}": stated for name, stated in manifest["outputs"].items()}
+    run_files = {f"{run.merged.name}/{name}": stated for name, stated in manifest.outputs.items()}
     manifest_file = result.merged.manifest_file
     run_files[f"{run.merged.name}/{manifest_file.name}"] = _described(manifest_file)
-    record = {
-        "format": FORMAT,
-        "run": run.name,
-        "plan": manifest["plan"],
-        "at": _now(),
-        "files": run_files,
-        "founding": {"path": str(run.founding_file), **manifest["founding"]},
-        "backups": _backups(run, backup),
-    }
-    before = published(run) or {}
-    if not result.candidate and {**before, "at": ""} == {**record, "at": ""}:
+    record = Publication(
+        format=FORMAT,
+        run=run.name,
+        plan=manifest.plan,
+        at=_now(),
+        files=run_files,
+        founding=Placed(manifest.founding.sha256, manifest.founding.bytes, str(run.founding_file)),
+        backups=_backups(run, backup),
+    )
+    before = published(run)
+    if before and not result.candidate and replace(before, at="") == replace(record, at=""):
         return before
-    write_json(run.publishing_file, record)  # decided: what follows is finished by whoever comes after a crash
+    # Decided: what follows is finished by whoever comes after a crash.
+    write_json(run.publishing_file, records.plain(record))
     _rename(run)
     return _record(run, record)
 
 
 @in_words("looking at the result")
-def published(run: Run) -> dict[str, Any] | None:
-    """What stands under the final names, as recorded: `files` of the run, `founding` and `backups` elsewhere; or None.
+def published(run: Run) -> Publication | None:
+    """What stands under the final names, as recorded; or None.
 
     Raises DataError when the record cannot be read.
     """
@@ -136,31 +139,31 @@ def _rename(run: Run) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _record(run: Run, record: dict[str, Any]) -> dict[str, Any]:
-    sha256 = write_json(run.published_file, record)
+def _record(run: Run, record: Publication) -> Publication:
+    sha256 = write_json(run.published_file, records.plain(record))
     run.publishing_file.unlink(missing_ok=True)
-    names = {name: stated["sha256"] for name, stated in record["files"].items()}
+    names = {name: stated.sha256 for name, stated in record.files.items()}
     run.journal.write(
-        "result published", founding=record["founding"]["path"], wrote={**names, run.published_file.name: sha256}
+        "result published", founding=record.founding.path, wrote={**names, run.published_file.name: sha256}
     )
     return record
 
 
-def _described(path: Path) -> dict[str, Any]:
-    return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+def _described(path: Path) -> Written:
+    return Written(sha256_file(path), path.stat().st_size)
 
 
-def _backups(run: Run, backup: dict[str, Any]) -> list[dict[str, Any]]:
+def _backups(run: Run, backup: Backup) -> tuple[Copy, ...]:
     """The backups that this run made, the newest last."""
-    new: dict[str, Any] = {key: backup[key] for key in ("path", "manifest", "sha256", "bytes") if key in backup}
-    before = [item for item in (published(run) or {}).get("backups", []) if item.get("path") != new.get("path")]
-    return [*before, new] if new else before
+    record = published(run)
+    before = [item for item in record.backups if item.path != backup.path] if record else []
+    return (*before, Copy(backup.sha256, backup.bytes, backup.path, backup.manifest))
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> Publication | None:
     try:
-        return read_json(path)
-    except ValueError as error:
+        return records.read(Publication, path)
+    except DataError as error:
         raise DataError(f"{path}: {error}; it is written anew by 04_merge_validate: delete it and run again") from None
 
 
@@ -193,8 +196,8 @@ def _make_way(run: Run) -> None:
     why = stranger(run)
     if not why:
         return
-    recorded = (published(run) or {}).get("founding") or {}
-    if path.is_symlink() or not path.is_file() or recorded.get("path") != str(path):
+    record = published(run)
+    if path.is_symlink() or not path.is_file() or not record or record.founding.path != str(path):
         raise DataError(f"publishing: {why}. Next: move it away, or set output.merged to another name, then run again")
     kept = path.with_name(f"{path.name}.changed-{datetime.now():%Y%m%d-%H%M%S-%f}")
     path.rename(kept)
@@ -227,21 +230,16 @@ def _backed_up(run: Run) -> Iterator[tuple[str, str]]:
 
 def _founding_sums(run: Run) -> set[str]:
     """The sums of the founding files that a run's own records name."""
-    records = (
-        lambda: published(run),
-        lambda: Merged(run.merged).manifest(),
-        lambda: (run.result(PHASES[-1]) or {}).get("figures"),
+    reads: tuple[Callable[[], str | None], ...] = (
+        lambda: record.founding.sha256 if (record := published(run)) else None,
+        lambda: manifest.founding.sha256 if (manifest := Merged(run.merged).manifest()) else None,
+        lambda: stated.sha256 if (result := run.result(PHASES[-1])) and (stated := result.output("founding")) else None,
     )
-    return {stated["sha256"] for read in records if (stated := _founding(read))}
-
-
-def _founding(read: Callable[[], Any]) -> dict[str, Any]:
-    """What a record says of the founding file; nothing where it cannot be read or does not say it."""
-    try:
-        stated = (read() or {}).get("founding")
-    except (RunbookError, OSError, AttributeError):
-        return {}
-    return stated if isinstance(stated, dict) and "sha256" in stated else {}
+    found = set()
+    for read in reads:
+        with contextlib.suppress(RunbookError, OSError):  # what cannot be read names none
+            found.add(read())
+    return {sha256 for sha256 in found if sha256}
 
 
 @in_words("looking at the result")
@@ -251,15 +249,15 @@ def losses(run: Run, quick: bool = False) -> list[str]:
     if record is None:
         return [f"{run.published_file.name}: no such file"]
     told = []
-    for name, stated in record["files"].items():
+    for name, stated in record.files.items():
         told += differences(run.folder / name, stated, quick)
-    told += _founding_lost(run, record["founding"], quick)
-    newest = record["backups"][-1:]
-    return told + [line for stated in newest for line in differences(Path(stated["path"]), stated, quick)]
+    told += _founding_lost(run, record.founding, quick)
+    newest = record.backups[-1:]
+    return told + [line for stated in newest for line in differences(Path(stated.path), stated, quick)]
 
 
-def _founding_lost(run: Run, stated: dict[str, Any], quick: bool) -> list[str]:
-    path = Path(stated["path"])
+def _founding_lost(run: Run, stated: Placed, quick: bool) -> list[str]:
+    path = Path(stated.path)
     told = differences(path, stated, quick)
     with contextlib.suppress(OSError):  # what cannot be read is told already
         return [] if told and path.is_file() and writer(run, path) not in ("", run.name) else told

@@ -71,7 +71,7 @@ def _corpus(run: Run) -> set[str]:
     """A damaged copy of the corpus is made anew where its source is still there."""
     try:
         corpus = corpora.load(run.corpus)
-        wrong = [n for n, stated in corpus.files.items() if sha256_file(run.corpus / n) != stated["sha256"]]
+        wrong = [n for n, stated in corpus.files.items() if sha256_file(run.corpus / n) != stated.sha256]
     except DataError as error:
         wrong = [str(error)]
     if not wrong:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from ..corpus.questions import Question
 from .articles import Audit
 from .survey import Header, Questions, Survey, some_rows, unit
 
@@ -17,12 +18,48 @@ ANSWERS_SHOWN = 100
 Answers = list[list[int]]
 
 
-def wanted_titles(questions: Sequence[dict[str, Any]]) -> set[str]:
+@dataclass(frozen=True)
+class Neighbour:
+    """A document near a question; its title, where it has one, and the cosine of the two."""
+
+    row: int
+    title: str | None
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question: its nearest documents, the first rows that answer it, and how far down the first of these comes.
+
+    `rank` is None where no answer is named.
+    """
+
+    question: str
+    nearest: tuple[Neighbour, ...]
+    answers: tuple[int, ...]
+    rank: int | None
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How the questions find their documents: how many name one, how many have it as the nearest, and in the first ten.
+
+    All None and nothing where the questions' vectors could not be used.
+    """
+
+    asked: int | None = None
+    with_answer: int | None = None
+    top1: int | None = None
+    top10: int | None = None
+    questions: tuple[Answered, ...] | None = None
+
+
+def wanted_titles(questions: Sequence[Question]) -> set[str]:
     """The titles that questions name as their answer."""
-    return {question["title"] for question in questions if isinstance(question.get("title"), str)}
+    return {title for question in questions if isinstance(title := question.get("title"), str)}
 
 
-def answers(questions: Sequence[dict[str, Any]], audit: Audit, documents: int) -> Answers:
+def answers(questions: Sequence[Question], audit: Audit, documents: int) -> Answers:
     """For each question the rows that answer it: by `passage_index` (a row), else by `title`; empty when not said."""
     found = []
     for question in questions:
@@ -44,26 +81,24 @@ def ask(vectors: np.ndarray, known: Answers, matrix: Path, shape: Header) -> Que
     return Questions(directions, best)
 
 
-def figures(questions: Sequence[dict[str, Any]], known: Answers, found: Survey, audit: Audit) -> dict[str, Any]:
+def figures(questions: Sequence[Question], known: Answers, found: Survey, audit: Audit) -> Retrieval:
     """What a report shows: each question with its five nearest documents and, where known, the rank of its answer."""
     shown = audit.articles([int(row) for row in found.nearest.ravel() if row >= 0])
     ranks = [1 + int(ahead) if rows else None for ahead, rows in zip(found.ahead, known, strict=True)]
     entries = []
     for place, question in enumerate(questions):
-        nearest = [
-            {"row": int(row), "title": shown[int(row)].get("title"), "cosine": round(float(cosine), 6)}
+        nearest = tuple(
+            Neighbour(int(row), shown[int(row)].get("title"), round(float(cosine), 6))
             for row, cosine in zip(found.nearest[place], found.cosines[place], strict=True)
             if row >= 0 and np.isfinite(cosine)
-        ]
-        text = str(question.get("question", ""))[:QUESTION_CHARACTERS]
-        entries.append(
-            {"question": text, "nearest": nearest, "answers": known[place][:ANSWERS_SHOWN], "rank": ranks[place]}
         )
+        text = question["question"][:QUESTION_CHARACTERS]
+        entries.append(Answered(text, nearest, tuple(known[place][:ANSWERS_SHOWN]), ranks[place]))
     given = [rank for rank in ranks if rank is not None]
-    return {
-        "asked": len(entries),
-        "with_answer": len(given),
-        "top1": sum(rank == 1 for rank in given),
-        "top10": sum(rank <= RANK_OF_INTEREST for rank in given),
-        "questions": entries,
-    }
+    return Retrieval(
+        asked=len(entries),
+        with_answer=len(given),
+        top1=sum(rank == 1 for rank in given),
+        top10=sum(rank <= RANK_OF_INTEREST for rank in given),
+        questions=tuple(entries),
+    )

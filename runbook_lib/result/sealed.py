@@ -14,11 +14,12 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from worker.files import is_litter
 
 from ..errors import DataError
+from ..run.journal import Event
 from ..run.run import Run
 from .merged import Merged
 
@@ -135,7 +136,7 @@ def unlisted(run: Run, digest: Digest) -> list[str]:
     return [f"{name}: not listed" for name in found if vouched.get(name) != digest(run.folder / name, "")]
 
 
-def _journal_since(run: Run, sha256: str, found: Since, torn: bool = False) -> list[dict[str, Any]]:
+def _journal_since(run: Run, sha256: str, found: Since, torn: bool = False) -> list[Event]:
     """The journal's events after the sealed ones; what keeps them from following is a problem.
 
     `torn`: half a line that a crash left is none; the next event cuts it off.
@@ -165,15 +166,15 @@ def _journal_since(run: Run, sha256: str, found: Since, torn: bool = False) -> l
     return events
 
 
-def _event(line: bytes) -> dict[str, Any]:
+def _event(line: bytes) -> Event | None:
     try:
         value = json.loads(line)
     except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+        return None
+    return cast(Event, value) if isinstance(value, dict) and value else None
 
 
-def _vouched(run: Run, later: list[dict[str, Any]], digest: Digest) -> dict[str, str]:
+def _vouched(run: Run, later: list[Event], digest: Digest) -> dict[str, str]:
     """name -> sha256 of what was written after the seal, by the journal, and by a manifest that is vouched for."""
     found: dict[str, str] = {}
     for event in later:
@@ -182,10 +183,11 @@ def _vouched(run: Run, later: list[dict[str, Any]], digest: Digest) -> dict[str,
     merged = Merged(run.merged)
     name = merged.manifest_file.relative_to(run.folder).as_posix()
     if name in found and merged.manifest_file.is_file() and digest(merged.manifest_file, found[name]) == found[name]:
-        for part in (merged.manifest() or {}).get("parts", []):
-            array = run.local.parts / part["name"]
-            found[array.relative_to(run.folder).as_posix()] = part["sha256"]
-            found[array.with_suffix(".json").relative_to(run.folder).as_posix()] = part.get("record", "")
+        manifest = merged.manifest()
+        for part in manifest.parts if manifest else ():
+            array = run.local.parts / part.name
+            found[array.relative_to(run.folder).as_posix()] = part.sha256
+            found[array.with_suffix(".json").relative_to(run.folder).as_posix()] = part.record
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 from worker.escape import safe_text
@@ -93,24 +93,11 @@ class Checks:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        def cell(text: str) -> str:
-            return f"<td style='text-align:left'>{html.escape(text)}</td>"
-
-        rows = "".join(
-            f"<tr><td style='text-align:left'>{MARKS[i.verdict]} {i.verdict}</td>{cell(i.where)}"
-            f"<th scope='row' style='text-align:left'>{html.escape(i.name)}</th>"
-            f"{cell(i.seen)}{cell(i.expected)}{cell(i.remedy if i.verdict != 'ok' else '')}</tr>"
-            for i in self.items
-        )
-        head = "".join(
-            f"<th scope='col' style='text-align:left'>{name}</th>"
-            for name in ("verdict", "where", "check", "seen", "expected", "what to do")
-        )
-        return (
-            f"<table><caption style='text-align:left'>{html.escape(self.title)}: "
-            f"<b>{'all hold' if self.ok else f'{len(self.failed)} of {len(self)} FAILED'}</b></caption>"
-            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        )
+        heads = ("verdict", "where", "check", "seen", "expected", "what to do")
+        rows = [
+            (_marked(i), i.where, i.name, i.seen, i.expected, i.remedy if i.verdict != "ok" else "") for i in self.items
+        ]
+        return _table(self, heads, rows, names=2, style="text-align:left")
 
 
 @dataclass(frozen=True)
@@ -135,25 +122,36 @@ class Grid:
 
     def _repr_html_(self) -> str:
         columns, rows = self._table()
-        left = "style='text-align:left;vertical-align:top'"
-        head = "".join(f"<th scope='col' {left}>{html.escape(name)}</th>" for name in ("where", *columns))
-        body = "".join(
-            f"<tr><th scope='row' {left}>{html.escape(where)}</th>"
-            + "".join(f"<td {left}>{_cell(found.get(name))}</td>" for name in columns)
-            + "</tr>"
-            for where, found in rows.items()
-        )
-        verdict = "all hold" if self.checks.ok else f"{len(self.checks.failed)} of {len(self.checks)} FAILED"
-        title = f"<caption {left}>{html.escape(self.checks.title)}: <b>{verdict}</b></caption>"
+        cells = [(where, *(_cell(found.get(name)) for name in columns)) for where, found in rows.items()]
         to_do = "".join(
-            f"<li><b>{html.escape(item.where)}: {html.escape(item.name)}</b>: {html.escape(item.remedy)}</li>"
+            f"<li><b>{html.escape(f'{item.where}: {item.name}')}</b>: {html.escape(item.remedy)}</li>"
             for item in self.checks
             if item.remedy and item.verdict != "ok"
         )
-        return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" + (
-            f"<p>What to do:</p><ul>{to_do}</ul>" if to_do else ""
-        )
+        table = _table(self.checks, ("where", *columns), cells, names=0, style="text-align:left;vertical-align:top")
+        return table + (f"<p>What to do:</p><ul>{to_do}</ul>" if to_do else "")
 
 
 def _cell(item: Check | None) -> str:
-    return "" if item is None else f"{MARKS[item.verdict]} {item.verdict}: {html.escape(item.seen)}"
+    return "" if item is None else f"{_marked(item)}: {item.seen}"
+
+
+def _marked(item: Check) -> str:
+    return f"{MARKS[item.verdict]} {item.verdict}"
+
+
+def _table(checks: Checks, heads: Sequence[str], rows: Sequence[Sequence[str]], names: int, style: str) -> str:
+    """Plain text as an HTML table: every cell is escaped here. `names`: the column that names its row."""
+    head = "".join(f"<th scope='col' style='{style}'>{html.escape(name)}</th>" for name in heads)
+    body = "".join(
+        f"<tr>{''.join(_element(cell, place == names, style) for place, cell in enumerate(row))}</tr>" for row in rows
+    )
+    verdict = "all hold" if checks.ok else f"{len(checks.failed)} of {len(checks)} FAILED"
+    title = f"<caption style='{style}'>{html.escape(checks.title)}: <b>{verdict}</b></caption>"
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _element(cell: str, is_name: bool, style: str) -> str:
+    if is_name:
+        return f"<th scope='row' style='{style}'>{html.escape(cell)}</th>"
+    return f"<td style='{style}'>{html.escape(cell)}</td>"

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from worker.escape import safe_text
 from worker.files import read_json
@@ -23,6 +22,7 @@ from ..corpus.corpus import Corpus
 from ..errors import ProfileError
 from ..profile import rules
 from ..profile.profile import HostSpec, Profile
+from ..records import Json
 from . import model as models
 from .plan import Plan, Slot
 
@@ -45,8 +45,8 @@ class Change:
     """A key that two profiles have differently; `why` tells what keeps it from changing in a run, if anything does."""
 
     key: str
-    before: Any
-    after: Any
+    before: Json
+    after: Json
     why: str = ""
 
     def __str__(self) -> str:
@@ -76,14 +76,14 @@ def refusal(run: str, finished: bool, profile: Profile, changes: Sequence[Change
     )
 
 
-def flat(profile: Profile) -> dict[str, Any]:
+def flat(profile: Profile) -> dict[str, Json]:
     """Every dotted key of a profile with its plain value; hosts go by name, so that their order is no difference."""
     value = rules.plain(profile)
     value["hosts"] = {host["name"]: host for host in value["hosts"]}
     return dict(_leaves(value, ""))
 
 
-def _leaves(value: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: dict[str, Json], prefix: str) -> Iterator[tuple[str, Json]]:
     for key, inner in value.items():
         if isinstance(inner, dict):
             yield from _leaves(inner, f"{prefix}{key}.")
@@ -93,7 +93,7 @@ def _leaves(value: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 def digests(profile: Profile) -> dict[str, str]:
     """What phases follow from, as hashes: how documents are read and encoded, the hosts, where the result goes."""
-    parts: dict[str, dict[str, Any]] = {"encoded": {}, "hosts": {}, "output": {}}
+    parts: dict[str, dict[str, Json]] = {"encoded": {}, "hosts": {}, "output": {}}
     for key, value in flat(profile).items():
         section = key.partition(".")[0]
         if section in parts:

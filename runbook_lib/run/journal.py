@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Required, TypedDict, cast
 
 from worker.files import json_line, make_folder, sync, sync_folder
 
@@ -48,6 +48,43 @@ KINDS = {
 }  # fmt: skip
 UNDOING = ("taken over", "started from scratch", "corpus amended")  # acts that end or set aside what was done
 TAIL = 64 * 1024  # bytes that hold the last events
+
+
+class Event(TypedDict, total=False):
+    """An event: what every one has, then what somebody reads by name of some. `at`: UTC, in ISO form.
+
+    `wrote`: the sha256 of each file that was written, by its path in the run.
+    """
+
+    seq: Required[int]
+    at: Required[str]
+    event: Required[str]
+    kind: str
+    prev: str
+    action: str
+    after: str
+    attempt: int
+    cause: str
+    exit_at: float | None
+    failed: list[str]
+    given_up_at: float
+    host: str
+    id: str
+    ok: bool
+    phase: str
+    process: str
+    profile: str
+    reason: str
+    row: int
+    rows_again: int
+    seconds_lost: float | None
+    slot: str
+    start: int
+    stop: int
+    verdict: str
+    what: str
+    where: str
+    wrote: dict[str, str]
 
 
 def _whole(raw: bytes) -> list[bytes]:
@@ -88,14 +125,14 @@ class _Read:
     changed: int
     offset: int
     last: bytes
-    events: tuple[dict[str, Any], ...]
+    events: tuple[Event, ...]
 
 
 _read: dict[Path, _Read] = {}  # of the journals read last: whoever watches reads one again and again
 KEPT = 4
 
 
-def _events(path: Path) -> tuple[dict[str, Any], ...]:
+def _events(path: Path) -> tuple[Event, ...]:
     """All events of a journal. What was read before is not parsed again where the file only grew since."""
     with path.open("rb") as file:
         stat = os.fstat(file.fileno())
@@ -135,7 +172,7 @@ class Journal:
         with in_words("writing into the journal"):
             self._append(event, kind, fields)
 
-    def _append(self, event: str, kind: str, fields: dict[str, Any]) -> None:
+    def _append(self, event: str, kind: str, fields: dict[str, object]) -> None:
         make_folder(self.path.parent)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(fd, "r+b") as file:
@@ -157,25 +194,25 @@ class Journal:
             file.flush()
             sync(file.fileno())
 
-    def events(self, *names: str) -> Iterator[dict[str, Any]]:
+    def events(self, *names: str) -> Iterator[Event]:
         """The events in order, all or those named; a damaged line is left out, `problems` names it."""
         if not self.path.exists():
             return
         for record in _events(self.path):
             if not names or record.get("event") in names:
-                yield dict(record)
+                yield record.copy()
 
-    def last(self, count: int) -> list[dict[str, Any]]:
+    def last(self, count: int) -> list[Event]:
         """The last events, oldest first, without reading what is before them; a line that is none is left out."""
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             lines = file.read().splitlines()[-count:]
-        found = []
+        found: list[Event] = []
         for line in lines:
             try:
-                found.append(dict(json.loads(line)))
+                found.append(cast(Event, dict(json.loads(line))))
             except (ValueError, TypeError):  # cut in the middle, or torn by a crash
                 continue
         return found

@@ -6,10 +6,11 @@ Only JSON and the names of files are looked at. What this does not know is found
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from ..errors import ProfileError
+from ..records import Json
 
 WEIGHTS = ".safetensors"
 # Modules of the library that are nothing without weights.
@@ -19,12 +20,21 @@ OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".on
 SAVE_ANEW = "Save it once with SentenceTransformer(folder).save_pretrained(new_folder) and name that folder."
 
 
+@dataclass(frozen=True)
+class Module:
+    """A module of modules.json: its class, its folder in the model's, and its own configuration."""
+
+    type: str
+    path: str
+    config: dict[str, Json]
+
+
 def refuse_by_name(
-    name: str, folder: Path, modules: Sequence[dict[str, Any]], settings: dict[str, Any], sent: Collection[str]
+    name: str, folder: Path, modules: Sequence[Module], settings: dict[str, Json], sent: Collection[str]
 ) -> None:
     """Raise ProfileError for a model that cannot be loaded from the files that are `sent`.
 
-    `modules`: of modules.json, with their configurations; `settings`: of config_sentence_transformers.json.
+    `settings`: of config_sentence_transformers.json.
     """
     kind = settings.get("model_type") or "SentenceTransformer"
     if kind != "SentenceTransformer":
@@ -33,13 +43,12 @@ def refuse_by_name(
         _refuse_part(name, folder, path, type_, sent)
 
 
-def _parts(modules: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+def _parts(modules: Sequence[Module]) -> Iterator[tuple[str, str]]:
     """Each module's folder and type, those of a router's routes too."""
     for module in modules:
-        path, type_, routes = str(module["path"]), str(module["type"]), module["config"].get("types")
-        yield path, type_
-        if isinstance(routes, dict):
-            yield from ((f"{path}/{part}".lstrip("/"), str(own)) for part, own in routes.items())
+        yield module.path, module.type
+        if isinstance(routes := module.config.get("types"), dict):
+            yield from ((f"{module.path}/{part}".lstrip("/"), str(own)) for part, own in routes.items())
 
 
 def _refuse_part(name: str, folder: Path, path: str, type_: str, sent: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypedDict
 
 
@@ -25,6 +26,8 @@ class MachineFacts(TypedDict, total=False):
     workdir: str
     python: str
     device: str
+    system: str
+    memory_bytes: int | None
     cores: int
     free_bytes: int | None
     clock_s: float | None
@@ -33,3 +36,10 @@ class MachineFacts(TypedDict, total=False):
     made: bool
     saw: list[str]
     shared: list[str]
+
+
+@dataclass(frozen=True)
+class HostsFile:
+    """hosts.json: the facts of each host, by its name."""
+
+    hosts: dict[str, dict[str, object]]

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from worker.files import is_litter, sha256_file
 from worker.texts import fixed_prompt
@@ -24,7 +24,8 @@ from worker.texts import fixed_prompt
 from ..errors import ProfileError
 from ..profile.profile import ModelSpec
 from ..profile.secret import Secret, read_private
-from .loadable import WEIGHTS, refuse_by_name
+from ..records import Json
+from .loadable import WEIGHTS, Module, refuse_by_name
 
 # What a sentence-transformers model needs; other frameworks' weights stay where they are.
 ENDINGS = ("json", "txt", "model", "safetensors", "jinja", "spm", "bpe", "vocab", "tiktoken", "tsv")
@@ -33,6 +34,7 @@ LEFT_OUT = {"onnx", "openvino", ".cache", "__pycache__"}
 # Modules that leave the width of a vector as it is.
 WIDTH_KEPT = ("Normalize", "Dropout", "LayerNorm")
 UNTITLED = "title: none"
+Shape = TypeVar("Shape")
 
 
 @dataclass(frozen=True)
@@ -82,17 +84,16 @@ def resolve(spec: ModelSpec, token: Secret | None = None) -> Model:
         raise ProfileError(f"model.name {spec.name!r}: {folder} has no modules.json; not a sentence-transformers model")
     files = tuple(_files(folder, elsewhere))
     modules = _modules(folder)
-    config = _json(folder / "config.json", {})
-    settings = _json(folder / "config_sentence_transformers.json", {})
+    config, settings = _object(folder / "config.json"), _object(folder / "config_sentence_transformers.json")
     refuse_by_name(spec.name, folder, modules, settings, [file.path for file in files])
-    cut = settings.get("truncate_dim") if isinstance(settings.get("truncate_dim"), int) else None
+    cut = whole if isinstance(whole := settings.get("truncate_dim"), int) else None
     architecture = str(config.get("model_type", ""))
     if spec.dtype == "float16" and architecture.startswith("gemma3"):
         raise ProfileError("model.dtype float16: this architecture's activations overflow; use bfloat16 or float32")
     template = _template(settings, spec.prompt)
     question_template = _template(settings, spec.question_prompt)
-    pooling = next((m for m in modules if m["type"].endswith("Pooling")), {})
-    if not pooling.get("config", {}).get("include_prompt", True) and fixed_prompt(template) is None:
+    pooling = next((module.config for module in modules if module.type.endswith("Pooling")), {})
+    if not pooling.get("include_prompt", True) and fixed_prompt(template) is None:
         raise ProfileError(
             f"model.name {spec.name!r}: its pooling leaves the prompt out (include_prompt: false), and the title would "
             "be left out with it; set model.prompt to a prompt without {title}"
@@ -104,7 +105,7 @@ def resolve(spec: ModelSpec, token: Secret | None = None) -> Model:
         files=files,
         digest=hashlib.sha256("".join(f"{f.sha256}  {f.path}\n" for f in files).encode()).hexdigest(),
         dim=_dim(modules, cut),
-        normalises=modules[-1]["type"].endswith("Normalize") and not cut,
+        normalises=modules[-1].type.endswith("Normalize") and not cut,
         max_tokens=_max_tokens(folder, config),
         template=template,
         question_template=question_template,
@@ -286,10 +287,14 @@ def _files(folder: Path, elsewhere: list[ModelFile] | None) -> list[ModelFile]:
     return sorted([*here, *(elsewhere or ())], key=lambda file: file.path)
 
 
-def _json(path: Path, otherwise: Any) -> Any:
+def _object(path: Path) -> dict[str, Json]:
+    return _json(path, {})
+
+
+def _json(path: Path, otherwise: Shape) -> Shape:
     """What a JSON file of the model says, `otherwise` where there is none. Raises ProfileError for another shape."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else otherwise
+        found: object = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else otherwise
     except (ValueError, RecursionError) as error:
         raise ProfileError(f"model.name: {path} is not JSON ({error}); fetch the model again") from None
     if not isinstance(found, type(otherwise)):
@@ -297,24 +302,24 @@ def _json(path: Path, otherwise: Any) -> Any:
     return found
 
 
-def _modules(folder: Path) -> list[dict[str, Any]]:
+def _modules(folder: Path) -> list[Module]:
     file = folder / "modules.json"
-    found = _json(file, [])
+    found: list[Any] = _json(file, [])
     if not found or not all(isinstance(m, dict) and {"type", "path"} <= set(m) for m in found):
         raise ProfileError(f"model.name: {file}: expected a list of modules, each with type and path")
-    return [{**m, "type": str(m["type"]), "config": _config(folder / str(m["path"]))} for m in found]
+    return [Module(str(m["type"]), str(m["path"]), _config(folder / str(m["path"]))) for m in found]
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path) -> dict[str, Json]:
     """The configuration of a module: a router has its own file, and had the common one before."""
-    return {**_json(folder / "config.json", {}), **_json(folder / "router_config.json", {})}
+    return {**_object(folder / "config.json"), **_object(folder / "router_config.json")}
 
 
-def _dim(modules: list[dict[str, Any]], cut: int | None) -> int | None:
+def _dim(modules: list[Module], cut: int | None) -> int | None:
     """How many numbers a vector has, as far as the modules say so; None where only encoding can tell."""
     for module in reversed(modules):
-        kind, config = module["type"].rpartition(".")[2], module["config"]
-        width: Any = None
+        kind, config = module.type.rpartition(".")[2], module.config
+        width: Json = None
         if kind in WIDTH_KEPT:
             continue
         if kind == "Dense":
@@ -326,22 +331,22 @@ def _dim(modules: list[dict[str, Any]], cut: int | None) -> int | None:
     return None
 
 
-def _poolings(config: dict[str, Any]) -> int:
+def _poolings(config: dict[str, Json]) -> int:
     """How many poolings are joined: named in a list, or, in older files, each by a switch."""
     mode = config.get("pooling_mode")
     if mode is not None:
-        return 1 if isinstance(mode, str) else len(mode)
+        return len(mode) if isinstance(mode, list) else 1
     switches = [on for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
     return max(1, len(switches))
 
 
-def _max_tokens(folder: Path, config: dict[str, Any]) -> int | None:
-    own = _json(folder / "sentence_bert_config.json", {}).get("max_seq_length")
+def _max_tokens(folder: Path, config: dict[str, Json]) -> int | None:
+    own = _object(folder / "sentence_bert_config.json").get("max_seq_length")
     found = own if isinstance(own, int) else config.get("max_position_embeddings")
     return found if isinstance(found, int) else None
 
 
-def _template(settings: dict[str, Any], prompt: str) -> str:
+def _template(settings: dict[str, Json], prompt: str) -> str:
     """The text as encoded, from a prompt's name or a template of the profile's own.
 
     EmbeddingGemma's document prompt is `title: none | text: `: the title takes the place of `none`, as its model card
@@ -349,8 +354,9 @@ def _template(settings: dict[str, Any], prompt: str) -> str:
     """
     if "{text}" in prompt:
         return prompt
-    prompts = settings.get("prompts") or {}
-    return str(prompts.get(prompt) or "").replace(UNTITLED, "title: {title}") + "{text}"
+    prompts = settings.get("prompts")
+    own = prompts.get(prompt) if isinstance(prompts, dict) else None
+    return str(own or "").replace(UNTITLED, "title: {title}") + "{text}"
 
 
 def read_token(path: Path | None) -> Secret | None:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from worker.files import read_json, write_json
 from worker.layout import FORMAT
@@ -221,7 +220,7 @@ def problems(ranges: Iterable[Sequence[int]], rows: int) -> list[str]:
 def load(path: Path) -> Plan:
     """Read a plan and verify its digest. Raises DataError."""
     try:
-        value: dict[str, Any] | None = read_json(path)
+        value = read_json(path)
     except ValueError as error:
         raise DataError(f"reading the plan: {error}") from None
     if value is None:

@@ -9,12 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from worker.escape import safe_text
 from worker.files import make_folder, read_json, write_atomic, write_json
 from worker.layout import FORMAT, HostFolder, committed, run_name_problem
 
+from .. import records
 from ..corpus import corpus as corpora
 from ..errors import DataError, ProfileError
 from ..profile import profile as profiles
@@ -23,9 +24,11 @@ from . import choices, run_mark
 from . import plan as plans
 from .disk import in_words
 from .journal import Journal
+from .machine_facts import HostsFile, MachineFacts
+from .phase_result import PhaseResult
 from .run_mark import PROFILE, in_order
 
-DEMO = Path(__file__).parents[1] / "profiles" / "demo.yaml"
+DEMO = Path(__file__).parents[2] / "profiles" / "demo.yaml"
 PHASES = ("01_preflight", "02_launch", "03_monitor", "04_merge_validate")
 # What a crash in `create` leaves.
 UNFINISHED = re.compile(r"run\.json|\.(run\.json|profile\.yaml)\.[0-9a-f]+\.part")
@@ -187,12 +190,14 @@ class Run:
         """Where `phase` hands over."""
         return self.report / f"{phase}.result.json"
 
-    def result(self, phase: str) -> dict[str, Any] | None:
-        """What `phase` handed over, or None."""
-        try:
-            return read_json(self.result_file(phase))
-        except ValueError as error:
-            raise DataError(str(error)) from None
+    def result(self, phase: str) -> PhaseResult | None:
+        """What `phase` handed over, or None. Raises DataError."""
+        return records.read(PhaseResult, self.result_file(phase))
+
+    def held(self, phase: str) -> bool:
+        """Whether `phase` handed over with all its checks holding. Raises DataError."""
+        result = self.result(phase)
+        return bool(result and result.ok)
 
     @in_words("keeping the phase's result")
     def save_result(self, phase: str, **fields: Any) -> str:
@@ -202,8 +207,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """True when the last phase's result says that all of its checks hold."""
-        result = self.result(PHASES[-1])
-        return bool(result and result.get("ok"))
+        return self.held(PHASES[-1])
 
     @property
     def settled(self) -> choices.Settled:
@@ -255,13 +259,17 @@ class Run:
             raise DataError(f"{self.report / name}: missing; run the notebook that writes it")
         return value
 
-    def host_facts(self) -> dict[str, Any]:
+    @property
+    def hosts_file(self) -> Path:
+        """What preflight found of each host."""
+        return self.report / "hosts.json"
+
+    def host_facts(self) -> dict[str, MachineFacts]:
         """What preflight found of each host, by its name; nothing where it has not looked yet."""
-        try:
-            found = read_json(self.report / "hosts.json")
-        except ValueError:
-            found = None
-        return dict((found or {}).get("hosts") or {})
+        with suppress(DataError):
+            if found := records.read(HostsFile, self.hosts_file):
+                return cast(dict[str, MachineFacts], found.hosts)
+        return {}
 
     def __repr__(self) -> str:
         return f"run {self.name} ({self.folder})"

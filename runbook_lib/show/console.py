@@ -13,13 +13,13 @@ from collections.abc import Callable
 import ipywidgets as widgets
 
 from ..errors import RunbookError
-from ..phases import monitor, recover, workers
+from ..phases import monitor, recover, tend, workers
 from ..result import facts
 from ..run.checks import Checks
 from ..run.run import Run
 from ..slots.state import State
 from .live import Live, Spot, headless, in_notebook
-from .markup import MUTED, text
+from .markup import MUTED, Markup, joined, tag, text
 from .panel import TALL
 from .words import one_line
 
@@ -30,7 +30,7 @@ TYPED_S = 0.1  # what was typed just before a press may be heard after it, on an
 Act = Callable[[Run, State], list[str]]
 
 
-async def watch(run: Run, act: Act = recover.revive) -> State:
+async def watch(run: Run, act: Act = tend.tend) -> State:
     """Watch with buttons where a person looks, without them where the chain runs the notebook; see `monitor.watch`."""
     if headless() or not in_notebook():
         return await monitor.watch(run, Live(kept=run.watching_file if headless() else None), act)
@@ -74,7 +74,7 @@ class Console:
         self._spot = Spot(self.box._repr_mimebundle_())
         self._shown = False
 
-    def show(self, html: str, plain: str, line: str, last: bool) -> None:
+    def show(self, html: Markup, plain: str, line: str, last: bool) -> None:
         """Show this instead of what was shown before."""
         self.panel.value = html
         self.journal.value = self._journal()
@@ -117,13 +117,16 @@ class Console:
             self._wake.set()
 
     def _say(self, words: str) -> None:
-        self.said.value = f'<div role="status">{text(words, 1000)}</div>'
+        self.said.value = tag("div", text(words, 1000), role="status")
 
-    def _journal(self) -> str:
+    def _journal(self) -> Markup:
         lines = [(str(e.get("at"))[11:19], e.get("event"), facts.details(e)) for e in self.run.journal.last(LINES)]
-        items = "".join(f"<li>{text(at)} {text(event)} {text(one_line(said, 160))}</li>" for at, event, said in lines)
+        items = [
+            tag("li", joined((text(at), text(event), text(one_line(said, 160))), Markup(" ")))
+            for at, event, said in lines
+        ]
         style = "margin:0;padding:0;list-style:none;font-size:12px;line-height:1.4"
-        return f'<div style="{MUTED}">Last in the journal (UTC)</div><ul style="{style}">{items}</ul>'
+        return tag("div", Markup("Last in the journal (UTC)"), style=MUTED) + tag("ul", *items, style=style)
 
     # ---------------------------------------------------------------------------------------------------- the buttons
 

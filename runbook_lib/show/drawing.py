@@ -15,7 +15,7 @@ import numpy as np
 
 from worker.escape import safe_text
 
-from .markup import GREY, text
+from .markup import GREY, Markup, tag, text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,12 +41,12 @@ class Picture:
     width: int = 0
     caption: str = ""
 
-    def html(self) -> str:
+    def html(self) -> Markup:
         """The picture as one self-contained element."""
-        width = f' width="{self.width}"' if self.width else ""
+        width = {"width": self.width} if self.width else {}
         data = base64.b64encode(self.png).decode()
         style = "max-width:100%;height:auto;background-color:#ffffff;border-radius:4px"
-        return f'<img alt="{text(self.alt, 4000)}"{width} style="{style}" src="data:image/png;base64,{data}">'
+        return tag("img", alt=text(self.alt, 4000), **width, style=style, src=f"data:image/png;base64,{data}")
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         return {"text/html": self.html(), "text/plain": self.alt}

@@ -22,7 +22,7 @@ from worker.files import write_json
 from ..slots import states
 from ..slots.state import State
 from . import markup, panel, pictures, words
-from .markup import CELL, NUMBER, text
+from .markup import CELL, NUMBER, Markup, tag, text
 from .words import one_line
 
 HEADLESS = "RUNBOOK_HEADLESS"  # set to 1 by the chain: nobody looks, so what is shown is refreshed seldom
@@ -38,7 +38,7 @@ Clock = Callable[[], float]
 class Place(Protocol):
     """Where a bundle is shown: a spot in a notebook, or a terminal."""
 
-    def show(self, html: str, plain: str, line: str, last: bool) -> None:
+    def show(self, html: Markup, plain: str, line: str, last: bool) -> None:
         """Show this instead of what was shown before; `line` is it in one line, `last` when nothing will follow."""
 
 
@@ -50,7 +50,7 @@ class Spot:
         self._beside = beside or {}
         self._shown = False
 
-    def show(self, html: str, plain: str, line: str, last: bool) -> None:
+    def show(self, html: Markup, plain: str, line: str, last: bool) -> None:
         """Display the bundle, or update it in place."""
         from IPython.display import display
 
@@ -65,7 +65,7 @@ class Terminal:
     def __init__(self, clock: Clock = time.monotonic, out: Callable[[str], None] = print) -> None:
         self._clock, self._out, self._next, self._said = clock, out, float("-inf"), ""
 
-    def show(self, html: str, plain: str, line: str, last: bool) -> None:
+    def show(self, html: Markup, plain: str, line: str, last: bool) -> None:
         """Print the line if it is new and the last one is a while ago; all of the text at the end, once."""
         said = plain if last else line
         if said == self._said or (self._clock() < self._next and not last):
@@ -173,7 +173,7 @@ class Bars:
     every_s: float = field(default_factory=lambda: BARS_S[headless()])
     clock: Clock = time.monotonic
     below: Callable[[], pictures.Picture] | None = None
-    _below: str = ""
+    _below: Markup = field(default_factory=Markup)
     _below_next: float = float("-inf")
     _bars: dict[str, _Bar] = field(default_factory=dict)
     _next: float = float("-inf")
@@ -200,15 +200,15 @@ class Bars:
                 last,
             )
 
-    def _under(self, now: float, last: bool) -> str:
+    def _under(self, now: float, last: bool) -> Markup:
         """The picture below, drawn seldom; none at the end: a cell of its own shows it then."""
         if self.below and not last and now >= self._below_next:
             self._below_next = now + DRAW_S
             try:
                 self._below = self.below().html()
             except Exception as error:  # drawn while a transfer waits: a picture must not cost it
-                self._below = f"<p>This picture cannot be drawn: {text(error)}</p>"
-        return "" if last else self._below
+                self._below = tag("p", Markup("This picture cannot be drawn: "), text(error))
+        return Markup("") if last else self._below
 
     def _amount(self, bar: _Bar) -> str:
         scale, digits, unit = (1e6, 1, " MB") if self.unit == "bytes" else (1, 0, f" {self.unit}")
@@ -232,20 +232,24 @@ class Bars:
     def _text(self) -> str:
         return "\n".join([one_line(self.title), *(f"  {line}" for line in self._lines())])
 
-    def _html(self) -> str:
+    def _html(self) -> Markup:
         heads = [("what", CELL), ("done", CELL), ("", NUMBER), ("", NUMBER), ("rate", NUMBER), ("", CELL)]
         rows = [self._row(what, bar) for what, bar in self._bars.items()]
         body = markup.table(self.title, heads, rows)
         style = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45"
-        return f'<div style="{style}">{body}</div>'
+        return tag("div", body, style=style)
 
-    def _row(self, what: str, bar: _Bar) -> str:
-        drawn = markup.bar(bar.done, bar.of, f"{self.title}: {what}", "14em") if bar.of > 0 else ""
-        mark = markup.badge(states.DONE, *panel.BADGES[states.DONE]) if bar.whole else ""
-        return (
-            f'<tr><th scope="row" style="{CELL};font-weight:600">{text(what, 100)}</th><td style="{CELL}">{drawn}</td>'
-            f'<td style="{NUMBER}">{text(self._amount(bar))}</td><td style="{NUMBER}">{self._share(bar)}</td>'
-            f'<td style="{NUMBER}">{text(self._rate(bar))}</td><td style="{CELL}">{mark}</td></tr>'
+    def _row(self, what: str, bar: _Bar) -> Markup:
+        drawn = [markup.bar(bar.done, bar.of, f"{self.title}: {what}", "14em")] if bar.of > 0 else []
+        mark = [markup.badge(states.DONE, *panel.BADGES[states.DONE])] if bar.whole else []
+        return tag(
+            "tr",
+            tag("th", text(what, 100), scope="row", style=f"{CELL};font-weight:600"),
+            tag("td", *drawn, style=CELL),
+            tag("td", text(self._amount(bar)), style=NUMBER),
+            tag("td", text(self._share(bar)), style=NUMBER),
+            tag("td", text(self._rate(bar)), style=NUMBER),
+            tag("td", *mark, style=CELL),
         )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from ..result import facts
+from ..result.figures import Figures
+from ..result.retrieval import Answered
 from . import markup, words
-from .markup import text
+from .markup import Markup, tag, text
 
 NEAREST = 5
 
@@ -16,18 +16,18 @@ NEAREST = 5
 class Nearest:
     """Each question's nearest documents; draws itself as a table."""
 
-    questions: tuple[dict[str, Any], ...]
+    questions: tuple[Answered, ...]
 
     @property
     def hits(self) -> tuple[int, int]:
         """How many questions have their own document as the nearest, of how many that name one."""
-        ranks = [rank for question in self.questions if (rank := question.get("rank")) is not None]
+        ranks = [question.rank for question in self.questions if question.rank is not None]
         return sum(rank == 1 for rank in ranks), len(ranks)
 
-    def html(self) -> str:
+    def html(self) -> Markup:
         """A table: a line a question, how far down its own document comes, and its nearest documents with cosines."""
         if not self.questions:
-            return "<p>No questions in the validation.</p>"
+            return Markup("<p>No questions in the validation.</p>")
         titles = ("question", "own document comes", "nearest documents, cosine")
         heads = list(zip(titles, (markup.WIDE, markup.CELL, markup.WIDE), strict=True))
         first, asked = self.hits
@@ -35,19 +35,25 @@ class Nearest:
         caption = f"{words.many(len(self.questions), 'question')}{told}"
         return markup.table(caption, heads, (self._row(*numbered) for numbered in enumerate(self.questions, 1)))
 
-    def _row(self, place: int, question: dict[str, Any]) -> str:
-        neighbours = "".join(
-            f'<li style="margin:0">{"<b>✓ " if own else ""}{text(title, 120)}{"</b>" if own else ""} '
-            f'<span style="{markup.MUTED};font-variant-numeric:tabular-nums">{score}</span></li>'
+    def _row(self, place: int, question: Answered) -> Markup:
+        neighbours = [
+            tag(
+                "li",
+                tag("b", Markup("✓ "), text(title, 120)) if own else text(title, 120),
+                Markup(" "),
+                tag("span", text(score), style=f"{markup.MUTED};font-variant-numeric:tabular-nums"),
+                style="margin:0",
+            )
             for title, score, own in _neighbours(question)
-        )
+        ]
         cell = f"{markup.WIDE};vertical-align:top;padding:6px 24px 6px 0"
-        asked = text(question.get("question", ""))
-        return (
-            f'<tr style="border-bottom:{markup.LINE}">'
-            f'<th scope="row" style="{cell};font-weight:normal;max-width:340px">{place}. {asked}</th>'
-            f'<td style="{cell};white-space:nowrap">{_comes(question)}</td>'
-            f'<td style="{cell}"><ol style="margin:0;padding-left:20px">{neighbours}</ol></td></tr>'
+        asked = text(f"{place}. ") + text(question.question)
+        return tag(
+            "tr",
+            tag("th", asked, scope="row", style=f"{cell};font-weight:normal;max-width:340px"),
+            tag("td", text(_comes(question)), style=f"{cell};white-space:nowrap"),
+            tag("td", tag("ol", *neighbours, style="margin:0;padding-left:20px"), style=cell),
+            style=f"border-bottom:{markup.LINE}",
         )
 
     def _repr_html_(self) -> str:
@@ -56,32 +62,25 @@ class Nearest:
     def __repr__(self) -> str:
         lines = []
         for place, question in enumerate(self.questions, 1):
-            lines.append(f"{place}. {words.one_line(question.get('question', ''))} [own document: {_comes(question)}]")
+            lines.append(f"{place}. {words.one_line(question.question)} [own document: {_comes(question)}]")
             for title, score, own in _neighbours(question):
                 lines.append(f"   {'*' if own else ' '} {score}  {words.one_line(title, 120)}")
         return "\n".join(lines) or "no questions in the validation"
 
 
-def _comes(question: dict[str, Any]) -> str:
-    rank = question.get("rank")
-    return "not named" if rank is None else "✓ first" if rank == 1 else f"rank {text(rank, 20)}"
+def _comes(question: Answered) -> str:
+    rank = question.rank
+    return "not named" if rank is None else "✓ first" if rank == 1 else f"rank {rank}"
 
 
-def _neighbours(question: dict[str, Any]) -> list[tuple[str, str, bool]]:
+def _neighbours(question: Answered) -> list[tuple[str, str, bool]]:
     """Title, cosine and whether it is the question's own document, of the nearest five."""
-    own: list[int] = question.get("answers") or []
-    title = question.get("title")
-    found = []
-    for item in (question.get("nearest") or [])[:NEAREST]:
-        score = facts.number(item.get("cosine", item.get("score")))
-        name, row = str(item.get("title") or f"row {item.get('row')}"), item.get("row")
-        mark = row in own if own else bool(title) and name == title
-        found.append((name, "–" if score is None else f"{score:.3f}", mark))
-    return found
+    return [
+        (each.title or f"row {each.row}", f"{each.cosine:.3f}", each.row in question.answers)
+        for each in question.nearest[:NEAREST]
+    ]
 
 
-def nearest(figures: dict[str, Any]) -> Nearest:
+def nearest(figures: Figures) -> Nearest:
     """Each question's nearest documents, from the figures of the validation."""
-    found = facts.own_figures(figures).get("retrieval")
-    items = found.get("questions") if isinstance(found, dict) else found
-    return Nearest(tuple(item for item in items or [] if isinstance(item, dict)))
+    return Nearest((figures.retrieval.questions if figures.retrieval else None) or ())

@@ -6,7 +6,26 @@ from collections.abc import Iterable, Sequence
 
 from ..slots import states
 from ..slots.state import SlotState, State
-from .markup import AMBER, BLUE, CELL, GREEN, GREY, INK, MUTED, NUMBER, PURPLE, RED, WIDE, badge, bar, table, text
+from .markup import (
+    AMBER,
+    BLUE,
+    CELL,
+    GREEN,
+    GREY,
+    INK,
+    MUTED,
+    NUMBER,
+    PURPLE,
+    RED,
+    WIDE,
+    Markup,
+    badge,
+    bar,
+    joined,
+    table,
+    tag,
+    text,
+)  # fmt: skip
 from .words import duration, many, one_line, percent, rate, spark
 
 BAR = 24  # characters of a bar in a terminal
@@ -101,34 +120,35 @@ def notes(slot: SlotState) -> str:
     return ": ".join(part for part in (restarts, one_line(slot.reason)) if part)
 
 
-def _spark_cell(slot: SlotState) -> str:
+def _spark_cell(slot: SlotState) -> Markup:
     drawn = spark(slot.trend)
     said = f"rate at the last {len(slot.trend)} looks: {', '.join(f'{value:.1f}' for value in slot.trend)} rows/s"
-    inside = f'<span role="img" aria-label="{text(said)}" style="color:{BLUE}">{drawn}</span>' if drawn else ""
-    return f'<td style="{CELL};font-family:monospace">{inside}</td>'
+    inside = [tag("span", text(drawn), role="img", aria_label=text(said), style=f"color:{BLUE}")] if drawn else []
+    return tag("td", *inside, style=f"{CELL};font-family:monospace")
 
 
-def _slot_row(slot: SlotState, with_gpu: bool) -> str:
+def _slot_row(slot: SlotState, with_gpu: bool) -> Markup:
     shape, colour = BADGES.get(slot.verdict or slot.state, TROUBLE)
-    of_gpu = f'<td style="{NUMBER}">{text(gpu(slot), 60)}</td>' if with_gpu else ""
+    of_gpu = [tag("td", text(gpu(slot), 60), style=NUMBER)] if with_gpu else []
     coming = f" +{slot.in_part:,}" if slot.in_part and not slot.done else ""
-    return (
-        f'<tr><th scope="row" style="{CELL};font-weight:600">{text(slot.slot, 40)}</th>'
-        f'<td style="{CELL}">{text(slot.host, 64)}</td>'
-        f'<td style="{CELL}">{bar(slot.committed, slot.rows, f"{slot.slot}, rows committed", "6em")}</td>'
-        f'<td style="{NUMBER}">{slot.committed:,}/{slot.rows:,}</td>'
-        f'<td style="{CELL};{MUTED}">{coming}</td>'
-        f'<td style="{NUMBER}">{rate(slot.rate)}</td>'
-        f"{_spark_cell(slot)}"
-        f'<td style="{NUMBER}">{duration(slot.eta_s)}</td>'
-        f"{of_gpu}"
-        f'<td style="{CELL}">{badge(slot.verdict or slot.state, shape, colour)}</td>'
-        f'<td style="{CELL}">{text(contact(slot))}</td>'
-        f'<td style="{WIDE}">{text(notes(slot))}</td></tr>'
+    return tag(
+        "tr",
+        tag("th", text(slot.slot, 40), scope="row", style=f"{CELL};font-weight:600"),
+        tag("td", text(slot.host, 64), style=CELL),
+        tag("td", bar(slot.committed, slot.rows, f"{slot.slot}, rows committed", "6em"), style=CELL),
+        tag("td", text(f"{slot.committed:,}/{slot.rows:,}"), style=NUMBER),
+        tag("td", text(coming), style=f"{CELL};{MUTED}"),
+        tag("td", text(rate(slot.rate)), style=NUMBER),
+        _spark_cell(slot),
+        tag("td", text(duration(slot.eta_s)), style=NUMBER),
+        *of_gpu,
+        tag("td", badge(slot.verdict or slot.state, shape, colour), style=CELL),
+        tag("td", text(contact(slot)), style=CELL),
+        tag("td", text(notes(slot)), style=WIDE),
     )
 
 
-def _summary(state: State) -> str:
+def _summary(state: State) -> Markup:
     facts = [
         ("rate", f"{rate(state.rate)[:-2]} rows/s" if state.rate else "–" if state.done else "unknown yet"),
         ("left", " ".join(filter(None, (remaining(state), between(state) and f"({between(state)})")))),
@@ -137,59 +157,65 @@ def _summary(state: State) -> str:
         ("texts cut", f"{state.truncated:,}"),
         ("norms zero or no number", f"{state.norms_bad:,}"),
     ]
-    cells = " ".join(  # a blank, so that a narrow page may break the line between two
-        f'<span style="padding-right:24px;white-space:nowrap"><span style="{MUTED}">{name}</span> '
-        f"<b>{text(value)}</b></span>"
+    blank = Markup(" ")  # a narrow page may break the line there
+    cells = [
+        tag("span", tag("span", text(name), style=MUTED), blank, tag("b", text(value)),
+            style="padding-right:24px;white-space:nowrap")
         for name, value in facts
-    )
-    label = f"all rows: {percent(state.committed, state.rows)}"
-    return (
-        f'<div style="padding-bottom:2px"><b style="font-size:115%">{state.committed:,} of {state.rows:,} rows</b> '
-        f'({percent(state.committed, state.rows)}) <span style="{MUTED}">of run {text(state.run, 100)}</span></div>'
-        f'<div style="padding-bottom:4px">{bar(state.committed, state.rows, label, "100%")}</div>'
-        f'<div style="padding-bottom:6px">{cells}</div>'
+    ]  # fmt: skip
+    share = percent(state.committed, state.rows)
+    rows = tag("b", text(f"{state.committed:,} of {state.rows:,} rows"), style="font-size:115%")
+    of_run = tag("span", Markup("of run "), text(state.run, 100), style=MUTED)
+    return joined(
+        (
+            tag("div", rows, text(f" ({share}) "), of_run, style="padding-bottom:2px"),
+            tag("div", bar(state.committed, state.rows, f"all rows: {share}", "100%"), style="padding-bottom:4px"),
+            tag("div", joined(cells, blank), style="padding-bottom:6px"),
+        )
     )
 
 
-def _hosts(state: State) -> str:
+def _hosts(state: State) -> Markup:
     """A line a host, where there are several."""
     hosts: dict[str, list[SlotState]] = {}
     for slot in in_order(state.slots):
         hosts.setdefault(slot.host, []).append(slot)
     if len(hosts) < 2:
-        return ""
+        return Markup("")
     rows = []
     for host, slots in hosts.items():
         rows_of, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
         rates = [slot.rate for slot in slots if slot.rate]
         left = (rows_of - done) / sum(rates) if rates else None
         ended, troubled = sum(slot.done for slot in slots), sum(_concern(slot) < CALM for slot in slots)
-        rows.append(
-            f'<tr><th scope="row" style="{CELL};font-weight:600">{text(host, 64)}</th>'
-            f'<td style="{CELL}">{bar(done, rows_of, f"{host}, all its rows")}</td>'
-            f'<td style="{NUMBER}">{done:,}/{rows_of:,}</td>'
-            f'<td style="{NUMBER}">{rate(sum(rates) if rates else None)}</td>'
-            f'<td style="{NUMBER}">{"–" if done >= rows_of else duration(left)}</td>'
-            f'<td style="{NUMBER}">{ended} of {len(slots)}</td>'
-            f'<td style="{NUMBER}">{f"{troubled} !" if troubled else "–"}</td></tr>'
+        numbers = (
+            f"{done:,}/{rows_of:,}",
+            rate(sum(rates) if rates else None),
+            "–" if done >= rows_of else duration(left),
+            f"{ended} of {len(slots)}",
+            f"{troubled} !" if troubled else "–",
         )
+        name = tag("th", text(host, 64), scope="row", style=f"{CELL};font-weight:600")
+        drawn = tag("td", bar(done, rows_of, f"{host}, all its rows"), style=CELL)
+        rows.append(tag("tr", name, drawn, *(tag("td", text(number), style=NUMBER) for number in numbers)))
     heads = [("host", CELL), ("committed", CELL), ("rows", NUMBER), ("rate", NUMBER), ("left", NUMBER)]
     return table(many(len(hosts), "host"), [*heads, ("slots done", NUMBER), ("in trouble", NUMBER)], rows)
 
 
-def _alerts(state: State) -> str:
+def _alerts(state: State) -> Markup:
     if not state.alerts:
-        return ""
-    lines = "".join(f'<li style="margin:0">{text(alert, 500)}</li>' for alert in state.alerts)
-    return (
-        f'<div style="border-left:4px solid {RED};padding:2px 0 2px 10px;margin-bottom:6px">'
-        f"{badge(many(len(state.alerts), 'alert'), '!', RED)}"
-        f'<ul style="margin:2px 0;padding-left:18px">{lines}</ul></div>'
+        return Markup("")
+    lines = [tag("li", text(alert, 500), style="margin:0") for alert in state.alerts]
+    return tag(
+        "div",
+        badge(many(len(state.alerts), "alert"), "!", RED),
+        tag("ul", *lines, style="margin:2px 0;padding-left:18px"),
+        style=f"border-left:4px solid {RED};padding:2px 0 2px 10px;margin-bottom:6px",
     )
 
 
-def progress_html(state: State, picture: str = "") -> str:
-    """The panel: all rows, alerts, a line a slot, and below them `picture` (HTML)."""
+def progress_html(state: State, picture: Markup | None = None) -> Markup:
+    """The panel: all rows, alerts, a line a slot, and below them `picture`."""
     with_gpu = any(slot.gpu for slot in state.slots)
     heads = [
         ("slot", CELL),
@@ -208,11 +234,10 @@ def progress_html(state: State, picture: str = "") -> str:
     done = sum(slot.done for slot in state.slots)
     caption = f"{many(len(state.slots), 'slot')}, {done} done; +n: rows of a part that is not committed yet"
     slots = table(caption, heads, (_slot_row(slot, with_gpu) for slot in in_order(state.slots)))
-    below = f'<div style="padding-top:8px">{picture}</div>' if picture else ""
-    return (
-        f'<div style="font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;'
-        f'max-width:1120px;{INK}">{_summary(state)}{_alerts(state)}{_hosts(state)}{slots}{below}</div>'
-    )
+    below = [tag("div", picture, style="padding-top:8px")] if picture else []
+    style = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;"
+    style += f"max-width:1120px;{INK}"
+    return tag("div", _summary(state), _alerts(state), _hosts(state), slots, *below, style=style)
 
 
 def text_bar(done: int, of: int, width: int = BAR) -> str:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
@@ -22,6 +22,15 @@ from worker.rows import count, missing
 
 from ..run.run import PHASES, Run
 from .words import many, one_line
+
+
+@dataclass(frozen=True)
+class LastSeen:
+    """What the watching phase saw last: rate and time left in words, and its alerts."""
+
+    pace: str = ""
+    alerts: tuple[str, ...] = ()
+
 
 LOG_LINE_S = 20.0  # where no terminal shows a bar, a line this often
 
@@ -47,12 +56,12 @@ def show(run: Run, phase: str, child: subprocess.Popen[bytes], meanwhile: Callab
         while child.poll() is None:
             seen = last_seen(run, since)
             home = plan.rows - count(missing(0, plan.rows, committed(run.local.parts))) if plan else 0
-            for alert in seen["alerts"]:
+            for alert in seen.alerts:
                 if alert not in alerts:
                     alerts.add(alert)
                     console.print(f"{phase}: ! {alert}", markup=False)
             if terminal:
-                bar.update(task, completed=home, pace=seen["pace"])
+                bar.update(task, completed=home, pace=seen.pace)
             elif time.monotonic() - said > LOG_LINE_S:
                 said = time.monotonic()
                 rows = f"{home}/{plan.rows} rows are home" if plan else ""
@@ -62,20 +71,20 @@ def show(run: Run, phase: str, child: subprocess.Popen[bytes], meanwhile: Callab
                 child.wait(1.0)
 
 
-def log_line(phase: str, seconds: float, rows: str, seen: dict[str, Any]) -> str:
+def log_line(phase: str, seconds: float, rows: str, seen: LastSeen) -> str:
     """One line for a log: phase, time, rows, rate and time left, how many alerts stand."""
-    standing = many(len(seen["alerts"]), "alert") if seen["alerts"] else ""
-    return f"{phase}: " + ", ".join(filter(None, (f"{seconds:.0f} s", rows, seen["pace"], standing)))
+    standing = many(len(seen.alerts), "alert") if seen.alerts else ""
+    return f"{phase}: " + ", ".join(filter(None, (f"{seconds:.0f} s", rows, seen.pace, standing)))
 
 
-def last_seen(run: Run, since: float) -> dict[str, Any]:
+def last_seen(run: Run, since: float) -> LastSeen:
     """The rate, the time left and the alerts that the watching phase saw last, if it did since then."""
     try:
         found = read_json(run.watching_file) or {}
     except (OSError, ValueError):
         found = {}
     if not isinstance(found.get("at"), int | float) or found["at"] < since:
-        return {"pace": "", "alerts": []}
+        return LastSeen()
     alerts = found.get("alerts")
-    told = [one_line(alert, 500) for alert in alerts] if isinstance(alerts, list) else []
-    return {"pace": one_line(found.get("pace") or "", 100), "alerts": told}
+    told = tuple(one_line(alert, 500) for alert in alerts) if isinstance(alerts, list) else ()
+    return LastSeen(one_line(found.get("pace") or "", 100), told)

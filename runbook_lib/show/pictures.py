@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..result import facts
+from ..result.figures import Figures, Point, Projection
 from ..run.run import PHASES, Run
 from ..slots.state import State
 from . import panel, words
 from .drawing import PALE, WIDTH, Picture, calm, figure_of, label, nothing, picture_of, shaded
-from .markup import AMBER, BLUE, GREEN, RED
+from .markup import AMBER, BLUE, GREEN, RED, Markup
 from .nearest import Nearest, nearest
 from .panel import progress_text
 from .plan_pictures import part_grid, row_strip
@@ -45,13 +46,13 @@ POINTS = 3000  # drawn of a projection; more hide each other
 # ---------------------------------------------------------------------------------------------------------- progress
 
 
-def progress_html(state: State, picture: Picture | None = None) -> str:
+def progress_html(state: State, picture: Picture | None = None) -> Markup:
     """The panel of a state as self-contained HTML; `picture` is one drawn before, else it is drawn now.
 
     Without a picture while there is nothing to draw.
     """
     something = len(state.history) or len(state.norms)
-    return panel.progress_html(state, (picture or progress_png(state)).html() if something else "")
+    return panel.progress_html(state, (picture or progress_png(state)).html() if something else None)
 
 
 def progress_png(state: State) -> Picture:
@@ -117,21 +118,22 @@ def _draw_norms(axes: Axes, counts: np.ndarray, edges: np.ndarray, stated: dict[
 # ----------------------------------------------------------------------------------------------------------- figures
 
 
-def norm_histogram(figures: dict[str, Any]) -> Picture:
+def norm_histogram(figures: Figures) -> Picture:
     """The norms of all documents, from the figures of the validation."""
-    norms = facts.section(facts.own_figures(figures), "norms")
-    histogram = facts.section(norms, "histogram")
-    stated = {k: v for k in ("min", "mean", "max", "sd") if (v := facts.number(norms.get(k))) is not None}
+    norms, counts, edges, stated = figures.norms, np.zeros(0), np.zeros(0), dict[str, float]()
+    if norms:
+        measures = {"min": norms.min, "mean": norms.mean, "max": norms.max, "sd": norms.sd}
+        stated = {name: value for name, value in measures.items() if value is not None}
+        counts, edges = (np.asarray(each, dtype=float) for each in (norms.histogram.counts, norms.histogram.edges))
     figure = figure_of(6.2, 2.3)
-    counts, edges = (np.asarray(histogram.get(key) or [], dtype=float) for key in ("counts", "edges"))
     return picture_of(figure, _draw_norms(figure.subplots(), counts, edges, stated))
 
 
-def projection(figures: dict[str, Any]) -> Picture:
+def projection(figures: Figures) -> Picture:
     """Documents as points in the plane of their two strongest directions, by length; questions as numbered marks."""
-    found = facts.section(facts.own_figures(figures), "projection")
-    documents, questions = (_points(found.get(key)) for key in ("documents", "questions"))
-    tokens = _tokens(found.get("documents"), len(documents))
+    found = figures.projection or Projection((), (), ())
+    documents, questions = _points(found.documents), _points(found.questions)
+    tokens = _tokens(found.documents, len(documents))
     figure = figure_of(6.2, 4.4)
     axes = figure.subplots()
     calm(axes, "Documents and questions, projected", grid="both")
@@ -146,45 +148,31 @@ def projection(figures: dict[str, Any]) -> Picture:
     for place, (x, y) in enumerate(questions, 1):
         axes.plot([x], [y], "D", color=RED, markersize=11, markeredgecolor="white", markeredgewidth=0.8)
         axes.text(x, y, str(place), ha="center", va="center", fontsize=7, color="white", fontweight="bold")
-    shares = [facts.number(share) or 0.0 for share in found.get("shares") or []]
+    shares = [share or 0.0 for share in found.shares]
     names = [f"{axis} ({100 * s:.1f} % of the variance)" for axis, s in zip(("axis 1", "axis 2"), shares, strict=False)]
     label(axes, *(names if len(names) == 2 else ("axis 1", "axis 2")))
     axes.locator_params(nbins=5)
-    asked = [_words(question) for question in found.get("questions") or []]
-    asked_words = "; ".join(f"{i} {words.one_line(name, 120)}" for i, name in enumerate(asked, 1) if name)
+    asked = [str(question[2]) if len(question) > 2 else "" for question in found.questions]
+    listed = "; ".join(f"{i} {words.one_line(name, 120)}" for i, name in enumerate(asked, 1) if name)
     said = f"{many(len(documents), 'document')} as points, {many(len(questions), 'question')} as numbered marks"
     if tokens is not None:
         said += f"; documents are shaded by their length, {tokens.min():,} to {tokens.max():,} tokens"
     return picture_of(
-        figure, f"Projection: {said}{': ' + asked_words if asked_words else ''}.", f"{said}; questions stand below."
+        figure, f"Projection: {said}{': ' + listed if listed else ''}.", f"{said}; questions stand below."
     )
 
 
-def _tokens(items: object, count: int) -> np.ndarray | None:
+def _tokens(documents: Sequence[Point], count: int) -> np.ndarray | None:
     """How long the documents of a projection are; None where it does not say so of every one."""
-    found = [item[4] for item in items if isinstance(item, list) and len(item) > 4] if isinstance(items, list) else []
+    found = [point[4] for point in documents if len(point) > 4]
     whole = [value for value in found if isinstance(value, int) and value >= 0]
     return np.asarray(whole) if count and len(whole) == count else None
 
 
-def _words(question: object) -> str:
-    """A question's own words: of a record, or after x and y."""
-    if isinstance(question, dict):
-        return str(question.get("question") or question.get("title") or "")
-    return str(question[2]) if isinstance(question, list) and len(question) > 2 else ""
-
-
-def _points(items: object) -> np.ndarray:
-    """(n, 2) finite coordinates of records with x and y, or of pairs."""
-    found = []
-    for item in items if isinstance(items, list) else []:
-        x, y = (
-            (item.get("x"), item.get("y"))
-            if isinstance(item, dict)
-            else (item[:2] if isinstance(item, list) and len(item) > 1 else (None, None))
-        )
-        if (a := facts.number(x)) is not None and (b := facts.number(y)) is not None and math.isfinite(a + b):
-            found.append((a, b))
+def _points(points: Sequence[Point]) -> np.ndarray:
+    """(n, 2) coordinates, of those points that have finite ones."""
+    pairs = [(facts.number(point[0]), facts.number(point[1])) for point in points if len(point) > 1]
+    found = [(x, y) for x, y in pairs if x is not None and y is not None and math.isfinite(x + y)]
     return np.asarray(found, dtype=float).reshape(-1, 2)
 
 

@@ -39,7 +39,7 @@ def watch(run: Run, every_s: float, console: Console | None = None) -> State:
         lines = Terminal(out=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
         while True:
             last = state.done or state.resting
-            lines.show("", panel.progress_text(state), panel.told(state), last)
+            lines.show(markup.Markup(""), panel.progress_text(state), panel.told(state), last)
             if last:
                 return state
             time.sleep(every_s)

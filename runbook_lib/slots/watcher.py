@@ -102,7 +102,6 @@ class Watcher:
         rows, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
         rate = self._movement.rate_of_all(slots, now)
         fresh = {name: found for name, found in readings.items() if isinstance(found, Reading)}
-        failed = {name: found for name, found in readings.items() if isinstance(found, RunbookError)}
         return State(
             run=self.run.name,
             at=time.time(),
@@ -122,11 +121,11 @@ class Watcher:
             refusals=self._refusals(),
             alerts=shown,
             there={name: found.committed for name, found in fresh.items()},
-            odd=frozenset(n for n, e in failed.items() if isinstance(e, HostError) and not isinstance(e, LinkLost)),
+            odd=frozenset(n for n, e in readings.items() if isinstance(e, HostError) and not isinstance(e, LinkLost)),
             busy=frozenset(n for n, answer in readings.items() if _busy(self._last.get(n), answer)),
             epochs={name: found.epoch for name, found in fresh.items() if found.assigned},
             blank_s={name: now - since for name, since in self._blank.items() if name in fresh},
-            silent_s={name: now - self._heard.get(name, self._since) for name in failed},
+            silent_s=self._silent_s(readings, now),
             unsupervised={name: process for name, process in gone.items() if self._alive(name)},
             gone=gone,
             late={name: found.asked_s for name, found in readings.items() if isinstance(found, Late)},
@@ -150,6 +149,10 @@ class Watcher:
             self._blank.pop(name, None)
         else:
             self._blank.setdefault(name, now)
+
+    def _silent_s(self, readings: Mapping[str, Answer], now: float) -> dict[str, float]:
+        failed = [name for name, answer in readings.items() if isinstance(answer, RunbookError)]
+        return {name: now - self._heard.get(name, self._since) for name in failed}
 
     def _have(self, home: Sequence[Range]) -> dict[str, list[Range]]:
         """What counts for the slots of each host: what is home, and the word of that host and no other's."""

@@ -64,7 +64,7 @@ def hurry() -> None:
 
 def drive(folder: Path) -> int:
     """Preflight, launch, monitor, download, merge."""
-    from runbook_lib.phases import download, launch, merge, monitor, preflight, recover, staging
+    from runbook_lib.phases import download, launch, merge, monitor, preflight, staging, tend
     from runbook_lib.result import publication
     from runbook_lib.run import driver, run
 
@@ -89,7 +89,7 @@ def drive(folder: Path) -> int:
             if not (checks := phase(this)).ok:
                 return complain(checks)  # as the notebook's gate: a host that is away is a warning where others answer
         said(folder, "launched")
-        state = asyncio.run(monitor.watch(this, Nobody(), act=recover.revive))
+        state = asyncio.run(monitor.watch(this, Nobody(), act=tend.tend))
         finished = monitor.finished(state)
         if not finished.ok:
             complain(finished)

@@ -96,12 +96,12 @@ def lab(folder: Path, private: Path) -> Iterator[Lab]:
         )
     made = Lab(folder, port, token)
     try:
-        for _ in range(240):
+        for _ in range(1200):
             with contextlib.suppress(OSError):
                 made.api("kernels")
                 break
             assert server.poll() is None, (private / "lab.log").read_text()
-            time.sleep(0.5)
+            time.sleep(0.1)
         yield made
     finally:
         for session in made.api("sessions") if server.poll() is None else []:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from runbook_lib import cli
-from runbook_lib.run.run import Run
+from runbook_lib.run.run import Run, open_folder
 
 DEMO = Path(__file__).parents[2] / "profiles" / "demo"
 DOCUMENTS = 60
@@ -66,6 +70,33 @@ def digest(this: Run) -> str:
     """The sha256 of all merged vectors."""
     files = [this.merged / f"{name}.npy" for name in ("embeddings", "questions")]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run that went to its end: its folder, the digest of its vectors, and what the command printed."""
+
+    folder: Path
+    digest: str
+    said: str
+
+
+def undisturbed(factory: pytest.TempPathFactory) -> Undisturbed:
+    """The one undisturbed run of a test session: made by the first of its processes that asks.
+
+    What becomes of its files later is the business of test_end_to_end alone; others compare with its digest.
+    """
+    here = factory.getbasetemp()
+    top = (here.parent if "PYTEST_XDIST_WORKER" in os.environ else here) / "undisturbed"
+    told = top / "told.json"
+    with top.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not told.exists():
+            said = runbook("run", make_profile(top), cwd=top)
+            (folder,) = (top / "runs").iterdir()
+            told.write_text(json.dumps({"folder": str(folder), "digest": digest(open_folder(folder)), "said": said}))
+        found = json.loads(told.read_text())
+    return Undisturbed(Path(found["folder"]), found["digest"], found["said"])
 
 
 def by_the_library(corpus: Path) -> np.ndarray:

@@ -36,17 +36,28 @@ def _listen(event: str, arguments: tuple[Any, ...]) -> None:
         _started.append(f"{event} {arguments[1] if event == 'subprocess.Popen' else ''}"[:200])
 
 
-platform.processor()  # asks `uname` once a process, whoever wants to know it first
-sys.addaudithook(_listen)  # it cannot be taken away again, so it only takes notes
+if sys.platform == "linux":  # on a Mac the library asks `ps` where Linux has files, so there a start tells nothing
+    platform.processor()  # asks `uname` once a process, whoever wants to know it first
+    sys.addaudithook(_listen)  # it cannot be taken away again, so it only takes notes
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by the folder of tests/ in which it stands, before any is chosen by its marks."""
+    """Mark each test by the folder of tests/ in which it stands, before any is chosen by its marks.
+
+    Files with marks come first: of two that take them turn by turn, none is left with a long one at the end.
+    """
     tests = Path(__file__).parents[1]
     for item in items:
         if item.path.is_relative_to(tests) and (mark := FOLDERS.get(item.path.relative_to(tests).parts[0])):
             item.add_marker(mark)
+    starting = {item.path for item in items if marked(item)}
+    items.sort(key=lambda item: item.path not in starting)
+
+
+def marked(item: pytest.Item) -> bool:
+    """Whether a test says that it starts something."""
+    return any(item.get_closest_marker(mark) for mark in MARKS)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -62,8 +73,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     Its end is not looked at: what a fixture of many tests does when it is over falls to whichever test is the last.
     """
     report = yield
-    marked = any(item.get_closest_marker(mark) for mark in MARKS)
-    if _started and not marked and report.passed and report.when != "teardown":
+    if _started and not marked(item) and report.passed and report.when != "teardown":
         report.outcome = "failed"
         report.longrepr = f"it starts a process and is not marked as one that does, {MARKS}: {_started[0]}"
     _started.clear()

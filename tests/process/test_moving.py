@@ -13,7 +13,7 @@ from local_run import executable, folder, host
 from vanishing import SUPERVISE, go, gone
 from waiting import wait_for
 
-from runbook_lib.phases import download, launch, monitor, recover, workers
+from runbook_lib.phases import download, launch, monitor, recover, tend, workers
 from worker import process
 from worker.files import read_json
 from worker.layout import committed
@@ -35,7 +35,7 @@ def follow(this, until, within_s=60.0):
 
     def look():
         state = watcher.poll()
-        did.extend(recover.revive(this, state))
+        did.extend(tend.tend(this, state))
         return until(watcher.poll())
 
     wait_for(look, "it comes to that", within_s)
@@ -144,7 +144,7 @@ def test_a_policy_of_asking_asks_once_and_a_person_can_say_yes(make):
     looks = [watcher.poll() for _ in range(2)]
     wait_for(lambda: looks.append(watcher.poll()) or looks[-1].silent_s["two"] > 0.6, "it comes to that")
     for _ in range(3):
-        recover.revive(this, looks[-1])
+        tend.tend(this, looks[-1])
     (asked,) = this.journal.events("asked")
     assert (asked["verdict"], asked["where"]) == ("unreachable", "two")
     assert asked["command"] == f"runbook move {this.name} two" and this.plan().epoch == 1
@@ -161,7 +161,7 @@ def test_when_nobody_answers_nothing_moves(make):
     watcher.poll()
     gone.update({"one", "two"})
     wait_for(lambda: watcher.poll().silent_s.get("one", 0.0) > 0.6, "it comes to that")
-    assert recover.revive(this, watcher.poll()) == []
+    assert tend.tend(this, watcher.poll()) == []
     assert this.plan().epoch == 1
 
 
@@ -170,7 +170,7 @@ def test_rows_of_a_host_that_was_stopped_stay(make):
     wait_for(lambda: len(committed(folder(this, "two").parts)) == 2, "it comes to that")
     workers.stop(this)
     watcher = monitor.Watcher(this, this.plan())
-    assert recover.revive(this, watcher.poll()) == [] and this.plan().epoch == 1
+    assert tend.tend(this, watcher.poll()) == [] and this.plan().epoch == 1
 
 
 def test_launch_goes_on_without_a_host_that_cannot_be_reached(make):
@@ -201,7 +201,7 @@ def test_where_a_person_is_to_be_asked_a_host_that_was_away_at_the_launch_is_nam
     gone.clear()
     watcher = monitor.Watcher(this, this.plan())
     for _ in range(3):
-        assert recover.revive(this, watcher.poll()) == []
+        assert tend.tend(this, watcher.poll()) == []
     (asked,) = this.journal.events("asked")
     assert (asked["verdict"], asked["where"]) == ("dead", "two")
     assert asked["command"] == f"runbook restart {this.name} two"
@@ -257,10 +257,10 @@ def test_a_host_whose_folder_went_is_given_a_while_before_it_is_launched_again(m
     kill(this, "two")
     folder(this, "two").root.rename(this.folder / "unmounted")
     watcher = monitor.Watcher(this, this.plan())
-    assert recover.revive(this, watcher.poll()) == [] and not folder(this, "two").root.exists()
+    assert tend.tend(this, watcher.poll()) == [] and not folder(this, "two").root.exists()
     monkeypatch.setattr(recover, "BLANK_S", 0.2)
     go(this, "one")
-    wait_for(lambda: recover.revive(this, watcher.poll()), "it is launched again")
+    wait_for(lambda: tend.tend(this, watcher.poll()), "it is launched again")
     go(this, "two")
     follow(this, done)
 
@@ -273,7 +273,7 @@ def test_a_run_that_nobody_launched_is_not_launched_by_watching_it(make):
     this.journal.path.unlink()
     state = monitor.Watcher(this, this.plan()).poll()
     assert set(state.blank_s) == {"one", "two"}
-    assert recover.revive(this, state) == [] and not folder(this, "one").root.exists()
+    assert tend.tend(this, state) == [] and not folder(this, "one").root.exists()
 
 
 def test_from_scratch_sets_everything_aside_and_begins_again(make):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from box import HELPERS
 
 TESTS = """
@@ -41,6 +42,7 @@ def test_marked_by_another():
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="on a Mac the library itself starts `ps`")
 def test_a_test_that_starts_a_process_and_is_not_marked_fails(tmp_path):
     (tmp_path / "test_made_up.py").write_text(TESTS)
     done = subprocess.run(

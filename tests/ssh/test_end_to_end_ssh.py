@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from small_run import PROFILE, digest, make_profile, runbook
+from small_run import PROFILE, digest, make_profile, runbook, undisturbed
 from waiting import wait_for
 
 from runbook_lib.run import run
@@ -67,11 +67,8 @@ def listed():
 
 @pytest.fixture(scope="module")
 def near(tmp_path_factory):
-    """The same profile on two folders of this machine."""
-    path = make_profile(tmp_path_factory.mktemp("near"))
-    runbook("run", path, cwd=path.parent)
-    (folder,) = (path.parent / "runs").iterdir()
-    return run.open_folder(folder)
+    """The digest of the vectors that the same profile gives on two folders of this machine."""
+    return undisturbed(tmp_path_factory).digest
 
 
 def test_a_host_that_dies_for_good_is_done_by_the_other_and_the_bytes_are_the_same(ssh_fleet, near, tmp_path):
@@ -102,7 +99,7 @@ def test_a_host_that_dies_for_good_is_done_by_the_other_and_the_bytes_are_the_sa
     this = run.open_folder(folder)
     (moved,) = this.journal.events("rows moved")
     assert (moved["host"], moved["to"]) == ("tensor02", ["tensor01"]) and moved["rows"] >= 8
-    assert digest(this) == digest(near)
+    assert digest(this) == near
     assert "FAILED" not in runbook("verify", this.folder, cwd=tmp_path)
     took = datetime.fromisoformat(moved["at"]).timestamp() - died
     done = (one.home / "mapper_embeddings").glob("small-*/parts/*.json")
@@ -134,7 +131,7 @@ def test_four_notebooks_over_two_ssh_hosts_give_the_local_bytes_and_show_no_secr
     assert child.returncode == 0, printed.decode()
     (folder,) = (tmp_path / "runs").iterdir()
     this = run.open_folder(folder)
-    assert digest(this) == digest(near)
+    assert digest(this) == near
     assert "FAILED" not in runbook("verify", this.folder, cwd=tmp_path)
     files = places(ssh_fleet, tmp_path, this)
     assert any(file.suffix == ".html" for file in files) and any(file.suffix == ".ipynb" for file in files)

@@ -596,8 +596,9 @@ def agent(folder: Path, *keys: Path) -> Iterator[Path]:
     sock = folder / "agent.sock"
     child = subprocess.Popen(["ssh-agent", "-D", "-a", str(sock)], stdout=subprocess.DEVNULL)
     try:
-        wait_for(sock.exists, "the agent")
         environment = {**os.environ, "SSH_AUTH_SOCK": str(sock)}
+        listing = {"args": ["ssh-add", "-l"], "env": environment, "capture_output": True}
+        wait_for(lambda: subprocess.run(**listing, check=False).returncode != 2, "the agent")  # its socket comes first
         for key in keys:
             subprocess.run(["ssh-add", "-q", str(key)], env=environment, check=True, stdin=subprocess.DEVNULL)
         yield sock

@@ -20,10 +20,11 @@ from waiting import wait_for
 
 from runbook_lib.hosts import hosts
 from runbook_lib.hosts.ssh import link
-from runbook_lib.phases import download, launch, merge, monitor, preflight, recover, staging, workers
+from runbook_lib.phases import download, launch, merge, monitor, preflight, staging, tend, workers
 from runbook_lib.profile import profile
 from runbook_lib.report import clean
 from runbook_lib.run import run
+from runbook_lib.run.phase_result import PhaseResult
 from worker.layout import committed
 
 COUNT = 40
@@ -81,7 +82,7 @@ def look(this):
 
 def finish(this):
     """Watch to the end and bring everything home; gives the events of restarts meanwhile."""
-    state = asyncio.run(monitor.watch(this, Quiet(), act=recover.revive))
+    state = asyncio.run(monitor.watch(this, Quiet(), act=tend.tend))
     assert state.done, state
     got = download.collect(this)
     assert (got.rows, got.refused, got.failures) == (COUNT, (), ())
@@ -133,7 +134,7 @@ def test_a_host_whose_network_goes_keeps_its_workers_and_is_taken_up_again(ssh_f
         assert time.monotonic() - began < 20
         assert {slot.host: slot.state for slot in state.slots} == {"tensor01": "unreachable", "tensor02": "running"}
         assert any(alert.startswith("tensor01: the connection") for alert in state.alerts)
-        assert recover.revive(this, state) == []
+        assert tend.tend(this, state) == []
         time.sleep(2)
         assert "tensor01: reaching" in " ".join(watcher.poll().alerts)
     finally:
@@ -141,7 +142,7 @@ def test_a_host_whose_network_goes_keeps_its_workers_and_is_taken_up_again(ssh_f
     state = wait_for(lambda: (s := watcher.poll()) and all(x.state == "running" for x in s.slots) and s, "back", 30)
     after = {slot.slot: host(this, slot.host).poll().slots[slot.slot].report.process for slot in this.plan().slots}
     assert (after, supervisors(this)) == (before, supervised)
-    assert recover.revive(this, state) == []
+    assert tend.tend(this, state) == []
     let_go(this)
     finish(this)
     assert list(this.journal.events("revived")) == []
@@ -250,7 +251,8 @@ def test_processes_and_files_that_only_look_like_ours_survive_stop_restart_and_c
         monkeypatch.setattr(clean.report, "verify", lambda this: clean_checks())
         backup = tmp_path / "backup"
         backup.write_bytes(b"kept")
-        result = {"figures": {"backup": {"path": str(backup), "sha256": hosts.file_content(backup).sha256}}}
+        stated = {"path": str(backup), "sha256": hosts.file_content(backup).sha256}
+        result = PhaseResult(figures={"backup": stated})
         monkeypatch.setattr(run.Run, "result", lambda self, phase: result)
         monkeypatch.setattr(clean.report, "seal", lambda this: None)
         assert len(clean.clean(this)) == 2

@@ -46,8 +46,8 @@ def _finite_float(digits: str) -> float:
     return value
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value: dict[str, Any] = {}
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value: dict[str, object] = {}
     for key, inner in pairs:
         if key in value:
             raise _NotTaken(f'the key "{shown(key)}" is given twice')

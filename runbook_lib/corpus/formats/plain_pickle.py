@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import pickletools
 import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -270,7 +270,7 @@ def _drained(items: list[Any]) -> Iterator[tuple[str, Any]]:
         yield f"item {index}", item
 
 
-def _columns(columns: dict[str, Any], source: Source) -> Iterator[tuple[str, Any]]:
+def _columns(columns: dict[str, Sequence[object]], source: Source) -> Iterator[tuple[str, Any]]:
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{shown(name)} has {length}" for name, length in list(lengths.items())[:20])

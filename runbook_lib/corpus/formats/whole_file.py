@@ -8,9 +8,10 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
-from worker.files import sync
+from worker.files import put_in_place
+
+from ...records import Written
 
 LOOK = 2**26  # bytes between two looks at the room
 RESERVE = 2**28  # bytes of a disk that others need; of a small one a fiftieth
@@ -45,13 +46,11 @@ class WholeFile:
         self.digest.update(data)
         self.bytes += len(data)
 
-    def commit(self) -> dict[str, Any]:
+    def commit(self) -> Written:
         """Give the file its own name; its size and sha256."""
-        self.file.flush()
-        sync(self.file.fileno())
+        put_in_place(self.file, self.temporary, self.path)
         self.file.close()
-        self.temporary.replace(self.path)
-        return {"bytes": self.bytes, "sha256": self.digest.hexdigest()}
+        return Written(self.digest.hexdigest(), self.bytes)
 
     def close(self) -> None:
         """Remove what was not committed."""

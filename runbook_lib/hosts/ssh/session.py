@@ -242,7 +242,9 @@ class Session:
             raise HostError(f"{self.host}: answers with something that is no answer")
         self.sound = True
         if "ok" not in answer:
-            raise HostError(f"{self.host}: {safe_text(str(answer['error']))}")
+            errno = answer.get("errno")
+            said = safe_text(str(answer["error"]))
+            raise HostError(f"{self.host}: {said}", errno=errno if isinstance(errno, int) else None)
         return answer["ok"]
 
     # ------------------------------------------------------------------------------------------ beginning

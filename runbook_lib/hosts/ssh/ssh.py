@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from worker.files import sha256_file, sync, sync_folder
+from worker.files import put_in_place, sha256_file
 from worker.wire import Greeting
 
 from ...errors import HostError, LinkLost
@@ -151,9 +151,7 @@ class SshWay:
                 except HostError as error:
                     raise HostError(f"{self.name}: fetching {source}: {error}") from None
             if digest.hexdigest() == sha256:
-                sync(file.fileno())
-                aside.replace(target)
-                sync_folder(target.parent)
+                put_in_place(file, aside, target)
                 return True
         aside.unlink()
         if resumed:  # what lay here from before may be what is wrong

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 PROC = os.environ.get("PSEUDO_MAC_PROC", "")
-OURS = ("runbook_lib", "worker", "box", "conftest", "tests")
+OURS = ("runbook_lib", "worker", "box", "conftest", "tests", "tiers")
 
 
 class _Sys(types.ModuleType):

@@ -117,7 +117,7 @@ def test_with_some_hosts_only_launch_and_monitor_are_told_of_them_and_the_merge_
     commit(two, "there", (10, 20))
     said = []
     assert chain.drive(run.limited(two, "there"), said.append)
-    given = {phase: (two.result(phase) or {"figures": {}})["figures"].get("given") for phase in run.PHASES}
+    given = {phase: result.figures.get("given") if (result := two.result(phase)) else None for phase in run.PHASES}
     assert given == {run.PHASES[0]: None, run.PHASES[1]: "there", run.PHASES[2]: "there", run.PHASES[3]: None}
     assert said[-1].startswith("04_merge_validate: waits for the rows of the other hosts")
     assert two.result(run.PHASES[3]) is None
@@ -158,7 +158,7 @@ def executed(attempt):
 def test_a_phase_counts_when_its_gate_wrote_a_good_result(made, tmp_path):
     attempt = attempts.execute(made, PHASE, notebook(tmp_path, OPEN, GATE))
     assert attempt.ending.ok, attempt.ending.reason
-    assert made.result(PHASE)["ok"]
+    assert made.result(PHASE).ok
     assert (made.report / f"{PHASE}.ipynb").exists()
     assert executed(attempt).metadata.runbook.outcome == "done"
     assert chain.holds(made, PHASE)

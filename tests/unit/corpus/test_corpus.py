@@ -24,6 +24,7 @@ from runbook_lib.corpus.formats import whole_file
 from runbook_lib.corpus.formats.whole_file import WholeFile
 from runbook_lib.corpus.prompt import as_encoded
 from runbook_lib.errors import CorpusError, DataError, ProfileError, RunbookError
+from runbook_lib.records import Written
 from worker.files import sha256_file
 from worker.rows import fingerprint
 
@@ -436,7 +437,7 @@ def test_a_build_leaves_its_files_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(path.name for path in made.folder.iterdir()) == HOME_FILES
     assert {path.stat().st_mode & 0o777 for path in made.folder.iterdir()} == {0o600}
     for name, file in made.files.items():
-        assert file == {"bytes": (made.folder / name).stat().st_size, "sha256": sha256_file(made.folder / name)}
+        assert file == Written(sha256_file(made.folder / name), (made.folder / name).stat().st_size)
     assert made.source_sha256 == sha256_file(tmp_path / "source.pkl")
 
 

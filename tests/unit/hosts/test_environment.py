@@ -366,11 +366,29 @@ def test_a_conda_that_does_not_answer_is_not_told_to_create(conda: Job) -> None:
 def test_homebrews_folders_are_looked_into_too() -> None:
     """A Mac's usual places; a session without a terminal has none of them in its PATH."""
     from runbook_lib.hosts.ssh import session
-    from worker import machine
 
     assert "/opt/homebrew/Caskroom/miniforge/base" in environment.BASES
-    assert {"/opt/homebrew", "/opt/homebrew/Caskroom/miniforge/base"} <= set(machine.CONDA_PLACES)
     assert "/opt/homebrew/bin" in environment.TOOL_FOLDERS and "/opt/homebrew/bin/python3" in session.PLACES
+
+
+def test_a_conda_outside_path_is_found_where_it_can_be_run_and_path_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(environment, "TOOL_FOLDERS", tuple(p for p in environment.TOOL_FOLDERS if p.startswith("~")))
+    assert environment._tool() == ""
+    found = {}
+    for path, mode in (
+        ("miniforge3/bin/mamba", 0o644),  # there, but it cannot be run
+        (".local/bin/micromamba", 0o755),
+        ("miniforge3/condabin/conda", 0o755),
+        ("conda", 0o755),
+    ):
+        executable(tmp_path / path, "exit 0")
+        (tmp_path / path).chmod(mode)
+        found[path] = environment._tool().removeprefix(f"{tmp_path}/")
+    assert list(found.values()) == ["", ".local/bin/micromamba", "miniforge3/condabin/conda", "conda"]
 
 
 def test_without_conda_it_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from runbook_lib import cli
-from runbook_lib.errors import HostError, ProfileError
+from runbook_lib.errors import CannotStart, HostError, LinkLost, ProfileError
 from runbook_lib.hosts import hosts
 from runbook_lib.profile import profile
 from runbook_lib.run.run import Run
@@ -85,8 +85,30 @@ def test_a_command_that_does_not_end_is_ended(host):
 
 @pytest.mark.process
 def test_a_command_that_is_not_there_is_named(host):
-    with pytest.raises(HostError, match="cannot start no-such-command"):
+    with pytest.raises(CannotStart, match="cannot start no-such-command"):
         host.run(["no-such-command"], 1)
+
+
+def test_a_command_that_may_not_be_run_is_named(host, tmp_path):
+    (tmp_path / "script").write_text("#!/bin/sh\n")
+    with pytest.raises(CannotStart, match="cannot start /"):
+        host.run([str(tmp_path / "script")], 1)
+
+
+@pytest.mark.parametrize(
+    "error", [LinkLost("one: Permission denied (publickey)"), HostError("one: No such file", errno=5)]
+)
+def test_what_a_failure_is_does_not_follow_from_its_words(this, error):
+    """A login that is refused was told as a command that cannot be started."""
+    way = Liar(None)
+    way.call = lambda *words, **arguments: raise_(error)
+    with pytest.raises(type(error)) as found:
+        hosts.Host(this.profile.hosts[0], "r", way).run(["python"], 1)
+    assert found.value is error
+
+
+def raise_(error):
+    raise error
 
 
 @pytest.mark.process
@@ -140,6 +162,7 @@ def test_one_host_that_fails_hides_no_other(this):
     found = hosts.side_by_side(this, lambda host: host.name)
     assert found["one"] == "one"
     assert isinstance(found["two"], ProfileError)  # there is no such credentials file
+    assert found.ok == {"one": "one"} and found.failures == {"two": found["two"]}
 
 
 def test_what_this_machine_fails_at_is_told_with_the_name_of_the_host(this):

@@ -15,6 +15,7 @@ from local_run import folder, new_run, planned
 from runbook_lib.errors import DataError, ProfileError
 from runbook_lib.phases import amend, download, merge, preflight, staging
 from runbook_lib.profile import profile
+from runbook_lib.result.manifest import Amended
 from runbook_lib.run import plan, run
 from worker.files import write_json
 from worker.layout import committed
@@ -89,8 +90,8 @@ def test_only_the_parts_that_hold_a_mended_text_are_done_again(done):
     assert download.collect(this).rows == 18
     assert all(sums(this)[name] == raw for name, raw in kept.items() if not name.startswith("rows_000000003"))
     manifest = merge.merge(this)
-    assert manifest["amended"] == [{"epoch": now.epoch, "rows": [4]}]
-    assert manifest["corpus"] == now.corpus != first["corpus"]
+    assert manifest.amended == (Amended(now.epoch, (4,)),)
+    assert manifest.corpus == now.corpus != first.corpus
     (told,) = this.journal.events("corpus amended")
     assert (told["rows"], told["first"]) == (1, [4])
 
@@ -142,7 +143,7 @@ def test_titles_alone_are_amended_without_a_row(done):
     this = run.current(mended(done, lambda ds: ds[1].update(title="Another")), new=True, amend=True)
     assert amend.amend(this).ok
     assert committed(this.local.parts) == committed(done.local.parts) and len(committed(this.local.parts)) == 6
-    assert merge.merge(this)["outputs"]["articles.jsonl"] != first["outputs"]["articles.jsonl"]
+    assert merge.merge(this).outputs["articles.jsonl"] != first.outputs["articles.jsonl"]
 
 
 REFUSED: dict[str, tuple[Change, str]] = {

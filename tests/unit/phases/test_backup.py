@@ -25,41 +25,41 @@ def made(tmp_path):
 
 def test_a_backup_has_the_plans_name_equals_the_original_and_carries_its_manifest(made):
     found = backup.backup(made.run, NOW)
-    path = Path(found["path"])
+    path = Path(found.path)
     assert path == made.run.profile.output.backups / "made-up_merged_20251114_155234.pkl"
-    assert sha256_file(path) == found["sha256"] == sha256_file(made.run.founding_candidate)
-    assert found["bytes"] == path.stat().st_size
-    assert found["read_back"] and not found["found"]
-    assert Path(found["manifest"]).read_bytes() == (made.run.candidate / "manifest.json").read_bytes()
+    assert sha256_file(path) == found.sha256 == sha256_file(made.run.founding_candidate)
+    assert found.bytes == path.stat().st_size
+    assert found.read_back and not found.found
+    assert Path(found.manifest).read_bytes() == (made.run.candidate / "manifest.json").read_bytes()
 
 
 def test_a_backup_on_the_same_disk_says_what_it_does_not_protect_from(made):
     found = backup.backup(made.run, NOW)
-    assert found["same_disk"]
-    assert "not from the loss of the disk" in found["warning"]
+    assert found.same_disk
+    assert "not from the loss of the disk" in found.warning
 
 
 def test_backing_up_again_reads_back_the_one_that_is_there(made):
     first = backup.backup(made.run, NOW)
     again = backup.backup(made.run)
-    assert again["found"] and again["path"] == first["path"]
+    assert again.found and again.path == first.path
     assert len(list(made.run.profile.output.backups.glob("*.pkl"))) == 1
 
 
 def test_a_backup_that_decayed_does_not_count(made):
-    path = Path(backup.backup(made.run, NOW)["path"])
+    path = Path(backup.backup(made.run, NOW).path)
     raw = bytearray(path.read_bytes())
     raw[100] ^= 1
     path.write_bytes(raw)
     again = backup.backup(made.run, NOW)
-    assert Path(again["path"]).name == "made-up_merged_20251114_155235.pkl"  # an earlier one is never written over
+    assert Path(again.path).name == "made-up_merged_20251114_155235.pkl"  # an earlier one is never written over
     assert path.read_bytes() == raw
 
 
 def test_a_lost_manifest_is_put_beside_the_backup_again(made):
     found = backup.backup(made.run, NOW)
-    Path(found["manifest"]).unlink()
-    assert Path(backup.backup(made.run)["manifest"]).exists()
+    Path(found.manifest).unlink()
+    assert Path(backup.backup(made.run).manifest).exists()
 
 
 @pytest.mark.parametrize("name", ["made-up_merged_20251114_155234.pkl", "made-up_merged_20251114_155234.manifest.json"])
@@ -69,16 +69,16 @@ def test_a_name_that_is_taken_stays_what_it_is(made, name, kind):
     taken.parent.mkdir(parents=True)
     taken.write_text("mine") if kind == "file" else taken.symlink_to("nowhere")
     found = backup.backup(made.run, NOW)
-    assert Path(found["path"]).name == "made-up_merged_20251114_155235.pkl"
+    assert Path(found.path).name == "made-up_merged_20251114_155235.pkl"
     assert taken.read_text() == "mine" if kind == "file" else taken.is_symlink()
 
 
 def test_a_copy_with_another_manifest_beside_it_is_somebody_elses(made):
     first = backup.backup(made.run, NOW)
-    Path(first["manifest"]).write_text("mine")
+    Path(first.manifest).write_text("mine")
     again = backup.backup(made.run)
-    assert not again["found"] and again["path"] != first["path"]
-    assert Path(first["manifest"]).read_text() == "mine"
+    assert not again.found and again.path != first.path
+    assert Path(first.manifest).read_text() == "mine"
 
 
 def test_nothing_is_kept_of_a_file_that_is_not_the_merged_one(made):

@@ -10,7 +10,9 @@ import pytest
 
 from runbook_lib.errors import DataError
 from runbook_lib.phases import merge
+from runbook_lib.result.manifest import Tally
 from runbook_lib.result.merged import Merged
+from runbook_lib.result.placed import Placed
 from worker.files import sha256_file, write_json
 
 
@@ -35,7 +37,7 @@ def test_row_i_of_the_matrix_is_document_i(made):
     assert articles[17]["tokens"] == 17
     assert [article["row"] for article in articles if article["truncated"]] == [7, 8, 9, 17, 18, 19]
     assert bytes.fromhex(articles[3]["fingerprint"]) == made.corpus.fingerprints()[3].tobytes()
-    assert manifest["documents"] == 20
+    assert manifest.documents == 20
 
 
 def test_questions_leave_by_kind(made):
@@ -48,7 +50,7 @@ def test_without_questions_there_is_no_file_of_them(tmp_path):
     made.commit_all()
     manifest = merge.merge(made.run)
     assert not Merged(made.run.candidate).questions.exists()
-    assert sorted(manifest["outputs"]) == ["articles.jsonl", "embeddings.npy"]
+    assert sorted(manifest.outputs) == ["articles.jsonl", "embeddings.npy"]
 
 
 def test_a_corpus_of_one_document_is_merged(tmp_path):
@@ -72,21 +74,21 @@ def test_parts_across_the_line_between_documents_and_questions_are_split(tmp_pat
 
 def test_the_manifest_says_what_went_in_and_what_came_out(made):
     manifest = merge.merge(made.run)
-    assert [part["rows"] for part in manifest["parts"]] == [[0, 4], [4, 8], [8, 10], [10, 14], [14, 18], [18, 21]]
-    assert sum(slot["rows"] for slot in manifest["slots"].values()) == 21
-    assert manifest["lengths"]["documents"] == {
-        "tokens": sum(10 + row % 10 for row in range(20)),
-        "truncated_rows": 6,
-        "tokens_cut": 2 * (1 + 2 + 3),
-        "share_cut": round(12 / 290, 6),
-    }
-    assert manifest["lengths"]["questions"]["tokens"] == 10
-    assert manifest["seen"]["device"] == {"cpu (made up)": len(manifest["parts"])}
-    assert manifest["seconds"] == 0.5 * len(manifest["parts"])
-    for name, stated in manifest["outputs"].items():
+    assert [part.rows for part in manifest.parts] == [(0, 4), (4, 8), (8, 10), (10, 14), (14, 18), (18, 21)]
+    assert sum(share.rows for share in manifest.slots.values()) == 21
+    assert manifest.lengths.documents == Tally(
+        tokens=sum(10 + row % 10 for row in range(20)),
+        truncated_rows=6,
+        tokens_cut=2 * (1 + 2 + 3),
+        share_cut=round(12 / 290, 6),
+    )
+    assert manifest.lengths.questions.tokens == 10
+    assert manifest.seen["device"] == {"cpu (made up)": len(manifest.parts)}
+    assert manifest.seconds == 0.5 * len(manifest.parts)
+    for name, stated in manifest.outputs.items():
         path = made.run.candidate / name
-        assert (sha256_file(path), path.stat().st_size) == (stated["sha256"], stated["bytes"])
-    assert manifest["plan"] == made.plan.sha256
+        assert (sha256_file(path), path.stat().st_size) == (stated.sha256, stated.bytes)
+    assert manifest.plan == made.plan.sha256
     assert Merged(made.run.candidate).manifest() == manifest
 
 
@@ -103,9 +105,9 @@ def test_a_merged_file_that_was_changed_or_lost_is_made_again(made, name):
     path = made.run.candidate / name
     path.write_bytes(path.read_bytes()[:-2])
     again = merge.merge(made.run)
-    assert again["outputs"] == first["outputs"]
+    assert again.outputs == first.outputs
     path.unlink()
-    assert merge.merge(made.run)["outputs"] == first["outputs"]
+    assert merge.merge(made.run).outputs == first.outputs
 
 
 def test_a_new_part_makes_a_new_merge_and_overlaps_give_each_row_once(made):
@@ -113,9 +115,9 @@ def test_a_new_part_makes_a_new_merge_and_overlaps_give_each_row_once(made):
     moved = made_up.vectors(4, seed=9)
     path = made.commit_part(2, 6, moved)  # the same rows done again by another slot after a recovery
     manifest = merge.merge(made.run)
-    assert manifest["rows_done_twice"] == 4
-    taken = {part["name"]: part["rows"] for part in manifest["parts"]}
-    assert (taken["rows_000000000_000000004.npy"], taken[path.name]) == ([0, 4], [4, 6])
+    assert manifest.rows_done_twice == 4
+    taken = {part.name: part.rows for part in manifest.parts}
+    assert (taken["rows_000000000_000000004.npy"], taken[path.name]) == ((0, 4), (4, 6))
     wanted = made.vectors[:20].copy()
     wanted[4:6] = moved[2:]
     assert np.array_equal(np.load(Merged(made.run.candidate).embeddings), wanted)
@@ -166,7 +168,7 @@ def test_a_row_that_was_given_up_is_named_with_its_reason(made):
 
 def test_a_row_that_was_given_up_and_then_done_is_merged(made):
     write_json(made.run.local.quarantined(5), {"row": 5, "reason": "out of memory"})
-    assert merge.merge(made.run)["documents"] == 20
+    assert merge.merge(made.run).documents == 20
 
 
 def test_a_corpus_that_changed_since_the_plan_is_refused(made, tmp_path):
@@ -188,14 +190,14 @@ def test_progress_is_told_in_bytes(made):
 def test_the_founding_file_is_what_the_manifest_says_and_is_written_once(made):
     manifest = merge.merge(made.run)
     made_file = merge.write_founding(made.run)
-    assert made_file == {"path": str(made.run.founding_file), **manifest["founding"]}
-    assert sha256_file(made.run.founding_candidate) == made_file["sha256"]
+    assert made_file == Placed(manifest.founding.sha256, manifest.founding.bytes, str(made.run.founding_file))
+    assert sha256_file(made.run.founding_candidate) == made_file.sha256
     before = made.run.founding_candidate.stat().st_mtime_ns
     merge.write_founding(made.run)
     assert made.run.founding_candidate.stat().st_mtime_ns == before
     made.run.founding_candidate.write_bytes(b"someone else's")
     assert merge.write_founding(made.run) == made_file
-    assert sha256_file(made.run.founding_candidate) == made_file["sha256"]
+    assert sha256_file(made.run.founding_candidate) == made_file.sha256
 
 
 def test_no_founding_file_is_made_from_merged_files_that_changed(made):

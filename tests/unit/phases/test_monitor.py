@@ -14,7 +14,7 @@ from watched import Kept, commit, folder_of, lose, one_host, staged, two_hosts
 from runbook_lib import cli
 from runbook_lib.errors import DataError, GateError
 from runbook_lib.hosts import hosts
-from runbook_lib.phases import monitor, recover
+from runbook_lib.phases import monitor, tend
 from runbook_lib.report import gate
 from runbook_lib.run import run
 from worker import process
@@ -127,7 +127,7 @@ def test_watching_before_the_launch_says_what_to_run_and_blames_and_starts_nothi
 
     view = Kept()
     before = {event["event"] for event in this.journal.events()}
-    state = asyncio.run(monitor.watch(this, view, recover.revive, a_few))
+    state = asyncio.run(monitor.watch(this, view, tend.tend, a_few))
     assert all("run notebook 02_launch" in one.alerts[0] for one in view.states), view.states
     with pytest.raises(GateError, match="02_launch: expected holds, seen no result"):
         gate.gate(this, "03_monitor", monitor.finished(state))

@@ -12,8 +12,10 @@ import pytest
 
 from runbook_lib.errors import DataError
 from runbook_lib.phases import merge, preflight
+from runbook_lib.records import plain
 from runbook_lib.result import parts, publication
 from runbook_lib.result.merged import Merged
+from runbook_lib.result.placed import Placed
 from runbook_lib.run import run
 from worker.files import sha256_file, write_json
 
@@ -47,11 +49,11 @@ def test_what_holds_gets_its_final_names_and_is_on_record(made):
     done = made_up.published(made.run)
     assert done.checks.ok, done.checks
     assert np.array_equal(np.load(made.run.merged / "embeddings.npy"), made.vectors[:20])
-    record = publication.published(made.run)
-    assert record["founding"] == {"path": str(made.run.founding_file), **Merged(made.run.merged).manifest()["founding"]}
-    assert sha256_file(made.run.founding_file) == record["founding"]["sha256"]
-    assert [item["path"] for item in record["backups"]] == [done.backup["path"]]
-    assert record["files"].keys() == {f"merged/{name}" for name in inside(made.run)}
+    record, stated = publication.published(made.run), Merged(made.run.merged).manifest().founding
+    assert record.founding == Placed(stated.sha256, stated.bytes, str(made.run.founding_file))
+    assert sha256_file(made.run.founding_file) == record.founding.sha256
+    assert [item.path for item in record.backups] == [done.backup.path]
+    assert record.files.keys() == {f"merged/{name}" for name in inside(made.run)}
     assert not made.run.candidate.exists() and not made.run.founding_candidate.exists()
     assert publication.losses(made.run) == []
 
@@ -101,10 +103,10 @@ def test_a_lost_founding_file_comes_again_and_a_lost_backup_too(made):
     done = made_up.published(made.run)
     good = sha256_file(made.run.founding_file)
     made.run.founding_file.unlink()
-    Path(done.backup["path"]).write_bytes(b"x")
+    Path(done.backup.path).write_bytes(b"x")
     assert len(publication.losses(made.run)) == len(publication.losses(made.run, quick=True)) == 2
     again = made_up.published(made.run)
-    assert again.checks.ok and again.backup["path"] != done.backup["path"]
+    assert again.checks.ok and again.backup.path != done.backup.path
     assert sha256_file(made.run.founding_file) == good
     assert publication.losses(made.run) == []
 
@@ -155,7 +157,7 @@ def test_what_a_person_puts_there_between_a_crash_and_the_next_command_stays(mad
     record = publication.published(made.run)
     merge.write_founding(made.run)
     made.run.founding_file.rename(made.run.founding_candidate)
-    write_json(made.run.publishing_file, record)
+    write_json(made.run.publishing_file, plain(record))
     made.run.published_file.unlink()
     made.run.founding_file.write_text("mine")
     with pytest.raises(DataError, match="no run wrote it"):

@@ -10,7 +10,7 @@ from waiting import wait_for
 
 from runbook_lib.hosts import hosts
 from runbook_lib.hosts.local import LocalWay
-from runbook_lib.phases import launch, monitor, recover, staging, workers
+from runbook_lib.phases import launch, monitor, recover, staging, tend, workers
 from runbook_lib.run import run
 from worker import process
 from worker.files import read_json, write_json
@@ -168,7 +168,7 @@ def test_without_leave_it_only_brings_parts_home(make, recovery):
     commit_all(this)
     folder(this).part(0, 3).with_suffix(".json").unlink()
     assert states(this) == {"one": "dead"}
-    assert recover.revive(this, look(this)) == []
+    assert tend.tend(this, look(this)) == []
     assert not alive(this)
     assert len(committed(this.local.parts)) == 5
 
@@ -176,8 +176,15 @@ def test_without_leave_it_only_brings_parts_home(make, recovery):
 def test_finished_parts_come_home_while_others_are_not_done(make):
     this = make()
     commit_all(this)
-    assert recover.revive(this, look(this)) == []
+    assert tend.tend(this, look(this)) == []
     assert len(committed(this.local.parts)) == 6
+
+
+def test_recovery_alone_brings_nothing_home(make):
+    this = make()
+    commit_all(this)
+    assert recover.revive(this, look(this)) == []
+    assert committed(this.local.parts) == []
 
 
 @pytest.mark.process
@@ -186,7 +193,7 @@ def test_a_refused_part_is_told_and_its_rows_are_done_again(make):
     commit_all(this)
     flip_a_bit(folder(this, "two").part(12, 15))
     assert states(this) == {"one": "done", "two": "done"}
-    refused, started = recover.revive(this, look(this))
+    refused, started = tend.tend(this, look(this))
     assert refused.startswith("part refused, its rows are done again: two: ")
     assert started.startswith("two: started (pid ") and started.endswith("3 rows left")
     assert not alive(this, "one")
@@ -200,7 +207,7 @@ def test_a_refused_part_is_no_reason_to_start_a_host_that_was_stopped(make):
     folder(this, "two").part(12, 15).with_suffix(".json").unlink()
     write_json(folder(this, "two").stop_request("two"), {"stop": True})
     assert states(this) == {"one": "done", "two": "stopped"}
-    assert len(recover.revive(this, look(this))) == 2
+    assert len(tend.tend(this, look(this))) == 2
     assert not alive(this, "two")
 
 
@@ -211,7 +218,7 @@ def test_hosts_that_are_not_meant_are_neither_started_nor_fetched_from(make):
     for name, row in (("one", 0), ("two", 12)):
         folder(this, name).part(row, row + 3).with_suffix(".json").unlink()
     only = run.limited(this, "two")
-    (did,) = recover.revive(only, look(only))
+    (did,) = tend.tend(only, look(only))
     assert did.startswith("two: started (pid ")
     assert not alive(this, "one")
     assert committed(this.local.parts) == [(9, 12), (15, 18)]
@@ -225,7 +232,7 @@ def test_a_host_that_is_silent_is_neither_started_nor_fetched_from(make, tmp_pat
     (tmp_path / "one").rename(tmp_path / "one as it was")
     (tmp_path / "one").write_text("a file stands where the folder should be")
     state = watcher.poll()
-    assert recover.revive(this, state) == []
+    assert tend.tend(this, state) == []
     assert committed(this.local.parts) == [(9, 12), (12, 15), (15, 18)]
     (tmp_path / "one").unlink()
     (tmp_path / "one as it was").rename(tmp_path / "one")
@@ -289,7 +296,7 @@ def test_a_host_whose_transfer_hangs_delays_nothing_about_another(make, monkeypa
     monkeypatch.setattr(recover, "_restart_dead", act)
 
     async def watch():
-        watching = asyncio.create_task(monitor.watch(this, Nobody(), recover.revive))
+        watching = asyncio.create_task(monitor.watch(this, Nobody(), tend.tend))
         while len(started) < 2 or len(committed(this.local.parts)) < 4:
             await asyncio.sleep(0.05)
             assert not watching.done()

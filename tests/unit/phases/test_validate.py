@@ -2,6 +2,7 @@
 
 import ast
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import made_up
@@ -11,6 +12,7 @@ import pytest
 import worker
 from runbook_lib.phases import backup, merge, validate
 from runbook_lib.result import parts
+from runbook_lib.result.figures import Figures
 from runbook_lib.result.merged import Merged
 
 
@@ -53,7 +55,7 @@ def test_a_sound_result_passes_all_ten_and_everything_beyond(tmp_path):
     assert checks.ok, checks
     assert [item.name.split()[0] for item in checks][:10] == [str(number) for number in range(1, 11)]
     saved = json.loads((made.run.report / "validation.json").read_text())
-    assert (saved["run"], saved["ok"], saved["figures"]) == (made.run.name, True, json.loads(json.dumps(figures)))
+    assert (saved["run"], saved["ok"], saved["figures"]) == (made.run.name, True, figures.as_json())
     assert len(saved["checks"]) == len(checks)
 
 
@@ -70,12 +72,12 @@ def test_a_backup_of_something_else_or_gone_does_not_count(tmp_path):
     made = merged(made_up.run_folder(tmp_path))
     copy = backup.backup(made.run)
     for wrong in ({"sha256": "0" * 64}, {"read_back": False}, {"path": str(tmp_path / "gone.pkl")}):
-        assert not check(validate.validate(made.run, {**copy, **wrong})[0], "9 backup").ok
+        assert not check(validate.validate(made.run, replace(copy, **wrong))[0], "9 backup").ok
 
 
 def test_without_merged_files_the_first_check_says_so(tmp_path):
     checks, figures = validate.validate(made_up.run_folder(tmp_path).run)
-    assert not checks.ok and figures == {}
+    assert not checks.ok and figures == Figures()
     assert "embeddings.npy" in check(checks, "1 merged").seen
 
 
@@ -149,7 +151,7 @@ def test_equal_texts_explain_equal_vectors(tmp_path):
     made = merged(made_up.with_vectors(made, {6: made.vectors[2]}))
     checks, figures = validate.validate(made.run)
     assert not check(checks, "equal vectors").warn
-    assert figures["duplicates"]["explained_by_text"] == 1
+    assert figures.duplicates.explained_by_text == 1
 
 
 def test_what_was_cut_is_said_with_its_share(tmp_path):
@@ -158,7 +160,7 @@ def test_what_was_cut_is_said_with_its_share(tmp_path):
     found = check(checks, "read to its end")
     assert (found.ok, found.warn) == (True, True)
     assert found.seen.startswith("6 of 20 documents (30.0%)") and "12 of 290 tokens (4.1%)" in found.seen
-    assert (figures["lengths"]["truncated_rows"], figures["lengths"]["tokens_cut"]) == (6, 12)
+    assert (figures.lengths.truncated_rows, figures.lengths.tokens_cut) == (6, 12)
 
 
 def test_vectors_in_one_direction_are_warned_of(tmp_path):
@@ -176,9 +178,9 @@ def test_geometry_is_that_of_a_direct_computation(tmp_path):
     cosines = rows @ rows.T
     values = np.linalg.eigvalsh(np.cov(rows.T, bias=True))
     shares = values / values.sum()
-    assert figures["geometry"]["mean_cosine"] == pytest.approx((cosines.sum() - 60) / (60 * 59), abs=1e-5)
-    assert figures["geometry"]["top_share"] == pytest.approx(shares.max(), rel=1e-4)
-    assert figures["geometry"]["effective_rank"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-3)
+    assert figures.geometry.mean_cosine == pytest.approx((cosines.sum() - 60) / (60 * 59), abs=1e-5)
+    assert figures.geometry.top_share == pytest.approx(shares.max(), rel=1e-4)
+    assert figures.geometry.effective_rank == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-3)
 
 
 def test_each_question_has_its_nearest_documents_and_the_rank_of_its_answer(tmp_path):
@@ -190,24 +192,24 @@ def test_each_question_has_its_nearest_documents_and_the_rank_of_its_answer(tmp_
     made = made_up.run_folder(tmp_path, questions=asked)
     made = merged(made_up.with_vectors(made, {20: made.vectors[7], 21: -made.vectors[3]}))
     checks, figures = validate.validate(made.run)
-    retrieval = figures["retrieval"]
+    retrieval = figures.retrieval
     cosines = made.vectors[:20] @ made.vectors[20:].T
-    for place, entry in enumerate(retrieval["questions"]):
-        assert [each["row"] for each in entry["nearest"]] == np.argsort(-cosines[:, place])[:5].tolist()
-    first, second, third = retrieval["questions"]
-    assert (first["rank"], first["nearest"][0]["title"]) == (1, "Title 7")
-    assert (second["rank"], third["rank"]) == (20, None)
-    assert [retrieval[key] for key in ("asked", "with_answer", "top1", "top10")] == [3, 2, 1, 1]
+    for place, entry in enumerate(retrieval.questions):
+        assert [each.row for each in entry.nearest] == np.argsort(-cosines[:, place])[:5].tolist()
+    first, second, third = retrieval.questions
+    assert (first.rank, first.nearest[0].title) == (1, "Title 7")
+    assert (second.rank, third.rank) == (20, None)
+    assert [retrieval.asked, retrieval.with_answer, retrieval.top1, retrieval.top10] == [3, 2, 1, 1]
     assert check(checks, "questions find").seen == "first for 1, among the first 10 for 1, of 2 questions"
 
 
 def test_the_projection_shows_documents_and_questions(tmp_path):
     made = merged(made_up.run_folder(tmp_path))
-    projection = validate.validate(made.run)[1]["projection"]
-    assert [point[2] for point in projection["documents"]] == list(range(20))
-    assert projection["documents"][4][3] == "Title 4"
-    assert all(isinstance(point[4], int) and point[4] > 0 for point in projection["documents"])
-    assert projection["questions"][0][2] == "Which one is about a lake?"
+    projection = validate.validate(made.run)[1].projection
+    assert [point[2] for point in projection.documents] == list(range(20))
+    assert projection.documents[4][3] == "Title 4"
+    assert all(isinstance(point[4], int) and point[4] > 0 for point in projection.documents)
+    assert projection.questions[0][2] == "Which one is about a lake?"
 
 
 @pytest.mark.parametrize(
@@ -255,7 +257,7 @@ def test_a_matrix_of_another_size_is_refused_and_the_rest_is_still_said(tmp_path
     failed = {item.name[:2].strip() for item in checks.failed if item.name[0].isdigit()}
     assert {"2", "3", "4", "5", "6", "8"} <= failed
     assert len([item for item in checks if item.name[0].isdigit()]) == 10
-    assert "norms" not in figures
+    assert figures.norms is None
 
 
 def test_a_founding_file_that_changed_is_found(tmp_path):
@@ -285,8 +287,8 @@ def test_a_corpus_of_one_document_is_validated(tmp_path, questions):
     made = merged(made_up.run_folder(tmp_path, count=1, questions=questions))
     checks, figures = validate.validate(made.run, backup.backup(made.run))
     assert checks.ok, checks
-    assert figures["geometry"]["mean_cosine"] is None
-    assert len(figures["projection"]["documents"]) == 1
+    assert figures.geometry.mean_cosine is None
+    assert len(figures.projection.documents) == 1
 
 
 def test_a_model_of_one_dimension_is_validated(tmp_path):

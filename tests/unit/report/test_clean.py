@@ -13,6 +13,7 @@ from local_run import nobody_there
 from runbook_lib import cli
 from runbook_lib.errors import DataError, HostError
 from runbook_lib.hosts import hosts
+from runbook_lib.records import plain
 from runbook_lib.report import clean, gate, report
 from runbook_lib.run.checks import Checks
 from runbook_lib.run.run import PHASES, Run
@@ -60,7 +61,7 @@ def there(this):
 
 
 def backup_of(this):
-    return Path(this.result(PHASES[3])["figures"]["backup"]["path"])
+    return Path(this.result(PHASES[3]).output("backup").path)
 
 
 def refused(this, said, error=DataError):
@@ -222,7 +223,7 @@ def test_a_finished_run_without_a_backup_keeps_its_files(this):
 
 
 def test_a_run_whose_last_phase_failed_keeps_its_files(this):
-    write_json(this.result_file(PHASES[3]), {**this.result(PHASES[3]), "ok": False})
+    write_json(this.result_file(PHASES[3]), plain(replace(this.result(PHASES[3]), ok=False)))
     refused(this, "not finished with a backup")
 
 

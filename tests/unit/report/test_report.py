@@ -21,7 +21,7 @@ from runbook_lib.run import run
 from runbook_lib.run.checks import Checks
 from runbook_lib.run.run import PHASES, Run
 from runbook_lib.show import pictures
-from worker.files import sha256_file
+from worker.files import read_json, sha256_file
 
 NASTY = '<script>alert(1)</script><img src="http://evil/x" onerror=alert(2)>\x1b[31m\u202e'
 SPARE = ("wbr", "embed", "object", "iframe", "script", "link", "form", "input", "video", "audio", "source", "base")
@@ -402,7 +402,7 @@ def test_a_run_that_was_never_sealed_does_not_verify(tmp_path: Path) -> None:
 def test_a_changed_founding_file_or_backup_is_found(tmp_path: Path) -> None:
     this = finished(tmp_path)
     report.seal(this)
-    copy = Path((this.result(PHASES[3]) or {})["figures"]["backup"]["path"])
+    copy = Path(this.result(PHASES[3]).output("backup").path)
     for path, name in ((this.founding_file, "founding file"), (copy, "backup")):
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + b"x")
@@ -426,7 +426,7 @@ def test_a_founding_file_that_another_run_wrote_since_is_a_warning_that_names_it
 
 
 def test_outside_files_on_another_machine_are_a_warning(sealed: Run) -> None:
-    result = sealed.result(PHASES[3]) or {}
+    result = read_json(sealed.result_file(PHASES[3])) or {}
     for kind in ("founding", "backup"):
         result["figures"][kind]["path"] = f"/nowhere/at/all/{kind}.pkl"
     sealed.save_result(PHASES[3], **{key: result[key] for key in ("ok", "at", "inputs", "checks", "figures")})

@@ -46,7 +46,7 @@ def this(sealed_once, tmp_path, monkeypatch):
 
 
 def outside(this, kind):
-    return Path(this.result(PHASES[3])["figures"][kind]["path"])
+    return Path(this.result(PHASES[3]).output(kind).path)
 
 
 def state(this):

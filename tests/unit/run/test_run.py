@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from local_run import folder, new_run, planned
@@ -44,3 +45,7 @@ def test_a_plan_of_a_version_without_ids_still_reads(tmp_path):
     (tmp_path / "old.json").write_text(json.dumps(value))
     assert plan.load(tmp_path / "old.json") == old
     assert old.sha256 != made.sha256
+
+
+def test_a_notebook_that_is_given_nothing_opens_the_demo():
+    assert run.DEMO.samefile(Path(__file__).parents[3] / "profiles" / "demo.yaml")

@@ -8,7 +8,7 @@ from local_run import commit_all, look, new_run, planned, worker
 from waiting import wait_for
 
 from runbook_lib.errors import ProfileError
-from runbook_lib.phases import launch, monitor, recover, staging, workers
+from runbook_lib.phases import launch, monitor, staging, tend, workers
 from runbook_lib.show import console, live
 from worker.files import read_json
 
@@ -187,7 +187,7 @@ def test_what_cannot_be_done_is_said_and_the_watching_goes_on(staged, seen, monk
 def test_watching_ends_by_itself_with_the_last_picture_in_the_notebook(staged, seen):
     commit_all(staged)
     made = console.Console(staged)
-    state, _ = press(made, act=recover.revive)
+    state, _ = press(made, act=tend.tend)
     assert state.done
     assert {last for _, last in Spot.made.shown} == {True}  # twice, where the last parts take a while to come home
     assert Spot.made.shown[-1][0] == made.panel.value

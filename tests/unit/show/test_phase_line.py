@@ -15,6 +15,7 @@ from states import slot, state
 from runbook_lib.report import archive
 from runbook_lib.show import phase_line
 from runbook_lib.show.live import Live
+from runbook_lib.show.phase_line import LastSeen
 
 
 class Nowhere:
@@ -59,16 +60,16 @@ def test_a_log_has_a_line_with_rows_rate_time_left_and_alerts(watched, capsys, m
 def test_what_an_earlier_watch_saw_is_not_told_as_of_now(watched):
     this, live = watched
     live.show(seen(rate=9.1, eta_s=420.0, alerts=("old",)))
-    assert phase_line.last_seen(this, time.time() - 60)["alerts"] == ["old"]
-    assert phase_line.last_seen(this, time.time() + 60) == {"pace": "", "alerts": []}
+    assert phase_line.last_seen(this, time.time() - 60).alerts == ("old",)
+    assert phase_line.last_seen(this, time.time() + 60) == LastSeen("", ())
 
 
 @pytest.mark.parametrize("harm", [b"", b"{", b"[]", b'{"at": "x"}', b'{"at": 9e99, "alerts": 7, "pace": null}'])
 def test_a_damaged_record_of_what_was_seen_costs_only_the_words(watched, harm):
     this, _ = watched
     this.watching_file.write_bytes(harm)
-    assert phase_line.last_seen(this, 0.0) == {"pace": "", "alerts": []}
-    assert phase_line.log_line("03_monitor", 60.0, "1/2 rows are home", {"pace": "", "alerts": []}) == (
+    assert phase_line.last_seen(this, 0.0) == LastSeen("", ())
+    assert phase_line.log_line("03_monitor", 60.0, "1/2 rows are home", LastSeen()) == (
         "03_monitor: 60 s, 1/2 rows are home"
     )
 

@@ -8,6 +8,7 @@ from array import array
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -16,9 +17,12 @@ from nbclient import NotebookClient
 from states import NASTY, Hands, done, slot, state
 
 from runbook_lib.hosts.gpus import Sample
+from runbook_lib.records import parse
+from runbook_lib.result.figures import Figures, read
 from runbook_lib.run.plan import ModelIdentity, Plan, Slot, cut
 from runbook_lib.show import live, nearest, panel, pictures, plan_pictures, words
 from runbook_lib.slots.state import State
+from worker.files import write_json
 
 ROOT = Path(__file__).parents[3]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -166,8 +170,8 @@ def test_a_picture_is_small_and_its_alt_text_has_the_numbers() -> None:
 def test_a_picture_of_nothing_says_so() -> None:
     assert "<img" not in pictures.progress_html(state(history=(), norms=()))
     assert "none yet" in pictures.progress_png(state(history=(), norms=())).alt
-    assert "missing" in pictures.projection({}).alt
-    assert "no rows" in pictures.norm_histogram({}).alt
+    assert "missing" in pictures.projection(Figures()).alt
+    assert "no rows" in pictures.norm_histogram(Figures()).alt
 
 
 def test_norms_that_are_all_equal_can_be_drawn() -> None:
@@ -202,7 +206,8 @@ def test_the_part_grid_tells_what_is_home_and_names_what_is_missing(
     assert pictures.part_grid(made.run).alt == again.alt
 
 
-def figures(title: str = "Zinc") -> dict[str, object]:
+def told(title: str = "Zinc") -> dict[str, Any]:
+    """Figures as a validation.json has them."""
     near = [{"row": row, "title": title if row == 7 else f"T{row}", "cosine": 0.5 - row / 100} for row in range(3, 8)]
     return {
         "norms": {
@@ -221,22 +226,27 @@ def figures(title: str = "Zinc") -> dict[str, object]:
     }
 
 
-def test_the_figures_of_a_validation_are_drawn_with_their_numbers() -> None:
+def figures(title: str = "Zinc") -> Figures:
+    return parse(Figures, told(title), "figures")
+
+
+def test_the_figures_of_a_validation_are_drawn_with_their_numbers(tmp_path: Path) -> None:
     assert "7 rows: min 0.9, mean 1, max 1.1" in pictures.norm_histogram(figures()).alt
     assert "50 documents as points, 1 question" in pictures.projection(figures()).alt
-    assert "7 rows" in pictures.norm_histogram({"figures": figures()}).alt
+    write_json(tmp_path / "validation.json", {"figures": told()})
+    assert "7 rows" in pictures.norm_histogram(read(tmp_path / "validation.json") or Figures()).alt
 
 
 @pytest.mark.parametrize("lengths", [list(range(50)), [7] * 50])
 def test_documents_are_shaded_by_their_length_where_all_tell_it(lengths: list[int]) -> None:
-    told = figures()
-    for document, tokens in zip(told["projection"]["documents"], lengths, strict=True):
+    given = told()
+    for document, tokens in zip(given["projection"]["documents"], lengths, strict=True):
         document.append(tokens)
-    shown = pictures.projection(told)
+    shown = pictures.projection(parse(Figures, given, "figures"))
     assert f"shaded by their length, {min(lengths)} to {max(lengths)} tokens" in shown.alt
     assert "shaded" in shown.caption
-    told["projection"]["documents"][3][4] = "many"
-    assert "shaded" not in pictures.projection(told).alt
+    given["projection"]["documents"][3][4] = "many"
+    assert "shaded" not in pictures.projection(parse(Figures, given, "figures")).alt
 
 
 def test_a_title_that_looks_like_markup_or_mathematics_draws_as_text() -> None:

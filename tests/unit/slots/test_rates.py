@@ -143,7 +143,7 @@ def test_the_last_picture_is_of_after_the_last_parts_came_home(made):
     commit(folder, (0, 10), (10, 20))
 
     class Brings:
-        """What `recover.revive` does in pieces."""
+        """What `tend.tend` does in pieces."""
 
         def __call__(self, this, state):
             raise AssertionError

@@ -8,7 +8,7 @@ import pytest
 import wired
 
 from runbook_lib.show import panel
-from runbook_lib.slots import observed, states
+from runbook_lib.slots import observed, states, verdicts
 from runbook_lib.slots.state import SlotState
 from worker import states as wire
 from worker.wire import Reading, SupervisedSlot, WorkerReport
@@ -21,7 +21,8 @@ def words(module: object) -> dict[str, str]:
     return {name: value for name, value in vars(module).items() if name.isupper() and isinstance(value, str)}
 
 
-OURS, THEIRS = words(states), words(wire)
+OURS = words(states)
+THEIRS = {name: word for name, word in words(wire).items() if name != "BY_A_PERSON"}
 SUPERVISED = (None, wire.RUNNING, wire.DONE, wire.STOPPED, wire.WAITING, wire.FENCED)
 REPORTED = (None, wire.STARTING, wire.LOADING, wire.RUNNING, wire.DONE, wire.STOPPED, wire.FAILED)
 # The same words where they speak of something else: a phase, a run, an environment, a page, a key, a field.
@@ -47,6 +48,7 @@ ELSEWHERE = {
 
 def test_the_two_sides_say_the_same_words() -> None:
     assert {name: OURS[name] for name in THEIRS} == THEIRS
+    assert verdicts.BY_A_PERSON == wire.BY_A_PERSON
 
 
 def test_every_state_that_is_judged_is_a_row_of_the_table() -> None:

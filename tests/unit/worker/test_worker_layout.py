@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from worker import layout
+from worker import files, layout
 from worker.escape import safe_text
 from worker.files import read_json, write_atomic, write_json
 from worker.layout import committed, quarantined
@@ -84,7 +84,7 @@ def test_a_wrong_sha256_leaves_the_old_file(target: Path) -> None:
 def test_a_full_disk_leaves_the_old_file(target: Path) -> None:
     """The limit on the size of files stands in for the disk: it too fails in the middle of a write."""
     code = (
-        "import resource, sys; from pathlib import Path; from worker.layout import write_atomic\n"
+        "import resource, sys; from pathlib import Path; from worker.files import write_atomic\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try: write_atomic(Path(sys.argv[1]), (bytes(30_000) for _ in range(10)))\n"
         "except OSError as error: sys.exit(error.errno)\n"
@@ -107,8 +107,8 @@ def test_on_a_mac_the_drive_is_asked_to_write_what_it_holds(
             raise OSError(errno.ENOTSUP, "not supported")
 
     real, synced = os.fsync, []
-    monkeypatch.setattr(layout.fcntl, "F_FULLFSYNC", 51, raising=False)
-    monkeypatch.setattr(layout.fcntl, "fcntl", fcntl)
+    monkeypatch.setattr(files.fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(files.fcntl, "fcntl", fcntl)
     monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(fd), real(fd)))
     write_atomic(target, b"new")
     assert asked == [51, 51] and len(synced) == (0 if works else 2)  # the file and its folder

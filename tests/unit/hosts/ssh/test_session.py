@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -520,6 +521,7 @@ def test_a_verb_that_fails_or_is_unknown_is_answered_and_the_session_goes_on(tmp
             with pytest.raises(HostError, match=r"^box: ") as caught:
                 session.call(verb, 5.0, **arguments)
             assert not isinstance(caught.value, LinkLost)
+            assert caught.value.errno == (errno.ENOENT if verb == "read" else None)
         assert session.call("alive", 5.0, identity=None) is False
 
 

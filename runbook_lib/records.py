@@ -1,0 +1,111 @@
+"""A record: what a JSON file of ours holds, as a frozen dataclass. Its fields are the one list of names and types.
+
+What does not fit is refused with the file, the field, what was expected and what was seen. What a later version added
+is left out; a field that an earlier version did not write has a default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from worker.escape import safe_text
+from worker.files import read_json
+
+from .errors import DataError
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | dict[str, Json] | None"
+Record = TypeVar("Record")
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """A file's sha256 (hexadecimal) and size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+def read(kind: type[Record], path: Path) -> Record | None:
+    """The record in the JSON file `path`, or None where there is no such file. Raises DataError and OSError."""
+    try:
+        value = read_json(path)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    return None if value is None else parse(kind, value, str(path))
+
+
+def parse(kind: type[Record], value: object, where: str) -> Record:
+    """A JSON value as a record; `where` names its file. Raises DataError."""
+    found: Record = _parsed(kind, value, where, "")
+    return found
+
+
+def plain(record: Any) -> dict[str, Json]:
+    """A record as a JSON object. A field whose default is None is left out while it is None."""
+    held = [(field, getattr(record, field.name)) for field in dataclasses.fields(record)]
+    return {field.name: as_json(inner) for field, inner in held if not (inner is None and field.default is None)}
+
+
+def as_json(value: object) -> Json:
+    """A JSON value in which records may stand."""
+    if dataclasses.is_dataclass(value):
+        return plain(value)
+    if isinstance(value, dict):
+        return {str(key): as_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(inner) for inner in value]
+    return typing.cast("Json", value)
+
+
+_types = cache(typing.get_type_hints)
+
+
+def _parsed(kind: Any, value: object, where: str, at: str) -> Any:
+    """`value` as `kind`: a dataclass, a tuple or a dict of one kind, a plain type or several, `object` for anything."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(kind, types.UnionType):
+        others = [each for each in inner if each is not types.NoneType]
+        if value is None and len(others) < len(inner):
+            return None
+        if len(others) == 1 or type(value) not in others:
+            return _parsed(others[0], value, where, at)
+        return value
+    if isinstance(value, dict) and dataclasses.is_dataclass(kind):
+        return _record(kind, value, where, at)
+    if isinstance(value, dict) and origin is dict:
+        return {key: _parsed(inner[1], each, where, f"{at}.{key}") for key, each in value.items()}
+    if isinstance(value, list) and origin is tuple:
+        return tuple(_parsed(inner[0], each, where, f"{at}[{place}]") for place, each in enumerate(value))
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is object or type(value) is kind:
+        return value
+    seen = "null" if value is None else safe_text(repr(value), 80)
+    raise DataError(f"{where}: {at.removeprefix('.') or 'all of it'}: expected {_named(kind)}, found {seen}")
+
+
+def _record(kind: Any, value: dict[str, object], where: str, at: str) -> Any:
+    found = {}
+    for field in dataclasses.fields(kind):
+        name, own = f"{at}.{field.name}", _types(kind)[field.name]
+        if field.name in value:
+            found[field.name] = _parsed(own, value[field.name], where, name)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise DataError(f"{where}: {name[1:]}: expected {_named(own)}, found no such field")
+    return kind(**found)
+
+
+def _named(kind: Any) -> str:
+    """A type in words."""
+    if isinstance(kind, types.UnionType):
+        return " or ".join(map(_named, typing.get_args(kind)))
+    if dataclasses.is_dataclass(kind) or typing.get_origin(kind) is dict:
+        return "an object"
+    words = {str: "text", bool: "true or false", int: "a whole number", float: "a number", types.NoneType: "null"}
+    return words.get(kind, "a list")
