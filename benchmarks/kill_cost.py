@@ -31,6 +31,7 @@ from runbook_lib.profile import profile  # noqa: E402
 from runbook_lib.run import run  # noqa: E402
 from worker import process  # noqa: E402
 from worker.layout import committed  # noqa: E402
+from worker.wire import WorkerReport  # noqa: E402
 
 DEMO = ROOT / "profiles" / "demo"
 PART_ROWS = 16
@@ -56,11 +57,11 @@ def new_run(folder: Path, documents: int) -> run.Run:
     return this
 
 
-def living(state_of: monitor.Watcher) -> list[dict[str, object]]:
+def living(state_of: monitor.Watcher) -> list[WorkerReport]:
     """The reports of workers that live and encode."""
     readings = state_of._last.values()
-    entries = [entry for reading in readings for entry in reading["slots"].values()]
-    return [entry["report"] for entry in entries if entry["alive"] and entry["report"].get("state") == "running"]
+    entries = [entry for reading in readings for entry in reading.slots.values()]
+    return [entry.worker for entry in entries if entry.alive and entry.worker.state == "running"]
 
 
 def encode(this: run.Run, kills: int, over_s: float, rng: random.Random) -> tuple[float, list[int]]:
@@ -77,8 +78,8 @@ def encode(this: run.Run, kills: int, over_s: float, rng: random.Random) -> tupl
         tend.tend(this, state)
         if len(lost) < kills and time.monotonic() - began > times[len(lost)] and (found := living(watcher)):
             victim = rng.choice(found)
-            if process.send(victim["process"], signal.SIGKILL):  # type: ignore[arg-type]
-                lost.append(int(victim.get("rows_in_part") or 0))  # type: ignore[call-overload]
+            if process.send(victim.process, signal.SIGKILL):
+                lost.append(victim.rows_in_part or 0)
         time.sleep(0.3)
 
 

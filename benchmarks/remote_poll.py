@@ -47,6 +47,7 @@ from runbook_lib.hosts import hosts, inventory
 from runbook_lib.profile import profile
 from runbook_lib.run import run
 from worker.layout import HostFolder
+from worker.wire import Reading
 
 SLOTS, PARTS, PART_ROWS = 8, 200, 1024
 RTT_S = 0.02
@@ -162,10 +163,10 @@ def step_preflight(this: run.Run, rounds: int) -> Figures:
     return timed(take)
 
 
-def whole(reading: dict[str, Any]) -> dict[str, Any]:
+def whole(reading: Reading) -> Reading:
     """A reading in which everything is that was put there."""
-    assert len(reading["committed"]) == PARTS, reading
-    assert [slot["alive"] for slot in reading["slots"].values()] == [True] * SLOTS, reading
+    assert len(reading.committed) == PARTS, reading
+    assert [slot.alive for slot in reading.slots.values()] == [True] * SLOTS, reading
     return reading
 
 

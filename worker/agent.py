@@ -26,6 +26,7 @@ from typing import Any, BinaryIO, Callable
 
 from .files import make_folder, put_in_place, sha256_file, sync
 from .verbs import VERBS, open_regular
+from .wire import Greeting
 
 SIGN_S = 4.0  # between two signs of life
 IDLE_S = 900.0  # without a request for so long, nobody is there any more: a dead client leaves no end of file
@@ -251,15 +252,8 @@ def serve(nonce: str, source: BinaryIO) -> None:
     os.set_inheritable(source.fileno(), False)
     wire = Wire(source, sink)
     wire._write(f"\n{nonce}\n".encode())
-    wire.answer(
-        ok={
-            "home": str(Path("~").expanduser()),
-            "python": list(sys.version_info[:3]),
-            "executable": sys.executable,
-            "pid": os.getpid(),
-            "user": os.getuid(),
-        }
-    )
+    hello = Greeting(str(Path("~").expanduser()), sys.executable, sys.version_info[:3], os.getpid(), os.getuid())
+    wire.answer(ok=hello.to_json())
     while True:
         try:
             request = json.loads(wire.next())

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 from . import process
+from .any_encoder import AnyEncoder
 from .escape import safe_text
 from .files import write_json
 from .layout import FORMAT, HostFolder
-from .progress import read_report, write_report
+from .progress import write_report
 from .say import say
 from .second import Answer, CannotEither, Second, Unusable
+from .wire import RowGivenUp, Suspected, read_record
 
 # A batch that ended two workers is looked at row by row; a row that then ends two more, alone, is left to the
 # processor. One death alone would not do: the system's own killer, or a person, may strike at the same batch again.
@@ -49,23 +51,22 @@ class Suspects:
     def __init__(self, folder: HostFolder, slot: str):
         self._path = folder.suspects(slot)
         self._boot = process.boot_id()
-        before = read_report(self._path)
-        if before.get("boot") != self._boot:  # the machine went down: nobody knows why
-            before = {}
-        self.rows: list[int] = before.get("rows", [])
-        self.deaths = before.get("deaths", 0) + 1 if self.rows else 0
+        before = read_record(Suspected, self._path)
+        known = before.boot == self._boot  # else the machine went down: nobody knows why
+        self.rows = list(before.rows) if known else []
+        self.deaths = (before.deaths or 0) + 1 if self.rows else 0
         self.at_hand: list[int] = []
 
     def note(self, rows: Sequence[int]) -> None:
         """These rows are computed next."""
         same = set(rows) <= set(self.rows)
         self.at_hand = list(rows)
-        write_report(self._path, {"rows": list(rows), "deaths": self.deaths if same else 0, "boot": self._boot})
+        write_report(self._path, Suspected(tuple(rows), self.deaths if same else 0, self._boot))
 
     def spare(self) -> None:
         """A death is not theirs from here on, until the next `note`: what was counted stays."""
         if self.rows:
-            write_report(self._path, {"rows": self.rows, "deaths": self.deaths - 1, "boot": self._boot})
+            write_report(self._path, Suspected(tuple(self.rows), self.deaths - 1, self._boot))
 
     def clear(self) -> None:
         """All rows are computed, or the worker ends for a reason that is not theirs."""
@@ -81,8 +82,8 @@ class Suspects:
 def quarantine(folder: HostFolder, row: int, reason: str, slot: str, sure: bool = False) -> None:
     """Give a row up, by name: the others go on, the run ends as incomplete. `sure`: the processor failed at it too."""
     say(f"row {row} given up: {reason}")
-    record = {"format": FORMAT, "row": row, "reason": safe_text(reason), "slot": slot, "at": time.time(), "sure": sure}
-    write_json(folder.quarantined(row), record)
+    record = RowGivenUp(row, time.time(), safe_text(reason), slot, sure, FORMAT)
+    write_json(folder.quarantined(row), record.to_json())
 
 
 def words(error: BaseException) -> str:
@@ -107,7 +108,7 @@ def raising(run: Run, positions: Sequence[int]) -> dict[int, str]:
 
 
 def try_alone(
-    encoder: Any, texts: list[str], start: int, suspects: Suspects, check: Callable[[str], None]
+    encoder: AnyEncoder, texts: list[str], start: int, suspects: Suspects, check: Callable[[str], None]
 ) -> dict[int, str]:
     """Compute each suspect by itself, so that a death names it; gives the positions that raise, and how.
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import locks, owned, process, states
+from .any_encoder import AnyEncoder
 from .blame import GivenUp, LeftToOthers, Suspects, quarantine
 from .escape import safe_text
 from .files import never_make, write_atomic, write_json
@@ -30,7 +31,7 @@ from .say import say
 from .second import DeviceFault, Second
 from .share import Refused, Shard, Share
 from .texts import DOCUMENT, QUERY
-from .wire import Assignment, EncodingIdentity, ModelName, PartRecord
+from .wire import Assignment, EncodingIdentity, Holder, ModelName, PartRecord, WorkerReport
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_DISK, EXIT_DEVICE, EXIT_STOPPED = 0, 1, 2, 3, 5, 6, 143
 
@@ -63,16 +64,16 @@ def commit(folder: HostFolder, vectors: Any, record: PartRecord) -> None:
     write_json(array.with_suffix(".json"), whole.to_json())
 
 
-def take_lock(path: Path, **who: str) -> int | None:
+def take_lock(path: Path, verb: str = "", host: str = "") -> int | None:
     """A lock that ends with this process and says whose it is, or None when another one holds it."""
     lock = locks.take(path)
     if lock is not None:
         with contextlib.suppress(OSError):  # a full disk: held all the same
-            locks.sign(lock, {**who, "process": process.identify(os.getpid())})
+            locks.sign(lock, Holder(process.identify(os.getpid()), verb, host))
     return lock
 
 
-def load(assignment: Assignment, device: str, dtype: str, threads: int) -> Any:
+def load(assignment: Assignment, device: str, dtype: str, threads: int) -> AnyEncoder:
     """The model that an assignment names, on a device."""
     from .encoder import Encoder
 
@@ -80,7 +81,7 @@ def load(assignment: Assignment, device: str, dtype: str, threads: int) -> Any:
     return Encoder(Path(assignment.model.folder), device, dtype, assignment.max_tokens, threads, templates)
 
 
-def _identity(encoder: Any, assignment: Assignment, vectors: Any) -> EncodingIdentity:
+def _identity(encoder: AnyEncoder, assignment: Assignment, vectors: Any) -> EncodingIdentity:
     model = ModelName(assignment.model.name, assignment.model.revision, assignment.model.digest)
     prompts = assignment.prompt, assignment.question_prompt
     limit, dim = encoder.max_tokens, int(vectors.shape[1])
@@ -142,7 +143,7 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
             progress.update(rows_in_part=in_part)
             in_part += len(rows)
 
-        progress.update(part=[low, high], rows_in_part=0, helping=owner if owner != slot else None)
+        progress.update(part=(low, high), rows_in_part=0, helping=owner if owner != slot else None)
         try:
             vectors, rows = encode_part(encoder, shard.read(low, high), low, suspects, noting, second, condemned)
         except GivenUp as error:
@@ -200,14 +201,14 @@ def run(root: Path, host: str, slot: str) -> int:
     """Be the worker of `slot`; give the exit code, having said why in the log and in the progress file."""
     never_make(root)
     folder = HostFolder(root)
-    lock = take_lock(folder.lock(slot), verb="encode", host=host)
+    lock = take_lock(folder.lock(slot), "encode", host)
     if lock is None:
         say(f"worker {slot}: another worker holds {folder.lock(slot)}; this one leaves")
         return EXIT_BUSY
+    me = process.identify(os.getpid())
     progress = Progress(
-        folder.progress(slot), slot=slot, host=host, process=process.identify(os.getpid()), started_at=time.time()
+        folder.progress(slot), WorkerReport(slot, host, process=me, state=states.STARTING, started_at=time.time())
     )
-    progress.update(state=states.STARTING)
 
     def stopped(signum: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: a second one must not break into the last words

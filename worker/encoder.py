@@ -18,7 +18,7 @@ import torch
 from .batches import TOKEN_BUDGET, batches, padded_tokens
 from .text_model import TextModel, library_versions
 from .texts import DOCUMENT, KINDS, kind_of
-from .wire import Described
+from .wire import Described, Libraries, TriedGpu
 
 # How far a norm may be from 1 where the model's last module normalises: the rounding of the dtype, with room.
 NORM_BOUND = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
@@ -223,15 +223,16 @@ def _by_kind(texts: Sequence[str]) -> list[list[int]]:
     return [positions for positions in found if positions]
 
 
-def libraries(cuda: bool) -> dict[str, Any]:
+def libraries(cuda: bool) -> Libraries:
     """Versions, the CUDA that torch was built for, and for each GPU whether one matrix product comes out right."""
-    found: dict[str, Any] = {
+    gpus: list[TriedGpu] = []
+    found: Libraries = {
         "versions": {"torch": str(torch.__version__), **library_versions()},
         "cuda_build": torch.version.cuda,
-        "gpus": [],
+        "gpus": gpus,
     }
     for index in range(torch.cuda.device_count() if cuda else 0):
-        gpu: dict[str, Any] = {"uuid": f"GPU-{getattr(torch.cuda.get_device_properties(index), 'uuid', '')}"}
+        gpu: TriedGpu = {"uuid": f"GPU-{getattr(torch.cuda.get_device_properties(index), 'uuid', '')}"}
         try:
             ones = torch.ones((256, 256), device=f"cuda:{index}")
             # A sum of ones is exact in any precision that a card may choose: 256 in every place, or it is broken.
@@ -239,5 +240,5 @@ def libraries(cuda: bool) -> dict[str, Any]:
                 gpu["error"] = "a matrix product came out wrong"
         except Exception as error:  # whatever the driver says is what a person has to know
             gpu["error"] = str(error).splitlines()[0][:300]
-        found["gpus"].append(gpu)
+        gpus.append(gpu)
     return found

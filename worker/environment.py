@@ -26,11 +26,12 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable  # noqa: UP035  (Python 3.9 on lab boxes)
+from typing import Any, Iterable, TypedDict  # noqa: UP035  (Python 3.9 on lab boxes)
 
 from . import locks, owned, process
 from .escape import safe_text
 from .files import read_json, sha256_file
+from .wire import EnvironmentFailure, Holder, read_record
 
 # In a conda environment of ours; the second one from its making until the first one is written.
 RECORD, BEGUN = "runbook_environment.json", "runbook_begun.json"
@@ -53,7 +54,16 @@ TOOL_FOLDERS = (
     *(f"{base}/{folder}" for base in BASES for folder in ("bin", "condabin")),
 )
 
-Found = dict[str, Any]
+
+class Found(TypedDict):
+    """What there is of an environment; its states: see `find`."""
+
+    python: str  # its path; empty where it cannot be used
+    state: str
+    why: str
+    tool: str  # the path of conda, or of what does its work
+    record: dict[str, Any] | None  # as its maker wrote it
+    log: str  # the path of its maker's log
 
 
 def digest(requirements: str, wheels: Iterable[tuple[str, str]]) -> str:
@@ -194,8 +204,8 @@ def look(place: Place, held: bool) -> Found:
         return {**found, "state": "creating", "why": _progress(place)}
     if place.conda and prefix and not (prefix / BEGUN).exists():
         return _not_ours(place, found, prefix)
-    failure = _read(place.failed)
-    if failure.get("digest") == place.digest:
+    failure = read_record(EnvironmentFailure, place.failed)
+    if failure.digest == place.digest:
         return {**found, "state": "failed", "why": explained(failure, place)}
     why = "it was begun and not finished" if prefix and prefix.exists() else "it was not made yet"
     if place.conda and not tool:
@@ -205,7 +215,7 @@ def look(place: Place, held: bool) -> Found:
 
 def _recorded(place: Place, found: Found, prefix: Path) -> Found:
     python = prefix / "bin" / "python"
-    if found["record"].get("digest") != place.digest:
+    if (found["record"] or {}).get("digest") != place.digest:
         why = "it was made from other requirements, and workers may run in it: give the new one another name"
     elif not _runs(python):
         why = f"{python} does not run (was the Python that it was made with removed?)"
@@ -217,7 +227,7 @@ def _recorded(place: Place, found: Found, prefix: Path) -> Found:
 def _not_ours(place: Place, found: Found, prefix: Path) -> Found:
     python = prefix / "bin" / "python"
     removal = _removal(place, found, prefix)
-    if _read(place.lock).get("step") == CONDA_CREATE:
+    if read_record(Holder, place.lock).step == CONDA_CREATE:
         why = f"an earlier try was interrupted while conda made it; remove it: {removal}"
         return {**found, "why": f"{prefix}: {why} (or, if you made it yourself since then: rm {place.lock})"}
     if not _runs(python):
@@ -232,23 +242,15 @@ def _removal(place: Place, found: Found, prefix: Path) -> str:
 
 
 def _progress(place: Place) -> str:
-    note = _read(place.lock)
-    maker = note.get("process") or {}
-    who = f"process {maker.get('pid')}"
-    if maker.get("boot") != process.boot_id():
+    note = read_record(Holder, place.lock)
+    maker = note.process
+    who = f"process {maker['pid'] if maker else None}"
+    if maker is None or maker.get("boot") != process.boot_id():
         who += " of another host that shares this folder"
     elif not process.alive(maker):
         who = "its maker ended, and a command that it had started still runs"
     last = tail(end_of(place.log, limit=2**12), 1)
-    return f"{note.get('step', 'starting')} ({who})" + (f": {last[0]}" if last else "")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A note of ours; empty when there is none, or it was written half."""
-    try:
-        return read_json(path) or {}
-    except (OSError, ValueError):
-        return {}
+    return f"{note.step or 'starting'} ({who})" + (f": {last[0]}" if last else "")
 
 
 # --- conda ------------------------------------------------------------------------------------------------------------
@@ -316,11 +318,10 @@ def tail(text: str, lines: int) -> list[str]:
     return [safe_text(line, 500) for line in text.splitlines() if line.strip()][-lines:]
 
 
-def explained(failure: dict[str, Any], place: Place) -> str:
+def explained(failure: EnvironmentFailure, place: Place) -> str:
     """A record of a failure as one text: the step, what was wrong, what to do, where to read on."""
-    line = failure.get("requirement_line")
-    where = f" at line {line['number']} of the requirements, {line['text']!r}" if line else ""
-    code = failure.get("exit_code")
+    line, code = failure.requirement_line, failure.exit_code
+    where = f" at line {line.number} of the requirements, {line.text!r}" if line else ""
     ended = "" if code is None else f" (exit code {code})"
-    hint = f" {failure['hint']}" if failure.get("hint") else ""
-    return f"{failure.get('step')} failed{where}{ended}: {failure.get('error')}.{hint} Log: {place.log}"
+    hint = f" {failure.hint}" if failure.hint else ""
+    return f"{failure.step} failed{where}{ended}: {failure.error}.{hint} Log: {place.log}"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from . import locks, owned, process
 from .layout import HostFolder
-from .progress import read_report
 from .say import say
 from .starting import start_supervisor
+from .wire import SupervisorReport, read_record
 
 LOOK_S = 4.0
 LOOKS = 2  # so many in a row must find none: one that takes over needs a moment
@@ -23,8 +23,8 @@ LONGEST_S = 300.0  # between two tries
 
 def lost(folder: HostFolder, host: str) -> bool:
     """Whether a supervisor that had work is gone, and nobody wanted that."""
-    report = read_report(folder.supervisor(host))
-    if not report.get("process") or report.get("working") is False or process.alive(report["process"]):
+    report = read_record(SupervisorReport, folder.supervisor(host))
+    if not report.process or report.working is False or process.alive(report.process):
         return False
     wanted = folder.assignment(host).exists() and not folder.stop_request(host).exists()
     return wanted and not locks.held(folder.supervisor_lock(host))

@@ -11,11 +11,12 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 from . import process
 from .files import make_folder, open_private
 from .layout import HostFolder
+from .wire import Identity
 
 PROCESS, UNIT = "process", "unit"
 ANSWER_S = 30.0  # for systemd
@@ -31,9 +32,9 @@ class Launcher:
     the supervisor from then on, for `alive` and for `stop` (which waits so many seconds), and raises OSError.
     """
 
-    start: Callable[[HostFolder, str, str], process.Identity]
-    alive: Callable[[Mapping[str, Any] | None], bool]
-    stop: Callable[[Mapping[str, Any], float], bool]
+    start: Callable[[HostFolder, str, str], Identity]
+    alive: Callable[[Identity | None], bool]
+    stop: Callable[[Identity, float], bool]
 
 
 def command(folder: HostFolder, host: str, python: str) -> list[str]:
@@ -56,7 +57,7 @@ def detached(argv: Sequence[str], log: Path, cwd: Path, environment: Mapping[str
         )
 
 
-def outliving(argv: Sequence[str], log: Path, cwd: Path) -> process.Identity:
+def outliving(argv: Sequence[str], log: Path, cwd: Path) -> Identity:
     """Start a command that outlives us, and give the record that names it. Raises OSError."""
     child = detached(argv, log, cwd, {**os.environ, **QUIET})
     _children.append(child)
@@ -68,11 +69,11 @@ def reap() -> None:
     _children[:] = [child for child in _children if child.poll() is None]
 
 
-def _as_process(folder: HostFolder, host: str, python: str) -> process.Identity:
+def _as_process(folder: HostFolder, host: str, python: str) -> Identity:
     return outliving(command(folder, host, python), folder.log(f"host_{host}"), folder.root)
 
 
-def _as_unit(folder: HostFolder, host: str, python: str) -> process.Identity:
+def _as_unit(folder: HostFolder, host: str, python: str) -> Identity:
     unit, log = f"runbook-{folder.root.name}-{host}", folder.log(f"host_{host}")
     make_folder(log.parent, 0o700)
     open_private(log, os.O_APPEND).close()  # systemd appends to it, but it was made for us only
@@ -103,11 +104,11 @@ def _ask(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         raise OSError(f"{argv[0]}: no answer within {ANSWER_S:g} s") from None
 
 
-def _lives(identity: Mapping[str, Any] | None) -> bool:
+def _lives(identity: Identity | None) -> bool:
     return process.alive(identity)
 
 
-def _stop(identity: Mapping[str, Any], grace_s: float) -> bool:
+def _stop(identity: Identity, grace_s: float) -> bool:
     return process.stop(identity, grace_s)
 
 

@@ -10,11 +10,10 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from .files import make_folder
+from .wire import Holder
 
 PATIENCE_S = 1.0
 NOTE_BYTES = 1024
@@ -39,9 +38,9 @@ def take(path: Path) -> int | None:
             raise OSError(error.errno, f"cannot lock this file: {error.strerror}", str(path)) from None
 
 
-def sign(fd: int, note: Mapping[str, Any]) -> None:
+def sign(fd: int, note: Holder) -> None:
     """Write into a lock that we hold who we are. As long as before, so that a full disk takes it too."""
-    os.pwrite(fd, json.dumps(note).encode().ljust(NOTE_BYTES), 0)
+    os.pwrite(fd, json.dumps(note.to_json()).encode().ljust(NOTE_BYTES), 0)
 
 
 def held(path: Path) -> bool:
@@ -49,14 +48,13 @@ def held(path: Path) -> bool:
     return _look(path)[0]
 
 
-def note(path: Path) -> dict[str, Any]:
-    """What the process that holds a lock says of itself; empty where nobody holds it, or nothing can be read."""
+def note(path: Path) -> Holder:
+    """What the process that holds a lock says of itself; blank where nobody holds it, or nothing can be read."""
     with contextlib.suppress(OSError, ValueError):
         is_held, text = _look(path)
-        found = json.loads(text) if is_held else None
-        if isinstance(found, dict):
-            return found
-    return {}
+        if is_held:
+            return Holder.from_json(json.loads(text))
+    return Holder()
 
 
 def _look(path: Path) -> tuple[bool, bytes]:

@@ -21,11 +21,12 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
+from typing import Callable, Mapping, Sequence, TypeVar  # noqa: UP035  (Python 3.9 on lab boxes)
 
 from . import owned
 from .files import write_atomic
 from .layout import SHARED_FOLDERS
+from .wire import CardsSaid, Facts
 
 TEXT_LIMIT = 2**16  # of what a command prints, the first bytes kept
 WORD_LIMIT = 500  # of any other text
@@ -54,13 +55,13 @@ NVIDIA_PLACES = ("/usr/bin", "/usr/lib/wsl/lib")
 LOGIND_PLACES = ("/usr/lib/systemd", "/usr/local/lib/systemd", "/run/systemd", "/etc/systemd")  # a later one wins
 BOOTED = "/run/systemd/system"  # exists exactly where systemd is the init (sd_booted(3))
 
-Answer = Mapping[str, Any]  # {"out", "err", "exit"}; exit is None for a command that did not end in time
+T = TypeVar("T")
 
 # Killed commands that have not gone: a process in the kernel's hands cannot be ended, only left.
 _hanging: list[subprocess.Popen[bytes]] = []
 
 
-def facts(workdir: str, cuda: bool, token: str, timeout_s: float = 10.0) -> dict[str, Any]:
+def facts(workdir: str, cuda: bool, token: str, timeout_s: float = 10.0) -> Facts:
     """What this machine is, JSON-ready. `workdir` is made if missing, and the marker `token` is left in it.
 
     `seen` are the markers of others there: hosts that share the folder; None where no marker could be left.
@@ -69,13 +70,13 @@ def facts(workdir: str, cuda: bool, token: str, timeout_s: float = 10.0) -> dict
         raise ValueError(f"a marker's name has 1 to 80 of A-Z a-z 0-9 _ . - and no leading dot, found {token!r}")
     _hang()
     unknown = f"{workdir}: the disk did not answer within {timeout_s:g} s"
-    jobs: dict[str, tuple[Callable[[], dict[str, Any]], float, dict[str, Any]]] = {
+    jobs: dict[str, tuple[Callable[[], Facts], float, Facts]] = {
         "place": (lambda: _place(workdir, token), timeout_s, {**_NO_PLACE, "workdir": workdir, "why_not": unknown}),
         "logout": (lambda: _logout(timeout_s), timeout_s + 2, {"kills_user_processes": None, "linger": None}),
     }
     if cuda:
-        silent = {"out": "", "err": f"did not answer within {timeout_s:g} s", "exit": None}
-        nothing = {"gpus": silent, "list": silent, "apps": silent}
+        silent = _silent(timeout_s)
+        nothing: dict[str, CardsSaid] = {"gpus": silent, "list": silent, "apps": silent}
         # Three rounds at most: all cards, the basic fields alone, card by card.
         jobs["nvidia"] = (lambda: {"nvidia": _nvidia(timeout_s)}, 3 * (timeout_s + 2), {"nvidia": nothing})
     found = _here()
@@ -112,19 +113,19 @@ def _hang() -> bool:
     return bool(_hanging)
 
 
-def _together(jobs: Mapping[str, tuple[Callable[[], Any], float, Any]]) -> dict[str, Any]:
+def _together(jobs: Mapping[str, tuple[Callable[[], T], float, T]]) -> dict[str, T]:
     """The answers of jobs (function, seconds it may take, answer when it takes longer), run side by side.
 
     Daemon threads: one that hangs in the kernel is left behind and holds up nobody, not even the end of this process.
     """
     answers = {name: default for name, (_, _, default) in jobs.items()}
 
-    def work(name: str, job: Callable[[], Any], box: dict[str, Any]) -> None:
+    def work(name: str, job: Callable[[], T], box: dict[str, T]) -> None:
         # A machine odd enough to break one job still has the other facts.
         with contextlib.suppress(Exception):
             box[name] = job()
 
-    boxes: dict[str, Any] = {}
+    boxes: dict[str, T] = {}
     began = time.monotonic()
     threads = {
         name: threading.Thread(target=work, args=(name, job, boxes), daemon=True) for name, (job, _, _) in jobs.items()
@@ -137,7 +138,7 @@ def _together(jobs: Mapping[str, tuple[Callable[[], Any], float, Any]]) -> dict[
     return answers
 
 
-def _say(argv: Sequence[str], timeout_s: float) -> dict[str, Any]:
+def _say(argv: Sequence[str], timeout_s: float) -> CardsSaid:
     """Run a command and give what it says, the first `TEXT_LIMIT` bytes of each stream."""
     try:
         child = subprocess.Popen(
@@ -182,7 +183,11 @@ def _say(argv: Sequence[str], timeout_s: float) -> dict[str, Any]:
     return {"out": out, "err": err, "exit": code}
 
 
-def _here() -> dict[str, Any]:
+def _silent(timeout_s: float) -> CardsSaid:
+    return {"out": "", "err": f"did not answer within {timeout_s:g} s", "exit": None}
+
+
+def _here() -> Facts:
     """What the process knows by itself; nothing here can wait."""
     name = os.uname()
     memory = None
@@ -210,10 +215,10 @@ def _user() -> str:
         return str(os.getuid())
 
 
-_NO_PLACE: dict[str, Any] = {"writable": False, "free_bytes": None, "seen": None}
+_NO_PLACE: Facts = {"writable": False, "free_bytes": None, "seen": None}
 
 
-def _place(workdir: str, token: str) -> dict[str, Any]:
+def _place(workdir: str, token: str) -> Facts:
     """The folder to work in and its disk."""
     try:
         path = Path(workdir).expanduser().absolute()
@@ -264,7 +269,7 @@ def _mark(folder: Path, token: str) -> list[str] | None:
     return sorted(seen)[:MARKER_LIMIT]
 
 
-def _logout(timeout_s: float) -> dict[str, Any]:
+def _logout(timeout_s: float) -> Facts:
     """Whether a log-out ends what we started (logind's KillUserProcesses), and whether the account lingers."""
     user = _user()
     settings = ("KillUserProcesses", "KillOnlyUsers", "KillExcludeUsers")
@@ -282,7 +287,7 @@ def _logout(timeout_s: float) -> dict[str, Any]:
     }
 
 
-def _kills(said: Answer, user: str) -> bool | None:
+def _kills(said: CardsSaid, user: str) -> bool | None:
     lines = said["out"].splitlines()
     if said["exit"] == 0 and lines and lines[0] in ("b true", "b false"):
         only, exclude, *_ = [*(re.findall('"([^"]*)"', line) for line in lines[1:]), [], []]
@@ -329,17 +334,16 @@ def _query(what: str, fields: Sequence[str]) -> list[str]:
     return [f"--query-{what}={','.join(fields)}", "--format=csv,noheader,nounits"]
 
 
-def _ask(asked: Mapping[str, Sequence[str]], timeout_s: float) -> dict[str, Any]:
+def _ask(asked: Mapping[str, Sequence[str]], timeout_s: float) -> dict[str, CardsSaid]:
     """What commands say, run side by side."""
 
-    def job(argv: Sequence[str]) -> Callable[[], Any]:
+    def job(argv: Sequence[str]) -> Callable[[], CardsSaid]:
         return lambda: _say(argv, timeout_s)
 
-    silent = {"out": "", "err": f"did not answer within {timeout_s:g} s", "exit": None}
-    return _together({name: (job(argv), timeout_s + 1.5, silent) for name, argv in asked.items()})
+    return _together({name: (job(argv), timeout_s + 1.5, _silent(timeout_s)) for name, argv in asked.items()})
 
 
-def _nvidia(timeout_s: float) -> dict[str, Any]:
+def _nvidia(timeout_s: float) -> dict[str, CardsSaid]:
     """What nvidia-smi says of its cards (`gpus`), their names and MIG devices (`list`), and who uses them (`apps`)."""
     smi = _nvidia_smi()
     asked = {
@@ -357,7 +361,7 @@ def _nvidia(timeout_s: float) -> dict[str, Any]:
     return said
 
 
-def _card_by_card(smi: str, fields: Sequence[str], said: Answer, listed: Answer, timeout_s: float) -> dict[str, Any]:
+def _card_by_card(smi: str, fields: Sequence[str], said: CardsSaid, listed: CardsSaid, timeout_s: float) -> CardsSaid:
     """The rows of the cards that answer; `lost` says of the others, by index, why not."""
     indices = set(re.findall(r"^GPU ([0-9]{1,2}):", listed["out"], re.MULTILINE))
     if listed["exit"] != 0 or LOST.search(listed["out"] + listed["err"]):  # then the list is not whole

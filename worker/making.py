@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn, TypedDict
 
 from . import locks, pip_errors, process
 from .environment import (
@@ -36,6 +36,7 @@ from .environment import (
     wheels_in,
 )
 from .files import make_folder, read_json, write_atomic, write_json
+from .wire import EnvironmentFailure, EnvironmentOrder, Holder
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_STOPPED = 0, 1, 2, 3, 143
 
@@ -64,7 +65,7 @@ def create(spec: Path) -> int:
     """
     try:
         order = _order(spec)
-        place = Place.of(order["kind"], order["workdir"], order["digest"])
+        place = Place.of(order.kind, order.workdir, order.digest)
         os.umask(os.umask(0o022) | 0o022)  # what pip and conda make is for nobody else to change
         make_folder(place.folder, 0o700)
         if why := place.not_ours():
@@ -95,21 +96,13 @@ def _stop(signum: int, frame: object) -> NoReturn:
     raise _Stopped
 
 
-def _order(spec: Path) -> dict[str, Any]:
-    order = read_json(spec)
-    if order is None:
+def _order(spec: Path) -> EnvironmentOrder:
+    found = read_json(spec)
+    if found is None:
         raise ValueError(f"{spec}: no such file")
-    order = {"wheels": None, "python": "3.11", "imports": list(IMPORTS), **order}
-    texts = all(isinstance(order.get(key), str) for key in ("kind", "workdir", "digest", "requirements", "python"))
-    if not texts or not isinstance(order["wheels"], (str, type(None))) or not isinstance(order["imports"], list):
-        raise ValueError(
-            f"{spec}: expected texts for kind, workdir, digest and requirements, found keys {sorted(order)}"
-        )
-    if not re.fullmatch(r"3\.[0-9]{1,2}(\.[0-9]{1,2})?", order["python"]):
-        raise ValueError(f"{spec}: expected a python such as 3.11, found {order['python']!r}")
-    if not all(isinstance(name, str) and re.fullmatch(r"[A-Za-z_][\w.]*", name) for name in order["imports"]):
-        raise ValueError(f"{spec}: expected names of modules in imports, found {order['imports']}")
-    return order
+    order = EnvironmentOrder.from_json(found, f"{spec}:")
+    imports = IMPORTS if order.imports is None else order.imports
+    return replace(order, python=order.python or "3.11", imports=imports)
 
 
 CHECK = """import importlib, json, platform, sys
@@ -122,10 +115,17 @@ print(json.dumps({"version": platform.python_version(), "packages": packages}))
 """
 
 
+class _Checked(TypedDict):
+    """What `CHECK` prints."""
+
+    version: str
+    packages: list[str]
+
+
 class _Maker:
     """Makes one environment, step by step, while it holds the lock."""
 
-    def __init__(self, order: dict[str, Any], place: Place, lock: int, tool: str):
+    def __init__(self, order: EnvironmentOrder, place: Place, lock: int, tool: str):
         self.order, self.place, self.lock, self.tool = order, place, lock, tool
         self.step = ""
 
@@ -134,7 +134,7 @@ class _Maker:
         before = signal.signal(signal.SIGTERM, _stop)
         try:
             self.place.failed.unlink(missing_ok=True)
-            self._say(f"making {self.order['kind']} for {self.place.digest}")
+            self._say(f"making {self.order.kind} for {self.place.digest}")
             self._make()
         except _Stopped:
             return self._give_up(_Failed("stopped by the operator", EXIT_STOPPED), EXIT_STOPPED)
@@ -149,14 +149,14 @@ class _Maker:
     def _make(self) -> None:
         began = time.time()
         self._check_sources()
-        write_atomic(self.place.requirements, self.order["requirements"].encode())
+        write_atomic(self.place.requirements, self.order.requirements.encode())
         prefix = self._conda() if self.place.conda else self._venv()
         python = str(prefix / "bin" / "python")
         self._install(python)
         facts = self._check(python)
         self._note("record")
         os.sync()  # a record must not outlive, over a power cut, the files that it speaks of
-        record = {"kind": self.order["kind"], "digest": self.place.digest, "python": python, "made_at": began, **facts}
+        record = {"kind": self.order.kind, "digest": self.place.digest, "python": python, "made_at": began, **facts}
         write_json(self.place.record(prefix), record)
         (prefix / BEGUN).unlink(missing_ok=True)
         os.ftruncate(self.lock, 0)
@@ -165,16 +165,16 @@ class _Maker:
     def _check_sources(self) -> None:
         """What the digest speaks of must be what is here: half a folder of wheels would pass for the whole."""
         self._note("sources")
-        if secret := line_with_secret(self.order["requirements"]):
+        if secret := line_with_secret(self.order.requirements):
             raise _Failed(
                 f"line {secret} of the requirements carries a user or a password, which pip may print",
                 hint="Put it into this host's pip.conf or .netrc.",
             )
         wheels = []
-        if self.order["wheels"] is not None:
-            folder = _absolute_folder(self.order["wheels"])
+        if self.order.wheels is not None:
+            folder = _absolute_folder(self.order.wheels)
             wheels = wheels_in(folder)
-        if (seen := digest(self.order["requirements"], wheels)) != self.place.digest:
+        if (seen := digest(self.order.requirements, wheels)) != self.place.digest:
             names = ", ".join(name for name, _ in wheels[:20]) or "none"
             raise _Failed(
                 f"expected requirements and wheels with digest {self.place.digest}, found {seen}; wheels: {names}",
@@ -203,7 +203,7 @@ class _Maker:
         if Path(self.tool).name == "micromamba":
             argv += ["-c", "conda-forge"]  # the one without channels of its own
         try:
-            self._command(CONDA_CREATE, [*argv, f"python={self.order['python']}", "pip"], CONDA_S)
+            self._command(CONDA_CREATE, [*argv, f"python={self.order.python}", "pip"], CONDA_S)
         except BaseException:
             with contextlib.suppress(OSError):
                 if conda_prefix(name, self.tool, ask=True) is None:
@@ -218,13 +218,17 @@ class _Maker:
     def _install(self, python: str) -> None:
         argv = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
         argv += ["-r", str(self.place.requirements)]
-        if self.order["wheels"] is not None:
-            argv += ["--no-index", "--find-links", str(_absolute_folder(self.order["wheels"]))]
+        if self.order.wheels is not None:
+            argv += ["--no-index", "--find-links", str(_absolute_folder(self.order.wheels))]
         self._command(PIP_INSTALL, argv, PIP_S)
 
-    def _check(self, python: str) -> dict[str, Any]:
-        output = self._command("import", [python, "-I", "-c", CHECK, *self.order["imports"]], CHECK_S)
-        facts: dict[str, Any] = json.loads(output.rstrip().splitlines()[-1])
+    def _check(self, python: str) -> _Checked:
+        output = self._command(
+            "import",
+            [python, "-I", "-c", CHECK, *(self.order.imports or ())],
+            CHECK_S,
+        )
+        facts: _Checked = json.loads(output.rstrip().splitlines()[-1])
         return facts
 
     def _command(self, step: str, argv: list[str], timeout_s: float) -> str:
@@ -258,8 +262,7 @@ class _Maker:
     def _note(self, step: str) -> None:
         """Say in the lock what is being done: `find` reads it, and a kill leaves it there."""
         self.step = step
-        note = {"process": process.identify(os.getpid()), "step": step}
-        locks.sign(self.lock, note)
+        locks.sign(self.lock, Holder(process.identify(os.getpid()), step=step))
 
     def _log(self) -> BinaryIO:
         """The log, for its owner only: old versions of pip print what they read from the user's settings."""
@@ -272,22 +275,22 @@ class _Maker:
             return log.tell()
 
     def _give_up(self, failure: _Failed, code: int = EXIT_FAILED) -> int:
-        requirements, name = self.order["requirements"], self.place.requirements.name
+        requirements, name = self.order.requirements, self.place.requirements.name
         output = pip_errors.without_secrets(failure.output)
         line = pip_errors.line_at_fault(requirements, output, name) if self.step == PIP_INSTALL else None
-        record = {
-            "at": time.time(),
-            "digest": self.place.digest,
-            "step": self.step,
-            "exit_code": failure.exit_code,
-            "requirement_line": line,
-            "tail": tail(output, 20),
-            "error": pip_errors.error_in(output),
-            "hint": failure.hint or pip_errors.hint(output, self.order["wheels"], failure.exit_code),
-        }
+        record = EnvironmentFailure(
+            at=time.time(),
+            digest=self.place.digest,
+            step=self.step,
+            exit_code=failure.exit_code,
+            requirement_line=line,
+            tail=tuple(tail(output, 20)),
+            error=pip_errors.error_in(output),
+            hint=failure.hint or pip_errors.hint(output, self.order.wheels, failure.exit_code),
+        )
         try:
             self._say(f"failed: {explained(record, self.place)}")
-            write_json(self.place.failed, record)
+            write_json(self.place.failed, record.to_json())
         except OSError as error:  # a full disk
             print(f"environment: {error}", file=sys.stderr, flush=True)
         return code

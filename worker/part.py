@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
+from .any_encoder import AnyEncoder
 from .blame import DEATHS_BEFORE_SUSPICION, FEW_ROWS, Suspects, judged, raising, try_alone, words
 from .rows import fingerprint
 from .say import say
@@ -18,7 +19,7 @@ Noting = Callable[[list[int]], None]
 
 
 def encode_part(
-    encoder: Any,
+    encoder: AnyEncoder,
     texts: list[str],
     start: int,
     suspects: Suspects,
@@ -73,7 +74,7 @@ def encode_part(
     )
 
 
-def _checking(encoder: Any, second: Second | None) -> Callable[[str], None]:
+def _checking(encoder: AnyEncoder, second: Second | None) -> Callable[[str], None]:
     """What holds the device against the known texts after something went wrong; `said` is what did."""
 
     def check(said: str) -> None:
@@ -87,7 +88,7 @@ def _checking(encoder: Any, second: Second | None) -> Callable[[str], None]:
 
 
 def _compute(
-    encoder: Any,
+    encoder: AnyEncoder,
     texts: list[str],
     start: int,
     suspects: Suspects,
@@ -139,7 +140,7 @@ def _compute(
 
 
 def redo(
-    encoder: Any,
+    encoder: AnyEncoder,
     texts: list[str],
     rows: list[int],
     bad: dict[int, str],

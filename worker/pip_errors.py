@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from typing import Any
 
 from .environment import tail
 from .escape import safe_text
+from .wire import FaultyLine
 
 
 def without_secrets(text: str) -> str:
@@ -30,7 +30,7 @@ _NAMED = re.compile(
 )
 
 
-def line_at_fault(requirements: str, output: str, file: str) -> dict[str, Any] | None:
+def line_at_fault(requirements: str, output: str, file: str) -> FaultyLine | None:
     """The line of the requirements that pip's error speaks of: by its number, else by what it quotes of it."""
     lines = requirements.splitlines()
     text = "\n".join(line for line in output.splitlines() if _ERROR_LINE.match(line))
@@ -56,10 +56,10 @@ def _canonical(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", match.group(1)).strip("-").lower() if match else ""
 
 
-def _numbered(lines: list[str], number: int) -> dict[str, Any] | None:
+def _numbered(lines: list[str], number: int) -> FaultyLine | None:
     if not 1 <= number <= len(lines):
         return None
-    return {"number": number, "text": safe_text(lines[number - 1].strip(), 500)}
+    return FaultyLine(number, safe_text(lines[number - 1].strip(), 500))
 
 
 # Looked through in this order: without a network pip also says that it found no version.

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from . import owned
+from .any_encoder import AnyEncoder
 from .layout import SHARED_FOLDERS
 from .texts import DOCUMENT, KINDS, QUERY, Question
+from .wire import Libraries, LongProbe, Probed
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 WORD = "river"
@@ -31,7 +33,7 @@ FILLERS = ("the", "a", "x", ".")  # words that are likely one token each
 WHY_LIMIT = 1000  # characters of an error
 
 
-def devices(cuda: bool) -> dict[str, Any]:
+def devices(cuda: bool) -> Libraries:
     """What can be known before a model is here: that the libraries import, and that every GPU multiplies matrices."""
     from .encoder import libraries
 
@@ -48,7 +50,7 @@ def probe(
     max_tokens: int | None = None,
     templates: dict[str, str] | None = None,
     longest: int | None = None,
-) -> dict[str, Any]:
+) -> Probed:
     """Load `model`, encode; give width, norm, limits, distances, vectors of short texts, timings and versions.
 
     `longest`: no text of the corpus has more tokens. Raises what loading and encoding raise.
@@ -64,7 +66,7 @@ def probe(
     long = {kind: _long(encoder, kind, filled[kind], longest) for kind in encoder.readers()}
     texts = [WORD] if any(found["error"] for found in long.values()) else SHORT
     vectors = {kind: _encode(encoder, filled[kind](texts)) for kind in KINDS}
-    first = vectors[DOCUMENT]
+    first, described = vectors[DOCUMENT], encoder.describe()
     return {
         "dim": int(first.shape[1]),
         "norm": _norm(first[0]),
@@ -76,7 +78,10 @@ def probe(
         "vectors": {kind: base64.b64encode(vectors[kind].tobytes()).decode() for kind in KINDS},
         "long": long,
         "versions": encoder.versions(),
-        **encoder.describe().to_json(),
+        "device": described.device,
+        "torch": described.torch,
+        "python": described.python,
+        "model_max_tokens": described.model_max_tokens,
     }
 
 
@@ -87,7 +92,7 @@ def _filled(kind: str, template: str) -> Any:
     return lambda texts: [as_kind(whole.replace("{text}", text)) for text in texts]
 
 
-def _encode(encoder: Any, texts: Sequence[str]) -> Any:
+def _encode(encoder: AnyEncoder, texts: Sequence[str]) -> Any:
     return encoder.encode(texts, encoder.lengths(texts), range(len(texts)))
 
 
@@ -97,7 +102,7 @@ def _norm(vector: Any) -> float:
     return float(np.linalg.norm(vector.astype(np.float64)))
 
 
-def _lowest_cosine(encoder: Any, texts: Sequence[str], ours: Any) -> float:
+def _lowest_cosine(encoder: AnyEncoder, texts: Sequence[str], ours: Any) -> float:
     """The lowest cosine of a row to what the library's own entry point gives; -1 where one is no number."""
     import numpy as np
 
@@ -109,7 +114,7 @@ def _lowest_cosine(encoder: Any, texts: Sequence[str], ours: Any) -> float:
     return float(np.nan_to_num(cosines, nan=-1.0).min())
 
 
-def _long(encoder: Any, kind: str, filled: Any, longest: int | None) -> dict[str, Any]:
+def _long(encoder: AnyEncoder, kind: str, filled: Any, longest: int | None) -> LongProbe:
     """One full batch of texts as long as the model claims to read, others of many lengths beside them.
 
     `claimed`: the model's limit, None where it names none; `tokens`: how long the longest was; `error`: what encoding
@@ -130,7 +135,7 @@ def _long(encoder: Any, kind: str, filled: Any, longest: int | None) -> dict[str
     rows = max(1, encoder.budget // most)
     texts = filled([text(most)] * rows + [text(1 + most * i // 8) for i in range(8)])
     tokens = max(encoder.cut(encoder.lengths(texts), texts))
-    found: dict[str, Any] = {"claimed": claimed, "tokens": tokens, "error": "", "works": None, "cosine": None}
+    found: LongProbe = {"claimed": claimed, "tokens": tokens, "error": "", "works": None, "cosine": None}
     try:
         found["cosine"] = _lowest_cosine(encoder, texts, _encode(encoder, texts))
         found["rows"], found["out_of_memory"] = len(texts), encoder.out_of_memory
@@ -141,7 +146,7 @@ def _long(encoder: Any, kind: str, filled: Any, longest: int | None) -> dict[str
     return found
 
 
-def _most_that_works(encoder: Any, filled: Any, text: Any, most: int) -> int | None:
+def _most_that_works(encoder: AnyEncoder, filled: Any, text: Any, most: int) -> int | None:
     """How many tokens the longest text has that can be encoded; None where not even one word can."""
     low, high, works = 0, most, None
     while high - low > 1:

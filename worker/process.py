@@ -16,11 +16,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from . import locks
+from .wire import Identity, Running
 
-Identity = dict[str, Any]
 ASK_S = 10.0
 TRIES = 3
 VERBS = ("supervise", "encode")  # of `python -m worker`: what runs for a host of a run
@@ -113,7 +112,7 @@ def identify(pid: int) -> Identity:
     return {"pid": pid, "start": start_time(pid), "boot": boot_id()}
 
 
-def alive(identity: Mapping[str, Any] | None) -> bool:
+def alive(identity: Identity | None) -> bool:
     """True while exactly the recorded process runs, and where the system does not say whether it does."""
     try:
         return _known_alive(identity)
@@ -121,7 +120,7 @@ def alive(identity: Mapping[str, Any] | None) -> bool:
         return True
 
 
-def _surely_alive(identity: Mapping[str, Any]) -> bool:
+def _surely_alive(identity: Identity) -> bool:
     """The same for whoever means to signal it: a guess will not do."""
     try:
         return _known_alive(identity)
@@ -129,26 +128,26 @@ def _surely_alive(identity: Mapping[str, Any]) -> bool:
         return False
 
 
-def _known_alive(identity: Mapping[str, Any] | None) -> bool:
+def _known_alive(identity: Identity | None) -> bool:
     if not isinstance(identity, Mapping) or not isinstance(identity.get("pid"), int) or not identity.get("start"):
         return False
     return identity.get("boot") == boot_id() and start_time(identity["pid"]) == identity["start"]
 
 
-def running(root: str, host: str) -> list[dict[str, Any]]:
-    """What runs for a host of a run, whatever became of its reports: {"verb": supervise or encode, "process"} each.
+def running(root: str, host: str) -> list[Running]:
+    """What runs for a host of a run, whatever became of its reports.
 
     A process counts when it holds a lock of that very folder and has signed it as this host's. Where the system has a
     /proc, so does one that could not sign, as on a full disk.
     """
     paths = sorted(Path(root, "progress").glob("*.lock"))
-    notes = [note for note in map(locks.note, paths) if note.get("host") == host and note.get("verb") in VERBS]
-    signed = [{"verb": note["verb"], "process": note["process"]} for note in notes if alive(note.get("process"))]
-    pids = {each["process"]["pid"] for each in signed}
-    return [*signed, *(each for each in _in_proc(paths, root, host) if each["process"]["pid"] not in pids)]
+    notes = [note for note in map(locks.note, paths) if note.host == host and note.verb in VERBS]
+    signed = [Running(note.verb or "", note.process) for note in notes if note.process and alive(note.process)]
+    pids = {each.process["pid"] for each in signed}
+    return [*signed, *(each for each in _in_proc(paths, root, host) if each.process["pid"] not in pids)]
 
 
-def _in_proc(paths: Sequence[Path], root: str, host: str) -> list[dict[str, Any]]:
+def _in_proc(paths: Sequence[Path], root: str, host: str) -> list[Running]:
     """A process of this account counts when its command line says so word for word, and it has one of the locks open:
     whoever only looks alike has none.
     """
@@ -165,7 +164,7 @@ def _in_proc(paths: Sequence[Path], root: str, host: str) -> list[dict[str, Any]
             verb = "".join(words[at + 1 : at + 2])
             told = [words[at - 1], *words[at + 2 : at + 6]] == ["-m", "--root", root, "--host", host]
             if told and verb in VERBS and _has_open(entry, files):
-                found.append({"verb": verb, "process": identity})
+                found.append(Running(verb, identity))
     return found
 
 
@@ -177,11 +176,11 @@ def _has_open(entry: Path, files: set[tuple[int, int]]) -> bool:
     return False
 
 
-def bytes_read(identity: Mapping[str, Any] | None) -> int | None:
+def bytes_read(identity: Identity | None) -> int | None:
     """What a process has read from disks so far; None where the system does not tell."""
     try:
-        text = Path(f"/proc/{int((identity or {})['pid'])}/io").read_text()
-    except (OSError, KeyError, ValueError, TypeError):
+        text = Path(f"/proc/{identity['pid']}/io").read_text() if identity else ""
+    except OSError:
         return None
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("read_bytes:")), None)
 
@@ -193,12 +192,12 @@ def ended_by(code: int) -> str:
     return f"killed by {signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else -code}"
 
 
-def send(identity: Mapping[str, Any], signum: int) -> bool:
+def send(identity: Identity | None, signum: int) -> bool:
     """Signal the recorded process and nobody else; False when it is gone, not ours to signal, or not known to live.
 
     With a pidfd (Linux 5.3) there is no moment in which the pid could be given to another process.
     """
-    if not _surely_alive(identity):
+    if identity is None or not _surely_alive(identity):
         return False
     if sys.platform != "linux":
         return _kill(identity, signum)
@@ -219,7 +218,7 @@ def send(identity: Mapping[str, Any], signum: int) -> bool:
     return True
 
 
-def _kill(identity: Mapping[str, Any], signum: int) -> bool:
+def _kill(identity: Identity, signum: int) -> bool:
     try:
         os.kill(identity["pid"], signum)
     except (ProcessLookupError, PermissionError):
@@ -227,7 +226,7 @@ def _kill(identity: Mapping[str, Any], signum: int) -> bool:
     return True
 
 
-def stop(identity: Mapping[str, Any], grace_s: float = 10.0) -> bool:
+def stop(identity: Identity | None, grace_s: float = 10.0) -> bool:
     """Ask the recorded process to end, then end it; True when it is gone."""
     if not send(identity, signal.SIGTERM):
         return not alive(identity)
@@ -237,7 +236,7 @@ def stop(identity: Mapping[str, Any], grace_s: float = 10.0) -> bool:
     return _gone(identity, 5.0)
 
 
-def _gone(identity: Mapping[str, Any], within_s: float) -> bool:
+def _gone(identity: Identity | None, within_s: float) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if not alive(identity):

@@ -7,34 +7,28 @@ import os
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .files import make_folder, open_private, read_json
+from .files import make_folder, open_private
+from .wire import Record, WorkerReport
 
 HEARTBEAT_S = 2.0
 WINDOW_S = 60.0  # the rate looks back this far
 
 
-def write_report(path: Path, value: dict[str, Any]) -> None:
+def write_report(path: Path, value: Record) -> None:
     """Replace a report whole. Not fsynced: it is a record for people, never the truth."""
     make_folder(path.parent, 0o700)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open_private(temporary, os.O_TRUNC) as file:
-            file.write((json.dumps(value, sort_keys=True) + "\n").encode())
+            file.write((json.dumps(value.to_json(), sort_keys=True) + "\n").encode())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """A report, or nothing where there is none to read: not fsynced, it may be empty after a power cut."""
-    try:
-        return read_json(path) or {}
-    except (OSError, ValueError):
-        return {}
 
 
 class Pace:
@@ -65,10 +59,10 @@ class Pace:
 class Progress:
     """The report of one worker; `update` from the main thread, the heartbeat thread writes it."""
 
-    def __init__(self, path: Path, **fixed: Any):
-        """`fixed` are the fields that stay: run, slot, host, pid, rows of the shard."""
+    def __init__(self, path: Path, report: WorkerReport):
+        """`report` holds what is known at the start: slot, host, process."""
         self._path = path
-        self._fields: dict[str, Any] = dict(fixed)
+        self._report = report
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._beats = 0
@@ -82,11 +76,11 @@ class Progress:
         self._thread.start()
 
     def update(self, write: bool = False, **fields: Any) -> None:
-        """Change fields; the next heartbeat shows them, or this call at once with `write`."""
+        """Change fields of the report; the next heartbeat shows them, or this call at once with `write`."""
         with self._lock:
-            self._fields.update(fields)
-            if "computed" in self._fields:
-                self._pace.note(time.monotonic(), self._fields["computed"] + (self._fields.get("rows_in_part") or 0))
+            self._report = replace(self._report, **fields)
+            if self._report.computed is not None:
+                self._pace.note(time.monotonic(), self._report.computed + (self._report.rows_in_part or 0))
         if write:
             self.write()
 
@@ -98,15 +92,15 @@ class Progress:
         """Write the report now. A full disk must not end the encoding, so a failure is kept and shown later."""
         with self._lock:
             self._beats += 1
-            value = {
-                **self._fields,
-                "heartbeat": self._beats,
-                "heartbeat_at": time.time(),
-                "rows_per_s": self._pace.rate(time.monotonic()),
-                "broken": self._broken,
-            }
+            report = replace(
+                self._report,
+                heartbeat=self._beats,
+                heartbeat_at=time.time(),
+                rows_per_s=self._pace.rate(time.monotonic()),
+                broken=self._broken,
+            )
             try:
-                write_report(self._path, value)
+                write_report(self._path, report)
                 self._broken = ""
             except OSError as error:
                 self._broken = str(error)

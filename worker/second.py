@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any, Callable
 
 from . import locks
+from .any_encoder import AnyEncoder
 from .batches import TOKEN_BUDGET
 from .escape import safe_text
-from .files import never_make, read_json, write_json
+from .files import never_make, write_json
 from .layout import HostFolder
 from .process import ended_by
 from .texts import QUERY, Question, kind_of
-from .wire import Assignment, SlotSpec, read_assignment
+from .wire import Assignment, Known, Opinion, SlotSpec, read_assignment, read_record
 
 ANSWER_S = 600.0  # for one text, and three times that to load the model
 KNOWN_S = 180.0  # so long a worker waits for the known vectors; without them it begins, and looks again at each commit
@@ -62,7 +63,7 @@ class Answer:
     """What the processor makes of a text: its tokens before the cut, and its vector."""
 
     tokens: int
-    vector: list[float]
+    vector: Sequence[float]
 
 
 def serve(root: Path, host: str, threads: int) -> int:
@@ -82,19 +83,19 @@ def serve(root: Path, host: str, threads: int) -> int:
         signal.alarm(int(ANSWER_S))
         asked = json.loads(line)
         text = Question(asked["text"]) if asked["kind"] == QUERY else asked["text"]
-        print(json.dumps(_answer(encoder, text)), file=out, flush=True)
+        print(json.dumps(_answer(encoder, text).to_json()), file=out, flush=True)
         signal.alarm(0)
     return 0
 
 
-def _answer(encoder: Any, text: str) -> dict[str, Any]:
+def _answer(encoder: AnyEncoder, text: str) -> Opinion:
     try:
         lengths = encoder.lengths([text])
         vectors = encoder.encode([text], lengths, [-1])
         bad = encoder.bad_rows(vectors)
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"[:2000]}
-    return {"error": bad[0]} if bad else {"tokens": lengths[0], "vector": vectors[0].tolist()}
+        return Opinion(f"{type(error).__name__}: {error}"[:2000])
+    return Opinion(bad[0]) if bad else Opinion(tokens=lengths[0], vector=tuple(vectors[0].tolist()))
 
 
 def learn(root: Path, host: str, threads: int) -> int:
@@ -120,14 +121,15 @@ def learn(root: Path, host: str, threads: int) -> int:
 
     encoder = load(assignment, "cpu", "float32", threads)
     answers = [_answer(encoder, text) for text in KNOWN]
-    errors = [answer["error"] for answer in answers if "error" in answer]
+    errors = [answer.error for answer in answers if answer.error is not None]
     if errors:
-        print(json.dumps({"error": errors[0]}), file=out, flush=True)
+        print(json.dumps(Known(errors[0]).to_json()), file=out, flush=True)
         return 1
-    vectors = [answer["vector"] for answer in answers]
+    vectors = tuple(answer.vector or () for answer in answers)
     with contextlib.suppress(OSError):  # a full disk: whoever asked has them all the same
-        write_json(folder.known, {"key": known_key(assignment), "vectors": vectors, "sha256": _digest(vectors)})
-    print(json.dumps({"vectors": vectors}), file=out, flush=True)
+        on_file = Known(vectors=vectors, key=known_key(assignment), sha256=_digest(vectors))
+        write_json(folder.known, on_file.to_json())
+    print(json.dumps(Known(vectors=vectors).to_json()), file=out, flush=True)
     return 0
 
 
@@ -137,15 +139,10 @@ def known_key(assignment: Assignment) -> str:
     return hashlib.sha256(json.dumps(read_so).encode()).hexdigest()
 
 
-def read_known(path: Path, key: str) -> list[list[float]]:
+def read_known(path: Path, key: str) -> Sequence[Sequence[float]]:
     """The known vectors on file; none where there are none, or others, or damaged ones."""
-    try:
-        found = read_json(path) or {}
-    except (OSError, ValueError):
-        return []
-    vectors = found.get("vectors")
-    right = isinstance(vectors, list) and found.get("key") == key and found.get("sha256") == _digest(vectors)
-    return vectors if right and isinstance(vectors, list) else []
+    found = read_record(Known, path)
+    return found.vectors if found.key == key and found.sha256 == _digest(found.vectors) else ()
 
 
 class Processor:
@@ -193,11 +190,11 @@ class Processor:
             found = None
         if found is None:
             raise CannotEither(self._end())
-        if "error" in found:
-            raise CannotEither(safe_text(str(found["error"])))
-        return Answer(int(found["tokens"]), found["vector"])
+        if found.error is not None or found.tokens is None or found.vector is None:
+            raise CannotEither(safe_text(found.error or "no answer"))
+        return Answer(found.tokens, found.vector)
 
-    def _line(self, within_s: float, doing: str) -> dict[str, Any] | None:
+    def _line(self, within_s: float, doing: str) -> Opinion | None:
         """Its next line; None when it ended, or was ended because none came in time."""
         assert self._child is not None and self._child.stdout is not None
         began = time.monotonic()
@@ -207,10 +204,9 @@ class Processor:
             if waited > within_s:
                 return None
         try:
-            found: dict[str, Any] = json.loads(self._child.stdout.readline())
+            return Opinion.from_json(json.loads(self._child.stdout.readline()))
         except ValueError:
             return None
-        return found
 
     def _end(self) -> str:
         """End it, and say how it ended by itself, or that it gave no answer."""
@@ -244,7 +240,7 @@ class Second:
         self._key = known_key(assignment)
         self._learner: subprocess.Popen[bytes] | None = None
         self._why = ""  # why the processor has no opinion
-        self._known: dict[str, list[float]] = {}
+        self._known: dict[str, Sequence[float]] = {}
         self._by_device = self._by_processor = 0
 
     def begin(self) -> None:
@@ -283,13 +279,13 @@ class Second:
         said, _ = learner.communicate()
         self._learner = None
         try:
-            found = json.loads(said)
+            found = Known.from_json(json.loads(said))
         except ValueError:
             if learner.returncode != BUSY:
                 self._why = ended_by(learner.returncode)
             return
-        self._why = safe_text(str(found.get("error", "")))
-        self._known = dict(zip(KNOWN, found.get("vectors", [])))
+        self._why = safe_text(found.error or "")
+        self._known = dict(zip(KNOWN, found.vectors))
 
     def blind(self) -> str:
         """Why the device is held against nothing at this moment; empty where known vectors are there."""
@@ -302,7 +298,7 @@ class Second:
 
     # ---------------------------------------------------------------------------------------------------- the device
 
-    def check(self, encoder: Any, whole: bool = True) -> None:
+    def check(self, encoder: AnyEncoder, whole: bool = True) -> None:
         """Raise DeviceFault unless the device does the known texts as the processor does.
 
         Alone and in batches as large as they come, unless not `whole`: then one sentence.
@@ -319,13 +315,13 @@ class Second:
             raise DeviceFault(f"a known text cannot be computed: {type(error).__name__}: {error}") from error
         self._compare(encoder, texts, vectors)
 
-    def _vectors(self, encoder: Any, texts: list[str]) -> Any:
+    def _vectors(self, encoder: AnyEncoder, texts: list[str]) -> Any:
         def alive(rows: list[int]) -> None:
             self._alive(f"known texts: {time.monotonic():.3f}")
 
         return encoder.encode(texts, encoder.lengths(texts), [-1] * len(texts), alive)
 
-    def _compare(self, encoder: Any, texts: list[str], vectors: Any) -> None:
+    def _compare(self, encoder: AnyEncoder, texts: list[str], vectors: Any) -> None:
         bad = encoder.bad_rows(vectors)
         if bad and self._dtype != "float32":  # a model may overflow in half precision: then its rows are redone
             bad = encoder.redo(texts, sorted({texts[i]: i for i in bad}.values()), vectors) or {}

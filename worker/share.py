@@ -18,12 +18,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from . import states
-from .files import make_folder
+from .files import make_folder, read_json
 from .layout import HostFolder, committed, quarantined
-from .progress import read_report
 from .rows import Range, count, missing, planned_parts
 from .texts import Question
-from .wire import SlotSpec, read_assignment
+from .wire import RowGivenUp, SlotSpec, SupervisorReport, Suspected, read_assignment, read_record
 
 WAIT_S = 0.5  # between looks at own rows that a neighbour computes
 
@@ -83,7 +82,14 @@ def settled(folder: HostFolder) -> list[Range]:
 def surely_given_up(folder: HostFolder) -> list[Range]:
     """The rows that were given up because two devices failed at them: what a bad device alone says is no progress."""
     rows = quarantined(folder.quarantine)
-    return [(row, row + 1) for row in rows if read_report(folder.quarantined(row)).get("sure") is True]
+    return [(row, row + 1) for row in rows if _surely(folder.quarantined(row))]
+
+
+def _surely(record: Path) -> bool:
+    try:
+        return RowGivenUp.from_json(read_json(record)).sure is True
+    except (OSError, ValueError):
+        return False
 
 
 def left_to_do(spec: SlotSpec, have: list[Range]) -> list[Range]:
@@ -250,12 +256,10 @@ class Share:
 
     def _suspects(self, slot: str) -> set[int]:
         """The rows that a neighbour was computing; none of one given up, or that hangs: it will not try them again."""
-        slots = read_report(self.folder.supervisor(self.assignment.host)).get("slots")
-        said = slots.get(slot) if isinstance(slots, dict) else None  # whatever a disk made of the report
-        if isinstance(said, dict) and (said.get("state") == states.FENCED or said.get("hung") is True):
+        said = read_record(SupervisorReport, self.folder.supervisor(self.assignment.host)).slots.get(slot)
+        if said and (said.state == states.FENCED or said.hung):
             return set()
-        rows = read_report(self.folder.suspects(slot)).get("rows")
-        return {row for row in rows if isinstance(row, int)} if isinstance(rows, list) else set()
+        return set(read_record(Suspected, self.folder.suspects(slot)).rows)
 
     def _shard_of(self, spec: SlotSpec, rows: Range) -> Shard:
         entry = next(shard for shard in spec.shards if shard.start <= rows[0] and rows[1] <= shard.stop)

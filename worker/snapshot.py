@@ -14,7 +14,7 @@ from . import process, reserve
 from .files import JSON_LIMIT, read_json
 from .launcher import LAUNCHERS, PROCESS
 from .layout import FORMAT, HostFolder, committed, quarantined
-from .wire import Assignment, WireError
+from .wire import Assignment, RowGivenUp, WireError
 
 REPORT_LIMIT = 2**20  # bytes; a reading holds two reports of each slot
 REASONS_SHOWN = 20  # rows given up whose reason a reading tells; all their numbers are in it
@@ -53,21 +53,16 @@ def _at(entry: Any, key: str = "at") -> float:
     return float(at) if isinstance(at, (int, float)) and not isinstance(at, bool) else 0.0
 
 
-def _given_up(folder: HostFolder, rows: list[int]) -> list[dict[str, Any]]:
+def _given_up(folder: HostFolder, rows: list[int]) -> list[RowGivenUp]:
     """The first rows that were given up: of which slot, when, and why."""
     records = [(row, _read(folder.quarantined(row)) or {}) for row in rows[:REASONS_SHOWN]]
     return [
-        {
-            "row": row,
-            "at": _at(record),
-            "reason": str(record.get("reason", ""))[:500],
-            "slot": str(record.get("slot", ""))[:80],
-        }
+        RowGivenUp(row, _at(record), str(record.get("reason", ""))[:500], str(record.get("slot", ""))[:80])
         for row, record in records
     ]
 
 
-def _alive(report: dict[str, Any] | None, alive: Callable[[Any], bool]) -> bool:
+def _alive(report: Any, alive: Callable[[Any], bool]) -> bool:
     """Whether the process that a report names lives."""
     try:
         return alive((report or {}).get("process"))
@@ -112,5 +107,5 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
         "slots": slots,
         "committed": committed(folder.parts),
         "quarantined": given_up,
-        "given_up": _given_up(folder, given_up),
+        "given_up": [each.to_json() for each in _given_up(folder, given_up)],
     }

@@ -12,8 +12,8 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from . import awake, locks, owned, process, states
 from .deaths import MemoryWatch, reason_for
@@ -21,14 +21,25 @@ from .encode import EXIT_BUSY, EXIT_DEVICE, EXIT_DISK, EXIT_DONE, EXIT_FAILED, E
 from .files import never_make
 from .gpu_watch import GpuWatch
 from .layout import HostFolder, committed
-from .progress import read_report, write_report
+from .progress import write_report
 from .reserve import Reserve
 from .room import DISK_FULL, has_room
 from .rows import count
 from .say import say
 from .share import left_to_do, settled, surely_given_up
 from .starting import start_worker
-from .wire import Assignment, SlotSpec, read_assignment
+from .wire import (
+    Assignment,
+    Exit,
+    Exits,
+    Identity,
+    SlotSpec,
+    SupervisedSlot,
+    SupervisorReport,
+    WorkerReport,
+    read_assignment,
+    read_record,
+)
 
 BACK_OFF_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 DEATHS_TO_FENCE = 5
@@ -48,7 +59,7 @@ class Slot:
         self.folder, self.assignment, self.spec = folder, assignment, spec
         self.name = spec.slot
         self.child: subprocess.Popen[bytes] | None = None
-        self.identity: process.Identity | None = None
+        self.identity: Identity | None = None
         self.state = states.WAITING
         self.deaths = 0
         self.full = 0  # ends in a row for a disk that was full
@@ -57,19 +68,17 @@ class Slot:
         self.faults = 0  # ends for a device that does known texts wrong, whatever it did before
         self.not_before = 0.0
         self.left, self.undone = self._left(), self._undone()
-        exits = read_report(folder.exits(self.name)).get("exits")
-        self.exits: list[Any] = exits if isinstance(exits, list) else []
-        self._sign: dict[str, Any] = {}
+        self.exits = list(read_record(Exits, folder.exits(self.name)).exits)
+        self._sign: tuple[WorkerReport, int | None] | None = None
         self._moved = time.monotonic()
         self._why = ""
         self._asked = False  # whether its worker was asked to end by us
         self.hung = False  # whether its last worker was ended because it showed no sign while it loaded
         self.alone = False  # whether all its neighbours have nothing to do
         self._helped = 0  # the neighbours' rows that were left when it last began to help
-        predecessor = read_report(folder.supervisor(assignment.host)).get("slots")
-        mine = predecessor.get(self.name) if isinstance(predecessor, dict) else None  # whatever a disk made of it
+        mine = read_record(SupervisorReport, folder.supervisor(assignment.host)).slots.get(self.name)
         # The worker may not have come to its first report yet: then only the supervisor that started it knows it.
-        self._adopt(mine.get("process") if isinstance(mine, dict) else None)
+        self._adopt(mine.process if mine else None)
         self._adopt_any()
         if self.state == states.WAITING:
             self._note_missed()
@@ -77,20 +86,18 @@ class Slot:
     def _note_missed(self) -> None:
         """Put on file how the last worker ended, where no supervisor lived to see it."""
         report = self._report()
-        began, last = report.get("started_at"), self.exits[-1] if self.exits else {}
-        noted = isinstance(last, dict) and isinstance(last.get("at"), (int, float)) and last["at"]
-        told = report.get("state") in (states.DONE, states.STOPPED)
-        if not isinstance(began, (int, float)) or began < (noted or 0) or told:
+        began, noted = report.started_at, self.exits[-1].at if self.exits else None
+        told = report.state in (states.DONE, states.STOPPED)
+        if began is None or began < (noted or 0) or told:
             return
-        code, reason = report.get("exit_code"), report.get("reason")
-        self._note_end(code, reason or "ended while no supervisor lived: how is not known")
+        self._note_end(report.exit_code, report.reason or "ended while no supervisor lived: how is not known")
 
-    def _report(self) -> dict[str, Any]:
-        return read_report(self.folder.progress(self.name))
+    def _report(self) -> WorkerReport:
+        return read_record(WorkerReport, self.folder.progress(self.name))
 
-    def _adopt(self, identity: Any) -> bool:
+    def _adopt(self, identity: Identity | None) -> bool:
         """Take over a worker of this slot that lives, whoever started it."""
-        if self.state != states.WAITING or not process.alive(identity):
+        if self.state != states.WAITING or identity is None or not process.alive(identity):
             return False
         self.identity, self.state, self._moved = identity, states.RUNNING, time.monotonic()
         self._why, self._asked = "", False
@@ -99,9 +106,7 @@ class Slot:
 
     def _adopt_any(self) -> bool:
         """Take over the worker that reports, or holds the slot's lock: one may hang between the two, unknown to all."""
-        return self._adopt(self._report().get("process")) or self._adopt(
-            locks.note(self.folder.lock(self.name)).get("process")
-        )
+        return self._adopt(self._report().process) or self._adopt(locks.note(self.folder.lock(self.name)).process)
 
     def _left(self) -> int:
         return count(left_to_do(self.spec, settled(self.folder)))
@@ -158,7 +163,7 @@ class Slot:
             elif self._stalled():
                 self._why = f"no sign of work for {time.monotonic() - self._moved:.0f} s: ended by the supervisor"
                 self.hung = self.hung or self.loading()
-                process.send(self.identity or {}, signal.SIGKILL)  # no grace: it hangs, and no committed row is lost
+                process.send(self.identity, signal.SIGKILL)  # no grace: it hangs, and no committed row is lost
         if self.state == states.WAITING and time.monotonic() >= self.not_before:
             self._start()
 
@@ -178,42 +183,38 @@ class Slot:
     def _stalled(self) -> bool:
         """Whether the worker's report stood still for too long by our own clock; a heartbeat alone is no work."""
         report = self._report()
-        sign = {key: value for key, value in report.items() if not key.startswith("heartbeat")}
-        if self._loads(report):
-            sign["bytes read"] = process.bytes_read(self.identity)  # from a slow disk, a large model
+        read = process.bytes_read(self.identity) if self._loads(report) else None  # from a slow disk, a large model
+        sign = replace(report, heartbeat=None, heartbeat_at=None), read
         if sign != self._sign:
             self._sign, self._moved = sign, time.monotonic()
         return time.monotonic() - self._moved > self._patience_s(report)
 
-    def _loads(self, report: dict[str, Any]) -> bool:
+    def _loads(self, report: WorkerReport) -> bool:
         """Whether the worker has not come to load its model yet."""
-        return report.get("process") != self.identity or report.get("state") in states.LOADS
+        return report.process != self.identity or report.state in states.LOADS
 
-    def _patience_s(self, report: dict[str, Any]) -> float:
+    def _patience_s(self, report: WorkerReport) -> float:
         """How long a worker may show no sign: as long as loading takes, until its own rate is known."""
         first_s = self.assignment.stall_s or self.assignment.first_progress_s or STALL_S
-        loads = [s for spec in self.assignment.slots if (s := self._load_s(spec)) is not None]
+        reports = [read_record(WorkerReport, self.folder.progress(spec.slot)) for spec in self.assignment.slots]
+        loads = [report.loaded_s for report in reports if report.loaded_s is not None]
         longest = max(loads, default=0.0)
         limit = max(first_s, LOADS_TO_STALL * longest)
         if self._loads(report):
             if self.alone and loads:  # idle neighbours have shown how long it takes, and wait for its rows
                 limit = max(IDLE_S, LOADS_TO_STALL * longest)
             return limit * float(min(MORE_PATIENCE, 2**self.deaths))
-        stuck_s, rate = self.assignment.stuck_s, report.get("rate")
+        stuck_s, rate = self.assignment.stuck_s, report.rate
         if not (stuck_s and rate):
             return limit
-        return min(limit, max(stuck_s, PARTS_TO_STALL * self.spec.part_rows / float(rate)))
-
-    def _load_s(self, spec: SlotSpec) -> float | None:
-        loaded_s = read_report(self.folder.progress(spec.slot)).get("loaded_s")
-        return float(loaded_s) if isinstance(loaded_s, (int, float)) else None
+        return min(limit, max(stuck_s, PARTS_TO_STALL * self.spec.part_rows / rate))
 
     def end_idle(self) -> None:
         """End a worker that loads without a sign though nothing is left to do: a load that hangs holds up nobody."""
         still_s = time.monotonic() - self._moved
         if still_s > IDLE_S and self._loads(self._report()):
             self._why = f"no sign of work for {still_s:.0f} s while it loaded, and others did its rows: ended"
-            process.send(self.identity or {}, signal.SIGKILL)
+            process.send(self.identity, signal.SIGKILL)
 
     def _start(self) -> None:
         if self._left() == 0 and not self._helped:
@@ -241,9 +242,9 @@ class Slot:
         reason = reason or self._why
         left, undone = self._left(), self._undone()
         report = self._report()
-        if self.identity and report.get("process") == self.identity:  # its own last words, and not an earlier worker's
-            code = report.get("exit_code") if code is None else code
-            reason = reason or report.get("reason") or ""
+        if self.identity and report.process == self.identity:  # its own last words, and not an earlier worker's
+            code = report.exit_code if code is None else code
+            reason = reason or report.reason or ""
         if code == -signal.SIGKILL and not reason and self.identity:
             reason = reason_for(code, by_memory=self.memory.killed(self.identity["pid"]))
         asked = self._asked or self.folder.stop_request(self.assignment.host).exists()
@@ -282,14 +283,13 @@ class Slot:
         say(f"{self.name}: worker ended ({reason}), {left} rows left: {self.state}")
 
     def _note_end(self, code: int | None, reason: str) -> None:
-        entry = {"at": time.time(), "code": code, "reason": reason, "left": self._left(), "deaths": self.deaths}
-        self.exits.append({**entry, "state": self.state})
+        self.exits.append(Exit(time.time(), code, reason, self._left(), self.deaths, self.state))
         self.keep()
 
     def keep(self) -> None:
         """Put on file how its workers ended; what cannot be written, as on a full disk, is tried again."""
         try:
-            write_report(self.folder.exits(self.name), {"slot": self.name, "exits": self.exits[-50:]})
+            write_report(self.folder.exits(self.name), Exits(self.name, tuple(self.exits[-50:])))
             self.unwritten = False
         except OSError:
             self.unwritten = True
@@ -301,15 +301,15 @@ class Slot:
     def ask_to_stop(self) -> None:
         """Ask this slot's worker to end, without waiting: so all of a host end at the same time."""
         self._asked = True
-        for identity in (self.identity, self._report().get("process")):
+        for identity in (self.identity, self._report().process):
             if process.alive(identity):
-                process.send(identity or {}, signal.SIGTERM)
+                process.send(identity, signal.SIGTERM)
 
     def stop(self, why: str = "") -> None:
         """End this slot's worker; nothing committed is lost. `why` goes on file, where no person asked for it."""
         self._asked = True
-        for identity in (self.identity, self._report().get("process")):  # they differ where a script starts the worker
-            if process.alive(identity) and not process.stop(identity or {}):
+        for identity in (self.identity, self._report().process):  # they differ where a script starts the worker
+            if process.alive(identity) and not process.stop(identity):
                 say(f"{self.name}: process {identity} does not end; trying again")
                 return
         if self.child:
@@ -322,16 +322,10 @@ class Slot:
         if why and before in states.AT_WORK:
             self._note_end(None, why)
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> SupervisedSlot:
         """This slot in the supervisor's report."""
         wait = max(0.0, self.not_before - time.monotonic()) if self.state == states.WAITING else 0.0
-        return {
-            "state": self.state,
-            "process": self.identity,
-            "deaths": self.deaths,
-            "wait_s": round(wait, 1),
-            "hung": self.hung,
-        }
+        return SupervisedSlot(self.state, self.identity, self.deaths, round(wait, 1), self.hung)
 
 
 def _stamp(folder: HostFolder, host: str) -> tuple[int, int] | None:
@@ -372,7 +366,7 @@ def _end_idle(slots: list[Slot]) -> None:
                     slot.end_idle()
 
 
-def _put_on_file(path: Path, report: dict[str, Any], slots: list[Slot], reserve: Reserve) -> None:
+def _put_on_file(path: Path, report: SupervisorReport, slots: list[Slot], reserve: Reserve) -> None:
     """Write the report, and the ends that could not be written before; on a full disk both go to the reserved file."""
     try:
         write_report(path, report)
@@ -383,17 +377,16 @@ def _put_on_file(path: Path, report: dict[str, Any], slots: list[Slot], reserve:
         for slot in slots:
             slot.unwritten = slot.unwritten or bool(slot.exits)
     if any(slot.unwritten for slot in slots):
-        last = {slot.name: slot.exits[-1] for slot in slots if slot.exits}
-        whole = {"report": report, "exits": last}
-        if not reserve.write(whole):
-            reserve.write({**whole, "report": {**report, "gpus": ""}})
+        last = {slot.name: slot.exits[-1].to_json() for slot in slots if slot.exits}
+        if not reserve.write({"report": report.to_json(), "exits": last}):
+            reserve.write({"report": replace(report, gpus="").to_json(), "exits": last})
 
 
 def run(root: Path, host: str) -> int:
     """Supervise the slots of `host` until each is done, given up or stopped; give the exit code."""
     never_make(root)
     folder = HostFolder(root)
-    lock = take_lock(folder.supervisor_lock(host), verb="supervise", host=host)
+    lock = take_lock(folder.supervisor_lock(host), "supervise", host)
     if lock is None:
         say(f"supervisor of {host}: another one lives; this one leaves")
         return EXIT_BUSY
@@ -415,9 +408,9 @@ def run(root: Path, host: str) -> int:
     memory = MemoryWatch()
     slots = [Slot(folder, assignment, spec, memory) for spec in assignment.slots]
     me = process.identify(os.getpid())
-    before = read_report(folder.supervisor(host))
-    killed = before.get("working") and not process.alive(before.get("process"))
-    predecessor = before.get("process") if killed else None  # it ended while it had work: nobody else tells
+    before = read_record(SupervisorReport, folder.supervisor(host))
+    killed = before.working and not process.alive(before.process)
+    predecessor = before.process if killed else None  # it ended while it had work: nobody else tells
     reserve = Reserve(folder.reserve(host))
     watch = GpuWatch()
     if any(spec.device == "cuda" for spec in assignment.slots):
@@ -454,16 +447,16 @@ def run(root: Path, host: str) -> int:
                 slot.help(for_others)
         working = any(slot.state in states.AT_WORK for slot in slots)
         _end_idle(slots)
-        report = {
-            "host": host,
-            "process": me,
-            "predecessor": predecessor,
-            "heartbeat_at": time.time(),
-            "working": working,
-            "slots": {slot.name: slot.report() for slot in slots},
-            "gpus": watch.text,
-            "gpus_at": watch.at,
-        }
+        report = SupervisorReport(
+            host=host,
+            process=me,
+            predecessor=predecessor,
+            heartbeat_at=time.time(),
+            working=working,
+            slots={slot.name: slot.report() for slot in slots},
+            gpus=watch.text,
+            gpus_at=watch.at,
+        )
         _put_on_file(folder.supervisor(host), report, slots, reserve)
         if not working:
             break

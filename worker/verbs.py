@@ -23,6 +23,7 @@ from .files import make_folder, sha256_file, write_atomic
 from .launcher import LAUNCHERS, PROCESS, outliving, reap
 from .layout import HostFolder
 from .snapshot import snapshot
+from .wire import Identity, Listing, Piece, Said
 
 OUT_LIMIT, ERR_LIMIT = 2**20, 2**16  # of what a command prints, the last bytes kept
 LIST_LIMIT = 200_000
@@ -50,7 +51,7 @@ class _Tail(threading.Thread):
 
 def run(
     argv: Sequence[str], limit_s: float, cwd: str | None = None, input: str = "", without: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> Said:
     """Run a command to its end; `exit` is None when it was ended because it took longer than `limit_s`.
 
     `without` names variables of the environment that are not its business.
@@ -80,34 +81,34 @@ def run(
             os.killpg(child.pid, signal.SIGKILL)  # its own session, which we made: nobody else is in it
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(5.0)  # in the kernel's hands (a hung driver): left behind
-    answer = {"exit": code, "out": out.text(), "err": err.text()}
+    answer: Said = {"exit": code, "out": out.text(), "err": err.text()}
     for tail in (out, err):
         if not tail.is_alive():
             tail.stream.close()
     return answer
 
 
-def start(argv: Sequence[str], log: str, cwd: str) -> process.Identity:
+def start(argv: Sequence[str], log: str, cwd: str) -> Identity:
     """Start a command that outlives us: its own session, output appended to `log`, input closed."""
     if why := owned.code(Path(cwd)):
         raise ValueError(why)
     return outliving(argv, Path(log), Path(cwd))
 
 
-def launch(by: str, root: str, host: str, python: str) -> process.Identity:
+def launch(by: str, root: str, host: str, python: str) -> Identity:
     """Start the supervisor of a host of a run, by one of `worker.launcher.LAUNCHERS`."""
     if why := owned.code(Path(root)):
         raise ValueError(why)
     return LAUNCHERS[by].start(HostFolder(Path(root)), host, python)
 
 
-def alive(identity: dict[str, Any] | None) -> bool:
+def alive(identity: Identity | None) -> bool:
     """True while exactly the recorded process runs."""
     reap()
     return process.alive(identity)
 
 
-def stop(identity: dict[str, Any], grace_s: float, by: str = PROCESS) -> bool:
+def stop(identity: Identity, grace_s: float, by: str = PROCESS) -> bool:
     """Ask the recorded process, and nobody else, to end; then end it. True when it is gone. `by`: its launcher."""
     return LAUNCHERS[by].stop(identity, grace_s)
 
@@ -115,7 +116,7 @@ def stop(identity: dict[str, Any], grace_s: float, by: str = PROCESS) -> bool:
 def running(root: str, host: str) -> list[dict[str, Any]]:
     """What runs for a host of a run, whatever became of its reports; see `worker.process.running`."""
     reap()
-    return process.running(root, host)
+    return [each.to_json() for each in process.running(root, host)]
 
 
 def poll(root: str, host: str) -> dict[str, Any]:
@@ -167,7 +168,7 @@ def tail(path: str, lines: int) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-def follow(path: str, offset: int, limit: int = 2**16) -> dict[str, Any]:
+def follow(path: str, offset: int, limit: int = 2**16) -> Piece:
     """What a log has from `offset` on, at most `limit` bytes; `offset` in the answer is where to go on.
 
     A negative `offset` counts from the end.
@@ -191,9 +192,9 @@ def open_regular(path: str) -> BinaryIO:
     return os.fdopen(fd, "rb")
 
 
-def listing(root: str) -> dict[str, Any]:
+def listing(root: str) -> Listing:
     """Every file below `root` with its size, by its path from there; links are listed, never followed."""
-    found: list[list[Any]] = []
+    found: list[tuple[str, int]] = []
 
     def unread(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):  # one that went meanwhile is no matter
@@ -205,7 +206,7 @@ def listing(root: str) -> dict[str, Any]:
             if name in folders and not os.path.islink(path):  # noqa: PTH114
                 continue
             with contextlib.suppress(FileNotFoundError):
-                found.append([os.path.relpath(path, root), os.lstat(path).st_size])
+                found.append((os.path.relpath(path, root), os.lstat(path).st_size))
         if len(found) > LIST_LIMIT:
             raise ValueError(f"{root}: more than {LIST_LIMIT} files")
     return {"files": sorted(found)}

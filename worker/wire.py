@@ -46,7 +46,7 @@ def shown(value: object, limit: int = 500) -> str:
 
 def refuse(where: str, name: str, seen: object, expected: str) -> WireError:
     """The error that says it all."""
-    return WireError(f"{f'{where} {name}'.strip()}: {shown(seen, 80)}, expected {expected}")
+    return WireError(f"{safe_text(f'{where} {name}'.strip(), 300)}: {shown(seen, 80)}, expected {expected}")
 
 
 def is_count(value: object, limit: int = NUMBER) -> bool:
@@ -71,9 +71,26 @@ def _one(expected: str, holds: Callable[[Any], bool]) -> Kind:
     return {"read": read}
 
 
+def _is_sane(value: Any) -> bool:
+    """Of a time or a rate. One next to nothing would make a rate without bounds; NaN fails this too."""
+    return is_number(value, SECONDS) and (value == 0 or value >= 1e-9)
+
+
 def _maybe(kind: Kind) -> Kind:
     """The same, or nothing."""
     return {"read": lambda value, where, name: None if value is None else kind["read"](value, where, name)}
+
+
+def _lax(kind: Kind) -> Kind:
+    """The same of what nobody builds on: what is of another kind counts as not said."""
+
+    def read(value: Any, where: str, name: str) -> Any:
+        try:
+            return kind["read"](value, where, name)
+        except WireError:
+            return None
+
+    return {"read": read}
 
 
 def _many(kind: Kind, most: int = ENTRIES, or_none: bool = False) -> Kind:
@@ -111,7 +128,8 @@ def _matching(pattern: re.Pattern[str], expected: str) -> Kind:
 
 FLAG = _one("true or false", lambda value: isinstance(value, bool))
 TEXT = _one("a text", lambda value: isinstance(value, str))
-WORDS = _matching(re.compile("[a-z][a-z ]{0,39}"), "a few words")  # of a worker's, supervisor's or environment's state
+STATE = re.compile("[a-z][a-z ]{0,39}")  # of a worker, a supervisor or an environment: a few words of ours
+WORDS = _matching(STATE, "a few words")
 SLOT = _matching(SLOT_NAME, "a slot's name")
 HOST = _matching(HOST_NAME, "a host's name")
 SHA256 = _matching(re.compile("[0-9a-f]{64}"), "a sha256")
@@ -119,17 +137,21 @@ ROW = _one("a row", lambda value: is_count(value, ROWS + 1))
 SOME = _one(f"a whole number from 0 to {ROWS}", lambda value: is_count(value, ROWS + 1))
 COUNT = _one("a whole number from 0 on", is_count)
 LEAST_1 = _one("a whole number from 1 on", lambda value: is_count(value) and value > 0)
-CODE = _one("an exit code", lambda value: isinstance(value, int) and abs(value) < PIDS)
-# A time next to nothing would make a rate without bounds; NaN fails this too.
-TIME = _one("seconds", lambda value: is_number(value, SECONDS) and (value == 0 or value >= 1e-9))
+CODE = _one("an exit code", lambda value: type(value) is int and abs(value) < PIDS)
+TIME, RATE = _one("seconds", _is_sane), _one("rows a second", _is_sane)
+FLOAT = _one("a number", lambda value: isinstance(value, (int, float)) and not isinstance(value, bool))
+PYTHON = _matching(re.compile(r"3\.[0-9]{1,2}(\.[0-9]{1,2})?"), "a python such as 3.11")
+MODULE = _matching(re.compile(r"[A-Za-z_][\w.]*"), "names of modules")
 LIMIT = _one("a number of tokens", lambda value: is_count(value, 10**40))  # some tokenizers say 10^30 for "no limit"
 MAYBE_FLAG, MAYBE_TEXT, MAYBE_WORDS, MAYBE_SOME = map(_maybe, (FLAG, TEXT, WORDS, SOME))
-MAYBE_COUNT, MAYBE_CODE, MAYBE_TIME, MAYBE_LIMIT = map(_maybe, (COUNT, CODE, TIME, LIMIT))
+MAYBE_COUNT, MAYBE_CODE, MAYBE_TIME, MAYBE_RATE, MAYBE_LIMIT = map(_maybe, (COUNT, CODE, TIME, RATE, LIMIT))
 WORDS_BY_ROW = _one(
     "words by row", lambda value: isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
 )
 RANGE: Kind = {"read": _range}
 PROCESS = _maybe({"read": _identity})
+LAX_FLAG, LAX_TEXT, LAX_WORDS, LAX_SOME, LAX_COUNT = map(_lax, (FLAG, TEXT, WORDS, SOME, COUNT))
+LAX_CODE, LAX_TIME, LAX_RANGE, LAX_PROCESS = map(_lax, (CODE, TIME, RANGE, PROCESS))
 
 
 class Identity(TypedDict):
@@ -152,10 +174,23 @@ class Record:
         where = where or name
         return cls(**{each.name: each.metadata["read"](value.get(each.name), where, each.name) for each in fields(cls)})
 
+    @classmethod
+    def blank(cls: type[W]) -> W:
+        """One that says nothing, where all may lack."""
+        return cls.from_json({})
+
     def to_json(self) -> dict[str, Any]:
         """The same as JSON."""
         found = {each.name: (getattr(self, each.name), each.default is not None) for each in fields(self)}
         return {name: _plain(value) for name, (value, always) in found.items() if always or value is not None}
+
+
+def read_record(kind: type[W], path: Path) -> W:
+    """A record in which all may lack, or a blank one where there is none to read: it may not have been fsynced."""
+    try:
+        return kind.from_json(read_json(path) or {})
+    except (OSError, ValueError):
+        return kind.blank()
 
 
 def _plain(value: Any) -> Any:
@@ -334,46 +369,46 @@ def read_assignment(path: Path) -> Assignment | None:
 
 @dataclass(frozen=True)
 class WorkerReport(Record):
-    """What a worker says of itself, `progress/<slot>.json`: one writer, anew with each beat. All may be missing."""
+    """What a worker says of itself, `progress/<slot>.json`: one writer, anew with each beat. All may lack."""
 
-    slot: str | None = field(default=None, metadata=MAYBE_TEXT)
-    host: str | None = field(default=None, metadata=MAYBE_TEXT)
-    run: str | None = field(default=None, metadata=MAYBE_TEXT)
-    epoch: int | None = field(default=None, metadata=MAYBE_SOME)  # the plan's revision that it works by
+    slot: str | None = field(default=None, metadata=LAX_TEXT)
+    host: str | None = field(default=None, metadata=LAX_TEXT)
+    run: str | None = field(default=None, metadata=LAX_TEXT)
+    epoch: int | None = field(default=None, metadata=LAX_SOME)  # the plan's revision that it works by
     process: Identity | None = field(default=None, metadata=PROCESS)
     state: str | None = field(default=None, metadata=MAYBE_WORDS)  # starting, loading model, running, done, stopped ...
     started_at: float | None = field(default=None, metadata=MAYBE_TIME)
     ended_at: float | None = field(default=None, metadata=MAYBE_TIME)
-    exit_code: int | None = field(default=None, metadata=MAYBE_CODE)
+    exit_code: int | None = field(default=None, metadata=LAX_CODE)
     reason: str | None = field(default=None, metadata=MAYBE_TEXT)  # why it ended
     device: str | None = field(default=None, metadata=MAYBE_TEXT)
     loaded_s: float | None = field(default=None, metadata=MAYBE_TIME)  # what loading the model took
     rows_committed: int | None = field(default=None, metadata=MAYBE_SOME)  # of its own rows, by whomever
-    computed: int | None = field(default=None, metadata=MAYBE_SOME)  # by this process, committed
-    part: Range | None = field(default=None, metadata=_maybe(RANGE))  # the rows at hand
+    computed: int | None = field(default=None, metadata=LAX_SOME)  # by this process, committed
+    part: Range | None = field(default=None, metadata=LAX_RANGE)  # the rows at hand
     rows_in_part: int | None = field(default=None, metadata=MAYBE_SOME)  # of them computed
-    helping: str | None = field(default=None, metadata=MAYBE_TEXT)  # the slot whose rows they are, if not its own
+    helping: str | None = field(default=None, metadata=LAX_TEXT)  # the slot whose rows they are, if not its own
     processing_time: float | None = field(default=None, metadata=MAYBE_TIME)  # seconds since the model was loaded
-    rate: float | None = field(default=None, metadata=MAYBE_TIME)  # rows a second, committed, since then
-    rows_per_s: float | None = field(default=None, metadata=MAYBE_TIME)  # rows a second, computed, over the last minute
-    out_of_memory: int | None = field(default=None, metadata=MAYBE_COUNT)  # times
-    doing: str | None = field(default=None, metadata=MAYBE_TEXT)  # a sign of work that is no row
-    heartbeat: int | None = field(default=None, metadata=MAYBE_COUNT)  # beats since it began
+    rate: float | None = field(default=None, metadata=MAYBE_RATE)  # rows a second, committed, since then
+    rows_per_s: float | None = field(default=None, metadata=MAYBE_RATE)  # rows a second, computed, over the last minute
+    out_of_memory: int | None = field(default=None, metadata=LAX_COUNT)  # times
+    doing: str | None = field(default=None, metadata=LAX_TEXT)  # a sign of work that is no row
+    heartbeat: int | None = field(default=None, metadata=LAX_COUNT)  # beats since it began
     heartbeat_at: float | None = field(default=None, metadata=MAYBE_TIME)
-    broken: str | None = field(default=None, metadata=MAYBE_TEXT)  # why the report before could not be written
-    unreadable: str | None = field(default=None, metadata=MAYBE_TEXT)  # instead of all others: what is wrong with it
+    broken: str | None = field(default=None, metadata=LAX_TEXT)  # why the report before could not be written
+    unreadable: str | None = field(default=None, metadata=LAX_TEXT)  # instead of all others: what is wrong with it
 
 
 @dataclass(frozen=True)
 class Exit(Record):
     """How a worker ended, by its supervisor."""
 
-    at: float | None = field(metadata=MAYBE_TIME)
-    code: int | None = field(metadata=MAYBE_CODE)  # below 0: by that signal; None: not known, or no process
+    at: float | None = field(metadata=LAX_TIME)
+    code: int | None = field(metadata=LAX_CODE)  # below 0: by that signal; None: not known, or no process
     reason: str = field(metadata=TEXT)
-    left: int | None = field(metadata=MAYBE_SOME)  # rows of its slot
-    deaths: int | None = field(metadata=MAYBE_SOME)  # in a row, without progress
-    state: str | None = field(metadata=MAYBE_WORDS)  # of the slot after it
+    left: int | None = field(metadata=LAX_SOME)  # rows of its slot
+    deaths: int | None = field(metadata=LAX_SOME)  # in a row, without progress
+    state: str | None = field(metadata=LAX_WORDS)  # of the slot after it
 
 
 @dataclass(frozen=True)
@@ -381,33 +416,106 @@ class Exits(Record):
     """The last ends of a slot's workers, the newest last: `progress/<slot>.exits.json`."""
 
     slot: str | None = field(metadata=MAYBE_TEXT)
-    exits: tuple[Exit, ...] = field(metadata=_many(_of(Exit)))
+    exits: tuple[Exit, ...] = field(metadata=_many(_of(Exit), or_none=True))
 
 
 @dataclass(frozen=True)
 class SupervisedSlot(Record):
     """A slot by its supervisor's word."""
 
-    state: str | None = field(default=None, metadata=MAYBE_WORDS)  # waiting, running, done, fenced, stopped
-    process: Identity | None = field(default=None, metadata=PROCESS)  # its worker's
-    deaths: int | None = field(default=None, metadata=MAYBE_SOME)  # in a row, without progress
-    wait_s: float | None = field(default=None, metadata=MAYBE_TIME)  # before the next start
-    hung: bool | None = field(default=None, metadata=MAYBE_FLAG)  # its last worker was ended as it hung while it loaded
+    state: str | None = field(metadata=MAYBE_WORDS)  # waiting, running, done, fenced, stopped
+    process: Identity | None = field(metadata=PROCESS)  # its worker's
+    deaths: int | None = field(metadata=MAYBE_SOME)  # in a row, without progress
+    wait_s: float | None = field(metadata=LAX_TIME)  # before the next start
+    hung: bool | None = field(metadata=LAX_FLAG)  # its last worker was ended as it hung while it loaded
 
 
 @dataclass(frozen=True)
 class SupervisorReport(Record):
     """What a host's supervisor says, `progress/host_<host>.json`: one writer, anew with each beat. All may lack."""
 
-    host: str | None = field(default=None, metadata=MAYBE_TEXT)
+    host: str | None = field(metadata=LAX_TEXT)
+    process: Identity | None = field(metadata=PROCESS)
+    predecessor: Identity | None = field(metadata=LAX_PROCESS)  # which was gone while it had work
+    heartbeat_at: float | None = field(metadata=LAX_TIME)
+    working: bool | None = field(metadata=LAX_FLAG)  # whether a slot runs, or waits to start again
+    slots: Mapping[str, SupervisedSlot] = field(metadata=_by_name(SupervisedSlot))
+    gpus: str | None = field(metadata=MAYBE_TEXT)  # a line a GPU (`worker.machine.gpu_sample`)
+    gpus_at: float | None = field(metadata=LAX_TIME)
+    unreadable: str | None = field(default=None, metadata=LAX_TEXT)  # instead of all others: what is wrong with it
+
+
+@dataclass(frozen=True)
+class Suspected(Record):
+    """The rows that a worker computes right now, `progress/<slot>.suspects.json`: read after a death. All may lack."""
+
+    rows: tuple[int, ...] = field(metadata=_many(ROW, RANGES, or_none=True))
+    deaths: int | None = field(metadata=MAYBE_SOME)  # that they were there at
+    boot: str | None = field(metadata=MAYBE_TEXT)  # of the machine: one that went down kills all
+
+
+@dataclass(frozen=True)
+class Holder(Record):
+    """Who holds a lock file, written into it. All may lack."""
+
     process: Identity | None = field(default=None, metadata=PROCESS)
-    predecessor: Identity | None = field(default=None, metadata=PROCESS)  # which was gone while it had work
-    heartbeat_at: float | None = field(default=None, metadata=MAYBE_TIME)
-    working: bool | None = field(default=None, metadata=MAYBE_FLAG)  # whether a slot runs, or waits to start again
-    slots: Mapping[str, SupervisedSlot] = field(default_factory=dict, metadata=_by_name(SupervisedSlot))
-    gpus: str | None = field(default=None, metadata=MAYBE_TEXT)  # a line a GPU (`worker.machine.gpu_sample`)
-    gpus_at: float | None = field(default=None, metadata=MAYBE_TIME)
-    unreadable: str | None = field(default=None, metadata=MAYBE_TEXT)  # instead of all others: what is wrong with it
+    verb: str | None = field(default=None, metadata=MAYBE_TEXT)  # of `python -m worker`
+    host: str | None = field(default=None, metadata=MAYBE_TEXT)
+    step: str | None = field(default=None, metadata=MAYBE_TEXT)  # of making an environment
+
+
+@dataclass(frozen=True)
+class Opinion(Record):
+    """What the processor makes of a text, a line from `python -m worker second`; the first one is blank: it loaded."""
+
+    error: str | None = field(default=None, metadata=MAYBE_TEXT)  # instead of the others
+    tokens: int | None = field(default=None, metadata=MAYBE_COUNT)  # before the cut
+    vector: tuple[float, ...] | None = field(default=None, metadata=_maybe(_many(FLOAT, RANGES)))  # (dim,)
+
+
+@dataclass(frozen=True)
+class Known(Record):
+    """What the known texts give on the processor: printed by its process, and, with the last two, `known.json`."""
+
+    error: str | None = field(default=None, metadata=MAYBE_TEXT)
+    vectors: tuple[tuple[float, ...], ...] = field(default=(), metadata=_many(_many(FLOAT, RANGES), or_none=True))
+    key: str | None = field(default=None, metadata=MAYBE_TEXT)  # of the model, and how it reads (`second.known_key`)
+    sha256: str | None = field(default=None, metadata=MAYBE_TEXT)  # of the vectors
+
+
+@dataclass(frozen=True)
+class FaultyLine(Record):
+    """A line of the requirements of an environment, from 1 on."""
+
+    number: int = field(metadata=COUNT)
+    text: str = field(metadata=TEXT)
+
+
+@dataclass(frozen=True)
+class EnvironmentFailure(Record):
+    """Why making an environment failed, `environments/<stem>.failed.json`. All may lack."""
+
+    at: float | None = field(metadata=MAYBE_TIME)
+    digest: str | None = field(metadata=MAYBE_TEXT)  # of what it was to be made from
+    step: str | None = field(metadata=MAYBE_TEXT)
+    exit_code: int | None = field(metadata=MAYBE_CODE)
+    requirement_line: FaultyLine | None = field(metadata=_maybe(_of(FaultyLine)))
+    tail: tuple[str, ...] = field(metadata=_many(TEXT, or_none=True))  # of what was printed
+    error: str | None = field(metadata=MAYBE_TEXT)
+    hint: str | None = field(metadata=MAYBE_TEXT)
+
+
+@dataclass(frozen=True)
+class EnvironmentOrder(Record):
+    """What an environment is to be made from, `hosts/<host>.environment.json`."""
+
+    kind: str = field(metadata=TEXT)  # venv or conda:NAME
+    workdir: str = field(metadata=TEXT)
+    digest: str = field(metadata=TEXT)  # of requirements and wheels
+    requirements: str = field(metadata=TEXT)  # the text that pip reads
+    wheels: str | None = field(metadata=MAYBE_TEXT)  # a folder on the host
+    python: str | None = field(default=None, metadata=_maybe(PYTHON))  # the version for conda
+    imports: tuple[str, ...] | None = field(default=None, metadata=_maybe(_many(MODULE)))  # to be tried
 
 
 @dataclass(frozen=True)
@@ -419,18 +527,29 @@ class Running(Record):
 
 
 @dataclass(frozen=True)
-class GivenUp(Record):
+class RowGivenUp(Record):
     """A row that was given up, `quarantine/row_<row>.json`: of which slot, when, and why."""
 
     row: int = field(metadata=ROW)
     at: float = field(metadata=TIME)
     reason: str = field(metadata=TEXT)
     slot: str = field(metadata=TEXT)
-    sure: bool | None = field(default=None, metadata=MAYBE_FLAG)  # whether a second device failed at it too
-    format: int | None = field(default=None, metadata=MAYBE_COUNT)
+    sure: bool | None = field(default=None, metadata=LAX_FLAG)  # whether a second device failed at it too
+    format: int | None = field(default=None, metadata=LAX_COUNT)
 
 
 # ---------------------------------------------------------------------------------------------- one reading of a host
+
+
+@dataclass(frozen=True)
+class Greeting(Record):
+    """What the far end of a wire says first."""
+
+    home: str = field(metadata=TEXT)  # the login's home folder
+    executable: str | None = field(metadata=MAYBE_TEXT)  # the Python that it runs on
+    python: tuple[int, ...] = field(metadata=_many(COUNT, or_none=True))  # its version
+    pid: int | None = field(metadata=MAYBE_COUNT)
+    user: int | None = field(metadata=MAYBE_COUNT)
 
 
 @dataclass(frozen=True)
@@ -446,7 +565,7 @@ class SlotReading(Record):
     @property
     def worker(self) -> WorkerReport:
         """Its report, or one that says nothing."""
-        return self.report or WorkerReport()
+        return self.report or WorkerReport.blank()
 
 
 def _slots(value: Any, where: str, name: str) -> dict[str, SlotReading]:
@@ -467,15 +586,113 @@ class Reading(Record):
     supervisor: SupervisorReport | None = field(metadata=_maybe(_of(SupervisorReport)))
     committed: tuple[Range, ...] = field(metadata=_many(RANGE, RANGES))
     quarantined: tuple[int, ...] = field(metadata=_many(ROW, RANGES))  # all rows that were given up
-    given_up: tuple[GivenUp, ...] = field(metadata=_many(_of(GivenUp), 100, or_none=True))  # the first of them
+    given_up: tuple[RowGivenUp, ...] = field(metadata=_many(_of(RowGivenUp), 100, or_none=True))  # the first of them
     epoch: int | None = field(metadata=MAYBE_SOME)  # the plan's revision that it was given
-    host: str | None = field(default=None, metadata=MAYBE_TEXT)
-    boot: str | None = field(default=None, metadata=MAYBE_TEXT)
-    load: float | None = field(default=None, metadata=MAYBE_TIME)  # of the machine, over the last minute
-    free_bytes: int | None = field(default=None, metadata=MAYBE_COUNT)
-    format: int | None = field(default=None, metadata=MAYBE_COUNT)
+    host: str | None = field(default=None, metadata=LAX_TEXT)
+    boot: str | None = field(default=None, metadata=LAX_TEXT)
+    load: float | None = field(default=None, metadata=LAX_TIME)  # of the machine, over the last minute
+    free_bytes: int | None = field(default=None, metadata=LAX_COUNT)
+    format: int | None = field(default=None, metadata=LAX_COUNT)
 
     @property
     def supervised(self) -> SupervisorReport:
         """Its supervisor's report, or one that says nothing."""
-        return self.supervisor or SupervisorReport()
+        return self.supervisor or SupervisorReport.blank()
+
+
+# ------------------------------------------------------------------------------------------- what else a host is asked
+
+
+class Said(TypedDict):
+    """What a command printed, the ends of it, and how it ended: None where it was ended because it took too long."""
+
+    out: str
+    err: str
+    exit: int | None
+
+
+class CardsSaid(Said, total=False):
+    """The same of nvidia-smi, asked card by card."""
+
+    lost: dict[str, str]  # the index of a card that does not answer -> why
+
+
+class Piece(TypedDict):
+    """A piece of a log, and where the next one begins (bytes)."""
+
+    text: str
+    offset: int
+
+
+class Listing(TypedDict):
+    """The files below a folder: path from there, and bytes."""
+
+    files: list[tuple[str, int]]
+
+
+class Facts(TypedDict, total=False):
+    """What a machine is (`worker.machine.facts`): put together of parts, each of which may be unknown."""
+
+    workdir: str
+    writable: bool
+    why_not: str  # it cannot be written
+    free_bytes: int | None
+    seen: list[str] | None  # the markers of others there
+    kills_user_processes: bool | None  # whether a log-out ends what we started
+    linger: bool | None
+    systemd_run: bool
+    nvidia: dict[str, CardsSaid]
+    cores: int
+    memory_bytes: int | None
+    now: float
+    python: list[int]  # its version
+    system: str
+
+
+class TriedGpu(TypedDict, total=False):
+    """One GPU, as torch sees it."""
+
+    uuid: str
+    error: str  # what came of a matrix product, where it was not right
+
+
+class Libraries(TypedDict, total=False):
+    """What `python -m worker devices` prints."""
+
+    versions: dict[str, str]
+    cuda_build: str | None  # the CUDA that torch was built for
+    gpus: list[TriedGpu]
+    error: str  # instead of the others, or beside them
+
+
+class LongProbe(TypedDict, total=False):
+    """A batch of texts as long as the model claims to read."""
+
+    claimed: int | None  # the model's limit in tokens; None where it names none
+    tokens: int  # of the longest that was tried
+    error: str  # what encoding raised
+    works: int | None  # the most tokens that do work then, where that can be found out
+    cosine: float | None  # the lowest of a row to what the library gives
+    rows: int
+    out_of_memory: int  # times
+
+
+class Probed(TypedDict, total=False):
+    """What `python -m worker probe` prints: of a model that loads and encodes all but the last two, else only those."""
+
+    dim: int
+    norm: float  # of the first vector
+    bad: str  # why a vector of a short text cannot be right
+    normalises: bool
+    max_tokens: int | None
+    loaded_s: float
+    cosine: dict[str, float]  # kind of text -> the lowest of a short one to what the library gives
+    vectors: dict[str, str]  # kind of text -> float32 (texts, dim) in base64
+    long: dict[str, LongProbe]  # by kind of text
+    versions: dict[str, str]
+    device: str | None
+    torch: str | None
+    python: str | None
+    model_max_tokens: int | None
+    error: str
+    missing: bool  # whether a library is not there

@@ -2,168 +2,50 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
+from worker.environment import Found
 from worker.escape import safe_text
-from worker.layout import SLOT_NAME
+from worker.wire import ENTRIES, STATE, Reading, Running, WireError, refuse, shown
 
 from ..errors import HostError
 from ..profile.rules import UNWANTED
 from . import bounds
 
-ROWS = 10**9  # row numbers have nine digits
-RANGES = 10**6
-GIVEN_UP = 100
-SECONDS = 1e11  # the year 5138: what is later cannot be shown as a date
-PIDS = 2**31
-NUMBERS = ("heartbeat_at", "started_at", "loaded_s", "processing_time", "ended_at", "rate", "rows_per_s")
-COUNTS = ("rows_in_part", "rows_committed")
-STATE = re.compile("[a-z][a-z ]{0,39}")  # of a worker, a supervisor or an environment: a few words of ours
 
-
-class _Impossible(ValueError):
-    """Something in a reading that no honest host says."""
-
-
-def reading(value: Any, host: str) -> dict[str, Any]:
+def reading(value: Any, host: str) -> Reading:
     """A reading (`worker.snapshot.snapshot`) that can be true. Raises HostError naming the field that cannot."""
     try:
-        _need(isinstance(value, dict), "reading", value)
-        _number(value.get("now"), "now")
-        for name in ("assigned", "supervisor_alive", "stop_requested"):
-            _need(isinstance(value.get(name), bool), name, value.get(name))
-        _need(isinstance(value.get("slots"), dict) and len(value["slots"]) <= 4096, "slots", value.get("slots"))
-        for slot, entry in value["slots"].items():
-            _need(bool(SLOT_NAME.fullmatch(slot)), "slot's name", slot)
-            _slot(entry, slot)
-        _supervisor(value.setdefault("supervisor", None))
-        if value.setdefault("epoch", None) is not None:
-            _whole(value["epoch"], "epoch")
-        process = (value["supervisor"] or {}).get("process")
-        _need(
-            bool(process) or not value["supervisor_alive"], "supervisor process", process
-        )  # it may have to be stopped
-        _each(value.get("committed"), "committed", lambda rows: _range(rows, "committed"), RANGES)
-        _each(value.get("quarantined"), "quarantined", lambda row: _whole(row, "quarantined"), RANGES)
-        _each(value.setdefault("given_up", []), "given_up", _given_up, GIVEN_UP)
-    except _Impossible as why:
+        for name, record in _records(value):
+            _bounded(record, name)
+        found = Reading.from_json(value)
+        if found.supervisor_alive and not found.supervised.process:
+            raise refuse("supervisor", "process", None, "one: it may have to be stopped")
+    except WireError as why:
         raise HostError(
             f"{host}: its reading cannot be true ({why}); nothing was taken from it. Look at that machine: a disk that "
             "fails, or somebody who writes into the run's folder"
         ) from None
-    return value  # type: ignore[no-any-return]
+    return found
 
 
-def _need(holds: bool, name: str, seen: object) -> None:
-    if not holds:
-        raise _Impossible(f"{name}: {shown(seen, 80)}")
-
-
-def shown(value: object, limit: int = 500) -> str:
-    """What a host said, for a message. Of a list or an object only its size: it may be huge, or nested without end."""
-    if isinstance(value, (dict, list, tuple, set)):
-        return f"a {type(value).__name__} of {len(value)}"
-    return safe_text(repr(value[:limit] if isinstance(value, str) else value), limit)
-
-
-def _number(value: object, name: str) -> None:
-    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-    # A time next to nothing would make a rate without bounds; NaN fails this too.
-    _need(number == 0 or 1e-9 <= number < SECONDS, name, value)
-
-
-def _whole(value: object, name: str) -> None:
-    _need(isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= ROWS, name, value)
-
-
-def _range(value: object, name: str) -> None:
-    _need(isinstance(value, (list, tuple)) and len(value) == 2, name, value)
-    assert isinstance(value, (list, tuple))
-    for row in value:
-        _whole(row, name)
-    _need(value[0] < value[1], name, value)
-
-
-def _each(values: object, name: str, check: Callable[[object], None], most: int = 4096) -> None:
-    _need(isinstance(values, list) and len(values) <= most, name, values)
-    for value in values:  # type: ignore[attr-defined]
-        check(value)
-
-
-def _slot(entry: Any, slot: str) -> None:
-    _need(isinstance(entry, dict), slot, entry)
-    _each(entry.get("ranges"), f"{slot} ranges", lambda rows: _range(rows, f"{slot} ranges"), RANGES)
-    _need(isinstance(entry.get("alive"), bool), f"{slot} alive", entry.get("alive"))
-    _need(isinstance(entry.get("gpu"), (str, type(None))), f"{slot} gpu", entry.get("gpu"))
-    _each(entry.get("exits"), f"{slot} exits", lambda exit: _record(exit, f"{slot} exits"))
-    for exit in entry["exits"]:
-        _need(isinstance(exit.get("reason"), str), f"{slot} reason", exit.get("reason"))
-    report = entry.setdefault("report", None)
-    if report is None:
+def _records(value: Any) -> Iterator[tuple[str, object]]:
+    """What workers and supervisors wrote, in a reading of whatever shape."""
+    if not isinstance(value, dict):
         return
-    _record(report, f"{slot} report")
-    for name in NUMBERS:
-        if report.get(name) is not None:
-            _number(report[name], f"{slot} {name}")
-    for name in COUNTS:
-        if report.get(name) is not None:
-            _whole(report[name], f"{slot} {name}")
-    for name in ("device", "reason"):
-        _need(isinstance(report.get(name), (str, type(None))), f"{slot} {name}", report.get(name))
-    _state(report, slot)
-    _process(report, slot)
-
-
-def _given_up(value: Any) -> None:
-    """Why a row was given up: its number, the slot, the time there, and the reason."""
-    _record(value, "given_up")
-    _whole(value.get("row"), "given_up row")
-    _number(value.get("at"), "given_up at")
-    for name in ("reason", "slot"):
-        _need(isinstance(value.get(name), str), f"given_up {name}", value.get(name))
-
-
-def _supervisor(value: Any) -> None:
-    if value is None:
-        return
-    _record(value, "supervisor")
-    _process(value, "supervisor")
-    _need(isinstance(value.get("gpus"), (str, type(None))), "supervisor gpus", value.get("gpus"))
     slots = value.get("slots")
-    _need(isinstance(slots, (dict, type(None))), "supervisor slots", slots)
-    for entry in (slots or {}).values():
-        _need(isinstance(entry, dict), "supervisor slots", entry)
-        if entry.get("deaths") is not None:
-            _whole(entry["deaths"], "supervisor deaths")
-        _state(entry, "supervisor")
-        _process(entry, "supervisor")
+    for slot, entry in slots.items() if isinstance(slots, dict) else ():
+        for name in ("report", "exits") if isinstance(entry, dict) else ():
+            yield f"{slot} {name}", entry.get(name)
+    for name in ("supervisor", "given_up"):
+        yield name, value.get(name)
 
 
-def _state(record: dict[str, Any], name: str) -> None:
-    state = record.get("state")
-    _need(state is None or (isinstance(state, str) and bool(STATE.fullmatch(state))), f"{name} state", state)
-
-
-def _process(record: dict[str, Any], name: str) -> None:
-    """The identity of a process (see `worker.process.identify`), where one is given."""
-    found = record.get("process")
-    if found is None:
-        return
-    _need(isinstance(found, dict), f"{name} process", found)
-    pid = found.get("pid")
-    _need(isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid < PIDS, f"{name} pid", pid)
-    for key in ("start", "boot"):
-        _need(isinstance(found.get(key), (str, type(None))), f"{name} {key}", found.get(key))
-
-
-def _record(value: Any, name: str) -> None:
-    """A JSON object of bounded size: no number that is none, no endless text, nothing nested without end."""
-    _need(isinstance(value, dict), name, value)
+def _bounded(value: object, name: str) -> None:
+    """Refuse what is too large to be looked at, also where we take nothing from it: nobody honest writes such."""
     if odd := bounds.problem(value):
-        _need(False, name, odd)
+        raise refuse("", name, odd, "a JSON value of bounded size")
 
 
 # ---------------------------------------------------------------------------------------------- other answers
@@ -176,9 +58,9 @@ def path(value: object, host: str, what: str) -> str:
     raise HostError(f"{host}: says as {what} what cannot be: {shown(value, 200)}")
 
 
-def environment(value: object, host: str) -> dict[str, Any]:
+def environment(value: Any, host: str) -> Found:
     """What `worker.environment.find` can say."""
-    found: dict[str, Any] = value if isinstance(value, dict) else {}
+    found = value if isinstance(value, dict) else {}
     texts = (found.get(name) for name in ("python", "why", "tool", "log"))
     state = found.get("state")
     if not (isinstance(state, str) and STATE.fullmatch(state) and all(isinstance(text, str) for text in texts)):
@@ -186,7 +68,8 @@ def environment(value: object, host: str) -> dict[str, Any]:
     for name in ("python", "log"):
         if found[name] or (name == "python" and state in ("ready", "foreign")):
             path(found[name], host, f"its environment's {name}")
-    return {**found, "why": safe_text(found["why"]), "tool": safe_text(found["tool"])}
+    why, tool = safe_text(found["why"]), safe_text(found["tool"])
+    return Found(python=found["python"], state=state, why=why, tool=tool, record=found.get("record"), log=found["log"])
 
 
 def completed(value: object, host: str) -> tuple[int | None, str, str]:
@@ -207,20 +90,16 @@ def piece(value: object, host: str, offset: int) -> tuple[str, int]:
     return safe_text(text, 100_000), max(offset, behind)
 
 
-def running(value: Any, host: str) -> list[dict[str, Any]]:
+def running(value: Any, host: str) -> list[Running]:
     """What `worker.process.running` can say."""
     try:
-        _each(value, "what runs there", _running, 2 * 4096)
-    except _Impossible as why:
+        if not isinstance(value, list) or len(value) > 2 * ENTRIES:
+            raise refuse("", "what runs there", value, "a list")
+        for each in value:
+            _bounded(each, "what runs there")
+        return [Running.from_json(each, "", "what runs there") for each in value]
+    except WireError as why:
         raise HostError(f"{host}: says of what runs there what cannot be ({why})") from None
-    return list(value)
-
-
-def _running(each: Any) -> None:
-    _record(each, "what runs there")
-    _need(each.get("verb") in ("supervise", "encode"), "verb", each.get("verb"))
-    _need(each.get("process") is not None, "process", None)
-    _process(each, "what runs there")
 
 
 def files(value: object, host: str) -> list[tuple[str, int]]:
@@ -230,7 +109,7 @@ def files(value: object, host: str) -> list[tuple[str, int]]:
         raise HostError(f"{host}: lists its files as what cannot be: {shown(value)}")
     found = []
     for item in listed:
-        name, size = item if isinstance(item, list) and len(item) == 2 else (item, 0)
+        name, size = item if isinstance(item, (list, tuple)) and len(item) == 2 else (item, 0)
         if not isinstance(name, str) or not _inside(name) or type(size) is not int or not 0 <= size < 2**63:
             raise HostError(f"{host}: lists a file that cannot be below the folder: {shown(name, 200)}")
         found.append((safe_text(name, 4096).replace("\n", "\\n").replace("\t", "\\t"), size))

@@ -10,17 +10,19 @@ from __future__ import annotations
 import base64
 import errno
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import worker
+from worker.environment import Found
 from worker.escape import safe_text
 from worker.files import is_litter
 from worker.launcher import PROCESS, UNIT
 from worker.layout import HostFolder
+from worker.wire import Identity, Reading, shown
 
 from ..errors import CannotStart, HostError, RunbookError
 from ..profile.profile import HostSpec
@@ -52,7 +54,6 @@ AT_ONCE = 16  # hosts spoken to at the same time
 ASK_S = 30.0
 NO_LIMIT = 2**62
 
-Identity = dict[str, Any]
 T = TypeVar("T")
 
 
@@ -137,9 +138,9 @@ class Host:
         found = self.environment()
         if found["state"] not in ("ready", "foreign"):
             raise HostError(f"{self.name}: environment {kind}: {found['why'] or found['state']}")
-        return str(found["python"])
+        return found["python"]
 
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> Found:
         """What there is of the environment that the profile names; see `worker.environment.find`."""
         kind = self.spec.environment
         digest = environments.order(self.spec).digest if environments.is_made_by_us(kind) else ""
@@ -209,7 +210,7 @@ class Host:
     def tail(self, path: Path, lines: int = 20) -> str:
         """The last lines of a log, safe to print; empty when there is none."""
         found = self.way.call("tail", ASK_S, path=str(path), lines=lines)
-        return safe_text(found if isinstance(found, str) else answers.shown(found), limit=100_000)
+        return safe_text(found if isinstance(found, str) else shown(found), limit=100_000)
 
     def follow(self, path: Path, offset: int) -> tuple[str, int]:
         """What a log has from `offset` on (negative: from the end), safe to print, and where to go on."""
@@ -228,35 +229,35 @@ class Host:
     def _started(self, found: Any) -> Identity:
         if not isinstance(found, dict) or not isinstance(found.get("pid"), int):
             raise HostError(f"{self.name}: says of what it started what cannot be")
-        return found
+        return Identity(pid=found["pid"], start=found.get("start"), boot=found.get("boot") or "")
 
-    def alive(self, identity: Mapping[str, Any] | None) -> bool:
+    def alive(self, identity: Identity | None) -> bool:
         """True while exactly the recorded process runs."""
         return self.way.call("alive", ASK_S, identity=identity) is True
 
-    def stop(self, identity: Mapping[str, Any], grace_s: float = 15.0, by: str = PROCESS) -> bool:
+    def stop(self, identity: Identity, grace_s: float = 15.0, by: str = PROCESS) -> bool:
         """Ask the recorded process, and nobody else, to end; then end it. `by`: whoever launched it."""
         return self.way.call("stop", grace_s + 10.0, identity=identity, grace_s=grace_s, by=by) is True
 
-    def poll(self) -> dict[str, Any]:
+    def poll(self) -> Reading:
         """One reading of everything the monitor needs, in one question; what cannot be true is refused."""
         return answers.reading(self.way.call("poll", ASK_S, root=str(self.folder.root), host=self.name), self.name)
 
-    def living(self, reading: Mapping[str, Any]) -> tuple[list[Identity], list[Identity]]:
+    def living(self, reading: Reading) -> tuple[list[Identity], list[Identity]]:
         """The supervisors and the workers of this run that live: those of a reading, and those that hold a lock of its
         folder, whatever became of their reports (`worker.process.running`).
         """
         found = answers.running(self.way.call("running", ASK_S, root=str(self.folder.root), host=self.name), self.name)
-        reported = [reading["supervisor"]["process"]] if reading["supervisor_alive"] else []
-        above = [*reported, *(each["process"] for each in found if each["verb"] == "supervise")]
-        below = [*self.workers(reading), *(each["process"] for each in found if each["verb"] == "encode")]
+        reported = reading.supervised.process if reading.supervisor_alive else None
+        above = [*filter(None, [reported]), *(each.process for each in found if each.verb == "supervise")]
+        below = [*self.workers(reading), *(each.process for each in found if each.verb == "encode")]
         supervisors, workers = ({identity["pid"]: identity for identity in group} for group in (above, below))
         return list(supervisors.values()), list(workers.values())
 
-    def workers(self, reading: Mapping[str, Any]) -> list[Identity]:
+    def workers(self, reading: Reading) -> list[Identity]:
         """The workers of a reading that live: by their own report, or, before the first, by their supervisor's."""
-        own = [(entry["report"] or {}).get("process") for entry in reading["slots"].values()]
-        started = [slot.get("process") for slot in ((reading["supervisor"] or {}).get("slots") or {}).values()]
+        own = [entry.worker.process for entry in reading.slots.values()]
+        started = [slot.process for slot in reading.supervised.slots.values()]
         living = {found["pid"]: found for found in [*started, *own] if found and self.alive(found)}
         return list(living.values())
 
@@ -267,7 +268,7 @@ class Host:
     def unclaimed(self, run_id: str) -> str:
         """Why this run's folder there cannot be its own, in words; empty where it is, or can be made."""
         found = self.way.call("unclaimed", ASK_S, workdir=str(self.workdir), run=self._run, run_id=run_id)
-        return safe_text(found) if isinstance(found, str) else f"says of it what cannot be: {answers.shown(found)}"
+        return safe_text(found) if isinstance(found, str) else f"says of it what cannot be: {shown(found)}"
 
     def claim(self, run_id: str) -> None:
         """Make this run's folder there, marked with its id: the first thing that a run does on a host.

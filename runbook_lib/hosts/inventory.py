@@ -9,16 +9,20 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from worker import awake
+from worker.environment import Found
 from worker.escape import safe_text
+from worker.wire import shown
 
 from ..errors import HostError, LinkLost, RunbookError
 from ..profile.profile import HostSpec
 from ..run.checks import Checks
+from ..run.machine_facts import MachineFacts
 from ..run.run import Run
-from . import answers, gpus
+from . import gpus
 from . import hosts as machines
 from .environments import is_made_by_us
 
@@ -27,16 +31,28 @@ CLOCK_S = 60.0  # a difference that people should know of; nothing is computed f
 LOWEST = {"torch": "2.6", "sentence-transformers": "5.1", "transformers": "4.41"}
 CORES = 4096  # more than a machine has
 
-Facts = dict[str, Any]
+
+@dataclass
+class _Seen:
+    """What one host says of itself (`said`, of which nothing is taken on trust), and what its connection allows."""
+
+    said: Mapping[str, Any]
+    where: str
+    sessions: int
+    python: str = ""
+    not_ours: str = ""  # why the run's folder there is not its own
+    clock_s: float | None = None  # how far its clock is from ours
+    own: frozenset[int] = frozenset()  # the pids of this run's workers there
+    environment: Found | None = None
 
 
-def take(run: Run) -> tuple[Checks, dict[str, Facts]]:
+def take(run: Run) -> tuple[Checks, dict[str, MachineFacts]]:
     """Look at every host of the run: (checks, host -> facts). Raises nothing for a host that fails."""
     checks = Checks("Every host can be reached and will do")
     tokens = {spec.name: f"{secrets.token_hex(6)}-{number}" for number, spec in enumerate(run.profile.hosts)}
     found = machines.side_by_side(run, lambda host: _look(run, host, tokens[host.name]))
     names = {token: name for name, token in tokens.items()}
-    facts: dict[str, Facts] = {}
+    facts: dict[str, MachineFacts] = {}
     # Before the first launch a wrong address is a mistake; afterwards a host that is away must not stop the others.
     wait = run.launched and run.profile.policy_for("unreachable") == "auto" and bool(found.ok)
     for spec in run.hosts:
@@ -61,84 +77,83 @@ def _way_out(error: RunbookError) -> str:
     return "see the message" if isinstance(error, HostError) else "mend the profile or the file it names"
 
 
-def _look(run: Run, host: machines.Host, token: str) -> Facts:
-    """What one host says of itself, and what its connection allows."""
+def _look(run: Run, host: machines.Host, token: str) -> _Seen:
     asked = time.time()
     said = host.facts(token)
     answered = time.time()
-    found: Facts = {"said": said, "where": host.way.where, "sessions": host.way.sessions()}
+    found = _Seen(said, host.way.where, host.way.sessions())
     if said.get("writable") is True:
-        found["not_ours"] = host.unclaimed(run.id)
+        found.not_ours = host.unclaimed(run.id)
     now = _number(said.get("now"), 1e11)
     if now is not None:
         # As if read in the middle: nearer than half the time that the question took.
-        found["clock_s"] = round(now - (asked + answered) / 2, 3)
+        found.clock_s = round(now - (asked + answered) / 2, 3)
     if host.spec.device == "cuda" and said.get("writable") is True:  # else its folder cannot be read either
         reading = host.poll()
-        reports = [(entry["report"] or {}).get("process") for entry in reading["slots"].values() if entry["alive"]]
-        found["own"] = {report.get("pid") for report in reports if report}
+        living = [entry.worker.process for entry in reading.slots.values() if entry.alive]
+        found.own = frozenset(process["pid"] for process in living if process)
     if is_made_by_us(host.spec.environment):
-        found["environment"] = host.environment()
-        found["python"] = str(found["environment"].get("python") or "")
+        found.environment = host.environment()
+        found.python = found.environment["python"]
     else:
-        found["python"] = host.python
+        found.python = host.python
     return found
 
 
-def _judge(checks: Checks, spec: HostSpec, seen: Facts, names: Mapping[str, str]) -> Facts:
+def _judge(checks: Checks, spec: HostSpec, seen: _Seen, names: Mapping[str, str]) -> MachineFacts:
     """The checks of one host that answered; gives the facts that others build on."""
-    said, name = seen["said"], spec.name
-    facts: Facts = {
+    said, name = seen.said, spec.name
+    facts: MachineFacts = {
         "workdir": _text(said.get("workdir")),
-        "python": seen["python"],
+        "python": seen.python,
         "device": spec.device,
         "system": _text(said.get("system")),
         "memory_bytes": _number(said.get("memory_bytes"), 2**63),
         "cores": max(1, int(_number(said.get("cores"), CORES) or 1)),
         "free_bytes": _number(said.get("free_bytes"), 2**63),
-        "clock_s": seen.get("clock_s"),
+        "clock_s": seen.clock_s,
         "gpus": [],
         "unit": False,
-        "made": bool((seen.get("environment") or {}).get("state") in ("ready", "foreign", None)),
+        "made": seen.environment is None or seen.environment["state"] in ("ready", "foreign"),
         "saw": [names[token] for token in _list(said.get("seen")) if isinstance(token, str) and token in names],
     }
     version = ".".join(_text(part) for part in _list(said.get("python"))[:3])
-    checks.add("reachable", True, f"{seen['where']}, Python {_text(version)}, {facts['cores']} cores", where=name)
+    checks.add("reachable", True, f"{seen.where}, Python {_text(version)}, {facts['cores']} cores", where=name)
     why_not = _text(said.get("why_not")) or "cannot be written"
     remedy = "make it yours alone and writable, or choose another `workdir`"
     writable = said.get("writable") is True
     checks.add("working folder", writable, facts["workdir"] if writable else why_not,
                "writable", remedy, where=name)  # fmt: skip
-    if why := seen.get("not_ours"):
+    if why := seen.not_ours:
         checks.add("run's folder", False, why, "not there yet, or this run's own", "see the message", where=name)
     if (offset := facts["clock_s"]) is not None and abs(offset) > CLOCK_S:
         checks.add("clock", True, f"{offset:+.0f} s from here", where=name, warn=True)
     _environment(checks, spec, seen)
     _logout(checks, spec, said, facts)
     _power(checks, spec)
-    if seen["sessions"] == 1:
+    if seen.sessions == 1:
         checks.add("sessions", True, "1 for a connection (MaxSessions): one thing at a time", where=name, warn=True)
     if spec.device == "cuda":
-        _gpus(checks, spec, said, facts, seen.get("own") or set())
+        _gpus(checks, spec, said, facts, seen.own)
     return facts
 
 
-def _environment(checks: Checks, spec: HostSpec, seen: Facts) -> None:
-    found = seen.get("environment")
+def _environment(checks: Checks, spec: HostSpec, seen: _Seen) -> None:
+    found = seen.environment
     if found is None:
         return
-    state, why = _text(found.get("state")), _text(found.get("why"))
+    state, why = _text(found["state"]), _text(found["why"])
     ok = state in ("ready", "foreign", "absent", "creating", "failed")
     words = {"absent": "not there yet: 02_launch makes it", "creating": "is being made", "foreign": "there already"}
     text = words.get(state, state) + (f"; {why}" if why and state in ("failed", "unusable") else "")
     checks.add(f"environment {spec.environment}", ok, text, "ready, or one that can be made", why, spec.name,
                warn=state in ("failed", "creating"))  # fmt: skip
-    if spec.environment != "venv" and state == "absent" and not found.get("tool"):
+    if spec.environment != "venv" and state == "absent" and not found["tool"]:
         remedy = "install one, or use `environment: venv`, or give the path of a Python"
         checks.add("conda", False, "no conda, mamba or micromamba found", "one of them", remedy, spec.name)
 
 
-def _logout(checks: Checks, spec: HostSpec, said: Facts, facts: Facts) -> None:
+def _logout(checks: Checks, spec: HostSpec, said: Mapping[str, Any], facts: MachineFacts) -> None:
     """Whether a log-out there ends what the login started, and the way around it."""
     if spec.is_here or said.get("kills_user_processes") is not True:
         return
@@ -156,7 +171,7 @@ def _power(checks: Checks, spec: HostSpec) -> None:
                    "plug it in, and leave the lid open", spec.name, warn=True)  # fmt: skip
 
 
-def _gpus(checks: Checks, spec: HostSpec, said: Facts, facts: Facts, own: set[int]) -> None:
+def _gpus(checks: Checks, spec: HostSpec, said: Mapping[str, Any], facts: MachineFacts, own: frozenset[int]) -> None:
     """The GPUs that can be used, those of nobody else first; what is wrong with the others is said.
 
     `own`: the pids of this run's workers there, which are no reason to wait.
@@ -199,7 +214,7 @@ def _users(users: list[gpus.User]) -> str:
     return ", ".join(f"{user.name} (pid {user.pid}, {user.mib or '?'} MiB)" for user in users[:3])
 
 
-def _shared(facts: Mapping[str, Facts]) -> dict[str, list[str]]:
+def _shared(facts: Mapping[str, MachineFacts]) -> dict[str, list[str]]:
     """host -> the others that have the same folder. Of two at least the later one saw the other's mark."""
     pairs = {(name, other) for name, found in facts.items() for other in found["saw"] if other in {*facts} - {name}}
     both = {name: sorted({o for n, o in pairs if n == name} | {n for n, o in pairs if o == name}) for name in facts}
@@ -207,7 +222,7 @@ def _shared(facts: Mapping[str, Facts]) -> dict[str, list[str]]:
 
 
 def _text(value: object) -> str:
-    return safe_text(value, 500) if isinstance(value, str) else "" if value is None else answers.shown(value)
+    return safe_text(value, 500) if isinstance(value, str) else "" if value is None else shown(value)
 
 
 def _list(value: object) -> list[Any]:
@@ -226,7 +241,7 @@ def _is_older(version: str, least: str) -> bool:
     return bool(found) and found < wanted
 
 
-def judge_libraries(checks: Checks, spec: HostSpec, facts: Facts, found: Mapping[str, Any]) -> bool:
+def judge_libraries(checks: Checks, spec: HostSpec, facts: MachineFacts, found: Mapping[str, Any]) -> bool:
     """What `worker devices` found with the Python of a host: libraries, and one matrix product on each GPU.
 
     Gives whether the libraries are there.

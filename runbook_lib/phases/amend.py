@@ -93,7 +93,7 @@ def _changed(before: Corpus, after: Corpus) -> list[int]:
 def _free_host(host: machines.Host, plan: Plan, rows: Sequence[int], stamp: str) -> str:
     """Set aside what a host has of these rows: parts that hold them, and records of those that were given up."""
     seen = host.poll()
-    names = _touched(host.folder, [(low, high) for low, high in seen["committed"]], seen["quarantined"], rows)
+    names = _touched(host.folder, seen.committed, seen.quarantined, rows)
     suspects = [host.folder.suspects(slot.slot) for slot in plan.of_host(host.name)]
     return host.set_aside([*names, *(path.relative_to(host.folder.root).as_posix() for path in suspects)], stamp)
 

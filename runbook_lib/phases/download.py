@@ -96,7 +96,7 @@ def _committed_there(run: Run, host: machines.Host) -> list[Range]:
     """What a host has committed; how its workers ended meanwhile goes into the journal."""
     reading = host.poll()
     incidents.record(run, host.name, reading)
-    return [(low, high) for low, high in reading["committed"]]
+    return list(reading.committed)
 
 
 def _collect_host(
@@ -137,7 +137,7 @@ def _collect_host(
                     _fetch(run, host, plan, fingerprints, start, stop, count_bytes, outage_s)
                     return
                 except DataError:
-                    if part not in [tuple(found) for found in host.poll()["committed"]]:
+                    if part not in host.poll().committed:
                         gone.append(part)  # there is nothing to refuse; it is looked for in the next round
                         return
                     if last:

@@ -6,14 +6,14 @@ Safe to repeat at any moment: a living supervisor is left alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from worker.escape import safe_text
 from worker.rows import count, missing
+from worker.wire import Identity, Reading, SlotReading, SupervisedSlot
 
 from ..errors import LinkLost, RunbookError
 from ..hosts import gpus
@@ -107,20 +107,20 @@ def _start(
 def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, undo_stop: bool) -> Outcome:
     slots = plan.of_host(host.name)
     seen = host.poll()
-    given_up = [] if retry_given_up else [(row, row + 1) for row in seen["quarantined"]]
-    settled = [*seen["committed"], *given_up]
+    given_up = [] if retry_given_up else [(row, row + 1) for row in seen.quarantined]
+    settled = [*seen.committed, *given_up]
     left = sum(plan.left(slot, settled) for slot in slots)
     if not left:
         return LeftAlone.NO_ROWS
-    if not seen["assigned"]:
+    if not seen.assigned:
         raise NotStaged(host.name)
-    if seen["supervisor_alive"]:
-        return AlreadyRuns(seen["supervisor"]["process"]["pid"], left)
-    if seen["stop_requested"] and not undo_stop:
+    if seen.supervisor_alive and (lives := seen.supervised.process):
+        return AlreadyRuns(lives["pid"], left)
+    if seen.stop_requested and not undo_stop:
         return LeftAlone.STOPPED
     host.remove(host.folder.stop_request(host.name))
     if retry_given_up:
-        for row in seen["quarantined"]:
+        for row in seen.quarantined:
             host.remove(host.folder.quarantined(row))
     try:
         identity = host.launch(by)
@@ -145,22 +145,23 @@ def start_unseen(run: Run, only: Collection[str]) -> None:
     machines.side_by_side(run, one)
 
 
-def _wait_for_its_report(host: machines.Host, identity: Mapping[str, Any], within_s: float = 10.0) -> None:
+def _wait_for_its_report(host: machines.Host, identity: Identity, within_s: float = 10.0) -> None:
     """Wait until a new supervisor has reported: before, what its predecessor left on file speaks for it."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
-        if ((host.poll()["supervisor"] or {}).get("process") or {}).get("pid") == identity["pid"]:
+        said = host.poll().supervised.process
+        if said and said["pid"] == identity["pid"]:
             return
         time.sleep(0.1)
 
 
-def _supervisor_there(host: machines.Host, within_s: float = 5.0) -> dict[str, Any] | None:
+def _supervisor_there(host: machines.Host, within_s: float = 5.0) -> Identity | None:
     """The living supervisor of a host, given a moment to write its first report."""
     deadline = time.monotonic() + within_s
     while True:
         seen = host.poll()
-        if seen["supervisor_alive"]:
-            return dict(seen["supervisor"]["process"])
+        if seen.supervisor_alive:
+            return seen.supervised.process
         if time.monotonic() > deadline:
             return None
         time.sleep(0.5)
@@ -180,7 +181,7 @@ def _until(
     run: Run,
     title: str,
     wanted: str,
-    look: Callable[[dict[str, Any]], dict[str, tuple[bool, str]]],
+    look: Callable[[Reading], dict[str, tuple[bool, str]]],
     within_s: float | None,
     on_progress: Report,
 ) -> Checks:
@@ -228,7 +229,8 @@ def _until(
     recorded = set()
     for name, reading in readings.ok.items():
         incidents.record(run, name, reading)
-        recorded |= {slot for slot, entry in reading["slots"].items() if any("at" in end for end in entry["exits"])}
+        ends = {slot: [end.at for end in entry.exits] for slot, entry in reading.slots.items()}
+        recorded |= {slot for slot, times in ends.items() if set(times) - {None}}
     checks = Checks(title)
     for slot, host in expected.items():
         ok, what = seen[slot]
@@ -253,22 +255,22 @@ def _until(
     return checks
 
 
-def _loads(reading: Mapping[str, Any], slot: str) -> bool:
+def _loads(reading: Reading, slot: str) -> bool:
     """Whether a worker of this slot lives, by its own word or its supervisor's, and has not come to encode yet."""
-    entry = reading["slots"].get(slot)
+    entry = reading.slots.get(slot)
     if not entry:
         return False
-    if entry["alive"]:
-        return (entry["report"] or {}).get("state") in states.LOADS
-    supervised = (reading["supervisor"] or {}).get("slots") or {}  # before its first report
-    return bool(reading["supervisor_alive"]) and (supervised.get(slot) or {}).get("state") == states.RUNNING
+    if entry.alive:
+        return entry.worker.state in states.LOADS
+    said = reading.supervised.slots.get(slot)  # before its first report
+    return reading.supervisor_alive and said is not None and said.state == states.RUNNING
 
 
-def _supervisor_lost(reading: Mapping[str, Any]) -> bool:
+def _supervisor_lost(reading: Reading) -> bool:
     """Whether a supervisor is gone that had work, and nobody wanted that."""
-    if reading["supervisor_alive"] or reading["stop_requested"]:
+    if reading.supervisor_alive or reading.stop_requested:
         return False
-    return (reading["supervisor"] or {}).get("working") is True
+    return reading.supervised.working is True
 
 
 def _warn(checks: Checks, slot: str, host: str, what: str, expects: str, remedy: str) -> None:
@@ -286,10 +288,10 @@ def _note_trouble(run: Run, slot: str, host: str, cause: str, what: str) -> None
     run.journal.write(incidents.BEGAN, slot=slot, host=host, verdict=cause, cause=safe_text(what, 300), action=action)
 
 
-def poll_staged(host: machines.Host) -> dict[str, Any]:
+def poll_staged(host: machines.Host) -> Reading:
     """A reading of a host; NotStaged for one that was given nothing to do."""
     reading = host.poll()
-    if not reading["assigned"]:
+    if not reading.assigned:
         raise NotStaged(host.name)
     return reading
 
@@ -305,61 +307,55 @@ def _last_words(run: Run, name: str, slot: str) -> str:
     return f"; its log ends: {lines[:200]}" if lines else "; its log is empty"
 
 
-def _over(reading: dict[str, Any]) -> dict[str, str]:
+def _over(reading: Reading) -> dict[str, str]:
     """slot -> why waiting for it is in vain: stopped, fenced; waiting for one that died and will be tried again."""
-    supervised = (reading["supervisor"] or {}).get("slots") or {}
     found = {}
-    for slot, entry in reading["slots"].items():
-        said = supervised.get(slot) or {}
-        if entry["alive"]:
+    for slot, entry in reading.slots.items():
+        said = reading.supervised.slots.get(slot) or SupervisedSlot.blank()
+        if entry.alive:
             continue
-        if reading["stop_requested"] or said.get("state") in (states.FENCED, states.STOPPED):
-            found[slot] = states.FENCED if said.get("state") == states.FENCED else states.STOPPED
-        elif said.get("state") == states.WAITING and (said.get("deaths") or 0) >= DEATHS_TO_GO_ON:
+        if reading.stop_requested or said.state in (states.FENCED, states.STOPPED):
+            found[slot] = states.FENCED if said.state == states.FENCED else states.STOPPED
+        elif said.state == states.WAITING and (said.deaths or 0) >= DEATHS_TO_GO_ON:
             found[slot] = states.WAITING
     return found
 
 
-def _slot_states(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:
+def _slot_states(reading: Reading) -> dict[str, tuple[bool, str]]:
     """slot -> (reported in, in words)."""
     found = {}
-    for slot, entry in reading["slots"].items():
-        report = entry["report"] or {}
+    for slot, entry in reading.slots.items():
         whole = not _rows_left(reading, entry)[0]
-        state = report.get("state", "no report")
-        ok = whole or (entry["alive"] and state in (*states.LOADS, states.RUNNING))
-        last = entry["exits"][-1]["reason"] if entry["exits"] and not ok else ""
+        state = entry.worker.state or "no report"
+        ok = whole or (entry.alive and state in (*states.LOADS, states.RUNNING))
+        last = entry.exits[-1].reason if entry.exits and not ok else ""
         if ok and state == states.LOADING and (held := _gpu_mib(reading, entry)):
             state += f", its GPU holds {held} MiB"
         found[slot] = (ok, "all rows committed" if whole else f"{state}{': ' + last if last else ''}")
     return found
 
 
-def _rows_left(reading: dict[str, Any], entry: dict[str, Any]) -> tuple[int, int]:
+def _rows_left(reading: Reading, entry: SlotReading) -> tuple[int, int]:
     """How many of a slot's rows are left, by its host's own reading, and how many it has."""
-    have = [(low, high) for low, high in reading["committed"]]
-    return (
-        sum(count(missing(low, high, have)) for low, high in entry["ranges"]),
-        sum(high - low for low, high in entry["ranges"]),
-    )
+    left = sum(count(missing(low, high, reading.committed)) for low, high in entry.ranges)
+    return left, count(entry.ranges)
 
 
-def _gpu_mib(reading: dict[str, Any], entry: dict[str, Any]) -> int | None:
+def _gpu_mib(reading: Reading, entry: SlotReading) -> int | None:
     """The memory in use on a slot's GPU, by its supervisor's last look: while a model loads it is the sign of it."""
-    sample = gpus.samples(str((reading["supervisor"] or {}).get("gpus") or "")).get(str(entry.get("gpu")))
+    sample = gpus.samples(reading.supervised.gpus or "").get(entry.gpu or "")
     return sample.used_mib if sample else None
 
 
-def _first_rows(reading: dict[str, Any]) -> dict[str, tuple[bool, str]]:
+def _first_rows(reading: Reading) -> dict[str, tuple[bool, str]]:
     found, over = {}, _over(reading)
-    for slot, entry in reading["slots"].items():
-        report = entry["report"] or {}
+    for slot, entry in reading.slots.items():
         left, rows = _rows_left(reading, entry)
         rows -= left
-        running = entry["alive"] and report.get("state") == states.RUNNING
+        running = entry.alive and entry.worker.state == states.RUNNING
         given_up = over.get(slot) == states.FENCED  # what it committed before is no sign that it will go on
-        loaded = f"model loaded in {report['loaded_s']} s, " if report.get("loaded_s") else ""
+        loaded = f"model loaded in {entry.worker.loaded_s} s, " if entry.worker.loaded_s else ""
         ok = not left or running or (rows > 0 and not given_up)
-        last = f": {entry['exits'][-1]['reason']}" if entry["exits"] and not ok else ""
+        last = f": {entry.exits[-1].reason}" if entry.exits and not ok else ""
         found[slot] = (ok, f"{loaded}{rows} of {rows + left} rows committed{last}")
     return found

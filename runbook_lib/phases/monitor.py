@@ -144,7 +144,7 @@ def finished(state: State) -> Checks:
         stopped = "`runbook run` goes on, or `runbook restart`"
         next_step = stopped if slot.state == states.STOPPED else f"runbook logs {state.run} {slot.slot}"
         checks.add(slot.slot, slot.done, seen, f"{slot.rows:,}", next_step, slot.host)
-    why = {each["row"]: f": {safe_text(str(each['reason']), 300)}" for each in state.refusals}
+    why = {each.row: f": {safe_text(each.reason, 300)}" for each in state.refusals}
     given_up = ", ".join(state.named.get(row, f"row {row}") + why.get(row, "") for row in state.quarantined[:10])
     checks.add(
         "rows given up",

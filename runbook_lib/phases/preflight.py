@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 from worker.layout import committed
 from worker.rows import count
@@ -180,7 +179,7 @@ def _not_as_numbered(run: Run, corpus: corpora.Corpus, model: models.Model) -> s
     return ""
 
 
-def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, Any]]:
+def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, MachineFacts]]:
     """The hosts, side by side: reachable, writable, their slots, and what computes there. One dead hides none.
 
     Each is sent the model and tries it, with the files that were sent and no others. Only one whose environment is not
@@ -206,7 +205,7 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, A
     return checks, facts
 
 
-def _may_try(checks: Checks, spec: HostSpec, facts: dict[str, Any], model: models.Model | None) -> bool:
+def _may_try(checks: Checks, spec: HostSpec, facts: MachineFacts, model: models.Model | None) -> bool:
     """Whether a host can try the model now; says why not."""
     seen, remedy = "", ""
     if model is None:
@@ -217,10 +216,10 @@ def _may_try(checks: Checks, spec: HostSpec, facts: dict[str, Any], model: model
         seen, remedy = f"not tried: no room for it, {facts['free_bytes'] / 1e9:.1f} GB free", "free space there"
     if seen and (spec.is_here or model is not None):
         checks.add("model loads", False, seen, "loads", remedy, where=spec.name)
-    return not seen and planning.enough(spec, cast(MachineFacts, facts))
+    return not seen and planning.enough(spec, facts)
 
 
-def _devices(run: Run, host: machines.Host) -> dict[str, Any]:
+def _devices(run: Run, host: machines.Host) -> probing.Answer:
     """What the libraries of a host's Python say of themselves and of its GPUs."""
     host.claim(run.id)
     machines.bring_bundle(host)
@@ -235,7 +234,7 @@ def cores() -> int:
 
 
 def the_disks(
-    run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, Any] | None = None
+    run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, MachineFacts] | None = None
 ) -> Checks:
     """The disks: what this run will write, from real sizes, against what is free; folders of one disk are added up."""
     checks = Checks("Every disk has room")
@@ -287,7 +286,7 @@ def _room(checks: Checks, name: str, free: int, need: int, what: str, where: str
 
 
 def the_plan(
-    run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, Any]
+    run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, MachineFacts]
 ) -> tuple[Checks, plan.Plan | None]:
     """The plan: which slot does which rows, checked by a function that shares nothing with the one that cut them."""
     checks = Checks("Every row belongs to exactly one slot")
@@ -315,7 +314,7 @@ def the_plan(
 
 
 def _drawn(
-    checks: Checks, run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, Any]
+    checks: Checks, run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, MachineFacts]
 ) -> plan.Plan | None:
     """The plan drawn now, as long as nothing can have been computed by an earlier one."""
     hosts = run.profile.hosts
@@ -332,7 +331,7 @@ def _drawn(
 
 
 def _standing(
-    checks: Checks, run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, Any]
+    checks: Checks, run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, MachineFacts]
 ) -> plan.Plan | None:
     """The plan by which the run computes: held against what the profile says now, and given the hosts added to it."""
     wrong = planning.differences(run, run.plan(), model, corpus)
@@ -341,7 +340,7 @@ def _standing(
         checks.add(what, False, seen, expected, remedy)
     if wrong:
         return None
-    told = machines.side_by_side(run, lambda host: host.poll()["committed"])
+    told = machines.side_by_side(run, lambda host: host.poll().committed)
     there = [(low, high) for found in told.ok.values() for low, high in found]
     with locks.held(run.plan_lock):
         before = run.plan()

@@ -33,6 +33,7 @@ from ..profile import secret
 from ..profile.profile import ModelSpec
 from ..run import model as models
 from ..run.checks import Checks
+from ..run.machine_facts import MachineFacts
 from ..run.run import Run
 from . import sent_model
 
@@ -43,7 +44,7 @@ WIDEST = 1_000_000
 HERE = "this machine"
 KINDS = ("document", "query")
 
-Answer = dict[str, Any]
+Answer = dict[str, Any]  # as printed: `read` takes nothing in it on trust
 Vectors = dict[str, npt.NDArray[np.float32]]
 
 
@@ -70,7 +71,9 @@ class Probe:
     vectors: Vectors | None = None
 
 
-def on_hosts(run: Run, model: models.Model, facts: Mapping[str, Any], names: Collection[str]) -> dict[str, Probe]:
+def on_hosts(
+    run: Run, model: models.Model, facts: Mapping[str, MachineFacts], names: Collection[str]
+) -> dict[str, Probe]:
     """Try the model on these hosts, and here where torch is and none of them is this machine; name -> what was found.
 
     Hosts that are folders of one machine with one Python are tried once.
@@ -117,10 +120,10 @@ def _longest(run: Run) -> int | None:
     return int(np.diff(offsets).max()) if len(offsets) > 1 else None
 
 
-def _ask(run: Run, host: machines.Host, model: models.Model, facts: Mapping[str, Any], longest: int | None) -> Answer:
+def _ask(run: Run, host: machines.Host, model: models.Model, facts: MachineFacts, longest: int | None) -> Answer:
     before = _kept(run, host.name)
-    if before.get("key") == _key(run, model, facts) and not before["answer"].get("error") and _works(host):
-        return dict(before["answer"])  # its workers are left alone: the device is theirs
+    if before and before.key == _key(run, model, facts) and not before.answer.get("error") and _works(host):
+        return dict(before.answer)  # its workers are left alone: the device is theirs
     host.claim(run.id)
     if host.spec.is_here:
         cwd = machines.BUNDLE.parent
@@ -137,7 +140,7 @@ def _ask(run: Run, host: machines.Host, model: models.Model, facts: Mapping[str,
 def _works(host: machines.Host) -> bool:
     """Whether workers of this run compute there at the moment."""
     with contextlib.suppress(HostError):
-        return any(entry["alive"] for entry in host.poll()["slots"].values())
+        return any(entry.alive for entry in host.poll().slots.values())
     return False
 
 
@@ -305,7 +308,7 @@ def _lowest(one: Vectors, two: Vectors) -> float:
 # --------------------------------------------------------------------------------------------------------------- kept
 
 
-def _key(run: Run, model: models.Model, facts: Mapping[str, Any]) -> str:
+def _key(run: Run, model: models.Model, facts: MachineFacts) -> str:
     """What a host was tried with: of anything else it has to be tried again."""
     bundle = [hashlib.sha256(source.read_bytes()).hexdigest() for _, source in machines.bundle_files()]
     spec = run.profile.model
@@ -317,18 +320,28 @@ def _keep(run: Run, name: str, model: models.Model, key: str, said: Answer) -> N
     run.save_json(f"probe_{name}.json", {"host": name, "model": model.digest, "key": key, "answer": said})
 
 
-def _kept(run: Run, name: str) -> dict[str, Any]:
-    """What a host answered last; nothing where it was not tried, or the record cannot be read."""
+@dataclass(frozen=True)
+class _Kept:
+    """The record of a host that was tried: the model's digest, a key of all that it was tried with, what it said."""
+
+    model: str
+    key: str
+    answer: Answer
+
+
+def _kept(run: Run, name: str) -> _Kept | None:
+    """What a host answered last; None where it was not tried, or the record cannot be read."""
     with contextlib.suppress(DataError, ValueError):
         found = run.load_json(f"probe_{name}.json")
-        return found if isinstance(found.get("answer"), dict) else {}
-    return {}
+        if isinstance(found.get("answer"), dict):
+            return _Kept(str(found.get("model")), str(found.get("key")), found["answer"])
+    return None
 
 
 def measured(run: Run, model: models.Model) -> models.Model:
     """The model with the width that the hosts measured; the profile's own word where none could yet."""
     kept = [_kept(run, spec.name) for spec in run.profile.hosts]
-    probes = [read(one["answer"]) for one in kept if one.get("model") == model.digest]
+    probes = [read(one.answer) for one in kept if one and one.model == model.digest]
     seen = {(probe.dim, probe.normalises) for probe in probes if not probe.error}
     if len(seen) != 1:
         return replace(model, dim=None if seen else model.dim or run.profile.model.dim)
@@ -341,13 +354,13 @@ def assure(run: Run, host: machines.Host, model: models.Model) -> None:
 
     `model`: with the width and contract of the plan.
     """
-    facts = run.host_facts().get(host.name)
-    if not facts or facts.get("made", True):
+    found: MachineFacts | None = run.host_facts().get(host.name)
+    if not found or found.get("made", True):
         return
-    facts = {**facts, "python": host.python}
+    facts: MachineFacts = {**found, "python": host.python}
     key = _key(run, model, facts)
     before = _kept(run, host.name)
-    if before.get("key") == key and not before["answer"].get("error"):
+    if before and before.key == key and not before.answer.get("error"):
         return
     said = _ask(run, host, model, facts, _longest(run))
     checks = Checks("the model there")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.rows import Range
-from worker.wire import Assignment, ModelFiles, ShardSpec, SlotSpec
+from worker.wire import Assignment, EnvironmentOrder, ModelFiles, ShardSpec, SlotSpec
 
 from ..corpus import corpus as corpora
 from ..errors import HostError, LinkLost
@@ -110,14 +110,9 @@ def _begin_environment(run: Run, host: machines.Host) -> None:
     for path, sha256 in order.wheels:
         host.put(wheels / path.name, machines.file_content(path, sha256))
     spec = host.folder.root / "hosts" / f"{host.name}.environment.json"
-    value = {
-        "kind": host.spec.environment,
-        "workdir": str(host.workdir),
-        "digest": order.digest,
-        "requirements": order.requirements,
-        "wheels": str(wheels) if order.wheels else None,
-    }
-    host.put(spec, machines.json_content(value))
+    folder = str(wheels) if order.wheels else None
+    value = EnvironmentOrder(host.spec.environment or "", str(host.workdir), order.digest, order.requirements, folder)
+    host.put(spec, machines.json_content(value.to_json()))
     argv = [host.way.executable, "-m", "worker", "environment", "--spec", str(spec)]
     host.start(argv, host.folder.log(f"environment_{host.name}"), host.folder.root)
 

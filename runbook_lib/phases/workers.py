@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
 
 from worker import verbs
 from worker.escape import safe_text
+from worker.wire import Reading
 
 from ..errors import HostError, LinkLost, ProfileError
 from ..hosts import hosts as machines
@@ -44,11 +43,11 @@ def _stop(run: Run) -> Checks:
         seen = _reading(host)
         incidents.record(run, host.name, seen)
         supervisors, workers = host.living(seen)
-        if not (seen["assigned"] or seen["supervisor"] or supervisors or workers):  # what is on file may be overwritten
+        if not (seen.assigned or seen.supervisor or supervisors or workers):  # what is on file may be overwritten
             return Stopped.NOTHING_STAGED
         host.put(host.folder.stop_request(host.name), machines.json_content({"stop": True}))
         for identity in supervisors:  # it stops its workers itself, each with ten seconds of grace
-            host.stop(identity, 10.0 + 12.0 * max(len(workers), len(seen["slots"])), by[host.name])
+            host.stop(identity, 10.0 + 12.0 * max(len(workers), len(seen.slots)), by[host.name])
         survivors = [identity for group in host.living(_reading(host)) for identity in group]
         for identity in survivors:  # their supervisor was dead already
             host.stop(identity)
@@ -65,14 +64,14 @@ def _stop(run: Run) -> Checks:
     return checks
 
 
-def _reading(host: machines.Host) -> dict[str, Any]:
+def _reading(host: machines.Host) -> Reading:
     """A reading; one that cannot be true counts as empty: what runs there is found by its locks."""
     try:
         return host.poll()
     except LinkLost:
         raise
     except HostError:
-        return {"assigned": True, "supervisor": None, "supervisor_alive": False, "slots": {}}
+        return Reading(0.0, True, False, False, {}, None, (), (), (), None)
 
 
 def restart(run: Run, what: str = "all") -> Checks:
@@ -137,12 +136,12 @@ def _restart_slot(run: Run, name: str) -> Checks:
 def _new_worker(run: Run, name: str, slot: Slot, spec: HostSpec) -> Checks:
     checks, host = Checks("Worker restarted"), machines.connect(spec, run.name)
     seen = launch.poll_staged(host)
-    if not run.plan().left(slot, seen["committed"]):
+    if not run.plan().left(slot, seen.committed):
         checks.add(name, True, "no rows left for it", where=host.name)
         return checks
     before = _worker_of(seen, name)
     host.put(host.folder.restart_request(name), machines.json_content({"restart": True}))
-    started = [] if seen["supervisor_alive"] else list(launch.start(run, retry_given_up=False, only={host.name}))
+    started = [] if seen.supervisor_alive else list(launch.start(run, retry_given_up=False, only={host.name}))
     checks.extend(started)
     deadline = time.monotonic() + RESTART_S
     while (now := _worker_of(host.poll(), name)) in (None, before) and time.monotonic() < deadline:
@@ -154,7 +153,7 @@ def _new_worker(run: Run, name: str, slot: Slot, spec: HostSpec) -> Checks:
     return checks
 
 
-def _worker_of(reading: Mapping[str, Any], slot: str) -> tuple[int, Any] | None:
+def _worker_of(reading: Reading, slot: str) -> tuple[int, str | None] | None:
     """The process that the supervisor of a reading has for a slot: its pid and start."""
-    found = (((reading["supervisor"] or {}).get("slots") or {}).get(slot) or {}).get("process") or {}
-    return (found["pid"], found.get("start")) if found.get("pid") else None
+    found = reading.supervised.slots.get(slot)
+    return (found.process["pid"], found.process.get("start")) if found and found.process else None

@@ -26,6 +26,8 @@ class MachineFacts(TypedDict, total=False):
     workdir: str
     python: str
     device: str
+    system: str
+    memory_bytes: int | None
     cores: int
     free_bytes: int | None
     clock_s: float | None

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ..errors import RunbookError
 from .observed import Observed
-from .readings import Late, Reading
+from .readings import Answer, Late
+from .state import Refusal
 from .states import NAMED, UNREACHABLE, UNSUPERVISED, Verdict
 
 TOLD_LATE_S = 10.0  # a host that takes longer to answer is named
 
 
-def of_host(name: str, answer: Reading) -> str:
+def of_host(name: str, answer: Answer) -> str:
     """A host that failed, or takes long to answer."""
     if isinstance(answer, RunbookError):  # unreachable is not dead
         return str(answer) if str(answer).startswith(name) else f"{name}: {answer}"
@@ -29,12 +29,12 @@ def of_slot(seen: Observed, verdict: Verdict, evidence: str) -> str:
     return f"{seen.name} on {seen.slot.host}: {verdict.name}: {_what_then(evidence, verdict)}"
 
 
-def of_rows(rows: Sequence[int], named: Mapping[int, str], refusals: Sequence[Mapping[str, Any]]) -> str:
+def of_rows(rows: Sequence[int], named: Mapping[int, str], refusals: Sequence[Refusal]) -> str:
     """The rows that were given up, and why the first of them was."""
     if not rows:
         return ""
     told = ", ".join(named[row] for row in rows[:10])
-    why = next((str(each["reason"]) for each in refusals if each["row"] == rows[0]), "")
+    why = next((each.reason for each in refusals if each.row == rows[0]), "")
     return f"rows given up: {told}{' …' if len(rows) > 10 else ''}{f'; the first: {why}' if why else ''}"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from worker.files import read_json
 from worker.layout import HostFolder
 from worker.rows import Range
+from worker.wire import PartRecord
 
 
 class Arrived:
@@ -28,10 +29,10 @@ class Arrived:
                 continue
             self._known.add((low, high))
             try:
-                record = read_json(self._folder.part(low, high).with_suffix(".json")) or {}
+                record = PartRecord.from_json(read_json(self._folder.part(low, high).with_suffix(".json")))
             except (OSError, ValueError):  # damaged here since it came: the merge refuses it, looking goes on
                 continue
-            norms = array("d", record.get("norms", []))
+            norms = array("d", record.norms)
             self.norms.extend(norms)
             self.norms_bad += sum(not (math.isfinite(norm) and norm > 0) for norm in norms)
-            self.truncated += len(record.get("truncated", []))
+            self.truncated += len(record.truncated)

@@ -9,18 +9,18 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from worker.escape import safe_text
+from worker.wire import Exit, Identity, Reading
 
 from ..corpus import corpus as corpora
 from ..run import locks
 from ..run.run import Run
 from . import states, verdicts
-from .state import SlotState, State
+from .state import Refusal, SlotState, State
 from .states import NAMED
 
 BEGAN, ENDED, LOST, GIVEN_UP = "slot in trouble", "slot recovered", "supervisor lost", "row given up"
@@ -30,46 +30,49 @@ IDLE = "slot without a row"
 LOADS_OF_OTHERS, STARTS_S = 3.0, 5.0  # how often the slowest load, and how long beside, a worker may take at the end
 RECENT = 100  # events; a host that fails again in the same way is told anew after so many
 
-Exit = Mapping[str, Any]
 
-
-def record(run: Run, host: str, reading: Mapping[str, Any]) -> None:
+def record(run: Run, host: str, reading: Reading) -> None:
     """Write into the journal how workers of a host ended, and a supervisor, as far as it does not know yet."""
     with contextlib.suppress(OSError):  # a full disk here: told at the next look
-        for slot, entry in reading["slots"].items():
-            _record(run, slot, host, entry["exits"], 0)
-        _record_lost(run, host, (reading.get("supervisor") or {}).get("predecessor"))
-        _record_given_up(run, [{**each, "host": host} for each in reading.get("given_up", [])])
+        for slot, entry in reading.slots.items():
+            _record(run, slot, host, entry.exits, 0)
+        _record_lost(run, host, reading.supervised.predecessor)
+        _record_given_up(run, refusals(host, reading))
 
 
-def _record_given_up(run: Run, refusals: Sequence[Mapping[str, Any]]) -> None:
+def refusals(host: str, reading: Reading) -> list[Refusal]:
+    """What a host tells of rows that were given up, and why."""
+    return [Refusal(each.row, host, each.slot, each.at, each.reason) for each in reading.given_up]
+
+
+def _record_given_up(run: Run, refusals: Sequence[Refusal]) -> None:
     """Tell of documents that a host gave up, and why: each once, and once more where it was tried again in vain."""
     if not refusals:
         return
     with locks.held(run.faults_lock):
-        known = {_refusal(event) for event in run.journal.events(GIVEN_UP)}
+        known = {(e.get("row"), e.get("host"), e.get("given_up_at")) for e in run.journal.events(GIVEN_UP)}
         new = [each for each in refusals if _refusal(each) not in known]
-        names = corpora.named(run.corpus, {each["row"] for each in new}) if new else {}
+        names = corpora.named(run.corpus, {each.row for each in new}) if new else {}
         for each in new:
             run.journal.write(
                 GIVEN_UP,
-                row=each["row"],
-                host=each["host"],
-                slot=safe_text(str(each["slot"]), 80),
-                document=names[each["row"]],
-                cause=safe_text(str(each["reason"]), 300),
+                row=each.row,
+                host=each.host,
+                slot=safe_text(each.slot, 80),
+                document=names[each.row],
+                cause=safe_text(each.reason, 300),
                 action="its neighbours are done; it is tried once more when a person starts the run again",
-                given_up_at=each["at"],
+                given_up_at=each.at,
             )
 
 
-def _refusal(each: Mapping[str, Any]) -> tuple[object, ...]:
-    return each.get("row"), each.get("host"), each.get("given_up_at", each.get("at"))
+def _refusal(each: Refusal) -> tuple[object, ...]:
+    return each.row, each.host, each.at
 
 
-def _record_lost(run: Run, host: str, predecessor: Any) -> None:
+def _record_lost(run: Run, host: str, predecessor: Identity | None) -> None:
     """Tell of a supervisor that was gone while it had work, where its workers brought another before anybody looked."""
-    if not isinstance(predecessor, Mapping) or not isinstance(predecessor.get("pid"), int):
+    if predecessor is None:
         return
     identity = safe_text(f"{predecessor['pid']} {predecessor.get('start')}", 80)
     with locks.held(run.faults_lock):
@@ -84,7 +87,7 @@ def _record(run: Run, slot: str, host: str, exits: Sequence[Exit], again: int) -
         return []
     with locks.held(run.faults_lock):
         known = {(e.get("slot"), e.get("exit_at")) for e in run.journal.events(BEGAN)}
-        new = [exit for exit in exits if _is_fault(exit) and (slot, exit.get("at")) not in known]
+        new = [exit for exit in exits if _is_fault(exit) and (slot, exit.at) not in known]
         for exit in new:
             name = _name(exit)
             action = NAMED[states.RESTARTING if name == DIED else name].by_itself
@@ -93,22 +96,22 @@ def _record(run: Run, slot: str, host: str, exits: Sequence[Exit], again: int) -
                 slot=slot,
                 host=host,
                 verdict=name,
-                cause=safe_text(str(exit.get("reason")), 300),
+                cause=safe_text(exit.reason, 300),
                 action=action,
-                exit_at=exit.get("at"),
+                exit_at=exit.at,
                 rows_again=again,
             )
     return new
 
 
 def _is_fault(exit: Exit) -> bool:
-    return exit.get("at") is not None and exit.get("reason") != verdicts.BY_A_PERSON
+    return exit.at is not None and exit.reason != verdicts.BY_A_PERSON
 
 
 def _name(exit: Exit) -> str:
     """What a worker ended of, by name of a verdict."""
-    refused = states.REFUSED if exit.get("code") == verdicts.EXIT_REFUSED else DIED
-    return verdicts.cause(str(exit.get("reason"))) or refused
+    refused = states.REFUSED if exit.code == verdicts.EXIT_REFUSED else DIED
+    return verdicts.cause(exit.reason) or refused
 
 
 def host_failed(run: Run, host: str, what: str, why: object) -> None:
@@ -204,12 +207,12 @@ class Incidents:
 
     def _note_ends(self, slot: SlotState) -> None:
         """The ends of its workers that are new here; the last one is what it has to recover from."""
-        unknown = [exit for exit in slot.exits if (slot.slot, exit.get("at")) not in self._known]
+        unknown = [exit for exit in slot.exits if (slot.slot, exit.at) not in self._known]
         if not unknown:
             return
         again = self._before.get(slot.slot, 0)
         new = _record(self.run, slot.slot, slot.host, unknown, again)
-        self._known |= {(slot.slot, exit.get("at")) for exit in unknown}
+        self._known |= {(slot.slot, exit.at) for exit in unknown}
         if new:
             before = self._open.get(slot.slot)
             began = self.clock() if slot.slot in self._before else None

@@ -32,10 +32,10 @@ class Movement:
 
     def age_s(self, seen: Observed, now: float) -> float | None:
         """Since the worker's heartbeat, by its host's clock; as that may be set, by ours where it has beaten since."""
-        if not seen.report.get("heartbeat_at"):
+        if not seen.report.heartbeat_at:
             return None
-        age = max(0.0, float(seen.reading["now"] - seen.report["heartbeat_at"]))
-        beat, before = seen.report.get("heartbeat"), self._beats.get(seen.name)
+        age = max(0.0, seen.reading.now - seen.report.heartbeat_at)
+        beat, before = seen.report.heartbeat, self._beats.get(seen.name)
         self._beats[seen.name] = (beat, now)
         return min(age, now - before[1]) if before and beat is not None and beat != before[0] else age
 
@@ -56,14 +56,14 @@ class Movement:
     def _rate(self, seen: Observed, age_s: float | None, now: float) -> float | None:
         """The worker's own word while it computes, else by what is committed (neighbours may help)."""
         by_commits = windowed(self._slot_points.setdefault(seen.name, []), now, seen.done)
-        if seen.state not in (states.RUNNING, states.HELPING) or not seen.entry["alive"]:
+        if seen.state not in (states.RUNNING, states.HELPING) or not seen.entry.alive:
             return by_commits if seen.state != states.UNREACHABLE else None
-        said = seen.report.get("rows_per_s")
-        said = seen.report.get("rate") if said is None else said  # since it began: its last minute is not known yet
+        said = seen.report.rows_per_s
+        said = seen.report.rate if said is None else said  # since it began: its last minute is not known yet
         if said is None or (age_s is not None and age_s > FRESH_S):
             return by_commits
-        self._said[seen.name] = float(said)
-        return float(said) if said else None
+        self._said[seen.name] = said
+        return said or None
 
     def trend(self, slot: str) -> tuple[float, ...]:
         """A slot's rates at the last looks, the newest last; 0 where none was known."""

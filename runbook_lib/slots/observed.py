@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from worker.escape import safe_text
 from worker.rows import Range, count, missing
+from worker.wire import Reading, SlotReading, SupervisedSlot, WorkerReport
 
 from ..errors import RunbookError
 from ..hosts import gpus
 from ..run.plan import Slot
 from . import states
-from .readings import Late, Reading
+from .readings import Answer, Late
 from .state import SlotState
 
 FRESH_S = 60.0  # a GPU's figures, or a worker's rate, that are older say nothing about now
@@ -30,7 +30,7 @@ class Observed:
     rows: int
     done: int
     state: str
-    reading: Mapping[str, Any]
+    reading: Reading
     silent: RunbookError | None = None
 
     @property
@@ -39,75 +39,72 @@ class Observed:
         return self.slot.slot
 
     @property
-    def entry(self) -> Mapping[str, Any]:
+    def entry(self) -> SlotReading:
         """What its host has on file of it."""
-        entry: Mapping[str, Any] = self.reading["slots"][self.name]
-        return entry
+        return self.reading.slots[self.name]
 
     @property
-    def report(self) -> Mapping[str, Any]:
+    def report(self) -> WorkerReport:
         """Its worker's own word."""
-        return self.entry["report"] or {}
+        return self.entry.worker
 
     @property
     def in_part(self) -> int:
         """Rows of the part at hand, by the worker's own word."""
-        return int(self.report.get("rows_in_part") or 0) if self.entry["alive"] else 0
+        return (self.report.rows_in_part or 0) if self.entry.alive else 0
 
     @property
     def reason(self) -> str:
         """Why its last worker ended; empty where that says nothing about the slot."""
-        exits = self.entry["exits"]
-        return str(exits[-1]["reason"]) if exits and self.state not in (states.DONE, states.RUNNING) else ""
+        exits = self.entry.exits
+        return exits[-1].reason if exits and self.state not in (states.DONE, states.RUNNING) else ""
 
     @property
     def explained(self) -> bool:
         """Whether its last worker's end speaks of now: no later worker has begun since."""
-        exits = self.entry["exits"]
-        if not exits:
+        if not self.entry.exits:
             return False
-        began, at = self.report.get("started_at"), exits[-1].get("at")
-        return not (isinstance(began, int | float) and isinstance(at, int | float) and began > at)
+        began, at = self.report.started_at, self.entry.exits[-1].at
+        return began is None or at is None or began <= at
 
     @property
     def finished(self) -> bool:
         """Whether its supervisor ended because nothing was left."""
-        return supervised(self.reading, self.name).get("state") == states.DONE
+        return supervised(self.reading, self.name).state == states.DONE
 
     @property
     def sample(self) -> gpus.Sample | None:
         """What its GPU did at its supervisor's last look, unless that is long ago."""
-        supervisor = self.reading["supervisor"] or {}
-        at = supervisor.get("gpus_at")
-        if not isinstance(at, int | float) or abs(self.reading["now"] - at) > FRESH_S:
+        supervisor = self.reading.supervised
+        if supervisor.gpus_at is None or abs(self.reading.now - supervisor.gpus_at) > FRESH_S:
             return None
-        return gpus.samples(str(supervisor.get("gpus") or "")).get(str(self.entry.get("gpu")))
+        return gpus.samples(supervisor.gpus or "").get(self.entry.gpu or "")
 
 
 def observe(
     slot: Slot,
     ranges: Sequence[Range],
     have: Sequence[Range],
-    reading: Mapping[str, Any],
-    answer: Reading | None,
+    reading: Reading,
+    answer: Answer | None,
     launched: bool,
 ) -> Observed:
     """A slot with rows `ranges`, of which its host or this machine `have` some, by a reading that names it."""
     rows = count(ranges)
-    entry = reading["slots"][slot.slot]
-    settled = [*have, *((row, row + 1) for row in reading["quarantined"])]
+    entry = reading.slots[slot.slot]
+    settled = [*have, *((row, row + 1) for row in reading.quarantined)]
     state = states.MOVED
     if rows:
         whole = not left(ranges, settled)
         own = supervised(reading, slot.slot)
-        state = judge(whole, entry["alive"], reading, entry["report"] or {}, own, launched)
+        state = judge(whole, entry.alive, reading, entry.worker, own, launched)
     silent = answer if isinstance(answer, RunbookError) else None
     if silent and state not in states.REST:
         state = states.UNREACHABLE  # which is not dead: its workers may be computing
     return Observed(slot, rows, rows - left(ranges, have), state, reading, silent)
 
 
-def unread(slot: Slot, ranges: Sequence[Range], have: Sequence[Range], answer: Reading | None, read: bool) -> SlotState:
+def unread(slot: Slot, ranges: Sequence[Range], have: Sequence[Range], answer: Answer | None, read: bool) -> SlotState:
     """A slot of which its host has said nothing; `read`: the host itself has."""
     rows, open_ = count(ranges), left(ranges, have)
     if not rows:
@@ -126,9 +123,9 @@ def unread(slot: Slot, ranges: Sequence[Range], have: Sequence[Range], answer: R
 def judge(
     whole: bool,
     alive: bool,
-    reading: Mapping[str, Any],
-    report: Mapping[str, Any],
-    supervised: Mapping[str, Any],
+    reading: Reading,
+    report: WorkerReport,
+    supervised: SupervisedSlot,
     launched: bool = True,
 ) -> str:
     """A slot's state in one word, from what is on file and who lives.
@@ -136,35 +133,31 @@ def judge(
     `whole`: nothing is left to do; `report` is the worker's own word, `supervised` its supervisor's; `launched`:
     whether there ever was one.
     """
-    if whole and not (alive and report.get("helping")):
+    if whole and not (alive and report.helping):
         return states.DONE
     if alive:
-        return states.HELPING if whole else str(report.get("state") or states.STARTING)
-    if reading["stop_requested"]:
+        return states.HELPING if whole else (report.state or states.STARTING)
+    if reading.stop_requested:
         return states.STOPPED
-    said = str(supervised.get("state") or "")
+    said = supervised.state or ""
     if said == states.STOPPED:  # but by no request of a person: its supervisor was ended, as before a reboot
         return states.DEAD
-    if not reading["supervisor_alive"]:
+    if not reading.supervisor_alive:
         # Given up on purpose, or nobody is left who would start it again.
         return said if said == states.FENCED else states.DEAD if launched else states.NOT_LAUNCHED
     return {states.WAITING: states.RESTARTING, states.RUNNING: states.STARTING, "": states.STARTING}.get(said, said)
 
 
-def supervised(reading: Mapping[str, Any], slot: str) -> Mapping[str, Any]:
-    """A slot in its supervisor's report; empty where it is not."""
-    found: Mapping[str, Any] = ((reading["supervisor"] or {}).get("slots") or {}).get(slot, {})
-    return found
+def supervised(reading: Reading, slot: str) -> SupervisedSlot:
+    """A slot in its supervisor's report; blank where it is not."""
+    return reading.supervised.slots.get(slot) or SupervisedSlot.blank()
 
 
-def idle_s(reading: Mapping[str, Any], entry: Mapping[str, Any]) -> float | None:
+def idle_s(reading: Reading, entry: SlotReading) -> float | None:
     """Since a living worker began, by its host's clock, where it still loads."""
-    report = entry["report"] or {}
-    began = report.get("started_at")
-    loads = entry["alive"] and report.get("state") in states.LOADS
-    if not loads or not isinstance(began, (int, float)):
-        return None
-    return max(0.0, float(reading["now"] - began))
+    began = entry.worker.started_at
+    loads = entry.alive and entry.worker.state in states.LOADS
+    return max(0.0, reading.now - began) if loads and began is not None else None
 
 
 def left(ranges: Sequence[Range], have: Sequence[Range]) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+
+from worker.wire import Reading
 
 from ..errors import LinkLost, RunbookError
 from ..hosts import hosts as machines
@@ -22,7 +23,7 @@ class Late:
     asked_s: float
 
 
-Reading = dict[str, Any] | RunbookError | Late
+Answer = Reading | RunbookError | Late
 
 
 @dataclass
@@ -30,7 +31,7 @@ class _Question:
     """One host's last answer that nobody took, and since when it has been asked for the next."""
 
     asked: float | None = None
-    answer: dict[str, Any] | RunbookError | None = None
+    answer: Reading | RunbookError | None = None
     late: bool = False
 
 
@@ -42,7 +43,7 @@ class Readings:
         self._questions = {spec.name: _Question() for spec in run.hosts}
         self._changed = threading.Condition()
 
-    def look(self, within_s: float | None = None) -> dict[str, Reading]:
+    def look(self, within_s: float | None = None) -> dict[str, Answer]:
         """Ask every host; after `within_s`, or when all have answered, give what there is.
 
         Who was late at the last look is asked like the others and not waited for.
@@ -71,7 +72,7 @@ class Readings:
             self._questions[spec.name].answer, self._questions[spec.name].asked = answer, None
             self._changed.notify_all()
 
-    def _take(self, name: str, began: float) -> Reading:
+    def _take(self, name: str, began: float) -> Answer:
         question = self._questions[name]
         answer, question.answer = question.answer, None
         question.late = question.asked is not None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypeVar
 
 from worker.rows import Range
+from worker.wire import Exit
 
 from ..hosts import gpus
 from .states import REST
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class SlotState:
     verdict: str = ""
     evidence: str = ""
     action: str = ""
-    exits: tuple[Mapping[str, Any], ...] = ()
+    exits: tuple[Exit, ...] = ()
     loaded_s: float | None = None
     idle_s: float | None = None
 
@@ -54,6 +57,17 @@ class SlotState:
     def eta_s(self) -> float | None:
         """Seconds for the slot's rows that are left, at its rate of the last minute; None while unknown or done."""
         return (self.rows - self.committed) / self.rate if self.rate and not self.done else None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a host gave a row up, `at` a time by its clock."""
+
+    row: int
+    host: str
+    slot: str
+    at: float
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -89,9 +103,9 @@ class State:
     busy: frozenset[str] = frozenset()
     odd: frozenset[str] = frozenset()
     blank_s: Mapping[str, float] = field(default_factory=dict)
-    epochs: Mapping[str, int] = field(default_factory=dict)
+    epochs: Mapping[str, int | None] = field(default_factory=dict)
     named: Mapping[int, str] = field(default_factory=dict)  # rows given up, with title and id
-    refusals: Sequence[Mapping[str, Any]] = ()  # of the first of these: row, host, slot, at (the host's clock), reason
+    refusals: Sequence[Refusal] = ()  # of the first of these
     unsupervised: Mapping[str, str] = field(default_factory=dict)
     gone: Mapping[str, str] = field(default_factory=dict)
     late: Mapping[str, float] = field(default_factory=dict)
@@ -109,7 +123,7 @@ class State:
     def of(self, host: str) -> State:
         """What concerns one host only; the rows are still those of all."""
 
-        def own(by_host: Mapping[str, Any]) -> dict[str, Any]:
+        def own(by_host: Mapping[str, T]) -> dict[str, T]:
             return {name: value for name, value in by_host.items() if name == host}
 
         return replace(

@@ -10,11 +10,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from worker.escape import safe_text
 from worker.layout import committed
 from worker.rows import Range, joined, missing
+from worker.wire import Reading
 
 from ..corpus import corpus as corpora
 from ..errors import HostError, LinkLost, RunbookError
@@ -22,11 +22,12 @@ from ..run.plan import Plan, Slot
 from ..run.run import Run
 from . import alerts, states, verdicts
 from .arrived import Arrived
+from .incidents import refusals
 from .movement import Movement
 from .observed import Observed, idle_s, observe, unread
 from .rates import Awake, eta_range
-from .readings import Late, Reading, Readings
-from .state import SlotState, State
+from .readings import Answer, Late, Readings
+from .state import Refusal, SlotState, State
 
 AWAKE_S = 60.0  # beyond the pause between two looks: what takes longer is our own sleep
 
@@ -41,7 +42,7 @@ class Watcher:
     run: Run
     plan: Plan
     within_s: float | None = None
-    _last: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _last: dict[str, Reading] = field(default_factory=dict)
     _plan_of: int = 0
     _heard: dict[str, float] = field(default_factory=dict)
     _blank: dict[str, float] = field(default_factory=dict)
@@ -91,7 +92,7 @@ class Watcher:
 
     def _state(
         self,
-        readings: Mapping[str, Reading],
+        readings: Mapping[str, Answer],
         slots: tuple[SlotState, ...],
         given_up: tuple[int, ...],
         gone: Mapping[str, str],
@@ -100,7 +101,7 @@ class Watcher:
     ) -> State:
         rows, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
         rate = self._movement.rate_of_all(slots, now)
-        fresh = {name: found for name, found in readings.items() if isinstance(found, dict)}
+        fresh = {name: found for name, found in readings.items() if isinstance(found, Reading)}
         return State(
             run=self.run.name,
             at=time.time(),
@@ -119,10 +120,10 @@ class Watcher:
             named=self._named,
             refusals=self._refusals(),
             alerts=shown,
-            there={name: [tuple(r) for r in found["committed"]] for name, found in fresh.items()},
+            there={name: found.committed for name, found in fresh.items()},
             odd=frozenset(n for n, e in readings.items() if isinstance(e, HostError) and not isinstance(e, LinkLost)),
             busy=frozenset(n for n, answer in readings.items() if _busy(self._last.get(n), answer)),
-            epochs={name: found["epoch"] for name, found in fresh.items() if found["assigned"]},
+            epochs={name: found.epoch for name, found in fresh.items() if found.assigned},
             blank_s={name: now - since for name, since in self._blank.items() if name in fresh},
             silent_s=self._silent_s(readings, now),
             unsupervised={name: process for name, process in gone.items() if self._alive(name)},
@@ -137,27 +138,26 @@ class Watcher:
         if changed != self._plan_of:
             self.plan, self._plan_of = self.run.plan(), changed
 
-    def _keep(self, name: str, answer: Reading, now: float) -> None:
+    def _keep(self, name: str, answer: Answer, now: float) -> None:
         """Keep what is new; of a host that failed, or has not answered yet, its last reading stays."""
-        if not isinstance(answer, dict):
+        if not isinstance(answer, Reading):
             return
         self._last[name] = answer
         self._heard[name] = now
-        self._offsets[name] = time.time() - answer["now"]
-        if answer["assigned"]:
+        self._offsets[name] = time.time() - answer.now
+        if answer.assigned:
             self._blank.pop(name, None)
         else:
             self._blank.setdefault(name, now)
 
-    def _silent_s(self, readings: Mapping[str, Reading], now: float) -> dict[str, float]:
+    def _silent_s(self, readings: Mapping[str, Answer], now: float) -> dict[str, float]:
         failed = [name for name, answer in readings.items() if isinstance(answer, RunbookError)]
         return {name: now - self._heard.get(name, self._since) for name in failed}
 
     def _have(self, home: Sequence[Range]) -> dict[str, list[Range]]:
         """What counts for the slots of each host: what is home, and the word of that host and no other's."""
-        return {
-            spec.name: joined([*home, *self._last.get(spec.name, {}).get("committed", [])]) for spec in self.run.hosts
-        }
+        theirs = {name: reading.committed for name, reading in self._last.items()}
+        return {spec.name: joined([*home, *theirs.get(spec.name, ())]) for spec in self.run.hosts}
 
     def _see_launch(self) -> None:
         """When the run was launched: the deadline counts from there, whoever watches."""
@@ -169,29 +169,29 @@ class Watcher:
                 self._launched_at = datetime.fromisoformat(event["at"]).timestamp()
                 return
 
-    def _was_launched(self, readings: Mapping[str, Reading]) -> bool:
+    def _was_launched(self, readings: Mapping[str, Answer]) -> bool:
         """Whether this run was ever launched: by the journal, or by what supervisors and workers left on hosts."""
         if self._launched_at is not None or any(isinstance(answer, RunbookError) for answer in readings.values()):
             return True  # of a host that cannot be asked it is not known
         return any(self._left_traces(name, reading) for name, reading in self._last.items())
 
-    def _left_traces(self, host: str, reading: Mapping[str, Any]) -> bool:
-        if reading["supervisor"] is not None or reading["stop_requested"] or reading["quarantined"]:
+    def _left_traces(self, host: str, reading: Reading) -> bool:
+        if reading.supervisor is not None or reading.stop_requested or reading.quarantined:
             return True
-        if any(entry["report"] is not None or entry["exits"] for entry in reading["slots"].values()):
+        if any(entry.report is not None or entry.exits for entry in reading.slots.values()):
             return True
         own = self.plan.ever(host)
-        return any(low < stop and start < high for low, high in reading["committed"] for start, stop in own)
+        return any(low < stop and start < high for low, high in reading.committed for start, stop in own)
 
     # ------------------------------------------------------------------------------------------------------- judging
 
     def _slot(
-        self, slot: Slot, have: Sequence[Range], now: float, answer: Reading | None, launched: bool
+        self, slot: Slot, have: Sequence[Range], now: float, answer: Answer | None, launched: bool
     ) -> tuple[SlotState, str]:
         """A slot by its host's last reading, with its rate and what is the matter with it; and an alert, if any."""
         reading = self._last.get(slot.host)
         ranges = self.plan.ranges(slot)
-        if reading is None or slot.slot not in reading["slots"]:
+        if reading is None or slot.slot not in reading.slots:
             return unread(slot, ranges, have, answer, reading is not None), ""
         seen = observe(slot, ranges, have, reading, answer, launched)
         age_s = self._movement.age_s(seen, now)
@@ -206,7 +206,7 @@ class Watcher:
         shown = verdicts.Seen(
             state=seen.state,
             reason=seen.reason if seen.explained else "",
-            code=seen.entry["exits"][-1].get("code") if seen.explained else None,
+            code=seen.entry.exits[-1].code if seen.explained else None,
             rate=rate,
             still_s=self._movement.still_s(seen, now),
             age_s=age_s,
@@ -219,8 +219,8 @@ class Watcher:
     def _slot_state(
         self, seen: Observed, rate: float | None, age_s: float | None, verdict: states.Verdict, evidence: str
     ) -> SlotState:
-        report, exits = seen.report, seen.entry["exits"]
-        ended_at = report.get("ended_at")
+        report, exits = seen.report, seen.entry.exits
+        ended_at = report.ended_at
         return SlotState(
             slot=seen.name,
             host=seen.slot.host,
@@ -232,46 +232,46 @@ class Watcher:
             age_s=age_s,
             restarts=len(exits),
             reason=safe_text(seen.reason, 300),
-            device=safe_text(str(report.get("device") or seen.slot.device), 80),
-            processing_s=report.get("processing_time"),
+            device=safe_text(report.device or seen.slot.device, 80),
+            processing_s=report.processing_time,
             ended_at=None if ended_at is None else ended_at + self._offsets.get(seen.slot.host, 0.0),
             trend=self._movement.trend(seen.name),
             gpu=seen.sample,
             verdict="" if verdict.name == seen.state else verdict.name,
             evidence=safe_text((seen.reason if seen.explained and seen.state in states.ENDED else "") or evidence, 300),
             action=verdict.by_itself if verdict.wrong else "",
-            exits=tuple(exits),
-            loaded_s=report.get("loaded_s"),
+            exits=exits,
+            loaded_s=report.loaded_s,
             idle_s=idle_s(seen.reading, seen.entry),
         )
 
     def _given_up(self, have: Mapping[str, Sequence[Range]]) -> tuple[int, ...]:
-        refused = sorted({row for reading in self._last.values() for row in reading["quarantined"]})
+        refused = sorted({row for reading in self._last.values() for row in reading.quarantined})
         everywhere = joined([rows for ranges in have.values() for rows in ranges]) if refused else []
         found = tuple(row for row in refused if missing(row, row + 1, everywhere))  # another host may have done it
         if set(found) - set(self._named):
             self._named = corpora.named(self.run.corpus, found)
         return found
 
-    def _refusals(self) -> list[Mapping[str, Any]]:
-        """What the hosts told last of rows that were given up, and why; the host's name is put to each."""
-        return [{**each, "host": name} for name, last in self._last.items() for each in last.get("given_up", [])]
+    def _refusals(self) -> list[Refusal]:
+        """What the hosts told last of rows that were given up, and why."""
+        return [each for name, last in self._last.items() for each in refusals(name, last)]
 
-    def _gone(self, readings: Mapping[str, Reading], slots: Sequence[SlotState]) -> dict[str, str]:
+    def _gone(self, readings: Mapping[str, Answer], slots: Sequence[SlotState]) -> dict[str, str]:
         """The hosts whose supervisor ended though there is work for it, with the process that it was."""
         waiting = {s.host for s in slots if s.state not in states.REST and s.verdict != states.MORE_TO_DO}
         found: dict[str, str] = {}
         for name, reading in readings.items():
-            if not isinstance(reading, dict) or reading["supervisor_alive"] or reading["stop_requested"]:
+            if not isinstance(reading, Reading) or reading.supervisor_alive or reading.stop_requested:
                 continue
-            gone = (reading["supervisor"] or {}).get("process") or {}
-            if name in waiting and gone.get("pid"):
+            gone = reading.supervised.process
+            if name in waiting and gone:
                 found[name] = f"{gone['pid']} {gone.get('start')}"
         return found
 
     def _alive(self, host: str) -> int:
         """How many workers of a host live, by its last reading."""
-        return sum(entry["alive"] for entry in self._last[host]["slots"].values())
+        return sum(entry.alive for entry in self._last[host].slots.values())
 
     def _about_all(self, slots: Sequence[SlotState], launched: bool) -> str:
         """What is to be said of the whole run."""
@@ -286,7 +286,7 @@ class Watcher:
         return ""
 
 
-def _busy(last: Mapping[str, Any] | None, answer: Reading) -> bool:
+def _busy(last: Reading | None, answer: Answer) -> bool:
     """Whether a host's supervisor lives and has work, perhaps with the rows of a slot that was given up.
 
     One that has not answered yet is taken at its last word, and one that never did may have some.
@@ -295,4 +295,4 @@ def _busy(last: Mapping[str, Any] | None, answer: Reading) -> bool:
         return False
     if last is None:
         return True
-    return bool(last["supervisor_alive"] and (last["supervisor"] or {}).get("working"))
+    return bool(last.supervisor_alive and last.supervised.working)

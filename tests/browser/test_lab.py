@@ -51,7 +51,7 @@ def live(tmp_path_factory):
 def workers_of(this):
     """The processes of the workers, as their supervisors know them."""
     readings = machines.side_by_side(this, lambda host: host.poll()).values()
-    found = [slot["process"] for reading in readings for slot in reading["supervisor"]["slots"].values()]
+    found = [slot.process for reading in readings for slot in reading.supervisor.slots.values()]
     return [identity for identity in found if process.alive(identity)]
 
 

@@ -17,7 +17,6 @@ import pytest
 from worker import process
 from worker.files import read_json, write_atomic, write_json
 from worker.layout import HostFolder, committed, quarantined
-from worker.progress import read_report
 from worker.wire import Assignment
 
 HELPERS = Path(__file__).parent
@@ -82,16 +81,16 @@ class Box:
 
     def report(self, slot: str = SLOT) -> dict[str, Any]:
         """The worker's report, empty while there is none."""
-        return read_report(self.folder.progress(slot))
+        return _read(self.folder.progress(slot))
 
     def supervised(self, slot: str = SLOT) -> dict[str, Any]:
         """The slot in its supervisor's report, empty while there is none."""
-        found: dict[str, Any] = read_report(self.folder.supervisor(HOST)).get("slots", {}).get(slot, {})
+        found: dict[str, Any] = _read(self.folder.supervisor(HOST)).get("slots", {}).get(slot, {})
         return found
 
     def exits(self, slot: str = SLOT) -> list[dict[str, Any]]:
         """How the slot's workers ended, by their supervisor."""
-        found: list[dict[str, Any]] = read_report(self.folder.exits(slot)).get("exits", [])
+        found: list[dict[str, Any]] = _read(self.folder.exits(slot)).get("exits", [])
         return found
 
     def parts(self) -> list[tuple[int, int]]:
@@ -106,7 +105,7 @@ class Box:
 
     def at_hand(self, slot: str = SLOT) -> list[int]:
         """The rows that the slot's worker computes at this moment."""
-        return list(read_report(self.folder.suspects(slot)).get("rows", []))
+        return list(_read(self.folder.suspects(slot)).get("rows", []))
 
     def go(self) -> None:
         """Let the workers go on whose texts say WAIT."""
@@ -168,6 +167,14 @@ def script(path: Path, text: str) -> str:
     path.write_text(text)
     path.chmod(0o755)
     return str(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A file of ours as it stands, empty while there is none or it was written half."""
+    try:
+        return read_json(path) or {}
+    except (OSError, ValueError):
+        return {}
 
 
 MakeBox = Callable[..., Box]

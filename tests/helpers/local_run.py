@@ -110,7 +110,7 @@ def look(this: run.Run) -> State:
 
 def alive(this: run.Run, name: str = "one") -> bool:
     """Whether a host's supervisor lives."""
-    return host(this, name).poll()["supervisor_alive"]
+    return host(this, name).poll().supervisor_alive
 
 
 def worker(this: run.Run) -> dict[str, Any]:

@@ -34,3 +34,15 @@ def assignment(slots: Sequence[Any], **more: Any) -> dict[str, Any]:
     said = {"format": 1, "run": "t", "run_id": "f" * 32, "host": "here", "epoch": 1, "corpus": "c", "python": "python"}
     how = {"dtype": "float32", "prompt": "{text}", "question_prompt": "{text}", "max_tokens": None}
     return {**said, **how, "model": {**MODEL, "folder": "/model"}, "slots": list(slots), **more}
+
+
+def reading(**said: Any) -> dict[str, Any]:
+    """What a host answers to `poll`: of nothing, but for what is said here."""
+    lists: dict[str, Any] = {"committed": [], "quarantined": [], "given_up": [], "slots": {}, "supervisor": None}
+    flags = {"assigned": True, "supervisor_alive": False, "stop_requested": False}
+    return {**lists, **flags, "now": 101.0, "epoch": 1, **said}
+
+
+def slot_reading(**said: Any) -> dict[str, Any]:
+    """A slot of such an answer."""
+    return {"ranges": [], "gpu": None, "alive": False, "report": None, "exits": [], **said}

@@ -147,5 +147,5 @@ def test_rows_that_one_device_alone_gave_up_are_no_progress(make_box: MakeBox) -
     box.save(python=str(path))
     assert box.end(box.supervisor()) == 1
     assert [entry["deaths"] for entry in box.exits()] == [1, 2, 3, 4, 5]
-    write_json(box.folder.quarantined(2), {"row": 2, "sure": True})
+    write_json(box.folder.quarantined(2), {"row": 2, "at": 1.0, "reason": "why", "slot": SLOT, "sure": True})
     assert surely_given_up(box.folder) == [(2, 3)]

@@ -90,7 +90,7 @@ def test_a_worker_restarted_by_a_person_is_no_fault(make):
     monitor.look(this)
     assert not list(this.journal.events(BEGAN))
     assert report.failure_log(this).read_text().count("workers stopped") == 0
-    assert host(this).poll()["stop_requested"]
+    assert host(this).poll().stop_requested
 
 
 @pytest.mark.parametrize("look", [LOOKS["fetch"], LOOKS["watch"], LOOKS["launch"]], ids=["fetch", "watch", "launch"])

@@ -124,7 +124,7 @@ def test_the_tail_of_a_slow_host_goes_to_an_idle_one(make, monkeypatch):
     monkeypatch.setattr(recover, "_eta_s", lambda slots: 100.0)
     this = make(waits=(0,), count=48)
     wait_for(lambda: len(committed(folder(this, "two").parts)) == 8, "it comes to that")
-    wait_for(lambda: not host(this, "two").poll()["supervisor_alive"], "it comes to that")
+    wait_for(lambda: not host(this, "two").poll().supervisor_alive, "it comes to that")
     did = follow(this, lambda state: state.committed >= 24 + 9)
     assert "moved to two (others were idle)" in " ".join(did)
     assert committed(folder(this, "one").parts) == []  # it still waits in its first part

@@ -16,6 +16,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from worker import environment, machine, process
 from worker.files import write_json
 from worker.layout import HostFolder
 from worker.snapshot import snapshot
+from worker.wire import Reading, SupervisorReport, WorkerReport
 
 EVIL = "\x1b]0;evil\x07\x1b[2J<script>alert(1)</script>\r\n\x9b31m\u202e\ud800 'quoted' \"twice\""
 # Whatever moves a cursor, changes a title, turns the direction of writing or cannot be written at all.
@@ -254,6 +256,7 @@ REPORT = "slots.cluster0_gpu0.report."
         ("supervisor.slots", {"s": {"state": "\x1b[2J"}}, r"supervisor state: '\x1b[2J'"),
         ("supervisor.slots", {"s": {"process": "1234"}}, "supervisor process: '1234'"),
         ("supervisor.gpus", ["GPU-1"], "supervisor gpus: a list of 1"),
+        (f"{REPORT}rate", -2.0, "cluster0_gpu0 rate: -2.0, expected rows a second"),
         ("slots.cluster0_gpu0.ranges", [[-1, 2]], "cluster0_gpu0 ranges: -1"),
         ("slots.cluster0_gpu0.ranges", None, "cluster0_gpu0 ranges: None"),
         ("slots.cluster0_gpu0.exits", [{"reason": None}], "cluster0_gpu0 reason: None"),
@@ -328,9 +331,9 @@ def test_what_runs_there_is_named_by_pids_that_can_be(two: Two, lie: Any) -> Non
     """They are asked to end: 0 and -1 are groups of processes, or all."""
     two.liar.answers["running"] = lie
     with pytest.raises(HostError, match=r"^liar: says of what runs there what cannot be"):
-        two.host.living(two.true[0])
+        two.host.living(Reading.from_json(two.true[0]))
     two.liar.answers["running"] = [{"verb": "supervise", "process": {"pid": 70, "start": "1", "boot": "b"}}]
-    supervisors, _ = two.host.living(two.true[0])
+    supervisors, _ = two.host.living(Reading.from_json(two.true[0]))
     assert 70 in [identity["pid"] for identity in supervisors]
 
 
@@ -469,7 +472,7 @@ class Planted:
     def peak_mib(self) -> int:
         """The most memory that the far end had so far."""
         with self.host.way.link.session() as session:  # type: ignore[attr-defined]
-            pid = self.box.outside(session.hello["pid"])
+            pid = self.box.outside(session.hello.pid)
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) // 1024
 
@@ -541,9 +544,9 @@ def test_a_report_that_is_none_leaves_a_sane_reading(planted: Planted, text: byt
     planted.folder.exits("cluster0_gpu0").write_bytes(text)
     planted.folder.supervisor("tensor01").write_bytes(text)
     reading = planted.host.poll()
-    assert list(reading["slots"]) == ["cluster0_gpu0", "cluster0_gpu1"]
-    assert reading["slots"]["cluster0_gpu1"]["report"]["state"] == "running"
-    assert not reading["slots"]["cluster0_gpu0"]["alive"] and not reading["supervisor_alive"]
+    assert list(reading.slots) == ["cluster0_gpu0", "cluster0_gpu1"]
+    assert reading.slots["cluster0_gpu1"].report.state == "running"
+    assert not reading.slots["cluster0_gpu0"].alive and not reading.supervisor_alive
     assert not launch._slot_states(reading)["cluster0_gpu0"][0]
 
 
@@ -559,10 +562,11 @@ def test_a_report_that_is_no_plain_file_is_not_waited_for_and_leaves_a_sane_read
         path.unlink()
         odd(path)
     reading = planted.host.poll()
-    assert reading["slots"]["cluster0_gpu0"]["report"].keys() == {"unreadable"}
-    assert reading["slots"]["cluster0_gpu0"]["exits"] == []
-    assert reading["supervisor"].keys() == {"unreadable"}
-    assert reading["slots"]["cluster0_gpu1"]["report"]["state"] == "running"
+    report = reading.slots["cluster0_gpu0"].report
+    assert report.unreadable and replace(report, unreadable=None) == WorkerReport()
+    assert reading.slots["cluster0_gpu0"].exits == ()
+    assert reading.supervisor.unreadable and replace(reading.supervisor, unreadable=None) == SupervisorReport.blank()
+    assert reading.slots["cluster0_gpu1"].report.state == "running"
 
 
 @pytest.mark.parametrize(
@@ -591,7 +595,7 @@ def test_a_report_that_cannot_be_true_is_refused_by_host_and_field(
 def test_a_host_whose_assignment_is_none_counts_as_never_launched(planted: Planted, slots: Any) -> None:
     write_json(planted.folder.assignment("tensor01"), {**wired.assignment([]), "slots": slots})
     found = planted.host.poll()
-    assert not found["assigned"] and found["slots"] == {}
+    assert not found.assigned and found.slots == {}
 
 
 def test_an_assignment_of_very_many_ranges_is_one(tmp_path: Path) -> None:
@@ -625,7 +629,7 @@ def test_names_of_other_shapes_count_for_nothing_and_are_listed_safely(planted: 
     (planted.folder.parts / "rows_000000000_000000005.json").write_bytes(b"{}")
     (planted.folder.quarantine / "row_000000007.json").write_bytes(b"{}")
     reading = planted.host.poll()
-    assert (reading["committed"], reading["quarantined"]) == ([[0, 5]], [7])
+    assert (reading.committed, reading.quarantined) == (((0, 5),), (7,))
     listed = [path for path, _ in planted.host.files()]
     assert len([path for path in listed if path.startswith(("parts/", "quarantine/"))]) == 2 * len(NAMES) + 3
     assert all(safe(path) and "\n" not in path for path in listed)
@@ -702,7 +706,7 @@ def test_a_log_or_a_part_that_is_no_plain_file_is_refused_at_once(
             ask()
     assert not (tmp_path / "home").exists()
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
-    assert host.poll()["committed"] == [[0, 5]]
+    assert host.poll().committed == ((0, 5),)
 
 
 # ------------------------------------------------------------------------------------------ forged parts
@@ -872,7 +876,7 @@ def test_a_far_end_that_lies_harms_no_other_host(
             hosts._hosts[entry, this.run.name] = host
         found = hosts.side_by_side(this.run, lambda host: host.poll())
         state = monitor.Watcher(this.run, this.plan).poll()
-    assert isinstance(found["honest"], dict) and isinstance(found["liar"], HostError)
+    assert isinstance(found["honest"], Reading) and isinstance(found["liar"], HostError)
     assert str(found["liar"]).startswith("tensor01: ") and named in str(found["liar"]) and safe(str(found["liar"]))
     assert [slot.state for slot in state.slots] == ["unreachable", "not launched"]
     assert len(state.alerts) == 1 and "tensor01" in state.alerts[0]

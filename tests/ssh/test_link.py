@@ -104,7 +104,7 @@ def seconds(do: Callable[[], Any]) -> float:
 def far_end(there: Host, box: fleets.Host) -> int:
     """The pid of a far end that is free, as this machine counts."""
     with there.way.link.session() as session:
-        return box.outside(session.hello["pid"])
+        return box.outside(session.hello.pid)
 
 
 def session_process(pid: int) -> int:
@@ -121,7 +121,7 @@ def session_process(pid: int) -> int:
 
 def test_a_line_that_goes_dead_is_noticed_and_made_anew_when_it_is_back(box):
     with linked(box) as there:
-        assert there.poll()["supervisor"] is None
+        assert there.poll().supervisor is None
         with meanwhile(lambda: seconds(lambda: there.run(["sleep", "60"], 90))) as busy:
             wait_for(lambda: there.way.link._open, "a command under way")
             box.cut()
@@ -137,7 +137,7 @@ def test_a_line_that_goes_dead_is_noticed_and_made_anew_when_it_is_back(box):
 
 def reads(there: Host) -> bool:
     try:
-        return there.poll()["supervisor"] is None
+        return there.poll().supervisor is None
     except LinkLost:
         return False
 
@@ -379,7 +379,7 @@ def test_a_command_whose_line_breaks_is_not_run_again_and_everything_else_is_ask
         with meanwhile(lambda: seconds(lambda: there.run(command, 30))):
             wait_for((box.home / "ran").exists, "the command")
             os.kill(session_process(far), signal.SIGKILL)
-        assert there.poll()["supervisor"] is None
+        assert there.poll().supervisor is None
         assert there.way.link.made == 2
         time.sleep(0.3)
         assert (box.home / "ran").read_text() == "x\n"
@@ -460,7 +460,7 @@ def test_a_server_that_allows_few_sessions_is_used_within_them(most, tmp_path):
 def test_several_at_once_on_a_new_connection_make_one(box, line):
     with through(line, box) as there:
         with ThreadPoolExecutor(8) as pool:
-            assert all(reading["supervisor"] is None for reading in pool.map(lambda _: there.poll(), range(8)))
+            assert all(reading.supervisor is None for reading in pool.map(lambda _: there.poll(), range(8)))
         assert there.way.link.made == line.connections == 1
         assert there.way.sessions() == link.SESSIONS
         assert there.way.link.made == 1
@@ -485,7 +485,7 @@ def test_a_server_that_turns_connections_away_is_asked_again_later_and_not_for_e
             with through(line, host) as there:
                 soon = threading.Timer(0.3, waiting.close)
                 soon.start()
-                assert there.poll()["supervisor"] is None
+                assert there.poll().supervisor is None
                 soon.join()
                 assert dial.REFUSED_TRIES < line.connections <= 2 * dial.REFUSED_TRIES
 
@@ -789,7 +789,7 @@ def test_every_login_shell_is_good_enough_and_may_talk(shell, tmp_path):
             (host.home / name).parent.mkdir(parents=True, exist_ok=True)
             (host.home / name).write_text("echo 'Welcome to the machine'\nprintf '\\033[2J 5 + no end of line'\n")
         with linked(host) as there:
-            assert there.poll()["supervisor"] is None
+            assert there.poll().supervisor is None
             assert there.run(["echo", "it's $HOME"], 5).out == "it's $HOME\n"
 
 
@@ -802,7 +802,7 @@ def test_a_noisy_bash_is_passed_over_and_one_that_never_stops_is_refused(tmp_pat
         (host.home / ".ssh").mkdir()
         (host.home / ".ssh" / "rc").write_text("echo from the rc file\n")
         with linked(host) as there:
-            assert there.poll()["supervisor"] is None
+            assert there.poll().supervisor is None
         for where in ("", " >&2"):
             (host.home / ".bashrc").write_text(f"head -c 2000000 /dev/zero | tr '\\0' x{where}\n")
             words = "the login prints more than 1048576 bytes; quiet its start-up files"
@@ -849,7 +849,7 @@ def test_a_host_without_a_python_or_with_an_old_one_is_told_so(tmp_path):
         (named / "bin" / "python").symlink_to(sys.executable)
         with linked(host, environment=str(named)) as there:
             there.way.link.python = str(named)
-            assert there.poll()["supervisor"] is None
+            assert there.poll().supervisor is None
 
 
 # ---------------------------------------------------------------------------------------------------------- small print
@@ -894,7 +894,7 @@ def test_connections_and_refusals_leave_no_thread_and_no_file_open(box, line, tm
 
     def connect() -> None:
         with through(line, box) as there:
-            assert there.poll()["supervisor"] is None
+            assert there.poll().supervisor is None
 
     def fail(number: int) -> None:
         with reached(replace(wrong, known_as=f"other{number}")) as way, pytest.raises(dial.LoginRefused):

@@ -146,7 +146,7 @@ def test_a_folder_of_any_name_works_the_whole_way(
     assert host.tail(log).splitlines()[-1].endswith("supervisor of tensor01: ends; ")
     assert "0 slots" in host.follow(log, 0)[0]
     reading = host.poll()
-    assert reading["assigned"] and reading["supervisor"]["slots"] == {} and not reading["supervisor_alive"]
+    assert reading.assigned and reading.supervisor.slots == {} and not reading.supervisor_alive
 
     done = host.run([sys.executable, "-c", "open('made here', 'w').close()"], 30, cwd=there.root)
     assert done.exit_code == 0 and (outside / "made here").exists()

@@ -91,7 +91,7 @@ def finish(this):
 
 
 def supervisors(this):
-    return {spec.name: host(this, spec.name).poll()["supervisor"]["process"]["pid"] for spec in this.hosts}
+    return {spec.name: host(this, spec.name).poll().supervisor.process["pid"] for spec in this.hosts}
 
 
 def let_go(this):
@@ -122,9 +122,7 @@ def test_a_host_whose_network_goes_keeps_its_workers_and_is_taken_up_again(ssh_f
     """Row 18: unreachable is not dead. Nothing is launched a second time."""
     this = launched(prepared(ssh_fleet, tmp_path / "cut", {0: "WAIT", 20: "WAIT"}))
     wait_for(lambda: all(slot.state == "running" for slot in look(this).slots), "both run")
-    before = {
-        slot.slot: host(this, slot.host).poll()["slots"][slot.slot]["report"]["process"] for slot in this.plan().slots
-    }
+    before = {slot.slot: host(this, slot.host).poll().slots[slot.slot].report.process for slot in this.plan().slots}
     supervised = supervisors(this)
     watcher = monitor.Watcher(this, this.plan())
     watcher.poll()
@@ -142,9 +140,7 @@ def test_a_host_whose_network_goes_keeps_its_workers_and_is_taken_up_again(ssh_f
     finally:
         far.restore()
     state = wait_for(lambda: (s := watcher.poll()) and all(x.state == "running" for x in s.slots) and s, "back", 30)
-    after = {
-        slot.slot: host(this, slot.host).poll()["slots"][slot.slot]["report"]["process"] for slot in this.plan().slots
-    }
+    after = {slot.slot: host(this, slot.host).poll().slots[slot.slot].report.process for slot in this.plan().slots}
     assert (after, supervisors(this)) == (before, supervised)
     assert tend.tend(this, state) == []
     let_go(this)

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import worker
 from worker.escape import safe_text
+from worker.wire import Greeting, WireError
 
 from ...errors import HostError, LinkLost
 from . import answer_json
@@ -28,8 +29,7 @@ from .rate import Rate
 # The far end's modules, each after what it imports.
 SENT = (
     *("escape", "files", "rows", "layout", "wire", "owned", "placed", "locks", "process", "launcher", "reserve"),
-    "snapshot",
-    *("machine", "environment", "verbs", "agent"),
+    *("snapshot", "machine", "environment", "verbs", "agent"),
 )
 PLACES = (
     *("python3", "/usr/bin/python3", "/usr/local/bin/python3", "/opt/homebrew/bin/python3", "/opt/conda/bin/python3"),
@@ -146,7 +146,7 @@ class Session:
         self._floor: Floor | None = None
         self._signs = Rate(SIGNS, SIGNS_S)
         self.owner: Any = None  # the connection that it is a conversation on
-        self.hello: dict[str, Any] = self._open(python)
+        self.hello = self._open(python)
 
     # ------------------------------------------------------------------------------------------ bytes
 
@@ -249,7 +249,7 @@ class Session:
 
     # ------------------------------------------------------------------------------------------ beginning
 
-    def _open(self, python: str) -> dict[str, Any]:
+    def _open(self, python: str) -> Greeting:
         """Start the far end and wait for its mark, behind whatever the login prints."""
         nonce = secrets.token_hex(16)
         first = python if python and not set(python) & set("\n\r\0") else ""
@@ -280,10 +280,10 @@ class Session:
                 noise += self.channel.recv_stderr(2**15) if self.channel.recv_stderr_ready() else b""
                 raise self._no_far_end(bytes(self._have + noise), error) from None
         del self._have[: at + len(mark)]
-        hello = self._answer(deadline, HEAD_LIMIT)
-        if not isinstance(hello, dict) or not isinstance(hello.get("home"), str):
-            raise HostError(f"{self.host}: greets with something that is no greeting")
-        return hello
+        try:
+            return Greeting.from_json(self._answer(deadline, HEAD_LIMIT))
+        except WireError as why:
+            raise HostError(f"{self.host}: greets with something that is no greeting ({why})") from None
 
     def _no_far_end(self, said: bytes, error: LinkLost) -> HostError:
         words = safe_text(said.decode(errors="replace").strip()[-600:]).strip()
@@ -302,19 +302,19 @@ class Session:
 
     def call(self, verb: str, timeout_s: float, **arguments: Any) -> Any:
         """Ask and wait for the answer. LinkLost when it does not come; HostError when it is a refusal."""
-        self._request(verb, arguments)
+        self._request(verb, **arguments)
         # A file's bytes come as base64.
         limit = arguments["limit"] * 4 // 3 + HEAD_LIMIT if verb == "read" else ANSWER_LIMIT
         return self._answer(time.monotonic() + timeout_s, limit)
 
-    def _request(self, verb: str, arguments: dict[str, Any]) -> None:
+    def _request(self, verb: str, **arguments: Any) -> None:
         raw = json.dumps({"do": verb, **arguments}).encode()
         self.sound = False
         self._send(b"%d\n%s" % (len(raw), raw))
 
     def fetch(self, path: str, offset: int, limit: int) -> Iterator[bytes]:
         """The bytes of a file there from `offset` on; HostError when it has more than `limit`."""
-        self._request("send", {"path": path, "offset": offset})
+        self._request("send", path=path, offset=offset)
         answer = self._answer(time.monotonic() + 60.0, HEAD_LIMIT)
         self.sound = False
         size = answer.get("size") if isinstance(answer, dict) else None
@@ -336,7 +336,7 @@ class Session:
 
     def give(self, path: str, size: int, sha256: str) -> Giving:
         """Begin to bring a file: what the far end has of it already."""
-        self._request("receive", {"path": path, "size": size, "sha256": sha256})
+        self._request("receive", path=path, size=size, sha256=sha256)
         answer = self._answer(time.monotonic() + 3600.0, HEAD_LIMIT)  # it may have gigabytes to hash
         self.sound = False
         if not isinstance(answer, dict):

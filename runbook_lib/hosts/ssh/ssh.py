@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.files import put_in_place, sha256_file
+from worker.wire import Greeting
 
 from ...errors import HostError, LinkLost
 from ..content import Content, OnBytes
@@ -32,10 +33,10 @@ class SshWay:
     def __init__(self, name: str, link: Link):
         self.name, self.link = name, link
         self.breaks: list[str] = []  # transfers that broke and went on
-        self._hello: dict[str, Any] = {}
+        self._hello: Greeting | None = None
 
-    def _greeted(self) -> dict[str, Any]:
-        if not self._hello:
+    def _greeted(self) -> Greeting:
+        if self._hello is None:
             with self.link.session() as session:
                 self._hello = session.hello
         return self._hello
@@ -43,12 +44,12 @@ class SshWay:
     @property
     def home(self) -> str:
         """The login's home folder there."""
-        return str(self._greeted()["home"])
+        return self._greeted().home
 
     @property
     def executable(self) -> str:
         """The Python that the far end runs on."""
-        return str(self._greeted().get("executable", ""))
+        return self._greeted().executable or ""
 
     @property
     def where(self) -> str:

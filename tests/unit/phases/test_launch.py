@@ -37,9 +37,9 @@ def supervisor(this, name="one"):
 
     def look():
         reading = host(this, name).poll()
-        report = reading["supervisor"] or {}
-        started = report and all(slot["process"] for slot in report["slots"].values())
-        return report if reading["supervisor_alive"] and started else None
+        report = reading.supervisor
+        started = report and all(slot.process for slot in report.slots.values())
+        return report if reading.supervisor_alive and started else None
 
     return wait_for(look)
 
@@ -159,7 +159,7 @@ def test_one_supervisor_is_started_and_a_second_start_reports_it(one):
     report = supervisor(one)
     again = launch.start(one)
     assert again.ok
-    assert seen(again)["one"] == f"runs already (pid {report['process']['pid']}), 18 rows left"
+    assert seen(again)["one"] == f"runs already (pid {report.process['pid']}), 18 rows left"
     assert len(list(one.journal.events("supervisor started"))) == 1
 
 
@@ -170,12 +170,12 @@ def test_stopping_ends_this_runs_processes_and_spares_one_that_looks_alike(one):
     try:
         launch.start(one)
         report = supervisor(one)
-        worker = report["slots"]["cluster0_gpu0"]["process"]
+        worker = report.slots["cluster0_gpu0"].process
         assert process.alive(worker)
         checks = workers.stop(one)
         assert checks.ok and seen(checks)["one"] == "stopped"
         assert not process.alive(worker)
-        assert not host(one).alive(report["process"])
+        assert not host(one).alive(report.process)
         assert decoy.poll() is None
     finally:
         decoy.kill()
@@ -196,9 +196,9 @@ def test_a_stopped_host_starts_again(one):
 def test_stopping_ends_a_worker_whose_supervisor_died_before_it_reported(one):
     launch.start(one)
     report = supervisor(one)
-    process.send(report["process"], signal.SIGKILL)
-    wait_for(lambda: not host(one).alive(report["process"]))
-    worker = report["slots"]["cluster0_gpu0"]["process"]
+    process.send(report.process, signal.SIGKILL)
+    wait_for(lambda: not host(one).alive(report.process))
+    worker = report.slots["cluster0_gpu0"].process
     assert process.alive(worker)
     assert seen(workers.stop(one))["one"] == "stopped"
     wait_for(lambda: not process.alive(worker))
@@ -217,7 +217,7 @@ def test_nothing_starts_where_nothing_is_staged(make):
 def test_nothing_starts_where_every_row_is_committed(one):
     commit(one, (0, 9), (9, 18))
     assert seen(launch.start(one))["one"] == "no rows left for this host"
-    assert not host(one).poll()["supervisor_alive"]
+    assert not host(one).poll().supervisor_alive
 
 
 @pytest.mark.process
@@ -269,7 +269,7 @@ def both(make):
 def at_work(this, name="one"):
     """The supervisor and the worker of a host."""
     report = supervisor(this, name)
-    return [report["process"], *(slot["process"] for slot in report["slots"].values())]
+    return [report.process, *(slot.process for slot in report.slots.values())]
 
 
 @pytest.mark.process
@@ -319,9 +319,9 @@ def test_a_command_for_one_host_touches_no_other(both, capsys, verb):
     assert not any(process.alive(identity) for identity in two)
     assert not folder(both, "one").stop_request("one").exists()
     if verb == "stop":
-        assert not host(both, "two").poll()["supervisor_alive"]
+        assert not host(both, "two").poll().supervisor_alive
     else:
-        assert supervisor(both, "two")["process"] != two[0]
+        assert supervisor(both, "two").process != two[0]
 
 
 def test_some_hosts_get_the_rows_that_the_plan_of_all_gives_them(make):
@@ -641,7 +641,7 @@ def test_a_supervisor_that_is_killed_during_the_launch_is_started_again_before_a
     write_json(folder(one).supervisor("one"), {"process": gone, "working": True, "slots": {}})
     launch.first_progress(one, 6.0)
     reading = host(one).poll()
-    assert reading["supervisor_alive"] and len(list(one.journal.events("supervisor started"))) == 1
+    assert reading.supervisor_alive and len(list(one.journal.events("supervisor started"))) == 1
 
 
 @pytest.mark.process
@@ -650,7 +650,7 @@ def test_a_supervisor_that_ended_in_order_is_not_started_again_by_the_launch(one
     gone = {"pid": 2**22 + 1, "start": "1", "boot": "of another time"}
     write_json(folder(one).supervisor("one"), {"process": gone, "working": False, "slots": {}})
     launch.first_progress(one, 2.0)
-    assert not host(one).poll()["supervisor_alive"] and not list(one.journal.events("supervisor started"))
+    assert not host(one).poll().supervisor_alive and not list(one.journal.events("supervisor started"))
 
 
 @pytest.mark.process

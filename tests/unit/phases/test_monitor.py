@@ -19,6 +19,7 @@ from runbook_lib.report import gate
 from runbook_lib.run import run
 from worker import process
 from worker.files import write_json
+from worker.wire import Reading, SupervisedSlot, WorkerReport
 
 LIVING = {"supervisor_alive": True, "stop_requested": False}
 ALONE = {"supervisor_alive": False, "stop_requested": False}
@@ -47,7 +48,9 @@ STOPPING = {"supervisor_alive": False, "stop_requested": True}
     ],
 )
 def test_a_slots_state(whole, alive, reading, report, supervised, state):
-    assert monitor.judge(whole, alive, reading, report, supervised) == state
+    seen = Reading.from_json(wired.reading(**reading))
+    by = SupervisedSlot.from_json(supervised)
+    assert monitor.judge(whole, alive, seen, WorkerReport.from_json(report), by) == state
 
 
 def test_a_worker_whose_heart_beats_but_moves_no_row_is_stuck_and_one_that_was_killed_says_why(tmp_path):
@@ -55,14 +58,16 @@ def test_a_worker_whose_heart_beats_but_moves_no_row_is_stuck_and_one_that_was_k
     planned(this)
     watcher = monitor.Watcher(this, this.plan())
     slot = this.plan().slots[0]
-    entry = {"alive": True, "report": {"state": "running", "heartbeat_at": 100.0, "rows_in_part": 1}, "exits": []}
-    reading = {
-        "now": 101.0, "committed": [], "quarantined": [], "stop_requested": False, "supervisor_alive": True,
-        "supervisor": {"slots": {slot.slot: {"state": "running"}}}, "slots": {slot.slot: entry},
-    }  # fmt: skip
-    watcher._last["one"] = reading
+    report = {"state": "running", "heartbeat_at": 100.0, "rows_in_part": 1}
+    entry = wired.slot_reading(alive=True, report=report)
+    reading = wired.reading(
+        supervisor_alive=True,
+        supervisor={"slots": {slot.slot: {"state": "running"}}},
+        slots={slot.slot: entry},
+    )
 
     def look(now):
+        watcher._last["one"] = Reading.from_json(reading)
         state, alert = watcher._slot(slot, [], now, None, True)
         return state, [alert] if alert else []
 
@@ -70,7 +75,7 @@ def test_a_worker_whose_heart_beats_but_moves_no_row_is_stuck_and_one_that_was_k
     state, (alert,) = look(121.0)
     assert (state.state, state.verdict) == ("running", "stuck")
     assert alert.startswith(f"{slot.slot} on one: stuck: no new row for 121 s (expected within 120 s). By itself: ")
-    entry["report"] = {**entry["report"], "rows_in_part": 2}
+    report["rows_in_part"] = 2
     assert look(122.0)[0].verdict == ""
 
     entry |= {"alive": False, "exits": [{"reason": "killed by SIGKILL (perhaps out of memory)", "code": -9}]}
@@ -204,7 +209,7 @@ def test_what_is_done_about_a_state_keeps_the_watch_going(made):
 
 def test_norms_come_from_parts_that_are_home(made):
     staged(made)
-    write_json(made.local.part(0, 2).with_suffix(".json"), {"norms": [1.0, 0.5]})
+    write_json(made.local.part(0, 2).with_suffix(".json"), {**wired.PART, "norms": [1.0, 0.5]})
     watcher = monitor.Watcher(made, made.plan())
     assert list(watcher.poll().norms) == [1.0, 0.5]
     assert list(watcher.poll().norms) == [1.0, 0.5]
@@ -242,10 +247,10 @@ def test_the_status_command_shows_the_hosts_that_are_meant(two, monkeypatch, cap
 
 def test_what_each_host_that_answers_has_is_told_and_who_is_silent(two):
     watcher = monitor.Watcher(two, two.plan())
-    assert watcher.poll().there == {"here": [(0, 5), (5, 10)], "there": []}
+    assert watcher.poll().there == {"here": ((0, 5), (5, 10)), "there": ()}
     lose(two, "here")
     state = watcher.poll()
-    assert state.there == {"there": []}
+    assert state.there == {"there": ()}
     assert list(state.silent_s) == ["here"]
     assert watcher.poll().silent_s["here"] > state.silent_s["here"] > 0
     assert state.alerts[0].startswith("here: ")
@@ -390,7 +395,7 @@ def test_a_slots_trend_keeps_its_last_looks_only(made):
 
 def test_rows_that_came_home_cut_or_with_a_norm_of_zero_are_counted(made):
     staged(made)
-    record = {"norms": [1.0, 0.0, 0.0, 1.0], "truncated": [0, 3]}
+    record = {**wired.PART, "norms": [1.0, 0.0, 0.0, 1.0], "truncated": [0, 3]}
     write_json(made.local.part(0, 4).with_suffix(".json"), record)
     watcher = monitor.Watcher(made, made.plan())
     for _ in range(2):  # once each, however often it is looked at

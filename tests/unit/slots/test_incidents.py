@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+import wired
 from made_up import run_folder
 from states import Hands, slot, state
 
@@ -12,10 +13,16 @@ from runbook_lib.result import facts
 from runbook_lib.run.journal import Journal
 from runbook_lib.slots import incidents, observed
 from runbook_lib.slots.incidents import BEGAN, ENDED, Incidents
+from runbook_lib.slots.state import Refusal
+from worker.wire import Exit, Reading, SlotReading
 
 
 def events(run, *names):
     return [event for event in run.journal.events() if event["event"] in names]
+
+
+def reading(**said):
+    return Reading.from_json(wired.reading(**said))
 
 
 def noted(tmp_path, *states):
@@ -112,7 +119,7 @@ def test_a_journal_that_cannot_be_written_ends_no_watching_and_is_told_later(tmp
 
 
 def died(at, reason="killed by SIGKILL", **more):
-    return {"at": at, "code": -9, "reason": reason, "left": 5, "deaths": 1, **more}
+    return Exit(**{"at": at, "code": -9, "reason": reason, "left": 5, "deaths": 1, "state": "waiting", **more})
 
 
 def told(run):
@@ -136,10 +143,10 @@ def test_two_deaths_between_two_looks_are_two_incidents_and_a_third_is_a_third(t
 
 def test_what_happened_while_nobody_looked_is_told_once_whoever_looks(tmp_path):
     run = run_folder(tmp_path).run
-    exits = [died(1.0), died(2.0, "Xid 79"), {"reason": "restarted by a person", "at": 3.0, "code": None}]
-    reading = {"slots": {"cluster0_gpu0": {"exits": exits}}}
+    exits = [died(1.0), died(2.0, "Xid 79"), died(3.0, "restarted by a person", code=None)]
+    seen = reading(slots={"cluster0_gpu0": wired.slot_reading(exits=[each.to_json() for each in exits])})
     for _ in range(2):
-        incidents.record(run, "tensor00", reading)
+        incidents.record(run, "tensor00", seen)
     works = replace(state(1), slots=(slot(0, **{"verdict": "", **WORKS, "exits": tuple(exits)}),))
     for _ in range(2):
         Incidents(run, Hands()).note(works)
@@ -206,22 +213,23 @@ def test_a_supervisor_that_was_replaced_before_anybody_looked_is_told_once(tmp_p
     this = run_folder(tmp_path).run
     before = {"pid": 4711, "start": "99", "boot": "b"}
     for predecessor in (None, "x", {"pid": "4711"}, before, before):
-        incidents.record(this, "here", {"slots": {}, "supervisor": {"predecessor": predecessor}})
-    incidents.record(this, "here", {"slots": {}, "supervisor": None})
+        incidents.record(this, "here", reading(supervisor={"predecessor": predecessor}))
+    incidents.record(this, "here", reading(supervisor=None))
     (event,) = this.journal.events(incidents.LOST)
     assert (event["host"], event["process"], event["kind"]) == ("here", "4711 99", "fault")
 
 
-REFUSED = {"row": 2, "at": 1.5, "reason": "ValueError: no\x1b[31m", "slot": "cluster0_gpu0", "host": "tensor00"}
+REFUSED = {"row": 2, "at": 1.5, "reason": "ValueError: no\x1b[31m", "slot": "cluster0_gpu0"}
 
 
 def test_a_document_given_up_is_told_once_with_its_title_and_the_reason_whoever_looks(tmp_path):
     run = run_folder(tmp_path).run
     taking = Incidents(run, Hands())
-    for refusals in ([], [REFUSED], [REFUSED], [REFUSED, {**REFUSED, "at": 9.0}]):
+    refused = Refusal(**REFUSED, host="tensor00")
+    for refusals in ([], [refused], [refused], [refused, replace(refused, at=9.0)]):
         taking.note(replace(state(1), refusals=refusals))
-    incidents.record(run, "tensor00", {"slots": {}, "given_up": [REFUSED]})
-    Incidents(run, Hands()).note(replace(state(1), refusals=[REFUSED]))
+    incidents.record(run, "tensor00", reading(given_up=[REFUSED]))
+    Incidents(run, Hands()).note(replace(state(1), refusals=[refused]))
     first, again = run.journal.events("row given up")
     assert (first["row"], first["host"], first["slot"], again["given_up_at"]) == (2, "tensor00", "cluster0_gpu0", 9.0)
     assert first["document"].startswith("row 2 (title '") and first["cause"] == "ValueError: no\\x1b[31m"
@@ -233,7 +241,7 @@ def test_a_document_given_up_is_told_by_its_number_where_the_corpus_cannot_be_re
     run = run_folder(tmp_path).run
     for path in run.corpus.iterdir():
         path.unlink()
-    incidents.record(run, "tensor00", {"slots": {}, "given_up": [REFUSED]})
+    incidents.record(run, "tensor00", reading(given_up=[REFUSED]))
     (event,) = run.journal.events("row given up")
     assert event["document"] == "row 2"
 
@@ -260,5 +268,6 @@ def test_at_the_end_a_worker_without_a_row_is_told_unless_it_had_no_time(tmp_pat
 )
 def test_only_a_living_worker_that_loads_counts_as_one_without_a_row(state, alive, idle_s):
     """One that is ready and waits for a part that its neighbour has claimed hangs as little as one that works."""
-    entry = {"alive": alive, "report": {"state": state, "started_at": 60.0, "computed": 0}}
-    assert observed.idle_s({"now": 100.0}, entry) == idle_s
+    report = {"state": state, "started_at": 60.0, "computed": 0}
+    entry = SlotReading.from_json(wired.slot_reading(alive=alive, report=report))
+    assert observed.idle_s(reading(now=100.0), entry) == idle_s

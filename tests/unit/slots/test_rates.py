@@ -22,6 +22,7 @@ from worker.progress import Pace
 from worker.verbs import VERBS
 
 HOURS = 5 * 3600.0
+HOME = {**wired.PART, "norms": [1.0] * 10}
 
 
 @pytest.fixture
@@ -151,8 +152,8 @@ def test_the_last_picture_is_of_after_the_last_parts_came_home(made):
             return {"here": self.bring}
 
         def bring(self):
-            write_json(made.local.part(0, 10).with_suffix(".json"), {"norms": [1.0] * 10, "truncated": [3]})
-            write_json(made.local.part(10, 20).with_suffix(".json"), {"norms": [1.0] * 10, "truncated": [11, 12]})
+            write_json(made.local.part(0, 10).with_suffix(".json"), {**HOME, "truncated": [3]})
+            write_json(made.local.part(10, 20).with_suffix(".json"), {**HOME, "truncated": [11, 12]})
             return []
 
     view = Kept()

@@ -5,11 +5,13 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import wired
 
 from runbook_lib.show import panel
 from runbook_lib.slots import observed, states, verdicts
 from runbook_lib.slots.state import SlotState
 from worker import states as wire
+from worker.wire import Reading, SupervisedSlot, WorkerReport
 
 ROOT = Path(__file__).parents[3]
 
@@ -51,11 +53,12 @@ def test_the_two_sides_say_the_same_words() -> None:
 
 def test_every_state_that_is_judged_is_a_row_of_the_table() -> None:
     judged = {
-        observed.judge(whole, alive, reading, {"state": report, "helping": helping}, {"state": said}, launched)
+        observed.judge(whole, alive, reading, WorkerReport(state=report, helping=helping), by, launched)
         for whole, alive, stop, lives, launched, report, helping, said in product(
             *[(False, True)] * 5, REPORTED, (None, "cluster0_gpu1"), SUPERVISED
         )
-        for reading in [{"stop_requested": stop, "supervisor_alive": lives}]
+        for reading in [Reading.from_json(wired.reading(stop_requested=stop, supervisor_alive=lives))]
+        for by in [SupervisedSlot.from_json({"state": said})]
     }
     assert judged <= set(states.NAMED)
     assert {*OURS.values()} - {states.WAITING} <= set(states.NAMED)

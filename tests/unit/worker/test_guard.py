@@ -11,16 +11,15 @@ from box import HOST, SLOT, Box, MakeBox, waiting
 from waiting import wait_for
 
 from worker import process
-from worker.files import write_json
+from worker.files import read_json, write_json
 from worker.guard import lost
-from worker.progress import read_report, write_report
 
 DEAD = {"pid": 2**22 + 1, "start": "1", "boot": "of another time"}
 
 
 def supervisors(box: Box) -> list[int]:
     """The living supervisors of this folder."""
-    return [each["process"]["pid"] for each in process.running(str(box.root), HOST) if each["verb"] == "supervise"]
+    return [each.process["pid"] for each in process.running(str(box.root), HOST) if each.verb == "supervise"]
 
 
 def stop(box: Box) -> None:
@@ -40,7 +39,7 @@ def test_nobody_watches_the_supervisor_is_killed_then_a_worker_and_the_host_goes
     wait_for(lambda: box.logs().count("taken over") >= 2, "another supervisor takes both over")
 
     def report() -> dict[str, Any]:
-        return read_report(box.folder.supervisor(HOST))
+        return read_json(box.folder.supervisor(HOST)) or {}
 
     wait_for(lambda: report()["process"]["pid"] != first.pid, "its first report")
     second = report()["process"]["pid"]
@@ -96,14 +95,14 @@ def test_an_end_that_no_supervisor_saw_is_on_file(make_box: MakeBox) -> None:
 def test_nobody_misses_a_supervisor_that(make_box: MakeBox, wish: str) -> None:
     box = make_box(waiting())
     path = box.folder.supervisor(HOST)
-    write_report(path, {"process": DEAD, "working": True})
+    write_json(path, {"process": DEAD, "working": True})
     assert lost(box.folder, HOST)
     if wish == "a stop request":
         write_json(box.folder.stop_request(HOST), {"stop": True})
     elif wish == "no work":
-        write_report(path, {"process": DEAD, "working": False})
+        write_json(path, {"process": DEAD, "working": False})
     elif wish == "it lives":
-        write_report(path, {"process": process.identify(os.getpid()), "working": True})
+        write_json(path, {"process": process.identify(os.getpid()), "working": True})
     elif wish == "the lock is held":
         from worker.encode import take_lock
 

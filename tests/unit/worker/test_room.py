@@ -74,7 +74,7 @@ def test_a_log_that_cannot_be_opened_for_lack_of_room_is_no_death(
         slot.not_before = 0.0
         slot.step()
     assert (slot.state, slot.deaths) == ("waiting", 0)
-    assert "No space left" in slot.exits[0]["reason"]
+    assert "No space left" in slot.exits[0].reason
 
 
 def test_what_a_reserve_holds_is_whole_or_nothing(make_box: MakeBox) -> None:

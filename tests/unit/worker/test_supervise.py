@@ -25,7 +25,7 @@ from worker.encode import EXIT_BUSY, EXIT_REFUSED
 from worker.files import read_json, write_json
 from worker.progress import write_report
 from worker.snapshot import snapshot
-from worker.wire import Assignment
+from worker.wire import Assignment, Holder, WorkerReport
 
 BY_SOMEBODY = "killed (SIGKILL): the system's memory killer, or a person"
 TEXTS = [f"text {'word ' * (i % 7)}{i}" for i in range(16)]
@@ -203,7 +203,7 @@ def test_only_what_changes_in_a_report_is_a_sign_of_work(make_box: MakeBox) -> N
     slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
 
     def stalled_after(seconds: float, **report: Any) -> bool:
-        write_report(box.folder.progress(SLOT), report)
+        write_report(box.folder.progress(SLOT), WorkerReport(**report))
         slot._moved -= seconds
         return slot._stalled()
 
@@ -271,8 +271,8 @@ def test_patience_with_a_load_follows_the_profile_and_what_loads_took_here(
     slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
     slot.identity, slot.deaths = process.identify(os.getpid()), deaths
     for name, loaded_s in loads.items():
-        write_report(box.folder.progress(name), {"loaded_s": loaded_s})
-    report = {"process": slot.identity, "state": state}
+        write_json(box.folder.progress(name), {"loaded_s": loaded_s})
+    report = WorkerReport(process=slot.identity, state=state)
     assert slot._patience_s(report) == expected
 
 
@@ -280,10 +280,10 @@ def test_patience_with_a_load_is_what_loads_take_here_where_all_neighbours_wait_
     box = make_box(TEXTS, slots=2, first_progress_s=600.0)
     slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
     slot.identity, slot.alone = process.identify(os.getpid()), True
-    report = {"process": slot.identity, "state": "loading model"}
+    report = WorkerReport(process=slot.identity, state="loading model")
     assert slot._patience_s(report) == 600.0, "how long it takes here nobody knows yet"
     for loaded_s, deaths, expected in ((30.0, 0, 120.0), (30.0, 1, 240.0), (0.5, 0, 10.0)):
-        write_report(box.folder.progress("cluster0_gpu1"), {"loaded_s": loaded_s})
+        write_json(box.folder.progress("cluster0_gpu1"), {"loaded_s": loaded_s})
         slot.deaths = deaths
         assert slot._patience_s(report) == expected
 
@@ -292,7 +292,7 @@ def test_a_load_that_reads_from_a_slow_disk_is_no_hang(make_box: MakeBox, monkey
     box = make_box(TEXTS, first_progress_s=60.0)
     slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
     slot.identity = process.identify(os.getpid())
-    write_report(box.folder.progress(SLOT), {"process": slot.identity, "state": "loading model"})
+    write_json(box.folder.progress(SLOT), {"process": slot.identity, "state": "loading model"})
     read = iter([10, 20, 20])
     monkeypatch.setattr(process, "bytes_read", lambda identity: next(read))
     found = []
@@ -457,7 +457,7 @@ def test_an_old_report_is_not_taken_for_a_new_workers_last_words(make_box: MakeB
     box = make_box(TEXTS)
     box.save(back_off_s=[0.01] * 5)
     old = {"pid": 1, "start": "1", "boot": process.boot_id()}
-    write_report(box.folder.progress(SLOT), {"process": old, "reason": "of last week", "exit_code": 143})
+    write_json(box.folder.progress(SLOT), {"process": old, "reason": "of last week", "exit_code": 143})
     failing(box, "exit 4")
     assert box.end(box.supervisor()) == 1
     assert {entry["reason"] for entry in box.exits()} == {"exit code 4"}
@@ -611,7 +611,7 @@ def test_processes_that_only_look_alike_survive(make_box: MakeBox) -> None:
     ]
     try:
         for child in decoys:  # a report that names one of them, but not with its start time
-            write_report(
+            write_json(
                 box.folder.progress(SLOT),
                 {"process": {**process.identify(child.pid), "start": "1"}, "state": "running"},
             )
@@ -677,7 +677,7 @@ def test_a_clock_that_jumps_changes_no_pause_and_no_verdict(make_box: MakeBox, m
     slot.step()
     monkeypatch.setattr(supervise.time, "time", lambda: 4e9)
     slot.step()
-    assert slot.state == "waiting" and 590 < slot.report()["wait_s"] <= 600
+    assert slot.state == "waiting" and 590 < slot.report().wait_s <= 600
 
 
 @pytest.mark.process
@@ -767,7 +767,7 @@ def test_a_lock_held_on_another_machine_is_waited_for(make_box: MakeBox) -> None
     slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
     fd = locks.take(box.folder.lock(SLOT))
     assert fd is not None
-    locks.sign(fd, {"process": {**process.identify(os.getpid()), "boot": "of another machine"}})
+    locks.sign(fd, Holder({**process.identify(os.getpid()), "boot": "of another machine"}))
     slot.state = "running"
     slot._ended(EXIT_BUSY)
     assert slot.state == "waiting" and slot.identity is None

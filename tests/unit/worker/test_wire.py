@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
-from wired import PART
+from box import HOST, MakeBox
+from wired import PART, assignment, reading, slot, slot_reading
 
 from worker import wire
+from worker.files import write_json
+from worker.snapshot import snapshot
+
+ME = {"pid": 7, "start": "1", "boot": "b"}
+EXIT = {"at": 1.5, "code": -9, "reason": "killed", "left": 5, "deaths": 1, "state": "waiting"}
+SLOT = {"state": "running", "process": ME, "deaths": 0, "wait_s": 0.0, "hung": False}
+REPORT = {
+    **{"slot": "cluster0_gpu0", "host": "one", "run": "t", "epoch": 1, "process": ME, "state": "running"},
+    **{"started_at": 1.0, "loaded_s": 2.5, "rows_committed": 4, "computed": 4, "part": [4, 8], "rows_in_part": 2},
+    **{"helping": "cluster0_gpu1", "rate": 0.5, "rows_per_s": 0.5, "heartbeat": 3, "heartbeat_at": 2.0, "broken": ""},
+}
+SUPERVISOR = {
+    **{"host": "one", "process": ME, "predecessor": None, "heartbeat_at": 1.5, "working": True},
+    **{"slots": {"cluster0_gpu0": SLOT}, "gpus": "", "gpus_at": 0.0},
+}
+READING = reading(
+    slots={"cluster0_gpu0": slot_reading(ranges=[[0, 8]], report=REPORT, exits=[EXIT], alive=True)},
+    supervisor=SUPERVISOR, supervisor_alive=True, committed=[[0, 4]], quarantined=[5],
+    given_up=[{"row": 5, "at": 1.0, "reason": "why", "slot": "cluster0_gpu0"}],
+)  # fmt: skip
 
 RECORDS: dict[str, tuple[type[wire.Record], dict[str, Any]]] = {
     "part": (wire.PartRecord, PART),
+    "assignment": (wire.Assignment, assignment([slot("cluster0_gpu0", (0, 4), (8, 12))], documents=12, stuck_s=60.0)),
+    "worker": (wire.WorkerReport, REPORT),
+    "worker that says nothing": (wire.WorkerReport, {}),
+    "exits": (wire.Exits, {"slot": "cluster0_gpu0", "exits": [EXIT]}),
+    "supervisor": (wire.SupervisorReport, SUPERVISOR),
+    "suspected": (wire.Suspected, {"rows": [4, 5], "deaths": 1, "boot": "b"}),
+    "holder": (wire.Holder, {"process": ME, "verb": "encode", "host": "one"}),
+    "running": (wire.Running, {"verb": "encode", "process": ME}),
+    "given up": (wire.RowGivenUp, {"row": 5, "at": 1.0, "reason": "", "slot": "x", "sure": True, "format": 1}),
+    "greeting": (wire.Greeting, {"home": "/h", "executable": "/p", "python": [3, 9, 1], "pid": 7, "user": 0}),
+    "reading": (wire.Reading, READING),
 }
 
 
@@ -54,3 +88,48 @@ def test_a_field_is_refused_by_where_its_name_what_was_seen_and_expected(changes
     with pytest.raises(wire.WireError) as caught:
         wire.PartRecord.from_json({**PART, **changes}, "x.json")
     assert str(caught.value) == said
+
+
+def test_a_record_of_which_all_may_lack_is_blank_where_the_file_is_none(tmp_path: Path) -> None:
+    for text in (None, "", "{half", "[]", '{"slots": 7}', '{"process": "x"}'):
+        path = tmp_path / "report.json"
+        path.unlink(missing_ok=True) if text is None else path.write_text(text)
+        assert wire.read_record(wire.SupervisorReport, path) == wire.SupervisorReport.blank()
+
+
+def test_an_assignment_that_is_none_is_refused_by_its_file_and_field(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    assert wire.read_assignment(path) is None
+    write_json(path, assignment([{**slot("cluster0_gpu0", (0, 4)), "part_rows": 0}]))
+    with pytest.raises(ValueError, match=r"one\.json: part_rows: 0, expected a whole number from 1 on$"):
+        wire.read_assignment(path)
+
+
+def test_what_a_host_answers_has_the_fields_of_a_reading_and_no_others(make_box: MakeBox) -> None:
+    box = make_box(["a text"] * 4)
+    told = snapshot(box.root, HOST)
+    assert told.keys() == {each.name for each in fields(wire.Reading)}
+    assert told["slots"]["cluster0_gpu0"].keys() == {each.name for each in fields(wire.SlotReading)}
+    assert wire.Reading.from_json(told).slots["cluster0_gpu0"].ranges == ((0, 4),)
+
+
+@pytest.mark.parametrize(
+    ("record", "changes", "kept"),
+    [
+        (wire.WorkerReport, {"helping": 7, "heartbeat": "x", "part": [5, 3], "epoch": -1}, ()),
+        (wire.Exit, {"reason": "", "at": "now", "code": "x", "left": None, "deaths": 1.5, "state": 7}, ("reason",)),
+        (wire.SupervisorReport, {"working": "yes", "predecessor": {"pid": "7"}, "gpus_at": "now"}, ("slots",)),
+    ],
+)
+def test_what_nobody_builds_on_counts_as_not_said_where_it_is_of_another_kind(
+    record: type[wire.Record], changes: dict[str, Any], kept: tuple[str, ...]
+) -> None:
+    read = record.from_json(changes)
+    assert {each.name for each in fields(record) if getattr(read, each.name) is not None} == set(kept)
+
+
+def test_a_message_holds_nothing_raw() -> None:
+    with pytest.raises(wire.WireError) as caught:
+        wire.Reading.from_json({**READING, "slots": {"\x1b[2J": 7}})
+    assert "\x1b" not in str(caught.value)
+    assert "\x1b" not in str(wire.refuse("\x1b[2J", "\x9b", "\x1b", "a text"))

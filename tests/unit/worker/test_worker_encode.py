@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import poison
 import pytest
 from box import HOST, SLOT, Box, MakeBox, waiting
 from waiting import wait_for
@@ -25,6 +26,7 @@ from wired import PART
 
 import worker
 from worker import encode, locks, process
+from worker.any_encoder import AnyEncoder
 from worker.encode import EXIT_BUSY, EXIT_DISK, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, Suspects
 from worker.files import write_json
 from worker.layout import HostFolder
@@ -258,6 +260,14 @@ def test_rows_that_another_slot_committed_are_not_done_again(make_box: MakeBox) 
     assert box.end(box.worker()) == 0, box.logs()
     assert box.parts() == [(0, 2), (2, 6), (6, 8), (8, 16)]
     assert box.record(2, 6) == {"moved": True}
+
+
+def test_the_light_encoder_has_all_that_the_worker_needs_of_one() -> None:
+    """So does any other that is put in; of the one with torch mypy holds it."""
+    methods = {name for name in vars(AnyEncoder) if not name.startswith("_")}
+    assert len(methods) == 10 and len(AnyEncoder.__annotations__) == 7
+    stand_in = poison.Encoder(None, "cpu", "float32", None)
+    assert {*methods, *AnyEncoder.__annotations__} <= set(dir(stand_in))
 
 
 def test_a_part_committed_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:

@@ -256,9 +256,9 @@ def test_who_holds_a_lock_is_found_by_what_it_wrote_there(start: Started, tmp_pa
     above = start(holding(locks / "host_here.lock", "supervise"))
     below = start(holding(locks / "cluster0_gpu0.lock"))
     start(holding(locks / "cluster1_gpu0.lock", host="there"))  # of another host that shares the folder
-    found = {each["process"]["pid"]: each["verb"] for each in process.running(str(tmp_path), "here")}
+    found = {each.process["pid"]: each.verb for each in process.running(str(tmp_path), "here")}
     assert found == {above.pid: "supervise", below.pid: "encode"}
-    assert all(process.stop(each["process"]) for each in process.running(str(tmp_path), "here"))
+    assert all(process.stop(each.process) for each in process.running(str(tmp_path), "here"))
     below.wait()
     assert process.running(str(tmp_path), "here") == []
 
@@ -277,7 +277,7 @@ def test_what_a_lock_says_counts_only_while_it_is_held(tmp_path: Path, anywhere:
     lock = tmp_path / "progress" / "cluster0_gpu0.lock"
     fd = take_lock(lock, verb="encode", host="here")
     assert fd is not None
-    assert [each["process"]["pid"] for each in process.running(str(tmp_path), "here")] == [os.getpid()]
+    assert [each.process["pid"] for each in process.running(str(tmp_path), "here")] == [os.getpid()]
     os.close(fd)
     assert process.running(str(tmp_path), "here") == []
 

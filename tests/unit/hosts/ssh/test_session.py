@@ -392,7 +392,7 @@ def test_every_shell_reads_the_command_the_same_way(shell, tmp_path):
     script(odd / "bin" / "python3", f'exec {sys.executable} "$@"')
     (odd / "bin" / "python").symlink_to("python3")
     with far_end(tmp_path, shell=found, python=str(odd)) as session:
-        assert session.hello["home"] == str(tmp_path)
+        assert session.hello.home == str(tmp_path)
         assert session.call("alive", 5.0, identity=None) is False
 
 
@@ -428,7 +428,7 @@ def test_an_old_python_in_front_is_passed_over(tmp_path):
     old_python(tmp_path / "stub" / "python3")
     script(tmp_path / ".local" / "bin" / "python3", f'exec {sys.executable} "$@"')
     with far_end(tmp_path, f"{tmp_path}/stub:{SYSTEM}", command=nowhere(), python="") as session:
-        assert session.hello["python"] == list(sys.version_info[:3])
+        assert session.hello.python == sys.version_info[:3]
 
 
 @pytest.mark.process
@@ -458,7 +458,7 @@ def test_neither_setsid_nor_sha256sum_nor_any_other_tool_is_needed(tmp_path):
         assert session.call("sha256", 5.0, path=str(tmp_path / "file")) == hashlib.sha256(b"abc").hexdigest()
         code = "import os, time; print(os.getsid(0) == os.getpid(), flush=True); time.sleep(60)"
         identity = session.call(
-            "start", 5.0, argv=[session.hello["executable"], "-c", code], log=str(tmp_path / "log"), cwd=str(tmp_path)
+            "start", 5.0, argv=[session.hello.executable, "-c", code], log=str(tmp_path / "log"), cwd=str(tmp_path)
         )
         wait_for(lambda: (tmp_path / "log").read_text() == "True\n", "a session of its own")
         assert session.call("stop", 20.0, identity=identity, grace_s=5.0) is True
@@ -501,7 +501,7 @@ def test_an_endless_talker_is_cut_to_its_last_words_and_fills_no_memory(tmp_path
         assert len(done["out"]) == 2**20
         assert done["out"].endswith("\0end")
         assert len(done["err"]) == 2**16
-        status = Path(f"/proc/{session.hello['pid']}/status")
+        status = Path(f"/proc/{session.hello.pid}/status")
         if status.exists():
             assert int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0]) < 100_000  # kB
 
