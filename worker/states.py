@@ -3,6 +3,8 @@
 The control machine makes its own states of them (`runbook_lib/slots/states.py`). They are on disk: no word may change.
 """
 
+from __future__ import annotations
+
 STARTING, LOADING = "starting", "loading model"  # a worker; without a report it is starting too
 RUNNING, DONE, STOPPED = "running", "done", "stopped"  # a worker, and its supervisor of it
 FAILED = "failed"  # a worker, as it ends
