@@ -45,6 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HostFolder:
     return HostFolder(root)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("by", sorted(LAUNCHERS))
 def test_whoever_launches_a_supervisor_it_has_the_same_words_lives_and_is_stopped(folder: HostFolder, by: str) -> None:
     python = str(folder.root.parent / "python")
@@ -62,6 +63,7 @@ def test_whoever_launches_a_supervisor_it_has_the_same_words_lives_and_is_stoppe
         process.stop(identity, 0.0)
 
 
+@pytest.mark.process
 def test_a_unit_is_named_by_run_and_host_and_its_workers_outlive_it(folder: HostFolder) -> None:
     identity = LAUNCHERS[UNIT].start(folder, "here", str(folder.root.parent / "python"))
     process.stop(identity, 0.0)
@@ -77,6 +79,7 @@ def test_a_unit_is_named_by_run_and_host_and_its_workers_outlive_it(folder: Host
     ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -102,6 +105,7 @@ def test_code_that_others_can_change_is_launched_by_nobody(folder: HostFolder, b
     assert not folder.log("host_here").exists()
 
 
+@pytest.mark.process
 @needs_proc
 def test_a_launched_process_that_ended_is_no_zombie_that_looks_alive(folder: HostFolder) -> None:
     python = script(folder.root.parent / "ends", "#!/bin/sh\nexit 0\n")

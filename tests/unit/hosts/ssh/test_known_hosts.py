@@ -18,6 +18,8 @@ from runbook_lib.hosts.ssh import known_hosts
 from runbook_lib.hosts.ssh.known_hosts import HostKeyRefused, fingerprint, trust
 from runbook_lib.hosts.ssh.login import Login
 
+pytestmark = pytest.mark.process  # its keys are made by ssh-keygen
+
 
 @dataclass(frozen=True)
 class Key:
@@ -90,13 +92,11 @@ def refused(login, key):
 # ------------------------------------------------------------------------------------------------- known, not known
 
 
-@pytest.mark.process
 def test_a_fingerprint_is_the_one_ssh_keygen_gives(keys):
     for key in keys.values():
         assert fingerprint(key.blob) == key.print
 
 
-@pytest.mark.process
 def test_the_key_that_is_known_is_trusted(keys, file):
     for key in keys.values():
         file.write_text(f"# a comment\n\nelse {keys['other'].line}\nbox,10.0.0.5 {key.line} a comment\n")
@@ -137,7 +137,6 @@ def test_a_changed_key_names_file_line_and_both_fingerprints(keys, file):
     assert "runbook trust" not in message
 
 
-@pytest.mark.process
 def test_the_way_to_remove_an_old_key_works(keys, tmp_path):
     file = tmp_path / "it's here"
     file.write_text(f"[box]:2222 {keys['ed'].line}\nelse {keys['ed'].line}\n")
@@ -247,7 +246,6 @@ def test_ends_of_lines_and_blanks_are_as_openssh_takes_them(keys, file):
 # ------------------------------------------------------------------------------------------------- names
 
 
-@pytest.mark.process
 def test_names_hashed_by_ssh_keygen_are_found(keys, file):
     names = ["box", "[box]:2222", "10.0.0.5", "fe80::1%eth0", "[fe80::1]:23", "box.example"]
     file.write_text("".join(f"{name} {keys['ed'].line}\n" for name in names))
@@ -287,7 +285,6 @@ def found_by_us(name, file):
     return {key.line for key in (*keys.trusted, *keys.revoked)}
 
 
-@pytest.mark.process
 def test_wildcards_and_negations_match_as_in_openssh(keys, file):
     rng = random.Random(31)
     alphabet = ["b", "o", "x", "*", "?", "!", ",", ".", "[", "]", ":", "2"]
@@ -429,7 +426,6 @@ def test_what_is_no_fingerprint_is_not_trusted(pins, given):
     assert not pins.exists()
 
 
-@pytest.mark.process
 @pytest.mark.parametrize("name", ["a'b", "$(reboot)", "`x`", "[fe80::1%eth0]:2222", "ü", 'a"b', "a;b", "a\\b"])
 def test_any_other_name_goes_through_a_shell_and_back(keys, name):
     message = refused(a_login(known_as=name), keys["ed"])
