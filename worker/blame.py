@@ -12,12 +12,13 @@ from typing import Any, Callable
 from . import process
 from .any_encoder import AnyEncoder
 from .escape import safe_text
+from .fields import read_record
 from .files import write_json
 from .layout import FORMAT, HostFolder
 from .progress import write_report
 from .say import say
 from .second import Answer, CannotEither, Second, Unusable
-from .wire import RowGivenUp, Suspected, read_record
+from .wire import RowGivenUp, Suspected
 
 # A batch that ended two workers is looked at row by row; a row that then ends two more, alone, is left to the
 # processor. One death alone would not do: the system's own killer, or a person, may strike at the same batch again.

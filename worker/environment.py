@@ -30,8 +30,9 @@ from typing import Any, Iterable, TypedDict  # noqa: UP035  (Python 3.9 on lab b
 
 from . import locks, owned, process
 from .escape import safe_text
+from .fields import read_record
 from .files import read_json, sha256_file
-from .wire import EnvironmentFailure, Holder, read_record
+from .wire import EnvironmentFailure, Holder
 
 # In a conda environment of ours; the second one from its making until the first one is written.
 RECORD, BEGUN = "runbook_environment.json", "runbook_begun.json"

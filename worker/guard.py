@@ -11,10 +11,11 @@ import threading
 from pathlib import Path
 
 from . import locks, owned, process
+from .fields import read_record
 from .layout import HostFolder
 from .say import say
 from .starting import start_supervisor
-from .wire import SupervisorReport, read_record
+from .wire import SupervisorReport
 
 LOOK_S = 4.0
 LOOKS = 2  # so many in a row must find none: one that takes over needs a moment

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Callable
 
 from . import process
+from .fields import Identity
 from .files import make_folder, open_private
 from .layout import HostFolder
-from .wire import Identity
 
 PROCESS, UNIT = "process", "unit"
 ANSWER_S = 30.0  # for systemd

@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import locks
-from .wire import Identity, Running
+from .fields import Identity
+from .wire import Running
 
 ASK_S = 10.0
 TRIES = 3

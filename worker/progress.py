@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .fields import Record
 from .files import make_folder, open_private
-from .wire import Record, WorkerReport
+from .wire import WorkerReport
 
 HEARTBEAT_S = 2.0
 WINDOW_S = 60.0  # the rate looks back this far

@@ -25,11 +25,12 @@ from . import locks
 from .any_encoder import AnyEncoder
 from .batches import TOKEN_BUDGET
 from .escape import safe_text
+from .fields import read_record
 from .files import never_make, write_json
 from .layout import HostFolder
 from .process import ended_by
 from .texts import QUERY, Question, kind_of
-from .wire import Assignment, Known, Opinion, SlotSpec, read_assignment, read_record
+from .wire import Assignment, Known, Opinion, SlotSpec, read_assignment
 
 ANSWER_S = 600.0  # for one text, and three times that to load the model
 KNOWN_S = 180.0  # so long a worker waits for the known vectors; without them it begins, and looks again at each commit

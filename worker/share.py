@@ -18,11 +18,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from . import states
+from .fields import read_record
 from .files import make_folder, read_json
 from .layout import HostFolder, committed, quarantined
 from .rows import Range, count, missing, planned_parts
 from .texts import Question
-from .wire import RowGivenUp, SlotSpec, SupervisorReport, Suspected, read_assignment, read_record
+from .wire import RowGivenUp, SlotSpec, SupervisorReport, Suspected, read_assignment
 
 WAIT_S = 0.5  # between looks at own rows that a neighbour computes
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Callable
 
 from . import process, reserve
+from .fields import WireError
 from .files import JSON_LIMIT, read_json
 from .launcher import LAUNCHERS, PROCESS
 from .layout import FORMAT, HostFolder, committed, quarantined
-from .wire import Assignment, RowGivenUp, WireError
+from .wire import Assignment, RowGivenUp
 
 REPORT_LIMIT = 2**20  # bytes; a reading holds two reports of each slot
 REASONS_SHOWN = 20  # rows given up whose reason a reading tells; all their numbers are in it

@@ -18,6 +18,7 @@ from pathlib import Path
 from . import awake, locks, owned, process, states
 from .deaths import MemoryWatch, reason_for
 from .encode import EXIT_BUSY, EXIT_DEVICE, EXIT_DISK, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, take_lock
+from .fields import Identity, read_record
 from .files import never_make
 from .gpu_watch import GpuWatch
 from .layout import HostFolder, committed
@@ -28,18 +29,7 @@ from .rows import count
 from .say import say
 from .share import left_to_do, settled, surely_given_up
 from .starting import start_worker
-from .wire import (
-    Assignment,
-    Exit,
-    Exits,
-    Identity,
-    SlotSpec,
-    SupervisedSlot,
-    SupervisorReport,
-    WorkerReport,
-    read_assignment,
-    read_record,
-)
+from .wire import Assignment, Exit, Exits, SlotSpec, SupervisedSlot, SupervisorReport, WorkerReport, read_assignment
 
 BACK_OFF_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 DEATHS_TO_FENCE = 5

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, Callable, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
 from . import environment, machine, owned, placed, process
+from .fields import Identity
 from .files import make_folder, sha256_file, write_atomic
 from .launcher import LAUNCHERS, PROCESS, outliving, reap
 from .layout import HostFolder
 from .snapshot import snapshot
-from .wire import Identity, Listing, Piece, Said
+from .wire import Listing, Piece, Said
 
 OUT_LIMIT, ERR_LIMIT = 2**20, 2**16  # of what a command prints, the last bytes kept
 LIST_LIMIT = 200_000

@@ -11,210 +11,62 @@ it was, typed. Times are seconds since 1970 by the clock of the host that wrote 
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Mapping, TypedDict, TypeVar  # noqa: UP035  (Python 3.9 on lab boxes)
+from typing import Any, Mapping, TypedDict  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from .escape import safe_text
-from .files import read_json
-from .layout import FORMAT, HOST_NAME, SLOT_NAME
-from .rows import Range
-
-ROWS = 10**9  # row numbers have nine digits
-RANGES = 10**6
-ENTRIES = 4096  # of any other list or object
-NUMBER = 2**63
-SECONDS = 1e11  # the year 5138: what is later cannot be shown as a date
-PIDS = 2**31
-
-W = TypeVar("W", bound="Record")
-Read = Callable[[Any, str, str], Any]  # (value, where, field) -> what is kept of it
-Kind = dict[str, Read]  # as the metadata of a field
-
-
-class WireError(ValueError):
-    """Something that no honest sender writes."""
-
-
-def shown(value: object, limit: int = 500) -> str:
-    """What a host said, for a message. Of a list or an object only its size: it may be huge, or nested without end."""
-    if isinstance(value, (dict, list, tuple, set)):
-        return f"a {type(value).__name__} of {len(value)}"
-    return safe_text(repr(value[:limit] if isinstance(value, str) else value), limit)
-
-
-def refuse(where: str, name: str, seen: object, expected: str) -> WireError:
-    """The error that says it all."""
-    return WireError(f"{safe_text(f'{where} {name}'.strip(), 300)}: {shown(seen, 80)}, expected {expected}")
-
-
-def is_count(value: object, limit: int = NUMBER) -> bool:
-    """Whether it is a whole number from 0 on, below `limit`; true and 1.0 are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
-
-
-def is_number(value: object, limit: float) -> bool:
-    """Whether it is a number from 0 on, below `limit`."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < limit
-
-
-# ---------------------------------------------------------------------------------------------------- kinds of fields
-
-
-def _one(expected: str, holds: Callable[[Any], bool]) -> Kind:
-    def read(value: Any, where: str, name: str) -> Any:
-        if not holds(value):
-            raise refuse(where, name, value, expected)
-        return value
-
-    return {"read": read}
-
-
-def _is_sane(value: Any) -> bool:
-    """Of a time or a rate. One next to nothing would make a rate without bounds; NaN fails this too."""
-    return is_number(value, SECONDS) and (value == 0 or value >= 1e-9)
-
-
-def _maybe(kind: Kind) -> Kind:
-    """The same, or nothing."""
-    return {"read": lambda value, where, name: None if value is None else kind["read"](value, where, name)}
-
-
-def _lax(kind: Kind) -> Kind:
-    """The same of what nobody builds on: what is of another kind counts as not said."""
-
-    def read(value: Any, where: str, name: str) -> Any:
-        try:
-            return kind["read"](value, where, name)
-        except WireError:
-            return None
-
-    return {"read": read}
-
-
-def _many(kind: Kind, most: int = ENTRIES, or_none: bool = False) -> Kind:
-    def read(value: Any, where: str, name: str) -> Any:
-        value = [] if or_none and value is None else value
-        if not isinstance(value, (list, tuple)) or len(value) > most:
-            raise refuse(where, name, value, f"a list of at most {most}")
-        return tuple([kind["read"](each, where, name) for each in value])
-
-    return {"read": read}
-
-
-def _range(value: Any, where: str, name: str) -> Range:
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise refuse(where, name, value, "two rows")
-    low, high = (ROW["read"](row, where, name) for row in value)
-    if not low < high:
-        raise refuse(where, name, value, "the first row below the second")
-    return low, high
-
-
-def _identity(value: Any, where: str, name: str) -> Identity:
-    if not isinstance(value, dict):
-        raise refuse(where, name, value, "a process")
-    if not is_count(value.get("pid"), PIDS) or not value["pid"]:
-        raise refuse(where, "pid", value.get("pid"), "the number of a process")
-    for key in ("start", "boot"):
-        MAYBE_TEXT["read"](value.get(key), where, key)
-    return value  # type: ignore[return-value]
-
-
-def _matching(pattern: re.Pattern[str], expected: str) -> Kind:
-    return _one(expected, lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None)
-
-
-FLAG = _one("true or false", lambda value: isinstance(value, bool))
-TEXT = _one("a text", lambda value: isinstance(value, str))
-STATE = re.compile("[a-z][a-z ]{0,39}")  # of a worker, a supervisor or an environment: a few words of ours
-WORDS = _matching(STATE, "a few words")
-SLOT = _matching(SLOT_NAME, "a slot's name")
-HOST = _matching(HOST_NAME, "a host's name")
-SHA256 = _matching(re.compile("[0-9a-f]{64}"), "a sha256")
-ROW = _one("a row", lambda value: is_count(value, ROWS + 1))
-SOME = _one(f"a whole number from 0 to {ROWS}", lambda value: is_count(value, ROWS + 1))
-COUNT = _one("a whole number from 0 on", is_count)
-LEAST_1 = _one("a whole number from 1 on", lambda value: is_count(value) and value > 0)
-CODE = _one("an exit code", lambda value: type(value) is int and abs(value) < PIDS)
-TIME, RATE = _one("seconds", _is_sane), _one("rows a second", _is_sane)
-FLOAT = _one("a number", lambda value: isinstance(value, (int, float)) and not isinstance(value, bool))
-PYTHON = _matching(re.compile(r"3\.[0-9]{1,2}(\.[0-9]{1,2})?"), "a python such as 3.11")
-MODULE = _matching(re.compile(r"[A-Za-z_][\w.]*"), "names of modules")
-LIMIT = _one("a number of tokens", lambda value: is_count(value, 10**40))  # some tokenizers say 10^30 for "no limit"
-MAYBE_FLAG, MAYBE_TEXT, MAYBE_WORDS, MAYBE_SOME = map(_maybe, (FLAG, TEXT, WORDS, SOME))
-MAYBE_COUNT, MAYBE_CODE, MAYBE_TIME, MAYBE_RATE, MAYBE_LIMIT = map(_maybe, (COUNT, CODE, TIME, RATE, LIMIT))
-WORDS_BY_ROW = _one(
-    "words by row", lambda value: isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+from .fields import (
+    COUNT,
+    ENTRIES,
+    FLAG,
+    FLOAT,
+    HOST,
+    LAX_CODE,
+    LAX_COUNT,
+    LAX_FLAG,
+    LAX_PROCESS,
+    LAX_RANGE,
+    LAX_SOME,
+    LAX_TEXT,
+    LAX_TIME,
+    LAX_WORDS,
+    LEAST_1,
+    MAYBE_CODE,
+    MAYBE_COUNT,
+    MAYBE_FLAG,
+    MAYBE_LIMIT,
+    MAYBE_RATE,
+    MAYBE_SOME,
+    MAYBE_TEXT,
+    MAYBE_TIME,
+    MAYBE_WORDS,
+    MODULE,
+    PROCESS,
+    PYTHON,
+    RANGE,
+    RANGES,
+    ROW,
+    SHA256,
+    SLOT,
+    SOME,
+    TEXT,
+    TIME,
+    WORDS_BY_ROW,
+    Identity,
+    Record,
+    by_name,
+    identity,
+    is_count,
+    is_number,
+    many,
+    maybe,
+    of,
+    one,
+    refuse,
 )
-RANGE: Kind = {"read": _range}
-PROCESS = _maybe({"read": _identity})
-LAX_FLAG, LAX_TEXT, LAX_WORDS, LAX_SOME, LAX_COUNT = map(_lax, (FLAG, TEXT, WORDS, SOME, COUNT))
-LAX_CODE, LAX_TIME, LAX_RANGE, LAX_PROCESS = map(_lax, (CODE, TIME, RANGE, PROCESS))
-
-
-class Identity(TypedDict):
-    """Which process: a pid alone may be somebody else's tomorrow (`worker.process.identify`)."""
-
-    pid: int
-    start: str | None  # in the machine's own terms; None for one that is gone
-    boot: str
-
-
-@dataclass(frozen=True)
-class Record:
-    """What passes as a JSON object: each field declares what it may be, as its metadata."""
-
-    @classmethod
-    def from_json(cls: type[W], value: Any, where: str = "", name: str = "") -> W:
-        """The record in a JSON value. WireError names `where`, else `name`, and the field."""
-        if not isinstance(value, dict):
-            raise refuse(where, name or ("" if where else cls.__name__.lower()), value, "a JSON object")
-        where = where or name
-        return cls(**{each.name: each.metadata["read"](value.get(each.name), where, each.name) for each in fields(cls)})
-
-    @classmethod
-    def blank(cls: type[W]) -> W:
-        """One that says nothing, where all may lack."""
-        return cls.from_json({})
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as JSON."""
-        found = {each.name: (getattr(self, each.name), each.default is not None) for each in fields(self)}
-        return {name: _plain(value) for name, (value, always) in found.items() if always or value is not None}
-
-
-def read_record(kind: type[W], path: Path) -> W:
-    """A record in which all may lack, or a blank one where there is none to read: it may not have been fsynced."""
-    try:
-        return kind.from_json(read_json(path) or {})
-    except (OSError, ValueError):
-        return kind.blank()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Record):
-        return value.to_json()
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, tuple) else value
-
-
-def _of(cls: type[Record]) -> Kind:
-    return {"read": cls.from_json}
-
-
-def _by_name(cls: type[Record]) -> Kind:
-    """Records by name; none where nothing is said."""
-
-    def read(value: Any, where: str, name: str) -> Any:
-        if value is not None and (not isinstance(value, dict) or len(value) > ENTRIES):
-            raise refuse(where, name, value, f"an object of at most {ENTRIES}")
-        return {key: cls.from_json(each, where, name) for key, each in (value or {}).items()}
-
-    return {"read": read}
-
+from .files import read_json
+from .layout import FORMAT
+from .rows import Range
 
 # ------------------------------------------------------------------------------------- what can change a vector; parts
 
@@ -232,7 +84,7 @@ class ModelName(Record):
 class EncodingIdentity(Record):
     """All that can change a vector but its text, the device and the versions: parts of two of these never mix."""
 
-    model: ModelName = field(metadata=_of(ModelName))
+    model: ModelName = field(metadata=of(ModelName))
     dtype: str | None = field(metadata=MAYBE_TEXT)
     prompt: str | None = field(metadata=MAYBE_TEXT)  # what a document is filled into, `{text}` in it
     question_prompt: str | None = field(metadata=MAYBE_TEXT)
@@ -255,17 +107,17 @@ class Described(Record):
 class RowsRecord(Record):
     """What follows from the texts of some rows and their vectors: lists row by row, or of row numbers in order."""
 
-    fingerprints: tuple[str | None, ...] = field(metadata=_many(MAYBE_TEXT, RANGES))  # see `worker.rows.fingerprint`
-    tokens: tuple[int, ...] = field(metadata=_many(_one("tokens", lambda n: is_count(n, 10**12)), RANGES))  # before cut
-    norms: tuple[float, ...] = field(metadata=_many(_one("a norm", lambda n: is_number(n, 1e30)), RANGES))
-    truncated: tuple[int, ...] = field(metadata=_many(ROW, RANGES))  # rows that were cut
-    redone_float32: tuple[int, ...] = field(metadata=_many(ROW, RANGES))  # on the device or by the processor
-    done_by_processor: dict[str, str] | None = field(metadata=_maybe(WORDS_BY_ROW))  # row -> why not by the device
+    fingerprints: tuple[str | None, ...] = field(metadata=many(MAYBE_TEXT, RANGES))  # see `worker.rows.fingerprint`
+    tokens: tuple[int, ...] = field(metadata=many(one("tokens", lambda n: is_count(n, 10**12)), RANGES))  # before cut
+    norms: tuple[float, ...] = field(metadata=many(one("a norm", lambda n: is_number(n, 1e30)), RANGES))
+    truncated: tuple[int, ...] = field(metadata=many(ROW, RANGES))  # rows that were cut
+    redone_float32: tuple[int, ...] = field(metadata=many(ROW, RANGES))  # on the device or by the processor
+    done_by_processor: dict[str, str] | None = field(metadata=maybe(WORDS_BY_ROW))  # row -> why not by the device
     by_processor: int | None = field(metadata=MAYBE_COUNT)  # rows of these that fit into the device's memory
     real_tokens: int | None = field(metadata=MAYBE_COUNT)
     padded_tokens: int | None = field(metadata=MAYBE_COUNT)
     out_of_memory: int | None = field(metadata=MAYBE_COUNT)  # times
-    seconds: float | None = field(metadata=_maybe(_one("seconds", lambda n: is_number(n, 1e12))))
+    seconds: float | None = field(metadata=maybe(one("seconds", lambda n: is_number(n, 1e12))))
 
 
 @dataclass(frozen=True)
@@ -281,7 +133,7 @@ class PartRecord(RowsRecord, Described, EncodingIdentity):
     run: str | None = field(metadata=MAYBE_TEXT)
     run_id: str = field(metadata={"read": lambda value, where, name: MAYBE_TEXT["read"](value, where, name) or ""})
     corpus: str | None = field(metadata=MAYBE_TEXT)  # its fingerprint
-    epoch: int | None = field(metadata=_maybe(_one("a revision of the plan", lambda n: is_count(n, 10**9))))
+    epoch: int | None = field(metadata=maybe(one("a revision of the plan", lambda n: is_count(n, 10**9))))
     threads: int | None = field(metadata=MAYBE_COUNT)
     written_at: float | None = field(metadata=MAYBE_TIME)
     format: int | None = field(default=FORMAT, metadata=MAYBE_COUNT)
@@ -325,7 +177,7 @@ class SlotSpec(Record):
     gpu: str | None = field(metadata=MAYBE_TEXT)  # its UUID
     threads: int = field(metadata=LEAST_1)
     part_rows: int = field(metadata=LEAST_1)
-    shards: tuple[ShardSpec, ...] = field(metadata=_many(_of(ShardSpec), RANGES))
+    shards: tuple[ShardSpec, ...] = field(metadata=many(of(ShardSpec), RANGES))
 
 
 @dataclass(frozen=True)
@@ -337,13 +189,13 @@ class Assignment(Record):
     host: str = field(metadata=TEXT)
     epoch: int = field(metadata=SOME)  # the plan's revision
     corpus: str = field(metadata=TEXT)  # its fingerprint
-    model: ModelFiles = field(metadata=_of(ModelFiles))
+    model: ModelFiles = field(metadata=of(ModelFiles))
     dtype: str = field(metadata=TEXT)
     prompt: str = field(metadata=TEXT)
     question_prompt: str = field(metadata=TEXT)
     max_tokens: int | None = field(metadata=MAYBE_LIMIT)  # where documents are to be cut, if before the model's limit
     python: str = field(metadata=TEXT)  # the path of the one that workers run with
-    slots: tuple[SlotSpec, ...] = field(metadata=_many(_of(SlotSpec)))
+    slots: tuple[SlotSpec, ...] = field(metadata=many(of(SlotSpec)))
     plan: str | None = field(default=None, metadata=MAYBE_TEXT)  # its sha256
     documents: int | None = field(default=None, metadata=MAYBE_SOME)  # the rows from this one on are questions
     stuck_s: float | None = field(default=None, metadata=MAYBE_TIME)  # without a row: a worker is ended
@@ -355,7 +207,7 @@ class Assignment(Record):
     poll_s: float | None = field(default=None, metadata=MAYBE_TIME)  # between two looks of the supervisor
     look_s: float | None = field(default=None, metadata=MAYBE_TIME)  # between two looks of a worker at its supervisor
     answer_s: float | None = field(default=None, metadata=MAYBE_TIME)  # so long the processor may take for one text
-    back_off_s: tuple[float, ...] | None = field(default=None, metadata=_maybe(_many(TIME)))  # before start after start
+    back_off_s: tuple[float, ...] | None = field(default=None, metadata=maybe(many(TIME)))  # before start after start
 
 
 def read_assignment(path: Path) -> Assignment | None:
@@ -416,7 +268,7 @@ class Exits(Record):
     """The last ends of a slot's workers, the newest last: `progress/<slot>.exits.json`."""
 
     slot: str | None = field(metadata=MAYBE_TEXT)
-    exits: tuple[Exit, ...] = field(metadata=_many(_of(Exit), or_none=True))
+    exits: tuple[Exit, ...] = field(metadata=many(of(Exit), or_none=True))
 
 
 @dataclass(frozen=True)
@@ -439,7 +291,7 @@ class SupervisorReport(Record):
     predecessor: Identity | None = field(metadata=LAX_PROCESS)  # which was gone while it had work
     heartbeat_at: float | None = field(metadata=LAX_TIME)
     working: bool | None = field(metadata=LAX_FLAG)  # whether a slot runs, or waits to start again
-    slots: Mapping[str, SupervisedSlot] = field(metadata=_by_name(SupervisedSlot))
+    slots: Mapping[str, SupervisedSlot] = field(metadata=by_name(SupervisedSlot))
     gpus: str | None = field(metadata=MAYBE_TEXT)  # a line a GPU (`worker.machine.gpu_sample`)
     gpus_at: float | None = field(metadata=LAX_TIME)
     unreadable: str | None = field(default=None, metadata=LAX_TEXT)  # instead of all others: what is wrong with it
@@ -449,7 +301,7 @@ class SupervisorReport(Record):
 class Suspected(Record):
     """The rows that a worker computes right now, `progress/<slot>.suspects.json`: read after a death. All may lack."""
 
-    rows: tuple[int, ...] = field(metadata=_many(ROW, RANGES, or_none=True))
+    rows: tuple[int, ...] = field(metadata=many(ROW, RANGES, or_none=True))
     deaths: int | None = field(metadata=MAYBE_SOME)  # that they were there at
     boot: str | None = field(metadata=MAYBE_TEXT)  # of the machine: one that went down kills all
 
@@ -470,7 +322,7 @@ class Opinion(Record):
 
     error: str | None = field(default=None, metadata=MAYBE_TEXT)  # instead of the others
     tokens: int | None = field(default=None, metadata=MAYBE_COUNT)  # before the cut
-    vector: tuple[float, ...] | None = field(default=None, metadata=_maybe(_many(FLOAT, RANGES)))  # (dim,)
+    vector: tuple[float, ...] | None = field(default=None, metadata=maybe(many(FLOAT, RANGES)))  # (dim,)
 
 
 @dataclass(frozen=True)
@@ -478,7 +330,7 @@ class Known(Record):
     """What the known texts give on the processor: printed by its process, and, with the last two, `known.json`."""
 
     error: str | None = field(default=None, metadata=MAYBE_TEXT)
-    vectors: tuple[tuple[float, ...], ...] = field(default=(), metadata=_many(_many(FLOAT, RANGES), or_none=True))
+    vectors: tuple[tuple[float, ...], ...] = field(default=(), metadata=many(many(FLOAT, RANGES), or_none=True))
     key: str | None = field(default=None, metadata=MAYBE_TEXT)  # of the model, and how it reads (`second.known_key`)
     sha256: str | None = field(default=None, metadata=MAYBE_TEXT)  # of the vectors
 
@@ -499,8 +351,8 @@ class EnvironmentFailure(Record):
     digest: str | None = field(metadata=MAYBE_TEXT)  # of what it was to be made from
     step: str | None = field(metadata=MAYBE_TEXT)
     exit_code: int | None = field(metadata=MAYBE_CODE)
-    requirement_line: FaultyLine | None = field(metadata=_maybe(_of(FaultyLine)))
-    tail: tuple[str, ...] = field(metadata=_many(TEXT, or_none=True))  # of what was printed
+    requirement_line: FaultyLine | None = field(metadata=maybe(of(FaultyLine)))
+    tail: tuple[str, ...] = field(metadata=many(TEXT, or_none=True))  # of what was printed
     error: str | None = field(metadata=MAYBE_TEXT)
     hint: str | None = field(metadata=MAYBE_TEXT)
 
@@ -514,16 +366,16 @@ class EnvironmentOrder(Record):
     digest: str = field(metadata=TEXT)  # of requirements and wheels
     requirements: str = field(metadata=TEXT)  # the text that pip reads
     wheels: str | None = field(metadata=MAYBE_TEXT)  # a folder on the host
-    python: str | None = field(default=None, metadata=_maybe(PYTHON))  # the version for conda
-    imports: tuple[str, ...] | None = field(default=None, metadata=_maybe(_many(MODULE)))  # to be tried
+    python: str | None = field(default=None, metadata=maybe(PYTHON))  # the version for conda
+    imports: tuple[str, ...] | None = field(default=None, metadata=maybe(many(MODULE)))  # to be tried
 
 
 @dataclass(frozen=True)
 class Running(Record):
     """A process that runs for a host of a run, whatever became of its reports."""
 
-    verb: str = field(metadata=_one("supervise or encode", lambda value: value in ("supervise", "encode")))
-    process: Identity = field(metadata={"read": _identity})
+    verb: str = field(metadata=one("supervise or encode", lambda value: value in ("supervise", "encode")))
+    process: Identity = field(metadata={"read": identity})
 
 
 @dataclass(frozen=True)
@@ -547,7 +399,7 @@ class Greeting(Record):
 
     home: str = field(metadata=TEXT)  # the login's home folder
     executable: str | None = field(metadata=MAYBE_TEXT)  # the Python that it runs on
-    python: tuple[int, ...] = field(metadata=_many(COUNT, or_none=True))  # its version
+    python: tuple[int, ...] = field(metadata=many(COUNT, or_none=True))  # its version
     pid: int | None = field(metadata=MAYBE_COUNT)
     user: int | None = field(metadata=MAYBE_COUNT)
 
@@ -556,10 +408,10 @@ class Greeting(Record):
 class SlotReading(Record):
     """A slot, as its host's files say."""
 
-    ranges: tuple[Range, ...] = field(metadata=_many(RANGE, RANGES))  # its rows
+    ranges: tuple[Range, ...] = field(metadata=many(RANGE, RANGES))  # its rows
     gpu: str | None = field(metadata=MAYBE_TEXT)  # its UUID
-    report: WorkerReport | None = field(metadata=_maybe(_of(WorkerReport)))
-    exits: tuple[Exit, ...] = field(metadata=_many(_of(Exit)))  # the newest last
+    report: WorkerReport | None = field(metadata=maybe(of(WorkerReport)))
+    exits: tuple[Exit, ...] = field(metadata=many(of(Exit)))  # the newest last
     alive: bool = field(metadata=FLAG)  # whether the process of the report lives
 
     @property
@@ -583,10 +435,10 @@ class Reading(Record):
     supervisor_alive: bool = field(metadata=FLAG)
     stop_requested: bool = field(metadata=FLAG)  # by a person
     slots: Mapping[str, SlotReading] = field(metadata={"read": _slots})
-    supervisor: SupervisorReport | None = field(metadata=_maybe(_of(SupervisorReport)))
-    committed: tuple[Range, ...] = field(metadata=_many(RANGE, RANGES))
-    quarantined: tuple[int, ...] = field(metadata=_many(ROW, RANGES))  # all rows that were given up
-    given_up: tuple[RowGivenUp, ...] = field(metadata=_many(_of(RowGivenUp), 100, or_none=True))  # the first of them
+    supervisor: SupervisorReport | None = field(metadata=maybe(of(SupervisorReport)))
+    committed: tuple[Range, ...] = field(metadata=many(RANGE, RANGES))
+    quarantined: tuple[int, ...] = field(metadata=many(ROW, RANGES))  # all rows that were given up
+    given_up: tuple[RowGivenUp, ...] = field(metadata=many(of(RowGivenUp), 100, or_none=True))  # the first of them
     epoch: int | None = field(metadata=MAYBE_SOME)  # the plan's revision that it was given
     host: str | None = field(default=None, metadata=LAX_TEXT)
     boot: str | None = field(default=None, metadata=LAX_TEXT)

@@ -7,7 +7,8 @@ from typing import Any
 
 from worker.environment import Found
 from worker.escape import safe_text
-from worker.wire import ENTRIES, STATE, Reading, Running, WireError, refuse, shown
+from worker.fields import ENTRIES, STATE, WireError, refuse, shown
+from worker.wire import Reading, Running
 
 from ..errors import HostError
 from ..profile.rules import UNWANTED

@@ -19,10 +19,11 @@ from typing import Any, Protocol, TypeVar
 import worker
 from worker.environment import Found
 from worker.escape import safe_text
+from worker.fields import Identity, shown
 from worker.files import is_litter
 from worker.launcher import PROCESS, UNIT
 from worker.layout import HostFolder
-from worker.wire import Identity, Reading, shown
+from worker.wire import Reading
 
 from ..errors import CannotStart, HostError, RunbookError
 from ..profile.profile import HostSpec

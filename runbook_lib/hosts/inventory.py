@@ -15,7 +15,7 @@ from typing import Any
 from worker import awake
 from worker.environment import Found
 from worker.escape import safe_text
-from worker.wire import shown
+from worker.fields import shown
 
 from ..errors import HostError, LinkLost, RunbookError
 from ..profile.profile import HostSpec

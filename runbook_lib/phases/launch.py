@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from worker.escape import safe_text
+from worker.fields import Identity
 from worker.rows import count, missing
-from worker.wire import Identity, Reading, SlotReading, SupervisedSlot
+from worker.wire import Reading, SlotReading, SupervisedSlot
 
 from ..errors import LinkLost, RunbookError
 from ..hosts import gpus

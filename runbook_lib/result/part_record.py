@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from worker.wire import PartRecord, RowsRecord, WireError, refuse
+from worker.fields import WireError, refuse
+from worker.wire import PartRecord, RowsRecord
 
 from ..hosts.bounds import problem
 

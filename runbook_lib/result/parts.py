@@ -13,10 +13,11 @@ from typing import BinaryIO
 import numpy as np
 
 from worker.escape import safe_text
+from worker.fields import WireError
 from worker.files import read_json
 from worker.layout import PART_FILE
 from worker.rows import Range, count, missing
-from worker.wire import PartRecord, WireError
+from worker.wire import PartRecord
 
 from ..errors import DataError
 from ..run.plan import Plan

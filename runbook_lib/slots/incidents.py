@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from worker.escape import safe_text
-from worker.wire import Exit, Identity, Reading
+from worker.fields import Identity
+from worker.wire import Exit, Reading
 
 from ..corpus import corpus as corpora
 from ..run import locks

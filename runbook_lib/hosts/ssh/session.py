@@ -20,7 +20,8 @@ from typing import Any, Protocol
 
 import worker
 from worker.escape import safe_text
-from worker.wire import Greeting, WireError
+from worker.fields import WireError
+from worker.wire import Greeting
 
 from ...errors import HostError, LinkLost
 from . import answer_json
@@ -28,8 +29,8 @@ from .rate import Rate
 
 # The far end's modules, each after what it imports.
 SENT = (
-    *("escape", "files", "rows", "layout", "wire", "owned", "placed", "locks", "process", "launcher", "reserve"),
-    *("snapshot", "machine", "environment", "verbs", "agent"),
+    *("escape", "files", "rows", "layout", "fields", "wire", "owned", "placed", "locks", "process", "launcher"),
+    *("reserve", "snapshot", "machine", "environment", "verbs", "agent"),
 )
 PLACES = (
     *("python3", "/usr/bin/python3", "/usr/local/bin/python3", "/opt/homebrew/bin/python3", "/opt/conda/bin/python3"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from box import HOST, MakeBox
 from wired import PART, assignment, reading, slot, slot_reading
 
-from worker import wire
+from worker import fields, wire
 from worker.files import write_json
 from worker.snapshot import snapshot
 
@@ -32,7 +32,7 @@ READING = reading(
     given_up=[{"row": 5, "at": 1.0, "reason": "why", "slot": "cluster0_gpu0"}],
 )  # fmt: skip
 
-RECORDS: dict[str, tuple[type[wire.Record], dict[str, Any]]] = {
+RECORDS: dict[str, tuple[type[fields.Record], dict[str, Any]]] = {
     "part": (wire.PartRecord, PART),
     "assignment": (wire.Assignment, assignment([slot("cluster0_gpu0", (0, 4), (8, 12))], documents=12, stuck_s=60.0)),
     "worker": (wire.WorkerReport, REPORT),
@@ -49,19 +49,19 @@ RECORDS: dict[str, tuple[type[wire.Record], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("record", "value"), RECORDS.values(), ids=RECORDS)
-def test_a_record_comes_back_as_it_went(record: type[wire.Record], value: dict[str, Any]) -> None:
+def test_a_record_comes_back_as_it_went(record: type[fields.Record], value: dict[str, Any]) -> None:
     assert record.from_json(value).to_json() == value
 
 
 @pytest.mark.parametrize(("record", "value"), RECORDS.values(), ids=RECORDS)
-def test_what_a_newer_one_says_beside_is_passed_over(record: type[wire.Record], value: dict[str, Any]) -> None:
+def test_what_a_newer_one_says_beside_is_passed_over(record: type[fields.Record], value: dict[str, Any]) -> None:
     assert record.from_json({**value, "of_tomorrow": [1]}) == record.from_json(value)
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 7])
 def test_what_is_no_object_is_refused(value: Any) -> None:
     for record, _ in RECORDS.values():
-        with pytest.raises(wire.WireError, match=r"^here: .+, expected a JSON object$"):
+        with pytest.raises(fields.WireError, match=r"^here: .+, expected a JSON object$"):
             record.from_json(value, "here")
 
 
@@ -85,7 +85,7 @@ def test_a_part_of_before_lacks_what_was_not_told_then() -> None:
     ],
 )
 def test_a_field_is_refused_by_where_its_name_what_was_seen_and_expected(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(wire.WireError) as caught:
+    with pytest.raises(fields.WireError) as caught:
         wire.PartRecord.from_json({**PART, **changes}, "x.json")
     assert str(caught.value) == said
 
@@ -94,7 +94,7 @@ def test_a_record_of_which_all_may_lack_is_blank_where_the_file_is_none(tmp_path
     for text in (None, "", "{half", "[]", '{"slots": 7}', '{"process": "x"}'):
         path = tmp_path / "report.json"
         path.unlink(missing_ok=True) if text is None else path.write_text(text)
-        assert wire.read_record(wire.SupervisorReport, path) == wire.SupervisorReport.blank()
+        assert fields.read_record(wire.SupervisorReport, path) == wire.SupervisorReport.blank()
 
 
 def test_an_assignment_that_is_none_is_refused_by_its_file_and_field(tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_an_assignment_that_is_none_is_refused_by_its_file_and_field(tmp_path: P
 def test_what_a_host_answers_has_the_fields_of_a_reading_and_no_others(make_box: MakeBox) -> None:
     box = make_box(["a text"] * 4)
     told = snapshot(box.root, HOST)
-    assert told.keys() == {each.name for each in fields(wire.Reading)}
-    assert told["slots"]["cluster0_gpu0"].keys() == {each.name for each in fields(wire.SlotReading)}
+    assert told.keys() == {each.name for each in dataclasses.fields(wire.Reading)}
+    assert told["slots"]["cluster0_gpu0"].keys() == {each.name for each in dataclasses.fields(wire.SlotReading)}
     assert wire.Reading.from_json(told).slots["cluster0_gpu0"].ranges == ((0, 4),)
 
 
@@ -122,14 +122,14 @@ def test_what_a_host_answers_has_the_fields_of_a_reading_and_no_others(make_box:
     ],
 )
 def test_what_nobody_builds_on_counts_as_not_said_where_it_is_of_another_kind(
-    record: type[wire.Record], changes: dict[str, Any], kept: tuple[str, ...]
+    record: type[fields.Record], changes: dict[str, Any], kept: tuple[str, ...]
 ) -> None:
     read = record.from_json(changes)
-    assert {each.name for each in fields(record) if getattr(read, each.name) is not None} == set(kept)
+    assert {each.name for each in dataclasses.fields(record) if getattr(read, each.name) is not None} == set(kept)
 
 
 def test_a_message_holds_nothing_raw() -> None:
-    with pytest.raises(wire.WireError) as caught:
+    with pytest.raises(fields.WireError) as caught:
         wire.Reading.from_json({**READING, "slots": {"\x1b[2J": 7}})
     assert "\x1b" not in str(caught.value)
-    assert "\x1b" not in str(wire.refuse("\x1b[2J", "\x9b", "\x1b", "a text"))
+    assert "\x1b" not in str(fields.refuse("\x1b[2J", "\x9b", "\x1b", "a text"))
