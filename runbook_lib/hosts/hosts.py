@@ -222,7 +222,7 @@ class Host:
         """Start a command that outlives us: its own session, output appended to `log`."""
         return self._started(self.way.call("start", ASK_S, argv=list(argv), log=str(log), cwd=str(cwd)))
 
-    def launch(self, by: str = PROCESS) -> Identity:
+    def launch(self, by: str) -> Identity:
         """Start this run's supervisor there, by one of `worker.launcher.LAUNCHERS`. Whether one lives is not asked."""
         root = str(self.folder.root)
         return self._started(self.way.call("launch", ASK_S, by=by, root=root, host=self.name, python=self.python))

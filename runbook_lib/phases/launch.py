@@ -139,9 +139,11 @@ def start_unseen(run: Run, only: Collection[str]) -> None:
     Where one lives, this one leaves at once (its lock); where it was told to stop it stops.
     """
 
+    by = machines.launchers(run)
+
     def one(host: machines.Host) -> None:
         if host.name in only:
-            host.launch()
+            host.launch(by[host.name])
 
     machines.side_by_side(run, one)
 

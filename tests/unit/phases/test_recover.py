@@ -95,6 +95,15 @@ def test_a_report_that_cannot_be_true_is_written_anew_though_its_writer_is_dead(
     assert watcher.poll().silent_s == {}
 
 
+def test_a_host_whose_reading_cannot_be_true_is_started_as_the_preflight_found_it_needs(make, monkeypatch):
+    this = make()
+    this.save_json("hosts.json", {"hosts": {"one": {"unit": True}, "two": {"unit": False}}})
+    asked = {}
+    monkeypatch.setattr(hosts.Host, "launch", lambda host, by: asked.setdefault(host.name, by))
+    launch.start_unseen(this, {"one", "two"})
+    assert asked == {"one": "unit", "two": "process"}
+
+
 @pytest.mark.process
 def test_a_living_supervisor_is_left_alone(make):
     this = make(names=("one",))
