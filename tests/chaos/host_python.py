@@ -127,7 +127,9 @@ class Encoder:
             raise RuntimeError("CUDA error: no CUDA-capable device is detected")
 
     def describe(self):
-        return {"device": "cpu (none)", "torch": "none", "python": "3"}
+        from worker.wire import Described
+
+        return Described("cpu (none)", "none", "3", None)
 
     def lengths(self, texts):
         return [2 + len(text.split()) for text in texts]

@@ -32,7 +32,7 @@ from worker.files import write_json
 from worker.layout import HostFolder
 from worker.rows import fingerprint
 from worker.share import left_to_do, settled
-from worker.wire import PartRecord
+from worker.wire import Described, PartRecord
 
 LETTERS = ["abc", "a longer text, of two dozen letters", "x", "0123456789 " * 9, "mid size", "b c d e f g"]
 TEXTS = [f"{LETTERS[i % 6]} {i}" for i in range(16)]
@@ -267,6 +267,7 @@ def test_the_light_encoder_has_all_that_the_worker_needs_of_one() -> None:
     methods = {name for name in vars(AnyEncoder) if not name.startswith("_")}
     assert len(methods) == 10 and len(AnyEncoder.__annotations__) == 7
     stand_in = poison.Encoder(None, "cpu", "float32", None)
+    assert isinstance(stand_in.describe(), Described)
     assert {*methods, *AnyEncoder.__annotations__} <= set(dir(stand_in))
 
 
