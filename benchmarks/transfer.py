@@ -138,7 +138,7 @@ def down(host: fleet.Host, rtt_s: float, names: list[str], sums: dict[str, str],
         shutil.rmtree(into)
         into.mkdir(parents=True)
         with linked(host, Patience(), address=address, port=port) as ours:
-            folder = Path(ours.way.home) / "files"
+            folder = Path(ours.transport.home) / "files"
 
             def bring() -> None:
                 with ThreadPoolExecutor(download.STREAMS) as pool:
@@ -156,7 +156,7 @@ def up(host: fleet.Host, rtt_s: float, source: Path, known: str) -> Round:
         synced = timed(lambda: sync(host.home / "files" / "up"))
         (host.home / "files" / "up").unlink()  # ours makes a new file too
         with linked(host, Patience(), address=address, port=port) as ours:
-            target = Path(ours.way.home) / "files" / "up_ours"
+            target = Path(ours.transport.home) / "files" / "up_ours"
             content = hosts.file_content(source, known)
             ours_took = timed(lambda: ours.put(target, content) and None)
             assert ours.sha256(target) == known

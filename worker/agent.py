@@ -1,4 +1,4 @@
-"""The far end of a wire: answers requests on standard input until it closes. Standard library only, Python 3.9.
+"""The far end of a connection: answers requests on standard input until it closes. Standard library only, Python 3.9.
 
 Its code and that of what it imports arrives over the wire (`runbook_lib.hosts.ssh.session`), so a host needs nothing
 but a Python, and never has another version than the one that asks. Both directions carry frames: the length in

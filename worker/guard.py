@@ -1,4 +1,4 @@
-"""A worker's look at its supervisor: one that was killed is started again, or nobody would start the next worker here.
+"""A worker watches its supervisor and starts it again when it was killed: else no next worker would be started.
 
 With nobody watching from outside, the workers are all that is left of a host. The supervisor's lock decides: should two
 workers start one, the second leaves.

@@ -1,4 +1,4 @@
-"""One reading of a host, made there in one go: what is committed, who works, what broke. Standard library only."""
+"""One reading of a host, made there in one go: what is committed, what runs, what failed. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host says is checked before anything is made of it: its answers may be damaged, or made up by somebody."""
+"""A host's answers, parsed and checked before they are used: they may be damaged, or forged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def reading(value: Any, host: str) -> Reading:
             raise refuse("supervisor", "process", None, "one: it may have to be stopped")
     except WireError as why:
         raise HostError(
-            f"{host}: its reading cannot be true ({why}); nothing was taken from it. Look at that machine: a disk that "
+            f"{host}: its reading is invalid ({why}); nothing was taken from it. Look at that machine: a disk that "
             "fails, or somebody who writes into the run's folder"
         ) from None
     return found
@@ -56,7 +56,7 @@ def path(value: object, host: str, what: str) -> str:
     """A path that a host says: absolute, and of characters that a person can mean (as in a profile)."""
     if isinstance(value, str) and value.startswith("/") and len(value) < 4096 and not UNWANTED.search(value):
         return value
-    raise HostError(f"{host}: says as {what} what cannot be: {shown(value, 200)}")
+    raise HostError(f"{host}: sent something invalid as {what}: {shown(value, 200)}")
 
 
 def environment(value: Any, host: str) -> Found:
@@ -65,7 +65,7 @@ def environment(value: Any, host: str) -> Found:
     texts = (found.get(name) for name in ("python", "why", "tool", "log"))
     state = found.get("state")
     if not (isinstance(state, str) and STATE.fullmatch(state) and all(isinstance(text, str) for text in texts)):
-        raise HostError(f"{host}: says of its environment what cannot be: {shown(value)}")
+        raise HostError(f"{host}: its answer about its environment is invalid: {shown(value)}")
     for name in ("python", "log"):
         if found[name] or (name == "python" and state in ("ready", "foreign")):
             path(found[name], host, f"its environment's {name}")
@@ -78,7 +78,7 @@ def completed(value: object, host: str) -> tuple[int | None, str, str]:
     found = value if isinstance(value, dict) else {}
     code, out, err = (found.get(name) for name in ("exit", "out", "err"))
     if not (code is None or type(code) is int) or not isinstance(out, str) or not isinstance(err, str):
-        raise HostError(f"{host}: says of a command what cannot be: {shown(value)}")
+        raise HostError(f"{host}: its answer about a command is invalid: {shown(value)}")
     return code, safe_text(out, 2**20), safe_text(err, 2**20)
 
 
@@ -87,7 +87,7 @@ def piece(value: object, host: str, offset: int) -> tuple[str, int]:
     found = value if isinstance(value, dict) else {}
     text, behind = found.get("text"), found.get("offset")
     if not isinstance(text, str) or type(behind) is not int or not 0 <= behind < 2**63:
-        raise HostError(f"{host}: says of a log what cannot be: {shown(value)}")
+        raise HostError(f"{host}: its answer about a log is invalid: {shown(value)}")
     return safe_text(text, 100_000), max(offset, behind)
 
 
@@ -100,14 +100,14 @@ def running(value: Any, host: str) -> list[Running]:
             _bounded(each, "what runs there")
         return [Running.from_json(each, "", "what runs there") for each in value]
     except WireError as why:
-        raise HostError(f"{host}: says of what runs there what cannot be ({why})") from None
+        raise HostError(f"{host}: its answer about what runs there is invalid ({why})") from None
 
 
 def files(value: object, host: str) -> list[tuple[str, int]]:
     """(path below a folder, bytes) of each file in a listing. A name is shown safely, and never used as one."""
     listed = value.get("files") if isinstance(value, dict) else None
     if not isinstance(listed, list):
-        raise HostError(f"{host}: lists its files as what cannot be: {shown(value)}")
+        raise HostError(f"{host}: its list of files is invalid: {shown(value)}")
     found = []
     for item in listed:
         name, size = item if isinstance(item, (list, tuple)) and len(item) == 2 else (item, 0)

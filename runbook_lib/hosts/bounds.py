@@ -1,4 +1,4 @@
-"""A JSON value that somebody else wrote, held to a size that can be looked at, shown and kept."""
+"""Limits on a JSON value from another machine: what is larger is not read, shown or kept."""
 
 from __future__ import annotations
 

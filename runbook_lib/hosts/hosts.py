@@ -1,7 +1,7 @@
 """A host: a machine with slots, asked by a few verbs: run, put, get, start, alive, stop, and one reading, poll.
 
-Every host is asked in the same words (`worker.verbs`); what differs is the way there: `reach.local` calls them, for
-folders of this machine, `reach.ssh` sends them to a machine over its one kept connection. Every verb has a deadline,
+Every host is asked in the same words (`worker.verbs`); what differs is the transport: `hosts.local` calls them, for
+folders of this machine, `hosts.ssh` sends them to a machine over its one kept connection. Every verb has a deadline,
 names the host when it fails, and takes nothing from a host on trust.
 """
 
@@ -30,10 +30,10 @@ from ..profile.profile import HostSpec
 from ..run.run import Run
 from . import answers, environments
 from .content import Content, OnBytes, file_content, json_content
-from .local import LocalWay
+from .local import LocalTransport
 from .ssh import login
 from .ssh.link import link_to
-from .ssh.ssh import SshWay
+from .ssh.ssh import SshTransport
 
 __all__ = [
     "Completed",
@@ -59,7 +59,7 @@ T = TypeVar("T")
 
 
 def _nobody(n: int) -> None:
-    """Tell nobody."""
+    """Take no notice of progress."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Completed:
     err: str
 
 
-class Way(Protocol):
+class Transport(Protocol):
     """How a host is reached: its verbs asked, files brought there and home."""
 
     breaks: list[str]
@@ -106,8 +106,8 @@ class Way(Protocol):
 class Host:
     """One host of a run. Nothing is connected before the first verb."""
 
-    def __init__(self, spec: HostSpec, run: str, way: Way):
-        self.spec, self.name, self.way, self._run = spec, spec.name, way, run
+    def __init__(self, spec: HostSpec, run: str, transport: Transport):
+        self.spec, self.name, self.transport, self._run = spec, spec.name, transport, run
         self._python = ""
 
     @property
@@ -116,7 +116,7 @@ class Host:
         first, _, rest = self.spec.workdir.partition("/")
         if first != "~":
             return Path(self.spec.workdir)
-        return Path(answers.path(self.way.home, self.name, "its home folder")) / rest.lstrip("/")
+        return Path(answers.path(self.transport.home, self.name, "its home folder")) / rest.lstrip("/")
 
     @property
     def folder(self) -> HostFolder:
@@ -133,7 +133,7 @@ class Host:
     def _find_python(self) -> str:
         kind = self.spec.environment
         if not kind:
-            return answers.path(self.way.executable, self.name, "its Python")
+            return answers.path(self.transport.executable, self.name, "its Python")
         if self.spec.is_here and not environments.is_made_by_us(kind):
             return kind
         found = self.environment()
@@ -145,13 +145,13 @@ class Host:
         """What there is of the environment that the profile names; see `worker.environment.find`."""
         kind = self.spec.environment
         digest = environments.order(self.spec).digest if environments.is_made_by_us(kind) else ""
-        found = self.way.call("find_environment", 60.0, kind=kind, workdir=str(self.workdir), digest=digest)
+        found = self.transport.call("find_environment", 60.0, kind=kind, workdir=str(self.workdir), digest=digest)
         return answers.environment(found, self.name)
 
     def run(self, argv: Sequence[str], timeout_s: float, cwd: Path | None = None, secret_input: str = "") -> Completed:
         """Run a command to its end. Raises CannotStart, or HostError when it takes longer than `timeout_s`."""
         try:
-            done = self.way.call(
+            done = self.transport.call(
                 "run",
                 timeout_s,
                 argv=list(argv),
@@ -170,7 +170,7 @@ class Host:
 
     def put(self, target: Path, content: Content, on_bytes: OnBytes = _nobody) -> bool:
         """Bring `content` to the host, whole or not at all; False when it was there already."""
-        return self.way.put(str(target), content, on_bytes)
+        return self.transport.put(str(target), content, on_bytes)
 
     def get(
         self,
@@ -186,17 +186,17 @@ class Host:
 
         `limit`: the bytes that it may have; `outage_s`: how long to try without any progress.
         """
-        return self.way.get(str(source), target, sha256, limit, on_bytes, outage_s)
+        return self.transport.get(str(source), target, sha256, limit, on_bytes, outage_s)
 
     def breaks(self) -> list[str]:
         """What broke on the way there since this was asked last, and went on; in words."""
-        taken, self.way.breaks = self.way.breaks, []
+        taken, self.transport.breaks = self.transport.breaks, []
         return [safe_text(words, 500) for words in taken]
 
     def read(self, path: Path, limit: int = 64 * 2**20) -> bytes:
         """The bytes of a small file. Raises HostError."""
         try:
-            data = base64.b64decode(self.way.call("read", ASK_S, path=str(path), limit=limit))
+            data = base64.b64decode(self.transport.call("read", ASK_S, path=str(path), limit=limit))
         except (ValueError, TypeError):
             raise HostError(f"{self.name}: reading {path}: answered with something that is no file") from None
         if len(data) > limit:
@@ -205,50 +205,54 @@ class Host:
 
     def sha256(self, path: Path) -> str | None:
         """The sha256 of a file there; None where there is no such file, or none that can be read."""
-        found = self.way.call("sha256", 3600.0, path=str(path))
+        found = self.transport.call("sha256", 3600.0, path=str(path))
         return found if isinstance(found, str) else None
 
     def tail(self, path: Path, lines: int = 20) -> str:
         """The last lines of a log, safe to print; empty when there is none."""
-        found = self.way.call("tail", ASK_S, path=str(path), lines=lines)
+        found = self.transport.call("tail", ASK_S, path=str(path), lines=lines)
         return safe_text(found if isinstance(found, str) else shown(found), limit=100_000)
 
     def follow(self, path: Path, offset: int) -> tuple[str, int]:
         """What a log has from `offset` on (negative: from the end), safe to print, and where to go on."""
-        found = self.way.call("follow", ASK_S, path=str(path), offset=offset)
+        found = self.transport.call("follow", ASK_S, path=str(path), offset=offset)
         return answers.piece(found, self.name, offset)
 
     def start(self, argv: Sequence[str], log: Path, cwd: Path) -> Identity:
         """Start a command that outlives us: its own session, output appended to `log`."""
-        return self._started(self.way.call("start", ASK_S, argv=list(argv), log=str(log), cwd=str(cwd)))
+        return self._started(self.transport.call("start", ASK_S, argv=list(argv), log=str(log), cwd=str(cwd)))
 
     def launch(self, by: str) -> Identity:
         """Start this run's supervisor there, by one of `worker.launcher.LAUNCHERS`. Whether one lives is not asked."""
         root = str(self.folder.root)
-        return self._started(self.way.call("launch", ASK_S, by=by, root=root, host=self.name, python=self.python))
+        return self._started(self.transport.call("launch", ASK_S, by=by, root=root, host=self.name, python=self.python))
 
     def _started(self, found: Any) -> Identity:
         if not isinstance(found, dict) or not isinstance(found.get("pid"), int):
-            raise HostError(f"{self.name}: says of what it started what cannot be")
+            raise HostError(f"{self.name}: its answer about what it started is invalid")
         return Identity(pid=found["pid"], start=found.get("start"), boot=found.get("boot") or "")
 
     def alive(self, identity: Identity | None) -> bool:
         """True while exactly the recorded process runs."""
-        return self.way.call("alive", ASK_S, identity=identity) is True
+        return self.transport.call("alive", ASK_S, identity=identity) is True
 
     def stop(self, identity: Identity, grace_s: float = 15.0, by: str = PROCESS) -> bool:
         """Ask the recorded process, and nobody else, to end; then end it. `by`: whoever launched it."""
-        return self.way.call("stop", grace_s + 10.0, identity=identity, grace_s=grace_s, by=by) is True
+        return self.transport.call("stop", grace_s + 10.0, identity=identity, grace_s=grace_s, by=by) is True
 
     def poll(self) -> Reading:
-        """One reading of everything the monitor needs, in one question; what cannot be true is refused."""
-        return answers.reading(self.way.call("poll", ASK_S, root=str(self.folder.root), host=self.name), self.name)
+        """One reading of everything the monitor needs, in one question; an invalid one is refused."""
+        return answers.reading(
+            self.transport.call("poll", ASK_S, root=str(self.folder.root), host=self.name), self.name
+        )
 
     def living(self, reading: Reading) -> tuple[list[Identity], list[Identity]]:
         """The supervisors and the workers of this run that live: those of a reading, and those that hold a lock of its
         folder, whatever became of their reports (`worker.process.running`).
         """
-        found = answers.running(self.way.call("running", ASK_S, root=str(self.folder.root), host=self.name), self.name)
+        found = answers.running(
+            self.transport.call("running", ASK_S, root=str(self.folder.root), host=self.name), self.name
+        )
         reported = reading.supervised.process if reading.supervisor_alive else None
         above = [*filter(None, [reported]), *(each.process for each in found if each.verb == "supervise")]
         below = [*self.workers(reading), *(each.process for each in found if each.verb == "encode")]
@@ -264,40 +268,46 @@ class Host:
 
     def files(self) -> list[tuple[str, int]]:
         """The files of this run there: (path below its folder, safe to print, bytes)."""
-        return answers.files(self.way.call("listing", 120.0, root=str(self.folder.root)), self.name)
+        return answers.files(self.transport.call("listing", 120.0, root=str(self.folder.root)), self.name)
 
     def unclaimed(self, run_id: str) -> str:
         """Why this run's folder there cannot be its own, in words; empty where it is, or can be made."""
-        found = self.way.call("unclaimed", ASK_S, workdir=str(self.workdir), run=self._run, run_id=run_id)
-        return safe_text(found) if isinstance(found, str) else f"says of it what cannot be: {shown(found)}"
+        found = self.transport.call("unclaimed", ASK_S, workdir=str(self.workdir), run=self._run, run_id=run_id)
+        return (
+            safe_text(found)
+            if isinstance(found, str)
+            else f"its answer about the run's folder is invalid: {shown(found)}"
+        )
 
     def claim(self, run_id: str) -> None:
         """Make this run's folder there, marked with its id: the first thing that a run does on a host.
 
         Raises HostError for a folder that is there and is not its own.
         """
-        self.way.call("claim", ASK_S, workdir=str(self.workdir), run=self._run, run_id=run_id)
+        self.transport.call("claim", ASK_S, workdir=str(self.workdir), run=self._run, run_id=run_id)
 
     def clear(self, run_id: str, names: Sequence[str]) -> list[str]:
         """Take files of this run out of its folder there, and the folders that are empty then; gives what stays."""
-        found = self.way.call("clear", 300.0, root=str(self.folder.root), run_id=run_id, names=list(names))
+        found = self.transport.call("clear", 300.0, root=str(self.folder.root), run_id=run_id, names=list(names))
         return [name for name in names if name in found] if isinstance(found, list) else []
 
     def remove(self, path: Path) -> None:
         """Remove one file or folder of this run. Raises HostError for anything outside the run's folder."""
-        self.way.call("remove", 300.0, path=str(path), root=str(self.folder.root))
+        self.transport.call("remove", 300.0, path=str(path), root=str(self.folder.root))
 
     def set_aside(self, names: Sequence[str], stamp: str) -> str:
         """Move files and folders of this run there into `aside/<stamp>/`; gives in words what was there."""
-        found = self.way.call("set_aside", ASK_S, root=str(self.folder.root), names=list(names), stamp=stamp)
+        found = self.transport.call("set_aside", ASK_S, root=str(self.folder.root), names=list(names), stamp=stamp)
         moved = [safe_text(str(name), 80) for name in found] if isinstance(found, list) else []
         return f"set aside: {', '.join(moved)}" if moved else "nothing was there"
 
     def facts(self, token: str) -> dict[str, Any]:
         """What the machine is; see `worker.machine.facts`."""
-        found = self.way.call("facts", 60.0, workdir=str(self.workdir), cuda=self.spec.device == "cuda", token=token)
+        found = self.transport.call(
+            "facts", 60.0, workdir=str(self.workdir), cuda=self.spec.device == "cuda", token=token
+        )
         if not isinstance(found, dict):
-            raise HostError(f"{self.name}: says of itself what cannot be")
+            raise HostError(f"{self.name}: its answer about itself is invalid")
         return found
 
 
@@ -310,16 +320,16 @@ def connect(spec: HostSpec, run: str) -> Host:
     with _lock:
         if (spec, run) in _hosts:
             return _hosts[spec, run]
-    host = Host(spec, run, LocalWay(spec.name) if spec.is_here else _ssh(spec))  # may ask ssh, which takes time
+    host = Host(spec, run, LocalTransport(spec.name) if spec.is_here else _ssh(spec))  # may ask ssh, which takes time
     with _lock:
         return _hosts.setdefault((spec, run), host)
 
 
-def _ssh(spec: HostSpec) -> SshWay:
+def _ssh(spec: HostSpec) -> SshTransport:
     link = link_to(login.of(spec))
     if spec.environment and spec.environment.startswith(("/", "~/")):
         link.python = spec.environment  # for machines whose only Python is the one that the profile names
-    return SshWay(spec.name, link)
+    return SshTransport(spec.name, link)
 
 
 def launchers(run: Run) -> dict[str, str]:

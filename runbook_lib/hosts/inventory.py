@@ -66,7 +66,7 @@ def take(run: Run) -> tuple[Checks, dict[str, MachineFacts]]:
         checks.add("folder", True, f"shared with {', '.join(sharers)}", where=name, warn=True)
         facts[name]["shared"] = sharers
     machines.side_by_side(
-        run, lambda host: host.way.call("unmark", 30.0, workdir=str(host.workdir), token=tokens[host.name])
+        run, lambda host: host.transport.call("unmark", 30.0, workdir=str(host.workdir), token=tokens[host.name])
     )
     return checks, facts
 
@@ -81,7 +81,7 @@ def _look(run: Run, host: machines.Host, token: str) -> _Seen:
     asked = time.time()
     said = host.facts(token)
     answered = time.time()
-    found = _Seen(said, host.way.where, host.way.sessions())
+    found = _Seen(said, host.transport.where, host.transport.sessions())
     if said.get("writable") is True:
         found.not_ours = host.unclaimed(run.id)
     now = _number(said.get("now"), 1e11)

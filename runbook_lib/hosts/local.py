@@ -15,7 +15,7 @@ from ..errors import HostError
 from .content import Content, OnBytes, chunks
 
 
-class LocalWay:
+class LocalTransport:
     """The way to a folder of this machine."""
 
     def __init__(self, name: str):

@@ -1,4 +1,4 @@
-"""Acting: what is done about what is seen, beside the looking, a thread a host."""
+"""Acting: jobs that run beside the polling, one thread a host."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from functools import partial
 from typing import Protocol, runtime_checkable
 
 from ..run.run import Run
-from ..slots.state import State
+from ..slots.snapshot import Snapshot
 
 Job = Callable[[], list[str]]
-Act = Callable[[Run, State], list[str]]
+Act = Callable[[Run, Snapshot], list[str]]
 
 
 @runtime_checkable
 class ByHost(Protocol):
     """An act in pieces: each may run beside the others, and beside later looks, but not beside itself."""
 
-    def jobs(self, run: Run, state: State) -> Mapping[str, Job]:
+    def jobs(self, run: Run, state: Snapshot) -> Mapping[str, Job]:
         """What to do about this state, by what it is about: a host, or all of them."""
 
 
@@ -35,9 +35,9 @@ class Acting:
 
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="act")
-        self._of: State | None = None
+        self._of: Snapshot | None = None
 
-    def begin(self, run: Run, state: State) -> None:
+    def begin(self, run: Run, state: Snapshot) -> None:
         """Begin what is to be done about this state, but for what is under way."""
         if self.act is None or (state.done and not isinstance(self.act, ByHost)):
             return
@@ -64,7 +64,7 @@ class Acting:
             self.trouble[name] = f"on this machine: {error}"
             return []
 
-    async def to_the_end(self, run: Run, state: State) -> list[str]:
+    async def to_the_end(self, run: Run, state: Snapshot) -> list[str]:
         """All that is to be done about a state with which the watching may end: what is under way saw an older one."""
         older = self._of is not state
         did = await self.ended()

@@ -53,27 +53,30 @@ def collect(
     run: Run,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     *,
-    there: Mapping[str, Sequence[Range]] | None = None,
+    committed_by_host: Mapping[str, Sequence[Range]] | None = None,
     outage_s: float | None = None,
 ) -> Collected:
     """Fetch every committed part that is not home yet, all hosts side by side.
 
-    `there`: what each host has committed, where a reading of just now tells; hosts that it does not name are left out.
+    `committed_by_host`: where a snapshot of just now tells; hosts that it does not name are left out.
     `on_progress(host, bytes, bytes in all)` is called meanwhile; `outage_s` is how long a transfer tries in vain.
 
     A part that its record or the plan does not vouch for is taken out of the host's parts, so that its rows are redone,
     and never gets a final name here. One that is home and has not the size that its record says is put aside first.
     """
-    cut = list(home.cut_or_gone(run)) if there is None else []  # while watching, what came is left alone
+    cut = list(home.cut_or_gone(run)) if committed_by_host is None else []  # while watching, what came is left alone
     for path, why in cut:
         home.put_aside(run, path, why)
     plan, fingerprints = run.plan(), corpora.load(run.corpus).fingerprints()
     make_folder(run.local.parts)
 
     def one(host: machines.Host) -> tuple[int, list[str]]:
-        if there is not None and host.name not in there:
+        if committed_by_host is None:
+            seen: Sequence[Range] = _committed_there(run, host)
+        elif host.name in committed_by_host:
+            seen = committed_by_host[host.name]
+        else:
             return 0, []
-        seen = there[host.name] if there is not None else _committed_there(run, host)
         try:
             return _collect_host(run, host, plan, fingerprints, seen, on_progress, outage_s)
         finally:

@@ -134,7 +134,7 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, 
 
 
 def start_unseen(run: Run, only: Collection[str]) -> None:
-    """Start the supervisor of hosts whose reading cannot be true: who writes it anew may be dead.
+    """Start the supervisor of hosts whose reading is invalid: the process that writes it may be dead.
 
     Where one lives, this one leaves at once (its lock); where it was told to stop it stops.
     """

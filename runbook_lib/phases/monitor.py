@@ -20,12 +20,12 @@ from ..slots.incidents import Incidents
 from ..slots.movement import TREND
 from ..slots.observed import judge
 from ..slots.rates import eta_range, windowed
-from ..slots.state import SlotState, State
+from ..slots.snapshot import SlotState, Snapshot
 from ..slots.watcher import Watcher
 from .acting import Act, Acting, ByHost
 
 __all__ = [
-    "TREND", "SlotState", "State", "View", "Watcher", "eta_range", "finished", "judge", "look", "watch",
+    "TREND", "SlotState", "Snapshot", "View", "Watcher", "eta_range", "finished", "judge", "look", "watch",
     "windowed",
 ]  # fmt: skip
 
@@ -35,9 +35,9 @@ SOON_S = 1.0  # what was done changes what is to be done next, perhaps by others
 
 
 class View(Protocol):
-    """What shows a `State`; live.Live is one."""
+    """What shows a `Snapshot`; live.Live is one."""
 
-    def show(self, state: State) -> None:
+    def show(self, state: Snapshot) -> None:
         """Show this state instead of the one before."""
 
 
@@ -46,7 +46,7 @@ async def watch(
     view: View,
     act: Act | None = None,
     rest: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> State:
+) -> Snapshot:
     """Look again and again, show each state in `view`, until every row is committed or nobody works any more.
 
     `rest(seconds)` is awaited between two looks. `act(run, state)` may do something about what is seen (see tend)
@@ -98,7 +98,7 @@ async def watch(
     return state
 
 
-def look(run: Run) -> State:
+def look(run: Run) -> Snapshot:
     """One look at a run; what it finds and nobody told yet goes into the journal, as when it is watched."""
     state = Watcher(run, run.plan()).poll()
     if not acts.under_way(run):
@@ -106,7 +106,7 @@ def look(run: Run) -> State:
     return state
 
 
-async def _look(run: Run, watcher: Watcher, within_s: float | None = LOOK_S) -> tuple[State, bool]:
+async def _look(run: Run, watcher: Watcher, within_s: float | None = LOOK_S) -> tuple[Snapshot, bool]:
     """A state, and whether something may be concluded from it: not in the middle of a person's act."""
     before = acts.stamp(run)
     watcher.within_s = within_s
@@ -117,7 +117,7 @@ async def _look(run: Run, watcher: Watcher, within_s: float | None = LOOK_S) -> 
     return state, acts.stamp(run) == before
 
 
-async def _shown_if_long(ending: Coroutine[Any, Any, list[str]], view: View, state: State) -> list[str]:
+async def _shown_if_long(ending: Coroutine[Any, Any, list[str]], view: View, state: Snapshot) -> list[str]:
     """What came of the ending; the picture before it is worth showing only where that takes a while."""
     task = asyncio.ensure_future(ending)
     if not (await asyncio.wait([task], timeout=SOON_S))[0]:
@@ -125,7 +125,7 @@ async def _shown_if_long(ending: Coroutine[Any, Any, list[str]], view: View, sta
     return await task
 
 
-def _given_up(state: State, deadline_s: float) -> bool:
+def _given_up(state: Snapshot, deadline_s: float) -> bool:
     """Whether everybody who still has rows, and does not rest, has been silent for longer than the deadline."""
     left = [slot for slot in state.slots if not slot.done and slot.state not in states.REST]
     return bool(left) and all(state.silent_s.get(slot.host, 0.0) > deadline_s for slot in left)
@@ -136,7 +136,7 @@ def _why(slot: SlotState) -> str:
     return "stopped by a person" if slot.state == states.STOPPED else f"{slot.state} {slot.reason}".strip()
 
 
-def finished(state: State) -> Checks:
+def finished(state: Snapshot) -> Checks:
     """Whether every row is committed and none was given up: what the gate of this phase asks."""
     checks = Checks("Every row is committed")
     for slot in state.slots:

@@ -19,7 +19,7 @@ from ..run.checks import Checks
 from ..run.plan import Move, Plan, Slot
 from ..run.run import Run, limited
 from ..slots import states
-from ..slots.state import SlotState, State
+from ..slots.snapshot import SlotState, Snapshot
 from . import launch, staging
 
 BLANK_S = 60.0  # a host that was launched and knows nothing of it: a folder that was unmounted may come back
@@ -36,26 +36,26 @@ class Revive:
     is told once, with the command that does it.
     """
 
-    def __call__(self, run: Run, state: State) -> list[str]:
+    def __call__(self, run: Run, state: Snapshot) -> list[str]:
         """All of it, for this state."""
         did = _side_by_side([partial(self.about, run, state, spec.name) for spec in run.hosts])
         moved = _move(run, state)
         return did + moved + (_deliver(run, state) if moved else [])
 
-    def jobs(self, run: Run, state: State) -> Mapping[str, Callable[[], list[str]]]:
+    def jobs(self, run: Run, state: Snapshot) -> Mapping[str, Callable[[], list[str]]]:
         """The same in pieces; nothing about hosts on which a person acts."""
         taken = acts.concerned(run)
-        names = (state.there.keys() | state.odd) - taken
+        names = (state.committed_by_host.keys() | state.invalid) - taken
         hosts: dict[str, Callable[[], list[str]]] = {name: partial(self.about, run, state, name) for name in names}
         return hosts if taken else {**hosts, ALL: partial(_move, run, state)}
 
-    def about(self, run: Run, state: State, name: str) -> list[str]:
+    def about(self, run: Run, state: Snapshot, name: str) -> list[str]:
         """What is to be done about one host; tells in words what it did."""
         run, state = limited(run, name), state.of(name)
         did = _up_to_date(run, state) + _restart_dead(run, state, False) + _launch_late(run, state)
-        if state.odd and run.profile.policy_for(states.DEAD) == "auto":
-            staging.stage(run, only=state.odd)  # its code may be damaged as well as its report
-            launch.start_unseen(run, state.odd)
+        if state.invalid and run.profile.policy_for(states.DEAD) == "auto":
+            staging.stage(run, only=state.invalid)  # its code may be damaged as well as its report
+            launch.start_unseen(run, state.invalid)
         return did
 
 
@@ -67,12 +67,12 @@ def _side_by_side(jobs: Sequence[Callable[[], list[str]]]) -> list[str]:
         return [words for did in pool.map(lambda job: job(), jobs) for words in did]
 
 
-def redo(run: Run, state: State) -> list[str]:
+def redo(run: Run, state: Snapshot) -> list[str]:
     """Start hosts again whose parts were refused: they have rows to do once more."""
     return _restart_dead(run, state, True)
 
 
-def _up_to_date(run: Run, state: State) -> list[str]:
+def _up_to_date(run: Run, state: Snapshot) -> list[str]:
     """A host that works by an older plan gets the one of now: it was away, or rows moved to it or from it."""
     epoch = run.plan().epoch
     old = {name for name, has in state.epochs.items() if has != epoch}
@@ -88,12 +88,12 @@ def _bring_plan(run: Run, names: Collection[str]) -> list[str]:
     return did
 
 
-def _deliver(run: Run, state: State) -> list[str]:
+def _deliver(run: Run, state: Snapshot) -> list[str]:
     """Bring the plan of now to every host that answers and has another."""
     return _side_by_side([partial(_up_to_date, limited(run, name), state.of(name)) for name in state.epochs])
 
 
-def _restart_dead(run: Run, state: State, refused: bool) -> list[str]:
+def _restart_dead(run: Run, state: Snapshot, refused: bool) -> list[str]:
     # Never a host that was stopped, or given up, because of what happened to another one.
     wanted = {slot.host for slot in state.slots if slot.state == states.DEAD} | set(state.unsupervised)
     if refused:
@@ -104,13 +104,13 @@ def _restart_dead(run: Run, state: State, refused: bool) -> list[str]:
     return _start(run, wanted, "revived")
 
 
-def _launch_late(run: Run, state: State) -> list[str]:
+def _launch_late(run: Run, state: Snapshot) -> list[str]:
     """A host that the launch could not reach, and that answers now; or one whose folder went and does not come back."""
     launched = {event["host"] for event in run.journal.events("supervisor started")}
     if not launched:
         return []  # nobody launched this run, or somebody is about to: watching is not launching
     left = {slot.host for slot in state.slots if not slot.done}
-    late = {name for name, since_s in state.blank_s.items() if name not in launched or since_s > BLANK_S} & left
+    late = {name for name, since_s in state.unassigned_s.items() if name not in launched or since_s > BLANK_S} & left
     if not late or not _allowed(run, states.DEAD, sorted(late), "restart"):
         return []
     return _start(run, late, "launched late")
@@ -140,9 +140,9 @@ def _allowed(run: Run, verdict: str, names: Sequence[str], verb: str) -> bool:
 # ------------------------------------------------------------------------------------------------------- moving rows
 
 
-def _move(run: Run, state: State) -> list[str]:
+def _move(run: Run, state: Snapshot) -> list[str]:
     """Rows of hosts that are gone, or that gave everything up, to the living ones; else the tail of a slow one."""
-    if not state.there:  # nobody answers: it is this machine's network
+    if not state.committed_by_host:  # nobody answers: it is this machine's network
         return []
     lost = _lost(run, state)
     did = []
@@ -154,7 +154,7 @@ def _move(run: Run, state: State) -> list[str]:
     return did or _share_tail(run, state)
 
 
-def _lost(run: Run, state: State) -> dict[str, tuple[str, str]]:
+def _lost(run: Run, state: Snapshot) -> dict[str, tuple[str, str]]:
     """host -> (verdict, why) for those that do nothing about the rows they have left."""
     found = {}
     for name in {slot.host: None for slot in state.slots}:
@@ -167,9 +167,9 @@ def _lost(run: Run, state: State) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _share_tail(run: Run, state: State) -> list[str]:
+def _share_tail(run: Run, state: Snapshot) -> list[str]:
     """The tail of hosts that work for long to those that are done, or will be soon: before their workers end."""
-    answering = {name: [slot for slot in state.slots if slot.host == name] for name in state.there}
+    answering = {name: [slot for slot in state.slots if slot.host == name] for name in state.committed_by_host}
     ends = {name: _ends_s(slots, name in state.busy) for name, slots in answering.items()}
     idle = {name for name, end_s in ends.items() if end_s is not None and end_s <= SPLIT_S}
     working = {name for name, end_s in ends.items() if end_s is not None and end_s > SPLIT_S and name in state.busy}
@@ -217,7 +217,7 @@ Chooser = Callable[[Plan, Sequence[tuple[int, int]], Sequence[Slot], Sequence[Sl
 
 def _revise(
     run: Run,
-    state: State,
+    state: Snapshot,
     hosts: Sequence[str],
     choose: Chooser,
     why: str,
@@ -249,17 +249,17 @@ def _revise(
     return [f"{rows:,} rows of {', '.join(hosts)} moved to {', '.join(to)} ({why}), epoch {after.epoch}"]
 
 
-def _claimed(plan: Plan, state: State, names: Collection[str]) -> list[tuple[int, int]]:
+def _claimed(plan: Plan, state: Snapshot, names: Collection[str]) -> list[tuple[int, int]]:
     """What hosts say that they have committed of rows that are theirs: it comes home, nobody has to do it again."""
     return [
         (low, high)
         for name in names
-        for low, high in state.there.get(name, ())
+        for low, high in state.committed_by_host.get(name, ())
         if any(low < stop and start < high for start, stop in plan.ever(name))
     ]
 
 
-def move(run: Run, state: State, host: str) -> Checks:
+def move(run: Run, state: Snapshot, host: str) -> Checks:
     """Move what a host has not done to the others, because a person says so. Raises ProfileError for no such host."""
     known = [spec.name for spec in run.profile.hosts]
     if host not in known:

@@ -59,4 +59,4 @@ def fetch_there(run: Run, host: machines.Host, model: models.Model, place: Path)
     try:
         return int(json.loads(said[0])["new"])
     except (ValueError, TypeError, KeyError, IndexError):
-        raise HostError(f"{host.name}: says of the model that it fetched what cannot be") from None
+        raise HostError(f"{host.name}: its answer about the model that it fetched is invalid") from None

@@ -30,7 +30,7 @@ Report = Callable[[str, int, int], None]
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
+    """Take no notice of progress."""
 
 
 def prepare(run: Run, on_progress: Report = silent) -> Checks:
@@ -59,7 +59,7 @@ AWAY = (LinkLost, NotStaged)
 
 
 def add_failure(run: Run, checks: Checks, what: str, name: str, results: machines.Results[Any], expected: str) -> None:
-    """A host that failed. One that is, or was, away is only told of, where others are there and somebody will act."""
+    """Note that a host failed: a failed check, or a warning where others answer and recovery will take care of it."""
     if not isinstance(results[name], NotStaged):
         incidents.host_failed(run, name, what, results[name])
     verdict = states.UNREACHABLE if isinstance(results[name], LinkLost) else states.DEAD
@@ -113,7 +113,7 @@ def _begin_environment(run: Run, host: machines.Host) -> None:
     folder = str(wheels) if order.wheels else None
     value = EnvironmentOrder(host.spec.environment or "", str(host.workdir), order.digest, order.requirements, folder)
     host.put(spec, machines.json_content(value.to_json()))
-    argv = [host.way.executable, "-m", "worker", "environment", "--spec", str(spec)]
+    argv = [host.transport.executable, "-m", "worker", "environment", "--spec", str(spec)]
     host.start(argv, host.folder.log(f"environment_{host.name}"), host.folder.root)
 
 

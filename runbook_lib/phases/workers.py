@@ -65,7 +65,7 @@ def _stop(run: Run) -> Checks:
 
 
 def _reading(host: machines.Host) -> Reading:
-    """A reading; one that cannot be true counts as empty: what runs there is found by its locks."""
+    """A reading; an invalid one counts as empty: what runs there is then found by its locks."""
     try:
         return host.poll()
     except LinkLost:

@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from ..run.plan import Plan
 from ..show.words import one_line
-from ..slots.state import State
+from ..slots.snapshot import Snapshot
 from .outcome import Outcome
 
 
-def founding_form(plan: Plan, state: State, outcome: Outcome | None = None) -> dict[str, Any]:
+def founding_form(plan: Plan, state: Snapshot, outcome: Outcome | None = None) -> dict[str, Any]:
     """The founding progress.json: an entry a slot and `_summary`, its fields under their founding names.
 
     `output_file` is the pattern of the slot's parts; `percent_complete` is of all rows. What the founding plan did not
@@ -54,7 +54,7 @@ def founding_form(plan: Plan, state: State, outcome: Outcome | None = None) -> d
     return found
 
 
-def prometheus(state: State) -> str:
+def prometheus(state: Snapshot) -> str:
     """The state in Prometheus's text format, for a node exporter's textfile folder or a pushgateway.
 
     What is not known (a rate before the first rows, a GPU that tells nothing) is left out, never 0. Units stand in the

@@ -37,7 +37,7 @@ Say = Callable[[str], None]
 
 
 def _nobody(text: str) -> None:
-    """Tell nobody."""
+    """Print nothing."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..phases import monitor, recover, tend, workers
 from ..result import facts
 from ..run.checks import Checks
 from ..run.run import Run
-from ..slots.state import State
+from ..slots.snapshot import Snapshot
 from .live import Live, Spot, headless, in_notebook
 from .markup import MUTED, Markup, joined, tag, text
 from .panel import TALL
@@ -27,10 +27,10 @@ TALLEST = "75vh"  # of a panel with many slots: the buttons below it stay in sig
 LINES = 6  # of the journal, below the panel
 TYPED_S = 0.1  # what was typed just before a press may be heard after it, on another thread
 
-Act = Callable[[Run, State], list[str]]
+Act = Callable[[Run, Snapshot], list[str]]
 
 
-async def watch(run: Run, act: Act = tend.tend) -> State:
+async def watch(run: Run, act: Act = tend.tend) -> Snapshot:
     """Watch with buttons where a person looks, without them where the chain runs the notebook; see `monitor.watch`."""
     if headless() or not in_notebook():
         return await monitor.watch(run, Live(kept=run.watching_file if headless() else None), act)
@@ -46,7 +46,7 @@ class Console:
         self._wake = asyncio.Event()
         self._orders: asyncio.Queue[tuple[str, Callable[[], str]]] = asyncio.Queue()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._watching: asyncio.Task[State] | None = None
+        self._watching: asyncio.Task[Snapshot] | None = None
         wide = widgets.Layout(width="auto")
         self.hosts = [spec.name for spec in run.hosts]
         slots = [slot.slot for slot in run.plan().used if slot.host in self.hosts]
@@ -88,7 +88,7 @@ class Console:
             await asyncio.wait_for(self._wake.wait(), None if self.paused else seconds)
         self._wake.clear()
 
-    async def watch(self, act: Act | None) -> State:
+    async def watch(self, act: Act | None) -> Snapshot:
         """Watch and serve the buttons until the watching ends."""
         self._loop = asyncio.get_running_loop()
         self._watching = asyncio.create_task(monitor.watch(self.run, Live(place=self, every_s=0.0), act, self.rest))

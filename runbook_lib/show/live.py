@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from worker.files import write_json
 
 from ..slots import states
-from ..slots.state import State
+from ..slots.snapshot import Snapshot
 from . import markup, panel, pictures, words
 from .markup import CELL, NUMBER, Markup, tag, text
 from .words import one_line
@@ -108,7 +108,7 @@ class Live:
     _drawn: tuple[object, ...] = ()
     _picture: pictures.Picture | None = None
 
-    def show(self, state: State) -> None:
+    def show(self, state: Snapshot) -> None:
         """Show this state instead of the one before; a final one always and whole, others not too often."""
         self._keep(state)
         last = state.done or state.resting
@@ -119,13 +119,13 @@ class Live:
         picture = self._draw(state, now, last)
         self.place.show(pictures.progress_html(state, picture), panel.progress_text(state), panel.told(state), last)
 
-    def _keep(self, state: State) -> None:
+    def _keep(self, state: Snapshot) -> None:
         if self.kept is None:
             return
         with suppress(OSError):  # such as a full disk: nothing of the run depends on it
             write_json(self.kept, {"at": state.at, "pace": panel.pace(state), "alerts": list(state.alerts)})
 
-    def _draw(self, state: State, now: float, last: bool) -> pictures.Picture:
+    def _draw(self, state: Snapshot, now: float, last: bool) -> pictures.Picture:
         """The picture: the one drawn last, if it shows the same data or is young."""
         data = (state.history, len(state.norms))  # the norms are one list that grows
         if self._picture is None or (data != self._drawn and (last or now >= self._draw_next)):

@@ -1,11 +1,11 @@
-"""The panel: a `State` as HTML and as text, with every number in words. Pure: no notebook, no clock, no drawing."""
+"""The panel: a `Snapshot` as HTML and as text, with every number in words. Pure: no notebook, no clock, no drawing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from ..slots import states
-from ..slots.state import SlotState, State
+from ..slots.snapshot import SlotState, Snapshot
 from .markup import (
     AMBER,
     BLUE,
@@ -37,14 +37,14 @@ BADGES = {verdict.name: (verdict.badge[0], COLOURS[verdict.badge[1]]) for verdic
 TROUBLE = ("✕", RED)  # dead, fenced, what it died of, and whatever else a slot says
 
 
-def remaining(state: State) -> str:
+def remaining(state: Snapshot) -> str:
     """How long it will still take: `about 3 min`, `unknown yet`, `nothing left`."""
     if state.done:
         return "nothing left"
     return "unknown yet" if state.eta_s is None else f"about {duration(state.eta_s)}"
 
 
-def between(state: State) -> str:
+def between(state: Snapshot) -> str:
     """The range of the time left, where it says more than its middle: `2 min to 5 min`; else empty."""
     if state.done or state.eta_range_s is None:
         return ""
@@ -52,21 +52,21 @@ def between(state: State) -> str:
     return "" if soon == late else f"{soon} to {late}"
 
 
-def pace(state: State) -> str:
+def pace(state: Snapshot) -> str:
     """Rate and time left in words: `9.1 rows/s, about 7 min left`."""
     per_second = f"{rate(state.rate)[:-2]} rows/s" if state.rate else "" if state.done else "no rate yet"
     left = "done" if state.done else f"{remaining(state)} left" if state.eta_s is not None else "time left unknown yet"
     return ", ".join(filter(None, (per_second, left)))
 
 
-def headline(state: State) -> str:
+def headline(state: Snapshot) -> str:
     """The whole state in one line."""
     share = percent(state.committed, state.rows)
     given_up = f", {many(len(state.quarantined), 'row')} given up" if state.quarantined else ""
     return f"{state.committed:,} of {state.rows:,} rows ({share}), {pace(state)}{given_up}"
 
 
-def told(state: State) -> str:
+def told(state: Snapshot) -> str:
     """The state in a line of a log, and a line for each alert."""
     alerts = "".join(f"\n  ! {one_line(alert, 500)}" for alert in state.alerts)
     return f"{one_line(state.run, 100)}: {headline(state)}{alerts}"
@@ -148,7 +148,7 @@ def _slot_row(slot: SlotState, with_gpu: bool) -> Markup:
     )
 
 
-def _summary(state: State) -> Markup:
+def _summary(state: Snapshot) -> Markup:
     facts = [
         ("rate", f"{rate(state.rate)[:-2]} rows/s" if state.rate else "–" if state.done else "unknown yet"),
         ("left", " ".join(filter(None, (remaining(state), between(state) and f"({between(state)})")))),
@@ -175,7 +175,7 @@ def _summary(state: State) -> Markup:
     )
 
 
-def _hosts(state: State) -> Markup:
+def _hosts(state: Snapshot) -> Markup:
     """A line a host, where there are several."""
     hosts: dict[str, list[SlotState]] = {}
     for slot in in_order(state.slots):
@@ -202,7 +202,7 @@ def _hosts(state: State) -> Markup:
     return table(many(len(hosts), "host"), [*heads, ("slots done", NUMBER), ("in trouble", NUMBER)], rows)
 
 
-def _alerts(state: State) -> Markup:
+def _alerts(state: Snapshot) -> Markup:
     if not state.alerts:
         return Markup("")
     lines = [tag("li", text(alert, 500), style="margin:0") for alert in state.alerts]
@@ -214,7 +214,7 @@ def _alerts(state: State) -> Markup:
     )
 
 
-def progress_html(state: State, picture: Markup | None = None) -> Markup:
+def progress_html(state: Snapshot, picture: Markup | None = None) -> Markup:
     """The panel: all rows, alerts, a line a slot, and below them `picture`."""
     with_gpu = any(slot.gpu for slot in state.slots)
     heads = [
@@ -258,7 +258,7 @@ def _columns(rows: Sequence[Sequence[str]], right: Iterable[int]) -> list[str]:
     ]
 
 
-def progress_text(state: State) -> str:
+def progress_text(state: Snapshot) -> str:
     """The panel for a terminal, and for whoever reads a notebook as text."""
     rows: list[tuple[str, ...]] = [
         ("slot", "host", "committed", "rows", "rate", "of late", "left", "GPU", "state", "last contact", "why")

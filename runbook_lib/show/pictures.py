@@ -14,7 +14,7 @@ import numpy as np
 from ..result import facts
 from ..result.figures import Figures, Point, Projection
 from ..run.run import PHASES, Run
-from ..slots.state import State
+from ..slots.snapshot import Snapshot
 from . import panel, words
 from .drawing import PALE, WIDTH, Picture, calm, figure_of, label, nothing, picture_of, shaded
 from .markup import AMBER, BLUE, GREEN, RED, Markup
@@ -46,7 +46,7 @@ POINTS = 3000  # drawn of a projection; more hide each other
 # ---------------------------------------------------------------------------------------------------------- progress
 
 
-def progress_html(state: State, picture: Picture | None = None) -> Markup:
+def progress_html(state: Snapshot, picture: Picture | None = None) -> Markup:
     """The panel of a state as self-contained HTML; `picture` is one drawn before, else it is drawn now.
 
     Without a picture while there is nothing to draw.
@@ -55,7 +55,7 @@ def progress_html(state: State, picture: Picture | None = None) -> Markup:
     return panel.progress_html(state, (picture or progress_png(state)).html() if something else None)
 
 
-def progress_png(state: State) -> Picture:
+def progress_png(state: Snapshot) -> Picture:
     """The rate over time and the norms of the rows that came home, side by side."""
     figure = figure_of(WIDTH, 1.75)
     left, right = figure.subplots(1, 2)
@@ -63,7 +63,7 @@ def progress_png(state: State) -> Picture:
     return picture_of(figure, " ".join(said))
 
 
-def _draw_rate(axes: Axes, state: State) -> str:
+def _draw_rate(axes: Axes, state: Snapshot) -> str:
     calm(axes, "Rate, rows/s, over the last minute")
     if not state.history:
         nothing(axes, "no rate yet")

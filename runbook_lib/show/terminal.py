@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ..phases.monitor import Watcher
 from ..run.run import Run
-from ..slots.state import SlotState, State
+from ..slots.snapshot import SlotState, Snapshot
 from . import markup, panel, words
 from .live import Terminal
 from .words import one_line
@@ -30,7 +30,7 @@ STYLES = {
 }
 
 
-def watch(run: Run, every_s: float, console: Console | None = None) -> State:
+def watch(run: Run, every_s: float, console: Console | None = None) -> Snapshot:
     """Look every `every_s` seconds until every row is committed or nobody works any more; gives the last state."""
     console = console or Console()
     watcher = Watcher(run, run.plan())
@@ -53,14 +53,14 @@ def watch(run: Run, every_s: float, console: Console | None = None) -> State:
     return state
 
 
-def picture(state: State) -> Group:
+def picture(state: Snapshot) -> Group:
     """All rows, alerts, and a line a slot. Every word of a host is text here, never markup or an escape."""
     head = Text(f"{one_line(state.run, 100)}: {panel.headline(state)}", style="bold")
     alerts = [Text(f"! {one_line(alert, 500)}", style="bold red") for alert in state.alerts]
     return Group(head, ProgressBar(total=max(1, state.rows), completed=state.committed), *alerts, _slots(state))
 
 
-def _slots(state: State) -> Table:
+def _slots(state: Snapshot) -> Table:
     with_gpu = any(slot.gpu for slot in state.slots)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("slot", "host", "committed"):

@@ -1,4 +1,4 @@
-"""Alerts: what a look finds that a person should see, each in one sentence; empty where there is nothing to say."""
+"""Alerts: what a poll finds that a person should see, each in one sentence; empty where there is nothing to say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..errors import RunbookError
 from .observed import Observed
 from .readings import Answer, Late
-from .state import Refusal
+from .snapshot import Refusal
 from .states import NAMED, UNREACHABLE, UNSUPERVISED, Verdict
 
 TOLD_LATE_S = 10.0  # a host that takes longer to answer is named

@@ -1,4 +1,4 @@
-"""What came home: the norms of its rows and how many texts were cut, from the records of the parts."""
+"""What was downloaded: the norms of its rows and how many texts were cut, from the records of the parts."""
 
 from __future__ import annotations
 

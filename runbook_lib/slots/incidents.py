@@ -21,7 +21,7 @@ from ..corpus import corpus as corpora
 from ..run import locks
 from ..run.run import Run
 from . import states, verdicts
-from .state import Refusal, SlotState, State
+from .snapshot import Refusal, SlotState, Snapshot
 from .states import NAMED
 
 BEGAN, ENDED, LOST, GIVEN_UP = "slot in trouble", "slot recovered", "supervisor lost", "row given up"
@@ -165,7 +165,7 @@ class Incidents:
                 began = clock() - (time.time() - datetime.fromisoformat(event["at"]).timestamp())
                 self._open[slot] = _Trouble(str(event.get("verdict")), began, int(event.get("rows_again") or 0))
 
-    def note(self, state: State) -> None:
+    def note(self, state: Snapshot) -> None:
         """Write into the journal what is new: a slot in trouble, or one that is out of it.
 
         What cannot be written (a full disk here) is tried again at the next look: it must not end the watching.
@@ -183,7 +183,7 @@ class Incidents:
                 self._note(slot)
             self._before[slot.slot] = slot.in_part
 
-    def note_idle(self, state: State) -> None:
+    def note_idle(self, state: Snapshot) -> None:
         """At the end, tell of workers that still load, and began long before the others would have."""
         usual_s = max((slot.loaded_s or 0.0 for slot in state.slots), default=0.0)
         for slot in state.slots:
@@ -197,7 +197,7 @@ class Incidents:
                         action="others did its rows",
                     )
 
-    def _note_lost(self, host: str, identity: str, state: State) -> None:
+    def _note_lost(self, host: str, identity: str, state: Snapshot) -> None:
         if (host, identity) not in self._lost:
             beside = "; its workers live on" if host in state.unsupervised else ""
             by_itself = NAMED[states.UNSUPERVISED].by_itself

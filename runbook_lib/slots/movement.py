@@ -1,4 +1,4 @@
-"""Movement: how the slots of a run move from look to look."""
+"""Movement: how far each slot came between two polls, and at what rate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from . import states
 from .observed import FRESH_S, Observed
 from .rates import windowed
-from .state import SlotState
+from .snapshot import SlotState
 
 HISTORY = 400  # points of rate kept for the picture; older ones are thinned out
 TREND = 16  # rates of a slot kept for its sparkline

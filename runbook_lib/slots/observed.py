@@ -1,4 +1,4 @@
-"""What was read of one slot at one look, and the state that follows from it."""
+"""What was read of one slot at one poll, and the state that follows from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..hosts import gpus
 from ..run.plan import Slot
 from . import states
 from .readings import Answer, Late
-from .state import SlotState
+from .snapshot import SlotState
 
 FRESH_S = 60.0  # a GPU's figures, or a worker's rate, that are older say nothing about now
 

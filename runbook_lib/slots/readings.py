@@ -1,4 +1,4 @@
-"""Readings: what each host says, asked on a thread of its own: one that is slow, or hangs, holds up no other."""
+"""Readings: each host is polled on a thread of its own, so that one that is slow, or hangs, holds up no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watcher: readings of a run over time, made into a `State`. It changes nothing.
+"""Watcher: readings of a run over time, made into a `Snapshot`. It changes nothing.
 
 Progress is what is committed: rows in parts whose record stands under its final name. What a worker reports beyond
 that (rows inside the part at hand, its rate, its state) is shown and never counted.
@@ -27,14 +27,14 @@ from .movement import Movement
 from .observed import Observed, idle_s, observe, unread
 from .rates import Awake, eta_range
 from .readings import Answer, Late, Readings
-from .state import Refusal, SlotState, State
+from .snapshot import Refusal, SlotState, Snapshot
 
 AWAKE_S = 60.0  # beyond the pause between two looks: what takes longer is our own sleep
 
 
 @dataclass
 class Watcher:
-    """Readings of a run over time: turns what the hosts say into a `State`. Holds nothing that files do not.
+    """Readings of a run over time: turns what the hosts say into a `Snapshot`. Holds nothing that files do not.
 
     `within_s`: how long a look waits for hosts that are slow; all of them are waited for where there is no next look.
     """
@@ -59,7 +59,7 @@ class Watcher:
         self._movement = Movement(self._since)
         self._arrived = Arrived(self.run.local)
 
-    def poll(self) -> State:
+    def poll(self) -> Snapshot:
         """Read all hosts side by side, once, and judge them by the plan of now: rows may have moved."""
         self._renew_plan()
         readings = self._readings.look(self.within_s)
@@ -98,11 +98,11 @@ class Watcher:
         gone: Mapping[str, str],
         shown: tuple[str, ...],
         now: float,
-    ) -> State:
+    ) -> Snapshot:
         rows, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
         rate = self._movement.rate_of_all(slots, now)
         fresh = {name: found for name, found in readings.items() if isinstance(found, Reading)}
-        return State(
+        return Snapshot(
             run=self.run.name,
             at=time.time(),
             elapsed_s=now - self._since,
@@ -120,11 +120,13 @@ class Watcher:
             named=self._named,
             refusals=self._refusals(),
             alerts=shown,
-            there={name: found.committed for name, found in fresh.items()},
-            odd=frozenset(n for n, e in readings.items() if isinstance(e, HostError) and not isinstance(e, LinkLost)),
+            committed_by_host={name: found.committed for name, found in fresh.items()},
+            invalid=frozenset(
+                n for n, e in readings.items() if isinstance(e, HostError) and not isinstance(e, LinkLost)
+            ),
             busy=frozenset(n for n, answer in readings.items() if _busy(self._last.get(n), answer)),
             epochs={name: found.epoch for name, found in fresh.items() if found.assigned},
-            blank_s={name: now - since for name, since in self._blank.items() if name in fresh},
+            unassigned_s={name: now - since for name, since in self._blank.items() if name in fresh},
             silent_s=self._silent_s(readings, now),
             unsupervised={name: process for name, process in gone.items() if self._alive(name)},
             gone=gone,

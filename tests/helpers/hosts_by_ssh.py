@@ -34,7 +34,7 @@ def linked(
     found = login.of(chosen)
     own = link.Link(replace(found, address=address or found.address, port=port or found.port), patience)
     try:
-        yield hosts.Host(chosen, run, ssh.SshWay(chosen.name, own))
+        yield hosts.Host(chosen, run, ssh.SshTransport(chosen.name, own))
     finally:
         own.close()
 

@@ -20,7 +20,7 @@ from runbook_lib.hosts import hosts
 from runbook_lib.phases import monitor, preflight
 from runbook_lib.profile import profile
 from runbook_lib.run import model, plan, run
-from runbook_lib.slots.state import State
+from runbook_lib.slots.snapshot import Snapshot
 from worker.files import read_json
 from worker.layout import HostFolder
 from worker.rows import planned_parts
@@ -103,7 +103,7 @@ def nobody_there(folder: Path) -> Path:
     return folder / "nobody.credentials"
 
 
-def look(this: run.Run) -> State:
+def look(this: run.Run) -> Snapshot:
     """One look of the monitor at all slots."""
     return monitor.Watcher(this, this.plan()).poll()
 

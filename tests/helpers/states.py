@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from runbook_lib.slots.state import SlotState, State
+from runbook_lib.slots.snapshot import SlotState, Snapshot
 
 NASTY = "<script>alert(1)</script>\"'\x1b[31m\u202e<img src=http://evil/x>"
 
@@ -23,8 +23,8 @@ def slot(number: int, **changes: object) -> SlotState:
     return replace(made, **changes)
 
 
-def state(slots: int = 16, **changes: object) -> State:
-    made = State(
+def state(slots: int = 16, **changes: object) -> Snapshot:
+    made = Snapshot(
         run="made-up-1",
         at=0.0,
         elapsed_s=240.0,
@@ -41,7 +41,7 @@ def state(slots: int = 16, **changes: object) -> State:
     return replace(made, **changes)
 
 
-def done(seen: State) -> State:
+def done(seen: Snapshot) -> Snapshot:
     return replace(
         seen, committed=seen.rows, slots=tuple(replace(s, committed=s.rows, state="done") for s in seen.slots)
     )

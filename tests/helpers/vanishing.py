@@ -30,22 +30,22 @@ def can_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
         return own(self)
 
     monkeypatch.setattr(hosts.Host, "poll", poll)
-    asked = hosts.LocalWay.call
+    asked = hosts.LocalTransport.call
 
-    def call(self: hosts.LocalWay, verb: str, timeout_s: float, **arguments: Any) -> Any:
+    def call(self: hosts.LocalTransport, verb: str, timeout_s: float, **arguments: Any) -> Any:
         if self.name in gone:
             raise LinkLost(f"{self.name}: no answer")
         return asked(self, verb, timeout_s, **arguments)
 
-    monkeypatch.setattr(hosts.LocalWay, "call", call)
-    brought = hosts.LocalWay.put
+    monkeypatch.setattr(hosts.LocalTransport, "call", call)
+    brought = hosts.LocalTransport.put
 
-    def put(self: hosts.LocalWay, *words: Any) -> Any:
+    def put(self: hosts.LocalTransport, *words: Any) -> Any:
         if self.name in gone:
             raise LinkLost(f"{self.name}: no answer")
         return brought(self, *words)
 
-    monkeypatch.setattr(hosts.LocalWay, "put", put)
+    monkeypatch.setattr(hosts.LocalTransport, "put", put)
 
 
 def go(this: run.Run, *names: str) -> None:

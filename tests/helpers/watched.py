@@ -11,7 +11,7 @@ import wired
 from runbook_lib.hosts import hosts
 from runbook_lib.profile import profile
 from runbook_lib.run import plan, run
-from runbook_lib.slots.state import State
+from runbook_lib.slots.snapshot import Snapshot
 from worker.files import write_json
 from worker.layout import HostFolder
 
@@ -81,7 +81,7 @@ class Kept:
     """A view that keeps what it was shown."""
 
     def __init__(self) -> None:
-        self.states: list[State] = []
+        self.states: list[Snapshot] = []
 
-    def show(self, state: State) -> None:
+    def show(self, state: Snapshot) -> None:
         self.states.append(state)

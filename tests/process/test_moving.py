@@ -272,7 +272,7 @@ def test_a_run_that_nobody_launched_is_not_launched_by_watching_it(make):
         folder(this, name).root.rename(this.folder / f"{name}_away")
     this.journal.path.unlink()
     state = monitor.Watcher(this, this.plan()).poll()
-    assert set(state.blank_s) == {"one", "two"}
+    assert set(state.unassigned_s) == {"one", "two"}
     assert tend.tend(this, state) == [] and not folder(this, "one").root.exists()
 
 
@@ -315,7 +315,7 @@ def a_state(this, **hosts_):
     busy = frozenset(slot.host for slot in slots if not slot.done)
     first = {slot.slot: slot.start for slot in this.plan().slots}
     there = {s.host: [(first[s.slot], first[s.slot] + s.committed)] if s.committed else [] for s in slots}
-    return dataclasses.replace(state, slots=tuple(slots), busy=busy, there=there)
+    return dataclasses.replace(state, slots=tuple(slots), busy=busy, committed_by_host=there)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def flooding(tmp_path: Path, mode: str, **patience: float) -> Iterator[Host]:
         credentials.chmod(0o600)
         spec = HostSpec(name="flood", kind="ssh", slots=1, device="cpu", credentials=credentials)
         own = link.Link(login.of(spec), replace(PATIENCE, **patience))
-        yield Host(spec, "run", ssh.SshWay("flood", own))
+        yield Host(spec, "run", ssh.SshTransport("flood", own))
         own.close()
     finally:
         server.kill()
@@ -94,8 +94,8 @@ MODES: dict[str, tuple[Callable[[Host, Path], Any], str]] = {
     "numbers without end": (poll, "more values than any answer has"),
     "lists nested for ever": (poll, "a frame of|no JSON"),
     "one number of 15 MB": (poll, "no JSON"),
-    "a text of 15 MB": (poll, "its reading cannot be true"),
-    "a text of escapes": (poll, "its reading cannot be true"),
+    "a text of 15 MB": (poll, "its reading is invalid"),
+    "a text of escapes": (poll, "its reading is invalid"),
     "packets without bytes": (poll, "thousands of messages that carry nothing"),
     "messages to be ignored": (poll, "thousands of messages that carry nothing"),
     "debug messages": (poll, "thousands of messages that carry nothing"),
@@ -132,7 +132,7 @@ def test_what_comes_when_nothing_was_asked_ends_the_link_and_the_next_question_t
 ) -> None:
     with flooding(tmp_path, mode) as host, steady():
         host.sha256(Path("/x"))
-        transport = host.way.link._transport  # type: ignore[attr-defined]
+        transport = host.transport.link._transport  # type: ignore[attr-defined]
         wait_for(lambda: not transport.is_active(), "the link is ended")
         with pytest.raises(LinkLost, match=r"flood: .*(nobody asked for|carry nothing).*the connection was ended"):
             host.sha256(Path("/x"))
@@ -142,7 +142,7 @@ def test_what_comes_when_nothing_was_asked_ends_the_link_and_the_next_question_t
 
 def test_a_channel_that_was_closed_is_no_way_around_the_limits(tmp_path: Path) -> None:
     with flooding(tmp_path, "a line without end") as host, steady():
-        with host.way.link.session() as session:  # type: ignore[attr-defined]
+        with host.transport.link.session() as session:  # type: ignore[attr-defined]
             transport = session.owner
         with pytest.raises(HostError, match=r"no frame|nobody asked for"):
             host.poll()

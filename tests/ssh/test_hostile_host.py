@@ -182,7 +182,7 @@ def two(tmp_path: Path) -> Two:
     return Two(tmp_path)
 
 
-def check_shown(this: Two, state: monitor.State) -> None:
+def check_shown(this: Two, state: monitor.Snapshot) -> None:
     """Everything that shows a state shows it, and nothing that a host said comes out raw."""
     assert safe(panel.progress_text(state))
     assert safe_page(panel.progress_html(state))
@@ -203,9 +203,9 @@ def test_what_is_accepted_of_a_reading_can_be_judged_and_shown_and_hides_no_othe
             reading = two.host.poll()
         except HostError as error:
             refused += 1
-            assert str(error).startswith("liar: its reading cannot be true (") and safe(str(error))
+            assert str(error).startswith("liar: its reading is invalid (") and safe(str(error))
             state = going_on.poll()
-            assert any("liar: its reading cannot be true (" in alert for alert in state.alerts)
+            assert any("liar: its reading is invalid (" in alert for alert in state.alerts)
             assert state.slots[0].state in ("unreachable", "done", "not launched")
         else:
             accepted += 1
@@ -280,7 +280,7 @@ def test_a_field_that_cannot_be_true_is_named_with_its_host(two: Two, path: str,
     with pytest.raises(HostError) as caught:
         two.host.poll()
     said = str(caught.value).replace("\\\\", "\\")
-    assert said.startswith("liar: its reading cannot be true (") and named in said, said
+    assert said.startswith("liar: its reading is invalid (") and named in said, said
     assert len(said) < 500 and safe(said)
 
 
@@ -330,7 +330,7 @@ def test_an_answer_of_another_shape_is_refused_whatever_was_asked(two: Two, lie:
 def test_what_runs_there_is_named_by_pids_that_can_be(two: Two, lie: Any) -> None:
     """They are asked to end: 0 and -1 are groups of processes, or all."""
     two.liar.answers["running"] = lie
-    with pytest.raises(HostError, match=r"^liar: says of what runs there what cannot be"):
+    with pytest.raises(HostError, match=r"^liar: its answer about what runs there is invalid"):
         two.host.living(Reading.from_json(two.true[0]))
     two.liar.answers["running"] = [{"verb": "supervise", "process": {"pid": 70, "start": "1", "boot": "b"}}]
     supervisors, _ = two.host.living(Reading.from_json(two.true[0]))
@@ -349,10 +349,10 @@ def test_bytes_sums_and_logs_that_are_none_do_no_harm(two: Two, lie: Any) -> Non
 @pytest.mark.parametrize("home", ["", "relative", "/home/\x1b[2Jme", "/a\nb", "/\ud800", "/" + "x" * 5000])
 def test_a_home_folder_that_cannot_be_is_not_taken_for_one(two: Two, home: str) -> None:
     two.liar.home, two.liar.executable = home, home
-    with pytest.raises(HostError, match=r"^liar: says as its home folder what cannot be") as caught:
+    with pytest.raises(HostError, match=r"^liar: sent something invalid as its home folder") as caught:
         two.host.folder  # noqa: B018
     assert safe(str(caught.value))
-    with pytest.raises(HostError, match=r"^liar: says as its Python what cannot be"):
+    with pytest.raises(HostError, match=r"^liar: sent something invalid as its Python"):
         two.host.python  # noqa: B018
 
 
@@ -377,7 +377,7 @@ def test_names_in_a_listing_are_shown_safely_and_are_never_paths(two: Two) -> No
 def test_whose_a_folder_is_is_told_in_words_or_not_believed(two: Two, lie: Any) -> None:
     two.liar.answers.update(unclaimed=lie, listing={"files": [["parts/rows_000000000_000000004.npy", 5]]})
     two.honest.answers["listing"] = {"files": []}
-    with pytest.raises(HostError, match="liar: says of it what cannot be"):
+    with pytest.raises(HostError, match="liar: its answer about the run's folder is invalid"):
         clean.leftovers(two.run)
 
 
@@ -471,7 +471,7 @@ class Planted:
 
     def peak_mib(self) -> int:
         """The most memory that the far end had so far."""
-        with self.host.way.link.session() as session:  # type: ignore[attr-defined]
+        with self.host.transport.link.session() as session:  # type: ignore[attr-defined]
             pid = self.box.outside(session.hello.pid)
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) // 1024
@@ -587,7 +587,7 @@ def test_a_report_that_cannot_be_true_is_refused_by_host_and_field(
     planted: Planted, value: dict[str, Any], named: str
 ) -> None:
     write_json(planted.folder.progress("cluster0_gpu0"), value)
-    with pytest.raises(HostError, match=rf"^tensor01: its reading cannot be true \({re.escape(named)}"):
+    with pytest.raises(HostError, match=rf"^tensor01: its reading is invalid \({re.escape(named)}"):
         planted.host.poll()
 
 
@@ -718,7 +718,7 @@ class Forged:
     def __init__(self, tmp_path: Path, box: fleet.Host, host: hosts.Host):
         self.made = made_up.run_folder(tmp_path)
         self.run = self.made.run
-        hosts._hosts[self.run.hosts[0], self.run.name] = hosts.Host(host.spec, self.run.name, host.way)
+        hosts._hosts[self.run.hosts[0], self.run.name] = hosts.Host(host.spec, self.run.name, host.transport)
         self.folder = HostFolder(box.home / "hostile" / self.run.name)
         shutil.rmtree(self.folder.root, ignore_errors=True)
 
@@ -856,7 +856,7 @@ HELLO = {"ok": {"home": "/home/me", "executable": "/usr/bin/python3", "pid": 1, 
         ({"poll": "[]"}, "answers with something that is no answer"),
         ({"poll": json.dumps({"error": EVIL})}, "\\x1b]0;evil\\x07"),
         ({"poll": json.dumps({"error": [[EVIL]]})}, "evil"),
-        ({"hello": json.dumps({"ok": {**HELLO["ok"], "home": EVIL}})}, "says as its home folder what cannot be"),
+        ({"hello": json.dumps({"ok": {**HELLO["ok"], "home": EVIL}})}, "sent something invalid as its home folder"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
@@ -871,7 +871,7 @@ def test_a_far_end_that_lies_harms_no_other_host(
     (python.parent / "lies.json").write_text(json.dumps({"hello": json.dumps(HELLO), **lies}))
     this = Two(tmp_path)
     with linked(bad, workdir="~/w") as liar, linked(good, workdir="~/w") as honest:
-        liar.way.link.python = "~/liar/python"  # type: ignore[attr-defined]
+        liar.transport.link.python = "~/liar/python"  # type: ignore[attr-defined]
         for entry, host in zip(this.run.hosts, (liar, honest), strict=True):
             hosts._hosts[entry, this.run.name] = host
         found = hosts.side_by_side(this.run, lambda host: host.poll())

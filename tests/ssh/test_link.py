@@ -72,10 +72,10 @@ def own_host(folder: Path, **keys: Any) -> Iterator[fleets.Host]:
 
 
 @contextlib.contextmanager
-def reached(found: login.Login, patience: Patience = QUICK) -> Iterator[ssh.SshWay]:
+def reached(found: login.Login, patience: Patience = QUICK) -> Iterator[ssh.SshTransport]:
     own = link.Link(found, patience)
     try:
-        yield ssh.SshWay(found.name, own)
+        yield ssh.SshTransport(found.name, own)
     finally:
         own.close()
 
@@ -103,7 +103,7 @@ def seconds(do: Callable[[], Any]) -> float:
 
 def far_end(there: Host, box: fleets.Host) -> int:
     """The pid of a far end that is free, as this machine counts."""
-    with there.way.link.session() as session:
+    with there.transport.link.session() as session:
         return box.outside(session.hello.pid)
 
 
@@ -123,7 +123,7 @@ def test_a_line_that_goes_dead_is_noticed_and_made_anew_when_it_is_back(box):
     with linked(box) as there:
         assert there.poll().supervisor is None
         with meanwhile(lambda: seconds(lambda: there.run(["sleep", "60"], 90))) as busy:
-            wait_for(lambda: there.way.link._open, "a command under way")
+            wait_for(lambda: there.transport.link._open, "a command under way")
             box.cut()
             try:
                 assert seconds(there.poll) < QUICK.silence_s + QUICK.connect_s + MARGIN_S
@@ -132,7 +132,7 @@ def test_a_line_that_goes_dead_is_noticed_and_made_anew_when_it_is_back(box):
             finally:
                 box.restore()
         wait_for(lambda: reads(there), "a reading over a new connection", 20)
-        assert there.way.link.made == 2
+        assert there.transport.link.made == 2
 
 
 def reads(there: Host) -> bool:
@@ -147,7 +147,7 @@ def test_with_the_patience_that_operators_have_a_dead_line_is_told_within_twenty
         assert idle.poll() and busy.poll()
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(seconds, lambda: busy.run(["sleep", "60"], 90))
-            wait_for(lambda: busy.way.link._open, "a command under way")
+            wait_for(lambda: busy.transport.link._open, "a command under way")
             box.cut()
             try:
                 second = pool.submit(seconds, idle.poll)
@@ -204,7 +204,7 @@ def test_a_login_of_several_keys_that_is_not_answered_is_not_waited_for_key_by_k
     real = dial.Transport.auth_publickey
     monkeypatch.setattr(dial.Transport, "auth_publickey", lambda *given: (line.blackhole(), real(*given))[1])
     with linked(box) as there:
-        found = replace(there.way.link.login, address="127.0.0.1", port=line.port)
+        found = replace(there.transport.link.login, address="127.0.0.1", port=line.port)
     found = replace(found, keys=(tmp_path / "one", tmp_path / "two", *found.keys))
     with (
         reached(found, replace(QUICK, login_s=1.5)) as way,
@@ -236,7 +236,7 @@ def test_a_download_that_stalls_goes_on_where_it_was(box, line, tmp_path):
         def stall(count: int) -> None:
             nonlocal came
             came += count
-            if came > 1_000_000 and there.way.link.made == 1 and not timers:
+            if came > 1_000_000 and there.transport.link.made == 1 and not timers:
                 line.blackhole()
                 timers.append(threading.Timer(QUICK.silence_s + 1.0, line.resume))
                 timers[0].start()
@@ -246,7 +246,7 @@ def test_a_download_that_stalls_goes_on_where_it_was(box, line, tmp_path):
         timers[0].join()
         there.run(["rm", f"/tmp/{content.sha256}"], 10)
         assert came == content.size
-        assert there.way.link.made >= 2
+        assert there.transport.link.made >= 2
         assert line.down - before < 1.3 * content.size
     assert hashlib.sha256((tmp_path / "home").read_bytes()).hexdigest() == content.sha256
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
@@ -262,7 +262,7 @@ def test_an_upload_that_is_taken_and_never_read_ends_and_goes_on_later(kernel, b
         target = there.folder.root / "upload"
         there.poll()
         if kernel == "knows of none":
-            there.way.link._transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            there.transport.link._transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         line.rate(20e6)
         sent = 0
 
@@ -274,7 +274,7 @@ def test_an_upload_that_is_taken_and_never_read_ends_and_goes_on_later(kernel, b
 
         began = time.monotonic()
         with pytest.raises(LinkLost):
-            there.way.put(str(target), content, stall, 0.0)
+            there.transport.put(str(target), content, stall, 0.0)
         assert time.monotonic() - began < 2 * QUICK.silence_s + 2.0 + MARGIN_S
         line.resume()
         line.rate(None)
@@ -314,7 +314,7 @@ def test_two_that_bring_the_same_file_at_once_do_not_cut_each_other_off(box, lin
         with ThreadPoolExecutor(2) as pool:
             assert sorted(pool.map(lambda _: there.put(target, content), range(2))) == [False, True]
         line.rate(None)
-        assert there.way.link.made == 1
+        assert there.transport.link.made == 1
         assert there.sha256(target) == content.sha256
         there.remove(there.folder.root)
 
@@ -330,7 +330,7 @@ def test_a_slow_and_distant_line_is_slow_and_not_dead(box, line, tmp_path):
                 there.poll()
                 time.sleep(0.2)
             assert getting.result()
-        assert there.way.link.made == 1
+        assert there.transport.link.made == 1
         line.rate(None)
         line.delay(0.0)
         there.remove(there.folder.root)
@@ -348,7 +348,7 @@ def test_a_transfer_that_trickles_is_given_up(way, box, line, tmp_path):
             if way == "down":
                 there.get(target, tmp_path / "home", content.sha256, outage_s=0.0)
             else:
-                there.way.put(str(target), content, lambda count: None, 0.0)
+                there.transport.put(str(target), content, lambda count: None, 0.0)
         assert time.monotonic() - began < 12.0 + MARGIN_S
         line.rate(None)
     with linked(box) as there:
@@ -373,14 +373,14 @@ def test_one_byte_a_second_is_as_good_as_silence(box, line, tmp_path):
 def test_a_command_whose_line_breaks_is_not_run_again_and_everything_else_is_asked_again(box):
     with linked(box) as there:
         there.poll()
-        marks = Path(there.way.home) / "ran"
+        marks = Path(there.transport.home) / "ran"
         far = far_end(there, box)
         command = ["sh", "-c", f"echo x >> {marks}; exec sleep 3"]
         with meanwhile(lambda: seconds(lambda: there.run(command, 30))):
             wait_for((box.home / "ran").exists, "the command")
             os.kill(session_process(far), signal.SIGKILL)
         assert there.poll().supervisor is None
-        assert there.way.link.made == 2
+        assert there.transport.link.made == 2
         time.sleep(0.3)
         assert (box.home / "ran").read_text() == "x\n"
         (box.home / "ran").unlink()
@@ -392,7 +392,7 @@ def test_a_request_that_was_sent_and_never_answered(verb, box):
     with linked(box, replace(QUICK, silence_s=8.0)) as there:
         there.poll()
         far = far_end(there, box)
-        home = Path(there.way.home)
+        home = Path(there.transport.home)
         ask: Callable[[], Any] = {
             "start": lambda: there.start(["sh", "-c", f"echo x >> {home}/ran"], home / "log", home),
             "run": lambda: there.run(["sh", "-c", f"echo x >> {home}/ran"], 5),
@@ -402,7 +402,7 @@ def test_a_request_that_was_sent_and_never_answered(verb, box):
         try:
             with ThreadPoolExecutor(1) as pool:
                 asked = pool.submit(ask)
-                wait_for(lambda: there.way.link._open, "the request")
+                wait_for(lambda: there.transport.link._open, "the request")
                 time.sleep(0.3)  # until it is in the far end's pipe
                 os.kill(session_process(far), signal.SIGKILL)
                 if verb == "tail":
@@ -413,7 +413,7 @@ def test_a_request_that_was_sent_and_never_answered(verb, box):
         finally:
             os.kill(far, signal.SIGCONT)
         wait_for(lambda: not Path(f"/proc/{far}").exists(), "the end of the far end that was left behind")
-        assert there.way.link.made == (2 if verb == "tail" else 1)
+        assert there.transport.link.made == (2 if verb == "tail" else 1)
         if verb != "tail":
             assert (box.home / "ran").read_text() == "x\n"
             (box.home / "ran").unlink()
@@ -427,7 +427,7 @@ def test_a_far_end_that_ended_for_want_of_questions_is_replaced_without_a_word(b
             wait_for(lambda: not Path(f"/proc/{far}").exists(), "its end")  # noqa: B023
             time.sleep(0.1)
             verb()
-        assert there.way.link.made == 1
+        assert there.transport.link.made == 1
 
 
 # ------------------------------------------------------------------------------------------------- servers with limits
@@ -448,8 +448,8 @@ def test_a_server_that_allows_few_sessions_is_used_within_them(most, tmp_path):
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(work, range(8)))
-        assert there.way.sessions() == most
-        assert there.way.link.made == 1
+        assert there.transport.sessions() == most
+        assert there.transport.link.made == 1
         # A session that is closed in the middle counts there until its far end has ended.
         for _ in range(3):
             with pytest.raises(HostError, match="at most 5 were expected"):
@@ -461,9 +461,9 @@ def test_several_at_once_on_a_new_connection_make_one(box, line):
     with through(line, box) as there:
         with ThreadPoolExecutor(8) as pool:
             assert all(reading.supervisor is None for reading in pool.map(lambda _: there.poll(), range(8)))
-        assert there.way.link.made == line.connections == 1
-        assert there.way.sessions() == link.SESSIONS
-        assert there.way.link.made == 1
+        assert there.transport.link.made == line.connections == 1
+        assert there.transport.sessions() == link.SESSIONS
+        assert there.transport.link.made == 1
 
 
 def test_a_server_that_turns_connections_away_is_asked_again_later_and_not_for_ever(tmp_path, monkeypatch):
@@ -493,7 +493,7 @@ def test_a_server_that_turns_connections_away_is_asked_again_later_and_not_for_e
 # -------------------------------------------------------------------------------------------------------------- logins
 
 
-def refused_once(way: ssh.SshWay, connections: Callable[[], int]) -> str:
+def refused_once(way: ssh.SshTransport, connections: Callable[[], int]) -> str:
     """The words of a refusal; a second call is refused without a connection."""
     with pytest.raises(dial.LoginRefused) as caught:
         way.call("alive", 5.0, identity=None)
@@ -848,7 +848,7 @@ def test_a_host_without_a_python_or_with_an_old_one_is_told_so(tmp_path):
         (named / "bin").mkdir(parents=True)
         (named / "bin" / "python").symlink_to(sys.executable)
         with linked(host, environment=str(named)) as there:
-            there.way.link.python = str(named)
+            there.transport.link.python = str(named)
             assert there.poll().supervisor is None
 
 

@@ -116,9 +116,9 @@ def test_a_folder_of_any_name_works_the_whole_way(
 ) -> None:
     chosen = loaded(tmp_path, workdir=f"~/names/{folder}")
     assert chosen.workdir == f"~/names/{folder}"
-    host = hosts.Host(chosen, "r", way.way)
+    host = hosts.Host(chosen, "r", way.transport)
     there = host.folder
-    assert Path(os.path.normpath(there.root)).is_relative_to(Path(way.way.home, "names"))
+    assert Path(os.path.normpath(there.root)).is_relative_to(Path(way.transport.home, "names"))
     outside = box.home / "names" / folder / "r"
 
     small, large = tmp_path / "small", tmp_path / "large"
@@ -173,12 +173,12 @@ def test_a_folder_that_is_not_absolute_is_refused_in_the_profile(tmp_path: Path,
 
 def test_a_folder_with_two_slashes_stays_in_the_home_folder(way: hosts.Host, tmp_path: Path) -> None:
     for workdir in ("~//names", "~///names", "~/./names", "~/names"):
-        host = hosts.Host(loaded(tmp_path, workdir=workdir), "r", way.way)
-        assert host.workdir == Path(way.way.home, "names")
+        host = hosts.Host(loaded(tmp_path, workdir=workdir), "r", way.transport)
+        assert host.workdir == Path(way.transport.home, "names")
 
 
 def test_a_name_too_long_for_the_disk_is_told_with_the_name_of_the_host(way: hosts.Host, tmp_path: Path) -> None:
-    host = hosts.Host(loaded(tmp_path, workdir="~/names/" + "x" * 256), "r", way.way)
+    host = hosts.Host(loaded(tmp_path, workdir="~/names/" + "x" * 256), "r", way.transport)
     with pytest.raises(HostError, match=r"^tensor01: .*File name too long"):
         host.put(host.folder.root / "a", hosts.json_content({}))
     found = host.facts("token-1")
@@ -265,14 +265,14 @@ def test_the_path_of_an_environment_is_read_by_no_shell(box: fleet.Host, tmp_pat
     chosen = loaded(tmp_path, environment=f"~/names/{name}{end}", credentials=str(box.credentials))
     host = hosts.connect(chosen, "r")
     try:
-        assert host.python == f"{host.way.home}/names/{name}/bin/python"
+        assert host.python == f"{host.transport.home}/names/{name}/bin/python"
         done = host.run([host.python, "-c", "import sys; print(sys.argv[1:])", "$(touch PWNED)", "*", ""], 30)
         assert (done.exit_code, done.out) == (0, "['$(touch PWNED)', '*', '']\n")
     finally:
         hosts._hosts.pop((chosen, "r"))
         link.close_all()
     # The far end ran on it from the start, and so did the command.
-    assert used.read_text().splitlines() == [f"{host.way.home}/names/{name}/bin/python"] * 2
+    assert used.read_text().splitlines() == [f"{host.transport.home}/names/{name}/bin/python"] * 2
 
 
 @pytest.mark.parametrize("environment", [" x", "-x", "", "\tx", "x" * 1001])
@@ -287,7 +287,7 @@ def test_an_environment_that_cannot_be_one_is_refused_in_the_profile(tmp_path: P
 def test_an_environment_that_cannot_be_found_is_told_and_nothing_is_run(
     way: hosts.Host, box: fleet.Host, tmp_path: Path, environment: str
 ) -> None:
-    host = hosts.Host(loaded(tmp_path, environment=environment), "r", way.way)
+    host = hosts.Host(loaded(tmp_path, environment=environment), "r", way.transport)
     with pytest.raises(RunbookError, match=r"^tensor01: ") as caught:
         host.python  # noqa: B018
     assert len(str(caught.value)) < 500

@@ -40,7 +40,7 @@ def large(there, tmp_path_factory):
 
 
 def remote(host, name="large"):
-    return Path(host.way.home) / name
+    return Path(host.transport.home) / name
 
 
 def test_ten_cuts_on_the_way_home_bring_hardly_a_byte_twice(there, large, tmp_path):
@@ -65,7 +65,7 @@ def test_ten_cuts_on_the_way_home_bring_hardly_a_byte_twice(there, large, tmp_pa
 
 def test_what_came_before_a_cut_is_kept_though_the_server_can_no_longer_be_told_so(there, large, monkeypatch):
     here, _ = large
-    with linked(there) as host, host.way.link.session() as session:
+    with linked(there) as host, host.transport.link.session() as session:
         coming = session.fetch(str(remote(host)), 0, SIZE)
         got = next(coming)
 

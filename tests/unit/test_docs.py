@@ -67,12 +67,32 @@ def test_the_folders_of_the_readme_are_the_folders_there_are():
     assert named == there or not tracked  # an unpacked archive has no git
 
 
-def test_the_words_of_the_glossary_are_used_in_the_library():
+def names_in_the_code():
+    """Modules, classes, functions, parameters and fields of the library and the worker, without their case."""
+    for folder in ("runbook_lib", "worker"):
+        for path in (ROOT / folder).rglob("*.py"):
+            yield path.stem
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                    yield node.name
+                elif isinstance(node, ast.arg):
+                    yield node.arg
+                elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                    yield node.target.id
+
+
+# The house's own words of before, each with the standard term that took its place.
+NOT_SAID = {"way": "transport", "sshway": "sshtransport", "localway": "localtransport", "blank_s": "unassigned_s"}
+
+
+def test_the_glossary_and_the_code_agree():
     glossary = README.split("## Words")[1].split("## ")[0]
     words = [word.strip() for row in re.findall(r"^\| ([^|]+) \|", glossary, re.M)[2:] for word in row.split(",")]
-    assert "part" in words
-    code = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "runbook_lib").rglob("*.py"))
-    assert [word for word in words if not re.search(rf"\b{word}", code)] == []
+    assert "part" in words and "snapshot" in words
+    names = {name.casefold().strip("_") for name in names_in_the_code()}
+    assert [word for word in words if not {word, f"{word}s", f"{word}_s"} & names] == []
+    assert names & set(NOT_SAID) == set()
+    assert set(NOT_SAID.values()) <= names
 
 
 def test_the_document_count_of_readme_and_demo_is_that_of_the_demo_corpus():

@@ -27,7 +27,7 @@ BREAKS = 100  # that are told, until somebody asks for them: a host may break as
 SLACK_S = 20.0  # of the far end over what was asked of it
 
 
-class SshWay:
+class SshTransport:
     """The way to a machine over its one connection."""
 
     def __init__(self, name: str, link: Link):

@@ -206,7 +206,7 @@ def test_a_host_that_names_files_outside_the_runs_folder_is_not_believed(this, n
 
 @pytest.mark.parametrize("answer", [None, [], {}, {"now": float("nan")}, {"now": 1.0, "assigned": "yes"}])
 def test_a_reading_that_cannot_be_true_is_refused(this, answer):
-    with pytest.raises(HostError, match="one: its reading cannot be true"):
+    with pytest.raises(HostError, match="one: its reading is invalid"):
         hosts.Host(this.profile.hosts[0], "r", Liar(answer)).poll()
 
 

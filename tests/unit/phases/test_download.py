@@ -283,15 +283,15 @@ def test_the_command_fetches_from_the_hosts_that_are_meant(two, monkeypatch, cap
 
 def test_what_a_reading_of_just_now_names_is_fetched_and_nothing_else(two):
     two.commit_all()
-    assert download.collect(two.run, there={}).rows == 0
-    found = download.collect(two.run, there={"other": [(10, 14), (4, 8)]})
+    assert download.collect(two.run, committed_by_host={}).rows == 0
+    found = download.collect(two.run, committed_by_host={"other": [(10, 14), (4, 8)]})
     assert (found.rows, found.new) == (4, 1)
     assert committed(two.run.local.parts) == [(10, 14)]
 
 
 def test_a_part_that_a_reading_names_and_is_gone_is_no_damage_and_hides_no_other(two):
     two.commit(10, 14)
-    found = download.collect(two.run, there={"other": [(10, 14), (14, 18)]})
+    found = download.collect(two.run, committed_by_host={"other": [(10, 14), (14, 18)]})
     assert (found.rows, found.new, found.refused) == (4, 1, ())
 
 
@@ -304,7 +304,7 @@ def test_a_folder_that_is_away_for_a_moment_costs_no_part(two, monkeypatch):
         raise DataError("no such file")
 
     monkeypatch.setattr(download, "_fetch", away)
-    found = download.collect(two.run, there={"other": [(10, 14)]})
+    found = download.collect(two.run, committed_by_host={"other": [(10, 14)]})
     assert (found.rows, found.new, found.refused) == (4, 1, ())
 
 

@@ -247,10 +247,10 @@ def test_the_status_command_shows_the_hosts_that_are_meant(two, monkeypatch, cap
 
 def test_what_each_host_that_answers_has_is_told_and_who_is_silent(two):
     watcher = monitor.Watcher(two, two.plan())
-    assert watcher.poll().there == {"here": ((0, 5), (5, 10)), "there": ()}
+    assert watcher.poll().committed_by_host == {"here": ((0, 5), (5, 10)), "there": ()}
     lose(two, "here")
     state = watcher.poll()
-    assert state.there == {"there": ()}
+    assert state.committed_by_host == {"there": ()}
     assert list(state.silent_s) == ["here"]
     assert watcher.poll().silent_s["here"] > state.silent_s["here"] > 0
     assert state.alerts[0].startswith("here: ")

@@ -9,7 +9,7 @@ from local_run import alive, commit_all, folder, look, worker
 from waiting import wait_for
 
 from runbook_lib.hosts import hosts
-from runbook_lib.hosts.local import LocalWay
+from runbook_lib.hosts.local import LocalTransport
 from runbook_lib.phases import launch, monitor, recover, staging, tend, workers
 from runbook_lib.run import run
 from worker import process
@@ -88,9 +88,9 @@ def test_a_report_that_cannot_be_true_is_written_anew_though_its_writer_is_dead(
     if edited:
         code.write_bytes(b"raise SystemExit(1)\n" + code.read_bytes())
     watcher = monitor.Watcher(this, this.plan())
-    assert watcher.poll().odd == {"one"}
+    assert watcher.poll().invalid == {"one"}
     recover.revive(this, watcher.poll())
-    wait_for(lambda: not watcher.poll().odd)
+    wait_for(lambda: not watcher.poll().invalid)
     assert process.alive(before)
     assert watcher.poll().silent_s == {}
 
@@ -287,7 +287,7 @@ def test_a_host_whose_transfer_hangs_delays_nothing_about_another(make, monkeypa
     commit_all(this)
     for name, row in (("one", 0), ("two", 12)):
         folder(this, name).part(row, row + 3).with_suffix(".json").unlink()
-    started, real = [], LocalWay.get
+    started, real = [], LocalTransport.get
 
     def get(self, *words, **more):
         if self.name == "one":
@@ -301,7 +301,7 @@ def test_a_host_whose_transfer_hangs_delays_nothing_about_another(make, monkeypa
         return []
 
     restart = recover._restart_dead
-    monkeypatch.setattr(LocalWay, "get", get)
+    monkeypatch.setattr(LocalTransport, "get", get)
     monkeypatch.setattr(recover, "_restart_dead", act)
 
     async def watch():
@@ -338,7 +338,7 @@ def test_a_host_that_is_slow_to_answer_holds_up_no_look_and_is_not_called_unreac
         state = watcher.poll()
         assert [slot.state for slot in state.slots] == ["done", "not read yet"]
         assert set(state.late) == {"two"} and state.silent_s == {} and not state.resting
-        assert set(state.there) == {"one"}
+        assert set(state.committed_by_host) == {"one"}
     assert asked.is_set()
     answered.set()
     wait_for(lambda: not watcher.poll().late)

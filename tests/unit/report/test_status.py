@@ -27,7 +27,7 @@ HALF = monitor.SlotState("cluster1_gpu0", "host1", 10, 5, 3, "running", processi
 def state(*slots, committed=15, rows=20, **more):
     fields = {"run": "t", "at": AT, "elapsed_s": 9.0, "rate": 2.5, "eta_s": 2.0, "history": (), "norms": ()}
     fields |= {"quarantined": (), "alerts": (), **more}
-    return monitor.State(rows=rows, committed=committed, slots=slots or (DONE, HALF), **fields)
+    return monitor.Snapshot(rows=rows, committed=committed, slots=slots or (DONE, HALF), **fields)
 
 
 def test_every_slot_and_the_summary_have_the_founding_fields():

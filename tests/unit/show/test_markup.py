@@ -49,8 +49,8 @@ def test_forgetting_to_escape_is_an_error_of_mypy(tmp_path: Path) -> None:
         "from runbook_lib.report.page import block, table",
         "from runbook_lib.show.markup import joined, tag, text",
         "from runbook_lib.show.panel import progress_html",
-        "from runbook_lib.slots.state import State",
-        "def page(name: str, state: State) -> None:",
+        "from runbook_lib.slots.snapshot import Snapshot",
+        "def page(name: str, state: Snapshot) -> None:",
     ]
     (tmp_path / "forgot.py").write_text("\n".join([*begin, *(f"    {line}" for line in LINES), ""]))
     command = [sys.executable, "-m", "mypy", str(tmp_path / "forgot.py")]

@@ -21,7 +21,7 @@ from runbook_lib.records import parse
 from runbook_lib.result.figures import Figures, read
 from runbook_lib.run.plan import ModelIdentity, Plan, Slot, cut
 from runbook_lib.show import live, nearest, panel, pictures, plan_pictures, words
-from runbook_lib.slots.state import State
+from runbook_lib.slots.snapshot import Snapshot
 from worker.files import write_json
 
 ROOT = Path(__file__).parents[3]
@@ -310,7 +310,7 @@ def test_the_picture_is_drawn_anew_only_for_new_data_and_not_too_often(monkeypat
 def test_a_picture_that_is_dear_to_draw_is_drawn_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn, clock, processor = [], Hands(), Hands()
 
-    def dear(seen: State) -> pictures.Picture:
+    def dear(seen: Snapshot) -> pictures.Picture:
         drawn.append(clock.now)
         processor.now += 0.5
         return picture

@@ -13,7 +13,7 @@ from runbook_lib.result import facts
 from runbook_lib.run.journal import Journal
 from runbook_lib.slots import incidents, observed
 from runbook_lib.slots.incidents import BEGAN, ENDED, Incidents
-from runbook_lib.slots.state import Refusal
+from runbook_lib.slots.snapshot import Refusal
 from worker.wire import Exit, Reading, SlotReading
 
 

@@ -9,7 +9,7 @@ import wired
 
 from runbook_lib.show import panel
 from runbook_lib.slots import observed, states, verdicts
-from runbook_lib.slots.state import SlotState
+from runbook_lib.slots.snapshot import SlotState
 from worker import states as wire
 from worker.wire import Reading, SupervisedSlot, WorkerReport
 

@@ -87,7 +87,7 @@ def plant(path, text="", owner=STRANGER):
 
 def environment(this):
     spec = replace(this.profile.hosts[0], environment="venv", workdir=str(Path(this.profile.hosts[0].workdir)))
-    return hosts.Host(spec, this.name, hosts.LocalWay(spec.name)), environments.order(spec).digest
+    return hosts.Host(spec, this.name, hosts.LocalTransport(spec.name)), environments.order(spec).digest
 
 
 HOW = ["open folder", "open environment", "open site", *(["strangers'"] if os.geteuid() == 0 else [])]
