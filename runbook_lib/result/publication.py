@@ -82,7 +82,7 @@ def reject(run: Run, reasons: Sequence[str]) -> Path | None:
 
 
 @in_words("publishing the result")
-def publish(run: Run, backup: Backup) -> Publication:
+def publish(run: Run, backup: Backup | None) -> Publication:
     """Give the result at hand its final names, and record what stands where. What is published stays as it is.
 
     Raises DataError when something that no run wrote stands under the name of the founding file.
@@ -153,9 +153,11 @@ def _described(path: Path) -> Written:
     return Written(sha256_file(path), path.stat().st_size)
 
 
-def _backups(run: Run, backup: Backup) -> tuple[Copy, ...]:
+def _backups(run: Run, backup: Backup | None) -> tuple[Copy, ...]:
     """The backups that this run made, the newest last."""
     record = published(run)
+    if backup is None:
+        return record.backups if record else ()
     before = [item for item in record.backups if item.path != backup.path] if record else []
     return (*before, Copy(backup.sha256, backup.bytes, backup.path, backup.manifest))
 

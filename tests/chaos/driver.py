@@ -104,7 +104,7 @@ def drive(folder: Path) -> int:
         hold(folder)
         merge.merge(this)
         merge.write_founding(this)
-        publication.publish(this, {})  # unseen: what a merge makes is judged here, not what a validation catches
+        publication.publish(this, None)  # unseen: what a merge makes is judged here, not what a validation catches
         said(folder, "merged")
     return DONE
 

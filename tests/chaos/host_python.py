@@ -129,7 +129,7 @@ class Encoder:
     def describe(self):
         from worker.wire import Described
 
-        return Described("cpu (none)", "none", "3", None)
+        return Described("cpu (none)", "none", "3", 64)
 
     def lengths(self, texts):
         return [2 + len(text.split()) for text in texts]

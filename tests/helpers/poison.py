@@ -96,7 +96,7 @@ class Encoder:
     def describe(self) -> Any:
         from worker.wire import Described
 
-        return Described("cpu (none)", "none", "3", None)
+        return Described("cpu (none)", "none", "3", 64)
 
     def lengths(self, texts: list[str]) -> list[int]:
         if any("TOKENIZE" in text for text in texts):
