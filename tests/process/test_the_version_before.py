@@ -16,7 +16,7 @@ from small_run import by_the_library, runbook
 from worker.files import sha256_file
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-PLACE = Path("/tmp/runbook_before")  # where the run under way was made: its files name this path
+PLACE = Path("/tmp/runbook_before")  # where both runs were made: their files name this path
 OURS = PLACE / ".unpacked_by_a_test"
 
 
@@ -27,32 +27,38 @@ def unpack(name: str, folder: Path) -> Path:
     return folder
 
 
-def test_its_sealed_run_is_verified_and_a_changed_byte_in_it_is_found(tmp_path: Path) -> None:
-    folder = unpack("sealed_by", tmp_path)
-    runbook("verify", "sealed", cwd=folder)
-    matrix = folder / "runs" / "sealed" / "merged" / "embeddings.npy"
-    raw = matrix.read_bytes()
-    matrix.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
-    assert "embeddings.npy" in runbook("verify", "sealed", cwd=folder, code=1)
-
-
 @pytest.fixture
-def under_way() -> Iterator[Path]:
-    """Its run under way in the place where it was made, for one test at a time; all of it is gone afterwards."""
+def place() -> Iterator[Path]:
+    """The place where both runs were made, empty, for one test at a time; all of it is gone afterwards."""
     with PLACE.with_name(f"{PLACE.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if PLACE.exists() and not OURS.exists():
-            pytest.skip(f"{PLACE} is there and was not made by this test: its run can be tried there only")
+            pytest.skip(f"{PLACE} is there and was not made by this test: its runs can be tried there only")
         shutil.rmtree(PLACE, ignore_errors=True)
         PLACE.mkdir()
         OURS.touch()
         try:
-            unpack("run_of", PLACE)
-            (PLACE / "venv").symlink_to(sys.prefix)
             yield PLACE
-            runbook("stop", "way", cwd=PLACE)
         finally:
             shutil.rmtree(PLACE)
+
+
+def test_its_sealed_run_is_verified_and_a_changed_byte_in_it_is_found(place: Path) -> None:
+    unpack("sealed_by", place)
+    assert "0 files" not in runbook("verify", "sealed", cwd=place)
+    matrix = place / "runs" / "sealed" / "merged" / "embeddings.npy"
+    raw = matrix.read_bytes()
+    matrix.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    assert "embeddings.npy" in runbook("verify", "sealed", cwd=place, code=1)
+
+
+@pytest.fixture
+def under_way(place: Path) -> Iterator[Path]:
+    """Its run under way, where it was made."""
+    unpack("run_of", place)
+    (place / "venv").symlink_to(sys.prefix)
+    yield place
+    runbook("stop", "way", cwd=place)
 
 
 def parts(folder: Path) -> dict[Path, str]:
