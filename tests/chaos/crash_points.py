@@ -51,6 +51,7 @@ from runbook_lib.profile import profile  # noqa: E402
 from runbook_lib.run import journal, model, run  # noqa: E402
 from worker import encode, layout, process, second  # noqa: E402
 from worker.files import sha256_file, sync_folder, write_atomic, write_json  # noqa: E402
+from worker.wire import PartRecord  # noqa: E402
 
 Ack = Callable[..., None]
 HOST, SLOT = "here", "cluster0_gpu0"
@@ -286,14 +287,11 @@ def direct() -> None:
 def record_first() -> None:
     """The commit stands before what it commits."""
 
-    def commit(folder: layout.HostFolder, start: int, vectors: Any, record: dict[str, Any]) -> None:
+    def commit(folder: layout.HostFolder, vectors: Any, record: PartRecord) -> None:
         raw = b"".join(encode.npy_chunks(vectors))
-        stop = start + len(vectors)
-        path = folder.part(start, stop)
-        digest = hashlib.sha256(raw).hexdigest()
-        write_json(
-            path.with_suffix(".json"), {**record, "start": start, "stop": stop, "sha256": digest, "bytes": len(raw)}
-        )
+        path = folder.part(record.start, record.stop)
+        stated = {"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}
+        write_json(path.with_suffix(".json"), {**record.to_json(), **stated})
         write_atomic(path, raw)
 
     encode.commit = commit
