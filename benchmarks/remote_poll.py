@@ -40,6 +40,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests" / "helpers"), str(HE
 
 import fleet
 import paramiko
+import wired
 from proxy import Proxy
 
 from runbook_lib.errors import RunbookError
@@ -299,9 +300,8 @@ def fill(this: run.Run, on: Sequence[fleet.Host]) -> None:
             each.mkdir(parents=True, exist_ok=True)
         asleep = hosts.connect(spec, this.name).start(["sleep", "3600"], folder.log("sleep"), Path("/"))
         rows = PARTS * PART_ROWS // SLOTS
-        shards = [[{"start": n * rows, "stop": (n + 1) * rows}] for n in range(SLOTS)]
-        slots = [{"slot": slot_name(n), "shards": shards[n]} for n in range(SLOTS)]
-        folder.assignment(spec.name).write_text(json.dumps({"epoch": 1, "slots": slots}))
+        slots = [wired.slot(slot_name(n), (n * rows, (n + 1) * rows)) for n in range(SLOTS)]
+        folder.assignment(spec.name).write_text(json.dumps(wired.assignment(slots)))
         report = {"state": "running", "process": asleep, "heartbeat_at": time.time(), "rows_in_part": 96,
                   "rows_committed": 25 * PART_ROWS, "device": "cpu", "processing_time": 12.5}  # fmt: skip
         for slot in slots:
