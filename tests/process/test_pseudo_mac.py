@@ -44,7 +44,7 @@ def test_what_a_macs_operator_stands_on_holds_there() -> None:
     [
         ("worker/process.py", "kern.bootsessionuuid", "kern.boottime"),
         ("worker/process.py", '"TZ": "UTC0"', '"TZ": __import__("os").environ.get("TZ", "")'),
-        ("worker/process.py", 'note.get("verb") in VERBS]', "False]"),
+        ("worker/process.py", "note.verb in VERBS]", "False]"),
         ("worker/making.py", "lines = process.command_lines()", "lines = None"),
     ],
     ids=["boot session", "time of the world", "signed locks", "ps"],
