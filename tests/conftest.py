@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,24 +132,3 @@ def ssh_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fleet.Fleet]
         pytest.skip(f"no SSH hosts: {why}")
     with fleet.start(tmp_path_factory.mktemp("fleet")) as started:
         yield started
-
-
-# Switch -> folder of which no test may be skipped (or one file), and what is asked for with it.
-REQUIRED = {
-    "RUNBOOK_REQUIRE_SSH": ("ssh", "tests of SSH"),
-    "RUNBOOK_REQUIRE_BROWSER": ("browser", "tests in a browser"),
-    "RUNBOOK_REQUIRE_MAC": ("test_pseudo_mac", "tests on a machine that plays a Mac"),
-    "RUNBOOK_REQUIRE_REGISTRY": ("test_lowest", "tests that ask the package registry"),
-}
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where tests of a kind are asked for, one that is skipped fails; but for a missing login shell."""
-    report = yield
-    reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    for switch, (where, kind) in REQUIRED.items():
-        asked = report.skipped and os.environ.get(switch) and where in (*item.path.parts, item.path.stem)
-        if asked and not (where == "ssh" and reason.endswith("on this machine")):
-            report.outcome, report.longrepr = "failed", f"skipped, though {kind} are asked for: {reason}"
-    return report

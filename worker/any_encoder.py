@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _nobody(rows: list[int]) -> None:
-    """Tell nobody."""
+    """Take no notice."""
 
 
 class AnyEncoder(Protocol):

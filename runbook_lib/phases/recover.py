@@ -59,9 +59,6 @@ class Revive:
         return did
 
 
-revive = Revive()
-
-
 def _side_by_side(jobs: Sequence[Callable[[], list[str]]]) -> list[str]:
     with ThreadPoolExecutor(max(1, len(jobs))) as pool:
         return [words for did in pool.map(lambda job: job(), jobs) for words in did]

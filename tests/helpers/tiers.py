@@ -24,6 +24,13 @@ FOLDERS = {
     "chaos": "chaos",
     "trials": "chaos",
 }
+# Switch -> by what a test is known that may not be skipped then: a folder, a file, a word of its reason; and its kind.
+REQUIRED = {
+    "RUNBOOK_REQUIRE_SSH": ("ssh", "SSH", "tests of SSH"),
+    "RUNBOOK_REQUIRE_BROWSER": ("browser", "Chromium", "tests in a browser"),
+    "RUNBOOK_REQUIRE_MAC": ("test_pseudo_mac", "pseudo-Mac", "tests on a machine that plays a Mac"),
+    "RUNBOOK_REQUIRE_REGISTRY": ("test_lowest", "registry", "tests that ask the package registry"),
+}
 # Events of `sys.addaudithook` by which a process begins.
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.exec", "os.system"}
 
@@ -70,11 +77,25 @@ def pytest_runtest_setup() -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A test without a mark fails when it, or a fixture that it was the first to ask for, started a process.
 
-    Its end is not looked at: what a fixture of many tests does when it is over falls to whichever test is the last.
+    Its end is not looked at: what a fixture of many tests does when it is over falls to whichever test is the last. And
+    where tests of a kind are asked for, one that is skipped fails.
     """
     report = yield
+    if report.skipped and (kind := _asked_for(item, report)):
+        report.outcome, report.longrepr = "failed", f"skipped, though {kind} are asked for: {report.longrepr}"
     if _started and not marked(item) and report.passed and report.when != "teardown":
         report.outcome = "failed"
         report.longrepr = f"it starts a process and is not marked as one that does, {MARKS}: {_started[0]}"
     _started.clear()
     return report
+
+
+def _asked_for(item: pytest.Item, report: pytest.TestReport) -> str:
+    """Of which kind a skipped test is that may not be skipped now; empty where it may. A login shell may be missing."""
+    reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    tests = Path(__file__).parents[1]
+    path = item.path.relative_to(tests) if item.path.is_relative_to(tests) else item.path
+    for switch, (place, word, kind) in REQUIRED.items():
+        if os.environ.get(switch) and (place in (*path.parts, path.stem) or word in reason):
+            return "" if place == "ssh" and reason.endswith("on this machine") else kind
+    return ""

@@ -47,7 +47,7 @@ def test_a_dead_supervisor_is_started_again_and_takes_over_its_worker(make):
     process.send(read_json(folder(this).supervisor("one"))["process"], signal.SIGKILL)
     wait_for(lambda: not alive(this))
     assert states(this) == {"one": "dead"}
-    (did,) = recover.revive(this, look(this))
+    (did,) = recover.Revive()(this, look(this))
     assert did.startswith("one: started (pid ")
     assert worker(this) == before
     assert process.alive(before)
@@ -65,7 +65,7 @@ def test_a_supervisor_whose_code_was_damaged_comes_back_with_the_right_one(make)
     code.write_bytes(b"raise SystemExit(1)\n" + good)
     process.send(read_json(folder(this).supervisor("one"))["process"], signal.SIGKILL)
     wait_for(lambda: not alive(this))
-    assert len(recover.revive(this, look(this))) == 1
+    assert len(recover.Revive()(this, look(this))) == 1
     assert code.read_bytes() == good and alive(this)
 
 
@@ -89,7 +89,7 @@ def test_a_report_that_cannot_be_true_is_written_anew_though_its_writer_is_dead(
         code.write_bytes(b"raise SystemExit(1)\n" + code.read_bytes())
     watcher = monitor.Watcher(this, this.plan())
     assert watcher.poll().invalid == {"one"}
-    recover.revive(this, watcher.poll())
+    recover.Revive()(this, watcher.poll())
     wait_for(lambda: not watcher.poll().invalid)
     assert process.alive(before)
     assert watcher.poll().silent_s == {}
@@ -109,7 +109,7 @@ def test_a_living_supervisor_is_left_alone(make):
     this = make(names=("one",))
     launch.start(this)
     worker(this)
-    assert recover.revive(this, look(this)) == []
+    assert recover.Revive()(this, look(this)) == []
 
 
 @pytest.mark.process
@@ -119,7 +119,7 @@ def test_a_host_that_was_stopped_stays_stopped(make):
     worker(this)
     workers.stop(this)
     assert states(this) == {"one": "stopped"}
-    assert recover.revive(this, look(this)) == []
+    assert recover.Revive()(this, look(this)) == []
     assert not alive(this)
     assert folder(this).stop_request("one").exists()
 
@@ -136,7 +136,7 @@ def test_a_host_whose_supervisor_was_ended_by_a_signal_is_started_again(make):
     assert {(slot.state, slot.reason) for slot in state.slots} == {
         ("dead", "with its supervisor, ended by SIGTERM, not by us")
     }
-    (did,) = recover.revive(this, state)
+    (did,) = recover.Revive()(this, state)
     assert did.startswith("one: started")
 
 
@@ -144,7 +144,7 @@ def test_a_slot_that_was_given_up_stays_so(make):
     this = make(names=("one",))
     write_json(folder(this).supervisor("one"), {"slots": {"cluster0_gpu0": {"state": "fenced"}}})
     assert states(this) == {"one": "fenced"}
-    assert recover.revive(this, look(this)) == []
+    assert recover.Revive()(this, look(this)) == []
     assert not alive(this)
 
 
@@ -157,7 +157,7 @@ def test_a_dead_host_is_no_reason_to_start_another_one(make, state):
     else:
         write_json(folder(this, "two").supervisor("two"), {"slots": {"cluster1_gpu0": {"state": "fenced"}}})
     assert states(this) == {"one": "dead", "two": state}
-    (did,) = recover.revive(this, look(this))
+    (did,) = recover.Revive()(this, look(this))
     assert did.startswith("one: started")
     assert not alive(this, "two")
     assert states(this)["two"] == state
@@ -167,7 +167,7 @@ def test_a_dead_host_is_no_reason_to_start_another_one(make, state):
 def test_rows_given_up_are_not_tried_again_by_it(make):
     this = make(names=("one",))
     write_json(folder(this).quarantined(4), {"row": 4})
-    assert recover.revive(this, look(this))[0].endswith("17 rows left")
+    assert recover.Revive()(this, look(this))[0].endswith("17 rows left")
     assert folder(this).quarantined(4).exists()
 
 
@@ -192,7 +192,7 @@ def test_finished_parts_come_home_while_others_are_not_done(make):
 def test_recovery_alone_brings_nothing_home(make):
     this = make()
     commit_all(this)
-    assert recover.revive(this, look(this)) == []
+    assert recover.Revive()(this, look(this)) == []
     assert committed(this.local.parts) == []
 
 
@@ -261,7 +261,7 @@ def test_a_supervisor_that_is_gone_beside_living_workers_is_told_and_started_aga
     assert any(
         alert.startswith("one: unsupervised: its supervisor is gone, 1 of its workers live") for alert in state.alerts
     )
-    (did,) = recover.revive(this, state)
+    (did,) = recover.Revive()(this, state)
     assert did.startswith("one: started (pid ") and alive(this)
     assert worker(this) == before and process.alive(before)
     assert look(this).unsupervised == {}
@@ -276,7 +276,7 @@ def test_without_leave_a_lost_supervisor_is_only_told(make, recovery):
     write_json(folder(this).progress("cluster0_gpu0"), {"state": "running", "process": before})
     process.send(read_json(folder(this).supervisor("one"))["process"], signal.SIGKILL)
     wait_for(lambda: not alive(this))
-    assert recover.revive(this, look(this)) == [] and not alive(this)
+    assert recover.Revive()(this, look(this)) == [] and not alive(this)
     assert len(list(this.journal.events("asked"))) == (recovery == "ask")
 
 
@@ -380,5 +380,5 @@ def test_what_a_person_stopped_while_a_host_was_looked_after_stays_stopped(make)
     before = look(this)
     assert before.unsupervised or states(this) == {"one": "dead"}
     workers.stop(this)
-    assert recover.revive(this, before) == []
+    assert recover.Revive()(this, before) == []
     assert not alive(this) and states(this) == {"one": "stopped"}
