@@ -1,8 +1,9 @@
 """Stands in for a host's Python: the worker as sent to that host, with an encoder that needs no torch.
 
 Called as `host_python.py SITE PACE BREAK -m worker VERB ...` in the run's folder on the host; a script that history.py
-writes puts the first three words there. SITE is where numpy is, PACE the seconds that a part takes, BREAK the name of
-a safety mechanism to take out (see broken.py), or `-`.
+writes puts the first three words there. SITE is where numpy is, PACE the seconds that a part takes (SLOWER times that
+while a file `slow` lies beside the hosts' folders), BREAK the name of a safety mechanism to take out (see broken.py),
+or `-`.
 
 A profile has no knob for the supervisor's pauses, so they are shortened here: the one liberty taken with the worker.
 A file `chaos.<what>` in the run's folder is an order to whichever worker finds it first:
@@ -33,7 +34,7 @@ BACK_OFF_S = (0.02, 0.05, 0.1, 0.2, 0.3)
 POLL_S = 0.05
 STALL_S = 6.0
 IDLE_S = 3.0
-PACE = 0.0
+PACE, SLOWER = 0.0, 6
 
 
 class RowError(Exception):
@@ -144,9 +145,10 @@ class Encoder:
             log.write(f"{rows[0]} {len(rows)} {os.getpid()}\n".encode())
         found = np.empty((len(texts), 32), np.float32)
         layout = batches(lengths, 2048)
+        pace = 0.0 if probed else PACE * (SLOWER if Path("../../slow").exists() else 1)
         for batch in layout:
             before_batch([rows[i] for i in batch])
-            time.sleep(0 if probed else PACE / len(layout))
+            time.sleep(pace / len(layout))
             for i in batch:
                 found[i] = computed(texts[i])
             if not probed:

@@ -89,7 +89,7 @@ def test_where_ssh_is_asked_for_a_test_that_is_skipped_for_want_of_it_fails(tmp_
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RUNBOOK_REQUIRE")}
     environment |= {"PYTHONPATH": str(HELPERS), **({"RUNBOOK_REQUIRE_SSH": "1"} if asked else {})}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "tiers", "-p", "no:cacheprovider", "test_made_up.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "tiers", "-p", "no:cacheprovider", "-rN", "test_made_up.py"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     counts = done.stdout.splitlines()[-1]
