@@ -28,10 +28,10 @@ from .room import DISK_FULL, has_room
 from .rows import count
 from .say import say
 from .share import left_to_do, settled, surely_given_up
-from .starting import start_worker
+from .starting import NOT_TOLD, Warm, Worker, start_worker
 from .wire import Assignment, Exit, Exits, SlotSpec, SupervisedSlot, SupervisorReport, WorkerReport, read_assignment
 
-BACK_OFF_S = (5.0, 10.0, 20.0, 40.0, 60.0)
+BACK_OFF_S = (0.2, 10.0, 20.0, 40.0, 60.0)  # what kills one worker at once may be gone; what kills two may not
 DEATHS_TO_FENCE = 5
 POLL_S = 0.5
 STALL_S = 900.0  # a worker that shows no sign of work for so long hangs (loading from a slow disk may take minutes)
@@ -45,10 +45,19 @@ NOT_BY_US = "ended by SIGTERM, not by us"
 class Slot:
     """One slot as its supervisor sees it: a worker, or the wait for the next one."""
 
-    def __init__(self, folder: HostFolder, assignment: Assignment, spec: SlotSpec, memory: MemoryWatch | None = None):
+    def __init__(
+        self,
+        folder: HostFolder,
+        assignment: Assignment,
+        spec: SlotSpec,
+        memory: MemoryWatch | None = None,
+        warm: Warm | None = None,
+    ):
         self.folder, self.assignment, self.spec = folder, assignment, spec
         self.name = spec.slot
-        self.child: subprocess.Popen[bytes] | None = None
+        self.warm = warm
+        self.child: Worker | None = None
+        self._imports = False  # whether its next worker waits for the libraries to be imported
         self.identity: Identity | None = None
         self.state = states.WAITING
         self.deaths = 0
@@ -149,7 +158,7 @@ class Slot:
             code = self.child.poll() if self.child else None
             works = code is None if self.child else process.alive(self.identity)
             if not works:
-                self._ended(code)
+                self._ended(None if code == NOT_TOLD else code)
             elif self._stalled():
                 self._why = f"no sign of work for {time.monotonic() - self._moved:.0f} s: ended by the supervisor"
                 self.hung = self.hung or self.loading()
@@ -218,10 +227,13 @@ class Slot:
         try:
             if why := owned.code(self.folder.root) or owned.used(self.folder.root, Path(self.assignment.python)):
                 raise OSError(why)
-            self.child = start_worker(self.folder, self.assignment, self.spec)
+            self.child = start_worker(self.folder, self.assignment, self.spec, self.warm)
         except OSError as error:
             code = EXIT_DISK if error.errno in DISK_FULL else None
             self._ended(code, f"cannot start {self.assignment.python}: {error}")
+            return
+        self._imports = self.child is None
+        if self.child is None:
             return
         self.identity = process.identify(self.child.pid)
         self.state, self._moved = states.RUNNING, time.monotonic()
@@ -302,7 +314,7 @@ class Slot:
             if process.alive(identity) and not process.stop(identity):
                 say(f"{self.name}: process {identity} does not end; trying again")
                 return
-        if self.child:
+        if isinstance(self.child, subprocess.Popen):
             self.child.kill()
             self.child.wait()
         self.child = self.identity = None
@@ -315,7 +327,8 @@ class Slot:
     def report(self) -> SupervisedSlot:
         """This slot in the supervisor's report."""
         wait = max(0.0, self.not_before - time.monotonic()) if self.state == states.WAITING else 0.0
-        return SupervisedSlot(self.state, self.identity, self.deaths, round(wait, 1), self.hung)
+        state = states.RUNNING if self.state == states.WAITING and self._imports else self.state  # it is starting
+        return SupervisedSlot(state, self.identity, self.deaths, round(wait, 1), self.hung)
 
 
 def _stamp(folder: HostFolder, host: str) -> tuple[int, int] | None:
@@ -326,7 +339,7 @@ def _stamp(folder: HostFolder, host: str) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _take_over(folder: HostFolder, host: str, slots: list[Slot], memory: MemoryWatch) -> bool:
+def _take_over(folder: HostFolder, host: str, slots: list[Slot], memory: MemoryWatch, warm: Warm) -> bool:
     """Give the slots what a new assignment says; False where it cannot be read (then it is tried again)."""
     try:
         assignment = read_assignment(folder.assignment(host))
@@ -339,7 +352,7 @@ def _take_over(folder: HostFolder, host: str, slots: list[Slot], memory: MemoryW
         if spec.slot in known:
             known[spec.slot].take_over(assignment, spec)
         else:
-            slots.append(Slot(folder, assignment, spec, memory))
+            slots.append(Slot(folder, assignment, spec, memory, warm))
     say(f"supervisor of {host}: epoch {assignment.epoch}, {sum(slot.left for slot in slots)} rows left")
     return True
 
@@ -396,7 +409,8 @@ def run(root: Path, host: str) -> int:
     signal.signal(signal.SIGTERM, lambda signum, frame: stopping.append(signum))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     memory = MemoryWatch()
-    slots = [Slot(folder, assignment, spec, memory) for spec in assignment.slots]
+    warm = Warm(folder, host)
+    slots = [Slot(folder, assignment, spec, memory, warm) for spec in assignment.slots]
     me = process.identify(os.getpid())
     before = read_record(SupervisorReport, folder.supervisor(host))
     killed = before.working and not process.alive(before.process)
@@ -410,7 +424,7 @@ def run(root: Path, host: str) -> int:
     say(f"supervisor of {host}: pid {os.getpid()}, {len(slots)} slots")
     while True:
         if (now := _stamp(folder, host)) not in (None, stamp):
-            stamp = now if _take_over(folder, host, slots, memory) else stamp
+            stamp = now if _take_over(folder, host, slots, memory, warm) else stamp
         try:
             gone, asked = not folder.assignment(host).exists(), folder.stop_request(host).exists()
         except OSError:  # a file system that fails for a while
@@ -450,7 +464,10 @@ def run(root: Path, host: str) -> int:
         _put_on_file(folder.supervisor(host), report, slots, reserve)
         if not working:
             break
-        time.sleep(assignment.poll_s or POLL_S)
+        waits = [slot.not_before - time.monotonic() for slot in slots if slot.state == states.WAITING]
+        poll_s = assignment.poll_s or POLL_S
+        warm.listen(min([poll_s, *(wait for wait in waits if wait > 0)]))
+    warm.close()
     say(f"supervisor of {host}: ends; " + ", ".join(f"{slot.name} {slot.state}" for slot in slots))
     os.close(lock)
     return EXIT_DONE if all(slot.state == states.DONE for slot in slots) else 1

@@ -43,7 +43,7 @@ def workers_started(box: Box) -> int:
 
 def failing(box: Box, commands: str) -> None:
     """Let a few lines of shell stand in for the host's Python."""
-    box.save(python=script(box.root / "python", f"#!/bin/sh\n{commands}\n"))
+    box.save(python=script(box.root / "python", f"#!/bin/sh\n[ $3 = warm ] && exit 1\n{commands}\n"))
 
 
 # ----------------------------------------------------------------------------------------------------- a whole host
@@ -179,7 +179,7 @@ def test_progress_makes_up_for_deaths(make_box: MakeBox) -> None:
 def test_pauses_grow_and_the_last_one_stays() -> None:
     slot = supervise.Slot.__new__(supervise.Slot)
     slot.assignment = Assignment.from_json(wired.assignment([]))
-    assert [slot._pause(deaths) for deaths in range(1, 8)] == [5, 10, 20, 40, 60, 60, 60]
+    assert [slot._pause(deaths) for deaths in range(1, 8)] == [0.2, 10, 20, 40, 60, 60, 60]
 
 
 @pytest.mark.process
