@@ -171,7 +171,7 @@ def _read(where: str, raw: bytes) -> dict[str, Any]:
     for key in given:
         if key not in KEYS:
             shown = f"key `{key}`" if key.isidentifier() and len(key) < 40 else "a key that is no plain word"
-            hint = rules.near(key, KEYS)
+            hint = rules.suggestion(key, KEYS)
             known = f"{hint} Known" if hint else "; known"
             raise ProfileError(f"{where}: unknown {shown}{known} are: {', '.join(KEYS)}")
     for key in REQUIRED:
@@ -223,7 +223,7 @@ def _kind(value: object) -> str:
 def _key_file(name: str, where: str, text: str, folder: Path) -> Path:
     try:
         path = rules.absolute(text, folder)
-    except rules.Refused:
+    except rules.InvalidValue:
         raise ProfileError(f"{where}: `key_filename`: there is no such home folder") from None
     read_private(path, f"{name}: private key file")
     return path
