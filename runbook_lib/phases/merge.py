@@ -161,7 +161,7 @@ def _covering(run: Run, plan: Plan, parts: Sequence[Part]) -> list[Piece]:
     """Each row once. Raises DataError naming what is missing, and why where a row was given up."""
     lost = missing(0, plan.rows, ((part.start, part.stop) for part in parts))
     if given_up := [row for row in quarantined(run.local.quarantine) if _in(row, lost)]:
-        names = corpora.load(run.corpus).named(given_up)
+        names = corpora.load(run.corpus).row_names(given_up)
         reasons = [f"{names[row]}: {_reason(run, row)}" for row in given_up]
         raise DataError(
             f"merging: {len(given_up)} rows were given up, no worker could encode them:\n  "

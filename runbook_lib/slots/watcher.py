@@ -252,7 +252,7 @@ class Watcher:
         everywhere = joined([rows for ranges in have.values() for rows in ranges]) if refused else []
         found = tuple(row for row in refused if missing(row, row + 1, everywhere))  # another host may have done it
         if set(found) - set(self._named):
-            self._named = corpora.named(self.run.corpus, found)
+            self._named = corpora.row_names(self.run.corpus, found)
         return found
 
     def _refusals(self) -> list[Refusal]:
