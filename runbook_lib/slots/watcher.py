@@ -182,7 +182,7 @@ class Watcher:
             return True
         if any(entry.report is not None or entry.exits for entry in reading.slots.values()):
             return True
-        own = self.plan.ever(host)
+        own = self.plan.rows_ever_given(host)
         return any(low < stop and start < high for low, high in reading.committed for start, stop in own)
 
     # ------------------------------------------------------------------------------------------------------- judging

@@ -154,7 +154,7 @@ class _Window:
         if not character:
             raise self.refusal(f'cut short: the file ends where "{mark}" was expected')
         if character != mark:
-            raise self.refusal(f'not JSON: character "{shown(character)}" after it, expected "{mark}"')
+            raise self.refusal(f'not JSON: found "{shown(character)}" after it, expected "{mark}"')
         self.at += 1
 
     def value(self) -> Any:
