@@ -336,7 +336,7 @@ def _devices(
         there = None if users is None else tuple(users.get(uuid, ()))
         warnings = [gpu.warning]
         if gpu.users:  # some drivers list processes by card, not by MIG device
-            warnings.append("its card has processes, and which MIG device they use is not told")
+            warnings.append("its card has processes, and which MIG device they use is not known")
         yield Gpu(
             index=gpu.index,
             uuid=uuid if known else "",

@@ -348,7 +348,7 @@ def ask_host(run: Run, spec: HostSpec, do: Callable[[Host], T]) -> T | RunbookEr
         return HostError(f"{spec.name}: {error}")
     except Exception as error:
         what = f"{type(error).__name__}: {safe_text(str(error), 300)}"
-        return HostError(f"{spec.name}: what it sent cannot be made sense of ({what}); nothing was taken from it")
+        return HostError(f"{spec.name}: what it sent cannot be understood ({what}); nothing was taken from it")
 
 
 class Results(dict[str, T | RunbookError]):

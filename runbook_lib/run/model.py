@@ -268,7 +268,7 @@ def _asking_hub(spec: ModelSpec) -> Iterator[None]:
         ) from None
     except (KeyError, TypeError, ValueError) as error:  # such as a proxy's page
         raise ProfileError(
-            f"model.name {spec.name}: what answers in the hub's place is no hub ({type(error).__name__}); look at the "
+            f"model.name {spec.name}: what answers is not the hub ({type(error).__name__}); look at the "
             "proxy of this machine, and at HF_ENDPOINT if it is set"
         ) from None
 
