@@ -396,9 +396,7 @@ def _resume(
         )
     if not changes:
         return run
-    if not keep and any(
-        change.why for change in changes
-    ):  # the preflight failed, and nothing follows from what it numbered
+    if not keep and any(change.why for change in changes):  # a failed preflight: nothing depends on what it numbered
         for file in (run.plan_file, run.corpus / "corpus.json"):
             file.unlink(missing_ok=True)
     text, first = profiles.as_yaml(profile).encode(), run.first_profile_file

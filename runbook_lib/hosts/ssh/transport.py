@@ -100,7 +100,7 @@ def _feed_extended(channel: Any, message: Any) -> None:
 
 
 class Connection(paramiko.Transport):  # type: ignore[misc]
-    """Also keeps a server's last words and the data that came before it hung up, which paramiko drops."""
+    """A paramiko transport with these limits. It also keeps a server's last words and the data before them."""
 
     farewell = ""
     _channel_handler_table: ClassVar[dict[int, Any]] = {
