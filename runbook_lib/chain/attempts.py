@@ -23,7 +23,7 @@ from worker.files import sha256_file, write_atomic
 from ..errors import RunbookError
 from ..report import outcome, report
 from ..result import facts
-from ..run.disk import in_words
+from ..run.disk import explain_disk_errors
 from ..run.journal import FAULT
 from ..run.run import PHASES, Run
 from ..show import phase_line
@@ -44,7 +44,7 @@ class Attempt:
     notebook: Path
 
 
-@in_words("executing a notebook")
+@explain_disk_errors("executing a notebook")
 def execute(run: Run, phase: str, notebooks: Path = NOTEBOOKS) -> Attempt:
     """Execute one notebook in a child process, keep the executed copy, judge it. KeyboardInterrupt passes through."""
     attempts = run.report / "attempts"

@@ -99,7 +99,7 @@ def _why_not(run: Run, phase: str, ended: Ended, output: Path, stamp: int) -> st
     result = run.result_file(phase)
     if not result.exists() or result.stat().st_mtime_ns <= stamp:
         return "the notebook ended without writing its result file: its last cell, the gate, did not run"
-    if not run.held(phase):
+    if not run.passed(phase):
         return "its checks do not hold"
     unexecuted = [number for number, cell in enumerate(cells, 1) if cell.source.strip() and not cell.execution_count]
     if unexecuted or not cells:

@@ -28,7 +28,7 @@ from ..result.manifest import Amended, Manifest, MergedPart, Share, Tallies, Tal
 from ..result.merged import AGAIN, Merged, differences
 from ..result.parts import Part, Piece, cover, named, placed, read, row_bytes, verify, within
 from ..result.placed import Placed
-from ..run.disk import in_words
+from ..run.disk import explain_disk_errors
 from ..run.plan import Plan
 from ..run.run import Run
 
@@ -36,7 +36,7 @@ from ..run.run import Run
 Progress = Callable[[str, int, int], None]
 
 
-@in_words("merging")
+@explain_disk_errors("merging")
 def merge(run: Run, on_progress: Progress | None = None) -> Manifest:
     """The manifest of the merged result: a candidate made now, or what was made of the same parts before.
 
@@ -62,7 +62,7 @@ def merge(run: Run, on_progress: Progress | None = None) -> Manifest:
     return _write(run, plan, corpus, parts, pieces, report)
 
 
-@in_words("writing the file in the founding shape")
+@explain_disk_errors("writing the file in the founding shape")
 def write_founding(run: Run) -> Placed:
     """The final path, sha256 and bytes of the file in the founding shape: as merged, or written again where it is not.
 
@@ -161,7 +161,7 @@ def _covering(run: Run, plan: Plan, parts: Sequence[Part]) -> list[Piece]:
     """Each row once. Raises DataError naming what is missing, and why where a row was given up."""
     lost = missing(0, plan.rows, ((part.start, part.stop) for part in parts))
     if given_up := [row for row in quarantined(run.local.quarantine) if _in(row, lost)]:
-        names = corpora.load(run.corpus).named(given_up)
+        names = corpora.load(run.corpus).row_names(given_up)
         reasons = [f"{names[row]}: {_reason(run, row)}" for row in given_up]
         raise DataError(
             f"merging: {len(given_up)} rows were given up, no worker could encode them:\n  "

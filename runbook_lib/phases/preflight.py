@@ -216,7 +216,7 @@ def _may_try(checks: Checks, spec: HostSpec, facts: MachineFacts, model: models.
         seen, remedy = f"not tried: no room for it, {facts['free_bytes'] / 1e9:.1f} GB free", "free space there"
     if seen and (spec.is_here or model is not None):
         checks.add("model loads", False, seen, "loads", remedy, where=spec.name)
-    return not seen and planning.enough(spec, facts)
+    return not seen and planning.has_enough_gpus(spec, facts)
 
 
 def _devices(run: Run, host: machines.Host) -> probing.Answer:
@@ -321,11 +321,11 @@ def _drawn(
     if len(facts) != len(hosts):
         checks.add("plan", False, "not made", "made", "make the checks above hold first")
         return None
-    without = [host.name for host in hosts if host.device == "cuda" and not planning.enough(host, facts[host.name])]
+    without = [host.name for host in hosts if not planning.has_enough_gpus(host, facts[host.name])]
     if without:
         checks.add("plan", False, f"not made: too few GPUs on {', '.join(without)}", "made", "mend or lower `slots`")
         return None
-    made = planning.draw(run, model, corpus, facts)
+    made = planning.make_plan(run, model, corpus, facts)
     made.save(run.plan_file)
     return made
 
@@ -344,7 +344,7 @@ def _standing(
     there = [(low, high) for found in told.ok.values() for low, high in found]
     with locks.held(run.plan_lock):
         before = run.plan()
-        made = planning.grown(run, before, facts, [*committed(run.local.parts), *there])
+        made = planning.add_slots(run, before, facts, [*committed(run.local.parts), *there])
         if made != before:
             before.save(run.revision_file(before.epoch))
             made.save(run.plan_file)

@@ -22,7 +22,7 @@ from ..result import publication
 from ..result.merged import Merged
 from ..result.sealed import PAGES, SEALED, Since, files, listed, since, unlisted
 from ..run.checks import Checks
-from ..run.disk import in_words
+from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
 
 NAMED = 20
@@ -30,7 +30,7 @@ GROWN = "since the seal"
 AS_IT_WAS = "bring the file back from a backup, or run the same command again (runbook run): what can be made anew is"
 
 
-@in_words("sealing the run")
+@explain_disk_errors("sealing the run")
 def write_sums(run: Run, trial: _Trial | None = None) -> Path:
     """List every file with its sha256; SHA256SUMS itself is not in it. What `trial` has read is not read again."""
     names = [name for name in files(run) if run.folder / name != run.sums]
@@ -120,7 +120,7 @@ class _Trial:
         self.checks.add(name, not found, seen or fine, fine, remedy)
 
 
-@in_words("verifying the run")
+@explain_disk_errors("verifying the run")
 def verify(run: Run, quick: bool = False) -> Checks:
     """Check the archive of a sealed run; every failure names its file. Reads every file once, a piece at a time.
 

@@ -22,7 +22,7 @@ from worker.layout import FORMAT
 from .. import records
 from ..errors import DataError, RunbookError
 from ..records import Written
-from ..run.disk import in_words
+from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
 from .merged import Merged, differences
 from .placed import Backup, Copy, Placed, Publication
@@ -48,7 +48,7 @@ def at_hand(run: Run) -> AtHand:
     return AtHand(candidate if waits else Merged(run.merged), founding, waits or run.founding_candidate.exists())
 
 
-@in_words("publishing the result")
+@explain_disk_errors("publishing the result")
 def settle(run: Run) -> None:
     """Finish a publication that was decided and not finished: a crash came between. Raises DataError."""
     record = _read(run.publishing_file)
@@ -57,14 +57,14 @@ def settle(run: Run) -> None:
         _record(run, record)
 
 
-@in_words("publishing the result")
+@explain_disk_errors("publishing the result")
 def discard(run: Run) -> None:
     """Take away a candidate that does not follow from the parts of now."""
     shutil.rmtree(run.candidate, ignore_errors=True)
     run.founding_candidate.unlink(missing_ok=True)
 
 
-@in_words("publishing the result")
+@explain_disk_errors("publishing the result")
 def reject(run: Run, reasons: Sequence[str]) -> Path | None:
     """Put the candidate aside with the reasons, for inspection; the result of before stands. None when there is none.
 
@@ -81,7 +81,7 @@ def reject(run: Run, reasons: Sequence[str]) -> Path | None:
     return run.rejected
 
 
-@in_words("publishing the result")
+@explain_disk_errors("publishing the result")
 def publish(run: Run, backup: Backup | None) -> Publication:
     """Give the result at hand its final names, and record what stands where. What is published stays as it is.
 
@@ -114,7 +114,7 @@ def publish(run: Run, backup: Backup | None) -> Publication:
     return _record(run, record)
 
 
-@in_words("looking at the result")
+@explain_disk_errors("looking at the result")
 def published(run: Run) -> Publication | None:
     """What stands under the final names, as recorded; or None.
 
@@ -176,7 +176,7 @@ def _now() -> str:
 # --------------------------------------------------------------------------------------------------------- ownership
 
 
-@in_words("looking at what stands under the result's name")
+@explain_disk_errors("looking at what stands under the result's name")
 def stranger(run: Run) -> str:
     """Why what stands under the name of the founding file must not be replaced, in words; empty where it may be."""
     path = run.founding_file
@@ -244,7 +244,7 @@ def _founding_sums(run: Run) -> set[str]:
     return {sha256 for sha256 in found if sha256}
 
 
-@in_words("looking at the result")
+@explain_disk_errors("looking at the result")
 def losses(run: Run, quick: bool = False) -> list[str]:
     """What is recorded as published and is not there as recorded, in words; by sizes only where `quick`."""
     record = published(run)

@@ -182,7 +182,7 @@ class Watcher:
             return True
         if any(entry.report is not None or entry.exits for entry in reading.slots.values()):
             return True
-        own = self.plan.ever(host)
+        own = self.plan.rows_ever_given(host)
         return any(low < stop and start < high for low, high in reading.committed for start, stop in own)
 
     # ------------------------------------------------------------------------------------------------------- judging
@@ -252,7 +252,7 @@ class Watcher:
         everywhere = joined([rows for ranges in have.values() for rows in ranges]) if refused else []
         found = tuple(row for row in refused if missing(row, row + 1, everywhere))  # another host may have done it
         if set(found) - set(self._named):
-            self._named = corpora.named(self.run.corpus, found)
+            self._named = corpora.row_names(self.run.corpus, found)
         return found
 
     def _refusals(self) -> list[Refusal]:
