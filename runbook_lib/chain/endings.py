@@ -16,10 +16,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from worker.escape import safe_text
 
+from ..report import notebook_file
 from ..run.run import Run
 
 EXIT_INTERRUPTED = 130
@@ -87,8 +86,8 @@ def _why_not(run: Run, phase: str, ended: Ended, output: Path, stamp: int) -> st
     cells: list[Any] = []
     if output.exists():
         try:
-            cells = [cell for cell in nbformat.read(output, as_version=4).cells if cell.cell_type == "code"]
-        except (ValueError, KeyError, AttributeError):
+            cells = [cell for cell in notebook_file.read(output).cells if cell.cell_type == "code"]
+        except ValueError:
             return f"{output.name} was cut off while it was being written"
     if ended.code == EXIT_INTERRUPTED:
         return "interrupted"
