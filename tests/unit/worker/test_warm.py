@@ -39,6 +39,11 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def pipes(pid: int) -> set[str]:
+    """The pipes that a process has open."""
+    return {link for path in Path(f"/proc/{pid}/fd").iterdir() if (link := str(path.readlink())).startswith("pipe:")}
+
+
 def at_work(box: Box, *slots: str) -> list[int]:
     """The pids of these slots' workers, once each waits at a row of its second part."""
     wait_for(lambda: all(box.at_hand(slot) for slot in slots) and len(box.parts()) == len(slots), "one part and a bit")
@@ -76,7 +81,7 @@ def test_a_hosts_workers_are_forked_from_one_process_and_look_as_if_started_plai
         assert os.getsid(pid) == pid
         files = {number: (Path(f"/proc/{pid}/fd") / number).resolve() for number in "012"}
         assert files == {"0": Path(os.devnull), "1": box.folder.log(slot), "2": box.folder.log(slot)}
-        assert not any(str(path.readlink()).startswith("pipe:") for path in Path(f"/proc/{pid}/fd").iterdir())
+        assert pipes(above) and not pipes(pid) & pipes(above)
     box.go()
     assert box.end(supervisor) == 0, box.logs()
     assert len(box.sums()) == 4 and box.exits() == []
