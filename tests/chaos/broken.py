@@ -289,7 +289,7 @@ def no_relaunch() -> None:
 
 def no_patience() -> None:
     """A worker may show no sign for as long as it likes, also when nothing is left to do."""
-    from worker.supervise import Slot
+    from worker.slot import Slot
 
     Slot._stalled, Slot.end_idle = (lambda self: False), lambda self: None
 
