@@ -25,63 +25,160 @@ from .reserve import Reserve
 from .say import say
 from .slot import NOT_BY_US, Slot
 from .starting import Warm
-from .wire import SupervisorReport, read_assignment
+from .wire import Assignment, SupervisorReport, read_assignment
 
 POLL_S = 0.5
 
 
-def _stamp(folder: HostFolder, host: str) -> tuple[int, int] | None:
+class FolderGone(Exception):
+    """The run's folder was removed or unmounted: nothing may be written to what takes its place."""
+
+
+class Supervisor:
+    """The slots of one host, and what they share."""
+
+    def __init__(self, folder: HostFolder, host: str, assignment: Assignment, stamp: tuple[int, int] | None):
+        """`stamp`: of the file that `assignment` was read from; another one means that rows came or went."""
+        self.folder, self.host, self.assignment = folder, host, assignment
+        self._stamp = stamp
+        self._signalled = False
+        signal.signal(signal.SIGTERM, self.end)
+        self._memory, self._warm = MemoryWatch(), Warm(folder, host)
+        self.slots = [Slot(folder, assignment, spec, self._memory, self._warm) for spec in assignment.slots]
+        self._me = process.identify(os.getpid())
+        before = read_record(SupervisorReport, folder.supervisor(host))
+        killed = before.working and not process.alive(before.process)
+        self._predecessor = before.process if killed else None  # it ended while it had work: nobody else tells
+        self._reserve = Reserve(folder.reserve(host))
+        self._watch = GpuWatch()
+        if any(spec.device == "cuda" for spec in assignment.slots):
+            self._watch.start()
+        if assignment.keep_awake:
+            awake.hold(self.say)
+
+    def say(self, text: str) -> None:
+        """A line of the log."""
+        say(f"supervisor of {self.host}: {text}")
+
+    def end(self, signum: int, frame: object) -> None:
+        """Handle a signal: all workers are stopped at the next look."""
+        self._signalled = True
+
+    def look(self) -> bool:
+        """Look once at everything and act; False when nothing is left to wait for. Raises FolderGone."""
+        if (now := stamp_of(self.folder, self.host)) not in (None, self._stamp) and self._take_over():
+            self._stamp = now
+        stopping = self._stop_if_asked()
+        self._memory.look()
+        self._step()
+        if not stopping:
+            for_others = sum(slot.rows_for_others() for slot in self.slots)
+            for slot in self.slots if for_others else []:
+                slot.help(for_others)
+        working = bool(self._at_work())
+        self._end_idle()
+        self._put_on_file(working)
+        return working
+
+    def wait(self) -> None:
+        """Until the next look: at a worker's end, or when a pause is over, or after a while."""
+        pauses = [slot.not_before - time.monotonic() for slot in self.slots if slot.state == states.WAITING]
+        self._warm.listen(min([self.assignment.poll_s or POLL_S, *(pause for pause in pauses if pause > 0)]))
+
+    def close(self) -> None:
+        """End what was started besides the workers."""
+        self._warm.close()
+
+    def _at_work(self) -> list[Slot]:
+        return [slot for slot in self.slots if slot.state in states.AT_WORK]
+
+    def _take_over(self) -> bool:
+        """Give the slots what a new assignment says; False where it cannot be read (then it is tried again)."""
+        try:
+            assignment = read_assignment(self.folder.assignment(self.host))
+        except (OSError, ValueError):
+            return False
+        if assignment is None:
+            return False
+        known = {slot.name: slot for slot in self.slots}
+        for spec in assignment.slots:
+            if spec.slot in known:
+                known[spec.slot].take_over(assignment, spec)
+            else:
+                self.slots.append(Slot(self.folder, assignment, spec, self._memory, self._warm))
+        self.say(f"epoch {assignment.epoch}, {sum(slot.left for slot in self.slots)} rows left")
+        return True
+
+    def _stop_if_asked(self) -> bool:
+        """Stop all workers where a person asked, or a signal came, or the folder went; whether that is so."""
+        try:
+            gone = not self.folder.assignment(self.host).exists()
+            asked = self.folder.stop_request(self.host).exists()
+        except OSError:  # a file system that fails for a while
+            gone = asked = False
+        if not (self._signalled or gone or asked):
+            return False
+        for slot in self.slots:
+            slot.ask_to_stop()
+        for slot in self.slots:
+            slot.stop("" if asked or gone else f"with its supervisor, {NOT_BY_US}")
+        if gone:
+            raise FolderGone
+        return True
+
+    def _step(self) -> None:
+        at_work = self._at_work()
+        for slot in self.slots:
+            slot.alone = len(self.slots) > 1 and at_work == [slot]
+            try:
+                slot.step()
+            except OSError as error:  # a file system that fails for a while; what was seen is seen again
+                say(f"{slot.name}: {error}")
+
+    def _end_idle(self) -> None:
+        """Where all that is left is workers that load, and nothing is left to do, they are not waited for."""
+        working = self._at_work()
+        if working and all(slot.state == states.RUNNING and slot.loading() for slot in working):
+            with contextlib.suppress(OSError):
+                if not sum(slot.still_left() for slot in self.slots if slot not in working) and not any(
+                    slot.rows_left() for slot in working
+                ):
+                    for slot in working:
+                        slot.end_idle()
+
+    def _put_on_file(self, working: bool) -> None:
+        """Write the report, and ends that could not be written before; on a full disk both go to the reserved file."""
+        report = SupervisorReport(
+            host=self.host,
+            process=self._me,
+            predecessor=self._predecessor,
+            heartbeat_at=time.time(),
+            working=working,
+            slots={slot.name: slot.report() for slot in self.slots},
+            gpus=self._watch.text,
+            gpus_at=self._watch.at,
+        )
+        try:
+            write_report(self.folder.supervisor(self.host), report)
+            for slot in self.slots:
+                if slot.unwritten:
+                    slot.keep()
+        except OSError:
+            for slot in self.slots:
+                slot.unwritten = slot.unwritten or bool(slot.exits)
+        if any(slot.unwritten for slot in self.slots):
+            last = {slot.name: slot.exits[-1].to_json() for slot in self.slots if slot.exits}
+            if not self._reserve.write({"report": report.to_json(), "exits": last}):
+                self._reserve.write({"report": replace(report, gpus="").to_json(), "exits": last})
+
+
+def stamp_of(folder: HostFolder, host: str) -> tuple[int, int] | None:
+    """What changes with each new assignment of a host; None without one."""
     try:
-        found = folder.assignment(host).stat()
+        status = folder.assignment(host).stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns
-
-
-def _take_over(folder: HostFolder, host: str, slots: list[Slot], memory: MemoryWatch, warm: Warm) -> bool:
-    """Give the slots what a new assignment says; False where it cannot be read (then it is tried again)."""
-    try:
-        assignment = read_assignment(folder.assignment(host))
-    except (OSError, ValueError):
-        return False
-    if assignment is None:
-        return False
-    known = {slot.name: slot for slot in slots}
-    for spec in assignment.slots:
-        if spec.slot in known:
-            known[spec.slot].take_over(assignment, spec)
-        else:
-            slots.append(Slot(folder, assignment, spec, memory, warm))
-    say(f"supervisor of {host}: epoch {assignment.epoch}, {sum(slot.left for slot in slots)} rows left")
-    return True
-
-
-def _end_idle(slots: list[Slot]) -> None:
-    """Where all that is left is workers that load, and nothing is left to do, they are not waited for."""
-    working = [slot for slot in slots if slot.state in states.AT_WORK]
-    if working and all(slot.state == states.RUNNING and slot.loading() for slot in working):
-        with contextlib.suppress(OSError):
-            if not sum(slot.still_left() for slot in slots if slot not in working) and not any(
-                slot.rows_left() for slot in working
-            ):
-                for slot in working:
-                    slot.end_idle()
-
-
-def _put_on_file(path: Path, report: SupervisorReport, slots: list[Slot], reserve: Reserve) -> None:
-    """Write the report, and the ends that could not be written before; on a full disk both go to the reserved file."""
-    try:
-        write_report(path, report)
-        for slot in slots:
-            if slot.unwritten:
-                slot.keep()
-    except OSError:
-        for slot in slots:
-            slot.unwritten = slot.unwritten or bool(slot.exits)
-    if any(slot.unwritten for slot in slots):
-        last = {slot.name: slot.exits[-1].to_json() for slot in slots if slot.exits}
-        if not reserve.write({"report": report.to_json(), "exits": last}):
-            reserve.write({"report": replace(report, gpus="").to_json(), "exits": last})
+    return status.st_ino, status.st_mtime_ns
 
 
 def run(root: Path, host: str) -> int:
@@ -92,7 +189,7 @@ def run(root: Path, host: str) -> int:
     if lock is None:
         say(f"supervisor of {host}: another one lives; this one leaves")
         return EXIT_BUSY
-    stamp = _stamp(folder, host)
+    stamp = stamp_of(folder, host)
     try:
         assignment = read_assignment(folder.assignment(host))
     except ValueError as error:
@@ -104,69 +201,17 @@ def run(root: Path, host: str) -> int:
     if why := owned.code(root) or owned.mismatch(root, assignment.run_id):
         say(f"supervisor of {host}: {why}")
         return EXIT_REFUSED
-    stopping: list[int] = []
-    signal.signal(signal.SIGTERM, lambda signum, frame: stopping.append(signum))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    memory = MemoryWatch()
-    warm = Warm(folder, host)
-    slots = [Slot(folder, assignment, spec, memory, warm) for spec in assignment.slots]
-    me = process.identify(os.getpid())
-    before = read_record(SupervisorReport, folder.supervisor(host))
-    killed = before.working and not process.alive(before.process)
-    predecessor = before.process if killed else None  # it ended while it had work: nobody else tells
-    reserve = Reserve(folder.reserve(host))
-    watch = GpuWatch()
-    if any(spec.device == "cuda" for spec in assignment.slots):
-        watch.start()
-    if assignment.keep_awake:
-        awake.hold(lambda text: say(f"supervisor of {host}: {text}"))
-    say(f"supervisor of {host}: pid {os.getpid()}, {len(slots)} slots")
-    while True:
-        if (now := _stamp(folder, host)) not in (None, stamp):
-            stamp = now if _take_over(folder, host, slots, memory, warm) else stamp
-        try:
-            gone, asked = not folder.assignment(host).exists(), folder.stop_request(host).exists()
-        except OSError:  # a file system that fails for a while
-            gone = asked = False
-        if stopping or gone or asked:
-            for slot in slots:
-                slot.ask_to_stop()
-            for slot in slots:
-                slot.stop("" if asked or gone else f"with its supervisor, {NOT_BY_US}")
-        if gone:  # unmounted or removed: nothing may be written to what takes its place
-            say(f"supervisor of {host}: {folder.root} is gone; workers stopped")
-            return EXIT_FAILED
-        memory.look()
-        at_work = [slot for slot in slots if slot.state in states.AT_WORK]
-        for slot in slots:
-            slot.alone = len(slots) > 1 and at_work == [slot]
-            try:
-                slot.step()
-            except OSError as error:  # a file system that fails for a while; what was seen is seen again
-                say(f"{slot.name}: {error}")
-        if not (stopping or asked):
-            for_others = sum(slot.rows_for_others() for slot in slots)
-            for slot in slots if for_others else []:
-                slot.help(for_others)
-        working = any(slot.state in states.AT_WORK for slot in slots)
-        _end_idle(slots)
-        report = SupervisorReport(
-            host=host,
-            process=me,
-            predecessor=predecessor,
-            heartbeat_at=time.time(),
-            working=working,
-            slots={slot.name: slot.report() for slot in slots},
-            gpus=watch.text,
-            gpus_at=watch.at,
-        )
-        _put_on_file(folder.supervisor(host), report, slots, reserve)
-        if not working:
-            break
-        waits = [slot.not_before - time.monotonic() for slot in slots if slot.state == states.WAITING]
-        poll_s = assignment.poll_s or POLL_S
-        warm.listen(min([poll_s, *(wait for wait in waits if wait > 0)]))
-    warm.close()
-    say(f"supervisor of {host}: ends; " + ", ".join(f"{slot.name} {slot.state}" for slot in slots))
+    supervisor = Supervisor(folder, host, assignment, stamp)
+    supervisor.say(f"pid {os.getpid()}, {len(supervisor.slots)} slots")
+    try:
+        while supervisor.look():
+            supervisor.wait()
+    except FolderGone:
+        supervisor.say(f"{root} is gone; workers stopped")
+        return EXIT_FAILED
+    finally:
+        supervisor.close()
+    supervisor.say("ends; " + ", ".join(f"{slot.name} {slot.state}" for slot in supervisor.slots))
     os.close(lock)
-    return EXIT_DONE if all(slot.state == states.DONE for slot in slots) else 1
+    return EXIT_DONE if all(slot.state == states.DONE for slot in supervisor.slots) else 1
