@@ -99,8 +99,8 @@ def _open(args: argparse.Namespace) -> run.Run:
 def _find(args: argparse.Namespace) -> run.Run:
     """The run a RUN verb works on: named, or the latest; with --hosts only those of its hosts."""
     there = run_mark.in_order(Path("runs"))
-    found = run.find(args.run) if args.run or not there else run.open_folder(there[-1])
-    return run.limited(found, getattr(args, "hosts", ""))
+    this = run.find(args.run) if args.run or not there else run.open_folder(there[-1])
+    return run.limited(this, getattr(args, "hosts", ""))
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -138,20 +138,20 @@ def _check(args: argparse.Namespace) -> int:
 
 def _status(args: argparse.Namespace) -> int:
     this = _find(args)
-    found = outcome.outcome(this)
+    result = outcome.outcome(this)
     if not this.plan_file.exists():
-        print(json.dumps({"_summary": found.as_dict()}, indent=2) if args.json else found)
-        return 0 if found.ok else 1
+        print(json.dumps({"_summary": result.as_dict()}, indent=2) if args.json else result)
+        return 0 if result.ok else 1
     plan = this.plan()
     state = Watcher(this, plan).poll()
     if args.json:
-        print(json.dumps(status.founding_form(plan, state, found), indent=2, ensure_ascii=False))
+        print(json.dumps(status.founding_form(plan, state, result), indent=2, ensure_ascii=False))
     elif args.prometheus:
         print(status.prometheus(state), end="")
     else:
         print(pictures.progress_text(state))
-        print(found)
-    return 0 if found.ok else 1
+        print(result)
+    return 0 if result.ok else 1
 
 
 def _watch(args: argparse.Namespace) -> int:
@@ -276,14 +276,14 @@ def _report(args: argparse.Namespace) -> int:
 
 def _clean(args: argparse.Namespace) -> int:
     this = _find(args)
-    found = clean.clean(this) if args.yes else clean.leftovers(this)
-    for item in found:
+    items = clean.clean(this) if args.yes else clean.leftovers(this)
+    for item in items:
         print(f"{item.host}: {item.folder}: {len(item.files)} files, {item.bytes / 1e6:.1f} MB")
         for path in item.files:
             print(f"  {path}")
         for path in item.strangers:
             print(f"  stays, since no run placed it there: {path}")
-    print("removed" if args.yes else "nothing was removed; add --yes to remove these", "" if found else "(no files)")
+    print("removed" if args.yes else "nothing was removed; add --yes to remove these", "" if items else "(no files)")
     return 0
 
 

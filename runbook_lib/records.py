@@ -42,8 +42,8 @@ def read(kind: type[Record], path: Path) -> Record | None:
 
 def parse(kind: type[Record], value: object, where: str) -> Record:
     """A JSON value as a record; `where` names its file. Raises DataError."""
-    found: Record = _parsed(kind, value, where, "")
-    return found
+    record: Record = _parsed(kind, value, where, "")
+    return record
 
 
 def plain(record: Any) -> dict[str, Json]:
@@ -86,19 +86,19 @@ def _parsed(kind: Any, value: object, where: str, at: str) -> Any:
         return float(value)
     if kind is object or type(value) is kind:
         return value
-    seen = "null" if value is None else safe_text(repr(value), 80)
-    raise DataError(f"{where}: {at.removeprefix('.') or 'all of it'}: expected {_named(kind)}, found {seen}")
+    shown = "null" if value is None else safe_text(repr(value), 80)
+    raise DataError(f"{where}: {at.removeprefix('.') or 'all of it'}: expected {_named(kind)}, found {shown}")
 
 
 def _record(kind: Any, value: dict[str, object], where: str, at: str) -> Any:
-    found = {}
+    fields = {}
     for field in dataclasses.fields(kind):
         name, own = f"{at}.{field.name}", _types(kind)[field.name]
         if field.name in value:
-            found[field.name] = _parsed(own, value[field.name], where, name)
+            fields[field.name] = _parsed(own, value[field.name], where, name)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise DataError(f"{where}: {name[1:]}: expected {_named(own)}, found no such field")
-    return kind(**found)
+    return kind(**fields)
 
 
 def _named(kind: Any) -> str:

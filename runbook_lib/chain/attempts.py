@@ -113,9 +113,9 @@ def _child(run: Run, phase: str, notebook: Path, output: Path) -> Ended:
             code = EXIT_INTERRUPTED
             _end(child)
         log.seek(0)
-        said = log.read().decode(errors="replace")
+        printed = log.read().decode(errors="replace")
     (run.folder / f".{phase}.papermill.part").unlink()
-    return Ended(code, said, endings.memory_kills() - kills)
+    return Ended(code, printed, endings.memory_kills() - kills)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

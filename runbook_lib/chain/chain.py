@@ -93,10 +93,10 @@ def _as_sealed(run: Run, say: Callable[[str], None], quick: bool) -> bool:
     """Whether every file of a sealed run is there as sealed, looked at now; says what is not."""
     checks = archive.verify(run, quick)
     if not checks.ok:
-        found = [f"{check.name}: {check.seen}" for check in checks.failed]
-        for line in found:
+        damage = [f"{check.name}: {check.seen}" for check in checks.failed]
+        for line in damage:
             say(f"not as sealed: {line}")
-        run.journal.write("damage found", seen=found[:10])
+        run.journal.write("damage found", seen=damage[:10])
         return False
     code = gate.inputs(run)["library"]  # a result that was sealed stays one, whatever became of the code since
     for phase in PHASES:

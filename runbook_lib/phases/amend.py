@@ -59,8 +59,8 @@ def amend(run: Run) -> Checks:
     verbs.set_aside(str(run.folder), [run.corpus.name], stamp)
     run.amended.replace(run.corpus)
     sync_folder(run.folder)
-    seen = f"{len(rows):,} of {plan.rows:,} rows have another text" + (f": {named(rows)}" if rows else "")
-    checks.add("rows amended", True, seen)
+    amount = f"{len(rows):,} of {plan.rows:,} rows have another text" + (f": {named(rows)}" if rows else "")
+    checks.add("rows amended", True, amount)
     run.journal.write("corpus amended", rows=len(rows), first=rows[:100], epoch=plan.epoch, aside=f"aside/{stamp}")
     return checks
 
@@ -82,8 +82,8 @@ def _changed(before: Corpus, after: Corpus) -> list[int]:
             raise DataError(f"amending: expected the {was:,} {what} of the run, found {now:,}; {other}")
     for old, new in zip(before.articles(), after.articles(), strict=True):
         if old["id"] != new["id"]:
-            seen = f"row {old['row']}: expected the document {old['id']!r}, found {new['id']!r}"
-            raise DataError(f"amending: {named([seen])}; {other}")
+            difference = f"row {old['row']}: expected the document {old['id']!r}, found {new['id']!r}"
+            raise DataError(f"amending: {named([difference])}; {other}")
     rows: list[int] = np.flatnonzero((before.fingerprints() != after.fingerprints()).any(axis=1)).tolist()
     if not rows and before.files == after.files:
         raise DataError("amending: nothing in the corpus changed; give the command without --amend")
@@ -92,8 +92,8 @@ def _changed(before: Corpus, after: Corpus) -> list[int]:
 
 def _free_host(host: machines.Host, plan: Plan, rows: Sequence[int], stamp: str) -> str:
     """Set aside what a host has of these rows: parts that hold them, and records of those that were given up."""
-    seen = host.poll()
-    names = _touched(host.folder, seen.committed, seen.quarantined, rows)
+    reading = host.poll()
+    names = _touched(host.folder, reading.committed, reading.quarantined, rows)
     suspects = [host.folder.suspects(slot.slot) for slot in plan.of_host(host.name)]
     return host.set_aside([*names, *(path.relative_to(host.folder.root).as_posix() for path in suspects)], stamp)
 

@@ -93,11 +93,11 @@ def _copy(run: Run, source: Path, stated: Written, now: datetime) -> Path:
         f"changed, {AGAIN}"
     )
     written = write(target, pieces(source), stated.bytes, remedy, stated.sha256)
-    seen = read_back(target)
-    if seen != written:
+    copied = read_back(target)
+    if copied != written:
         target.unlink()
         raise DataError(
-            f"backing up to {target}: read back sha256 {seen.sha256}, expected {written.sha256}: that disk does not "
+            f"backing up to {target}: read back sha256 {copied.sha256}, expected {written.sha256}: that disk does not "
             "keep what is written to it; no backup was kept. Next: set output.backups to another disk"
         )
     return target

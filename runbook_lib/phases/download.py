@@ -72,13 +72,13 @@ def collect(
 
     def one(host: machines.Host) -> tuple[int, list[str]]:
         if committed_by_host is None:
-            seen: Sequence[Range] = _committed_there(run, host)
+            ranges: Sequence[Range] = _committed_there(run, host)
         elif host.name in committed_by_host:
-            seen = committed_by_host[host.name]
+            ranges = committed_by_host[host.name]
         else:
             return 0, []
         try:
-            return _collect_host(run, host, plan, fingerprints, seen, on_progress, outage_s)
+            return _collect_host(run, host, plan, fingerprints, ranges, on_progress, outage_s)
         finally:
             incidents.link_breaks(run, host.name, host.breaks())
 
@@ -251,15 +251,15 @@ def _get(
 
 def _in_vain(run: Run, host: str = "") -> dict[Range, tuple[int, str]]:
     """Part -> (how often it was refused for the very same reason since watching began, that reason)."""
-    found: dict[Range, tuple[int, str]] = {}
+    refusals: dict[Range, tuple[int, str]] = {}
     for event in run.journal.events("watching", "part refused"):
         if event["event"] == "watching":
-            found.clear()
+            refusals.clear()
         elif host in ("", event["host"]):
             part, reason = (event["start"], event["stop"]), f"{event['host']}: {event['reason']}"
-            times, before = found.get(part, (0, ""))
-            found[part] = (times + 1 if reason == before else 1, reason)
-    return found
+            times, before = refusals.get(part, (0, ""))
+            refusals[part] = (times + 1 if reason == before else 1, reason)
+    return refusals
 
 
 def _remedy(run: Run) -> str:

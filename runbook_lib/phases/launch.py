@@ -107,21 +107,21 @@ def _start(
 
 def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, undo_stop: bool) -> Outcome:
     slots = plan.of_host(host.name)
-    seen = host.poll()
-    given_up = [] if retry_given_up else [(row, row + 1) for row in seen.quarantined]
-    settled = [*seen.committed, *given_up]
+    reading = host.poll()
+    given_up = [] if retry_given_up else [(row, row + 1) for row in reading.quarantined]
+    settled = [*reading.committed, *given_up]
     left = sum(plan.left(slot, settled) for slot in slots)
     if not left:
         return LeftAlone.NO_ROWS
-    if not seen.assigned:
+    if not reading.assigned:
         raise NotStaged(host.name)
-    if seen.supervisor_alive and (lives := seen.supervised.process):
+    if reading.supervisor_alive and (lives := reading.supervised.process):
         return AlreadyRuns(lives["pid"], left)
-    if seen.stop_requested and not undo_stop:
+    if reading.stop_requested and not undo_stop:
         return LeftAlone.STOPPED
     host.remove(host.folder.stop_request(host.name))
     if retry_given_up:
-        for row in seen.quarantined:
+        for row in reading.quarantined:
             host.remove(host.folder.quarantined(row))
     try:
         identity = host.launch(by)
@@ -152,8 +152,8 @@ def _wait_for_its_report(host: machines.Host, identity: Identity, within_s: floa
     """Wait until a new supervisor has reported: before, what its predecessor left on file speaks for it."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
-        said = host.poll().supervised.process
-        if said and said["pid"] == identity["pid"]:
+        process = host.poll().supervised.process
+        if process and process["pid"] == identity["pid"]:
             return
         time.sleep(0.1)
 
@@ -162,9 +162,9 @@ def _supervisor_there(host: machines.Host, within_s: float = 5.0) -> Identity | 
     """The living supervisor of a host, given a moment to write its first report."""
     deadline = time.monotonic() + within_s
     while True:
-        seen = host.poll()
-        if seen.supervisor_alive:
-            return seen.supervised.process
+        reading = host.poll()
+        if reading.supervisor_alive:
+            return reading.supervised.process
         if time.monotonic() > deadline:
             return None
         time.sleep(0.5)
@@ -203,19 +203,19 @@ def _until(
     lost: set[str] = set()
     meant = {spec.name for spec in run.hosts}
     expected = {slot.slot: slot.host for slot in plan.used if slot.host in meant}
-    seen = {slot: (False, "no report") for slot in expected}
+    reports = {slot: (False, "no report") for slot in expected}
     over: dict[str, str] = {}
     while True:
         readings = machines.side_by_side(run, poll_staged)
         over = {}
         for reading in readings.ok.values():
-            seen.update(look(reading))
+            reports.update(look(reading))
             over |= _over(reading)
         for name, error in readings.failures.items():
             mine = {slot for slot, host in expected.items() if host == name}
-            seen.update(dict.fromkeys(mine, (False, str(error))))
+            reports.update(dict.fromkeys(mine, (False, str(error))))
             over |= dict.fromkeys(mine, states.DEAD) if isinstance(error, AWAY) else {}
-        well = {slot for slot in expected if seen[slot][0]}
+        well = {slot for slot in expected if reports[slot][0]}
         on_progress("slots", len(well), len(expected))
         waited = {slot for slot in {*expected} - well if over.get(slot, states.WAITING) == states.WAITING}
         now = time.monotonic()
@@ -236,7 +236,7 @@ def _until(
         recorded |= {slot for slot, times in ends.items() if set(times) - {None}}
     checks = Checks(title)
     for slot, host in expected.items():
-        ok, what = seen[slot]
+        ok, what = reports[slot]
         if isinstance(readings[host], AWAY):
             add_failure(run, checks, slot, host, readings, wanted)
             continue
@@ -265,8 +265,8 @@ def _loads(reading: Reading, slot: str) -> bool:
         return False
     if entry.alive:
         return entry.worker.state in states.LOADS
-    said = reading.supervised.slots.get(slot)  # before its first report
-    return reading.supervisor_alive and said is not None and said.state == states.RUNNING
+    supervised = reading.supervised.slots.get(slot)  # before its first report
+    return reading.supervisor_alive and supervised is not None and supervised.state == states.RUNNING
 
 
 def _supervisor_lost(reading: Reading) -> bool:
@@ -284,8 +284,8 @@ def _warn(checks: Checks, slot: str, host: str, what: str, expects: str, remedy:
 
 def _note_trouble(run: Run, slot: str, host: str, cause: str, what: str) -> None:
     """Into the journal, unless that a slot was given up is the last that it tells of it."""
-    told = [event["verdict"] for event in run.journal.events(incidents.BEGAN) if event.get("slot") == slot]
-    if told[-1:] == [cause] == [states.FENCED]:
+    causes = [event["verdict"] for event in run.journal.events(incidents.BEGAN) if event.get("slot") == slot]
+    if causes[-1:] == [cause] == [states.FENCED]:
         return
     action = states.NAMED[cause].by_itself
     run.journal.write(incidents.BEGAN, slot=slot, host=host, verdict=cause, cause=safe_text(what, 300), action=action)
@@ -312,21 +312,21 @@ def _last_words(run: Run, name: str, slot: str) -> str:
 
 def _over(reading: Reading) -> dict[str, str]:
     """slot -> why waiting for it is in vain: stopped, fenced; waiting for one that died and will be tried again."""
-    found = {}
+    reasons = {}
     for slot, entry in reading.slots.items():
-        said = reading.supervised.slots.get(slot) or SupervisedSlot.blank()
+        supervised = reading.supervised.slots.get(slot) or SupervisedSlot.blank()
         if entry.alive:
             continue
-        if reading.stop_requested or said.state in (states.FENCED, states.STOPPED):
-            found[slot] = states.FENCED if said.state == states.FENCED else states.STOPPED
-        elif said.state == states.WAITING and (said.deaths or 0) >= DEATHS_TO_GO_ON:
-            found[slot] = states.WAITING
-    return found
+        if reading.stop_requested or supervised.state in (states.FENCED, states.STOPPED):
+            reasons[slot] = states.FENCED if supervised.state == states.FENCED else states.STOPPED
+        elif supervised.state == states.WAITING and (supervised.deaths or 0) >= DEATHS_TO_GO_ON:
+            reasons[slot] = states.WAITING
+    return reasons
 
 
 def _slot_states(reading: Reading) -> dict[str, tuple[bool, str]]:
     """slot -> (reported in, in words)."""
-    found = {}
+    slots = {}
     for slot, entry in reading.slots.items():
         whole = not _rows_left(reading, entry)[0]
         state = entry.worker.state or "no report"
@@ -334,8 +334,8 @@ def _slot_states(reading: Reading) -> dict[str, tuple[bool, str]]:
         last = entry.exits[-1].reason if entry.exits and not ok else ""
         if ok and state == states.LOADING and (held := _gpu_mib(reading, entry)):
             state += f", its GPU holds {held} MiB"
-        found[slot] = (ok, "all rows committed" if whole else f"{state}{': ' + last if last else ''}")
-    return found
+        slots[slot] = (ok, "all rows committed" if whole else f"{state}{': ' + last if last else ''}")
+    return slots
 
 
 def _rows_left(reading: Reading, entry: SlotReading) -> tuple[int, int]:
@@ -351,7 +351,7 @@ def _gpu_mib(reading: Reading, entry: SlotReading) -> int | None:
 
 
 def _first_rows(reading: Reading) -> dict[str, tuple[bool, str]]:
-    found, over = {}, _over(reading)
+    slots, over = {}, _over(reading)
     for slot, entry in reading.slots.items():
         left, rows = _rows_left(reading, entry)
         rows -= left
@@ -360,5 +360,5 @@ def _first_rows(reading: Reading) -> dict[str, tuple[bool, str]]:
         loaded = f"model loaded in {entry.worker.loaded_s} s, " if entry.worker.loaded_s else ""
         ok = not left or running or (rows > 0 and not given_up)
         last = f": {entry.exits[-1].reason}" if entry.exits and not ok else ""
-        found[slot] = (ok, f"{loaded}{rows} of {rows + left} rows committed{last}")
-    return found
+        slots[slot] = (ok, f"{loaded}{rows} of {rows + left} rows committed{last}")
+    return slots

@@ -81,11 +81,11 @@ def write_founding(run: Run) -> Placed:
 def _same_corpus(plan: Plan, corpus: Corpus) -> None:
     facts = ("fingerprint", "documents", "questions")
     wanted = (plan.corpus, plan.documents, plan.questions)
-    seen = (corpus.fingerprint, corpus.documents, corpus.questions)
-    for fact, expected, found in zip(facts, wanted, seen, strict=True):
-        if expected != found:
+    present = (corpus.fingerprint, corpus.documents, corpus.questions)
+    for fact, expected, actual in zip(facts, wanted, present, strict=True):
+        if expected != actual:
             raise DataError(
-                f"merging: the corpus changed since the plan was made: {fact} expected {expected}, found {found}; "
+                f"merging: the corpus changed since the plan was made: {fact} expected {expected}, found {actual}; "
                 "restore the run's corpus folder, or start a new run (runbook run PROFILE --new)"
             )
 

@@ -112,8 +112,8 @@ async def _look(run: Run, watcher: Watcher, within_s: float | None = LOOK_S) -> 
     watcher.within_s = within_s
     state = await asyncio.to_thread(watcher.poll)
     if words := acts.under_way(run):
-        told = f"a person's act is under way: {words}"
-        return replace(state, alerts=(*state.alerts, told)), False
+        alert = f"a person's act is under way: {words}"
+        return replace(state, alerts=(*state.alerts, alert)), False
     return state, acts.stamp(run) == before
 
 
@@ -140,10 +140,10 @@ def finished(state: Snapshot) -> Checks:
     """Whether every row is committed and none was given up: what the gate of this phase asks."""
     checks = Checks("Every row is committed")
     for slot in state.slots:
-        seen = f"{slot.committed:,} of {slot.rows:,} rows" + ("" if slot.done else f"; {_why(slot)}")
+        progress = f"{slot.committed:,} of {slot.rows:,} rows" + ("" if slot.done else f"; {_why(slot)}")
         stopped = "`runbook run` goes on, or `runbook restart`"
         next_step = stopped if slot.state == states.STOPPED else f"runbook logs {state.run} {slot.slot}"
-        checks.add(slot.slot, slot.done, seen, f"{slot.rows:,}", next_step, slot.host)
+        checks.add(slot.slot, slot.done, progress, f"{slot.rows:,}", next_step, slot.host)
     why = {each.row: f": {safe_text(each.reason, 300)}" for each in state.refusals}
     given_up = ", ".join(state.named.get(row, f"row {row}") + why.get(row, "") for row in state.quarantined[:10])
     checks.add(

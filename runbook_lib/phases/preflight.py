@@ -81,13 +81,13 @@ def _writable(folder: Path) -> bool:
 def _credentials(checks: Checks, spec: HostSpec) -> None:
     """Say whether the login of a host is usable as it is written down; never what is in it."""
     try:
-        found = login.of(spec)
+        access = login.of(spec)
     except RunbookError as error:
         checks.add("credentials", False, error, "a login that only you can read", "see the message", where=spec.name)
         return
-    ways = [*map(str, found.keys), *["the agent"] * found.use_agent, *["a password"] * (found.password is not None)]
+    ways = [*map(str, access.keys), *["the agent"] * access.use_agent, *["a password"] * (access.password is not None)]
     checks.add(
-        "credentials", True, f"{found.username}@{found.address} by {', '.join(ways) or 'nothing'}", where=spec.name
+        "credentials", True, f"{access.username}@{access.address} by {', '.join(ways) or 'nothing'}", where=spec.name
     )
 
 
@@ -186,16 +186,16 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, M
     made yet does so later, when it is staged.
     """
     checks, facts = inventory.take(run)
-    made = [spec for spec in run.hosts if spec.name in facts and facts[spec.name]["made"]]
-    far = [spec for spec in made if not spec.is_here]
+    ready = [spec for spec in run.hosts if spec.name in facts and facts[spec.name]["made"]]
+    far = [spec for spec in ready if not spec.is_here]
     there = replace(run, only=frozenset(spec.name for spec in far))
-    found = machines.side_by_side(there, lambda host: _devices(run, host)) if far else machines.Results()
-    able = {spec.name for spec in made if spec.is_here}
+    devices = machines.side_by_side(there, lambda host: _devices(run, host)) if far else machines.Results()
+    able = {spec.name for spec in ready if spec.is_here}
     for spec in far:
-        libraries = found.ok.get(spec.name) or {"error": str(found[spec.name])}
+        libraries = devices.ok.get(spec.name) or {"error": str(devices[spec.name])}
         if inventory.judge_libraries(checks, spec, facts[spec.name], libraries):
             able.add(spec.name)
-    able = {spec.name for spec in made if spec.name in able and _may_try(checks, spec, facts[spec.name], model)}
+    able = {spec.name for spec in ready if spec.name in able and _may_try(checks, spec, facts[spec.name], model)}
     probes = {} if model is None or not able else probing.on_hosts(run, model, facts, able)
     if model is not None:
         for name in able:
@@ -207,16 +207,16 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, M
 
 def _may_try(checks: Checks, spec: HostSpec, facts: MachineFacts, model: models.Model | None) -> bool:
     """Whether a host can try the model now; says why not."""
-    seen, remedy = "", ""
+    problem, remedy = "", ""
     if model is None:
-        seen, remedy = "not tried", "make the model checks hold first"
+        problem, remedy = "not tried", "make the model checks hold first"
     elif spec.is_here and model.remote:
-        seen, remedy = "its weights are not on this machine", "model.download: here, for hosts of kind local"
+        problem, remedy = "its weights are not on this machine", "model.download: here, for hosts of kind local"
     elif facts["free_bytes"] is not None and facts["free_bytes"] < model.bytes + SPARE_BYTES:
-        seen, remedy = f"not tried: no room for it, {facts['free_bytes'] / 1e9:.1f} GB free", "free space there"
-    if seen and (spec.is_here or model is not None):
-        checks.add("model loads", False, seen, "loads", remedy, where=spec.name)
-    return not seen and planning.enough(spec, facts)
+        problem, remedy = f"not tried: no room for it, {facts['free_bytes'] / 1e9:.1f} GB free", "free space there"
+    if problem and (spec.is_here or model is not None):
+        checks.add("model loads", False, problem, "loads", remedy, where=spec.name)
+    return not problem and planning.enough(spec, facts)
 
 
 def _devices(run: Run, host: machines.Host) -> probing.Answer:
@@ -267,22 +267,22 @@ def the_disks(
         what = "vectors, texts, model, merged file and backup"
         _room(checks, f"disk of {folders[0]}", free, need, what, "here")
     for host in hosts:
-        found = (facts or {}).get(host.name)
-        if host.is_here or found is None:
+        known = (facts or {}).get(host.name)
+        if host.is_here or known is None:
             continue
-        if found["free_bytes"] is None:
+        if known["free_bytes"] is None:
             checks.add("disk", True, "the host does not say what is free", where=host.name, warn=True)
             continue
-        sharing = 1 + len(found.get("shared", []))  # each of them writes its share into the same disk
-        making = 0 if found["made"] else ENVIRONMENT_BYTES[host.device]
+        sharing = 1 + len(known.get("shared", []))  # each of them writes its share into the same disk
+        making = 0 if known["made"] else ENVIRONMENT_BYTES[host.device]
         what = "texts, vectors, model" + (", environment" if making else "")
-        _room(checks, "disk", found["free_bytes"], share * sharing + model.bytes + making, what, host.name)
+        _room(checks, "disk", known["free_bytes"], share * sharing + model.bytes + making, what, host.name)
     return checks
 
 
 def _room(checks: Checks, name: str, free: int, need: int, what: str, where: str) -> None:
-    seen, expected = f"{free / 1e9:.1f} GB free", f"{(need + SPARE_BYTES) / 1e9:.1f} GB for {what}"
-    checks.add(name, free > need + SPARE_BYTES, seen, expected, "free space or move a folder", where)
+    room, expected = f"{free / 1e9:.1f} GB free", f"{(need + SPARE_BYTES) / 1e9:.1f} GB for {what}"
+    checks.add(name, free > need + SPARE_BYTES, room, expected, "free space or move a folder", where)
 
 
 def the_plan(
@@ -299,18 +299,18 @@ def the_plan(
         checks.add("plan", False, "not made", "made", "make the checks above hold first")
         return checks, None
     stands = run.plan_file.exists() and run.launched
-    made = _standing(checks, run, model, corpus, facts) if stands else _drawn(checks, run, model, corpus, facts)
-    if made is None:
+    drawn = _standing(checks, run, model, corpus, facts) if stands else _drawn(checks, run, model, corpus, facts)
+    if drawn is None:
         return checks, None
-    wrong = plan.problems([found for slot in made.slots for found in made.ranges(slot)], made.rows)
-    sizes = [slot.rows for slot in made.slots]
+    wrong = plan.problems([rows for slot in drawn.slots for rows in drawn.ranges(slot)], drawn.rows)
+    sizes = [slot.rows for slot in drawn.slots]
     checks.add("gaps and overlaps", not wrong, "; ".join(wrong) or "none", "none", "this is a fault of the software")
-    checks.add("slots", True, f"{len(made.slots)} on {len(made.hosts)} hosts")
-    checks.add("rows", True, f"{made.documents:,} documents and {made.questions:,} questions: {made.rows:,}")
+    checks.add("slots", True, f"{len(drawn.slots)} on {len(drawn.hosts)} hosts")
+    checks.add("rows", True, f"{drawn.documents:,} documents and {drawn.questions:,} questions: {drawn.rows:,}")
     even = stands or max(sizes) - min(sizes) <= 1  # slots that came later were cut no rows
     checks.add("rows a slot", even, f"{min(sizes):,} to {max(sizes):,}", "equal within one")
-    checks.add("rows a part", True, f"{made.part_rows:,}")
-    return checks, made
+    checks.add("rows a part", True, f"{drawn.part_rows:,}")
+    return checks, drawn
 
 
 def _drawn(
@@ -325,9 +325,9 @@ def _drawn(
     if without:
         checks.add("plan", False, f"not made: too few GPUs on {', '.join(without)}", "made", "mend or lower `slots`")
         return None
-    made = planning.draw(run, model, corpus, facts)
-    made.save(run.plan_file)
-    return made
+    drawn = planning.draw(run, model, corpus, facts)
+    drawn.save(run.plan_file)
+    return drawn
 
 
 def _standing(
@@ -335,25 +335,26 @@ def _standing(
 ) -> plan.Plan | None:
     """The plan by which the run computes: held against what the profile says now, and given the hosts added to it."""
     wrong = planning.differences(run, run.plan(), model, corpus)
-    for what, expected, seen in wrong:
+    for what, expected, actual in wrong:
         remedy = "put it back as it was, or start a new run (runbook run PROFILE --new)"
-        checks.add(what, False, seen, expected, remedy)
+        checks.add(what, False, actual, expected, remedy)
     if wrong:
         return None
-    told = machines.side_by_side(run, lambda host: host.poll().committed)
-    there = [(low, high) for found in told.ok.values() for low, high in found]
+    answers = machines.side_by_side(run, lambda host: host.poll().committed)
+    there = [(low, high) for ranges in answers.ok.values() for low, high in ranges]
     with locks.held(run.plan_lock):
         before = run.plan()
-        made = planning.grown(run, before, facts, [*committed(run.local.parts), *there])
-        if made != before:
+        standing = planning.grown(run, before, facts, [*committed(run.local.parts), *there])
+        if standing != before:
             before.save(run.revision_file(before.epoch))
-            made.save(run.plan_file)
-    if made != before:
-        added = [slot.slot for slot in made.slots if slot not in before.slots]
-        seen = f"{', '.join(added)} get {count((m.start, m.stop) for m in made.moves[len(before.moves) :]):,} rows"
-        checks.add("slots added", True, f"{seen}, epoch {made.epoch}")
-        run.journal.write("slots added", slots=added, seen=seen, epoch=made.epoch)
-    return made
+            standing.save(run.plan_file)
+    if standing != before:
+        added = [slot.slot for slot in standing.slots if slot not in before.slots]
+        rows = count((move.start, move.stop) for move in standing.moves[len(before.moves) :])
+        share = f"{', '.join(added)} get {rows:,} rows"
+        checks.add("slots added", True, f"{share}, epoch {standing.epoch}")
+        run.journal.write("slots added", slots=added, seen=share, epoch=standing.epoch)
+    return standing
 
 
 def everything(run: Run) -> list[Checks]:
@@ -363,7 +364,7 @@ def everything(run: Run) -> list[Checks]:
     corpus_checks, corpus = the_corpus(run, model)
     host_checks, facts = the_hosts(run, model)
     disks = the_disks(run, model, corpus, facts)
-    found = [machine, model_checks, corpus_checks, host_checks, disks, the_plan(run, model, corpus, facts)[0]]
+    groups = [machine, model_checks, corpus_checks, host_checks, disks, the_plan(run, model, corpus, facts)[0]]
     if not run.finished:
-        run.journal.write("checked", ok=all(checks.ok for checks in found))
-    return found
+        run.journal.write("checked", ok=all(checks.ok for checks in groups))
+    return groups

@@ -92,14 +92,14 @@ def on_hosts(
         far_only = bool(names) and not any(spec.is_here for spec in run.hosts if spec.name in names)
         here = pool.submit(_ask_here, run, model, longest) if far_only and not model.remote and _torch_here() else None
         meant = replace(run, only=frozenset(first.values()))
-        found = machines.side_by_side(meant, one) if first else machines.Results()
-        said = found.ok | {name: _unable(why) for name, why in found.failures.items()}
+        results = machines.side_by_side(meant, one) if first else machines.Results()
+        answers = results.ok | {name: _unable(why) for name, why in results.failures.items()}
         for spec in run.hosts:
-            if spec.name in names and spec.name not in said:
-                said[spec.name] = said[first[(facts[spec.name]["python"], spec.device)]]
-        for name in said:
-            _keep(run, name, model, _key(run, model, facts[name]), said[name])
-        probes = {name: read(answer) for name, answer in said.items()}
+            if spec.name in names and spec.name not in answers:
+                answers[spec.name] = answers[first[(facts[spec.name]["python"], spec.device)]]
+        for name in answers:
+            _keep(run, name, model, _key(run, model, facts[name]), answers[name])
+        probes = {name: read(answer) for name, answer in answers.items()}
         return probes if here is None else {**probes, HERE: read(here.result())}
 
 
@@ -145,8 +145,8 @@ def _works(host: machines.Host) -> bool:
 
 
 def _argv(run: Run, model: models.Model, python: str, folder: Path, longest: int | None) -> list[str]:
-    found = [python, "-m", "worker", "probe", "--model", str(folder)]
-    found += [
+    argv = [python, "-m", "worker", "probe", "--model", str(folder)]
+    argv += [
         "--dtype",
         run.profile.model.dtype,
         "--prompt",
@@ -155,8 +155,8 @@ def _argv(run: Run, model: models.Model, python: str, folder: Path, longest: int
         model.question_template,
     ]
     cut = run.profile.model.max_tokens
-    found += ["--max-tokens", str(cut)] if cut is not None else []
-    return [*found, "--longest", str(longest)] if longest is not None else found
+    argv += ["--max-tokens", str(cut)] if cut is not None else []
+    return [*argv, "--longest", str(longest)] if longest is not None else argv
 
 
 def _ask_here(run: Run, model: models.Model, longest: int | None) -> Answer:
@@ -180,35 +180,35 @@ def answer(done: machines.Completed) -> Answer:
     if done.exit_code or not lines:
         return {"error": " / ".join(done.err.strip().splitlines()[-3:]) or f"exit code {done.exit_code}"}
     try:
-        found = json.loads(lines[-1])
+        value = json.loads(lines[-1])
     except (ValueError, RecursionError):
-        found = None
-    return found if isinstance(found, dict) else {"error": f"printed {lines[-1][:200]}, expected a JSON object"}
+        value = None
+    return value if isinstance(value, dict) else {"error": f"printed {lines[-1][:200]}, expected a JSON object"}
 
 
-def read(said: Mapping[str, Any]) -> Probe:
+def read(answer: Mapping[str, Any]) -> Probe:
     """An answer, nothing in it taken on trust."""
-    if said.get("error"):
-        why = safe_text(str(said["error"]), 2000)  # the libraries tell these two in words only
-        return Probe(why, said.get("missing") is True or "No module named" in why, "trust_remote_code" in why)
+    if answer.get("error"):
+        why = safe_text(str(answer["error"]), 2000)  # the libraries tell these two in words only
+        return Probe(why, answer.get("missing") is True or "No module named" in why, "trust_remote_code" in why)
     try:
-        dim = _whole(said["dim"])
-        long = [said["long"][kind] for kind in KINDS if kind in said["long"]]
+        dim = _whole(answer["dim"])
+        long = [answer["long"][kind] for kind in KINDS if kind in answer["long"]]
         worst = max(long, key=lambda one: bool(one["error"]))
-        cosines = [said["cosine"][kind] for kind in KINDS] + [one["cosine"] for one in long if not one["error"]]
+        cosines = [answer["cosine"][kind] for kind in KINDS] + [one["cosine"] for one in long if not one["error"]]
         return Probe(
             dim=dim,
-            norm=math.nan if said["norm"] != said["norm"] else _number(said["norm"]),
-            bad=safe_text(str(said["bad"]), 500),
-            normalises=said["normalises"] is True,
-            seen=f"in {_number(said['loaded_s']):g} s on {safe_text(str(said['device']), 100)}, "
-            f"torch {safe_text(str(said['torch']), 50)}",
+            norm=math.nan if answer["norm"] != answer["norm"] else _number(answer["norm"]),
+            bad=safe_text(str(answer["bad"]), 500),
+            normalises=answer["normalises"] is True,
+            seen=f"in {_number(answer['loaded_s']):g} s on {safe_text(str(answer['device']), 100)}, "
+            f"torch {safe_text(str(answer['torch']), 50)}",
             cosine=min(_number(cosine) for cosine in cosines),
             tokens=_whole(worst["tokens"], 0),
             claimed=None if worst["claimed"] is None else _whole(worst["claimed"]),
             long_error=safe_text(str(worst["error"]), 1000),
             works=None if worst["works"] is None else _whole(worst["works"]),
-            vectors={kind: _array(said["vectors"][kind], dim) for kind in KINDS},
+            vectors={kind: _array(answer["vectors"][kind], dim) for kind in KINDS},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return Probe(f"answered what no probe answers ({type(error).__name__}: {safe_text(str(error), 200)})")
@@ -227,10 +227,10 @@ def _number(value: object) -> float:
 
 
 def _array(text: str, dim: int) -> npt.NDArray[np.float32]:
-    found = np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(-1, dim)
-    if not len(found):
+    vectors = np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(-1, dim)
+    if not len(vectors):
         raise ValueError("expected vectors, found none")
-    return found
+    return vectors
 
 
 # ------------------------------------------------------------------------------------------------------------- judged
@@ -249,25 +249,25 @@ def judge(checks: Checks, name: str, probe: Probe, model: models.Model, spec: Mo
     checks.add("model loads", True, probe.seen, where=name)
     dim, asked = model.dim or probe.dim, spec.dim
     good = not probe.bad and probe.dim == (asked or dim) == dim and probe.normalises == model.normalises
-    seen = probe.bad or f"{probe.dim} numbers, norm {probe.norm:.6f}"
+    measured = probe.bad or f"{probe.dim} numbers, norm {probe.norm:.6f}"
     expected = f"{asked or dim} numbers, {'norm 1' if model.normalises else 'any norm'}"
     remedy = "the model or its libraries are not what they say; or mend model.dim"
-    checks.add("first vector", good, seen, expected, remedy, where=name)
+    checks.add("first vector", good, measured, expected, remedy, where=name)
     _judge_long(checks, name, probe)
     bound = ALIKE[spec.dtype]
     remedy = (
         "its vectors depend on what else is in a batch, so no two computations agree: another model, or another side "
         "of padding (padding_side in tokenizer_config.json)"
     )
-    seen = f"lowest cosine {probe.cosine:.7f} to the library's own encode_document and encode_query"
-    checks.add("as the library", probe.cosine >= bound, seen, f"at least {bound:g}", remedy, where=name)
+    measured = f"lowest cosine {probe.cosine:.7f} to the library's own encode_document and encode_query"
+    checks.add("as the library", probe.cosine >= bound, measured, f"at least {bound:g}", remedy, where=name)
 
 
 def _judge_long(checks: Checks, name: str, probe: Probe) -> None:
     if not probe.long_error:
         part = probe.claimed is not None and probe.tokens < probe.claimed
-        seen = f"{probe.tokens:,} tokens encode" + (f"; the model claims {probe.claimed:,}" if part else "")
-        checks.add("longest text", True, seen, where=name, warn=part)
+        encoded = f"{probe.tokens:,} tokens encode" + (f"; the model claims {probe.claimed:,}" if part else "")
+        checks.add("longest text", True, encoded, where=name, warn=part)
         return
     claim = f"the model claims {probe.claimed:,}" if probe.claimed else f"it names no limit, {probe.tokens:,} tried"
     if probe.works is None:
@@ -289,8 +289,8 @@ def compare(checks: Checks, probes: Mapping[str, Probe], dtype: str) -> None:
             remedy = (
                 f"the libraries or the device of {name} or of {reference} compute otherwise: compare their versions"
             )
-            seen = f"lowest cosine {cosine:.6f} to {reference}"
-            checks.add("same vectors", cosine >= ALIKE[dtype], seen, f"at least {ALIKE[dtype]:g}", remedy, where=name)
+            shown = f"lowest cosine {cosine:.6f} to {reference}"
+            checks.add("same vectors", cosine >= ALIKE[dtype], shown, f"at least {ALIKE[dtype]:g}", remedy, where=name)
 
 
 def _lowest(one: Vectors, two: Vectors) -> float:
@@ -316,8 +316,8 @@ def _key(run: Run, model: models.Model, facts: MachineFacts) -> str:
     return hashlib.sha256(json.dumps([facts["python"], facts["device"], *what]).encode()).hexdigest()
 
 
-def _keep(run: Run, name: str, model: models.Model, key: str, said: Answer) -> None:
-    run.save_json(f"probe_{name}.json", {"host": name, "model": model.digest, "key": key, "answer": said})
+def _keep(run: Run, name: str, model: models.Model, key: str, answer: Answer) -> None:
+    run.save_json(f"probe_{name}.json", {"host": name, "model": model.digest, "key": key, "answer": answer})
 
 
 @dataclass(frozen=True)
@@ -332,9 +332,9 @@ class _Kept:
 def _kept(run: Run, name: str) -> _Kept | None:
     """What a host answered last; None where it was not tried, or the record cannot be read."""
     with contextlib.suppress(DataError, ValueError):
-        found = run.load_json(f"probe_{name}.json")
-        if isinstance(found.get("answer"), dict):
-            return _Kept(str(found.get("model")), str(found.get("key")), found["answer"])
+        record = run.load_json(f"probe_{name}.json")
+        if isinstance(record.get("answer"), dict):
+            return _Kept(str(record.get("model")), str(record.get("key")), record["answer"])
     return None
 
 
@@ -342,10 +342,10 @@ def measured(run: Run, model: models.Model) -> models.Model:
     """The model with the width that the hosts measured; the profile's own word where none could yet."""
     kept = [_kept(run, spec.name) for spec in run.profile.hosts]
     probes = [read(one.answer) for one in kept if one and one.model == model.digest]
-    seen = {(probe.dim, probe.normalises) for probe in probes if not probe.error}
-    if len(seen) != 1:
-        return replace(model, dim=None if seen else model.dim or run.profile.model.dim)
-    ((dim, normalises),) = seen
+    contracts = {(probe.dim, probe.normalises) for probe in probes if not probe.error}
+    if len(contracts) != 1:
+        return replace(model, dim=None if contracts else model.dim or run.profile.model.dim)
+    ((dim, normalises),) = contracts
     return replace(model, dim=dim, normalises=normalises)
 
 
@@ -354,18 +354,18 @@ def assure(run: Run, host: machines.Host, model: models.Model) -> None:
 
     `model`: with the width and contract of the plan.
     """
-    found: MachineFacts | None = run.host_facts().get(host.name)
-    if not found or found.get("made", True):
+    known: MachineFacts | None = run.host_facts().get(host.name)
+    if not known or known.get("made", True):
         return
-    facts: MachineFacts = {**found, "python": host.python}
+    facts: MachineFacts = {**known, "python": host.python}
     key = _key(run, model, facts)
     before = _kept(run, host.name)
     if before and before.key == key and not before.answer.get("error"):
         return
-    said = _ask(run, host, model, facts, _longest(run))
+    answer = _ask(run, host, model, facts, _longest(run))
     checks = Checks("the model there")
-    judge(checks, host.name, read(said), model, run.profile.model)
+    judge(checks, host.name, read(answer), model, run.profile.model)
     if checks.failed:
         why = checks.failed[0]
         raise HostError(f"{host.name}: {why.name}: {why.seen} (expected {why.expected}). Next: {why.remedy}")
-    _keep(run, host.name, model, key, said)
+    _keep(run, host.name, model, key, answer)

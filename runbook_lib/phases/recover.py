@@ -117,7 +117,7 @@ def _start(run: Run, names: set[str], event: str) -> list[str]:
     """Start hosts again. What one died of may be a damaged file, so each is held against its sum before."""
     staging.stage(run, only=names)
     _, outcomes = launch.start_hosts(run, retry_given_up=False, only=names, undo_stop=False)
-    started = [f"{name}: {seen}" for name, seen in outcomes.ok.items() if isinstance(seen, launch.Started)]
+    started = [f"{name}: {outcome}" for name, outcome in outcomes.ok.items() if isinstance(outcome, launch.Started)]
     for line in started:
         run.journal.write(event, seen=line)
     return started
@@ -144,7 +144,7 @@ def _move(run: Run, state: Snapshot) -> list[str]:
     lost = _lost(run, state)
     did = []
     for verdict in (states.UNREACHABLE, states.FENCED):
-        names = sorted(name for name, (said, _) in lost.items() if said == verdict)
+        names = sorted(name for name, (why, _) in lost.items() if why == verdict)
         if names and _allowed(run, verdict, names, "move"):
             for name in names:
                 did += _revise(run, state, [name], moves.away, lost[name][1])
@@ -153,15 +153,15 @@ def _move(run: Run, state: Snapshot) -> list[str]:
 
 def _lost(run: Run, state: Snapshot) -> dict[str, tuple[str, str]]:
     """host -> (verdict, why) for those that do nothing about the rows they have left."""
-    found = {}
+    reasons = {}
     for name in {slot.host: None for slot in state.slots}:
         left = [slot for slot in state.slots if slot.host == name and not slot.done]
         silent_s = state.silent_s.get(name, 0.0)
         if left and silent_s > run.profile.monitor.unreachable_s:
-            found[name] = (states.UNREACHABLE, f"silent for {silent_s:.0f} s")
+            reasons[name] = (states.UNREACHABLE, f"silent for {silent_s:.0f} s")
         elif left and not silent_s and name not in state.busy and all(slot.state == states.FENCED for slot in left):
-            found[name] = (states.FENCED, f"given up: {left[0].reason or 'no reason on record'}")
-    return found
+            reasons[name] = (states.FENCED, f"given up: {left[0].reason or 'no reason on record'}")
+    return reasons
 
 
 def _share_tail(run: Run, state: Snapshot) -> list[str]:
@@ -266,6 +266,6 @@ def move(run: Run, state: Snapshot, host: str) -> Checks:
         did = _revise(run, state, [host], moves.away, "a person said so", by_person=True)
         if did:
             _deliver(run, state)
-    seen = did[0] if did else "nothing was moved: no row is left, or no other host can do them now"
-    checks.add("rows moved", bool(did), seen, "the rows that are left", f"runbook status {run.name}", where=host)
+    result = did[0] if did else "nothing was moved: no row is left, or no other host can do them now"
+    checks.add("rows moved", bool(did), result, "the rows that are left", f"runbook status {run.name}", where=host)
     return checks

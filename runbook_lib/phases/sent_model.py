@@ -52,11 +52,11 @@ def fetch_there(run: Run, host: machines.Host, model: models.Model, place: Path)
             if pause_s is None:
                 raise
             time.sleep(pause_s)
-    said = redact((done.err if done.exit_code else done.out).strip()).splitlines()[-1:]
+    last = redact((done.err if done.exit_code else done.out).strip()).splitlines()[-1:]
     if done.exit_code:
-        why = said[0] if said else f"exit code {done.exit_code}"
+        why = last[0] if last else f"exit code {done.exit_code}"
         raise HostError(f"{host.name}: fetching the model there: {why}", argv=argv, exit_code=done.exit_code)
     try:
-        return int(json.loads(said[0])["new"])
+        return int(json.loads(last[0])["new"])
     except (ValueError, TypeError, KeyError, IndexError):
         raise HostError(f"{host.name}: its answer about the model that it fetched is invalid") from None

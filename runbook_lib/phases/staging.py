@@ -76,28 +76,28 @@ def _prepare_host(run: Run, host: machines.Host, on_progress: Report) -> str:
     kind = host.spec.environment
     if not environments.is_made_by_us(kind):
         return f"uses {host.python}"
-    found = host.environment()
-    if found["state"] in ("absent", "failed"):
+    environment = host.environment()
+    if environment["state"] in ("absent", "failed"):
         _begin_environment(run, host)
         run.journal.write("environment begun", host=host.name, environment=kind)
-        found = {**found, "state": "creating"}
+        environment = {**environment, "state": "creating"}
     waited, quiet = 0, 0
-    while found["state"] in ("creating", "absent"):  # absent: it has not come to its lock yet
+    while environment["state"] in ("creating", "absent"):  # absent: it has not come to its lock yet
         time.sleep(0.5)
-        waited, quiet = waited + 1, quiet + 1 if found["state"] == "absent" else 0
-        on_progress(f"{host.name}: {last_line(host, found)}", waited, 0)
+        waited, quiet = waited + 1, quiet + 1 if environment["state"] == "absent" else 0
+        on_progress(f"{host.name}: {last_line(host, environment)}", waited, 0)
         if quiet > 60:
-            raise HostError(f"{host.name}: making the environment {kind} did not begin; its log: {found['log']}")
-        found = host.environment()
-    if found["state"] not in ("ready", "foreign"):
-        raise HostError(f"{host.name}: environment {kind}: {found['why']}")
-    made = "made now" if waited else "there already"
-    return f"{kind} {made}: {found['python']}"
+            raise HostError(f"{host.name}: making the environment {kind} did not begin; its log: {environment['log']}")
+        environment = host.environment()
+    if environment["state"] not in ("ready", "foreign"):
+        raise HostError(f"{host.name}: environment {kind}: {environment['why']}")
+    when = "made now" if waited else "there already"
+    return f"{kind} {when}: {environment['python']}"
 
 
-def last_line(host: machines.Host, found: Mapping[str, Any]) -> str:
+def last_line(host: machines.Host, environment: Mapping[str, Any]) -> str:
     """The last line of an environment's log, short."""
-    lines = host.tail(Path(str(found["log"])), 1).splitlines() if found.get("log") else []
+    lines = host.tail(Path(str(environment["log"])), 1).splitlines() if environment.get("log") else []
     return lines[-1][:60] if lines else "making its environment"
 
 
@@ -159,7 +159,7 @@ def _stage_host(
     if not slots:
         return "no rows for this host: nothing staged"
     offsets = corpus.offsets()
-    files = sorted({found for slot in slots for found in plan.files(slot)})
+    files = sorted({rows for slot in slots for rows in plan.files(slot)})
     total = model.bytes + sum(int(offsets[stop] - offsets[start]) for start, stop in files)
     sent = 0
 

@@ -129,12 +129,12 @@ def _ten(e: Evidence, backup: Backup | None, checks: Checks) -> None:
 
 def _bytes(e: Evidence, checks: Checks) -> None:
     vectors = e.plan.documents * e.plan.model.dim * ITEM_BYTES
-    seen = (e.merged.embeddings.stat().st_size, e.founding.stat().st_size)
+    actual = (e.merged.embeddings.stat().st_size, e.founding.stat().st_size)
     wanted = (vectors + (e.shape.bytes if e.shape else 0), e.manifest.founding.bytes)
     checks.add(
         "2 bytes exact",
-        e.shape is not None and seen == wanted,
-        f"{seen[0]:,} and {seen[1]:,}",
+        e.shape is not None and actual == wanted,
+        f"{actual[0]:,} and {actual[1]:,}",
         f"{wanted[0]:,} (header + {e.plan.documents} x {e.plan.model.dim} x {ITEM_BYTES}) and {wanted[1]:,}",
         AGAIN,
     )
@@ -152,7 +152,7 @@ def _finite(e: Evidence, checks: Checks) -> None:
     if e.matrix is None:
         checks.add(name, False, UNREAD, "", AGAIN)
         return
-    rows = np.flatnonzero(~np.isfinite(e.matrix.found.norms)).tolist()
+    rows = np.flatnonzero(~np.isfinite(e.matrix.survey.norms)).tolist()
     _about_rows(checks, name, rows, f"none in {e.plan.documents} rows", _redo(e, rows))
 
 
@@ -179,7 +179,7 @@ def _norms(e: Evidence, checks: Checks) -> None:
     if e.matrix is None:
         checks.add(name, False, UNREAD, "", AGAIN)
         return
-    norms = e.matrix.found.norms
+    norms = e.matrix.survey.norms
     if e.plan.model.normalises:
         rows = _wrong_norms(norms, e.plan)
         good = f"every norm within {NORM_BOUND[e.plan.dtype]:g} of 1 ({e.plan.dtype})"
@@ -219,13 +219,13 @@ def _fields(e: Evidence, checks: Checks) -> None:
     """Check 3 proved that the file holds these values; here they are held against the plan."""
     content = e.merged.content(e.manifest)
     wanted = {"model": e.plan.model.name, "embedding_dim": e.plan.model.dim, "total_articles": e.plan.documents}
-    seen = {"model": content.model, "embedding_dim": content.dim, "total_articles": content.documents}
+    actual = {"model": content.model, "embedding_dim": content.dim, "total_articles": content.documents}
     try:
         timed = datetime.fromisoformat(content.timestamp).tzinfo is not None
     except ValueError:
         timed = False
-    shown = ", ".join(f"{key} {value}" for key, value in {**seen, "timestamp": content.timestamp}.items())
-    checks.add("10 metadata fields", timed and seen == wanted, shown, wanted, AGAIN)
+    shown = ", ".join(f"{key} {value}" for key, value in {**actual, "timestamp": content.timestamp}.items())
+    checks.add("10 metadata fields", timed and actual == wanted, shown, wanted, AGAIN)
 
 
 # -------------------------------------------------------------------------------------------------------- and beyond
@@ -243,13 +243,13 @@ def _beyond(e: Evidence, checks: Checks) -> None:
         checks.add("every row as in its part", False, UNREAD, "", AGAIN)
         return
     _as_in_parts(e, e.matrix.shape, checks)
-    zero = np.flatnonzero(e.matrix.found.norms == 0).tolist()
+    zero = np.flatnonzero(e.matrix.survey.norms == 0).tolist()
     _about_rows(checks, "no vector of zeros", zero, "none", _redo(e, zero))
-    constant = sorted(set(e.matrix.found.constant) - set(zero))
+    constant = sorted(set(e.matrix.survey.constant) - set(zero))
     _about_rows(checks, "no vector of one value", constant, "none", _redo(e, constant))
     _equal_vectors(e.duplicates, checks)
     _cut_texts(e, checks)
-    _spread(e.matrix.lie, checks)
+    _spread(e.matrix.geometry, checks)
     _answers(e, checks)
 
 
@@ -260,7 +260,7 @@ def _belongs(e: Evidence, checks: Checks) -> None:
         ("corpus", e.corpus.fingerprint, e.manifest.corpus),
         ("dtype", e.plan.dtype, e.manifest.dtype),
     )
-    wrong = [f"another {what}" for what, wanted, seen in facts if wanted != seen]
+    wrong = [f"another {what}" for what, wanted, actual in facts if wanted != actual]
     checks.add("made from this plan and corpus", not wrong, named(wrong) or f"plan {e.plan.sha256[:12]}", "", AGAIN)
 
 
@@ -269,7 +269,7 @@ def _unchanged(e: Evidence, checks: Checks) -> None:
     wrong = []
     for name, stated in e.manifest.outputs.items():
         if name == e.merged.embeddings.name and e.matrix is not None:
-            sha256 = e.matrix.found.sha256
+            sha256 = e.matrix.survey.sha256
             wrong += [] if sha256 == stated.sha256 else [f"{name}: sha256 {sha256}, expected {stated.sha256}"]
         else:
             wrong += differences(e.merged.folder / name, stated)
@@ -305,9 +305,9 @@ def _unlike(matrix: Path, shape: Header, piece: Piece) -> list[int]:
     with matrix.open("rb") as file:
         file.seek(shape.bytes + at)
         for wanted in row_bytes(piece):
-            seen = file.read(len(wanted))
-            if seen != wanted:
-                differ = np.frombuffer(wanted, np.uint8) != np.frombuffer(seen, np.uint8)
+            actual = file.read(len(wanted))
+            if actual != wanted:
+                differ = np.frombuffer(wanted, np.uint8) != np.frombuffer(actual, np.uint8)
                 rows.update(((at + np.flatnonzero(differ)) // width).tolist())
             at += len(wanted)
     return sorted(rows)
@@ -334,9 +334,9 @@ def _equal_vectors(shown: Duplicates, checks: Checks) -> None:
         checks.add(name, True, good if shown.groups else "all vectors differ")
         return
     rows = "; ".join("rows " + ", ".join(map(str, group)) for group in shown.unexplained_rows)
-    seen = f"{shown.unexplained} groups of equal vectors with different texts: {rows}"
+    summary = f"{shown.unexplained} groups of equal vectors with different texts: {rows}"
     remedy = "read these documents: texts that the tokenizer makes the same are harmless, copied vectors are not"
-    checks.add(name, True, seen, "none", remedy, warn=True)
+    checks.add(name, True, summary, "none", remedy, warn=True)
 
 
 def _cut_texts(e: Evidence, checks: Checks) -> None:
@@ -345,39 +345,39 @@ def _cut_texts(e: Evidence, checks: Checks) -> None:
     if not cut:
         checks.add(name, True, f"{stated.tokens:,} tokens")
         return
-    seen = (
+    summary = (
         f"{cut} of {e.plan.documents} documents ({cut / e.plan.documents:.1%}) are longer than the model reads; "
         f"{stated.tokens_cut:,} of {stated.tokens:,} tokens ({stated.share_cut:.1%}) were cut off"
     )
     remedy = "their ends are not in the vectors: split long documents, raise model.max_tokens, or accept it"
-    checks.add(name, True, seen, "none", remedy, warn=True)
+    checks.add(name, True, summary, "none", remedy, warn=True)
 
 
-def _spread(lie: Geometry, checks: Checks) -> None:
+def _spread(geometry: Geometry, checks: Checks) -> None:
     name = "vectors spread out"
-    if lie.mean_cosine is None:
+    if geometry.mean_cosine is None:
         checks.add(name, True, "too few vectors to say")
         return
-    top, rank = lie.top_share, lie.effective_rank
-    seen = f"mean cosine {lie.mean_cosine:.3f}"
-    seen += ", all in one direction" if top is None else f", strongest direction {top:.1%} of the variance"
-    seen += "" if rank is None else f", effective rank {rank:.1f}"
+    top, rank = geometry.top_share, geometry.effective_rank
+    summary = f"mean cosine {geometry.mean_cosine:.3f}"
+    summary += ", all in one direction" if top is None else f", strongest direction {top:.1%} of the variance"
+    summary += "" if rank is None else f", effective rank {rank:.1f}"
     limits = f"mean cosine up to {MEAN_COSINE_LIMIT}, strongest direction up to {TOP_SHARE_LIMIT:.0%} (rules of thumb)"
     remedy = "look at the questions' nearest documents: vectors this close together may not tell documents apart"
-    crowded = lie.mean_cosine > MEAN_COSINE_LIMIT or (top is not None and top > TOP_SHARE_LIMIT)
-    checks.add(name, True, seen, limits, remedy, warn=crowded)
+    crowded = geometry.mean_cosine > MEAN_COSINE_LIMIT or (top is not None and top > TOP_SHARE_LIMIT)
+    checks.add(name, True, summary, limits, remedy, warn=crowded)
 
 
 def _answers(e: Evidence, checks: Checks) -> None:
     """Whether the vectors mean something: a question's own document should come early. Said only where one is named."""
-    found = e.retrieval
-    if not found.with_answer or found.top10 is None:
+    top1, top10, asked = e.retrieval.top1, e.retrieval.top10, e.retrieval.with_answer
+    if not asked or top10 is None:
         return
-    seen = f"first for {found.top1}, among the first 10 for {found.top10}, of {found.with_answer} questions"
+    ranks = f"first for {top1}, among the first 10 for {top10}, of {asked} questions"
     remedy = "read the nearest documents: wrong prompts or a model for another language show here"
-    few = 2 * found.top10 < found.with_answer
+    few = 2 * top10 < asked
     checks.add(
-        "questions find their documents", True, seen, "half among the first 10 (a rule of thumb)", remedy, warn=few
+        "questions find their documents", True, ranks, "half among the first 10 (a rule of thumb)", remedy, warn=few
     )
 
 
@@ -399,11 +399,13 @@ def _figures(e: Evidence) -> Figures:
     if matrix is None:
         return shown
     texts = [] if asked.problem else asked.texts
-    placed = figures.projection(matrix.found, matrix.lie, matrix.sampled, e.audit, matrix.questions.vectors, texts)
+    placed = figures.projection(
+        matrix.survey, matrix.geometry, matrix.sampled, e.audit, matrix.questions.vectors, texts
+    )
     return replace(
         shown,
-        norms=figures.norms(matrix.found.norms),
-        geometry=figures.geometry(matrix.lie),
+        norms=figures.norms(matrix.survey.norms),
+        geometry=figures.geometry(matrix.geometry),
         duplicates=e.duplicates,
         retrieval=e.retrieval,
         projection=placed,

@@ -40,14 +40,14 @@ def _stop(run: Run) -> Checks:
     checks, by = Checks("Workers stopped"), machines.launchers(run)
 
     def one(host: machines.Host) -> Stopped:
-        seen = _reading(host)
-        incidents.record(run, host.name, seen)
-        supervisors, workers = host.living(seen)
-        if not (seen.assigned or seen.supervisor or supervisors or workers):  # what is on file may be overwritten
+        reading = _reading(host)
+        incidents.record(run, host.name, reading)
+        supervisors, workers = host.living(reading)
+        if not (reading.assigned or reading.supervisor or supervisors or workers):  # what is on file may be overwritten
             return Stopped.NOTHING_STAGED
         host.put(host.folder.stop_request(host.name), machines.json_content({"stop": True}))
         for identity in supervisors:  # it stops its workers itself, each with ten seconds of grace
-            host.stop(identity, 10.0 + 12.0 * max(len(workers), len(seen.slots)), by[host.name])
+            host.stop(identity, 10.0 + 12.0 * max(len(workers), len(reading.slots)), by[host.name])
         survivors = [identity for group in host.living(_reading(host)) for identity in group]
         for identity in survivors:  # their supervisor was dead already
             host.stop(identity)
@@ -135,25 +135,25 @@ def _restart_slot(run: Run, name: str) -> Checks:
 
 def _new_worker(run: Run, name: str, slot: Slot, spec: HostSpec) -> Checks:
     checks, host = Checks("Worker restarted"), machines.connect(spec, run.name)
-    seen = launch.poll_staged(host)
-    if not run.plan().left(slot, seen.committed):
+    reading = launch.poll_staged(host)
+    if not run.plan().left(slot, reading.committed):
         checks.add(name, True, "no rows left for it", where=host.name)
         return checks
-    before = _worker_of(seen, name)
+    before = _worker_of(reading, name)
     host.put(host.folder.restart_request(name), machines.json_content({"restart": True}))
-    started = [] if seen.supervisor_alive else list(launch.start(run, retry_given_up=False, only={host.name}))
+    started = [] if reading.supervisor_alive else list(launch.start(run, retry_given_up=False, only={host.name}))
     checks.extend(started)
     deadline = time.monotonic() + RESTART_S
     while (now := _worker_of(host.poll(), name)) in (None, before) and time.monotonic() < deadline:
         time.sleep(0.3)
     anew = now not in (None, before)
-    said = f"a new worker, pid {now[0]}" if now and anew else f"no new worker within {RESTART_S:g} s"
-    checks.add(name, anew, said, "a new worker", f"runbook logs {run.name} {name}", where=host.name)
-    run.journal.write("worker restarted" if anew else "restart failed", slot=name, host=host.name, seen=said)
+    result = f"a new worker, pid {now[0]}" if now and anew else f"no new worker within {RESTART_S:g} s"
+    checks.add(name, anew, result, "a new worker", f"runbook logs {run.name} {name}", where=host.name)
+    run.journal.write("worker restarted" if anew else "restart failed", slot=name, host=host.name, seen=result)
     return checks
 
 
 def _worker_of(reading: Reading, slot: str) -> tuple[int, str | None] | None:
     """The process that the supervisor of a reading has for a slot: its pid and start."""
-    found = reading.supervised.slots.get(slot)
-    return (found.process["pid"], found.process.get("start")) if found and found.process else None
+    supervised = reading.supervised.slots.get(slot)
+    return (supervised.process["pid"], supervised.process.get("start")) if supervised and supervised.process else None

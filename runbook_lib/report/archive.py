@@ -57,9 +57,9 @@ def before_sealing(run: Run) -> _Trial:
     trial.hold("results", AS_IT_WAS, lambda: _not_as_gated(trial), "as their gates wrote them")
     _files_by_record(trial)
     if trial.checks.failed:
-        told = "; ".join(f"{check.name}: {check.seen}" for check in trial.checks.failed)
+        losses = "; ".join(f"{check.name}: {check.seen}" for check in trial.checks.failed)
         raise DataError(
-            f"run {run.name} was not sealed{' again' if again else ''}: {told}. Next: runbook run PROFILE --run "
+            f"run {run.name} was not sealed{' again' if again else ''}: {losses}. Next: runbook run PROFILE --run "
             f"{run.name} makes anew what can be made anew; runbook verify {run.name} names everything"
         )
     for name in files(run):
@@ -113,11 +113,11 @@ class _Trial:
     def hold(self, name: str, remedy: str, problems: Callable[[], list[str]], fine: str) -> None:
         """One check: it holds when `problems` finds none."""
         try:
-            found = problems()
+            wrong = problems()
         except (RunbookError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            found = [f"cannot be checked: {type(error).__name__}: {error}"]
-        seen = "; ".join(found[:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
-        self.checks.add(name, not found, seen or fine, fine, remedy)
+            wrong = [f"cannot be checked: {type(error).__name__}: {error}"]
+        shown = "; ".join(wrong[:NAMED]) + (f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")
+        self.checks.add(name, not wrong, shown or fine, fine, remedy)
 
 
 @in_words("verifying the run")
@@ -133,9 +133,9 @@ def verify(run: Run, quick: bool = False) -> Checks:
     def against_list() -> list[str]:
         if not run.sums.is_file():
             return [f"{run.sums.name}: no such file; the run was not sealed (runbook report)"]
-        found = since(run, trial.stated_sha256)
-        grown.written, grown.events = found.written, found.events
-        return found.problems
+        changes = since(run, trial.stated_sha256)
+        grown.written, grown.events = changes.written, changes.events
+        return changes.problems
 
     trial.hold("every file as listed", AS_IT_WAS, against_list, "the same sha256 for each")
     trial.hold(
@@ -147,9 +147,9 @@ def verify(run: Run, quick: bool = False) -> Checks:
     trial.hold("journal", AS_IT_WAS, lambda: _journal(run), "each line follows from the one before, one seals")
     _records(trial)
     if grown.events:
-        told = f"{len(grown.events)} journal lines since the seal ({', '.join(dict.fromkeys(grown.events))})"
-        told += f"; written by them: {', '.join(grown.written)}" if grown.written else ""
-        trial.checks.add(GROWN, True, told, "nothing", f"runbook report {run.name} seals it too", warn=True)
+        summary = f"{len(grown.events)} journal lines since the seal ({', '.join(dict.fromkeys(grown.events))})"
+        summary += f"; written by them: {', '.join(grown.written)}" if grown.written else ""
+        trial.checks.add(GROWN, True, summary, "nothing", f"runbook report {run.name} seals it too", warn=True)
     return trial.checks
 
 
@@ -174,26 +174,26 @@ def _files_by_record(trial: _Trial) -> None:
 
 def _sizes(run: Run) -> dict[Path, int]:
     """The sizes on record of what is large: parts, merged files, texts, and the files outside the run's folder."""
-    found: dict[Path, int] = {}
+    sizes: dict[Path, int] = {}
     with suppress(RunbookError, OSError):
         if record := publication.published(run):
-            found |= {run.folder / name: stated.bytes for name, stated in record.files.items()}
-            found |= {Path(stated.path): stated.bytes for stated in (record.founding, *record.backups)}
+            sizes |= {run.folder / name: stated.bytes for name, stated in record.files.items()}
+            sizes |= {Path(stated.path): stated.bytes for stated in (record.founding, *record.backups)}
     with suppress(RunbookError, OSError):
-        found |= {run.corpus / name: stated.bytes for name, stated in corpora.load(run.corpus).files.items()}
+        sizes |= {run.corpus / name: stated.bytes for name, stated in corpora.load(run.corpus).files.items()}
     for start, stop in committed(run.local.parts):
         with suppress(OSError, ValueError):
-            found[run.local.part(start, stop)] = (read_json(run.local.part(start, stop).with_suffix(".json")) or {})[
+            sizes[run.local.part(start, stop)] = (read_json(run.local.part(start, stop).with_suffix(".json")) or {})[
                 "bytes"
             ]
-    return found
+    return sizes
 
 
 def _journal(run: Run) -> list[str]:
-    found = run.journal.problems()
-    if not found and not any(run.journal.events(SEALED)):
-        found.append(f"{run.journal.path.name}: no event says {SEALED!r}")
-    return found
+    problems = run.journal.problems()
+    if not problems and not any(run.journal.events(SEALED)):
+        problems.append(f"{run.journal.path.name}: no event says {SEALED!r}")
+    return problems
 
 
 def _result(run: Run, phase: str) -> list[str]:
@@ -207,13 +207,13 @@ def _result(run: Run, phase: str) -> list[str]:
 
 
 def _not_as_gated(trial: _Trial) -> list[str]:
-    found = []
+    problems = []
     for path, wrote in ((trial.run.result_file(phase), gated(trial.run, phase)) for phase in PHASES):
         if wrote and not path.is_file():
-            found.append(f"{path.name}: no such file")
+            problems.append(f"{path.name}: no such file")
         elif wrote and trial.sha256(path) != wrote:
-            found.append(f"{path.name}: not what its gate wrote")
-    return found
+            problems.append(f"{path.name}: not what its gate wrote")
+    return problems
 
 
 def gated(run: Run, phase: str) -> str:
@@ -233,12 +233,12 @@ def _plan(run: Run) -> list[str]:
 def _corpus(trial: _Trial) -> list[str]:
     """The copy of the corpus against its own record, and its record against the plan."""
     corpus, plan = corpora.load(trial.run.corpus), trial.run.plan()
-    found = [
+    problems = [
         f"{trial.run.corpus.name}/{name}: its sha256 is not the one in corpus.json"
         for name, stated in corpus.files.items()
         if trial.stated_sha256(trial.run.corpus / name, stated.sha256) != stated.sha256
     ]
-    return found + ([] if corpus.fingerprint == plan.corpus else ["the plan was made from another corpus"])
+    return problems + ([] if corpus.fingerprint == plan.corpus else ["the plan was made from another corpus"])
 
 
 def _merged(trial: _Trial) -> list[str]:
@@ -247,33 +247,33 @@ def _merged(trial: _Trial) -> list[str]:
     if manifest is None:
         claimed = trial.run.result(PHASES[-1]) is not None or publication.published(trial.run) is not None
         return [f"{merged.manifest_file.name}: no such file"] if claimed else []
-    found = [
+    problems = [
         f"{name}: its sha256 is not the one in {merged.manifest_file.name}"
         for name, stated in manifest.outputs.items()
         if trial.stated_sha256(merged.folder / name, stated.sha256) != stated.sha256
     ]
     if not manifest.outputs:
-        found.append(f"{merged.manifest_file.name}: names no files")
+        problems.append(f"{merged.manifest_file.name}: names no files")
     if manifest.plan != trial.run.plan().sha256:
-        found.append(f"{merged.manifest_file.name}: made from another plan than plan.json")
-    return found
+        problems.append(f"{merged.manifest_file.name}: made from another plan than plan.json")
+    return problems
 
 
 def _parts(trial: _Trial) -> list[str]:
     """Each array against its record, and the records against the manifest that says which parts were merged."""
-    found, run = [], trial.run
+    problems, run = [], trial.run
     manifest = Merged(run.merged).manifest()
     merged = dict(manifest.part_sums) if manifest else {}
     for start, stop in committed(run.local.parts):
         path = run.local.part(start, stop)
         stated = (read_json(path.with_suffix(".json")) or {}).get("sha256")
         if not path.is_file():
-            found.append(f"{path.name}: there is a record but no array")
+            problems.append(f"{path.name}: there is a record but no array")
         elif trial.stated_sha256(path, str(stated)) != stated:
-            found.append(f"{path.name}: its sha256 is not the one in {path.with_suffix('.json').name}")
+            problems.append(f"{path.name}: its sha256 is not the one in {path.with_suffix('.json').name}")
         if merged.pop(path.name, stated) != stated:
-            found.append(f"{path.with_suffix('.json').name}: states another sha256 than the part that was merged")
-    return found + [f"{name}: was merged and is not here" for name in merged]
+            problems.append(f"{path.with_suffix('.json').name}: states another sha256 than the part that was merged")
+    return problems + [f"{name}: was merged and is not here" for name in merged]
 
 
 # ------------------------------------------------------------------------------------- files outside the run's folder
@@ -296,19 +296,19 @@ def _outside(trial: _Trial, kind: str) -> None:
         return
     remedy = "run 04_merge_validate again: it writes this file anew from the merged result"
     try:
-        seen = trial.stated_sha256(path, sha256)
+        actual = trial.stated_sha256(path, sha256)
     except OSError as error:
         checks.add(name, False, f"{path}: {error.strerror}", "the same sha256", remedy)
         return
-    if seen == sha256:
+    if actual == sha256:
         checks.add(name, True, f"{path}: the same sha256", "the same sha256")
         return
     other = publication.writer(run, path) if kind == "founding" else ""
     other = "" if other == run.name else other
-    said = (
-        f"{path}: written since by run {other}" if other else f"{path}: sha256 {seen[:16]}…, sealed as {sha256[:16]}…"
+    change = (
+        f"{path}: written since by run {other}" if other else f"{path}: sha256 {actual[:16]}…, sealed as {sha256[:16]}…"
     )
-    checks.add(name, bool(other), said, "the same sha256", remedy, warn=bool(other))
+    checks.add(name, bool(other), change, "the same sha256", remedy, warn=bool(other))
 
 
 def _where_it_was_made(run: Run) -> bool:

@@ -39,25 +39,25 @@ def _look(run: Run) -> dict[str, Leftovers]:
     bundle = {path for path, _ in machines.bundle_files()}
 
     def look(host: machines.Host) -> Leftovers:
-        found = [(path, size) for path, size in host.files() if path != placed.MARK]
-        if found and (why := host.unclaimed(run.id)):
+        entries = [(path, size) for path, size in host.files() if path != placed.MARK]
+        if entries and (why := host.unclaimed(run.id)):
             raise HostError(f"{host.name}: {why}")
-        ours = [(path, size) for path, size in found if placed.is_ours(path, bundle)]
-        others = tuple(Path(path) for path, _ in found if not placed.is_ours(path, bundle))
+        ours = [(path, size) for path, size in entries if placed.is_ours(path, bundle)]
+        others = tuple(Path(path) for path, _ in entries if not placed.is_ours(path, bundle))
         files, size = tuple(Path(path) for path, _ in ours), sum(size for _, size in ours)
         return Leftovers(host.name, host.folder.root, files, size, others)
 
-    found = machines.side_by_side(run, look)
-    if found.failures:
-        raise HostError("; ".join(map(str, found.failures.values())))
-    return found.ok
+    folders = machines.side_by_side(run, look)
+    if folders.failures:
+        raise HostError("; ".join(map(str, folders.failures.values())))
+    return folders.ok
 
 
-def _once(run: Run, found: list[Leftovers]) -> list[Leftovers]:
+def _once(run: Run, leftovers: list[Leftovers]) -> list[Leftovers]:
     """Each folder once: hosts that share one list the same files; so do two folders of this machine that are one."""
     listed: dict[tuple[str, ...], Leftovers] = {}
     facts = run.host_facts()
-    for item in found:
+    for item in leftovers:
         if item.files or item.strangers:
             sharers = sorted([item.host, *facts.get(item.host, {}).get("shared", [])])
             local = all(host.is_here for host in run.hosts if host.name in sharers)
@@ -95,16 +95,16 @@ def clean(run: Run) -> list[Leftovers]:
     def at_rest(host: machines.Host) -> machines.Host:
         if host.spec.is_here:
             _keep_apart(run, host.folder.root, copy)
-        seen = host.poll()
-        if any(host.living(seen)):
+        reading = host.poll()
+        if any(host.living(reading)):
             raise DataError(f"{host.name}: workers of this run are alive; runbook stop {run.name} first")
         return host
 
-    found = machines.side_by_side(run, at_rest)
-    if found.failures:
-        raise DataError("; ".join(map(str, found.failures.values())))
+    resting = machines.side_by_side(run, at_rest)
+    if resting.failures:
+        raise DataError("; ".join(map(str, resting.failures.values())))
     # One after the other: two hosts may share the folder.
-    removed = _once(run, [_remove(run, host, listed[host.name]) for host in found.ok.values()])
+    removed = _once(run, [_remove(run, host, listed[host.name]) for host in resting.ok.values()])
     run.journal.write(
         "cleaned",
         files=sum(len(item.files) for item in removed),

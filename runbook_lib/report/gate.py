@@ -34,10 +34,10 @@ def library_digest() -> str:
 
 def inputs(run: Run) -> dict[str, str]:
     """What a phase's result follows from, as hashes: the profile as used, this code, and the plan once there is one."""
-    found = {"profile": sha256_file(run.folder / "profile.yaml"), "library": library_digest()}
+    sums = {"profile": sha256_file(run.folder / "profile.yaml"), "library": library_digest()}
     if run.plan_file.exists():
-        found["plan"] = sha256_file(run.plan_file)
-    return found
+        sums["plan"] = sha256_file(run.plan_file)
+    return sums
 
 
 # Of the choices, what each phase follows from beyond the plan; how a run is watched and recovered concerns none.
@@ -77,8 +77,8 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: object) -> Checks:
     for before in PHASES[: PHASES.index(phase)]:
         result = run.result(before)
         held = bool(result and result.ok)
-        seen = "its result holds" if held else "its checks do not hold" if result else "no result"
-        everything.add(before, held, seen, "holds", "run it first")
+        outcome = "its result holds" if held else "its checks do not hold" if result else "no result"
+        everything.add(before, held, outcome, "holds", "run it first")
     sha256 = run.save_result(
         phase,
         choices=choices.digests(run.profile),

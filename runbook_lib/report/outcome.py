@@ -76,11 +76,11 @@ class Outcome:
 @in_words("looking at the run")
 def outcome(run: Run) -> Outcome:
     """What became of the run so far; of its files the sizes are looked at, now."""
-    found = {phase: Phase(phase, NOT_YET) for phase in PHASES}
+    by_journal = {phase: Phase(phase, NOT_YET) for phase in PHASES}
     for event in run.journal.events():
-        _take(found, event)
+        _take(by_journal, event)
     now_driven = driver.driven(run)
-    phases = tuple(_now(run, phase, now_driven) for phase in found.values())
+    phases = tuple(_now(run, phase, now_driven) for phase in by_journal.values())
     bad = [phase for phase in phases if phase.state in BAD]
     again = f"the same `runbook run` again (its journal names the profile: {profile_of(run)})"
     if bad:
@@ -96,23 +96,23 @@ def outcome(run: Run) -> Outcome:
     return Outcome(phases, UNDER_WAY if now_driven else UNFINISHED, "", "" if now_driven else again)
 
 
-def _take(found: dict[str, Phase], event: Event) -> None:
+def _take(phases: dict[str, Phase], event: Event) -> None:
     """One more event of the journal."""
     phase, name, at = str(event.get("phase")), event.get("event"), str(event.get("at", ""))
     if name == "started from scratch":
-        found.update({later: Phase(later, NOT_YET) for later in PHASES[1:]})
-    if phase not in found:
+        phases.update({later: Phase(later, NOT_YET) for later in PHASES[1:]})
+    if phase not in phases:
         return
     reason = safe_text(str(event.get("reason") or ""), 1000)
     if name == "phase started":
-        found[phase] = Phase(phase, UNDER_WAY, at)
+        phases[phase] = Phase(phase, UNDER_WAY, at)
     elif name == "phase failed":
-        gate = found[phase].reason if found[phase].state == FAILED else ""
-        found[phase] = Phase(phase, INTERRUPTED if reason == "interrupted" else FAILED, at, gate or reason)
+        gate = phases[phase].reason if phases[phase].state == FAILED else ""
+        phases[phase] = Phase(phase, INTERRUPTED if reason == "interrupted" else FAILED, at, gate or reason)
     elif name == "phase ended" or (name == "gate" and event.get("ok")):
-        found[phase] = Phase(phase, HELD, at)
+        phases[phase] = Phase(phase, HELD, at)
     elif name == "gate":
-        found[phase] = Phase(
+        phases[phase] = Phase(
             phase, FAILED, at, f"checks that do not hold: {', '.join(map(str, event.get('failed', [])))}"
         )
 

@@ -23,9 +23,9 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Markup]], 
     """A table; the first cell of a row names it. `fixed`: columns as in other such tables."""
     head = tag("tr", *(tag("th", text(name), scope="col") for name in heads))
     body = [tag("tr", tag("th", first, scope="row"), *(tag("td", cell) for cell in others)) for first, *others in rows]
-    told = [tag("caption", text(caption))] if caption else []
+    captions = [tag("caption", text(caption))] if caption else []
     style = "data fixed" if fixed else "data"
-    return tag("div", tag("table", *told, tag("thead", head), tag("tbody", *body), class_=style), class_="scroll")
+    return tag("div", tag("table", *captions, tag("thead", head), tag("tbody", *body), class_=style), class_="scroll")
 
 
 def mark(word: str) -> Markup:

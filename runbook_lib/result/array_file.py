@@ -29,8 +29,8 @@ def first_row(head: bytes, size: int, rows: int, dim: int) -> int:
         raise DataError(f"header: expected at most {HEAD_LIMIT} bytes of it, found {begin} in a file of {size}")
     shape = _SHAPE.fullmatch(head, 10, begin)
     if shape is None or tuple(map(int, shape.groups())) != (rows, dim):
-        told = safe_text(head[10:begin].decode("latin-1").strip(), 200)
-        raise DataError(f"header: expected float32 ({rows}, {dim}) in C order, found {told}")
+        stated = safe_text(head[10:begin].decode("latin-1").strip(), 200)
+        raise DataError(f"header: expected float32 ({rows}, {dim}) in C order, found {stated}")
     if size != begin + rows * dim * ITEM_BYTES:
         raise DataError(f"size: expected {begin + rows * dim * ITEM_BYTES} bytes, found {size}")
     return begin

@@ -42,8 +42,8 @@ class Matrix:
     """The merged matrix: what its header says and what one pass over it found."""
 
     shape: Header
-    found: Survey
-    lie: Geometry
+    survey: Survey
+    geometry: Geometry
     sampled: list[int]
     questions: Questions
 
@@ -83,13 +83,13 @@ def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest) -> Evidence
         matrix = _matrix(merged, shape, asked)
     except DataError as error:
         problem = f"{merged.embeddings.name}: {error}"
-    groups = surveys.equal_rows(matrix.found.hashes) if matrix else []
+    groups = surveys.equal_rows(matrix.survey.hashes) if matrix else []
     duplicates = figures.duplicates(groups, corpus.fingerprints(), audit)
-    found = (
-        retrieval.figures(records, asked.answers, matrix.found, audit) if matrix and not asked.problem else Retrieval()
-    )
+    ranks = Retrieval()
+    if matrix and not asked.problem:
+        ranks = retrieval.figures(records, asked.answers, matrix.survey, audit)
     return Evidence(
-        run, plan, corpus, merged, result.founding, manifest, audit, asked, shape, matrix, problem, duplicates, found
+        run, plan, corpus, merged, result.founding, manifest, audit, asked, shape, matrix, problem, duplicates, ranks
     )
 
 
@@ -97,8 +97,8 @@ def _matrix(merged: Merged, shape: Header, asked: Asked) -> Matrix:
     answers = [] if asked.problem else asked.answers
     questions = retrieval.ask(asked.vectors, answers, merged.embeddings, shape)
     sampled = figures.sample(shape)
-    found = surveys.survey(merged.embeddings, shape, questions, sampled)
-    return Matrix(shape, found, surveys.geometry(found), sampled, questions)
+    survey = surveys.survey(merged.embeddings, shape, questions, sampled)
+    return Matrix(shape, survey, surveys.geometry(survey), sampled, questions)
 
 
 def _question_vectors(merged: Merged, plan: Plan, records: int) -> tuple[np.ndarray, str]:

@@ -148,22 +148,22 @@ def gather(run: Run) -> Facts:
 
 def events(run: Run) -> list[Event]:
     """The journal's events; a line that is none is left out here, and named by `runbook verify`."""
-    found = []
+    dated = []
     for line in run.journal.path.read_bytes().splitlines():
         try:
             record = json.loads(line)
             when, name = datetime.fromisoformat(record["at"]), str(record["event"])
-            found.append(cast(Event, {**record, "when": when, "event": name}))
+            dated.append(cast(Event, {**record, "when": when, "event": name}))
         except (ValueError, KeyError, TypeError):
             continue
-    return found
+    return dated
 
 
 def kind(event: journal.Event) -> str:
     """An event's kind: as it was written; of a line that says none of ours, as its name is known, else empty."""
-    said = event.get("kind")
-    if said in EVERY_KIND:
-        return str(said)
+    written = event.get("kind")
+    if written in EVERY_KIND:
+        return str(written)
     if event["event"] == "gate":  # an earlier version wrote no kind
         return PHASE if event.get("ok") else FAULT
     return KINDS.get(event["event"], "")
@@ -177,8 +177,8 @@ def told(event: Event) -> bool:
 def details(event: journal.Event) -> str:
     """What an event of any name says besides its name, as `key: value` pairs."""
     skip = {"seq", "at", "when", "event", "kind", "prev"}
-    said = {key: value for key, value in event.items() if key not in skip and value not in ("", [])}
-    return "; ".join(f"{key}: {shown(value)}" for key, value in said.items())
+    values = {key: value for key, value in event.items() if key not in skip and value not in ("", [])}
+    return "; ".join(f"{key}: {shown(value)}" for key, value in values.items())
 
 
 def shown(value: object) -> str:
@@ -188,28 +188,28 @@ def shown(value: object) -> str:
     return ", ".join(map(shown, value)) if isinstance(value, list) else str(value)
 
 
-def spans(found: Sequence[Event]) -> list[Span]:
+def spans(events: Sequence[Event]) -> list[Span]:
     """The executions of phases: from the chain's own events; for a notebook run by hand, from its first event to its
     gate."""
-    chained = {event.get("phase") for event in found if event["event"] == "phase started"}
-    made: list[Span] = []
+    chained = {event.get("phase") for event in events if event["event"] == "phase started"}
+    ended: list[Span] = []
     under_way: Span | None = None
     before = None
-    for event in found:
+    for event in events:
         phase, name, when = str(event.get("phase")), event["event"], event["when"]
         before = before or when
         if name == "phase started":
-            made += [replace(under_way, outcome="broken off")] if under_way else []
+            ended += [replace(under_way, outcome="broken off")] if under_way else []
             under_way = Span(phase, int(number(event.get("attempt")) or 1), when, None, "not ended", when)
         elif name in ("phase ended", "phase failed") and under_way and under_way.phase == phase:
             outcome = "done" if name == "phase ended" else "failed"
-            made.append(replace(under_way, stop=when, outcome=outcome, seen=when))
+            ended.append(replace(under_way, stop=when, outcome=outcome, seen=when))
             under_way = None
         elif name == "gate" and phase not in chained and before:
-            made.append(Span(phase, 1, before, when, "done" if event.get("ok") else "failed", when))
+            ended.append(Span(phase, 1, before, when, "done" if event.get("ok") else "failed", when))
         under_way = replace(under_way, seen=when) if under_way else None
         before = None if name in ("gate", "phase ended", "phase failed") else before  # what is between them is idle
-    return [*made, under_way] if under_way else made
+    return [*ended, under_way] if under_way else ended
 
 
 # ------------------------------------------------------------------------------------------------------------- parts

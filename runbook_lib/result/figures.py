@@ -62,7 +62,7 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Lie:
+class GeometryFigures:
     """Mean cosine, share of the strongest direction and effective rank; None where there are too few rows."""
 
     mean_cosine: float | None
@@ -107,7 +107,7 @@ class Figures:
     norm_bound: float | None = None
     lengths: Lengths | None = None
     norms: Norms | None = None
-    geometry: Lie | None = None
+    geometry: GeometryFigures | None = None
     duplicates: Duplicates | None = None
     retrieval: Retrieval | None = None
     projection: Projection | None = None
@@ -124,8 +124,8 @@ class _File:
 
 def read(path: Path) -> Figures | None:
     """The figures in a validation.json, or None where there is no such file. Raises DataError."""
-    found = records.read(_File, path)
-    return found.figures if found else None
+    file = records.read(_File, path)
+    return file.figures if file else None
 
 
 def rounded(value: float | None, digits: int = 6) -> float | None:
@@ -175,9 +175,11 @@ def lengths(audit: Audit, stated: Tally) -> Lengths:
     )
 
 
-def geometry(lie: Geometry) -> Lie:
+def geometry(measured: Geometry) -> GeometryFigures:
     """How the directions lie, rounded."""
-    return Lie(rounded(lie.mean_cosine), rounded(lie.top_share), rounded(lie.effective_rank, 4))
+    return GeometryFigures(
+        rounded(measured.mean_cosine), rounded(measured.top_share), rounded(measured.effective_rank, 4)
+    )
 
 
 def duplicates(groups: Sequence[Sequence[int]], fingerprints: np.ndarray, audit: Audit) -> Duplicates:
@@ -211,19 +213,19 @@ def sample(shape: Header) -> list[int]:
 
 
 def projection(
-    found: Survey, lie: Geometry, rows: Sequence[int], audit: Audit, questions: np.ndarray, texts: Sequence[str]
+    survey: Survey, geometry: Geometry, rows: Sequence[int], audit: Audit, questions: np.ndarray, texts: Sequence[str]
 ) -> Projection:
     """The documents and questions, placed along the documents' two strongest directions."""
 
     def placed(vectors: np.ndarray) -> list[list[float]]:
-        return [[round(float(x), 5), round(float(y), 5)] for x, y in (vectors - found.mean) @ lie.axes.T]
+        return [[round(float(x), 5), round(float(y), 5)] for x, y in (vectors - survey.mean) @ geometry.axes.T]
 
     articles = audit.articles(rows)
     return Projection(
-        shares=tuple(rounded(share) for share in lie.shares),
+        shares=tuple(rounded(share) for share in geometry.shares),
         documents=tuple(
             (x, y, row, articles[row].get("title"), articles[row].get("tokens"))
-            for (x, y), row in zip(placed(found.sample), rows, strict=True)
+            for (x, y), row in zip(placed(survey.sample), rows, strict=True)
         ),
         questions=tuple((x, y, text) for (x, y), text in zip(placed(questions), texts, strict=True)),
     )

@@ -194,10 +194,10 @@ def _differences(path: Path, content: Content) -> list[str]:
     at = 0
     with path.open("rb") as file:
         for wanted in stream(content):
-            seen = file.read(len(wanted))
-            if seen != wanted:
-                place = next((i for i, (a, b) in enumerate(zip(seen, wanted, strict=False)) if a != b), len(seen))
-                what = "ends" if place == len(seen) else "differs from the merged matrix and articles"
+            piece = file.read(len(wanted))
+            if piece != wanted:
+                place = next((i for i, (a, b) in enumerate(zip(piece, wanted, strict=False)) if a != b), len(piece))
+                what = "ends" if place == len(piece) else "differs from the merged matrix and articles"
                 return [f"{what} at byte {at + place}"]
             at += len(wanted)
         return [f"goes on after its end, byte {at}"] if file.read(1) else []

@@ -75,10 +75,7 @@ class Merged:
 
     def problems(self, manifest: Manifest) -> list[str]:
         """Which merged files are not what the manifest says, in words; every file is read."""
-        found = []
-        for name, stated in manifest.outputs.items():
-            found += differences(self.folder / name, stated)
-        return found
+        return [line for name, stated in manifest.outputs.items() for line in differences(self.folder / name, stated)]
 
 
 def _digest(manifest: Json) -> str:

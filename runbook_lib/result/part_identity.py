@@ -29,9 +29,9 @@ def strange(record: PartRecord, plan: Plan) -> list[str]:
         ("max_tokens", _limit(record, plan), record.max_tokens),
     ]
     return [
-        f"{what}: expected {wanted!r}, found {safe_text(repr(seen), 200)}"
-        for what, wanted, seen in facts
-        if wanted != seen
+        f"{what}: expected {wanted!r}, found {safe_text(repr(actual), 200)}"
+        for what, wanted, actual in facts
+        if wanted != actual
     ]
 
 

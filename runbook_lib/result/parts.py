@@ -108,10 +108,10 @@ def verify(part: Part, plan: Plan, fingerprints: np.ndarray) -> list[str]:
 
     `fingerprints` are the corpus's, uint8 (rows, 16).
     """
-    found = strange(part.record, plan)
+    problems = strange(part.record, plan)
     if part.stop > plan.rows:
-        return [*found, f"rows: {part.start}-{part.stop} are not within the plan's 0-{plan.rows}"]
-    return found + _texts(part, fingerprints) + _array(part)
+        return [*problems, f"rows: {part.start}-{part.stop} are not within the plan's 0-{plan.rows}"]
+    return problems + _texts(part, fingerprints) + _array(part)
 
 
 def fingerprint_bytes(texts: Sequence[object]) -> np.ndarray | None:
@@ -128,13 +128,13 @@ def fingerprint_bytes(texts: Sequence[object]) -> np.ndarray | None:
 
 
 def _texts(part: Part, fingerprints: np.ndarray) -> list[str]:
-    seen = fingerprint_bytes(part.record.fingerprints)
-    if seen is None:
+    stated = fingerprint_bytes(part.record.fingerprints)
+    if stated is None:
         return ["fingerprints: not hexadecimal ones"]
     wanted = np.asarray(fingerprints[part.start : part.stop])
-    if wanted.shape != seen.shape:
+    if wanted.shape != stated.shape:
         return [f"fingerprints: the corpus has none for all of rows {part.start}-{part.stop}"]
-    rows = part.start + np.flatnonzero((wanted != seen).any(axis=1))
+    rows = part.start + np.flatnonzero((wanted != stated).any(axis=1))
     return (
         [f"fingerprints: the text of {len(rows)} rows is not the corpus's: rows {named(rows.tolist())}"]
         if len(rows)
@@ -171,13 +171,13 @@ def _vectors(part: Part, file: BinaryIO) -> list[str]:
     stated = np.array(part.record.norms, dtype=np.float64)
     row_bytes = part.dim * ITEM_BYTES
     pieces = iter(partial(file.read, max(1, PIECE_BYTES // row_bytes) * row_bytes), b"")
-    found = np.concatenate([norms_of(np.frombuffer(raw, "<f4").reshape(-1, part.dim)) for raw in pieces])
+    norms = np.concatenate([norms_of(np.frombuffer(raw, "<f4").reshape(-1, part.dim)) for raw in pieces])
     with np.errstate(invalid="ignore"):
-        right = has_direction(found) & (np.abs(found - stated) <= NORM_ROUNDING * np.maximum(1.0, stated))
+        right = has_direction(norms) & (np.abs(norms - stated) <= NORM_ROUNDING * np.maximum(1.0, stated))
     rows = np.flatnonzero(~right)
     if not len(rows):
         return []
-    first = f"row {part.start + rows[0]} has norm {found[rows[0]]:.7g}, its record says {stated[rows[0]]:.7g}"
+    first = f"row {part.start + rows[0]} has norm {norms[rows[0]]:.7g}, its record says {stated[rows[0]]:.7g}"
     return [f"vectors: {len(rows)} are not as their record says: {first}"]
 
 

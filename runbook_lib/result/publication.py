@@ -217,7 +217,7 @@ def writer(run: Run, path: Path) -> str:
     for folder in folders:
         if sha256 in _founding_sums(Run(folder, run.profile)):
             return folder.name
-    return next((name for found, name in _backed_up(run) if found == sha256), "")
+    return next((name for saved_sha256, name in _backed_up(run) if saved_sha256 == sha256), "")
 
 
 def _backed_up(run: Run) -> Iterator[tuple[str, str]]:
@@ -237,11 +237,11 @@ def _founding_sums(run: Run) -> set[str]:
         lambda: manifest.founding.sha256 if (manifest := Merged(run.merged).manifest()) else None,
         lambda: stated.sha256 if (result := run.result(PHASES[-1])) and (stated := result.output("founding")) else None,
     )
-    found = set()
+    sums = set()
     for read in reads:
         with contextlib.suppress(RunbookError, OSError):  # what cannot be read names none
-            found.add(read())
-    return {sha256 for sha256 in found if sha256}
+            sums.add(read())
+    return {sha256 for sha256 in sums if sha256}
 
 
 @in_words("looking at the result")
@@ -250,17 +250,16 @@ def losses(run: Run, quick: bool = False) -> list[str]:
     record = published(run)
     if record is None:
         return [f"{run.published_file.name}: no such file"]
-    told = []
-    for name, stated in record.files.items():
-        told += differences(run.folder / name, stated, quick)
-    told += _founding_lost(run, record.founding, quick)
+    stated_files = [(run.folder / name, stated) for name, stated in record.files.items()]
+    lost = [line for path, stated in stated_files for line in differences(path, stated, quick)]
     newest = record.backups[-1:]
-    return told + [line for stated in newest for line in differences(Path(stated.path), stated, quick)]
+    lost_backup = [line for stated in newest for line in differences(Path(stated.path), stated, quick)]
+    return [*lost, *_founding_lost(run, record.founding, quick), *lost_backup]
 
 
 def _founding_lost(run: Run, stated: Placed, quick: bool) -> list[str]:
     path = Path(stated.path)
-    told = differences(path, stated, quick)
+    problems = differences(path, stated, quick)
     with contextlib.suppress(OSError):  # what cannot be read is told already
-        return [] if told and path.is_file() and writer(run, path) not in ("", run.name) else told
-    return told
+        return [] if problems and path.is_file() and writer(run, path) not in ("", run.name) else problems
+    return problems

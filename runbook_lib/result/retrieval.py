@@ -61,14 +61,14 @@ def wanted_titles(questions: Sequence[Question]) -> set[str]:
 
 def answers(questions: Sequence[Question], audit: Audit, documents: int) -> Answers:
     """For each question the rows that answer it: by `passage_index` (a row), else by `title`; empty when not said."""
-    found = []
-    for question in questions:
-        row, title = question.get("passage_index"), question.get("title")
-        if isinstance(row, int) and not isinstance(row, bool) and 0 <= row < documents:
-            found.append([row])
-        else:
-            found.append(audit.titled.get(title, []) if isinstance(title, str) else [])
-    return found
+    return [_rows_of(question, audit, documents) for question in questions]
+
+
+def _rows_of(question: Question, audit: Audit, documents: int) -> list[int]:
+    row, title = question.get("passage_index"), question.get("title")
+    if isinstance(row, int) and not isinstance(row, bool) and 0 <= row < documents:
+        return [row]
+    return audit.titled.get(title, []) if isinstance(title, str) else []
 
 
 def ask(vectors: np.ndarray, known: Answers, matrix: Path, shape: Header) -> Questions:
@@ -81,15 +81,15 @@ def ask(vectors: np.ndarray, known: Answers, matrix: Path, shape: Header) -> Que
     return Questions(directions, best)
 
 
-def figures(questions: Sequence[Question], known: Answers, found: Survey, audit: Audit) -> Retrieval:
+def figures(questions: Sequence[Question], known: Answers, survey: Survey, audit: Audit) -> Retrieval:
     """What a report shows: each question with its five nearest documents and, where known, the rank of its answer."""
-    shown = audit.articles([int(row) for row in found.nearest.ravel() if row >= 0])
-    ranks = [1 + int(ahead) if rows else None for ahead, rows in zip(found.ahead, known, strict=True)]
+    shown = audit.articles([int(row) for row in survey.nearest.ravel() if row >= 0])
+    ranks = [1 + int(ahead) if rows else None for ahead, rows in zip(survey.ahead, known, strict=True)]
     entries = []
     for place, question in enumerate(questions):
         nearest = tuple(
             Neighbour(int(row), shown[int(row)].get("title"), round(float(cosine), 6))
-            for row, cosine in zip(found.nearest[place], found.cosines[place], strict=True)
+            for row, cosine in zip(survey.nearest[place], survey.cosines[place], strict=True)
             if row >= 0 and np.isfinite(cosine)
         )
         text = question["question"][:QUESTION_CHARACTERS]

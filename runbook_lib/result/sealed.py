@@ -52,20 +52,20 @@ def _left_out(name: str) -> bool:
 
 def files(run: Run) -> list[str]:
     """The relative paths of all that belongs to the archive, sorted. Raises DataError for what is no plain file."""
-    found = []
+    names = []
     for path in _walk(run.folder):
         name = path.relative_to(run.folder).as_posix()
         if path.is_symlink() or not path.is_file():
             raise DataError(f"{path}: neither a plain file nor a folder, so it cannot be sealed; take it away")
         if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
             raise DataError(f"{name!r}: a name with control characters cannot be listed; rename it")
-        found.append(name)
-    return sorted(found)
+        names.append(name)
+    return sorted(names)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    with os.scandir(folder) as found:
-        entries = list(found)
+    with os.scandir(folder) as scan:
+        entries = list(scan)
     for entry in entries:
         path = Path(entry.path)
         if entry.is_dir(follow_symlinks=False) and not is_litter(entry.name):
@@ -101,10 +101,10 @@ def listed(run: Run) -> Iterator[tuple[str, str]]:
 def since(run: Run, digest: Digest, sealing: bool = False) -> Since:
     """What changed since the seal. With `sealing`, what is about to be written anew or listed for the first time is
     no problem. Raises DataError where the list is not in form."""
-    found = Since()
+    changes = Since()
     stated = {name: sha256 for sha256, name in listed(run)}
     journal = run.journal.path
-    later = _journal_since(run, stated.get(journal.name, ""), found, torn=sealing)
+    later = _journal_since(run, stated.get(journal.name, ""), changes, torn=sealing)
     vouched = _vouched(run, later, digest)
     moved = _moved(run, digest) if sealing else set()
     absent: dict[str, str] = {}
@@ -116,34 +116,34 @@ def since(run: Run, digest: Digest, sealing: bool = False) -> Since:
             continue
         if path.is_symlink() or not path.is_file():
             absent[name] = sha256
-        elif (seen := digest(path, sha256)) != sha256:
-            if vouched.get(name) == seen or sha256 in moved:
-                found.written.append(name)
+        elif (actual := digest(path, sha256)) != sha256:
+            if vouched.get(name) == actual or sha256 in moved:
+                changes.written.append(name)
             else:
-                found.damaged.append(name)
-                found.problems.append(f"{name}: sha256 {seen[:16]}…, {run.sums.name} says {sha256[:16]}…")
+                changes.damaged.append(name)
+                changes.problems.append(f"{name}: sha256 {actual[:16]}…, {run.sums.name} says {sha256[:16]}…")
     lost = [name for name, sha256 in absent.items() if sha256 not in moved]
-    found.damaged += lost
-    found.problems += [f"{name}: listed in {run.sums.name}, no such file" for name in lost]
-    return found
+    changes.damaged += lost
+    changes.problems += [f"{name}: listed in {run.sums.name}, no such file" for name in lost]
+    return changes
 
 
 def unlisted(run: Run, digest: Digest) -> list[str]:
     """The files that neither the list nor the journal since the seal vouches for."""
     stated = {name: sha256 for sha256, name in listed(run)}
     vouched = _vouched(run, _journal_since(run, stated.get(run.journal.path.name, ""), Since()), digest)
-    found = [name for name in files(run) if name not in stated and run.folder / name != run.sums]
-    return [f"{name}: not listed" for name in found if vouched.get(name) != digest(run.folder / name, "")]
+    names = [name for name in files(run) if name not in stated and run.folder / name != run.sums]
+    return [f"{name}: not listed" for name in names if vouched.get(name) != digest(run.folder / name, "")]
 
 
-def _journal_since(run: Run, sha256: str, found: Since, torn: bool = False) -> list[Event]:
+def _journal_since(run: Run, sha256: str, changes: Since, torn: bool = False) -> list[Event]:
     """The journal's events after the sealed ones; what keeps them from following is a problem.
 
     `torn`: half a line that a crash left is none; the next event cuts it off.
     """
     path = run.journal.path
     if not path.is_file():
-        found.problems.append(f"{path.name}: listed in {run.sums.name}, no such file")
+        changes.problems.append(f"{path.name}: listed in {run.sums.name}, no such file")
         return []
     lines = path.read_bytes().splitlines(keepends=True)
     digest, sealed_at = hashlib.sha256(), 0
@@ -153,16 +153,16 @@ def _journal_since(run: Run, sha256: str, found: Since, torn: bool = False) -> l
             sealed_at = number
             break
     if not sealed_at:
-        found.problems.append(f"{path.name}: its sealed lines are not there as they were")
+        changes.problems.append(f"{path.name}: its sealed lines are not there as they were")
         return []
     later = lines[sealed_at:]
     if torn and later and not later[-1].endswith(b"\n"):
         later.pop()
     events = [event for line in later if (event := _event(line))]
     if run.journal.problems(torn) or len(events) != len(later):
-        found.problems.append(f"{path.name}: a line does not follow from the line before")
+        changes.problems.append(f"{path.name}: a line does not follow from the line before")
         return []
-    found.events = [str(event.get("event")) for event in events]
+    changes.events = [str(event.get("event")) for event in events]
     return events
 
 
@@ -176,19 +176,19 @@ def _event(line: bytes) -> Event | None:
 
 def _vouched(run: Run, later: list[Event], digest: Digest) -> dict[str, str]:
     """name -> sha256 of what was written after the seal, by the journal, and by a manifest that is vouched for."""
-    found: dict[str, str] = {}
+    sums: dict[str, str] = {}
     for event in later:
         wrote = event.get("wrote")
-        found |= wrote if isinstance(wrote, dict) else {}
+        sums |= wrote if isinstance(wrote, dict) else {}
     merged = Merged(run.merged)
     name = merged.manifest_file.relative_to(run.folder).as_posix()
-    if name in found and merged.manifest_file.is_file() and digest(merged.manifest_file, found[name]) == found[name]:
+    if name in sums and merged.manifest_file.is_file() and digest(merged.manifest_file, sums[name]) == sums[name]:
         manifest = merged.manifest()
         for part in manifest.parts if manifest else ():
             array = run.local.parts / part.name
-            found[array.relative_to(run.folder).as_posix()] = part.sha256
-            found[array.with_suffix(".json").relative_to(run.folder).as_posix()] = part.record
-    return found
+            sums[array.relative_to(run.folder).as_posix()] = part.sha256
+            sums[array.with_suffix(".json").relative_to(run.folder).as_posix()] = part.record
+    return sums
 
 
 def _moved(run: Run, digest: Digest) -> set[str]:

@@ -90,12 +90,12 @@ def blocks(path: Path, shape: Header, rows: int) -> Iterator[tuple[int, np.ndarr
 
 def some_rows(path: Path, shape: Header, rows: Sequence[int]) -> np.ndarray:
     """A few rows of the matrix, in the order asked for."""
-    found = np.zeros((len(rows), shape.dim), np.float32)
+    vectors = np.zeros((len(rows), shape.dim), np.float32)
     with path.open("rb") as file:
         for place, row in enumerate(rows):
             file.seek(shape.bytes + row * shape.dim * ITEM_BYTES)
-            found[place] = _read(file, 1, shape.dim)[0]
-    return found
+            vectors[place] = _read(file, 1, shape.dim)[0]
+    return vectors
 
 
 def norms_of(vectors: np.ndarray) -> np.ndarray:
@@ -134,7 +134,7 @@ class _Nearest:
         self.cosines = np.full((asked, NEAREST), -np.inf, np.float32)
         self.ahead = np.zeros(asked, np.int64)
 
-    def see(self, low: int, directions: np.ndarray, good: np.ndarray) -> None:
+    def add(self, low: int, directions: np.ndarray, good: np.ndarray) -> None:
         if not len(self.rows):
             return
         scores = self.questions.vectors @ directions.T
@@ -177,7 +177,7 @@ def survey(path: Path, shape: Header, questions: Questions, sample: Sequence[int
         directions_seen += int(good.sum())
         total += directions.sum(axis=0, dtype=np.float64)
         second += directions.T @ directions
-        nearest.see(low, directions, good)
+        nearest.add(low, directions, good)
         here = (wanted >= low) & (wanted < high)
         kept[here] = directions[wanted[here] - low]
     mean = total / max(1, directions_seen)
@@ -217,14 +217,14 @@ class Geometry:
     shares: tuple[float, ...]  # of the variance, of the axes
 
 
-def geometry(found: Survey) -> Geometry:
+def geometry(survey: Survey) -> Geometry:
     """Mean cosine, spread and principal axes from the moments of a survey."""
-    dim, n = len(found.mean), found.directions
+    dim, n = len(survey.mean), survey.directions
     if n < 2:
         return Geometry(None, None, None, np.zeros((2, dim)), (0.0, 0.0))
-    summed = float(np.dot(found.mean, found.mean)) * n * n
+    summed = float(np.dot(survey.mean, survey.mean)) * n * n
     mean_cosine = (summed - n) / (n * (n - 1))
-    values, vectors = np.linalg.eigh(found.covariance)
+    values, vectors = np.linalg.eigh(survey.covariance)
     values, vectors = np.clip(values[::-1], 0.0, None), vectors[:, ::-1].T
     axes = np.zeros((2, dim))
     axes[: min(2, dim)] = vectors[:2]

@@ -63,13 +63,13 @@ class Console:
         # A box of its own around what is replaced at every look: where it was scrolled to, it stays.
         scrolls = {"max_height": TALLEST, "overflow": "auto"} if len(slots) > TALL else {}
         self.panel = widgets.HTML(layout=widgets.Layout(**scrolls))
-        self.said, self.journal = widgets.HTML(), widgets.HTML()
+        self.message, self.journal = widgets.HTML(), widgets.HTML()
         rows = [
             [self.pause, self.refresh, self.leave, self.slot, self.restart, self.move],
             [self.remark, self.note, self.name, self.stop],
         ]
         lines = [widgets.HBox(row, layout=widgets.Layout(flex_flow="row wrap")) for row in rows]
-        self.box = widgets.VBox([self.panel, *lines, self.said, self.journal])
+        self.box = widgets.VBox([self.panel, *lines, self.message, self.journal])
         # A saved notebook has the first picture and the last; a live one has the widget's.
         self._spot = Spot(self.box._repr_mimebundle_())
         self._shown = False
@@ -110,20 +110,20 @@ class Console:
             words, order = await self._orders.get()
             self._say(f"{words} …")
             try:
-                said = await asyncio.to_thread(order)
+                result = await asyncio.to_thread(order)
             except (RunbookError, OSError) as error:
-                said = f"not done: {error}"
-            self._say(f"{words}: {said}")
+                result = f"not done: {error}"
+            self._say(f"{words}: {result}")
             self._wake.set()
 
     def _say(self, words: str) -> None:
-        self.said.value = tag("div", text(words, 1000), role="status")
+        self.message.value = tag("div", text(words, 1000), role="status")
 
     def _journal(self) -> Markup:
         lines = [(str(e.get("at"))[11:19], e.get("event"), facts.details(e)) for e in self.run.journal.last(LINES)]
         items = [
-            tag("li", joined((text(at), text(event), text(one_line(said, 160))), Markup(" ")))
-            for at, event, said in lines
+            tag("li", joined((text(at), text(event), text(one_line(details, 160))), Markup(" ")))
+            for at, event, details in lines
         ]
         style = "margin:0;padding:0;list-style:none;font-size:12px;line-height:1.4"
         return tag("div", Markup("Last in the journal (UTC)"), style=MUTED) + tag("ul", *items, style=style)
@@ -172,8 +172,8 @@ class Console:
             return
 
         def move() -> str:
-            seen = monitor.Watcher(self.run, self.run.plan()).poll()
-            return _words(recover.move(self.run, seen, host))
+            state = monitor.Watcher(self.run, self.run.plan()).poll()
+            return _words(recover.move(self.run, state, host))
 
         self._order(f"Move the rows of {host}", move)
 
@@ -201,9 +201,9 @@ class Console:
 
 
 def _button(words: str, tooltip: str, press: Callable[[widgets.Button], None], style: str = "") -> widgets.Button:
-    made = widgets.Button(description=words, tooltip=tooltip, button_style=style, layout=widgets.Layout(width="auto"))
-    made.on_click(press)
-    return made
+    button = widgets.Button(description=words, tooltip=tooltip, button_style=style, layout=widgets.Layout(width="auto"))
+    button.on_click(press)
+    return button
 
 
 def _words(checks: Checks) -> str:

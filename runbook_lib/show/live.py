@@ -63,15 +63,15 @@ class Terminal:
     """Lines of text: now and then one, and everything at the end."""
 
     def __init__(self, clock: Clock = time.monotonic, out: Callable[[str], None] = print) -> None:
-        self._clock, self._out, self._next, self._said = clock, out, float("-inf"), ""
+        self._clock, self._out, self._next, self._last_text = clock, out, float("-inf"), ""
 
     def show(self, html: Markup, plain: str, line: str, last: bool) -> None:
         """Print the line if it is new and the last one is a while ago; all of the text at the end, once."""
-        said = plain if last else line
-        if said == self._said or (self._clock() < self._next and not last):
+        shown = plain if last else line
+        if shown == self._last_text or (self._clock() < self._next and not last):
             return
-        self._out(said)
-        self._said, self._next = said, self._clock() + LINE_S
+        self._out(shown)
+        self._last_text, self._next = shown, self._clock() + LINE_S
 
 
 def in_notebook() -> bool:

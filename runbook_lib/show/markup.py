@@ -44,8 +44,8 @@ def tag(name: str, /, *inside: Markup, **attributes: object) -> Markup:
 
     A truth value says whether the attribute is there.
     """
-    told = "".join(_attribute(key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items())
-    return Markup(f"<{name}{told}>{''.join(inside)}{'' if name in EMPTY else f'</{name}>'}")
+    written = "".join(_attribute(key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items())
+    return Markup(f"<{name}{written}>{''.join(inside)}{'' if name in EMPTY else f'</{name}>'}")
 
 
 def _attribute(name: str, value: object) -> str:

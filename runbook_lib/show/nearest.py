@@ -31,8 +31,8 @@ class Nearest:
         titles = ("question", "own document comes", "nearest documents, cosine")
         heads = list(zip(titles, (markup.WIDE, markup.CELL, markup.WIDE), strict=True))
         first, asked = self.hits
-        told = f"; its own document is the nearest for {first} of the {asked} that name one" if asked else ""
-        caption = f"{words.many(len(self.questions), 'question')}{told}"
+        score = f"; its own document is the nearest for {first} of the {asked} that name one" if asked else ""
+        caption = f"{words.many(len(self.questions), 'question')}{score}"
         return markup.table(caption, heads, (self._row(*numbered) for numbered in enumerate(self.questions, 1)))
 
     def _row(self, place: int, question: Answered) -> Markup:

@@ -77,13 +77,13 @@ def gpu(slot: SlotState) -> str:
     if slot.gpu is None:
         return ""
     use, used, warmth, watts = slot.gpu
-    said = (
+    values = (
         None if use is None else f"{use} %",
         None if used is None else f"{used / 1024:.1f} GiB",
         None if warmth is None else f"{warmth} °C",
         None if watts is None else f"{watts:.0f} W",
     )
-    return " ".join(filter(None, said))
+    return " ".join(filter(None, values))
 
 
 def in_order(slots: Sequence[SlotState]) -> list[SlotState]:
@@ -122,8 +122,8 @@ def notes(slot: SlotState) -> str:
 
 def _spark_cell(slot: SlotState) -> Markup:
     drawn = spark(slot.trend)
-    said = f"rate at the last {len(slot.trend)} looks: {', '.join(f'{value:.1f}' for value in slot.trend)} rows/s"
-    inside = [tag("span", text(drawn), role="img", aria_label=text(said), style=f"color:{BLUE}")] if drawn else []
+    described = f"rate at the last {len(slot.trend)} looks: {', '.join(f'{value:.1f}' for value in slot.trend)} rows/s"
+    inside = [tag("span", text(drawn), role="img", aria_label=text(described), style=f"color:{BLUE}")] if drawn else []
     return tag("td", *inside, style=f"{CELL};font-family:monospace")
 
 

@@ -59,8 +59,8 @@ def progress_png(state: Snapshot) -> Picture:
     """The rate over time and the norms of the rows that came home, side by side."""
     figure = figure_of(WIDTH, 1.75)
     left, right = figure.subplots(1, 2)
-    said = [_draw_rate(left, state), _draw_norms(right, *_counted(state.norms))]
-    return picture_of(figure, " ".join(said))
+    alts = [_draw_rate(left, state), _draw_norms(right, *_counted(state.norms))]
+    return picture_of(figure, " ".join(alts))
 
 
 def _draw_rate(axes: Axes, state: Snapshot) -> str:
@@ -131,9 +131,9 @@ def norm_histogram(figures: Figures) -> Picture:
 
 def projection(figures: Figures) -> Picture:
     """Documents as points in the plane of their two strongest directions, by length; questions as numbered marks."""
-    found = figures.projection or Projection((), (), ())
-    documents, questions = _points(found.documents), _points(found.questions)
-    tokens = _tokens(found.documents, len(documents))
+    projected = figures.projection or Projection((), (), ())
+    documents, questions = _points(projected.documents), _points(projected.questions)
+    tokens = _tokens(projected.documents, len(documents))
     figure = figure_of(6.2, 4.4)
     axes = figure.subplots()
     calm(axes, "Documents and questions, projected", grid="both")
@@ -148,32 +148,30 @@ def projection(figures: Figures) -> Picture:
     for place, (x, y) in enumerate(questions, 1):
         axes.plot([x], [y], "D", color=RED, markersize=11, markeredgecolor="white", markeredgewidth=0.8)
         axes.text(x, y, str(place), ha="center", va="center", fontsize=7, color="white", fontweight="bold")
-    shares = [share or 0.0 for share in found.shares]
+    shares = [share or 0.0 for share in projected.shares]
     names = [f"{axis} ({100 * s:.1f} % of the variance)" for axis, s in zip(("axis 1", "axis 2"), shares, strict=False)]
     label(axes, *(names if len(names) == 2 else ("axis 1", "axis 2")))
     axes.locator_params(nbins=5)
-    asked = [str(question[2]) if len(question) > 2 else "" for question in found.questions]
+    asked = [str(question[2]) if len(question) > 2 else "" for question in projected.questions]
     listed = "; ".join(f"{i} {words.one_line(name, 120)}" for i, name in enumerate(asked, 1) if name)
-    said = f"{many(len(documents), 'document')} as points, {many(len(questions), 'question')} as numbered marks"
+    alt = f"{many(len(documents), 'document')} as points, {many(len(questions), 'question')} as numbered marks"
     if tokens is not None:
-        said += f"; documents are shaded by their length, {tokens.min():,} to {tokens.max():,} tokens"
-    return picture_of(
-        figure, f"Projection: {said}{': ' + listed if listed else ''}.", f"{said}; questions stand below."
-    )
+        alt += f"; documents are shaded by their length, {tokens.min():,} to {tokens.max():,} tokens"
+    return picture_of(figure, f"Projection: {alt}{': ' + listed if listed else ''}.", f"{alt}; questions stand below.")
 
 
 def _tokens(documents: Sequence[Point], count: int) -> np.ndarray | None:
     """How long the documents of a projection are; None where it does not say so of every one."""
-    found = [point[4] for point in documents if len(point) > 4]
-    whole = [value for value in found if isinstance(value, int) and value >= 0]
+    counts = [point[4] for point in documents if len(point) > 4]
+    whole = [value for value in counts if isinstance(value, int) and value >= 0]
     return np.asarray(whole) if count and len(whole) == count else None
 
 
 def _points(points: Sequence[Point]) -> np.ndarray:
     """(n, 2) coordinates, of those points that have finite ones."""
     pairs = [(facts.number(point[0]), facts.number(point[1])) for point in points if len(point) > 1]
-    found = [(x, y) for x, y in pairs if x is not None and y is not None and math.isfinite(x + y)]
-    return np.asarray(found, dtype=float).reshape(-1, 2)
+    finite = [(x, y) for x, y in pairs if x is not None and y is not None and math.isfinite(x + y)]
+    return np.asarray(finite, dtype=float).reshape(-1, 2)
 
 
 # ----------------------------------------------------------------------------------------------------------- timeline
@@ -182,29 +180,29 @@ def _points(points: Sequence[Point]) -> np.ndarray:
 def timeline(run: Run) -> Picture:
     """When each phase ran, and where faults and recoveries fell, from the journal."""
     try:
-        found = facts.events(run)
+        events = facts.events(run)
     except OSError:
-        found = []
+        events = []
     figure = figure_of(WIDTH, 2.1)
     axes = figure.subplots()
     calm(axes, "What happened when", grid="x")
-    if not found:
+    if not events:
         nothing(axes, "no journal")
         return picture_of(figure, "Timeline: no journal.")
-    began, length = found[0]["when"], (found[-1]["when"] - found[0]["when"]).total_seconds()
+    began, length = events[0]["when"], (events[-1]["when"] - events[0]["when"]).total_seconds()
     unit, size = ("min", 60.0) if length >= 180 else ("s", 1.0)
-    spans = facts.spans(found)
+    spans = facts.spans(events)
     for span in spans:
         start = (span.start - began).total_seconds() / size
         stop = (span.seen - began).total_seconds() / size
         last = span is [other for other in spans if other.phase == span.phase][-1]
         _draw_span(axes, span, start, max(stop, start + length / size * 0.004), last)  # what took no time is still seen
-    _draw_marks(axes, found, size)
+    _draw_marks(axes, events, size)
     axes.set_yticks(range(len(PHASES) + 1), [*PHASES, "faults, recoveries"])
     axes.set_ylim(len(PHASES) + 0.5, -0.5)
     axes.set_xlim(0, max(length / size * 1.08, 1e-3))
     label(axes, f"{unit} since the run was made")
-    return picture_of(figure, _told(found, spans))
+    return picture_of(figure, _told(events, spans))
 
 
 def _draw_span(axes: Axes, span: facts.Span, start: float, stop: float, named: bool) -> None:
@@ -219,9 +217,9 @@ def _draw_span(axes: Axes, span: facts.Span, start: float, stop: float, named: b
     axes.text(stop, lane, f" {took}", va="center", fontsize=8, color="#424a53")
 
 
-def _draw_marks(axes: Axes, found: Sequence[facts.Event], size: float) -> None:
+def _draw_marks(axes: Axes, events: Sequence[facts.Event], size: float) -> None:
     for kind, plural, marker, colour in (("fault", "faults", "X", RED), ("recovery", "recoveries", "^", GREEN)):
-        marked = [event["when"] - found[0]["when"] for event in found if facts.kind(event) == kind]
+        marked = [event["when"] - events[0]["when"] for event in events if facts.kind(event) == kind]
         if marked:
             label = f"{len(marked)} {kind if len(marked) == 1 else plural}"
             times = [at.total_seconds() / size for at in marked]
@@ -231,9 +229,9 @@ def _draw_marks(axes: Axes, found: Sequence[facts.Event], size: float) -> None:
         axes.legend(loc="upper right", fontsize=8, frameon=False, ncols=2)
 
 
-def _told(found: Sequence[facts.Event], spans: Sequence[facts.Span]) -> str:
+def _told(events: Sequence[facts.Event], spans: Sequence[facts.Span]) -> str:
     phases = "; ".join(f"{s.phase} {s.outcome}{f' after {exactly(s.seconds)}' if s.stop else ''}" for s in spans)
-    faults, recoveries = (sum(facts.kind(event) == kind for event in found) for kind in ("fault", "recovery"))
-    length = (found[-1]["when"] - found[0]["when"]).total_seconds()
+    faults, recoveries = (sum(facts.kind(event) == kind for event in events) for kind in ("fault", "recovery"))
+    length = (events[-1]["when"] - events[0]["when"]).total_seconds()
     counted = f"{many(faults, 'fault')}, recoveries: {recoveries}"
     return f"Timeline of {exactly(length)}: {phases or 'no phase ended'}; {counted}."

@@ -55,8 +55,8 @@ def part_grid(run: Run) -> Picture:
     for place, slot in enumerate(shown):
         _draw_home(axes, place, slot.start, slot.stop, home)
         left = count(missing(slot.start, slot.stop, home))
-        said = f"{slot.rows - left:,} of {slot.rows:,} home" if left else f"all {slot.rows:,} home"
-        axes.text(1.01, place, said, va="center", fontsize=8, color="#424a53", clip_on=False)
+        progress = f"{slot.rows - left:,} of {slot.rows:,} home" if left else f"all {slot.rows:,} home"
+        axes.text(1.01, place, progress, va="center", fontsize=8, color="#424a53", clip_on=False)
     if shown:
         axes.set_yticks(range(len(shown)), [slot.slot for slot in shown])
     else:  # more slots than lines: all rows as one
@@ -67,8 +67,8 @@ def part_grid(run: Run) -> Picture:
     axes.set_ylim(max(1, len(shown)) - 0.4, -0.6)
     axes.spines["bottom"].set_visible(False)
     first = ", ".join(f"[{low:,}, {high:,})" for low, high in gaps[:10]) + (" and more" if len(gaps) > 10 else "")
-    said = f"{here:,} of {plan.rows:,} rows are home, in {many(len(home), 'part')}, from {many(len(slots), 'slot')}."
-    return picture_of(figure, f"{said} {f'Missing rows: {first}.' if gaps else 'No row is missing.'}")
+    alt = f"{here:,} of {plan.rows:,} rows are home, in {many(len(home), 'part')}, from {many(len(slots), 'slot')}."
+    return picture_of(figure, f"{alt} {f'Missing rows: {first}.' if gaps else 'No row is missing.'}")
 
 
 def _draw_home(axes: Axes, place: int, start: int, stop: int, home: Sequence[Range]) -> None:

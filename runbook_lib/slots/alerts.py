@@ -22,20 +22,20 @@ def of_host(name: str, answer: Answer) -> str:
     return ""
 
 
-def of_slot(seen: Observed, verdict: Verdict, evidence: str) -> str:
+def of_slot(observed: Observed, verdict: Verdict, evidence: str) -> str:
     """A slot in trouble; one that cannot be reached is told of by its host."""
-    if not (verdict.wrong and evidence) or (seen.silent and seen.state == UNREACHABLE):
+    if not (verdict.wrong and evidence) or (observed.silent and observed.state == UNREACHABLE):
         return ""
-    return f"{seen.name} on {seen.slot.host}: {verdict.name}: {_what_then(evidence, verdict)}"
+    return f"{observed.name} on {observed.slot.host}: {verdict.name}: {_what_then(evidence, verdict)}"
 
 
 def of_rows(rows: Sequence[int], named: Mapping[int, str], refusals: Sequence[Refusal]) -> str:
     """The rows that were given up, and why the first of them was."""
     if not rows:
         return ""
-    told = ", ".join(named[row] for row in rows[:10])
+    names = ", ".join(named[row] for row in rows[:10])
     why = next((each.reason for each in refusals if each.row == rows[0]), "")
-    return f"rows given up: {told}{' …' if len(rows) > 10 else ''}{f'; the first: {why}' if why else ''}"
+    return f"rows given up: {names}{' …' if len(rows) > 10 else ''}{f'; the first: {why}' if why else ''}"
 
 
 def of_unsupervised(host: str, alive: int) -> str:

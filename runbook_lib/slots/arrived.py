@@ -22,7 +22,7 @@ class Arrived:
         self.norms_bad = 0
         self.truncated = 0
 
-    def see(self, home: Sequence[Range]) -> None:
+    def update(self, home: Sequence[Range]) -> None:
         """Take in what is new among the parts that are home."""
         for low, high in home:
             if (low, high) in self._known:

@@ -117,11 +117,11 @@ def _name(exit: Exit) -> str:
 
 def host_failed(run: Run, host: str, what: str, why: object) -> None:
     """Write into the journal that something could not be done on a host; the same again only after a while."""
-    said = safe_text(str(why), 500)
+    reason = safe_text(str(why), 500)
     before = [e for e in run.journal.last(RECENT) if e.get("event") == "host failed" and e.get("host") == host]
-    if not any(e.get("what") == what and _alike(str(e.get("reason")), said) for e in before):
+    if not any(e.get("what") == what and _alike(str(e.get("reason")), reason) for e in before):
         with contextlib.suppress(OSError):
-            run.journal.write("host failed", host=host, what=what, reason=said)
+            run.journal.write("host failed", host=host, what=what, reason=reason)
 
 
 def link_breaks(run: Run, host: str, breaks: Sequence[str]) -> None:
@@ -221,28 +221,28 @@ class Incidents:
             self._open[slot.slot] = _Trouble(_name(new[-1]), began, again, slot.committed)
 
     def _note(self, slot: SlotState) -> None:
-        said = slot.verdict or slot.state
-        wrong = said != states.SLOW and said in NAMED and NAMED[said].wrong
-        said = states.FENCED if slot.state == states.FENCED else said
+        name = slot.verdict or slot.state
+        wrong = name != states.SLOW and name in NAMED and NAMED[name].wrong
+        name = states.FENCED if slot.state == states.FENCED else name
         known = self._open.get(slot.slot)
         # Told above, by what is on file; of one that says itself that it failed it will be in a moment.
         ended = slot.state == states.RESTARTING and bool(slot.exits)
         wrong = wrong and slot.state != states.FAILED
-        if wrong and not (known and (ended or known.verdict == said)):
-            self._begin(slot, said, known)
+        if wrong and not (known and (ended or known.verdict == name)):
+            self._begin(slot, name, known)
         elif known and slot.state == states.STOPPED:
             del self._open[slot.slot]  # by a person: no recovery, and no trouble any more
         elif known and not wrong and self._recovered(slot, known):
             self._end(slot, known)
 
-    def _begin(self, slot: SlotState, said: str, known: _Trouble | None) -> None:
+    def _begin(self, slot: SlotState, verdict: str, known: _Trouble | None) -> None:
         """One that turns out to be another keeps its beginning. Rows inside a part that was not committed go again."""
-        again = 0 if said in STANDS_STILL else self._before.get(slot.slot, 0)
+        again = 0 if verdict in STANDS_STILL else self._before.get(slot.slot, 0)
         began, again = (known.began, max(again, known.again)) if known else (self.clock(), again)
         self.run.journal.write(
-            BEGAN, slot=slot.slot, host=slot.host, verdict=said, cause=slot.evidence, action=slot.action
+            BEGAN, slot=slot.slot, host=slot.host, verdict=verdict, cause=slot.evidence, action=slot.action
         )
-        self._open[slot.slot] = _Trouble(said, began, again, slot.committed)
+        self._open[slot.slot] = _Trouble(verdict, began, again, slot.committed)
 
     def _recovered(self, slot: SlotState, known: _Trouble) -> bool:
         """Whether a slot works again: with a row to show for it, for a broken device starts as well as another."""

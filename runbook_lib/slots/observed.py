@@ -115,8 +115,8 @@ def unread(slot: Slot, ranges: Sequence[Range], have: Sequence[Range], answer: A
         state = states.NOT_LAUNCHED
     else:
         state = states.NOT_READ if isinstance(answer, Late) else states.UNREACHABLE
-    told = state == states.UNREACHABLE and isinstance(answer, RunbookError)
-    evidence = safe_text(str(answer), 300) if told else ""
+    explained = state == states.UNREACHABLE and isinstance(answer, RunbookError)
+    evidence = safe_text(str(answer), 300) if explained else ""
     return SlotState(slot.slot, slot.host, rows, rows - open_, 0, state, evidence=evidence)
 
 
@@ -139,13 +139,13 @@ def judge(
         return states.HELPING if whole else (report.state or states.STARTING)
     if reading.stop_requested:
         return states.STOPPED
-    said = supervised.state or ""
-    if said == states.STOPPED:  # but by no request of a person: its supervisor was ended, as before a reboot
+    last = supervised.state or ""
+    if last == states.STOPPED:  # but by no request of a person: its supervisor was ended, as before a reboot
         return states.DEAD
     if not reading.supervisor_alive:
         # Given up on purpose, or nobody is left who would start it again.
-        return said if said == states.FENCED else states.DEAD if launched else states.NOT_LAUNCHED
-    return {states.WAITING: states.RESTARTING, states.RUNNING: states.STARTING, "": states.STARTING}.get(said, said)
+        return last if last == states.FENCED else states.DEAD if launched else states.NOT_LAUNCHED
+    return {states.WAITING: states.RESTARTING, states.RUNNING: states.STARTING, "": states.STARTING}.get(last, last)
 
 
 def supervised(reading: Reading, slot: str) -> SupervisedSlot:

@@ -38,7 +38,7 @@ def cause(reason: str) -> str:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Signs:
     """What is seen of a slot: its state on file, why its last worker ended, and how it has moved.
 
     `still_s`: how long it has shown no new row, by our clock; `age_s`: since its heartbeat, by its host's; `finished`:
@@ -55,32 +55,33 @@ class Seen:
     finished: bool = False
 
 
-def judge(seen: Seen, limits: MonitorSpec) -> tuple[Verdict, str]:
+def judge(signs: Signs, limits: MonitorSpec) -> tuple[Verdict, str]:
     """The verdict on a slot and the evidence for it, in words; no evidence where nothing is the matter."""
-    if seen.state == states.DEAD and seen.finished:
+    if signs.state == states.DEAD and signs.finished:
         return NAMED[states.MORE_TO_DO], ""
-    if seen.state in states.ENDED:
-        name = states.REFUSED if seen.code == EXIT_REFUSED and not cause(seen.reason) else cause(seen.reason)
-        name = name or (states.DEAD if seen.state == states.FAILED else seen.state)
-        said = f"{'given up' if seen.state == states.FENCED else seen.state}; {seen.reason or 'no reason on record'}"
-        if seen.state == states.RESTARTING and (not seen.reason or seen.reason == BY_A_PERSON):
+    if signs.state in states.ENDED:
+        name = states.REFUSED if signs.code == EXIT_REFUSED and not cause(signs.reason) else cause(signs.reason)
+        name = name or (states.DEAD if signs.state == states.FAILED else signs.state)
+        state = "given up" if signs.state == states.FENCED else signs.state
+        evidence = f"{state}; {signs.reason or 'no reason on record'}"
+        if signs.state == states.RESTARTING and (not signs.reason or signs.reason == BY_A_PERSON):
             return NAMED[states.STARTING], ""  # a first start waits too: nothing has happened yet
-        found = NAMED[name]
-        if seen.state in NO_MORE and name != states.REFUSED:
-            found = replace(found, by_itself=NAMED[seen.state].by_itself)
-        return found, said
-    if seen.state == states.RUNNING:
-        stuck_s = patience_s(seen, limits)
-        if seen.age_s is not None and seen.age_s > limits.stuck_s:
-            return NAMED[states.STUCK], f"no heartbeat for {seen.age_s:.0f} s (expected within {limits.stuck_s:g} s)"
-        if seen.still_s > stuck_s:
-            return NAMED[states.STUCK], f"no new row for {seen.still_s:.0f} s (expected within {stuck_s:.0f} s)"
-        if seen.rate is not None and seen.rate < limits.slow_rows_per_s:
+        verdict = NAMED[name]
+        if signs.state in NO_MORE and name != states.REFUSED:
+            verdict = replace(verdict, by_itself=NAMED[signs.state].by_itself)
+        return verdict, evidence
+    if signs.state == states.RUNNING:
+        stuck_s = patience_s(signs, limits)
+        if signs.age_s is not None and signs.age_s > limits.stuck_s:
+            return NAMED[states.STUCK], f"no heartbeat for {signs.age_s:.0f} s (expected within {limits.stuck_s:g} s)"
+        if signs.still_s > stuck_s:
+            return NAMED[states.STUCK], f"no new row for {signs.still_s:.0f} s (expected within {stuck_s:.0f} s)"
+        if signs.rate is not None and signs.rate < limits.slow_rows_per_s:
             expected = f"the profile expects at least {limits.slow_rows_per_s:g}"
-            return NAMED[states.SLOW], f"{seen.rate:.1f} rows/s ({expected})"
-    return NAMED.get(seen.state, Verdict(seen.state, "", wrong=False)), ""
+            return NAMED[states.SLOW], f"{signs.rate:.1f} rows/s ({expected})"
+    return NAMED.get(signs.state, Verdict(signs.state, "", wrong=False)), ""
 
 
-def patience_s(seen: Seen, limits: MonitorSpec) -> float:
+def patience_s(signs: Signs, limits: MonitorSpec) -> float:
     """How long a slot may show no new row: the profile's time, or twice that of one of its parts."""
-    return max(limits.stuck_s, 2 * seen.part_s) if seen.part_s else limits.stuck_s
+    return max(limits.stuck_s, 2 * signs.part_s) if signs.part_s else limits.stuck_s

@@ -43,13 +43,13 @@ class Watcher:
     plan: Plan
     within_s: float | None = None
     _last: dict[str, Reading] = field(default_factory=dict)
-    _plan_of: int = 0
-    _heard: dict[str, float] = field(default_factory=dict)
-    _blank: dict[str, float] = field(default_factory=dict)
-    _named: dict[int, str] = field(default_factory=dict)
+    _plan_mtime_ns: int = 0
+    _answered_at: dict[str, float] = field(default_factory=dict)
+    _unassigned_since: dict[str, float] = field(default_factory=dict)
+    _given_up_names: dict[int, str] = field(default_factory=dict)
     _offsets: dict[str, float] = field(default_factory=dict)
     _launched_at: float | None = None
-    _journal_of: int = -1
+    _journal_size: int = -1
 
     def __post_init__(self) -> None:
         """Begin to count."""
@@ -66,9 +66,9 @@ class Watcher:
         now = self._awake.now()
         for name, answer in readings.items():
             self._keep(name, answer, now)
-        self._see_launch()
+        self._find_launch()
         home = committed(self.run.local.parts)  # also what came from a host that is silent now
-        self._arrived.see(home)
+        self._arrived.update(home)
         have = self._have(home)
         launched = self._was_launched(readings)
         judged = [
@@ -79,15 +79,15 @@ class Watcher:
         slots = tuple(slot for slot, _ in judged)
         given_up = self._given_up(have)
         gone = self._gone(readings, slots)
-        told = [
+        shown = [
             *(alerts.of_host(name, answer) for name, answer in readings.items()),
             *(alert for _, alert in judged),
-            alerts.of_rows(given_up, self._named, self._refusals()),
+            alerts.of_rows(given_up, self._given_up_names, self._refusals()),
             *(alerts.of_unsupervised(name, alive) for name in gone if (alive := self._alive(name))),
             self._about_all(slots, launched),
         ]
         return self._state(
-            readings, slots, given_up, gone, tuple(safe_text(alert, 500) for alert in told if alert), now
+            readings, slots, given_up, gone, tuple(safe_text(alert, 500) for alert in shown if alert), now
         )
 
     def _state(
@@ -101,7 +101,7 @@ class Watcher:
     ) -> Snapshot:
         rows, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
         rate = self._movement.rate_of_all(slots, now)
-        fresh = {name: found for name, found in readings.items() if isinstance(found, Reading)}
+        fresh = {name: reading for name, reading in readings.items() if isinstance(reading, Reading)}
         return Snapshot(
             run=self.run.name,
             at=time.time(),
@@ -117,56 +117,56 @@ class Watcher:
             norms_bad=self._arrived.norms_bad,
             truncated=self._arrived.truncated,
             quarantined=given_up,
-            named=self._named,
+            named=self._given_up_names,
             refusals=self._refusals(),
             alerts=shown,
-            committed_by_host={name: found.committed for name, found in fresh.items()},
+            committed_by_host={name: reading.committed for name, reading in fresh.items()},
             invalid=frozenset(
                 n for n, e in readings.items() if isinstance(e, HostError) and not isinstance(e, LinkLost)
             ),
             busy=frozenset(n for n, answer in readings.items() if _busy(self._last.get(n), answer)),
-            epochs={name: found.epoch for name, found in fresh.items() if found.assigned},
-            unassigned_s={name: now - since for name, since in self._blank.items() if name in fresh},
+            epochs={name: reading.epoch for name, reading in fresh.items() if reading.assigned},
+            unassigned_s={name: now - since for name, since in self._unassigned_since.items() if name in fresh},
             silent_s=self._silent_s(readings, now),
             unsupervised={name: process for name, process in gone.items() if self._alive(name)},
             gone=gone,
-            late={name: found.asked_s for name, found in readings.items() if isinstance(found, Late)},
+            late={name: reading.asked_s for name, reading in readings.items() if isinstance(reading, Late)},
         )
 
     # ------------------------------------------------------------------------------------------------------- reading
 
     def _renew_plan(self) -> None:
-        changed = self.run.plan_file.stat().st_mtime_ns
-        if changed != self._plan_of:
-            self.plan, self._plan_of = self.run.plan(), changed
+        mtime_ns = self.run.plan_file.stat().st_mtime_ns
+        if mtime_ns != self._plan_mtime_ns:
+            self.plan, self._plan_mtime_ns = self.run.plan(), mtime_ns
 
     def _keep(self, name: str, answer: Answer, now: float) -> None:
         """Keep what is new; of a host that failed, or has not answered yet, its last reading stays."""
         if not isinstance(answer, Reading):
             return
         self._last[name] = answer
-        self._heard[name] = now
+        self._answered_at[name] = now
         self._offsets[name] = time.time() - answer.now
         if answer.assigned:
-            self._blank.pop(name, None)
+            self._unassigned_since.pop(name, None)
         else:
-            self._blank.setdefault(name, now)
+            self._unassigned_since.setdefault(name, now)
 
     def _silent_s(self, readings: Mapping[str, Answer], now: float) -> dict[str, float]:
         failed = [name for name, answer in readings.items() if isinstance(answer, RunbookError)]
-        return {name: now - self._heard.get(name, self._since) for name in failed}
+        return {name: now - self._answered_at.get(name, self._since) for name in failed}
 
     def _have(self, home: Sequence[Range]) -> dict[str, list[Range]]:
         """What counts for the slots of each host: what is home, and the word of that host and no other's."""
         theirs = {name: reading.committed for name, reading in self._last.items()}
         return {spec.name: joined([*home, *theirs.get(spec.name, ())]) for spec in self.run.hosts}
 
-    def _see_launch(self) -> None:
+    def _find_launch(self) -> None:
         """When the run was launched: the deadline counts from there, whoever watches."""
         path = self.run.journal.path
         size = path.stat().st_size if path.exists() else 0
-        if self._launched_at is None and size != self._journal_of:
-            self._journal_of = size
+        if self._launched_at is None and size != self._journal_size:
+            self._journal_size = size
             for event in self.run.journal.events("supervisor started"):
                 self._launched_at = datetime.fromisoformat(event["at"]).timestamp()
                 return
@@ -195,65 +195,65 @@ class Watcher:
         ranges = self.plan.ranges(slot)
         if reading is None or slot.slot not in reading.slots:
             return unread(slot, ranges, have, answer, reading is not None), ""
-        seen = observe(slot, ranges, have, reading, answer, launched)
-        age_s = self._movement.age_s(seen, now)
-        rate = self._movement.rate(seen, age_s, now)
-        verdict, evidence = self._verdict(seen, rate, age_s, now)
-        return self._slot_state(seen, rate, age_s, verdict, evidence), alerts.of_slot(seen, verdict, evidence)
+        observed = observe(slot, ranges, have, reading, answer, launched)
+        age_s = self._movement.age_s(observed, now)
+        rate = self._movement.rate(observed, age_s, now)
+        verdict, evidence = self._verdict(observed, rate, age_s, now)
+        return self._slot_state(observed, rate, age_s, verdict, evidence), alerts.of_slot(observed, verdict, evidence)
 
     def _verdict(
-        self, seen: Observed, rate: float | None, age_s: float | None, now: float
+        self, observed: Observed, rate: float | None, age_s: float | None, now: float
     ) -> tuple[states.Verdict, str]:
-        trend = self._movement.trend(seen.name)
-        shown = verdicts.Seen(
-            state=seen.state,
-            reason=seen.reason if seen.explained else "",
-            code=seen.entry.exits[-1].code if seen.explained else None,
+        trend = self._movement.trend(observed.name)
+        signs = verdicts.Signs(
+            state=observed.state,
+            reason=observed.reason if observed.explained else "",
+            code=observed.entry.exits[-1].code if observed.explained else None,
             rate=rate,
-            still_s=self._movement.still_s(seen, now),
+            still_s=self._movement.still_s(observed, now),
             age_s=age_s,
             part_s=self.plan.part_rows / max(trend) if any(trend) else None,
-            finished=seen.finished,
+            finished=observed.finished,
         )
-        verdict, evidence = verdicts.judge(shown, self.run.profile.monitor)
-        return verdict, str(seen.silent) if seen.silent and seen.state == states.UNREACHABLE else evidence
+        verdict, evidence = verdicts.judge(signs, self.run.profile.monitor)
+        return verdict, str(observed.silent) if observed.silent and observed.state == states.UNREACHABLE else evidence
 
     def _slot_state(
-        self, seen: Observed, rate: float | None, age_s: float | None, verdict: states.Verdict, evidence: str
+        self, observed: Observed, rate: float | None, age_s: float | None, verdict: states.Verdict, evidence: str
     ) -> SlotState:
-        report, exits = seen.report, seen.entry.exits
-        ended_at = report.ended_at
+        report, exits, ended_at = observed.report, observed.entry.exits, observed.report.ended_at
+        ended = observed.reason if observed.explained and observed.state in states.ENDED else ""
         return SlotState(
-            slot=seen.name,
-            host=seen.slot.host,
-            rows=seen.rows,
-            committed=seen.done,
-            in_part=seen.in_part,
-            state=seen.state,
+            slot=observed.name,
+            host=observed.slot.host,
+            rows=observed.rows,
+            committed=observed.done,
+            in_part=observed.in_part,
+            state=observed.state,
             rate=rate,
             age_s=age_s,
             restarts=len(exits),
-            reason=safe_text(seen.reason, 300),
-            device=safe_text(report.device or seen.slot.device, 80),
+            reason=safe_text(observed.reason, 300),
+            device=safe_text(report.device or observed.slot.device, 80),
             processing_s=report.processing_time,
-            ended_at=None if ended_at is None else ended_at + self._offsets.get(seen.slot.host, 0.0),
-            trend=self._movement.trend(seen.name),
-            gpu=seen.sample,
-            verdict="" if verdict.name == seen.state else verdict.name,
-            evidence=safe_text((seen.reason if seen.explained and seen.state in states.ENDED else "") or evidence, 300),
+            ended_at=None if ended_at is None else ended_at + self._offsets.get(observed.slot.host, 0.0),
+            trend=self._movement.trend(observed.name),
+            gpu=observed.sample,
+            verdict="" if verdict.name == observed.state else verdict.name,
+            evidence=safe_text(ended or evidence, 300),
             action=verdict.by_itself if verdict.wrong else "",
             exits=exits,
             loaded_s=report.loaded_s,
-            idle_s=idle_s(seen.reading, seen.entry),
+            idle_s=idle_s(observed.reading, observed.entry),
         )
 
     def _given_up(self, have: Mapping[str, Sequence[Range]]) -> tuple[int, ...]:
         refused = sorted({row for reading in self._last.values() for row in reading.quarantined})
         everywhere = joined([rows for ranges in have.values() for rows in ranges]) if refused else []
-        found = tuple(row for row in refused if missing(row, row + 1, everywhere))  # another host may have done it
-        if set(found) - set(self._named):
-            self._named = corpora.named(self.run.corpus, found)
-        return found
+        lost = tuple(row for row in refused if missing(row, row + 1, everywhere))  # another host may have done it
+        if set(lost) - set(self._given_up_names):
+            self._given_up_names = corpora.named(self.run.corpus, lost)
+        return lost
 
     def _refusals(self) -> list[Refusal]:
         """What the hosts told last of rows that were given up, and why."""
@@ -262,14 +262,14 @@ class Watcher:
     def _gone(self, readings: Mapping[str, Answer], slots: Sequence[SlotState]) -> dict[str, str]:
         """The hosts whose supervisor ended though there is work for it, with the process that it was."""
         waiting = {s.host for s in slots if s.state not in states.REST and s.verdict != states.MORE_TO_DO}
-        found: dict[str, str] = {}
+        processes: dict[str, str] = {}
         for name, reading in readings.items():
             if not isinstance(reading, Reading) or reading.supervisor_alive or reading.stop_requested:
                 continue
             gone = reading.supervised.process
             if name in waiting and gone:
-                found[name] = f"{gone['pid']} {gone.get('start')}"
-        return found
+                processes[name] = f"{gone['pid']} {gone.get('start')}"
+        return processes
 
     def _alive(self, host: str) -> int:
         """How many workers of a host live, by its last reading."""

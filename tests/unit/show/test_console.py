@@ -40,7 +40,7 @@ def seen(monkeypatch):
 
 
 def said(made):
-    return made.said.value
+    return made.message.value
 
 
 def press(made, *steps, act=None):
