@@ -21,13 +21,13 @@ from .hosts import hosts as machines
 from .hosts.ssh import known_hosts
 from .phases import amend as amending
 from .phases import download, preflight, recover, workers
-from .phases.monitor import Watcher
 from .profile import profile, tokens
 from .report import clean, outcome, pdf, report, status
 from .report.verdict import NOT_PROVED
 from .run import disk, driver, run, run_mark
 from .run.checks import Checks
 from .show import pictures, terminal
+from .slots.watcher import Watcher
 
 EPILOG = """\
 a first run:

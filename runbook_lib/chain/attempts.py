@@ -28,7 +28,7 @@ from ..run.journal import FAULT
 from ..run.run import PHASES, Run
 from ..show import phase_line
 from . import endings, execution
-from .endings import EXIT_INTERRUPTED, Ended, Ending, Kind
+from .endings import EXIT_INTERRUPTED, Ending, Kind, ProcessEnd
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
@@ -92,7 +92,7 @@ def _keep(run: Run, phase: str, output: Path, counts: bool) -> dict[str, str]:
     return {path.relative_to(run.folder).as_posix(): sha256 for path, sha256 in kept.items()}
 
 
-def _child(run: Run, phase: str, notebook: Path, output: Path) -> Ended:
+def _child(run: Run, phase: str, notebook: Path, output: Path) -> ProcessEnd:
     """Run papermill in a child that ends when we end; show progress meanwhile; give how it ended."""
     argv = [sys.executable, "-m", "runbook_lib.chain.execution", str(notebook), str(output), "--run", str(run.folder)]
     argv += ["--profile", outcome.profile_of(run)]
@@ -115,7 +115,7 @@ def _child(run: Run, phase: str, notebook: Path, output: Path) -> Ended:
         log.seek(0)
         printed = log.read().decode(errors="replace")
     (run.folder / f".{phase}.papermill.part").unlink()
-    return Ended(code, printed, endings.memory_kills() - kills)
+    return ProcessEnd(code, printed, endings.memory_kills() - kills)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -31,7 +31,7 @@ EVENTS = ("/sys/fs/cgroup{}/memory.events", "/sys/fs/cgroup/memory{}/memory.oom_
 
 
 @dataclass(frozen=True)
-class Ended:
+class ProcessEnd:
     """The end of the process that drove a notebook: its exit code, what it printed, kills for memory meanwhile."""
 
     code: int
@@ -67,7 +67,7 @@ class Ending:
         return self.kind in (Kind.KERNEL_DIED, Kind.PAPERMILL_DIED)
 
 
-def judge(run: Run, phase: str, ended: Ended, output: Path, stamp: int) -> Ending:
+def judge(run: Run, phase: str, ended: ProcessEnd, output: Path, stamp: int) -> Ending:
     """The verdict on the execution that left `output`; `stamp`: when the result was written that was there before."""
     reason = _why_not(run, phase, ended, output, stamp)
     if not reason:
@@ -75,14 +75,14 @@ def judge(run: Run, phase: str, ended: Ended, output: Path, stamp: int) -> Endin
     return Ending(Kind.INTERRUPTED if ended.code == EXIT_INTERRUPTED else death(ended) or Kind.FAILED, reason)
 
 
-def death(ended: Ended) -> Kind | None:
+def death(ended: ProcessEnd) -> Kind | None:
     """What died: kernel, or papermill; None when neither did."""
     if KERNEL_LINE.search(ended.printed):
         return Kind.KERNEL_DIED
     return Kind.PAPERMILL_DIED if ended.code < 0 else None
 
 
-def _why_not(run: Run, phase: str, ended: Ended, output: Path, stamp: int) -> str:
+def _why_not(run: Run, phase: str, ended: ProcessEnd, output: Path, stamp: int) -> str:
     """Why this execution does not count, or nothing when it does."""
     cells: list[Any] = []
     if output.exists():
@@ -116,7 +116,7 @@ def _error_of(cells: list[Any]) -> str:
     return ""
 
 
-def words(ended: Ended) -> str:
+def words(ended: ProcessEnd) -> str:
     """Why an execution with this exit code does not count."""
     kernel = KERNEL_LINE.search(ended.printed)
     if kernel:
@@ -130,7 +130,7 @@ def words(ended: Ended) -> str:
     return f"papermill ended with exit code {ended.code}: {safe_text(last, 500)}"
 
 
-def _cause(code: str, ended: Ended) -> str:
+def _cause(code: str, ended: ProcessEnd) -> str:
     if code == "unknown":
         return "how it ended is not known"
     if int(code) >= 0:

@@ -21,7 +21,7 @@ from ..corpus import corpus as corpora
 from ..corpus.corpus import Corpus
 from ..errors import DataError
 from ..hosts import hosts as machines
-from ..result.parts import named
+from ..result.parts import first_few
 from ..run import locks
 from ..run.checks import Checks
 from ..run.plan import Plan
@@ -59,7 +59,7 @@ def amend(run: Run) -> Checks:
     verbs.set_aside(str(run.folder), [run.corpus.name], stamp)
     run.amended.replace(run.corpus)
     sync_folder(run.folder)
-    amount = f"{len(rows):,} of {plan.rows:,} rows have another text" + (f": {named(rows)}" if rows else "")
+    amount = f"{len(rows):,} of {plan.rows:,} rows have another text" + (f": {first_few(rows)}" if rows else "")
     checks.add("rows amended", True, amount)
     run.journal.write("corpus amended", rows=len(rows), first=rows[:100], epoch=plan.epoch, aside=f"aside/{stamp}")
     return checks
@@ -83,7 +83,7 @@ def _changed(before: Corpus, after: Corpus) -> list[int]:
     for old, new in zip(before.articles(), after.articles(), strict=True):
         if old["id"] != new["id"]:
             difference = f"row {old['row']}: expected the document {old['id']!r}, found {new['id']!r}"
-            raise DataError(f"amending: {named([difference])}; {other}")
+            raise DataError(f"amending: {first_few([difference])}; {other}")
     rows: list[int] = np.flatnonzero((before.fingerprints() != after.fingerprints()).any(axis=1)).tolist()
     if not rows and before.files == after.files:
         raise DataError("amending: nothing in the corpus changed; give the command without --amend")

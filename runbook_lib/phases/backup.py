@@ -29,7 +29,7 @@ def backup(run: Run, now: datetime | None = None) -> Backup:
 
     `now` stamps the name, local time. Raises DataError when there is nothing sound to copy or the copy is not sound.
     """
-    result = publication.at_hand(run)
+    result = publication.current_result(run)
     manifest = result.merged.manifest()
     if manifest is None:
         raise DataError(f"backing up: nothing merged yet in {run.folder}; {AGAIN}")

@@ -29,6 +29,7 @@ from ..run.disk import in_words, told
 from ..run.plan import Plan
 from ..run.run import Run
 from ..slots import incidents
+from .progress import OnProgress, ignore
 
 TRIES = 3  # of a part that is refused for the same reason each time: once more would end so again
 STREAMS = 2  # at a time from one host: while one part is checked, the next one is under way
@@ -51,7 +52,7 @@ class Collected:
 @in_words("bringing parts home")
 def collect(
     run: Run,
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_progress: OnProgress = ignore,
     *,
     committed_by_host: Mapping[str, Sequence[Range]] | None = None,
     outage_s: float | None = None,
@@ -64,7 +65,9 @@ def collect(
     A part that its record or the plan does not vouch for is taken out of the host's parts, so that its rows are redone,
     and never gets a final name here. One that is home and has not the size that its record says is put aside first.
     """
-    cut = list(home.cut_or_gone(run)) if committed_by_host is None else []  # while watching, what came is left alone
+    cut = (
+        list(home.truncated_or_missing(run)) if committed_by_host is None else []
+    )  # while watching, what came is left alone
     for path, why in cut:
         home.put_aside(run, path, why)
     plan, fingerprints = run.plan(), corpora.load(run.corpus).fingerprints()
@@ -108,7 +111,7 @@ def _collect_host(
     plan: Plan,
     fingerprints: np.ndarray[Any, Any],
     there: Sequence[Range],
-    on_progress: Callable[[str, int, int], None],
+    on_progress: OnProgress,
     outage_s: float | None,
 ) -> tuple[int, list[str]]:
     here = committed(run.local.parts)

@@ -24,32 +24,23 @@ from ..run.checks import Checks
 from ..run.plan import Plan
 from ..run.run import Run
 from ..slots import incidents, states, verdicts
-from .staging import AWAY, NotStaged, Report, add_failure, silent
+from .progress import OnProgress, ignore
+from .staging import AWAY, NotStaged, add_failure
 
 DEATHS_TO_GO_ON = 2  # where others produce, a slot that died so often is not waited for
 LATE_S, LATE = 30.0, 3.0  # how long a slot is waited for where others are well: at least, and times the last of them
 
 
 @dataclass(frozen=True)
-class Started:
-    """A host's supervisor was started, with `left` rows to do."""
+class Running:
+    """A host's supervisor runs and has `left` rows to do; `started`: now, else it ran already and was left alone."""
 
     pid: int
     left: int
+    started: bool
 
     def __str__(self) -> str:
-        return f"started (pid {self.pid}), {self.left} rows left"
-
-
-@dataclass(frozen=True)
-class AlreadyRuns:
-    """A host's supervisor lives and was left alone."""
-
-    pid: int
-    left: int
-
-    def __str__(self) -> str:
-        return f"runs already (pid {self.pid}), {self.left} rows left"
+        return f"{'started' if self.started else 'runs already'} (pid {self.pid}), {self.left} rows left"
 
 
 class LeftAlone(StrEnum):
@@ -60,7 +51,7 @@ class LeftAlone(StrEnum):
     NOT_MEANT = "left as it is"
 
 
-Outcome = Started | AlreadyRuns | LeftAlone
+Outcome = Running | LeftAlone
 
 
 def start(
@@ -100,7 +91,7 @@ def _start(
             add_failure(run, checks, "supervisor", name, results, "running")
             continue
         checks.add("supervisor", True, result, where=name)
-        if isinstance(result, Started):
+        if isinstance(result, Running) and result.started:
             run.journal.write("supervisor started", host=name, seen=str(result))
     return checks, results
 
@@ -116,7 +107,7 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, 
     if not reading.assigned:
         raise NotStaged(host.name)
     if reading.supervisor_alive and (lives := reading.supervised.process):
-        return AlreadyRuns(lives["pid"], left)
+        return Running(lives["pid"], left, started=False)
     if reading.stop_requested and not undo_stop:
         return LeftAlone.STOPPED
     host.remove(host.folder.stop_request(host.name))
@@ -130,10 +121,10 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, 
         again = _supervisor_there(host)
         identity = host.launch(by) if again is None else again
     _wait_for_its_report(host, identity)
-    return Started(identity["pid"], left)
+    return Running(identity["pid"], left, started=True)
 
 
-def start_unseen(run: Run, only: Collection[str]) -> None:
+def start_without_reading(run: Run, only: Collection[str]) -> None:
     """Start the supervisor of hosts whose reading is invalid: the process that writes it may be dead.
 
     Where one lives, this one leaves at once (its lock); where it was told to stop it stops.
@@ -170,12 +161,12 @@ def _supervisor_there(host: machines.Host, within_s: float = 5.0) -> Identity | 
         time.sleep(0.5)
 
 
-def verify(run: Run, within_s: float | None = None, on_progress: Report = silent) -> Checks:
+def verify(run: Run, within_s: float | None = None, on_progress: OnProgress = ignore) -> Checks:
     """Wait until every slot has reported in: alive and loading or running, or done. Names those that have not."""
     return _until(run, "Every slot reports in", "a report", _slot_states, within_s, on_progress)
 
 
-def first_progress(run: Run, within_s: float | None = None, on_progress: Report = silent) -> Checks:
+def first_progress(run: Run, within_s: float | None = None, on_progress: OnProgress = ignore) -> Checks:
     """Wait until every slot that still has rows encodes, or has committed some. Names those that do not."""
     return _until(run, "Every slot produces", "rows", _first_rows, within_s, on_progress)
 
@@ -186,7 +177,7 @@ def _until(
     wanted: str,
     look: Callable[[Reading], dict[str, tuple[bool, str]]],
     within_s: float | None,
-    on_progress: Report,
+    on_progress: OnProgress,
 ) -> Checks:
     """Read all hosts until `look` is content with every slot or the time is over; say of each slot what was seen.
 

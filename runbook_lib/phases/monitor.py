@@ -17,17 +17,9 @@ from ..run.checks import Checks
 from ..run.run import Run
 from ..slots import states
 from ..slots.incidents import Incidents
-from ..slots.movement import TREND
-from ..slots.observed import judge
-from ..slots.rates import eta_range, windowed
 from ..slots.snapshot import SlotState, Snapshot
 from ..slots.watcher import Watcher
 from .acting import Act, Acting, ByHost
-
-__all__ = [
-    "TREND", "SlotState", "Snapshot", "View", "Watcher", "eta_range", "finished", "judge", "look", "watch",
-    "windowed",
-]  # fmt: skip
 
 LOOK_S = 5.0  # a look waits so long for a host that is slow to answer; the others are not held up by it
 GLANCE_S = 0.05  # what is done at once is told at once

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
 from ..run.run import Run
 from . import probing
+from .progress import OnProgress, ignore
 
 PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
 DEVICES_TIMEOUT_S = 600.0
@@ -62,7 +62,7 @@ def _folders(checks: Checks, run: Run) -> None:
         checks.add("places", False, "; ".join(wrong), "apart from one another", remedy)
         return
     checks.add("places", True, "apart from one another")
-    why = publication.stranger(run)
+    why = publication.founding_name_problem(run)
     remedy = "move it away, or set output.merged to another name"
     checks.add("result file", not why, why or run.founding_file, "free, or written by a run", remedy)
     output = run.profile.output
@@ -112,7 +112,7 @@ def the_model(run: Run) -> tuple[Checks, models.Model | None]:
 
 
 def the_corpus(
-    run: Run, model: models.Model | None, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    run: Run, model: models.Model | None, on_progress: OnProgress = ignore
 ) -> tuple[Checks, corpora.Corpus | None]:
     """The corpus: every document readable, numbered and fingerprinted; done once for a run."""
     checks = Checks("Every document is readable, numbered and fingerprinted")
@@ -135,7 +135,7 @@ def the_corpus(
     return checks, corpus
 
 
-def _numbered(run: Run, model: models.Model, on_progress: Callable[[str, int, int], None]) -> corpora.Corpus:
+def _numbered(run: Run, model: models.Model, on_progress: OnProgress) -> corpora.Corpus:
     """The numbered corpus of this run: the one there is, if the source and the choices are still the same."""
     spec = run.profile.corpus
     fields = corpora.Fields(spec.id, spec.title, spec.text, spec.url, frozenset(spec.accept))
@@ -225,7 +225,7 @@ def _devices(run: Run, host: machines.Host) -> probing.Answer:
     machines.bring_bundle(host)
     cuda = ["--cuda"] if host.spec.device == "cuda" else []
     done = host.run([host.python, "-m", "worker", "devices", *cuda], DEVICES_TIMEOUT_S, cwd=host.folder.root)
-    return probing.answer(done)
+    return probing.parse_answer(done)
 
 
 def cores() -> int:

@@ -44,7 +44,7 @@ WIDEST = 1_000_000
 HERE = "this machine"
 KINDS = ("document", "query")
 
-Answer = dict[str, Any]  # as printed: `read` takes nothing in it on trust
+Answer = dict[str, Any]  # as printed: `parse_probe` takes nothing in it on trust
 Vectors = dict[str, npt.NDArray[np.float32]]
 
 
@@ -62,7 +62,7 @@ class Probe:
     norm: float = 0.0
     bad: str = ""
     normalises: bool = False
-    seen: str = ""
+    loading: str = ""
     cosine: float = -1.0
     tokens: int = 0
     claimed: int | None = None
@@ -99,8 +99,8 @@ def on_hosts(
                 answers[spec.name] = answers[first[(facts[spec.name]["python"], spec.device)]]
         for name in answers:
             _keep(run, name, model, _key(run, model, facts[name]), answers[name])
-        probes = {name: read(answer) for name, answer in answers.items()}
-        return probes if here is None else {**probes, HERE: read(here.result())}
+        probes = {name: parse_probe(answer) for name, answer in answers.items()}
+        return probes if here is None else {**probes, HERE: parse_probe(here.result())}
 
 
 def _unable(why: RunbookError) -> Answer:
@@ -133,8 +133,8 @@ def _ask(run: Run, host: machines.Host, model: models.Model, facts: MachineFacts
     sent_model.send(run, host, model)
     gpus = facts.get("gpus") or []
     gpu = ["--gpu", str(gpus[0]["uuid"])] if facts["device"] == "cuda" and gpus else []
-    argv = _argv(run, model, facts["python"], sent_model.place(host, model), longest)
-    return answer(host.run([*argv, "--device", facts["device"], *gpu], TIMEOUT_S, cwd=cwd))
+    argv = _argv(run, model, facts["python"], sent_model.model_folder(host, model), longest)
+    return parse_answer(host.run([*argv, "--device", facts["device"], *gpu], TIMEOUT_S, cwd=cwd))
 
 
 def _works(host: machines.Host) -> bool:
@@ -171,10 +171,10 @@ def _ask_here(run: Run, model: models.Model, longest: int | None) -> Answer:
             done = verbs.run(argv, TIMEOUT_S, str(machines.BUNDLE.parent), without=secret.variables())
         except OSError as error:
             return {"error": str(error)}
-    return answer(machines.Completed(-1 if done["exit"] is None else done["exit"], done["out"], done["err"]))
+    return parse_answer(machines.Completed(-1 if done["exit"] is None else done["exit"], done["out"], done["err"]))
 
 
-def answer(done: machines.Completed) -> Answer:
+def parse_answer(done: machines.Completed) -> Answer:
     """The JSON object that a command of the worker printed last, or its error."""
     lines = done.out.strip().splitlines()
     if done.exit_code or not lines:
@@ -186,7 +186,7 @@ def answer(done: machines.Completed) -> Answer:
     return value if isinstance(value, dict) else {"error": f"printed {lines[-1][:200]}, expected a JSON object"}
 
 
-def read(answer: Mapping[str, Any]) -> Probe:
+def parse_probe(answer: Mapping[str, Any]) -> Probe:
     """An answer, nothing in it taken on trust."""
     if answer.get("error"):
         why = safe_text(str(answer["error"]), 2000)  # the libraries tell these two in words only
@@ -201,7 +201,7 @@ def read(answer: Mapping[str, Any]) -> Probe:
             norm=math.nan if answer["norm"] != answer["norm"] else _number(answer["norm"]),
             bad=safe_text(str(answer["bad"]), 500),
             normalises=answer["normalises"] is True,
-            seen=f"in {_number(answer['loaded_s']):g} s on {safe_text(str(answer['device']), 100)}, "
+            loading=f"in {_number(answer['loaded_s']):g} s on {safe_text(str(answer['device']), 100)}, "
             f"torch {safe_text(str(answer['torch']), 50)}",
             cosine=min(_number(cosine) for cosine in cosines),
             tokens=_whole(worst["tokens"], 0),
@@ -246,7 +246,7 @@ def judge(checks: Checks, name: str, probe: Probe, model: models.Model, spec: Mo
         remedy = OWN_CODE if probe.own_code else INSTALL if probe.missing else REMEDY
         checks.add("model loads", False, probe.error, "loads", remedy, where=name)
         return
-    checks.add("model loads", True, probe.seen, where=name)
+    checks.add("model loads", True, probe.loading, where=name)
     dim, asked = model.dim or probe.dim, spec.dim
     good = not probe.bad and probe.dim == (asked or dim) == dim and probe.normalises == model.normalises
     measured = probe.bad or f"{probe.dim} numbers, norm {probe.norm:.6f}"
@@ -341,7 +341,7 @@ def _kept(run: Run, name: str) -> _Kept | None:
 def measured(run: Run, model: models.Model) -> models.Model:
     """The model with the width that the hosts measured; the profile's own word where none could yet."""
     kept = [_kept(run, spec.name) for spec in run.profile.hosts]
-    probes = [read(one.answer) for one in kept if one and one.model == model.digest]
+    probes = [parse_probe(one.answer) for one in kept if one and one.model == model.digest]
     contracts = {(probe.dim, probe.normalises) for probe in probes if not probe.error}
     if len(contracts) != 1:
         return replace(model, dim=None if contracts else model.dim or run.profile.model.dim)
@@ -349,7 +349,7 @@ def measured(run: Run, model: models.Model) -> models.Model:
     return replace(model, dim=dim, normalises=normalises)
 
 
-def assure(run: Run, host: machines.Host, model: models.Model) -> None:
+def ensure_tried(run: Run, host: machines.Host, model: models.Model) -> None:
     """Try the model on a host whose environment was not made yet when the others tried it. Raises HostError.
 
     `model`: with the width and contract of the plan.
@@ -364,7 +364,7 @@ def assure(run: Run, host: machines.Host, model: models.Model) -> None:
         return
     answer = _ask(run, host, model, facts, _longest(run))
     checks = Checks("the model there")
-    judge(checks, host.name, read(answer), model, run.profile.model)
+    judge(checks, host.name, parse_probe(answer), model, run.profile.model)
     if checks.failed:
         why = checks.failed[0]
         raise HostError(f"{host.name}: {why.name}: {why.seen} (expected {why.expected}). Next: {why.remedy}")

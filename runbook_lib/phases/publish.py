@@ -53,7 +53,7 @@ def publish(run: Run, checks: Checks, figures: Figures) -> Published:
 
 def _refused(run: Run, checks: Checks, failed: list[Check]) -> Checks:
     """The same checks, with what became of the candidate."""
-    kept = publication.reject(run, [f"{check.name}: {check.seen}" for check in failed])
+    kept = publication.reject_candidate(run, [f"{check.name}: {check.seen}" for check in failed])
     shown = Checks(checks.title, [replace(c, seen="none made") if c.name == validate.BACKUP else c for c in checks])
     seen = f"not given: {len(failed)} checks failed; kept for inspection in {kept or run.merged}"
     shown.add(NAME, False, seen, "given once all checks hold", SEE)

@@ -28,7 +28,7 @@ HANGS_S, LOADS_TO_HANG = 60.0, 4.0  # without a row for so long, and so many loa
 ALL = "all hosts"
 
 
-class Revive:
+class Recovery:
     """Do about each host what its verdict asks for, as far as the profile allows.
 
     Called, it does all of it for one state and tells in words what it did. Given to `monitor.watch` it is done in
@@ -38,7 +38,7 @@ class Revive:
 
     def __call__(self, run: Run, state: Snapshot) -> list[str]:
         """All of it, for this state."""
-        did = _side_by_side([partial(self.about, run, state, spec.name) for spec in run.hosts])
+        did = _side_by_side([partial(self.act_on, run, state, spec.name) for spec in run.hosts])
         moved = _move(run, state)
         return did + moved + (_deliver(run, state) if moved else [])
 
@@ -46,16 +46,16 @@ class Revive:
         """The same in pieces; nothing about hosts on which a person acts."""
         taken = acts.concerned(run)
         names = (state.committed_by_host.keys() | state.invalid) - taken
-        hosts: dict[str, Callable[[], list[str]]] = {name: partial(self.about, run, state, name) for name in names}
+        hosts: dict[str, Callable[[], list[str]]] = {name: partial(self.act_on, run, state, name) for name in names}
         return hosts if taken else {**hosts, ALL: partial(_move, run, state)}
 
-    def about(self, run: Run, state: Snapshot, name: str) -> list[str]:
+    def act_on(self, run: Run, state: Snapshot, name: str) -> list[str]:
         """What is to be done about one host; tells in words what it did."""
         run, state = limited(run, name), state.of(name)
         did = _up_to_date(run, state) + _restart_dead(run, state, False) + _launch_late(run, state)
         if state.invalid and run.profile.policy_for(states.DEAD) == "auto":
             staging.stage(run, only=state.invalid)  # its code may be damaged as well as its report
-            launch.start_unseen(run, state.invalid)
+            launch.start_without_reading(run, state.invalid)
         return did
 
 
@@ -64,7 +64,7 @@ def _side_by_side(jobs: Sequence[Callable[[], list[str]]]) -> list[str]:
         return [words for did in pool.map(lambda job: job(), jobs) for words in did]
 
 
-def redo(run: Run, state: Snapshot) -> list[str]:
+def restart_refused(run: Run, state: Snapshot) -> list[str]:
     """Start hosts again whose parts were refused: they have rows to do once more."""
     return _restart_dead(run, state, True)
 
@@ -117,7 +117,8 @@ def _start(run: Run, names: set[str], event: str) -> list[str]:
     """Start hosts again. What one died of may be a damaged file, so each is held against its sum before."""
     staging.stage(run, only=names)
     _, outcomes = launch.start_hosts(run, retry_given_up=False, only=names, undo_stop=False)
-    started = [f"{name}: {outcome}" for name, outcome in outcomes.ok.items() if isinstance(outcome, launch.Started)]
+    running = {name: each for name, each in outcomes.ok.items() if isinstance(each, launch.Running)}
+    started = [f"{name}: {each}" for name, each in running.items() if each.started]
     for line in started:
         run.journal.write(event, seen=line)
     return started
@@ -223,7 +224,7 @@ def _revise(
 ) -> list[str]:
     """Make the next revision of the plan. The hosts are told by whoever looks after each of them."""
     away = {*hosts, *state.silent_s}
-    can = {slot.slot for slot in state.slots if slot.state not in states.CANNOT and slot.host not in away}
+    can = {slot.slot for slot in state.slots if slot.state not in states.TAKES_NO_ROWS and slot.host not in away}
     rates = {slot.slot: slot.rate for slot in state.slots if slot.rate}
     with locks.held(run.plan_lock):  # two that watch would else make two next revisions
         plan = run.plan()

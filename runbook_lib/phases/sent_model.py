@@ -18,7 +18,7 @@ SLOWEST_BYTES_S = 100_000.0
 FETCH_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # between the tries when the link to it breaks meanwhile
 
 
-def place(host: machines.Host, model: models.Model) -> Path:
+def model_folder(host: machines.Host, model: models.Model) -> Path:
     """The folder of a model there: named by its digest, shared by runs."""
     return host.workdir / "models" / model.digest[:32]
 
@@ -31,14 +31,14 @@ def send(
     for file in model.files:
         if file.path not in model.remote:
             content = machines.file_content(model.folder / file.path, file.sha256)
-            new += host.put(place(host, model) / file.path, content, on_bytes)
+            new += host.put(model_folder(host, model) / file.path, content, on_bytes)
     if model.remote:
-        new += fetch_there(run, host, model, place(host, model))
+        new += fetch_on_host(run, host, model, model_folder(host, model))
         on_bytes(sum(file.bytes for file in model.files if file.path in model.remote))
     return new
 
 
-def fetch_there(run: Run, host: machines.Host, model: models.Model, place: Path) -> int:
+def fetch_on_host(run: Run, host: machines.Host, model: models.Model, place: Path) -> int:
     """Have a host fetch from the hub what is not here; gives how many files were new there."""
     token = models.read_token(run.profile.hf_token)
     order = models.fetch_order(model, place, token)

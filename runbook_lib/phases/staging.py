@@ -25,15 +25,10 @@ from ..run.plan import Plan, Slot
 from ..run.run import Run
 from ..slots import incidents, states
 from . import probing, sent_model
-
-Report = Callable[[str, int, int], None]
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Take no notice of progress."""
+from .progress import OnProgress, ignore
 
 
-def prepare(run: Run, on_progress: Report = silent) -> Checks:
+def prepare(run: Run, on_progress: OnProgress = ignore) -> Checks:
     """See to it that each host has the Python environment that the profile names; made once, then reused.
 
     Two hosts that share a folder make it once. It is never changed or deleted here: workers may run in it.
@@ -72,7 +67,7 @@ def add_failure(run: Run, checks: Checks, what: str, name: str, results: machine
         checks.add(what, False, results[name], expected, "see the message; the log is on that host", where=name)
 
 
-def _prepare_host(run: Run, host: machines.Host, on_progress: Report) -> str:
+def _prepare_host(run: Run, host: machines.Host, on_progress: OnProgress) -> str:
     kind = host.spec.environment
     if not environments.is_made_by_us(kind):
         return f"uses {host.python}"
@@ -117,7 +112,7 @@ def _begin_environment(run: Run, host: machines.Host) -> None:
     host.start(argv, host.folder.log(f"environment_{host.name}"), host.folder.root)
 
 
-def stage(run: Run, on_progress: Report = silent, only: Collection[str] | None = None) -> Checks:
+def stage(run: Run, on_progress: OnProgress = ignore, only: Collection[str] | None = None) -> Checks:
     """Send each host its shards, the worker and the model, once; nothing else, and nothing twice.
 
     `on_progress(host, bytes so far, bytes in all)` is called while it works. `only` names the hosts meant.
@@ -153,7 +148,7 @@ def stage(run: Run, on_progress: Report = silent, only: Collection[str] | None =
 
 
 def _stage_host(
-    run: Run, host: machines.Host, plan: Plan, corpus: corpora.Corpus, model: models.Model, on_progress: Report
+    run: Run, host: machines.Host, plan: Plan, corpus: corpora.Corpus, model: models.Model, on_progress: OnProgress
 ) -> str:
     slots = plan.of_host(host.name)
     if not slots:
@@ -172,7 +167,7 @@ def _stage_host(
     host.claim(run.id)
     new = machines.bring_bundle(host)
     new += sent_model.send(run, host, model, moved)
-    probing.assure(run, host, replace(model, dim=plan.model.dim, normalises=plan.model.normalises))
+    probing.ensure_tried(run, host, replace(model, dim=plan.model.dim, normalises=plan.model.normalises))
     shards = {file: _put_shard(host, file, corpus, moved) for file in files}
     assignment = Assignment(
         run=run.name,
@@ -180,7 +175,9 @@ def _stage_host(
         host=host.name,
         epoch=plan.epoch,
         corpus=plan.corpus,
-        model=ModelFiles(plan.model.name, plan.model.revision, plan.model.digest, str(sent_model.place(host, model))),
+        model=ModelFiles(
+            plan.model.name, plan.model.revision, plan.model.digest, str(sent_model.model_folder(host, model))
+        ),
         dtype=plan.dtype,
         prompt=plan.prompt,
         question_prompt=plan.question_prompt,

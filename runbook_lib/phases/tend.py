@@ -9,12 +9,12 @@ from . import download, recover
 OUTAGE_S = 20.0  # a transfer that is stuck is left for the next round
 
 
-class Tend(recover.Revive):
+class Tend(recover.Recovery):
     """Recover, and download what is committed. A host whose parts take long holds up no other host."""
 
-    def about(self, run: Run, state: Snapshot, name: str) -> list[str]:
+    def act_on(self, run: Run, state: Snapshot, name: str) -> list[str]:
         """What is to be done about one host; tells in words what it did."""
-        return super().about(run, state, name) + bring_home(limited(run, name), state.of(name))
+        return super().act_on(run, state, name) + bring_home(limited(run, name), state.of(name))
 
 
 tend = Tend()
@@ -25,4 +25,4 @@ def bring_home(run: Run, state: Snapshot) -> list[str]:
     refused = download.collect(run, committed_by_host=state.committed_by_host, outage_s=OUTAGE_S).refused
     if not refused:
         return []
-    return [*(f"part refused, its rows are done again: {why}" for why in refused), *recover.redo(run, state)]
+    return [*(f"part refused, its rows are done again: {why}" for why in refused), *recover.restart_refused(run, state)]

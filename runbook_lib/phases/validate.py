@@ -20,7 +20,7 @@ from ..result.evidence import Evidence, gather
 from ..result.figures import Duplicates, Figures
 from ..result.manifest import Manifest
 from ..result.merged import AGAIN, differences
-from ..result.parts import Piece, named, read, row_bytes
+from ..result.parts import Piece, first_few, read, row_bytes
 from ..result.placed import Backup
 from ..result.survey import Geometry, Header, norms_of
 from ..run.checks import Check, Checks
@@ -58,7 +58,7 @@ def validate(run: Run, backup: Backup | None = None) -> tuple[Checks, Figures]:
 
 def with_backup(run: Run, checks: Checks, shown: Figures, backup: Backup) -> Checks:
     """`checks` with the ninth filled in from what `backup.backup` gave; validation.json is written again."""
-    manifest = publication.at_hand(run).merged.manifest()
+    manifest = publication.current_result(run).merged.manifest()
     filled = Checks(checks.title, [_backup(manifest, backup) if check.name == BACKUP else check for check in checks])
     _save(run, filled, shown)
     return filled
@@ -70,7 +70,7 @@ def _save(run: Run, checks: Checks, shown: Figures) -> None:
 
 def _manifest(run: Run, checks: Checks) -> Manifest | None:
     """The first check; without merged files there is nothing to hold the others against."""
-    result = publication.at_hand(run)
+    result = publication.current_result(run)
     merged = result.merged
     try:
         manifest = merged.manifest()
@@ -80,7 +80,7 @@ def _manifest(run: Run, checks: Checks) -> Manifest | None:
     files = [merged.embeddings, merged.articles, merged.manifest_file, result.founding]
     absent = [file.name for file in files if not file.is_file()]
     if manifest is None or absent:
-        checks.add(EXIST, False, f"missing: {named(absent)}", "all of them", AGAIN)
+        checks.add(EXIST, False, f"missing: {first_few(absent)}", "all of them", AGAIN)
         return None
     checks.add(EXIST, True, f"{result.founding} and {merged.folder}")
     return manifest
@@ -93,7 +93,7 @@ def _about_rows(checks: Checks, name: str, rows: Sequence[int], good: str, remed
     """A check that holds when no row is to be named; with `warn` it holds anyway, and says so."""
     if rows:
         many = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
-        checks.add(name, warn, f"{many}: {named(rows)}", "none", remedy, warn=warn)
+        checks.add(name, warn, f"{many}: {first_few(rows)}", "none", remedy, warn=warn)
     else:
         checks.add(name, True, good)
 
@@ -144,7 +144,7 @@ def _structure(e: Evidence, checks: Checks) -> None:
     wrong = [e.problem] if e.problem else []
     wrong += [f"{e.founding.name} {why}" for why in founding.check(e.founding, e.merged.content(e.manifest))]
     good = "every byte as made anew from the merged matrix and articles; nothing unpickled"
-    checks.add("3 structure valid", not wrong, named(wrong, "; ") or good, "", AGAIN)
+    checks.add("3 structure valid", not wrong, first_few(wrong, "; ") or good, "", AGAIN)
 
 
 def _finite(e: Evidence, checks: Checks) -> None:
@@ -164,7 +164,7 @@ def _metadata(e: Evidence, checks: Checks) -> None:
         "with an id, title or url that is not the corpus's": audit.unlike_corpus,
         "without a title": [] if accepted else audit.untitled,
     }
-    wrong = [f"{len(rows)} {what}: rows {named(rows)}" for what, rows in faults.items() if rows]
+    wrong = [f"{len(rows)} {what}: rows {first_few(rows)}" for what, rows in faults.items() if rows]
     if audit.lines != e.plan.documents:
         wrong.insert(0, f"{audit.lines} records for {e.plan.documents} documents")
     untitled = f", {len(audit.untitled)} without a title, as accepted" if audit.untitled else ""
@@ -235,7 +235,7 @@ def _beyond(e: Evidence, checks: Checks) -> None:
     _belongs(e, checks)
     _unchanged(e, checks)
     wrong = problems([part.rows for part in e.manifest.parts if part.rows], e.plan.rows)
-    checks.add("every row from exactly one part", not wrong, named(wrong) or f"{e.plan.rows} rows", "", AGAIN)
+    checks.add("every row from exactly one part", not wrong, first_few(wrong) or f"{e.plan.rows} rows", "", AGAIN)
     rows = e.audit.other_text
     _about_rows(checks, "every row encoded from the corpus's text", rows, "fingerprints of all", _redo(e, rows))
     _asked(e, checks)
@@ -261,7 +261,7 @@ def _belongs(e: Evidence, checks: Checks) -> None:
         ("dtype", e.plan.dtype, e.manifest.dtype),
     )
     wrong = [f"another {what}" for what, wanted, actual in facts if wanted != actual]
-    checks.add("made from this plan and corpus", not wrong, named(wrong) or f"plan {e.plan.sha256[:12]}", "", AGAIN)
+    checks.add("made from this plan and corpus", not wrong, first_few(wrong) or f"plan {e.plan.sha256[:12]}", "", AGAIN)
 
 
 def _unchanged(e: Evidence, checks: Checks) -> None:
@@ -274,7 +274,7 @@ def _unchanged(e: Evidence, checks: Checks) -> None:
         else:
             wrong += differences(e.merged.folder / name, stated)
     good = f"sha256 of {len(e.manifest.outputs)} files"
-    checks.add("files unchanged since the merge", not wrong, named(wrong, "; ") or good, "", AGAIN)
+    checks.add("files unchanged since the merge", not wrong, first_few(wrong, "; ") or good, "", AGAIN)
 
 
 def _as_in_parts(e: Evidence, shape: Header, checks: Checks) -> None:

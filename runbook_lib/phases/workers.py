@@ -22,7 +22,7 @@ from . import launch, staging
 RESTART_S = 30.0  # for a supervisor to end a worker and start the next
 
 
-class Stopped(StrEnum):
+class StopOutcome(StrEnum):
     """What came of stopping the workers of a host."""
 
     STOPPED = "stopped"
@@ -39,12 +39,12 @@ def stop(run: Run) -> Checks:
 def _stop(run: Run) -> Checks:
     checks, by = Checks("Workers stopped"), machines.launchers(run)
 
-    def one(host: machines.Host) -> Stopped:
+    def one(host: machines.Host) -> StopOutcome:
         reading = _reading(host)
         incidents.record(run, host.name, reading)
         supervisors, workers = host.living(reading)
         if not (reading.assigned or reading.supervisor or supervisors or workers):  # what is on file may be overwritten
-            return Stopped.NOTHING_STAGED
+            return StopOutcome.NOTHING_STAGED
         host.put(host.folder.stop_request(host.name), machines.json_content({"stop": True}))
         for identity in supervisors:  # it stops its workers itself, each with ten seconds of grace
             host.stop(identity, 10.0 + 12.0 * max(len(workers), len(reading.slots)), by[host.name])
@@ -53,13 +53,13 @@ def _stop(run: Run) -> Checks:
             host.stop(identity)
         if left := [identity["pid"] for group in host.living(_reading(host)) for identity in group]:
             raise HostError(f"{host.name}: processes {left} did not end")
-        return Stopped.STOPPED if supervisors or survivors else Stopped.NOTHING_RAN
+        return StopOutcome.STOPPED if supervisors or survivors else StopOutcome.NOTHING_RAN
 
     results = machines.side_by_side(run, one)
     for name, result in results.items():
         ok = name in results.ok
         checks.add("stopped", ok, result, "no process of this run", "look at that machine", where=name)
-    if results.failures or Stopped.STOPPED in results.ok.values():  # what does nothing writes nothing
+    if results.failures or StopOutcome.STOPPED in results.ok.values():  # what does nothing writes nothing
         run.journal.write("workers stopped", seen={check.where: check.seen for check in checks})
     return checks
 

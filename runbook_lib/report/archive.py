@@ -20,7 +20,7 @@ from ..corpus import corpus as corpora
 from ..errors import DataError, RunbookError
 from ..result import publication
 from ..result.merged import Merged
-from ..result.sealed import PAGES, SEALED, Since, files, listed, since, unlisted
+from ..result.sealed import PAGES, SEALED, SealChanges, changes_since_seal, files, listed, unlisted
 from ..run.checks import Checks
 from ..run.disk import in_words
 from ..run.run import PHASES, Run
@@ -48,7 +48,10 @@ def before_sealing(run: Run) -> _Trial:
     again = run.sums.is_file() and _in_form(run)
     if again:
         trial.hold(
-            "since the seal", AS_IT_WAS, lambda: since(run, trial.stated_sha256, sealing=True).problems, "as it was"
+            "since the seal",
+            AS_IT_WAS,
+            lambda: changes_since_seal(run, trial.stated_sha256, sealing=True).problems,
+            "as it was",
         )
     else:
         trial.hold(
@@ -128,12 +131,12 @@ def verify(run: Run, quick: bool = False) -> Checks:
     since the seal is no damage: it is told as a warning.
     """
     trial = _Trial(run, Checks("The archive is what was sealed"), _sizes(run) if quick else {})
-    grown = Since()
+    grown = SealChanges()
 
     def against_list() -> list[str]:
         if not run.sums.is_file():
             return [f"{run.sums.name}: no such file; the run was not sealed (runbook report)"]
-        changes = since(run, trial.stated_sha256)
+        changes = changes_since_seal(run, trial.stated_sha256)
         grown.written, grown.events = changes.written, changes.events
         return changes.problems
 
@@ -303,7 +306,7 @@ def _outside(trial: _Trial, kind: str) -> None:
     if actual == sha256:
         checks.add(name, True, f"{path}: the same sha256", "the same sha256")
         return
-    other = publication.writer(run, path) if kind == "founding" else ""
+    other = publication.run_that_wrote(run, path) if kind == "founding" else ""
     other = "" if other == run.name else other
     change = (
         f"{path}: written since by run {other}" if other else f"{path}: sha256 {actual[:16]}…, sealed as {sha256[:16]}…"

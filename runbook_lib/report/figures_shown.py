@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..result.facts import Facts, covered
+from ..result.facts import RunFacts, covered
 from ..result.figures import Figures
 from ..result.manifest import Manifest
 from ..run.plan import Slot
@@ -23,12 +23,12 @@ class Figure:
     note: str = ""
 
 
-def key_figures(run_facts: Facts) -> list[Figure]:
+def key_figures(run_facts: RunFacts) -> list[Figure]:
     """What a reader wants to know first."""
     return [*_extent(run_facts), *_speed(run_facts), *_model(run_facts), *_quality(run_facts)]
 
 
-def period(run_facts: Facts) -> tuple[datetime | None, datetime | None]:
+def period(run_facts: RunFacts) -> tuple[datetime | None, datetime | None]:
     """When the run was made, and when its last phase ended; the last event where that has not happened."""
     if not run_facts.events:
         return None, None
@@ -36,13 +36,13 @@ def period(run_facts: Facts) -> tuple[datetime | None, datetime | None]:
     return run_facts.events[0]["when"], ends[-1] if ends else run_facts.events[-1]["when"]
 
 
-def worked_s(run_facts: Facts) -> float | None:
+def worked_s(run_facts: RunFacts) -> float | None:
     """Seconds in which a phase was executed: a pause between two of them does not count."""
-    times = [(span.start.timestamp(), (span.stop or span.seen).timestamp()) for span in run_facts.spans]
+    times = [(span.start.timestamp(), (span.stop or span.last_event_at).timestamp()) for span in run_facts.spans]
     return covered(times) if times else None
 
 
-def _extent(run_facts: Facts) -> list[Figure]:
+def _extent(run_facts: RunFacts) -> list[Figure]:
     plan = run_facts.plan
     if plan is None:
         return [Figure("documents", ""), Figure("vectors", "")]
@@ -62,7 +62,7 @@ def _by_whom(devices: Sequence[str], idle: Sequence[Slot]) -> str:
     return "; ".join(sources)
 
 
-def _speed(run_facts: Facts) -> list[Figure]:
+def _speed(run_facts: RunFacts) -> list[Figure]:
     done, rate = run_facts.encoding, run_facts.encoding.rate
     start, end = period(run_facts)
     worked = worked_s(run_facts)
@@ -99,7 +99,7 @@ def _twice(manifest: Manifest | None) -> str:
     return f"{twice:,} rows were done twice" if twice else "no row was done twice"
 
 
-def _model(run_facts: Facts) -> list[Figure]:
+def _model(run_facts: RunFacts) -> list[Figure]:
     plan = run_facts.plan
     if plan is None:
         return [Figure("model", "")]
@@ -111,11 +111,11 @@ def _model(run_facts: Facts) -> list[Figure]:
     ]
 
 
-def _quality(run_facts: Facts) -> list[Figure]:
+def _quality(run_facts: RunFacts) -> list[Figure]:
     return [_truncation(run_facts), _norms(run_facts.figures), _retrieval(run_facts), _distinct(run_facts.figures)]
 
 
-def _truncation(run_facts: Facts) -> Figure:
+def _truncation(run_facts: RunFacts) -> Figure:
     manifest = run_facts.manifest
     if manifest is None or not manifest.documents:
         return Figure("documents cut", "")
@@ -131,7 +131,7 @@ def _norms(shown: Figures) -> Figure:
     return Figure("norms", f"mean {norms.mean:.7f}", f"{norms.min:.9f} to {norms.max:.9f}")
 
 
-def _retrieval(run_facts: Facts) -> Figure:
+def _retrieval(run_facts: RunFacts) -> Figure:
     stated, name = run_facts.figures.retrieval, "questions answered"
     if run_facts.plan and not run_facts.plan.questions:
         return Figure(name, "none asked")

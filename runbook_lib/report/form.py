@@ -10,7 +10,7 @@ from pathlib import Path
 from worker.files import write_atomic
 
 from ..result import facts
-from ..result.facts import Event, Facts
+from ..result.facts import DatedEvent, RunFacts
 from ..run.journal import ACT, REMARK
 from ..run.run import Run
 from ..show.words import exactly, one_line
@@ -38,7 +38,7 @@ def execution_report(run: Run) -> Path:
 def failure_log(run: Run) -> Path:
     """Write notes/failures.log: a line a fault, recovery, remark or act that undid something, after its date."""
     try:
-        events = [event for event in facts.events(run) if facts.told(event) or facts.kind(event) == REMARK]
+        events = [event for event in facts.events(run) if facts.is_reported(event) or facts.kind(event) == REMARK]
     except OSError:
         events = []
     lines = [
@@ -50,12 +50,12 @@ def failure_log(run: Run) -> Path:
     return path
 
 
-def _named(event: Event) -> str:
+def _named(event: DatedEvent) -> str:
     """An event's name; what a person did says so."""
     return f"{event['event']} (act)" if facts.kind(event) == ACT else str(event["event"])
 
 
-def _slots(run_facts: Facts) -> str:
+def _slots(run_facts: RunFacts) -> str:
     """How many slots the rows are from, by host; who was given rows and gave none is named."""
     if run_facts.plan is None:
         return "missing"
@@ -66,12 +66,12 @@ def _slots(run_facts: Facts) -> str:
     return whole + (f"; no row is from {_md(named)}" if idle else "")
 
 
-def _form(run_facts: Facts) -> list[str]:
+def _form(run_facts: RunFacts) -> list[str]:
     start, end = figures_shown.period(run_facts)
     plan, founding = run_facts.plan, run_facts.output("founding")
     hosts = plan.hosts if plan else []
     rate = run_facts.encoding.rate
-    issues = [event for event in run_facts.events if facts.told(event)]
+    issues = [event for event in run_facts.events if facts.is_reported(event)]
     return [
         f"# Execution Report - {start.astimezone(UTC).date() if start else 'not started'}",
         "",
@@ -108,7 +108,7 @@ def _form(run_facts: Facts) -> list[str]:
     ]
 
 
-def _duration(run_facts: Facts, start: datetime | None, end: datetime | None) -> str:
+def _duration(run_facts: RunFacts, start: datetime | None, end: datetime | None) -> str:
     """The time of phases at work, and how long it was from start to end, pauses and all."""
     worked = figures_shown.worked_s(run_facts)
     if worked is None or not (start and end):
@@ -116,7 +116,7 @@ def _duration(run_facts: Facts, start: datetime | None, end: datetime | None) ->
     return f"{exactly(worked)} of phases at work, {exactly((end - start).total_seconds())} from start to end"
 
 
-def _next_steps(run_facts: Facts) -> list[str]:
+def _next_steps(run_facts: RunFacts) -> list[str]:
     """What is still to be done with this run, as far as its files tell."""
     name = _md(run_facts.run.name)
     if not run_facts.ok:
@@ -129,7 +129,7 @@ def _next_steps(run_facts: Facts) -> list[str]:
     ]
 
 
-def _sums(run_facts: Facts) -> list[str]:
+def _sums(run_facts: RunFacts) -> list[str]:
     outputs = run_facts.manifest.outputs if run_facts.manifest else {}
     stated = {f"merged/{name}": written.sha256 for name, written in outputs.items()}
     stated |= {kind: output.sha256 for kind in ("founding", "backup") if (output := run_facts.output(kind))}

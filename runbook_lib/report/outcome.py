@@ -88,7 +88,10 @@ def outcome(run: Run) -> Outcome:
         reason = "; ".join(f"{p.phase}: {p.reason or p.state}" for p in bad) + (f". {stands}" if stands else "")
         return Outcome(phases, bad[0].state, one_line(reason, 1000), again)
     if phases[-1].state == HELD:
-        lost = [*publication.losses(run, quick=True), *(f"{path.name}: {why}" for path, why in home.cut_or_gone(run))]
+        lost = [
+            *publication.losses(run, quick=True),
+            *(f"{path.name}: {why}" for path, why in home.truncated_or_missing(run)),
+        ]
         if lost:
             return Outcome(phases, DAMAGED, one_line("; ".join(lost), 1000), again)
         seal = "sealed" if archive.was_sealed(run) else "not sealed yet"

@@ -17,7 +17,7 @@ from pathlib import Path
 from worker.files import write_atomic
 
 from ..result import facts
-from ..result.facts import Event, Facts
+from ..result.facts import DatedEvent, RunFacts
 from ..result.sealed import SEALED
 from ..run.disk import in_words
 from ..run.phase_result import CheckRecord
@@ -123,7 +123,7 @@ def write_notes(run: Run) -> None:
 # ----------------------------------------------------------------------------------------------------------- verdict
 
 
-def _verdict(run_facts: Facts) -> Markup:
+def _verdict(run_facts: RunFacts) -> Markup:
     """Whether it succeeded: in words, with a shape, then in colour."""
     good = run_facts.ok
     title = "Succeeded: all checks hold" if good else "Not succeeded"
@@ -135,7 +135,7 @@ def _verdict(run_facts: Facts) -> Markup:
 # ---------------------------------------------------------------------------------------------------------- sections
 
 
-def _figures(run_facts: Facts) -> Markup:
+def _figures(run_facts: RunFacts) -> Markup:
     return tag("dl", *map(_card, figures_shown.key_figures(run_facts)), class_="figures")
 
 
@@ -146,7 +146,7 @@ def _card(figure: Figure) -> Markup:
     return tag("div", tag("dt", text(figure.name)), tag("dd", value, **long), *note)
 
 
-def _phases(run_facts: Facts) -> Markup:
+def _phases(run_facts: RunFacts) -> Markup:
     rows = []
     for phase in PHASES:
         spans = [span for span in run_facts.spans if span.phase == phase]
@@ -164,8 +164,8 @@ def _phases(run_facts: Facts) -> Markup:
     return page.table("", ("phase", "result", "checks", "time", "executions", "last ended"), rows)
 
 
-def _attention(run_facts: Facts) -> Markup:
-    marked = [(facts.kind(event), event) for event in run_facts.events if facts.told(event)]
+def _attention(run_facts: RunFacts) -> Markup:
+    marked = [(facts.kind(event), event) for event in run_facts.events if facts.is_reported(event)]
     checks = [(phase, c) for phase, c in all_checks(run_facts) if c.verdict in ("FAILED", "warning")]
     faults = page.table(
         "Faults, recoveries and what a person undid, by the journal",
@@ -195,16 +195,16 @@ def _attention(run_facts: Facts) -> Markup:
     )
 
 
-def _at(event: Event) -> Markup:
+def _at(event: DatedEvent) -> Markup:
     return text(page.at_utc(event["when"]))
 
 
-def _journal(events: Sequence[Event]) -> Markup:
+def _journal(events: Sequence[DatedEvent]) -> Markup:
     rows = [(text(event["event"]), _at(event), page.words(facts.details(event), 500)) for event in events]
     return page.table("", ("event", "when", "what it says"), rows)
 
 
-def _pictures(run_facts: Facts) -> Markup:
+def _pictures(run_facts: RunFacts) -> Markup:
     figures, plan = run_facts.figures, run_facts.plan
     strip = _figure(lambda: pictures.row_strip(plan)) if plan else Markup("<p>No plan, so no rows to show.</p>")
     pair = _figure(lambda: pictures.projection(figures)), _figure(lambda: pictures.norm_histogram(figures))
@@ -229,7 +229,7 @@ def _figure(draw: Callable[[], pictures.Picture]) -> Markup:
     return tag("figure", picture.html(), tag("figcaption", text(picture.caption, 600)))
 
 
-def _checks(run_facts: Facts) -> Markup:
+def _checks(run_facts: RunFacts) -> Markup:
     blocks = []
     for phase in PHASES:
         groups = [(name, list(items)) for name, items in groupby(run_facts.checks(phase), lambda check: check.group)]
@@ -294,7 +294,7 @@ def _by_hand(run: Run, phase: str) -> Markup:
     return joined((advice, kept, Markup(" in the run's folder, then "), command))
 
 
-def _files(run_facts: Facts) -> Markup:
+def _files(run_facts: RunFacts) -> Markup:
     rows = []
     for name, written in (run_facts.manifest.outputs if run_facts.manifest else {}).items():
         rows.append((Markup("merged/") + text(name), page.size(written.bytes), page.mono(written.sha256)))
@@ -309,7 +309,7 @@ def _files(run_facts: Facts) -> Markup:
     return table + tag("p", remark, tag("code", text(run_facts.run.sums.name)), Markup("."))
 
 
-def _environment(run_facts: Facts) -> Markup:
+def _environment(run_facts: RunFacts) -> Markup:
     rows = [
         (
             "where this page was written",
@@ -318,9 +318,9 @@ def _environment(run_facts: Facts) -> Markup:
     ]
     rows.append(("where this page was written", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)))
     for host, known in run_facts.hosts.items():
-        rows.append((host, ", ".join(f"{key} {facts.shown(value)}" for key, value in known.items() if value)))
+        rows.append((host, ", ".join(f"{key} {facts.as_text(value)}" for key, value in known.items() if value)))
     counts = run_facts.manifest.seen if run_facts.manifest else {}
-    rows += [(f"parts: {key}", facts.shown(value)) for key, value in counts.items()]
+    rows += [(f"parts: {key}", facts.as_text(value)) for key, value in counts.items()]
     rows.append(("encoded on", ", ".join(run_facts.encoding.devices) or "unknown"))
     return page.table("", ("where", "what"), [(text(where), page.words(what)) for where, what in rows])
 

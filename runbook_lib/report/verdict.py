@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..errors import DataError
 from ..result import publication
-from ..result.facts import Event, Facts, kind, number
+from ..result.facts import DatedEvent, RunFacts, kind, number
 from ..run.phase_result import CheckRecord
 from ..run.run import PHASES
 from ..show.words import exactly, many, one_line
@@ -23,7 +23,7 @@ NOT_PROVED = (
 )
 
 
-def sentence(run_facts: Facts) -> str:
+def sentence(run_facts: RunFacts) -> str:
     """The verdict's reason in words: what was done, or what is open."""
     if not run_facts.ok:
         open_ends = [_open_end(phase, run_facts) for phase in PHASES if not held(run_facts, phase)]
@@ -39,7 +39,7 @@ def sentence(run_facts: Facts) -> str:
     return f"{what} are embedded, merged and checked row by row.{backed}{looked}"
 
 
-def troubles(run_facts: Facts) -> str:
+def troubles(run_facts: RunFacts) -> str:
     """How long it took, which slots were in trouble and what became of each: the latest first, three at most."""
     began = [event for event in run_facts.events if event["event"] == BEGAN]
     start, end = period(run_facts)
@@ -58,26 +58,26 @@ def troubles(run_facts: Facts) -> str:
     return f"{took} {text}{more}".strip()
 
 
-def _trouble(event: Event, ended: Event | None) -> str:
+def _trouble(event: DatedEvent, ended: DatedEvent | None) -> str:
     """One slot's trouble and its end."""
     end = f"worked again after {exactly(number(ended.get('seconds_lost')))}" if ended else "no end on record"
     why = one_line(event.get("cause") or "", 80)
     return f"{one_line(event.get('slot'), 40)} {one_line(event.get('verdict'), 40)}{f' ({why})' if why else ''}, {end}"
 
 
-def _end_of(event: Event, events: Sequence[Event]) -> Event | None:
+def _end_of(event: DatedEvent, events: Sequence[DatedEvent]) -> DatedEvent | None:
     """The end of a slot's trouble: its first recovery after it."""
     later = events[next(i for i, other in enumerate(events) if other is event) :]
     return next((e for e in later if e["event"] == ENDED and e.get("slot") == event.get("slot")), None)
 
 
-def held(run_facts: Facts, phase: str) -> bool:
+def held(run_facts: RunFacts, phase: str) -> bool:
     """Whether a phase handed over with all its checks holding."""
     result = run_facts.results[phase]
     return bool(result and result.ok)
 
 
-def _stands(run_facts: Facts) -> str:
+def _stands(run_facts: RunFacts) -> str:
     """What has the final names although a phase failed since."""
     try:
         record = publication.published(run_facts.run)
@@ -86,7 +86,7 @@ def _stands(run_facts: Facts) -> str:
     return f"published {record.at}" if record else ""
 
 
-def _open_end(phase: str, run_facts: Facts) -> str:
+def _open_end(phase: str, run_facts: RunFacts) -> str:
     result = run_facts.results[phase]
     if result is None:
         events = [e for e in run_facts.events if (e["event"], e.get("phase")) == ("phase failed", phase)]
@@ -97,6 +97,6 @@ def _open_end(phase: str, run_facts: Facts) -> str:
     return f"{phase}: {many(len(names), 'check')} not holding ({listed})."
 
 
-def all_checks(run_facts: Facts) -> list[tuple[str, CheckRecord]]:
+def all_checks(run_facts: RunFacts) -> list[tuple[str, CheckRecord]]:
     """Every check of every phase, with its phase."""
     return [(phase, check) for phase in PHASES for check in run_facts.checks(phase)]

@@ -17,13 +17,13 @@ from . import survey as surveys
 from .articles import Audit
 from .manifest import Manifest
 from .merged import Merged
-from .publication import at_hand
+from .publication import current_result
 from .retrieval import Retrieval
 from .survey import Geometry, Header, Questions, Survey
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedQuestions:
     """The questions: their records, the rows that answer each, and their vectors (none when `problem` says why)."""
 
     records: list[Question]
@@ -59,7 +59,7 @@ class Evidence:
     founding: Path
     manifest: Manifest
     audit: Audit
-    asked: Asked
+    asked: AskedQuestions
     shape: Header | None
     matrix: Matrix | None
     problem: str
@@ -69,12 +69,12 @@ class Evidence:
 
 def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest) -> Evidence:
     """Read the merged files of a run; what is wrong with one of them is kept, not raised."""
-    result = at_hand(run)
+    result = current_result(run)
     merged = result.merged
     records = corpus.questions_list()
     audit = articles.audit(merged.articles, corpus, retrieval.wanted_titles(records))
     vectors, problem = _question_vectors(merged, plan, len(records))
-    asked = Asked(records, retrieval.answers(records, audit, plan.documents), vectors, problem)
+    asked = AskedQuestions(records, retrieval.answers(records, audit, plan.documents), vectors, problem)
     shape, matrix, problem = None, None, ""
     try:
         shape = surveys.header(merged.embeddings)
@@ -93,7 +93,7 @@ def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest) -> Evidence
     )
 
 
-def _matrix(merged: Merged, shape: Header, asked: Asked) -> Matrix:
+def _matrix(merged: Merged, shape: Header, asked: AskedQuestions) -> Matrix:
     answers = [] if asked.problem else asked.answers
     questions = retrieval.ask(asked.vectors, answers, merged.embeddings, shape)
     sampled = figures.sample(shape)

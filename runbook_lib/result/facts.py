@@ -27,7 +27,7 @@ from .manifest import Manifest
 from .merged import Merged
 
 
-class Event(journal.Event, total=False):
+class DatedEvent(journal.Event, total=False):
     """An event of the journal, with its moment."""
 
     when: Required[datetime]
@@ -37,7 +37,7 @@ class Event(journal.Event, total=False):
 class Span:
     """One execution of a phase: `done`, `failed`, `broken off` (started again without an end) or `not ended`.
 
-    `stop` is None where the journal does not say when it ended; `seen` is the last that was heard of it.
+    `stop` is None where the journal does not say when it ended; `last_event_at` is when its last event was written.
     """
 
     phase: str
@@ -45,7 +45,7 @@ class Span:
     start: datetime
     stop: datetime | None
     outcome: str
-    seen: datetime
+    last_event_at: datetime
 
     @property
     def seconds(self) -> float | None:
@@ -69,7 +69,7 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """Everything the report is made from; `missing` says in words what could not be read."""
 
     run: Run
@@ -78,7 +78,7 @@ class Facts:
     manifest: Manifest | None
     figures: Figures
     hosts: dict[str, dict[str, object]]
-    events: list[Event]
+    events: list[DatedEvent]
     encoding: Encoding
     missing: tuple[str, ...]
 
@@ -116,7 +116,7 @@ def number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def gather(run: Run) -> Facts:
+def gather(run: Run) -> RunFacts:
     """Read a run's files."""
     missing: list[str] = []
 
@@ -130,7 +130,7 @@ def gather(run: Run) -> Facts:
             missing.append(f"{what}: there is none")
         return default if value is None else value
 
-    return Facts(
+    return RunFacts(
         run=run,
         plan=attempt("plan", run.plan, None),
         results={phase: attempt(f"result of {phase}", partial(run.result, phase), None) for phase in PHASES},
@@ -146,14 +146,14 @@ def gather(run: Run) -> Facts:
 # ----------------------------------------------------------------------------------------------------------- journal
 
 
-def events(run: Run) -> list[Event]:
+def events(run: Run) -> list[DatedEvent]:
     """The journal's events; a line that is none is left out here, and named by `runbook verify`."""
     dated = []
     for line in run.journal.path.read_bytes().splitlines():
         try:
             record = json.loads(line)
             when, name = datetime.fromisoformat(record["at"]), str(record["event"])
-            dated.append(cast(Event, {**record, "when": when, "event": name}))
+            dated.append(cast(DatedEvent, {**record, "when": when, "event": name}))
         except (ValueError, KeyError, TypeError):
             continue
     return dated
@@ -169,7 +169,7 @@ def kind(event: journal.Event) -> str:
     return KINDS.get(event["event"], "")
 
 
-def told(event: Event) -> bool:
+def is_reported(event: DatedEvent) -> bool:
     """Whether it tells what went wrong, what was done about it, or what a person undid."""
     return kind(event) in (FAULT, RECOVERY) or event["event"] in UNDOING
 
@@ -178,17 +178,17 @@ def details(event: journal.Event) -> str:
     """What an event of any name says besides its name, as `key: value` pairs."""
     skip = {"seq", "at", "when", "event", "kind", "prev"}
     values = {key: value for key, value in event.items() if key not in skip and value not in ("", [])}
-    return "; ".join(f"{key}: {shown(value)}" for key, value in values.items())
+    return "; ".join(f"{key}: {as_text(value)}" for key, value in values.items())
 
 
-def shown(value: object) -> str:
+def as_text(value: object) -> str:
     """A JSON value in words."""
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {shown(item)}" for key, item in value.items())
-    return ", ".join(map(shown, value)) if isinstance(value, list) else str(value)
+        return ", ".join(f"{key}: {as_text(item)}" for key, item in value.items())
+    return ", ".join(map(as_text, value)) if isinstance(value, list) else str(value)
 
 
-def spans(events: Sequence[Event]) -> list[Span]:
+def spans(events: Sequence[DatedEvent]) -> list[Span]:
     """The executions of phases: from the chain's own events; for a notebook run by hand, from its first event to its
     gate."""
     chained = {event.get("phase") for event in events if event["event"] == "phase started"}
@@ -203,11 +203,11 @@ def spans(events: Sequence[Event]) -> list[Span]:
             under_way = Span(phase, int(number(event.get("attempt")) or 1), when, None, "not ended", when)
         elif name in ("phase ended", "phase failed") and under_way and under_way.phase == phase:
             outcome = "done" if name == "phase ended" else "failed"
-            ended.append(replace(under_way, stop=when, outcome=outcome, seen=when))
+            ended.append(replace(under_way, stop=when, outcome=outcome, last_event_at=when))
             under_way = None
         elif name == "gate" and phase not in chained and before:
             ended.append(Span(phase, 1, before, when, "done" if event.get("ok") else "failed", when))
-        under_way = replace(under_way, seen=when) if under_way else None
+        under_way = replace(under_way, last_event_at=when) if under_way else None
         before = None if name in ("gate", "phase ended", "phase failed") else before  # what is between them is idle
     return [*ended, under_way] if under_way else ended
 

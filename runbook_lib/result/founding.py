@@ -55,7 +55,7 @@ BATCH = 1000
 
 
 @dataclass(frozen=True)
-class Content:
+class FoundingContent:
     """What the file is made from: the merged matrix and articles, and the values of the small keys."""
 
     embeddings: Path
@@ -106,7 +106,7 @@ def _global(module: str, name: str) -> bytes:
 # ---------------------------------------------------------------------------------------------------- the stream
 
 
-def _matrix(content: Content) -> Iterator[bytes]:
+def _matrix(content: FoundingContent) -> Iterator[bytes]:
     """A float32 array as numpy 2 pickles one: an empty array, then its state with the raw bytes."""
     zero, one = _number(0), _number(1)
     yield _global("numpy._core.multiarray", "_reconstruct") + _global("numpy", "ndarray")
@@ -119,7 +119,7 @@ def _matrix(content: Content) -> Iterator[bytes]:
     yield TUPLE + BUILD
 
 
-def _raw_vectors(content: Content) -> Iterator[bytes]:
+def _raw_vectors(content: FoundingContent) -> Iterator[bytes]:
     """The .npy file's vectors, which are the last of its bytes. Raises DataError when the file is too short."""
     left = content.matrix_bytes
     with content.embeddings.open("rb") as file:
@@ -131,7 +131,7 @@ def _raw_vectors(content: Content) -> Iterator[bytes]:
         raise DataError(f"{content.embeddings}: {left} bytes short; delete {content.embeddings.parent} and merge again")
 
 
-def _articles(content: Content) -> Iterator[bytes]:
+def _articles(content: FoundingContent) -> Iterator[bytes]:
     """A list of dicts; the three keys are stored once and referred to, so that a reader holds one copy of each."""
     again = [BINGET + bytes([place]) for place in range(len(ARTICLE_KEYS))]
     first = [_text(key) + BINPUT + bytes([place]) for place, key in enumerate(ARTICLE_KEYS)]
@@ -154,7 +154,7 @@ def _articles(content: Content) -> Iterator[bytes]:
         raise DataError(f"{content.articles}: expected {content.documents} lines, found {count}; merge again")
 
 
-def stream(content: Content) -> Iterator[bytes]:
+def stream(content: FoundingContent) -> Iterator[bytes]:
     """The file's bytes, in pieces of at most about a MiB. Raises DataError when matrix and articles do not fit."""
     yield PROTO + bytes([PROTOCOL]) + EMPTY_DICT + MARK + _text("embeddings")
     yield from _matrix(content)
@@ -168,7 +168,7 @@ def stream(content: Content) -> Iterator[bytes]:
 # -------------------------------------------------------------------------------------------------------- verbs
 
 
-def save(path: Path, content: Content, sha256: str = "") -> Written:
+def save(path: Path, content: FoundingContent, sha256: str = "") -> Written:
     """Write the file whole under `path`, making its folder, and give its sha256 and size.
 
     Raises DataError when it cannot be written, or comes out with another sha256 than the one given.
@@ -177,7 +177,7 @@ def save(path: Path, content: Content, sha256: str = "") -> Written:
     return write(path, stream(content), content.matrix_bytes + content.articles.stat().st_size, remedy, sha256)
 
 
-def check(path: Path, content: Content) -> list[str]:
+def check(path: Path, content: FoundingContent) -> list[str]:
     """What differs between the file and its content, in words; empty when every byte is as it must be.
 
     Compares with the stream made anew, piece by piece; the file is never unpickled.
@@ -190,7 +190,7 @@ def check(path: Path, content: Content) -> list[str]:
         return [f"cannot be compared: {safe_text(str(error), 300)}"]
 
 
-def _differences(path: Path, content: Content) -> list[str]:
+def _differences(path: Path, content: FoundingContent) -> list[str]:
     at = 0
     with path.open("rb") as file:
         for wanted in stream(content):

@@ -26,7 +26,7 @@ def unsound(run: Run) -> Iterator[tuple[Path, str]]:
             yield path, "; ".join(problems)
 
 
-def cut_or_gone(run: Run) -> Iterator[tuple[Path, str]]:
+def truncated_or_missing(run: Run) -> Iterator[tuple[Path, str]]:
     """The parts at home whose array is gone, or has another size than its record says; sums are not made."""
     for path in _paths(run):
         try:

@@ -25,7 +25,7 @@ class MergedPart:
 
 
 @dataclass(frozen=True)
-class Share:
+class SlotShare:
     """What a slot gave: parts, rows of the result, and the seconds it computed."""
 
     host: str
@@ -83,7 +83,7 @@ class Manifest:
     questions: int
     parts: tuple[MergedPart, ...]
     rows_done_twice: int
-    slots: dict[str, Share]
+    slots: dict[str, SlotShare]
     seconds: float
     seen: dict[str, dict[str, int]]
     redone_float32: int

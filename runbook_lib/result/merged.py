@@ -13,7 +13,7 @@ from worker.layout import FORMAT
 from .. import records
 from ..errors import DataError
 from ..records import Json, Written
-from .founding import Content
+from .founding import FoundingContent
 from .manifest import Manifest
 
 AGAIN = "merge again (04_merge_validate, or runbook run)"
@@ -62,9 +62,9 @@ class Merged:
         value = records.plain(manifest)
         write_json(self.manifest_file, {**value, "sha256": _digest(value)})
 
-    def content(self, manifest: Manifest) -> Content:
+    def content(self, manifest: Manifest) -> FoundingContent:
         """What the file in the founding shape is made from."""
-        return Content(
+        return FoundingContent(
             embeddings=self.embeddings,
             articles=self.articles,
             documents=manifest.documents,

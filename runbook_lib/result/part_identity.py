@@ -9,7 +9,7 @@ from worker.wire import PartRecord
 from ..run.plan import Plan, Slot
 
 
-def strange(record: PartRecord, plan: Plan) -> list[str]:
+def differences_from_plan(record: PartRecord, plan: Plan) -> list[str]:
     """What a part's record has otherwise than the plan, in words; empty for a part of this run and these settings."""
     # A part from before an amendment is right where its texts are; those that are not are found row by row.
     corpora = (plan.corpus, *(amendment.corpus for amendment in plan.amendments))

@@ -23,7 +23,7 @@ from ..errors import DataError
 from ..run.plan import Plan
 from .array_file import HEAD_LIMIT, ITEM_BYTES, first_row
 from .large_files import PIECE_BYTES
-from .part_identity import slot_of, strange
+from .part_identity import differences_from_plan, slot_of
 from .part_record import parsed, size_limit
 from .survey import has_direction, norms_of
 
@@ -59,12 +59,12 @@ class Part:
         """The array's file name."""
         return self.path.name
 
-    def slim(self) -> Part:
+    def without_row_data(self) -> Part:
         """The same part without what its record holds for every single row."""
         return replace(self, record=replace(self.record, fingerprints=(), tokens=(), truncated=(), norms=()))
 
 
-def named(items: Sequence[object], separator: str = ", ") -> str:
+def first_few(items: Sequence[object], separator: str = ", ") -> str:
     """The first few of `items` for a message, and how many more there are."""
     text = separator.join(safe_text(str(item), 300) for item in items[:NAMED])
     return text + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")
@@ -97,7 +97,7 @@ def read(path: Path) -> Part:
 # -------------------------------------------------------------------------------------------------------- verifying
 
 
-def placed(part: Part, plan: Plan) -> Part:
+def with_plan_slot(part: Part, plan: Plan) -> Part:
     """The same part with slot and host as the plan has them, whatever its record says."""
     slot = slot_of(plan, part.slot, part.start)
     return replace(part, slot=slot.slot, host=slot.host)
@@ -108,7 +108,7 @@ def verify(part: Part, plan: Plan, fingerprints: np.ndarray) -> list[str]:
 
     `fingerprints` are the corpus's, uint8 (rows, 16).
     """
-    problems = strange(part.record, plan)
+    problems = differences_from_plan(part.record, plan)
     if part.stop > plan.rows:
         return [*problems, f"rows: {part.start}-{part.stop} are not within the plan's 0-{plan.rows}"]
     return problems + _texts(part, fingerprints) + _array(part)
@@ -136,7 +136,7 @@ def _texts(part: Part, fingerprints: np.ndarray) -> list[str]:
         return [f"fingerprints: the corpus has none for all of rows {part.start}-{part.stop}"]
     rows = part.start + np.flatnonzero((wanted != stated).any(axis=1))
     return (
-        [f"fingerprints: the text of {len(rows)} rows is not the corpus's: rows {named(rows.tolist())}"]
+        [f"fingerprints: the text of {len(rows)} rows is not the corpus's: rows {first_few(rows.tolist())}"]
         if len(rows)
         else []
     )
@@ -207,7 +207,7 @@ def cover(parts: Sequence[Part], rows: int) -> list[Piece]:
 
 def describe(ranges: Sequence[Range]) -> str:
     """Half-open ranges for a message: `rows 100-200`, at most ten of them."""
-    return named([f"rows {low}-{high}" for low, high in ranges])
+    return first_few([f"rows {low}-{high}" for low, high in ranges])
 
 
 def within(pieces: Sequence[Piece], low: int, high: int) -> list[Piece]:

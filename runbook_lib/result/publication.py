@@ -32,7 +32,7 @@ MANIFEST = ".manifest.json"  # beside a backup, in the place of its suffix
 
 
 @dataclass(frozen=True)
-class AtHand:
+class CurrentResult:
     """The result that is worked on: the candidate where there is one, else the published one."""
 
     merged: Merged
@@ -40,16 +40,16 @@ class AtHand:
     candidate: bool
 
 
-def at_hand(run: Run) -> AtHand:
+def current_result(run: Run) -> CurrentResult:
     """What merge, validation and backup speak of now."""
     candidate = Merged(run.candidate)
     waits = candidate.manifest_file.exists()
     founding = run.founding_candidate if waits or run.founding_candidate.exists() else run.founding_file
-    return AtHand(candidate if waits else Merged(run.merged), founding, waits or run.founding_candidate.exists())
+    return CurrentResult(candidate if waits else Merged(run.merged), founding, waits or run.founding_candidate.exists())
 
 
 @in_words("publishing the result")
-def settle(run: Run) -> None:
+def finish_publication(run: Run) -> None:
     """Finish a publication that was decided and not finished: a crash came between. Raises DataError."""
     record = _read(run.publishing_file)
     if record is not None:
@@ -58,14 +58,14 @@ def settle(run: Run) -> None:
 
 
 @in_words("publishing the result")
-def discard(run: Run) -> None:
+def discard_candidate(run: Run) -> None:
     """Take away a candidate that does not follow from the parts of now."""
     shutil.rmtree(run.candidate, ignore_errors=True)
     run.founding_candidate.unlink(missing_ok=True)
 
 
 @in_words("publishing the result")
-def reject(run: Run, reasons: Sequence[str]) -> Path | None:
+def reject_candidate(run: Run, reasons: Sequence[str]) -> Path | None:
     """Put the candidate aside with the reasons, for inspection; the result of before stands. None when there is none.
 
     Only the last one is kept. Its file in the founding shape follows from the others, so it goes.
@@ -87,7 +87,7 @@ def publish(run: Run, backup: Backup | None) -> Publication:
 
     Raises DataError when something that no run wrote stands under the name of the founding file.
     """
-    result = at_hand(run)
+    result = current_result(run)
     manifest = result.merged.manifest()
     if manifest is None:
         raise DataError(f"publishing: {result.merged.manifest_file} is missing; merge again")
@@ -177,14 +177,14 @@ def _now() -> str:
 
 
 @in_words("looking at what stands under the result's name")
-def stranger(run: Run) -> str:
+def founding_name_problem(run: Run) -> str:
     """Why what stands under the name of the founding file must not be replaced, in words; empty where it may be."""
     path = run.founding_file
     if not os.path.lexists(path):
         return ""
     if path.is_symlink() or not path.is_file():
         return f"{path} is there and is no plain file, so no run wrote it; nothing was replaced"
-    if writer(run, path):
+    if run_that_wrote(run, path):
         return ""
     return f"{path} is there, and no run wrote it as it is; nothing was replaced"
 
@@ -195,7 +195,7 @@ def _make_way(run: Run) -> None:
     Where this run had put its own, and it was changed since, what is there now is kept beside it.
     """
     path = run.founding_file
-    why = stranger(run)
+    why = founding_name_problem(run)
     if not why:
         return
     record = published(run)
@@ -206,7 +206,7 @@ def _make_way(run: Run) -> None:
     run.journal.write("result changed", founding=str(path), kept=str(kept))
 
 
-def writer(run: Run, path: Path) -> str:
+def run_that_wrote(run: Run, path: Path) -> str:
     """The run that wrote the founding file at `path` as it is now, this one or another of its folder; else nothing.
 
     It is known by its bytes: a run's own record, or the manifest beside a backup, names a file of this sha256.
@@ -261,5 +261,5 @@ def _founding_lost(run: Run, stated: Placed, quick: bool) -> list[str]:
     path = Path(stated.path)
     problems = differences(path, stated, quick)
     with contextlib.suppress(OSError):  # what cannot be read is told already
-        return [] if problems and path.is_file() and writer(run, path) not in ("", run.name) else problems
+        return [] if problems and path.is_file() and run_that_wrote(run, path) not in ("", run.name) else problems
     return problems

@@ -15,7 +15,7 @@ from ..errors import DataError
 from ..run.disk import in_words
 from ..run.run import PHASES, Run
 from . import home
-from .sealed import listed, since
+from .sealed import changes_since_seal, listed
 
 # Which phase makes a record anew, where no second copy of it is left.
 MADE_BY = {
@@ -48,7 +48,7 @@ def repair(run: Run) -> set[str]:
 
 def _damaged(run: Run) -> list[str]:
     try:
-        return since(run, lambda path, stated: sha256_file(path)).damaged
+        return changes_since_seal(run, lambda path, stated: sha256_file(path)).damaged
     except (DataError, OSError):
         return []  # there is no list to hold it against: the records tell what they can
 

@@ -36,7 +36,7 @@ Digest = Callable[[Path, str], str]  # the sha256 of a file, given the one that 
 
 
 @dataclass
-class Since:
+class SealChanges:
     """What is otherwise than at the seal: `problems` in the files `damaged`; for `written` the journal vouches."""
 
     problems: list[str] = field(default_factory=list)
@@ -98,10 +98,10 @@ def listed(run: Run) -> Iterator[tuple[str, str]]:
             raise DataError(f"{run.sums.name}: empty")
 
 
-def since(run: Run, digest: Digest, sealing: bool = False) -> Since:
+def changes_since_seal(run: Run, digest: Digest, sealing: bool = False) -> SealChanges:
     """What changed since the seal. With `sealing`, what is about to be written anew or listed for the first time is
     no problem. Raises DataError where the list is not in form."""
-    changes = Since()
+    changes = SealChanges()
     stated = {name: sha256 for sha256, name in listed(run)}
     journal = run.journal.path
     later = _journal_since(run, stated.get(journal.name, ""), changes, torn=sealing)
@@ -131,12 +131,12 @@ def since(run: Run, digest: Digest, sealing: bool = False) -> Since:
 def unlisted(run: Run, digest: Digest) -> list[str]:
     """The files that neither the list nor the journal since the seal vouches for."""
     stated = {name: sha256 for sha256, name in listed(run)}
-    vouched = _vouched(run, _journal_since(run, stated.get(run.journal.path.name, ""), Since()), digest)
+    vouched = _vouched(run, _journal_since(run, stated.get(run.journal.path.name, ""), SealChanges()), digest)
     names = [name for name in files(run) if name not in stated and run.folder / name != run.sums]
     return [f"{name}: not listed" for name in names if vouched.get(name) != digest(run.folder / name, "")]
 
 
-def _journal_since(run: Run, sha256: str, changes: Since, torn: bool = False) -> list[Event]:
+def _journal_since(run: Run, sha256: str, changes: SealChanges, torn: bool = False) -> list[Event]:
     """The journal's events after the sealed ones; what keeps them from following is a problem.
 
     `torn`: half a line that a crash left is none; the next event cuts it off.

@@ -18,6 +18,7 @@ from ..result import facts
 from ..run.checks import Checks
 from ..run.run import Run
 from ..slots.snapshot import Snapshot
+from ..slots.watcher import Watcher
 from .live import Live, Spot, headless, in_notebook
 from .markup import MUTED, Markup, joined, tag, text
 from .panel import TALL
@@ -38,7 +39,7 @@ async def watch(run: Run, act: Act = tend.tend) -> Snapshot:
 
 
 class Console:
-    """One run's panel, its buttons and the last lines of its journal: the `Place` where `Live` shows its states."""
+    """One run's panel, its buttons and the last lines of its journal: the `Display` where `Live` shows its states."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -91,7 +92,7 @@ class Console:
     async def watch(self, act: Act | None) -> Snapshot:
         """Watch and serve the buttons until the watching ends."""
         self._loop = asyncio.get_running_loop()
-        self._watching = asyncio.create_task(monitor.watch(self.run, Live(place=self, every_s=0.0), act, self.rest))
+        self._watching = asyncio.create_task(monitor.watch(self.run, Live(display=self, every_s=0.0), act, self.rest))
         serving = asyncio.create_task(self._serve())
         try:
             return await self._watching
@@ -172,7 +173,7 @@ class Console:
             return
 
         def move() -> str:
-            state = monitor.Watcher(self.run, self.run.plan()).poll()
+            state = Watcher(self.run, self.run.plan()).poll()
             return _words(recover.move(self.run, state, host))
 
         self._order(f"Move the rows of {host}", move)

@@ -35,7 +35,7 @@ LINE_S = 5.0  # between two lines of text in a terminal or a log
 Clock = Callable[[], float]
 
 
-class Place(Protocol):
+class Display(Protocol):
     """Where a bundle is shown: a spot in a notebook, or a terminal."""
 
     def show(self, html: Markup, plain: str, line: str, last: bool) -> None:
@@ -82,7 +82,7 @@ def in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
-def _place() -> Place:
+def _display() -> Display:
     return Spot() if in_notebook() else Terminal()
 
 
@@ -98,7 +98,7 @@ class Live:
     `kept`: a file that keeps the rate, the time left and the alerts, for the command that runs the notebook.
     """
 
-    place: Place = field(default_factory=_place)
+    display: Display = field(default_factory=_display)
     every_s: float = field(default_factory=lambda: SHOW_S[headless()])
     clock: Clock = time.monotonic
     processor: Clock = time.thread_time
@@ -117,7 +117,9 @@ class Live:
             return
         self._next = now + self.every_s
         picture = self._draw(state, now, last)
-        self.place.show(pictures.progress_html(state, picture), panel.progress_text(state), panel.told(state), last)
+        self.display.show(
+            pictures.progress_html(state, picture), panel.progress_text(state), panel.log_lines(state), last
+        )
 
     def _keep(self, state: Snapshot) -> None:
         if self.kept is None:
@@ -169,7 +171,7 @@ class Bars:
 
     title: str
     unit: str = "bytes"
-    place: Place = field(default_factory=_place)
+    display: Display = field(default_factory=_display)
     every_s: float = field(default_factory=lambda: BARS_S[headless()])
     clock: Clock = time.monotonic
     below: Callable[[], pictures.Picture] | None = None
@@ -193,7 +195,7 @@ class Bars:
                 return
             self._next = now + self.every_s
             last = all(bar.whole for bar in self._bars.values())
-            self.place.show(
+            self.display.show(
                 self._html() + self._under(now, last),
                 self._text(),
                 f"{one_line(self.title)}: {'; '.join(self._lines())}",

@@ -66,7 +66,7 @@ def headline(state: Snapshot) -> str:
     return f"{state.committed:,} of {state.rows:,} rows ({share}), {pace(state)}{given_up}"
 
 
-def told(state: Snapshot) -> str:
+def log_lines(state: Snapshot) -> str:
     """The state in a line of a log, and a line for each alert."""
     alerts = "".join(f"\n  ! {one_line(alert, 500)}" for alert in state.alerts)
     return f"{one_line(state.run, 100)}: {headline(state)}{alerts}"

@@ -194,7 +194,7 @@ def timeline(run: Run) -> Picture:
     spans = facts.spans(events)
     for span in spans:
         start = (span.start - began).total_seconds() / size
-        stop = (span.seen - began).total_seconds() / size
+        stop = (span.last_event_at - began).total_seconds() / size
         last = span is [other for other in spans if other.phase == span.phase][-1]
         _draw_span(axes, span, start, max(stop, start + length / size * 0.004), last)  # what took no time is still seen
     _draw_marks(axes, events, size)
@@ -202,7 +202,7 @@ def timeline(run: Run) -> Picture:
     axes.set_ylim(len(PHASES) + 0.5, -0.5)
     axes.set_xlim(0, max(length / size * 1.08, 1e-3))
     label(axes, f"{unit} since the run was made")
-    return picture_of(figure, _told(events, spans))
+    return picture_of(figure, _timeline_alt(events, spans))
 
 
 def _draw_span(axes: Axes, span: facts.Span, start: float, stop: float, named: bool) -> None:
@@ -217,7 +217,7 @@ def _draw_span(axes: Axes, span: facts.Span, start: float, stop: float, named: b
     axes.text(stop, lane, f" {took}", va="center", fontsize=8, color="#424a53")
 
 
-def _draw_marks(axes: Axes, events: Sequence[facts.Event], size: float) -> None:
+def _draw_marks(axes: Axes, events: Sequence[facts.DatedEvent], size: float) -> None:
     for kind, plural, marker, colour in (("fault", "faults", "X", RED), ("recovery", "recoveries", "^", GREEN)):
         marked = [event["when"] - events[0]["when"] for event in events if facts.kind(event) == kind]
         if marked:
@@ -229,7 +229,7 @@ def _draw_marks(axes: Axes, events: Sequence[facts.Event], size: float) -> None:
         axes.legend(loc="upper right", fontsize=8, frameon=False, ncols=2)
 
 
-def _told(events: Sequence[facts.Event], spans: Sequence[facts.Span]) -> str:
+def _timeline_alt(events: Sequence[facts.DatedEvent], spans: Sequence[facts.Span]) -> str:
     phases = "; ".join(f"{s.phase} {s.outcome}{f' after {exactly(s.seconds)}' if s.stop else ''}" for s in spans)
     faults, recoveries = (sum(facts.kind(event) == kind for event in events) for kind in ("fault", "recovery"))
     length = (events[-1]["when"] - events[0]["when"]).total_seconds()

@@ -13,9 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..phases.monitor import Watcher
 from ..run.run import Run
 from ..slots.snapshot import SlotState, Snapshot
+from ..slots.watcher import Watcher
 from . import markup, panel, words
 from .live import Terminal
 from .words import one_line
@@ -39,7 +39,7 @@ def watch(run: Run, every_s: float, console: Console | None = None) -> Snapshot:
         lines = Terminal(out=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
         while True:
             last = state.done or state.resting
-            lines.show(markup.Markup(""), panel.progress_text(state), panel.told(state), last)
+            lines.show(markup.Markup(""), panel.progress_text(state), panel.log_lines(state), last)
             if last:
                 return state
             time.sleep(every_s)

@@ -10,14 +10,14 @@ from .readings import Answer, Late
 from .snapshot import Refusal
 from .states import NAMED, UNREACHABLE, UNSUPERVISED, Verdict
 
-TOLD_LATE_S = 10.0  # a host that takes longer to answer is named
+LATE_S = 10.0  # a host that takes longer to answer is named
 
 
 def of_host(name: str, answer: Answer) -> str:
     """A host that failed, or takes long to answer."""
     if isinstance(answer, RunbookError):  # unreachable is not dead
         return str(answer) if str(answer).startswith(name) else f"{name}: {answer}"
-    if isinstance(answer, Late) and answer.asked_s > TOLD_LATE_S:
+    if isinstance(answer, Late) and answer.asked_s > LATE_S:
         return f"{name}: no answer for {answer.asked_s:.0f} s; what it said last is shown"
     return ""
 

@@ -9,7 +9,7 @@ WINDOW_S = 60.0  # the rate and the ETA look back this far: a cumulative rate st
 BAND_S = 300.0  # and the range of the ETA is that of the rates of the last five
 
 
-class Awake:
+class AwakeClock:
     """Seconds in which somebody looked. What this machine slept, or the watching was paused, is nobody's silence."""
 
     def __init__(self, most_s: float, clock: Callable[[], float] = time.monotonic):

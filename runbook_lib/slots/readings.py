@@ -27,7 +27,7 @@ Answer = Reading | RunbookError | Late
 
 
 @dataclass
-class _Question:
+class _HostQuery:
     """One host's last answer that nobody took, and since when it has been asked for the next."""
 
     asked: float | None = None
@@ -40,7 +40,7 @@ class Readings:
 
     def __init__(self, run: Run):
         self._run = run
-        self._questions = {spec.name: _Question() for spec in run.hosts}
+        self._queries = {spec.name: _HostQuery() for spec in run.hosts}
         self._changed = threading.Condition()
 
     def look(self, within_s: float | None = None) -> dict[str, Answer]:
@@ -53,30 +53,30 @@ class Readings:
         began = time.monotonic()
         limit_s = SILENT_S if within_s is None else within_s
         with self._changed:
-            prompt = [q for q in self._questions.values() if within_s is None or not q.late]
-            self._changed.wait_for(lambda: all(q.asked is None for q in prompt), limit_s)
-            return {name: self._take(name, began) for name in self._questions}
+            prompt = [query for query in self._queries.values() if within_s is None or not query.late]
+            self._changed.wait_for(lambda: all(query.asked is None for query in prompt), limit_s)
+            return {name: self._take(name, began) for name in self._queries}
 
     def _ask(self, spec: HostSpec) -> None:
         with self._changed:
-            question = self._questions[spec.name]
-            if question.asked is not None:
+            query = self._queries[spec.name]
+            if query.asked is not None:
                 return
-            question.asked = time.monotonic()
+            query.asked = time.monotonic()
         # Not one of a pool: the interpreter would wait at its end for one that hangs.
         threading.Thread(target=self._one, args=(spec,), name=f"reading {spec.name}", daemon=True).start()
 
     def _one(self, spec: HostSpec) -> None:
         answer = machines.asked(self._run, spec, lambda host: host.poll())
         with self._changed:
-            self._questions[spec.name].answer, self._questions[spec.name].asked = answer, None
+            self._queries[spec.name].answer, self._queries[spec.name].asked = answer, None
             self._changed.notify_all()
 
     def _take(self, name: str, began: float) -> Answer:
-        question = self._questions[name]
-        answer, question.answer = question.answer, None
-        question.late = question.asked is not None
+        query = self._queries[name]
+        answer, query.answer = query.answer, None
+        query.late = query.asked is not None
         if answer is not None:
             return answer
-        asked_s = time.monotonic() - (question.asked or began)
+        asked_s = time.monotonic() - (query.asked or began)
         return LinkLost(f"{name}: no answer for {asked_s:.0f} s") if asked_s >= SILENT_S else Late(asked_s)

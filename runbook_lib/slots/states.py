@@ -156,6 +156,6 @@ NAMED = {verdict.name: verdict for verdict in TABLE}
 REST = frozenset(verdict.name for verdict in TABLE if verdict.rests)
 SETTLED = frozenset(verdict.name for verdict in TABLE if verdict.settled)
 OVER = REST & SETTLED  # nothing of its own is left
-CANNOT = frozenset(verdict.name for verdict in TABLE if not verdict.takes)
+TAKES_NO_ROWS = frozenset(verdict.name for verdict in TABLE if not verdict.takes)
 ENDED = frozenset(verdict.name for verdict in TABLE if verdict.ended)
 LOADS = frozenset(verdict.name for verdict in TABLE if verdict.loads)

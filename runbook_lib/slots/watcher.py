@@ -25,7 +25,7 @@ from .arrived import Arrived
 from .incidents import refusals
 from .movement import Movement
 from .observed import Observed, idle_s, observe, unread
-from .rates import Awake, eta_range
+from .rates import AwakeClock, eta_range
 from .readings import Answer, Late, Readings
 from .snapshot import Refusal, SlotState, Snapshot
 
@@ -54,7 +54,7 @@ class Watcher:
     def __post_init__(self) -> None:
         """Begin to count."""
         self._readings = Readings(self.run)
-        self._awake = Awake(self.run.profile.monitor.interval_s + AWAKE_S)
+        self._awake = AwakeClock(self.run.profile.monitor.interval_s + AWAKE_S)
         self._since = self._awake.now()
         self._movement = Movement(self._since)
         self._arrived = Arrived(self.run.local)
