@@ -1,4 +1,4 @@
-"""The command line `runbook`. Every verb is one function of this library, the same one that the notebooks call."""
+"""The command line `runbook`. Every verb calls one function of this library, the same one that the notebooks call."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ exit code: 0 only when what was asked holds; 1 it does not; 2 bad usage; 130 int
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the command line says; give the exit code."""
+    """Run the command line; return the exit code."""
     args = _parser().parse_args(argv)
     try:
         return int(args.do(args))
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _open(args: argparse.Namespace) -> run.Run:
-    """The run a PROFILE verb works on."""
+    """Return the run that a PROFILE verb works on."""
     amend = bool(getattr(args, "amend", False))
     overrides = {}
     for pair in args.set:
@@ -97,7 +97,7 @@ def _open(args: argparse.Namespace) -> run.Run:
 
 
 def _find(args: argparse.Namespace) -> run.Run:
-    """The run a RUN verb works on: named, or the latest; with --hosts only those of its hosts."""
+    """Return the run that a RUN verb works on: the named or the latest one; --hosts limits it to some hosts."""
     there = run_mark.in_order(Path("runs"))
     this = run.find(args.run) if args.run or not there else run.open_folder(there[-1])
     return run.limited(this, getattr(args, "hosts", ""))
@@ -181,7 +181,7 @@ def _logs(args: argparse.Namespace) -> int:
 
 
 def _follow(host: machines.Host, log: Path, lines: int) -> int:
-    """Print a log's end and what is added to it, until interrupted; a link that breaks meanwhile is waited for."""
+    """Print the end of a log and every new line until interrupted; keep trying while the connection is broken."""
     text, offset = host.follow(log, -120 * lines)
     print("\n".join(text.splitlines()[-lines:]), flush=True)
     while True:
@@ -209,7 +209,7 @@ def _restart(args: argparse.Namespace) -> int:
 
 
 def _ask(question: str) -> str:
-    """What a person types; nothing where nobody can."""
+    """Return what a person types; empty without standard input."""
     try:
         return input(question).strip()
     except EOFError:
@@ -319,7 +319,7 @@ HOSTS = _arg(
     "--hosts", default="", metavar="NAMES", help="only these hosts, e.g. tensor01,tensor02; rows stay where they are"
 )
 
-# Each verb: its name, what does it, one line of help, its arguments.
+# Each verb: its name, its function, one line of help, its arguments.
 VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argument]], ...] = (
     ("run", _run, "execute the four notebooks in order, continuing what is unfinished", (
         *ON_PROFILE,

@@ -1,4 +1,4 @@
-"""The merged articles, line by line: is each one the corpus's document of that row, and how long was it."""
+"""The merged articles, line by line: is each one the corpus's document of that row, and how long is it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .parts import FINGERPRINT_BYTES
 
 
 class MergedArticle(Article, total=False):
-    """A line of the merged articles: the corpus's own record with what the encoding adds."""
+    """A line of the merged articles: the corpus's record and the fields that the encoding adds."""
 
     tokens: int
     truncated: bool
@@ -25,7 +25,7 @@ class MergedArticle(Article, total=False):
 
 @dataclass
 class Audit:
-    """What one pass over the articles found; rows are named, and numbers a row are kept as arrays."""
+    """The findings of one pass over the articles: rows with a fault, and arrays with one number for each row."""
 
     path: Path
     lines: int = 0
@@ -39,7 +39,7 @@ class Audit:
     offsets: array[int] = field(default_factory=lambda: array("q"))
 
     def articles(self, rows: Collection[int]) -> dict[int, MergedArticle]:
-        """Some articles by row; a row without a line, or with another, gives an empty one."""
+        """Return some articles by row; an empty one if the row has no readable line."""
         articles: dict[int, MergedArticle] = {}
         with self.path.open("rb") as file:
             for row in sorted(set(rows)):
@@ -52,7 +52,7 @@ class Audit:
 
 
 def _parse(line: bytes) -> MergedArticle | None:
-    """What the line says; the audit holds every field of it against the corpus."""
+    """Parse a line; the audit compares every field with the corpus."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -71,7 +71,7 @@ def _lines(path: Path, audit: Audit) -> Iterator[MergedArticle | None]:
 
 
 def audit(path: Path, corpus: Corpus, wanted_titles: Collection[str] = ()) -> Audit:
-    """Hold the articles at `path` against the corpus, in one pass. Raises OSError."""
+    """Compare the articles at `path` with the corpus, in one pass. Raises OSError."""
     result = Audit(path)
     result.titled = {title: [] for title in wanted_titles}
     rows = corpus.documents

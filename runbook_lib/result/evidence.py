@@ -24,7 +24,7 @@ from .survey import Geometry, Header, Questions, Survey
 
 @dataclass(frozen=True)
 class AskedQuestions:
-    """The questions: their records, the rows that answer each, and their vectors (none when `problem` says why)."""
+    """The questions: their records, the rows that answer each, and their vectors (empty if there is a `problem`)."""
 
     records: list[Question]
     answers: retrieval.Answers
@@ -39,7 +39,7 @@ class AskedQuestions:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The merged matrix: what its header says and what one pass over it found."""
+    """The merged matrix: its header, and the findings of one pass over it."""
 
     shape: Header
     survey: Survey
@@ -50,7 +50,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The merged files as they are. `matrix` is None when it cannot be read or has another size: `problem` says."""
+    """The merged files as they are. `matrix` is None if it cannot be read or has a wrong size; `problem` says why."""
 
     run: Run
     plan: Plan
@@ -68,7 +68,7 @@ class Evidence:
 
 
 def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest) -> Evidence:
-    """Read the merged files of a run; what is wrong with one of them is kept, not raised."""
+    """Read the merged files of a run; a fault in one of them is kept as `problem`, not raised."""
     result = current_result(run)
     merged = result.merged
     records = corpus.questions_list()
@@ -102,7 +102,7 @@ def _matrix(merged: Merged, shape: Header, asked: AskedQuestions) -> Matrix:
 
 
 def _question_vectors(merged: Merged, plan: Plan, records: int) -> tuple[np.ndarray, str]:
-    """The questions' vectors, and what is wrong with their file."""
+    """Read the questions' vectors; return them and the problem with their file, if there is one."""
     nothing = np.zeros((0, plan.model.dim), np.float32)
     if records != plan.questions:
         return nothing, f"{records} questions in the corpus, {plan.questions} in the plan"

@@ -1,4 +1,4 @@
-"""The facts of a run, gathered from its files for the report: what is missing or unreadable is named, never a crash."""
+"""The facts of a run, read from its files for the report: missing or unreadable files are listed and raise no error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .merged import Merged
 
 
 class DatedEvent(journal.Event, total=False):
-    """An event of the journal, with its moment."""
+    """An event of the journal, with its time."""
 
     when: Required[datetime]
 
@@ -37,7 +37,7 @@ class DatedEvent(journal.Event, total=False):
 class Span:
     """One execution of a phase: `done`, `failed`, `broken off` (started again without an end) or `not ended`.
 
-    `stop` is None where the journal does not say when it ended; `last_event_at` is when its last event was written.
+    `stop` is None if the journal has no end of it; `last_event_at`: the time of its last event.
     """
 
     phase: str
@@ -55,7 +55,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Encoding:
-    """What the records of the parts that came home tell: rows, and the time in which at least one slot computed."""
+    """Facts from the records of the downloaded parts: rows, and the time in which at least one slot computed."""
 
     rows: int
     parts: int
@@ -64,13 +64,13 @@ class Encoding:
 
     @property
     def rate(self) -> float | None:
-        """Rows a second while slots computed: a pause of the whole run does not count."""
+        """Rows a second while slots computed: pauses of the whole run do not count."""
         return self.rows / self.busy_s if self.busy_s > 0 else None
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Everything the report is made from; `missing` says in words what could not be read."""
+    """Everything that the report is made from; `missing` lists in words what could not be read."""
 
     run: Run
     plan: Plan | None
@@ -84,7 +84,7 @@ class RunFacts:
 
     @property
     def ok(self) -> bool:
-        """True when every phase handed over with all its checks holding."""
+        """True if every phase has a result whose checks all passed."""
         return all(result and result.ok for result in self.results.values())
 
     @property
@@ -94,12 +94,12 @@ class RunFacts:
 
     @property
     def without_rows(self) -> list[Slot]:
-        """The slots that were given rows and of whom no row of the result is; none while nothing is merged."""
+        """The slots that had rows in the plan and gave none to the result; empty while nothing is merged."""
         gave = self.manifest.slots if self.manifest else {}
         return [slot for slot in self.plan.used if slot.slot not in gave] if self.plan and gave else []
 
     def output(self, name: str) -> Output | None:
-        """`founding` or `backup` as the last phase states it; None where it does not."""
+        """Return `founding` or `backup` from the result of the last phase; None if it has none."""
         result = self.results.get(PHASES[-1])
         with suppress(RunbookError):
             return result.output(name) if result else None
@@ -112,7 +112,7 @@ class RunFacts:
 
 
 def number(value: object) -> float | None:
-    """A number, or None for anything else."""
+    """Return a number as float, or None for anything else."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
@@ -147,7 +147,7 @@ def gather(run: Run) -> RunFacts:
 
 
 def events(run: Run) -> list[DatedEvent]:
-    """The journal's events; a line that is none is left out here, and named by `runbook verify`."""
+    """Read the journal's events; an invalid line is left out here, and reported by `runbook verify`."""
     dated = []
     for line in run.journal.path.read_bytes().splitlines():
         try:
@@ -160,7 +160,7 @@ def events(run: Run) -> list[DatedEvent]:
 
 
 def kind(event: journal.Event) -> str:
-    """An event's kind: as it was written; of a line that says none of ours, as its name is known, else empty."""
+    """Return an event's kind: the written one; else the kind that belongs to its name, or an empty text."""
     written = event.get("kind")
     if written in EVERY_KIND:
         return str(written)
@@ -170,27 +170,27 @@ def kind(event: journal.Event) -> str:
 
 
 def is_reported(event: DatedEvent) -> bool:
-    """Whether it tells what went wrong, what was done about it, or what a person undid."""
+    """Return whether an event is a fault, a recovery, or an act of a person that undid something."""
     return kind(event) in (FAULT, RECOVERY) or event["event"] in UNDOING
 
 
 def details(event: journal.Event) -> str:
-    """What an event of any name says besides its name, as `key: value` pairs."""
+    """Return the fields of an event besides its name, as `key: value` pairs."""
     skip = {"seq", "at", "when", "event", "kind", "prev"}
     values = {key: value for key, value in event.items() if key not in skip and value not in ("", [])}
     return "; ".join(f"{key}: {as_text(value)}" for key, value in values.items())
 
 
 def as_text(value: object) -> str:
-    """A JSON value in words."""
+    """Return a JSON value in words."""
     if isinstance(value, dict):
         return ", ".join(f"{key}: {as_text(item)}" for key, item in value.items())
     return ", ".join(map(as_text, value)) if isinstance(value, list) else str(value)
 
 
 def spans(events: Sequence[DatedEvent]) -> list[Span]:
-    """The executions of phases: from the chain's own events; for a notebook run by hand, from its first event to its
-    gate."""
+    """Return the executions of phases: from the chain's events; for a notebook run by hand, from its first event to
+    its gate."""
     chained = {event.get("phase") for event in events if event["event"] == "phase started"}
     ended: list[Span] = []
     under_way: Span | None = None
@@ -208,7 +208,9 @@ def spans(events: Sequence[DatedEvent]) -> list[Span]:
         elif name == "gate" and phase not in chained and before:
             ended.append(Span(phase, 1, before, when, "done" if event.get("ok") else "failed", when))
         under_way = replace(under_way, last_event_at=when) if under_way else None
-        before = None if name in ("gate", "phase ended", "phase failed") else before  # what is between them is idle
+        before = (
+            None if name in ("gate", "phase ended", "phase failed") else before
+        )  # the time between two phases is idle
     return [*ended, under_way] if under_way else ended
 
 
@@ -216,7 +218,7 @@ def spans(events: Sequence[DatedEvent]) -> list[Span]:
 
 
 def encoding(run: Run, missing: list[str]) -> Encoding:
-    """Rows and computing time from the parts' records; one record at a time is held."""
+    """Return rows and computing time from the parts' records; one record at a time is in memory."""
     rows, times, devices = 0, [], set()
     ranges = committed(run.local.parts)
     for start, stop in ranges:
@@ -235,7 +237,7 @@ def encoding(run: Run, missing: list[str]) -> Encoding:
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """How much of the line intervals cover together."""
+    """Return the total length that the intervals cover together."""
     total, at = 0.0, float("-inf")
     for low, high in sorted(intervals):
         total += max(0.0, high - max(low, at))

@@ -1,9 +1,9 @@
-"""Publication: how a merged result gets its final names, all of it or nothing, and what is on record of it.
+"""Publication: gives a merged result its final names, all or none, and keeps a record of that.
 
 A merge writes a candidate: the folder `candidate/` of the run, and the file in the founding shape under a hidden name
-in the output folder. Once its checks hold, `publishing.json` is written: from then on the candidate is the result. The
-renames follow, then `published.json` says what stands where; whoever comes after a crash in between finishes it. Until
-then the result of before stands as it was. A candidate whose checks fail goes to `rejected/`, with the reason.
+in the output folder. When its checks pass, `publishing.json` is written: from then on the candidate is the result. The
+renames follow, then `published.json` records where each file is; after a crash in between, the next command finishes
+it. Until then the previous result stays unchanged. A candidate whose checks fail goes to `rejected/`, with the reason.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from .merged import Merged, differences
 from .placed import Backup, Copy, Placed, Publication
 
 REASON = "reason.json"
-MANIFEST = ".manifest.json"  # beside a backup, in the place of its suffix
+MANIFEST = ".manifest.json"  # beside a backup, instead of its suffix
 
 
 @dataclass(frozen=True)
 class CurrentResult:
-    """The result that is worked on: the candidate where there is one, else the published one."""
+    """The result that the phases work on: the candidate if there is one, else the published one."""
 
     merged: Merged
     founding: Path
@@ -41,7 +41,7 @@ class CurrentResult:
 
 
 def current_result(run: Run) -> CurrentResult:
-    """What merge, validation and backup speak of now."""
+    """Return the result that merge, validation and backup work on now."""
     candidate = Merged(run.candidate)
     waits = candidate.manifest_file.exists()
     founding = run.founding_candidate if waits or run.founding_candidate.exists() else run.founding_file
@@ -50,7 +50,7 @@ def current_result(run: Run) -> CurrentResult:
 
 @in_words("publishing the result")
 def finish_publication(run: Run) -> None:
-    """Finish a publication that was decided and not finished: a crash came between. Raises DataError."""
+    """Finish a publication that a crash interrupted after the decision. Raises DataError."""
     record = _read(run.publishing_file)
     if record is not None:
         _rename(run)
@@ -59,16 +59,16 @@ def finish_publication(run: Run) -> None:
 
 @in_words("publishing the result")
 def discard_candidate(run: Run) -> None:
-    """Take away a candidate that does not follow from the parts of now."""
+    """Delete a candidate that was not made from the present parts."""
     shutil.rmtree(run.candidate, ignore_errors=True)
     run.founding_candidate.unlink(missing_ok=True)
 
 
 @in_words("publishing the result")
 def reject_candidate(run: Run, reasons: Sequence[str]) -> Path | None:
-    """Put the candidate aside with the reasons, for inspection; the result of before stands. None when there is none.
+    """Move the candidate aside with the reasons, for inspection; the previous result stays. None without a candidate.
 
-    Only the last one is kept. Its file in the founding shape follows from the others, so it goes.
+    Only the last one is kept. Its file in the founding shape is deleted: it can be made from the other files.
     """
     run.founding_candidate.unlink(missing_ok=True)
     if not run.candidate.exists():
@@ -83,9 +83,9 @@ def reject_candidate(run: Run, reasons: Sequence[str]) -> Path | None:
 
 @in_words("publishing the result")
 def publish(run: Run, backup: Backup | None) -> Publication:
-    """Give the result at hand its final names, and record what stands where. What is published stays as it is.
+    """Give the current result its final names, and record where each file is. A published result stays as it is.
 
-    Raises DataError when something that no run wrote stands under the name of the founding file.
+    Raises DataError if the name of the founding file is taken by something that no run wrote.
     """
     result = current_result(run)
     manifest = result.merged.manifest()
@@ -108,7 +108,7 @@ def publish(run: Run, backup: Backup | None) -> Publication:
     before = published(run)
     if before and not result.candidate and replace(before, at="") == replace(record, at=""):
         return before
-    # Decided: what follows is finished by whoever comes after a crash.
+    # Decided: after a crash, the next command finishes the rest.
     write_json(run.publishing_file, records.plain(record))
     _rename(run)
     return _record(run, record)
@@ -116,15 +116,15 @@ def publish(run: Run, backup: Backup | None) -> Publication:
 
 @in_words("looking at the result")
 def published(run: Run) -> Publication | None:
-    """What stands under the final names, as recorded; or None.
+    """Read the record of the published files; None if nothing was published.
 
-    Raises DataError when the record cannot be read.
+    Raises DataError if the record cannot be read.
     """
     return _read(run.published_file)
 
 
 def _rename(run: Run) -> None:
-    """The candidate takes the place of the result, then its founding file; what was replaced goes last."""
+    """Move the candidate to the final name, then its founding file; delete the replaced result last."""
     replaced = run.folder / "replaced"
     if Merged(run.candidate).manifest_file.exists():
         if run.merged.exists():
@@ -154,7 +154,7 @@ def _described(path: Path) -> Written:
 
 
 def _backups(run: Run, backup: Backup | None) -> tuple[Copy, ...]:
-    """The backups that this run made, the newest last."""
+    """Return the backups of this run, the newest last."""
     record = published(run)
     if backup is None:
         return record.backups if record else ()
@@ -178,7 +178,7 @@ def _now() -> str:
 
 @in_words("looking at what stands under the result's name")
 def founding_name_problem(run: Run) -> str:
-    """Why what stands under the name of the founding file must not be replaced, in words; empty where it may be."""
+    """Return in words why the file under the name of the founding file must not be replaced; empty if it may be."""
     path = run.founding_file
     if not os.path.lexists(path):
         return ""
@@ -190,9 +190,9 @@ def founding_name_problem(run: Run) -> str:
 
 
 def _make_way(run: Run) -> None:
-    """See to it that the founding file can get its name: what no run wrote is in the way, and stays there.
+    """Make the name of the founding file free, or raise DataError if something is there that no run wrote.
 
-    Where this run had put its own, and it was changed since, what is there now is kept beside it.
+    A file that this run published and somebody changed is renamed and kept beside it.
     """
     path = run.founding_file
     why = founding_name_problem(run)
@@ -207,9 +207,9 @@ def _make_way(run: Run) -> None:
 
 
 def run_that_wrote(run: Run, path: Path) -> str:
-    """The run that wrote the founding file at `path` as it is now, this one or another of its folder; else nothing.
+    """Return the run that wrote the founding file at `path` as it is now: this run or one beside it; else empty.
 
-    It is known by its bytes: a run's own record, or the manifest beside a backup, names a file of this sha256.
+    The bytes decide: a run's own record, or the manifest beside a backup, contains this sha256.
     """
     sha256 = sha256_file(path)
     siblings = sorted(f for f in run.folder.parent.iterdir() if f.is_dir() and f != run.folder)
@@ -221,7 +221,7 @@ def run_that_wrote(run: Run, path: Path) -> str:
 
 
 def _backed_up(run: Run) -> Iterator[tuple[str, str]]:
-    """The sums of founding files that were backed up, and their runs: those may be deleted long ago."""
+    """Return the sums of backed-up founding files with their runs, which may be deleted since."""
     for file in sorted(run.profile.output.backups.glob(f"*{MANIFEST}")):
         with contextlib.suppress(OSError, ValueError):
             manifest = read_json(file) or {}
@@ -231,7 +231,7 @@ def _backed_up(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _founding_sums(run: Run) -> set[str]:
-    """The sums of the founding files that a run's own records name."""
+    """Return the sums of the founding files in a run's own records."""
     reads: tuple[Callable[[], str | None], ...] = (
         lambda: record.founding.sha256 if (record := published(run)) else None,
         lambda: manifest.founding.sha256 if (manifest := Merged(run.merged).manifest()) else None,
@@ -239,14 +239,14 @@ def _founding_sums(run: Run) -> set[str]:
     )
     sums = set()
     for read in reads:
-        with contextlib.suppress(RunbookError, OSError):  # what cannot be read names none
+        with contextlib.suppress(RunbookError, OSError):  # an unreadable record has none
             sums.add(read())
     return {sha256 for sha256 in sums if sha256}
 
 
 @in_words("looking at the result")
 def losses(run: Run, quick: bool = False) -> list[str]:
-    """What is recorded as published and is not there as recorded, in words; by sizes only where `quick`."""
+    """Return in words which published files are missing or differ from the record; with `quick`, compare sizes only."""
     record = published(run)
     if record is None:
         return [f"{run.published_file.name}: no such file"]
@@ -260,6 +260,6 @@ def losses(run: Run, quick: bool = False) -> list[str]:
 def _founding_lost(run: Run, stated: Placed, quick: bool) -> list[str]:
     path = Path(stated.path)
     problems = differences(path, stated, quick)
-    with contextlib.suppress(OSError):  # what cannot be read is told already
+    with contextlib.suppress(OSError):  # `problems` names an unreadable file already
         return [] if problems and path.is_file() and run_that_wrote(run, path) not in ("", run.name) else problems
     return problems

@@ -1,7 +1,7 @@
-"""What the seal listed, held against what is there now.
+"""Compares the files of a sealed run with the list that the seal wrote.
 
-A file may change after the seal in one way only: the journal says so. Its lines go on from the sealed ones, each with
-the sha256 of the line before, and an event that `wrote` a file names its sha256. Whatever else differs is damage.
+A file may change after the seal only if the journal records it. The journal's new lines follow the sealed ones, each
+with the sha256 of the line before, and an event that `wrote` a file has its sha256. Any other difference is damage.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from .merged import Merged
 SEALED = "sealed"
 LINE = re.compile(rb"([0-9a-f]{64})  ([^\n]+)\n")
 LONGEST_LINE = 64 + 2 + 4096 + 1
-# What sealing writes anew from the run's files.
+# Sealing writes these again from the run's files.
 PAGES = ("report/report.html", "report/report.pdf", "notes/")
-# A result that was not published is looked at and replaced; it is evidence and no part of what was proved.
+# A result that was not published is temporary; it is evidence, but not part of the proof.
 PASSING = ("candidate/", "rejected/", "replaced/", "incoming/")
 MOVED_TO = ("aside/", "refused/")
 
-Digest = Callable[[Path, str], str]  # the sha256 of a file, given the one that is expected
+Digest = Callable[[Path, str], str]  # returns the sha256 of a file; the second argument is the expected one
 
 
 @dataclass
 class SealChanges:
-    """What is otherwise than at the seal: `problems` in the files `damaged`; for `written` the journal vouches."""
+    """The differences from the seal: `problems` of the `damaged` files; `written`: changes that the journal records."""
 
     problems: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
@@ -46,12 +46,12 @@ class SealChanges:
 
 
 def _left_out(name: str) -> bool:
-    """Locks, temporaries of a writer that was killed, what a look with the Finder leaves: nothing reads them."""
+    """Return whether a file is ignored: locks, temporary files of a killed writer, files of the Finder."""
     return name.endswith(".lock") or (name.startswith(".") and name.endswith(".part")) or is_litter(name)
 
 
 def files(run: Run) -> list[str]:
-    """The relative paths of all that belongs to the archive, sorted. Raises DataError for what is no plain file."""
+    """Return the sorted relative paths of the archive's files. Raises DataError for anything except plain files."""
     names = []
     for path in _walk(run.folder):
         name = path.relative_to(run.folder).as_posix()
@@ -75,7 +75,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def listed(run: Run) -> Iterator[tuple[str, str]]:
-    """The list's (sha256, path), one at a time. Raises DataError at the first line that is not in form."""
+    """Read the (sha256, path) pairs of the list. Raises DataError at the first malformed line."""
     before = ""
     with run.sums.open("rb") as file:
         number = 0
@@ -99,8 +99,8 @@ def listed(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def changes_since_seal(run: Run, digest: Digest, sealing: bool = False) -> SealChanges:
-    """What changed since the seal. With `sealing`, what is about to be written anew or listed for the first time is
-    no problem. Raises DataError where the list is not in form."""
+    """Return the changes since the seal. With `sealing`, files that the new seal writes or lists for the first time
+    are no problem. Raises DataError if the list is malformed."""
     changes = SealChanges()
     stated = {name: sha256 for sha256, name in listed(run)}
     journal = run.journal.path
@@ -110,7 +110,7 @@ def changes_since_seal(run: Run, digest: Digest, sealing: bool = False) -> SealC
     absent: dict[str, str] = {}
     for name, sha256 in stated.items():
         path = run.folder / name
-        if is_litter(name):  # listed by a seal of before: it changes whenever somebody looks
+        if is_litter(name):  # an earlier seal may list it; the Finder changes it at any time
             continue
         if name == journal.name or (sealing and name.startswith((*PAGES, *PASSING))):
             continue
@@ -129,7 +129,7 @@ def changes_since_seal(run: Run, digest: Digest, sealing: bool = False) -> SealC
 
 
 def unlisted(run: Run, digest: Digest) -> list[str]:
-    """The files that neither the list nor the journal since the seal vouches for."""
+    """Return the files that are neither in the list nor in the journal since the seal."""
     stated = {name: sha256 for sha256, name in listed(run)}
     vouched = _vouched(run, _journal_since(run, stated.get(run.journal.path.name, ""), SealChanges()), digest)
     names = [name for name in files(run) if name not in stated and run.folder / name != run.sums]
@@ -137,9 +137,9 @@ def unlisted(run: Run, digest: Digest) -> list[str]:
 
 
 def _journal_since(run: Run, sha256: str, changes: SealChanges, torn: bool = False) -> list[Event]:
-    """The journal's events after the sealed ones; what keeps them from following is a problem.
+    """Return the journal's events after the sealed ones; add a problem if they do not follow them.
 
-    `torn`: half a line that a crash left is none; the next event cuts it off.
+    `torn`: half a line after a crash is no problem; the next event removes it.
     """
     path = run.journal.path
     if not path.is_file():
@@ -175,7 +175,7 @@ def _event(line: bytes) -> Event | None:
 
 
 def _vouched(run: Run, later: list[Event], digest: Digest) -> dict[str, str]:
-    """name -> sha256 of what was written after the seal, by the journal, and by a manifest that is vouched for."""
+    """Return name -> sha256 of the files written after the seal, from the journal and from a manifest that it lists."""
     sums: dict[str, str] = {}
     for event in later:
         wrote = event.get("wrote")
@@ -192,5 +192,5 @@ def _vouched(run: Run, later: list[Event], digest: Digest) -> dict[str, str]:
 
 
 def _moved(run: Run, digest: Digest) -> set[str]:
-    """The sums of what was set aside: it is not lost."""
+    """Return the sums of the files that were set aside: these are not lost."""
     return {digest(run.folder / name, "") for name in files(run) if name.startswith(MOVED_TO)}

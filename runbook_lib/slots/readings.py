@@ -1,4 +1,4 @@
-"""Readings: each host is polled on a thread of its own, so that one that is slow, or hangs, holds up no other."""
+"""Readings: each host is polled on its own thread, so that a slow or hanging host does not delay the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..hosts import hosts as machines
 from ..profile.profile import HostSpec
 from ..run.run import Run
 
-SILENT_S = 90.0  # every verb has a deadline; a question that is open for so long hangs below all of them
+SILENT_S = 90.0  # every verb has a shorter deadline; a query that is open for so long hangs below all of them
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ Answer = Reading | RunbookError | Late
 
 @dataclass
 class _HostQuery:
-    """One host's last answer that nobody took, and since when it has been asked for the next."""
+    """The answer of one host that was not read yet, and the time at which the open query began."""
 
     asked: float | None = None
     answer: Reading | RunbookError | None = None
@@ -36,7 +36,7 @@ class _HostQuery:
 
 
 class Readings:
-    """The readings of a run's hosts, look after look. Of each host at most one question is under way."""
+    """The readings of a run's hosts, poll after poll. Each host has at most one open query."""
 
     def __init__(self, run: Run):
         self._run = run
@@ -44,9 +44,9 @@ class Readings:
         self._changed = threading.Condition()
 
     def look(self, within_s: float | None = None) -> dict[str, Answer]:
-        """Ask every host; after `within_s`, or when all have answered, give what there is.
+        """Ask every host; after `within_s`, or when all have answered, return the answers so far.
 
-        Who was late at the last look is asked like the others and not waited for.
+        A host that was late at the last poll is asked like the others, but not waited for.
         """
         for spec in self._run.hosts:
             self._ask(spec)
@@ -63,7 +63,7 @@ class Readings:
             if query.asked is not None:
                 return
             query.asked = time.monotonic()
-        # Not one of a pool: the interpreter would wait at its end for one that hangs.
+        # No thread pool: the interpreter would wait at its end for a thread that hangs.
         threading.Thread(target=self._one, args=(spec,), name=f"reading {spec.name}", daemon=True).start()
 
     def _one(self, spec: HostSpec) -> None:

@@ -1,7 +1,7 @@
-"""Watcher: readings of a run over time, made into a `Snapshot`. It changes nothing.
+"""Watcher: turns the readings of a run into a `Snapshot`. It changes nothing.
 
-Progress is what is committed: rows in parts whose record stands under its final name. What a worker reports beyond
-that (rows inside the part at hand, its rate, its state) is shown and never counted.
+Progress is what is committed: rows in parts whose record has its final name. Everything else that a worker reports
+(rows of the unfinished part, its rate, its state) is shown and never counted.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from .rates import AwakeClock, eta_range
 from .readings import Answer, Late, Readings
 from .snapshot import Refusal, SlotState, Snapshot
 
-AWAKE_S = 60.0  # beyond the pause between two looks: what takes longer is our own sleep
+AWAKE_S = 60.0  # added to the pause between two polls: a longer gap means that this machine slept
 
 
 @dataclass
 class Watcher:
-    """Readings of a run over time: turns what the hosts say into a `Snapshot`. Holds nothing that files do not.
+    """Turns the hosts' readings over time into a `Snapshot`. Its state can always be rebuilt from files.
 
-    `within_s`: how long a look waits for hosts that are slow; all of them are waited for where there is no next look.
+    `within_s`: how long a poll waits for slow hosts; None waits for all of them, as in a single poll.
     """
 
     run: Run
@@ -52,7 +52,7 @@ class Watcher:
     _journal_size: int = -1
 
     def __post_init__(self) -> None:
-        """Begin to count."""
+        """Start the clocks."""
         self._readings = Readings(self.run)
         self._awake = AwakeClock(self.run.profile.monitor.interval_s + AWAKE_S)
         self._since = self._awake.now()
@@ -60,14 +60,14 @@ class Watcher:
         self._arrived = Arrived(self.run.local)
 
     def poll(self) -> Snapshot:
-        """Read all hosts side by side, once, and judge them by the plan of now: rows may have moved."""
+        """Read all hosts in parallel, once, and judge them by the current plan: rows may have moved."""
         self._renew_plan()
         readings = self._readings.look(self.within_s)
         now = self._awake.now()
         for name, answer in readings.items():
             self._keep(name, answer, now)
         self._find_launch()
-        home = committed(self.run.local.parts)  # also what came from a host that is silent now
+        home = committed(self.run.local.parts)  # also parts from a host that is silent now
         self._arrived.update(home)
         have = self._have(home)
         launched = self._was_launched(readings)
@@ -141,7 +141,7 @@ class Watcher:
             self.plan, self._plan_mtime_ns = self.run.plan(), mtime_ns
 
     def _keep(self, name: str, answer: Answer, now: float) -> None:
-        """Keep what is new; of a host that failed, or has not answered yet, its last reading stays."""
+        """Keep a new reading; for a host that failed or has not answered yet, the last reading stays."""
         if not isinstance(answer, Reading):
             return
         self._last[name] = answer
@@ -157,12 +157,12 @@ class Watcher:
         return {name: now - self._answered_at.get(name, self._since) for name in failed}
 
     def _have(self, home: Sequence[Range]) -> dict[str, list[Range]]:
-        """What counts for the slots of each host: what is home, and the word of that host and no other's."""
+        """Return the committed rows that count for each host: those at home, and those that the host itself reports."""
         theirs = {name: reading.committed for name, reading in self._last.items()}
         return {spec.name: joined([*home, *theirs.get(spec.name, ())]) for spec in self.run.hosts}
 
     def _find_launch(self) -> None:
-        """When the run was launched: the deadline counts from there, whoever watches."""
+        """Find the time of the launch in the journal: the deadline counts from there, in every watching command."""
         path = self.run.journal.path
         size = path.stat().st_size if path.exists() else 0
         if self._launched_at is None and size != self._journal_size:
@@ -172,9 +172,9 @@ class Watcher:
                 return
 
     def _was_launched(self, readings: Mapping[str, Answer]) -> bool:
-        """Whether this run was ever launched: by the journal, or by what supervisors and workers left on hosts."""
+        """Return whether this run was ever launched: by the journal, or by files that supervisors and workers left."""
         if self._launched_at is not None or any(isinstance(answer, RunbookError) for answer in readings.values()):
-            return True  # of a host that cannot be asked it is not known
+            return True  # not known for a host that cannot be asked
         return any(self._left_traces(name, reading) for name, reading in self._last.items())
 
     def _left_traces(self, host: str, reading: Reading) -> bool:
@@ -190,7 +190,7 @@ class Watcher:
     def _slot(
         self, slot: Slot, have: Sequence[Range], now: float, answer: Answer | None, launched: bool
     ) -> tuple[SlotState, str]:
-        """A slot by its host's last reading, with its rate and what is the matter with it; and an alert, if any."""
+        """Return a slot's state by its host's last reading, with rate and verdict; and its alert, or an empty text."""
         reading = self._last.get(slot.host)
         ranges = self.plan.ranges(slot)
         if reading is None or slot.slot not in reading.slots:
@@ -256,11 +256,11 @@ class Watcher:
         return lost
 
     def _refusals(self) -> list[Refusal]:
-        """What the hosts told last of rows that were given up, and why."""
+        """Return which rows the hosts gave up, and why, by their last readings."""
         return [each for name, last in self._last.items() for each in refusals(name, last)]
 
     def _gone(self, readings: Mapping[str, Answer], slots: Sequence[SlotState]) -> dict[str, str]:
-        """The hosts whose supervisor ended though there is work for it, with the process that it was."""
+        """Return the hosts whose supervisor ended though it has work, each with the process that ended."""
         waiting = {s.host for s in slots if s.state not in states.REST and s.verdict != states.MORE_TO_DO}
         processes: dict[str, str] = {}
         for name, reading in readings.items():
@@ -272,11 +272,11 @@ class Watcher:
         return processes
 
     def _alive(self, host: str) -> int:
-        """How many workers of a host live, by its last reading."""
+        """Return how many workers of a host live, by its last reading."""
         return sum(entry.alive for entry in self._last[host].slots.values())
 
     def _about_all(self, slots: Sequence[SlotState], launched: bool) -> str:
-        """What is to be said of the whole run."""
+        """Return an alert about the whole run, or an empty text."""
         if all(slot.done for slot in slots):
             return ""
         if not launched and any(slot.state == states.NOT_LAUNCHED for slot in slots):
@@ -289,9 +289,9 @@ class Watcher:
 
 
 def _busy(last: Reading | None, answer: Answer) -> bool:
-    """Whether a host's supervisor lives and has work, perhaps with the rows of a slot that was given up.
+    """Return whether a host's supervisor lives and has work, perhaps the rows of a slot that was given up.
 
-    One that has not answered yet is taken at its last word, and one that never did may have some.
+    For a host that has not answered yet, the last reading decides; a host that never answered may have work.
     """
     if isinstance(answer, RunbookError):
         return False
