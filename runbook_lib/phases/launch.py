@@ -1,6 +1,6 @@
-"""Launch: start each host's supervisor, see every slot report in. What it takes there is staged before.
+"""Launch: start each host's supervisor and wait for a report of every slot. Everything it needs was staged before.
 
-Safe to repeat at any moment: a living supervisor is left alone.
+Can be repeated at any time: a living supervisor is left alone.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ..slots import incidents, states, verdicts
 from .progress import OnProgress, ignore
 from .staging import AWAY, NotStaged, add_failure
 
-DEATHS_TO_GO_ON = 2  # where others produce, a slot that died so often is not waited for
-LATE_S, LATE = 30.0, 3.0  # how long a slot is waited for where others are well: at least, and times the last of them
+DEATHS_TO_GO_ON = 2  # if other slots produce, a slot that died this often is not waited for
+LATE_S, LATE = 30.0, 3.0  # if others are well, the least wait for a slot, and as a multiple of the last one's time
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def start(
 ) -> Checks:
     """Start the supervisor of each host that has rows left and none alive; a living one is reported and left alone.
 
-    Rows that were given up get one more chance, unless `retry_given_up` is False. `only` names the hosts meant. What a
-    person stopped goes on only where a person says so: not without `undo_stop`.
+    Rows that were given up are tried once more, unless `retry_given_up` is False. `only` limits it to these hosts. A
+    host that a person stopped is started only with `undo_stop`.
     """
     return start_hosts(run, retry_given_up, only, undo_stop)[0]
 
@@ -68,8 +68,8 @@ def start(
 def start_hosts(
     run: Run, retry_given_up: bool, only: Collection[str] | None, undo_stop: bool
 ) -> tuple[Checks, machines.Results[Outcome]]:
-    """The same, and what became of each host."""
-    with acts.act(run, "launch") if undo_stop else nullcontext():  # until all have begun, nobody is dead
+    """Do the same as `start`, and return the outcome for each host too."""
+    with acts.act(run, "launch") if undo_stop else nullcontext():  # until all have begun, no slot counts as dead
         return _start(run, retry_given_up, only, undo_stop)
 
 
@@ -117,7 +117,7 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, 
     try:
         identity = host.launch(by)
     except LinkLost:
-        # Whether it was started is not known. It is looked at, and a second one would leave by itself (its lock).
+        # It is not known whether it was started. Look for it; a second one would end by itself (its lock).
         again = _supervisor_there(host)
         identity = host.launch(by) if again is None else again
     _wait_for_its_report(host, identity)
@@ -125,9 +125,9 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, 
 
 
 def start_without_reading(run: Run, only: Collection[str]) -> None:
-    """Start the supervisor of hosts whose reading is invalid: the process that writes it may be dead.
+    """Start the supervisor of hosts with an invalid reading: the process that writes it may be dead.
 
-    Where one lives, this one leaves at once (its lock); where it was told to stop it stops.
+    If one lives, the new one ends at once (its lock); if a stop was requested, it stops.
     """
 
     by = machines.launchers(run)
@@ -140,7 +140,7 @@ def start_without_reading(run: Run, only: Collection[str]) -> None:
 
 
 def _wait_for_its_report(host: machines.Host, identity: Identity, within_s: float = 10.0) -> None:
-    """Wait until a new supervisor has reported: before, what its predecessor left on file speaks for it."""
+    """Wait for the first report of a new supervisor: until then the file has the report of its predecessor."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         process = host.poll().supervised.process
@@ -150,7 +150,7 @@ def _wait_for_its_report(host: machines.Host, identity: Identity, within_s: floa
 
 
 def _supervisor_there(host: machines.Host, within_s: float = 5.0) -> Identity | None:
-    """The living supervisor of a host, given a moment to write its first report."""
+    """Return the living supervisor of a host; wait a moment for its first report."""
     deadline = time.monotonic() + within_s
     while True:
         reading = host.poll()
@@ -162,12 +162,12 @@ def _supervisor_there(host: machines.Host, within_s: float = 5.0) -> Identity | 
 
 
 def verify(run: Run, within_s: float | None = None, on_progress: OnProgress = ignore) -> Checks:
-    """Wait until every slot has reported in: alive and loading or running, or done. Names those that have not."""
+    """Wait until every slot has reported: alive and loading or running, or done. The checks name the others."""
     return _until(run, "Every slot reports in", "a report", _slot_states, within_s, on_progress)
 
 
 def first_progress(run: Run, within_s: float | None = None, on_progress: OnProgress = ignore) -> Checks:
-    """Wait until every slot that still has rows encodes, or has committed some. Names those that do not."""
+    """Wait until every slot that still has rows encodes, or has committed some. The checks name the others."""
     return _until(run, "Every slot produces", "rows", _first_rows, within_s, on_progress)
 
 
@@ -179,11 +179,11 @@ def _until(
     within_s: float | None,
     on_progress: OnProgress,
 ) -> Checks:
-    """Read all hosts until `look` is content with every slot or the time is over; say of each slot what was seen.
+    """Read all hosts until `look` accepts every slot or the time is over; return a check for each slot.
 
-    Where at least one slot is well and the profile lets us act, one that is not is a warning: its rows are done by
-    others, and the run goes on. Such a one is waited for some times as long as the last one that is well has taken:
-    one that hangs as it loads must not keep everybody from being watched.
+    If at least one slot is well and the profile allows us to act, a slot that is not well is a warning: other slots do
+    its rows, and the run goes on. The wait for it is a multiple of the time that the last good slot took: a slot that
+    hangs while loading must not delay the watching of the others.
     """
     plan = run.plan()
     within_s = run.profile.monitor.first_progress_s if within_s is None else within_s
@@ -216,7 +216,7 @@ def _until(
         if not waited - (set(over) if well else set()) or late or now > deadline:
             break
         lost_now = {name for name, reading in readings.ok.items() if _supervisor_lost(reading)}
-        if may_act and (gone := lost & lost_now):  # nobody watches yet
+        if may_act and (gone := lost & lost_now):  # no watching command runs yet
             start(run, retry_given_up=False, only=gone, undo_stop=False)
         lost = lost_now
         time.sleep(0.3)
@@ -240,17 +240,17 @@ def _until(
         else:
             _warn(checks, slot, host, what, expects, remedy)
             last = readings.ok.get(host)
-            if last and _loads(last, slot):  # which is no trouble yet: the monitor tells when it is
+            if last and _loads(last, slot):  # no trouble yet: the monitor reports it when it is one
                 continue
             if slot not in recorded:
                 _note_trouble(run, slot, host, verdicts.cause(what) or verdict, what)
-            elif verdict == states.FENCED:  # how its workers ended is told already, each once
+            elif verdict == states.FENCED:  # the ends of its workers are in the journal already
                 _note_trouble(run, slot, host, verdict, what)
     return checks
 
 
 def _loads(reading: Reading, slot: str) -> bool:
-    """Whether a worker of this slot lives, by its own word or its supervisor's, and has not come to encode yet."""
+    """Return whether a worker of this slot lives and still loads, by its own report or its supervisor's."""
     entry = reading.slots.get(slot)
     if not entry:
         return False
@@ -261,20 +261,20 @@ def _loads(reading: Reading, slot: str) -> bool:
 
 
 def _supervisor_lost(reading: Reading) -> bool:
-    """Whether a supervisor is gone that had work, and nobody wanted that."""
+    """Return whether a supervisor that had work died without a request."""
     if reading.supervisor_alive or reading.stop_requested:
         return False
     return reading.supervised.working is True
 
 
 def _warn(checks: Checks, slot: str, host: str, what: str, expects: str, remedy: str) -> None:
-    """A slot in trouble beside others that are well: told, and gone on."""
+    """Add a warning for a slot in trouble while others are well."""
     then = "Others produce: 03_monitor goes on, and its rows go to them when it is given up"
     checks.add(slot, True, f"{what}. {then}", expects, remedy, where=host, warn=True)
 
 
 def _note_trouble(run: Run, slot: str, host: str, cause: str, what: str) -> None:
-    """Into the journal, unless that a slot was given up is the last that it tells of it."""
+    """Write a slot's trouble into the journal, unless the last entry says already that the slot was given up."""
     causes = [event["verdict"] for event in run.journal.events(incidents.BEGAN) if event.get("slot") == slot]
     if causes[-1:] == [cause] == [states.FENCED]:
         return
@@ -283,7 +283,7 @@ def _note_trouble(run: Run, slot: str, host: str, cause: str, what: str) -> None
 
 
 def poll_staged(host: machines.Host) -> Reading:
-    """A reading of a host; NotStaged for one that was given nothing to do."""
+    """Read a host; raise NotStaged if it has no assignment."""
     reading = host.poll()
     if not reading.assigned:
         raise NotStaged(host.name)
@@ -291,7 +291,7 @@ def poll_staged(host: machines.Host) -> Reading:
 
 
 def _last_words(run: Run, name: str, slot: str) -> str:
-    """The last line of a slot's log, as evidence."""
+    """Return the last line of a slot's log, as evidence."""
     spec = next(spec for spec in run.profile.hosts if spec.name == name)
     try:
         host = machines.connect(spec, run.name)
@@ -302,7 +302,7 @@ def _last_words(run: Run, name: str, slot: str) -> str:
 
 
 def _over(reading: Reading) -> dict[str, str]:
-    """slot -> why waiting for it is in vain: stopped, fenced; waiting for one that died and will be tried again."""
+    """Return slot -> why not to wait for it: stopped or fenced; WAITING if it died often and will be tried again."""
     reasons = {}
     for slot, entry in reading.slots.items():
         supervised = reading.supervised.slots.get(slot) or SupervisedSlot.blank()
@@ -316,7 +316,7 @@ def _over(reading: Reading) -> dict[str, str]:
 
 
 def _slot_states(reading: Reading) -> dict[str, tuple[bool, str]]:
-    """slot -> (reported in, in words)."""
+    """Return slot -> (has reported, in words)."""
     slots = {}
     for slot, entry in reading.slots.items():
         whole = not _rows_left(reading, entry)[0]
@@ -330,13 +330,13 @@ def _slot_states(reading: Reading) -> dict[str, tuple[bool, str]]:
 
 
 def _rows_left(reading: Reading, entry: SlotReading) -> tuple[int, int]:
-    """How many of a slot's rows are left, by its host's own reading, and how many it has."""
+    """Return how many of a slot's rows are left, by its host's reading, and how many it has."""
     left = sum(count(missing(low, high, reading.committed)) for low, high in entry.ranges)
     return left, count(entry.ranges)
 
 
 def _gpu_mib(reading: Reading, entry: SlotReading) -> int | None:
-    """The memory in use on a slot's GPU, by its supervisor's last look: while a model loads it is the sign of it."""
+    """Return the used memory of a slot's GPU, by its supervisor's last report: it grows while a model loads."""
     sample = gpus.samples(reading.supervised.gpus or "").get(entry.gpu or "")
     return sample.used_mib if sample else None
 
@@ -347,7 +347,7 @@ def _first_rows(reading: Reading) -> dict[str, tuple[bool, str]]:
         left, rows = _rows_left(reading, entry)
         rows -= left
         running = entry.alive and entry.worker.state == states.RUNNING
-        given_up = over.get(slot) == states.FENCED  # what it committed before is no sign that it will go on
+        given_up = over.get(slot) == states.FENCED  # rows that it committed before do not show that it still works
         loaded = f"model loaded in {entry.worker.loaded_s} s, " if entry.worker.loaded_s else ""
         ok = not left or running or (rows > 0 and not given_up)
         last = f": {entry.exits[-1].reason}" if entry.exits and not ok else ""

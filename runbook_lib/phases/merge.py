@@ -1,4 +1,4 @@
-"""Merge: every part verified, then each row written at its place, in constant memory. The manifest commits."""
+"""Merge: verify every part, then write each row at its place, in constant memory. The manifest commits the result."""
 
 from __future__ import annotations
 
@@ -36,12 +36,11 @@ from .progress import OnProgress, ignore
 
 @in_words("merging")
 def merge(run: Run, on_progress: OnProgress = ignore) -> Manifest:
-    """The manifest of the merged result: a candidate made now, or what was made of the same parts before.
+    """Return the manifest of the merged result: a candidate made now, or an earlier result of the same parts.
 
     Writes embeddings.npy, questions.npy, articles.jsonl and the file in the founding shape; manifest.json comes last
-    and commits them. None of them has its final name: `publish.publish` gives it once the checks hold. `on_progress` is
-    told what is done in bytes.
-    Raises DataError naming every part that must not be merged, or the rows that no part has.
+    and commits them. None of them has its final name: `publish.publish` gives it when the checks pass. `on_progress`
+    counts bytes. Raises DataError with every part that must not be merged, or the rows that no part has.
     """
     plan, corpus = run.plan(), corpora.load(run.corpus)
     _same_corpus(plan, corpus)
@@ -61,9 +60,9 @@ def merge(run: Run, on_progress: OnProgress = ignore) -> Manifest:
 
 @in_words("writing the file in the founding shape")
 def write_founding(run: Run) -> Placed:
-    """The final path, sha256 and bytes of the file in the founding shape: as merged, or written again where it is not.
+    """Return final path, sha256 and size of the file in the founding shape; write it again if it changed.
 
-    Raises DataError when nothing is merged, or the merged files are no longer what the manifest says.
+    Raises DataError if nothing is merged, or the merged files differ from the manifest.
     """
     result = publication.current_result(run)
     manifest = result.merged.manifest()
@@ -91,7 +90,7 @@ def _same_corpus(plan: Plan, corpus: Corpus) -> None:
 
 
 def _unchanged(run: Run, merged: Merged, plan: Plan, corpus: Corpus) -> Manifest | None:
-    """The manifest, if it was made from this plan and these parts, and all files are still what it says."""
+    """Return the manifest if it was made from this plan and these parts, and all its files are unchanged; else None."""
     try:
         manifest = merged.manifest()
         if manifest is None or manifest.plan != plan.sha256 or manifest.corpus != plan.corpus:
@@ -102,7 +101,7 @@ def _unchanged(run: Run, merged: Merged, plan: Plan, corpus: Corpus) -> Manifest
         if any(verify(part, plan, fingerprints) for part in parts) or merged.problems(manifest):
             return None
     except DataError:
-        return None  # whatever is wrong with the old result, a new one is made from the parts
+        return None  # the old result is damaged: a new one is made from the parts
     return manifest
 
 
@@ -122,7 +121,7 @@ def _paths(run: Run) -> list[Path]:
 
 
 def _verified(run: Run, plan: Plan, corpus: Corpus, on_progress: OnProgress) -> list[Part]:
-    """Every part that came home, verified. Raises one DataError that names all that must not be merged."""
+    """Verify every downloaded part. Raises one DataError with all parts that must not be merged."""
     fingerprints = corpus.fingerprints()
     paths = _paths(run)
     sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
@@ -155,7 +154,7 @@ def _verified(run: Run, plan: Plan, corpus: Corpus, on_progress: OnProgress) -> 
 
 
 def _covering(run: Run, plan: Plan, parts: Sequence[Part]) -> list[Piece]:
-    """Each row once. Raises DataError naming what is missing, and why where a row was given up."""
+    """Choose each row once. Raises DataError with the missing rows, and the reasons of given-up rows."""
     lost = missing(0, plan.rows, ((part.start, part.stop) for part in parts))
     if given_up := [row for row in quarantined(run.local.quarantine) if _in(row, lost)]:
         names = corpora.load(run.corpus).named(given_up)
@@ -209,7 +208,7 @@ def _write(
 
 
 def _timestamp(run: Run, plan: Plan, parts: Sequence[Part]) -> str:
-    """When the result was made: of the same parts it is the same result, byte for byte, however often it is made."""
+    """Return the time of the merge; the same parts keep the earlier time, so that the result is byte-identical."""
     try:
         before = Merged(run.merged).manifest()
     except DataError:
@@ -220,7 +219,7 @@ def _timestamp(run: Run, plan: Plan, parts: Sequence[Part]) -> str:
 
 
 def _matrix(pieces: Sequence[Piece], dim: int, on_progress: OnProgress) -> Iterator[bytes]:
-    """The bytes of a .npy file with the rows of `pieces`, one after another."""
+    """Return the bytes of a .npy file with the rows of `pieces`, in order."""
     rows = sum(high - low for _, low, high in pieces)
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)})
@@ -233,7 +232,7 @@ def _matrix(pieces: Sequence[Piece], dim: int, on_progress: OnProgress) -> Itera
 
 
 def _row_records(pieces: Sequence[Piece]) -> Iterator[tuple[int, int, bool, str, int | None]]:
-    """Row, tokens, whether it was cut, fingerprint and the cut in tokens, in row order; one part's record at a time."""
+    """Return row, tokens, whether it was cut, fingerprint and limit, in row order; one part's record at a time."""
     for part, low, high in pieces:
         again = read(part.path)
         if again.sha256 != part.sha256 or again.without_row_data().record != part.record:
@@ -245,7 +244,7 @@ def _row_records(pieces: Sequence[Piece]) -> Iterator[tuple[int, int, bool, str,
 
 
 def _articles(corpus: Corpus, documents: Sequence[Piece]) -> Iterator[bytes]:
-    """A line a document: the corpus's own record with what the encoding adds."""
+    """Return one line for each document: the corpus's record and the fields that the encoding adds."""
     lines: list[bytes] = []
     articles = iter(corpus.articles())
     for row, tokens, cut, fingerprint, _ in _row_records(documents):
@@ -269,7 +268,7 @@ def _articles(corpus: Corpus, documents: Sequence[Piece]) -> Iterator[bytes]:
 def _manifest(
     plan: Plan, parts: Sequence[Part], pieces: Sequence[Piece], timestamp: str, outputs: dict[str, Written]
 ) -> Manifest:
-    """What was merged, but for the file in the founding shape."""
+    """Describe the merged result, without the file in the founding shape."""
     taken = {part.name: (low, high) for part, low, high in pieces}
     slots = _shares(parts, taken)
     documents, questions = within(pieces, 0, plan.documents), within(pieces, plan.documents, plan.rows)
@@ -306,7 +305,7 @@ def _merged_part(part: Part, rows: tuple[int, ...]) -> MergedPart:
 
 
 def _shares(parts: Sequence[Part], taken: dict[str, Range]) -> dict[str, SlotShare]:
-    """What each slot gave; of a part that another was before, no row."""
+    """Return what each slot gave; a part whose rows came from other parts counts no row."""
     slots: dict[str, SlotShare] = {}
     for part in parts:
         low, high = taken.get(part.name, (part.start, part.start))
@@ -321,7 +320,7 @@ def _number(value: object) -> float:
 
 
 def _value_counts(parts: Sequence[Part], key: str) -> dict[str, int]:
-    """Each value of a record's key, with the number of parts that have it."""
+    """Return each value of a record's key, with the number of parts that have it."""
     return dict(Counter(safe_text(str(getattr(part.record, key)), 200) for part in parts))
 
 

@@ -1,4 +1,4 @@
-"""Preflight: everything that can be known to be wrong before any machine works. Each function proves one heading."""
+"""Preflight: find every fault that can be found before any machine works. Each function proves one heading."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from .progress import OnProgress, ignore
 
 PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
 DEVICES_TIMEOUT_S = 600.0
-ENVIRONMENT_BYTES = {"cuda": 8_000_000_000, "cpu": 2_000_000_000}  # torch with what it brings, as installed
-SPARE_BYTES = 200_000_000  # logs, records, the file system's own needs
+ENVIRONMENT_BYTES = {"cuda": 8_000_000_000, "cpu": 2_000_000_000}  # torch and its dependencies, installed
+SPARE_BYTES = 200_000_000  # for logs, records and the file system itself
 
 
 def this_machine(run: Run) -> Checks:
-    """This machine: packages, worker bundle, folders, and the credentials that the profile names."""
+    """Check this machine: packages, worker bundle, folders, and the credentials that the profile names."""
     checks = Checks("This machine is ready")
     for name in PACKAGES:
         try:
@@ -56,7 +56,7 @@ def this_machine(run: Run) -> Checks:
 
 
 def _folders(checks: Checks, run: Run) -> None:
-    """Say whether what is read and what is written lie apart, and only then whether it can be written."""
+    """Check that read and written folders are apart, and only then that they are writable."""
     if wrong := places.problems(run):
         remedy = "give each a folder of its own: hosts' workdir, output.folder, output.backups, runs, the run's name"
         checks.add("places", False, "; ".join(wrong), "apart from one another", remedy)
@@ -79,7 +79,7 @@ def _writable(folder: Path) -> bool:
 
 
 def _credentials(checks: Checks, spec: HostSpec) -> None:
-    """Say whether the login of a host is usable as it is written down; never what is in it."""
+    """Check that the login of a host is usable; never show its secrets."""
     try:
         access = login.of(spec)
     except RunbookError as error:
@@ -92,7 +92,7 @@ def _credentials(checks: Checks, spec: HostSpec) -> None:
 
 
 def the_model(run: Run) -> tuple[Checks, models.Model | None]:
-    """The model: found here, its files hashed, what it says of itself. None when it cannot be used."""
+    """Check the model: it exists, its files are hashed, its own description is read. None if it cannot be used."""
     checks = Checks("The model is here and is the one the profile names")
     try:
         model = models.resolve(run.profile.model, models.read_token(run.profile.hf_token))
@@ -114,7 +114,7 @@ def the_model(run: Run) -> tuple[Checks, models.Model | None]:
 def the_corpus(
     run: Run, model: models.Model | None, on_progress: OnProgress = ignore
 ) -> tuple[Checks, corpora.Corpus | None]:
-    """The corpus: every document readable, numbered and fingerprinted; done once for a run."""
+    """Check the corpus: every document is readable, numbered and fingerprinted; done once for a run."""
     checks = Checks("Every document is readable, numbered and fingerprinted")
     if model is None:
         checks.add("corpus", False, "not read", "read", "make the model checks hold first")
@@ -136,7 +136,7 @@ def the_corpus(
 
 
 def _numbered(run: Run, model: models.Model, on_progress: OnProgress) -> corpora.Corpus:
-    """The numbered corpus of this run: the one there is, if the source and the choices are still the same."""
+    """Return the numbered corpus of this run; the existing one is used if source and choices did not change."""
     spec = run.profile.corpus
     fields = corpora.Fields(spec.id, spec.title, spec.text, spec.url, frozenset(spec.accept))
     if (run.corpus / "corpus.json").exists():
@@ -159,9 +159,9 @@ def _numbered(run: Run, model: models.Model, on_progress: OnProgress) -> corpora
 
 
 def _not_as_numbered(run: Run, corpus: corpora.Corpus, model: models.Model) -> str:
-    """Why the corpus that this run numbered is not what its profile speaks of now; empty where it is.
+    """Return why the corpus that this run numbered is not the one of its profile now; empty if it is.
 
-    A source that is gone is no reason: the run has its own copy, by which it goes.
+    A missing source is no reason: the run uses its own copy.
     """
     spec, new = run.profile.corpus, "or start a new run (runbook run PROFILE --new)"
     mended = f"{new}, or, where only texts of the same documents were mended: runbook run PROFILE --amend"
@@ -180,10 +180,10 @@ def _not_as_numbered(run: Run, corpus: corpora.Corpus, model: models.Model) -> s
 
 
 def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, MachineFacts]]:
-    """The hosts, side by side: reachable, writable, their slots, and what computes there. One dead hides none.
+    """Check the hosts in parallel: reachable, writable, their slots, their devices. A dead host does not hide others.
 
-    Each is sent the model and tries it, with the files that were sent and no others. Only one whose environment is not
-    made yet does so later, when it is staged.
+    Each host gets the model and tries it, with the sent files only. A host without its environment does that later,
+    when it is staged.
     """
     checks, facts = inventory.take(run)
     ready = [spec for spec in run.hosts if spec.name in facts and facts[spec.name]["made"]]
@@ -206,7 +206,7 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, M
 
 
 def _may_try(checks: Checks, spec: HostSpec, facts: MachineFacts, model: models.Model | None) -> bool:
-    """Whether a host can try the model now; says why not."""
+    """Return whether a host can try the model now; add a check that says why not."""
     problem, remedy = "", ""
     if model is None:
         problem, remedy = "not tried", "make the model checks hold first"
@@ -220,7 +220,7 @@ def _may_try(checks: Checks, spec: HostSpec, facts: MachineFacts, model: models.
 
 
 def _devices(run: Run, host: machines.Host) -> probing.Answer:
-    """What the libraries of a host's Python say of themselves and of its GPUs."""
+    """Return what the libraries of a host's Python report about themselves and its GPUs."""
     host.claim(run.id)
     machines.bring_bundle(host)
     cuda = ["--cuda"] if host.spec.device == "cuda" else []
@@ -229,14 +229,14 @@ def _devices(run: Run, host: machines.Host) -> probing.Answer:
 
 
 def cores() -> int:
-    """The CPU cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def the_disks(
     run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, MachineFacts] | None = None
 ) -> Checks:
-    """The disks: what this run will write, from real sizes, against what is free; folders of one disk are added up."""
+    """Check the disks: compare the bytes that this run will write with the free ones; add up folders of one disk."""
     checks = Checks("Every disk has room")
     model = model and probing.measured(run, model)
     if model is None or corpus is None or model.dim is None:
@@ -273,7 +273,7 @@ def the_disks(
         if known["free_bytes"] is None:
             checks.add("disk", True, "the host does not say what is free", where=host.name, warn=True)
             continue
-        sharing = 1 + len(known.get("shared", []))  # each of them writes its share into the same disk
+        sharing = 1 + len(known.get("shared", []))  # each of these hosts writes its share to the same disk
         making = 0 if known["made"] else ENVIRONMENT_BYTES[host.device]
         what = "texts, vectors, model" + (", environment" if making else "")
         _room(checks, "disk", known["free_bytes"], share * sharing + model.bytes + making, what, host.name)
@@ -288,7 +288,7 @@ def _room(checks: Checks, name: str, free: int, need: int, what: str, where: str
 def the_plan(
     run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, MachineFacts]
 ) -> tuple[Checks, plan.Plan | None]:
-    """The plan: which slot does which rows, checked by a function that shares nothing with the one that cut them."""
+    """Make the plan: which slot does which rows; the check of it shares no code with the making."""
     checks = Checks("Every row belongs to exactly one slot")
     model = model and probing.measured(run, model)
     if model is not None and model.dim is None:
@@ -316,7 +316,7 @@ def the_plan(
 def _drawn(
     checks: Checks, run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, MachineFacts]
 ) -> plan.Plan | None:
-    """The plan drawn now, as long as nothing can have been computed by an earlier one."""
+    """Draw a new plan: no rows can have been computed by an earlier one."""
     hosts = run.profile.hosts
     if len(facts) != len(hosts):
         checks.add("plan", False, "not made", "made", "make the checks above hold first")
@@ -333,7 +333,7 @@ def _drawn(
 def _standing(
     checks: Checks, run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, MachineFacts]
 ) -> plan.Plan | None:
-    """The plan by which the run computes: held against what the profile says now, and given the hosts added to it."""
+    """Compare the present plan with the profile, and add the slots of new hosts to it."""
     wrong = planning.differences(run, run.plan(), model, corpus)
     for what, expected, actual in wrong:
         remedy = "put it back as it was, or start a new run (runbook run PROFILE --new)"
@@ -358,7 +358,7 @@ def _standing(
 
 
 def everything(run: Run) -> list[Checks]:
-    """All checks of this phase without a notebook: what `runbook check` shows."""
+    """Return all checks of this phase without a notebook, for `runbook check`."""
     machine = this_machine(run)
     model_checks, model = the_model(run)
     corpus_checks, corpus = the_corpus(run, model)

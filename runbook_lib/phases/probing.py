@@ -1,7 +1,7 @@
-"""The model tried on each host with the very files that were sent there, before any row is computed.
+"""Tries the model on each host, with exactly the files that were sent there, before any row is computed.
 
-Its width is what it gives, not what its files say. What a worker would compute is held against the library's own entry
-points on the same host, and against the other hosts; the longest texts that the model claims to read are encoded.
+The width of its vectors is measured, not read from its files. The vectors of a worker are compared with the library's
+own entry points on the same host, and with the other hosts; the longest texts that the model claims to read are tried.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from ..run.run import Run
 from . import sent_model
 
 TIMEOUT_S = 900.0
-# The least cosine of two computations of one text: by us and by the library, or by two hosts.
+# The least cosine of two vectors of one text: from us and the library, or from two hosts.
 ALIKE = {"float32": 1 - 1e-5, "bfloat16": 0.98, "float16": 0.995}
 WIDEST = 1_000_000
 HERE = "this machine"
 KINDS = ("document", "query")
 
-Answer = dict[str, Any]  # as printed: `parse_probe` takes nothing in it on trust
+Answer = dict[str, Any]  # as printed; `parse_probe` checks every value
 Vectors = dict[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a host found; `error` alone where the model could not be loaded or used.
+    """The findings of a host; only `error` if the model could not be loaded or used.
 
-    `missing`: for want of Python or a library; `own_code`: the model comes with code of its own.
+    `missing`: Python or a library is missing; `own_code`: the model contains its own code.
     """
 
     error: str = ""
@@ -74,9 +74,9 @@ class Probe:
 def on_hosts(
     run: Run, model: models.Model, facts: Mapping[str, MachineFacts], names: Collection[str]
 ) -> dict[str, Probe]:
-    """Try the model on these hosts, and here where torch is and none of them is this machine; name -> what was found.
+    """Try the model on these hosts, and here if torch is installed and no host is this machine; return name -> probe.
 
-    Hosts that are folders of one machine with one Python are tried once.
+    Several hosts that are folders of one machine with one Python are tried once.
     """
     first: dict[Any, str] = {}
     for spec in run.hosts:
@@ -112,7 +112,7 @@ def _torch_here() -> bool:
 
 
 def _longest(run: Run) -> int | None:
-    """No text of the corpus has more tokens, since it has no more bytes; None while it is not numbered."""
+    """Return the bytes of the longest text: no text has more tokens than this; None before the numbering."""
     try:
         offsets = corpora.load(run.corpus).offsets()
     except DataError:
@@ -123,7 +123,7 @@ def _longest(run: Run) -> int | None:
 def _ask(run: Run, host: machines.Host, model: models.Model, facts: MachineFacts, longest: int | None) -> Answer:
     before = _kept(run, host.name)
     if before and before.key == _key(run, model, facts) and not before.answer.get("error") and _works(host):
-        return dict(before.answer)  # its workers are left alone: the device is theirs
+        return dict(before.answer)  # its workers use the device: do not disturb them
     host.claim(run.id)
     if host.spec.is_here:
         cwd = machines.BUNDLE.parent
@@ -138,7 +138,7 @@ def _ask(run: Run, host: machines.Host, model: models.Model, facts: MachineFacts
 
 
 def _works(host: machines.Host) -> bool:
-    """Whether workers of this run compute there at the moment."""
+    """Return whether workers of this run compute on the host now."""
     with contextlib.suppress(HostError):
         return any(entry.alive for entry in host.poll().slots.values())
     return False
@@ -160,7 +160,7 @@ def _argv(run: Run, model: models.Model, python: str, folder: Path, longest: int
 
 
 def _ask_here(run: Run, model: models.Model, longest: int | None) -> Answer:
-    """The same on this machine's processor, with the same files and no others."""
+    """Try the model on this machine's processor, with the same files only."""
     with tempfile.TemporaryDirectory() as folder:
         for file in model.files:
             link = Path(folder, file.path)
@@ -175,7 +175,7 @@ def _ask_here(run: Run, model: models.Model, longest: int | None) -> Answer:
 
 
 def parse_answer(done: machines.Completed) -> Answer:
-    """The JSON object that a command of the worker printed last, or its error."""
+    """Return the JSON object that a worker command printed last, or its error."""
     lines = done.out.strip().splitlines()
     if done.exit_code or not lines:
         return {"error": " / ".join(done.err.strip().splitlines()[-3:]) or f"exit code {done.exit_code}"}
@@ -187,9 +187,9 @@ def parse_answer(done: machines.Completed) -> Answer:
 
 
 def parse_probe(answer: Mapping[str, Any]) -> Probe:
-    """An answer, nothing in it taken on trust."""
+    """Convert an answer to a probe; check every value."""
     if answer.get("error"):
-        why = safe_text(str(answer["error"]), 2000)  # the libraries tell these two in words only
+        why = safe_text(str(answer["error"]), 2000)  # the libraries report these two in words only
         return Probe(why, answer.get("missing") is True or "No module named" in why, "trust_remote_code" in why)
     try:
         dim = _whole(answer["dim"])
@@ -241,7 +241,7 @@ OWN_CODE = "the model comes with code of its own, which is not run here: use one
 
 
 def judge(checks: Checks, name: str, probe: Probe, model: models.Model, spec: ModelSpec) -> None:
-    """The checks of one host that tried the model, which is `spec` in the profile."""
+    """Add the checks of one host that tried the model; `spec`: the model in the profile."""
     if probe.error:
         remedy = OWN_CODE if probe.own_code else INSTALL if probe.missing else REMEDY
         checks.add("model loads", False, probe.error, "loads", remedy, where=name)
@@ -278,7 +278,7 @@ def _judge_long(checks: Checks, name: str, probe: Probe) -> None:
 
 
 def compare(checks: Checks, probes: Mapping[str, Probe], dtype: str) -> None:
-    """Hold the vectors of the hosts against each other: against those of this machine, or else of the first."""
+    """Compare the vectors of the hosts with those of this machine, else of the first host."""
     able = {name: probe for name, probe in probes.items() if probe.vectors and not probe.long_error}
     if HERE in probes and HERE not in able:
         checks.add("model loads", True, f"not here: {probes[HERE].error}", where=HERE, warn=True)
@@ -309,7 +309,7 @@ def _lowest(one: Vectors, two: Vectors) -> float:
 
 
 def _key(run: Run, model: models.Model, facts: MachineFacts) -> str:
-    """What a host was tried with: of anything else it has to be tried again."""
+    """Return a digest of everything that a try depends on: if it changes, the host must try again."""
     bundle = [hashlib.sha256(source.read_bytes()).hexdigest() for _, source in machines.bundle_files()]
     spec = run.profile.model
     what = [model.digest, spec.dtype, spec.max_tokens, model.template, model.question_template, bundle]
@@ -322,7 +322,7 @@ def _keep(run: Run, name: str, model: models.Model, key: str, answer: Answer) ->
 
 @dataclass(frozen=True)
 class _Kept:
-    """The record of a host that was tried: the model's digest, a key of all that it was tried with, what it said."""
+    """The stored probe of a host: the model's digest, the key of its inputs (see `_key`), the answer."""
 
     model: str
     key: str
@@ -330,7 +330,7 @@ class _Kept:
 
 
 def _kept(run: Run, name: str) -> _Kept | None:
-    """What a host answered last; None where it was not tried, or the record cannot be read."""
+    """Return a host's last answer; None if there is none, or the record cannot be read."""
     with contextlib.suppress(DataError, ValueError):
         record = run.load_json(f"probe_{name}.json")
         if isinstance(record.get("answer"), dict):
@@ -339,7 +339,7 @@ def _kept(run: Run, name: str) -> _Kept | None:
 
 
 def measured(run: Run, model: models.Model) -> models.Model:
-    """The model with the width that the hosts measured; the profile's own word where none could yet."""
+    """Return the model with the width that the hosts measured; with the profile's width if no host measured it yet."""
     kept = [_kept(run, spec.name) for spec in run.profile.hosts]
     probes = [parse_probe(one.answer) for one in kept if one and one.model == model.digest]
     contracts = {(probe.dim, probe.normalises) for probe in probes if not probe.error}
@@ -350,9 +350,9 @@ def measured(run: Run, model: models.Model) -> models.Model:
 
 
 def ensure_tried(run: Run, host: machines.Host, model: models.Model) -> None:
-    """Try the model on a host whose environment was not made yet when the others tried it. Raises HostError.
+    """Try the model on a host that had no environment yet when the others tried it. Raises HostError.
 
-    `model`: with the width and contract of the plan.
+    `model`: with the width and normalisation of the plan.
     """
     known: MachineFacts | None = run.host_facts().get(host.name)
     if not known or known.get("made", True):

@@ -1,6 +1,6 @@
 """Staging: bring the Python environment, the worker, the model and the shards to each host.
 
-Safe to repeat at any moment: what is there and whole is not sent again.
+Can be repeated at any time: a file that is complete there is not sent again.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from .progress import OnProgress, ignore
 
 
 def prepare(run: Run, on_progress: OnProgress = ignore) -> Checks:
-    """See to it that each host has the Python environment that the profile names; made once, then reused.
+    """Make sure that each host has the Python environment of the profile; it is made once, then reused.
 
-    Two hosts that share a folder make it once. It is never changed or deleted here: workers may run in it.
+    Two hosts with a shared folder make it once. It is never changed or deleted here: workers may run in it.
     """
     checks = Checks("Every host has its Python environment")
     results = machines.side_by_side(run, lambda host: _prepare_host(run, host, on_progress))
@@ -44,7 +44,7 @@ def prepare(run: Run, on_progress: OnProgress = ignore) -> Checks:
 
 
 class NotStaged(HostError):
-    """A host that answers and was given nothing to do: it could not be reached when the others were."""
+    """A host answers but has no assignment: it could not be reached when the others got theirs."""
 
     def __init__(self, host: str):
         super().__init__(f"{host}: nothing is staged; launch it first")
@@ -54,7 +54,7 @@ AWAY = (LinkLost, NotStaged)
 
 
 def add_failure(run: Run, checks: Checks, what: str, name: str, results: machines.Results[Any], expected: str) -> None:
-    """Note that a host failed: a failed check, or a warning where others answer and recovery will take care of it."""
+    """Add a failed check for a host, or a warning if other hosts answer and the recovery will handle it."""
     if not isinstance(results[name], NotStaged):
         incidents.host_failed(run, name, what, results[name])
     verdict = states.UNREACHABLE if isinstance(results[name], LinkLost) else states.DEAD
@@ -77,7 +77,7 @@ def _prepare_host(run: Run, host: machines.Host, on_progress: OnProgress) -> str
         run.journal.write("environment begun", host=host.name, environment=kind)
         environment = {**environment, "state": "creating"}
     waited, quiet = 0, 0
-    while environment["state"] in ("creating", "absent"):  # absent: it has not come to its lock yet
+    while environment["state"] in ("creating", "absent"):  # absent: it has not taken its lock yet
         time.sleep(0.5)
         waited, quiet = waited + 1, quiet + 1 if environment["state"] == "absent" else 0
         on_progress(f"{host.name}: {last_line(host, environment)}", waited, 0)
@@ -91,13 +91,13 @@ def _prepare_host(run: Run, host: machines.Host, on_progress: OnProgress) -> str
 
 
 def last_line(host: machines.Host, environment: Mapping[str, Any]) -> str:
-    """The last line of an environment's log, short."""
+    """Return the last line of an environment's log, shortened."""
     lines = host.tail(Path(str(environment["log"])), 1).splitlines() if environment.get("log") else []
     return lines[-1][:60] if lines else "making its environment"
 
 
 def _begin_environment(run: Run, host: machines.Host) -> None:
-    """Bring what the environment is made from, then start its making: detached, so that a broken link stops nothing."""
+    """Send the files for the environment and start making it, detached: a broken connection does not stop it."""
     order = environments.order(host.spec)
     host.claim(run.id)
     machines.bring_bundle(host)
@@ -113,9 +113,9 @@ def _begin_environment(run: Run, host: machines.Host) -> None:
 
 
 def stage(run: Run, on_progress: OnProgress = ignore, only: Collection[str] | None = None) -> Checks:
-    """Send each host its shards, the worker and the model, once; nothing else, and nothing twice.
+    """Send each host its shards, the worker and the model; nothing else, and nothing twice.
 
-    `on_progress(host, bytes so far, bytes in all)` is called while it works. `only` names the hosts meant.
+    `on_progress(host, bytes so far, total bytes)` is called meanwhile. `only` limits it to these hosts.
     """
     plan, corpus = run.plan(), corpora.load(run.corpus)
     model = models.resolve(run.profile.model, models.read_token(run.profile.hf_token))
@@ -200,14 +200,14 @@ def _slot(plan: Plan, slot: Slot, sums: Mapping[Range, str]) -> SlotSpec:
 
 
 def _shard(plan: Plan, slot: Slot, rows: Range, sums: Mapping[Range, str]) -> ShardSpec:
-    """What an assignment says of rows to do: where their parts are cut, and which file holds them."""
+    """Describe rows in an assignment: where their parts are cut, and which file contains them."""
     start, stop = rows
     file = next(file for file in plan.files(slot) if file[0] <= start and stop <= file[1])
     return ShardSpec(start, stop, plan.grid(start), file, sums[file])
 
 
 def _put_shard(host: machines.Host, rows: Range, corpus: corpora.Corpus, moved: Callable[[int], None]) -> str:
-    """Cut rows out of the numbered corpus and send them; give their sha256."""
+    """Cut rows out of the numbered corpus, send them and return their sha256."""
     start, stop = rows
     digest = hashlib.sha256()
     size = 0

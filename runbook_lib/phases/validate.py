@@ -1,6 +1,6 @@
-"""Validate: the founding plan's ten checks in their right readings, then what they leave out, row by row.
+"""Validate: the founding plan's ten checks, then checks of every row that these leave out.
 
-Checks hold facts against expectations; figures are what a report shows. `validate` keeps both in validation.json.
+Checks compare facts with expectations; figures are for the report. `validate` stores both in validation.json.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from ..run.run import Run
 FILE = "validation.json"
 EXIST, BACKUP = "1 merged files exist", "9 backup made and read back"
 UNREAD = "not looked at: the matrix cannot be read"
-# How far a norm may be from 1 where the model normalises: the rounding of the dtype, with room. The worker's own bounds
-# (worker/encoder.py), repeated because that module needs torch; a test holds the two together.
+# How far a norm may be from 1 if the model normalises: the rounding of the dtype, with a margin. The same bounds as in
+# worker/encoder.py, repeated because that module needs torch; a test compares the two.
 NORM_BOUND = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 ROBUST_DEVIATIONS = 10.0
-# Rules of thumb, not laws: a collapsed model is beyond them, models in use are well within.
+# Rules of thumb: a collapsed model exceeds these limits, models in use are far below.
 TOP_SHARE_LIMIT, MEAN_COSINE_LIMIT = 0.70, 0.95
 
 
 def validate(run: Run, backup: Backup | None = None) -> tuple[Checks, Figures]:
-    """The checks of the merged result and their figures, also kept as validation.json in the report folder.
+    """Return the checks of the merged result and their figures; store them as validation.json in the report folder.
 
-    `backup` is what `backup.backup` gave; without it check 9 fails until `with_backup` fills it in. Raises DataError
-    only when the run has no readable plan or corpus.
+    `backup` is the result of `backup.backup`; without it check 9 fails until `with_backup` fills it in. Raises
+    DataError only if the run has no readable plan or corpus.
     """
     checks, shown = Checks("validation"), Figures()
     plan, corpus = run.plan(), corpora.load(run.corpus)
@@ -57,7 +57,7 @@ def validate(run: Run, backup: Backup | None = None) -> tuple[Checks, Figures]:
 
 
 def with_backup(run: Run, checks: Checks, shown: Figures, backup: Backup) -> Checks:
-    """`checks` with the ninth filled in from what `backup.backup` gave; validation.json is written again."""
+    """Return `checks` with the ninth from the result of `backup.backup`; write validation.json again."""
     manifest = publication.current_result(run).merged.manifest()
     filled = Checks(checks.title, [_backup(manifest, backup) if check.name == BACKUP else check for check in checks])
     _save(run, filled, shown)
@@ -69,7 +69,7 @@ def _save(run: Run, checks: Checks, shown: Figures) -> None:
 
 
 def _manifest(run: Run, checks: Checks) -> Manifest | None:
-    """The first check; without merged files there is nothing to hold the others against."""
+    """Add the first check and return the manifest; without merged files the other checks are not possible."""
     result = publication.current_result(run)
     merged = result.merged
     try:
@@ -90,7 +90,7 @@ def _manifest(run: Run, checks: Checks) -> Manifest | None:
 
 
 def _about_rows(checks: Checks, name: str, rows: Sequence[int], good: str, remedy: str, warn: bool = False) -> None:
-    """A check that holds when no row is to be named; with `warn` it holds anyway, and says so."""
+    """Add a check that passes if `rows` is empty; with `warn`, rows give only a warning."""
     if rows:
         many = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
         checks.add(name, warn, f"{many}: {first_few(rows)}", "none", remedy, warn=warn)
@@ -99,7 +99,7 @@ def _about_rows(checks: Checks, name: str, rows: Sequence[int], good: str, remed
 
 
 def _redo(e: Evidence, rows: Sequence[int]) -> str:
-    """What to do about rows whose vectors are wrong: it depends on whether their part is wrong too."""
+    """Return the remedy for rows with wrong vectors: it depends on whether their part is wrong too."""
     for part in e.manifest.parts:
         if rows and part.rows and part.rows[0] <= rows[0] < part.rows[1]:
             origin = f"{part.name} of {part.slot} on {part.host}"
@@ -157,7 +157,7 @@ def _finite(e: Evidence, checks: Checks) -> None:
 
 
 def _metadata(e: Evidence, checks: Checks) -> None:
-    """Every row has its own record, at its place, with a title; not the first ten of them."""
+    """Every row, not only the first ten, has its own record at its place, with a title."""
     audit, accepted = e.audit, "missing_title" in e.run.profile.corpus.accept
     faults = {
         "not at their place": audit.out_of_place,
@@ -174,7 +174,7 @@ def _metadata(e: Evidence, checks: Checks) -> None:
 
 
 def _norms(e: Evidence, checks: Checks) -> None:
-    """Against the model's own contract: 1 where it normalises; else above 0 and not far from the others."""
+    """Norms are as the model promises: 1 if it normalises; else above 0 and not far from the others."""
     name = "8 norms as the model promises"
     if e.matrix is None:
         checks.add(name, False, UNREAD, "", AGAIN)
@@ -197,7 +197,7 @@ def _norms(e: Evidence, checks: Checks) -> None:
 
 
 def _wrong_norms(norms: np.ndarray, plan: Plan) -> list[int]:
-    """Rows whose norm is finite and not 1; those that are not finite are named by check 6."""
+    """Return rows with a finite norm that is not 1; check 6 names those that are not finite."""
     rows: list[int] = np.flatnonzero(np.isfinite(norms) & (np.abs(norms - 1) > NORM_BOUND[plan.dtype])).tolist()
     return rows
 
@@ -216,7 +216,7 @@ def _backup(manifest: Manifest | None, backup: Backup | None) -> Check:
 
 
 def _fields(e: Evidence, checks: Checks) -> None:
-    """Check 3 proved that the file holds these values; here they are held against the plan."""
+    """Check 3 proved that the file contains these values; this compares them with the plan."""
     content = e.merged.content(e.manifest)
     wanted = {"model": e.plan.model.name, "embedding_dim": e.plan.model.dim, "total_articles": e.plan.documents}
     actual = {"model": content.model, "embedding_dim": content.dim, "total_articles": content.documents}
@@ -265,7 +265,7 @@ def _belongs(e: Evidence, checks: Checks) -> None:
 
 
 def _unchanged(e: Evidence, checks: Checks) -> None:
-    """Files against the manifest; the matrix was hashed while it was surveyed."""
+    """Compare files with the manifest; the matrix was hashed during the survey."""
     wrong = []
     for name, stated in e.manifest.outputs.items():
         if name == e.merged.embeddings.name and e.matrix is not None:
@@ -278,7 +278,7 @@ def _unchanged(e: Evidence, checks: Checks) -> None:
 
 
 def _as_in_parts(e: Evidence, shape: Header, checks: Checks) -> None:
-    """The matrix against the parts that came home, byte by byte: a second look that trusts no writing of the merge."""
+    """Compare the matrix with the downloaded parts, byte by byte, independently of the merge's writing."""
     name, rows, compared, absent = "every row as in its part", list[int](), 0, 0
     try:
         for stated in e.manifest.parts:
@@ -298,7 +298,7 @@ def _as_in_parts(e: Evidence, shape: Header, checks: Checks) -> None:
 
 
 def _unlike(matrix: Path, shape: Header, piece: Piece) -> list[int]:
-    """The rows of the matrix that are not the piece's. Raises DataError when the part is not what its record says."""
+    """Return the matrix rows that differ from the piece. Raises DataError if the part differs from its record."""
     width = shape.dim * ITEM_BYTES
     at = piece[1] * width
     rows: set[int] = set()
@@ -314,7 +314,7 @@ def _unlike(matrix: Path, shape: Header, piece: Piece) -> list[int]:
 
 
 def _asked(e: Evidence, checks: Checks) -> None:
-    """The questions' own vectors, which leave by kind and stand in no founding file."""
+    """Check the questions' vectors, which have their own file and are not in the founding file."""
     name = "a sound vector for every question"
     if e.asked.problem:
         checks.add(name, False, e.asked.problem, f"{e.plan.questions} questions", AGAIN)
@@ -369,7 +369,7 @@ def _spread(geometry: Geometry, checks: Checks) -> None:
 
 
 def _answers(e: Evidence, checks: Checks) -> None:
-    """Whether the vectors mean something: a question's own document should come early. Said only where one is named."""
+    """Check that questions find their documents early; only for questions that name one."""
     top1, top10, asked = e.retrieval.top1, e.retrieval.top10, e.retrieval.with_answer
     if not asked or top10 is None:
         return

@@ -1,7 +1,7 @@
-"""The archive: the sha256 of every file of a sealed run, and the check that finds one changed byte in any of them.
+"""The archive: the sha256 of every file of a sealed run, and the check that finds any changed byte in them.
 
-SHA256SUMS is what `sha256sum -c` (on a Mac `shasum -a 256 -c`) reads too, but in one form only: lower-case digits,
-two spaces, the path as seen from the run's folder, sorted, each line ended. So a change in the list cannot go unseen.
+`sha256sum -c` (on a Mac `shasum -a 256 -c`) reads SHA256SUMS too. We accept only one form: lower-case digits, two
+spaces, the path from the run's folder, sorted, a line end after each line. So every change in the list is found.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ AS_IT_WAS = "bring the file back from a backup, or run the same command again (r
 
 @in_words("sealing the run")
 def write_sums(run: Run, trial: _Trial | None = None) -> Path:
-    """List every file with its sha256; SHA256SUMS itself is not in it. What `trial` has read is not read again."""
+    """List every file except SHA256SUMS with its sha256. Files that `trial` has read are not read again."""
     names = [name for name in files(run) if run.folder / name != run.sums]
     digest = trial.sha256 if trial else sha256_file
     write_atomic(run.sums, (f"{digest(run.folder / name)}  {name}\n".encode() for name in names))
@@ -40,9 +40,9 @@ def write_sums(run: Run, trial: _Trial | None = None) -> Path:
 
 
 def before_sealing(run: Run) -> _Trial:
-    """Hold everything against its records, and against the seal of before; raises DataError naming what was lost.
+    """Compare all files with their records and with the previous seal. Raises DataError with the losses.
 
-    So no seal is put on a loss: what was sealed once is there as it was, or the journal says what became of it.
+    So a loss is never sealed: a sealed file is unchanged, or the journal records its change.
     """
     trial = _Trial(run, Checks("What is to be sealed"))
     again = run.sums.is_file() and _in_form(run)
@@ -67,12 +67,12 @@ def before_sealing(run: Run) -> _Trial:
         )
     for name in files(run):
         if name == run.journal.path.name or name.startswith(PAGES):
-            trial.digests.pop(run.folder / name, None)  # written anew by the sealing
+            trial.digests.pop(run.folder / name, None)  # the sealing writes it again
     return trial
 
 
 def was_sealed(run: Run) -> bool:
-    """Whether the run stands as sealed: since then no gate failed, and nobody changed its choices or began it anew."""
+    """Return whether the run is still sealed: no failed gate, changed profile or new start came after the seal."""
     if not run.sums.exists():
         return False
     open_again = False
@@ -93,28 +93,28 @@ def _in_form(run: Run) -> bool:
 
 @dataclass
 class _Trial:
-    """Checks under way: a check that cannot be made counts as one that does not hold. A file is read once."""
+    """Collects checks; a check that raises an error counts as failed. Each file is read once."""
 
     run: Run
     checks: Checks
-    sizes: dict[Path, int] = field(default_factory=dict)  # of the large files, where only these are looked at
+    sizes: dict[Path, int] = field(default_factory=dict)  # of the large files, if only their sizes are checked
     digests: dict[Path, str] = field(default_factory=dict)
 
     def sha256(self, path: Path) -> str:
-        """A file's digest, remembered: arrays are named by the list, by their records and by the manifest."""
+        """Return a file's digest, from a cache: arrays are in the list, in their records and in the manifest."""
         if path not in self.digests:
             self.digests[path] = sha256_file(path)
         return self.digests[path]
 
     def stated_sha256(self, path: Path, stated: str) -> str:
-        """A file's digest; of a large one, where sizes are enough, the stated one when its size is right."""
+        """Return a file's digest; for a large file in quick mode the stated one if its size is right."""
         if stated and path in self.sizes:
             size = path.stat().st_size
             return stated if size == self.sizes[path] else f"({size} bytes, expected {self.sizes[path]})"
         return self.sha256(path)
 
     def hold(self, name: str, remedy: str, problems: Callable[[], list[str]], fine: str) -> None:
-        """One check: it holds when `problems` finds none."""
+        """Add one check: it passes if `problems` returns none."""
         try:
             wrong = problems()
         except (RunbookError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -125,10 +125,10 @@ class _Trial:
 
 @in_words("verifying the run")
 def verify(run: Run, quick: bool = False) -> Checks:
-    """Check the archive of a sealed run; every failure names its file. Reads every file once, a piece at a time.
+    """Check the archive of a sealed run; every failure names its file. Reads every file once, piece by piece.
 
-    `quick`: of arrays, texts and the files outside the run's folder only the sizes. What the journal says was written
-    since the seal is no damage: it is told as a warning.
+    `quick`: check only the sizes of arrays, texts and files outside the run's folder. Files that the journal records
+    as written since the seal are not damaged: they give a warning.
     """
     trial = _Trial(run, Checks("The archive is what was sealed"), _sizes(run) if quick else {})
     grown = SealChanges()
@@ -157,7 +157,7 @@ def verify(run: Run, quick: bool = False) -> Checks:
 
 
 def _records(trial: _Trial) -> None:
-    """What the run's own records say of its files, of each other, and of the files elsewhere."""
+    """Check the run's records against its files, each other, and the files outside."""
     run = trial.run
     for phase in PHASES:
         remedy = f"run it again: {phase}"
@@ -176,7 +176,7 @@ def _files_by_record(trial: _Trial) -> None:
 
 
 def _sizes(run: Run) -> dict[Path, int]:
-    """The sizes on record of what is large: parts, merged files, texts, and the files outside the run's folder."""
+    """Return the recorded sizes of large files: parts, merged files, texts, and the files outside the run's folder."""
     sizes: dict[Path, int] = {}
     with suppress(RunbookError, OSError):
         if record := publication.published(run):
@@ -220,7 +220,7 @@ def _not_as_gated(trial: _Trial) -> list[str]:
 
 
 def gated(run: Run, phase: str) -> str:
-    """The sha256 of a phase's result as its last gate wrote it; nothing where the journal does not say."""
+    """Return the sha256 of a phase's result from its last gate in the journal; empty if there is none."""
     wrote: Any = {}
     for event in run.journal.events("gate"):
         if event.get("phase") == phase:
@@ -229,12 +229,12 @@ def gated(run: Run, phase: str) -> str:
 
 
 def _plan(run: Run) -> list[str]:
-    run.plan()  # raises DataError when its digest is another
+    run.plan()  # raises DataError if its digest differs
     return []
 
 
 def _corpus(trial: _Trial) -> list[str]:
-    """The copy of the corpus against its own record, and its record against the plan."""
+    """Compare the copy of the corpus with its record, and the record with the plan."""
     corpus, plan = corpora.load(trial.run.corpus), trial.run.plan()
     problems = [
         f"{trial.run.corpus.name}/{name}: its sha256 is not the one in corpus.json"
@@ -263,7 +263,7 @@ def _merged(trial: _Trial) -> list[str]:
 
 
 def _parts(trial: _Trial) -> list[str]:
-    """Each array against its record, and the records against the manifest that says which parts were merged."""
+    """Compare each array with its record, and the records with the manifest of the merged parts."""
     problems, run = [], trial.run
     manifest = Merged(run.merged).manifest()
     merged = dict(manifest.part_sums) if manifest else {}
@@ -283,7 +283,7 @@ def _parts(trial: _Trial) -> list[str]:
 
 
 def _outside(trial: _Trial, kind: str) -> None:
-    """The founding file and its backup lie elsewhere, so they may have moved on, or be on another machine."""
+    """Check the founding file or its backup, which are outside: they may have changed or be on another machine."""
     run, checks = trial.run, trial.checks
     try:
         result = run.result(PHASES[-1])
@@ -315,5 +315,5 @@ def _outside(trial: _Trial, kind: str) -> None:
 
 
 def _where_it_was_made(run: Run) -> bool:
-    """Whether the run's folder lies where its profile puts it; else it is a copy, perhaps on another machine."""
+    """Return whether the run's folder is where its profile puts it; else it is a copy, perhaps on another machine."""
     return os.path.realpath(run.folder.parent) == os.path.realpath(run.profile.runs)

@@ -1,4 +1,4 @@
-"""Clean: take this run's files off the hosts, listed one by one, only when a verified backup stands."""
+"""Clean: remove this run's files from the hosts, listed one by one, only if there is a verified backup."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from . import report
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What a run left on one host: its folder there, its files by their path below it, and their size.
+    """The files of a run on one host: its folder there, the paths of its files below it, and their size.
 
-    `strangers` lie in that folder and are not the run's: they stay.
+    `strangers` are files in that folder that the run did not place: they stay.
     """
 
     host: str
@@ -30,12 +30,12 @@ class Leftovers:
 
 
 def leftovers(run: Run) -> list[Leftovers]:
-    """The files of this run on every host. Raises HostError when one cannot be reached, or its folder is not ours."""
+    """List this run's files on every host. Raises HostError if a host cannot be reached, or its folder is not ours."""
     return _once(run, list(_look(run).values()))
 
 
 def _look(run: Run) -> dict[str, Leftovers]:
-    """What lies in this run's folder on each host."""
+    """List the files in this run's folder on each host."""
     bundle = {path for path, _ in machines.bundle_files()}
 
     def look(host: machines.Host) -> Leftovers:
@@ -54,7 +54,7 @@ def _look(run: Run) -> dict[str, Leftovers]:
 
 
 def _once(run: Run, leftovers: list[Leftovers]) -> list[Leftovers]:
-    """Each folder once: hosts that share one list the same files; so do two folders of this machine that are one."""
+    """Keep each folder once: hosts with a shared folder, or the same folder of this machine, list the same files."""
     listed: dict[tuple[str, ...], Leftovers] = {}
     facts = run.host_facts()
     for item in leftovers:
@@ -66,17 +66,17 @@ def _once(run: Run, leftovers: list[Leftovers]) -> list[Leftovers]:
 
 
 def _remove(run: Run, host: machines.Host, item: Leftovers) -> Leftovers:
-    """Take away what is listed; what could not be told from a stranger's file stays."""
+    """Remove the listed files; a file that may be a stranger's stays."""
     left = {Path(name) for name in host.clear(run.id, list(map(str, item.files)))}
     files = tuple(path for path in item.files if path not in left)
     return replace(item, files=files, strangers=(*item.strangers, *sorted(left)))
 
 
 def clean(run: Run) -> list[Leftovers]:
-    """Remove this run's files from its hosts and give what was removed. Models stay: other runs share them.
+    """Remove this run's files from its hosts and return them. Models stay: other runs share them.
 
-    Raises DataError unless the run is finished, its archive verifies and its backup was read back just now; workers
-    that still live keep their files.
+    Raises DataError unless the run is finished, its archive verifies, its backup was read back just now, and no worker
+    is alive.
     """
     result = run.result(PHASES[-1])
     backup = result.output("backup") if result else None
@@ -103,7 +103,7 @@ def clean(run: Run) -> list[Leftovers]:
     resting = machines.side_by_side(run, at_rest)
     if resting.failures:
         raise DataError("; ".join(map(str, resting.failures.values())))
-    # One after the other: two hosts may share the folder.
+    # One after the other: two hosts may share a folder.
     removed = _once(run, [_remove(run, host, listed[host.name]) for host in resting.ok.values()])
     run.journal.write(
         "cleaned",
@@ -116,7 +116,7 @@ def clean(run: Run) -> list[Leftovers]:
 
 
 def _keep_apart(run: Run, folder: Path, backup: Path) -> None:
-    """Raise DataError where a host's folder of this run is, holds or lies in what must stay."""
+    """Raise DataError if a host's folder of this run is, contains or is inside something that must stay."""
     if places.inside(folder, run.folder) or places.inside(run.folder, folder):
         raise DataError(f"{folder}: its folder is the run's own, {run.folder}, or holds it; what is in it stays")
     kept = [*places.read(run), *places.written(run.profile), places.Place("the backup", backup)]

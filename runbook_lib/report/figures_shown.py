@@ -1,4 +1,4 @@
-"""The key figures of a run, in the words of the report; each follows from files and says so where it is missing."""
+"""The key figures of a run, as the report shows them; each comes from files, and an empty value means missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..show.words import exactly, many
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: its name, its value (empty when missing) and what it means."""
+    """One figure: its name, its value (empty if missing) and its meaning."""
 
     name: str
     value: str
@@ -24,12 +24,12 @@ class Figure:
 
 
 def key_figures(run_facts: RunFacts) -> list[Figure]:
-    """What a reader wants to know first."""
+    """Return the most important figures."""
     return [*_extent(run_facts), *_speed(run_facts), *_model(run_facts), *_quality(run_facts)]
 
 
 def period(run_facts: RunFacts) -> tuple[datetime | None, datetime | None]:
-    """When the run was made, and when its last phase ended; the last event where that has not happened."""
+    """Return when the run was made, and when its last phase ended; else the time of the last event."""
     if not run_facts.events:
         return None, None
     ends = [span.stop for span in run_facts.spans if span.phase == PHASES[-1] and span.stop]
@@ -37,7 +37,7 @@ def period(run_facts: RunFacts) -> tuple[datetime | None, datetime | None]:
 
 
 def worked_s(run_facts: RunFacts) -> float | None:
-    """Seconds in which a phase was executed: a pause between two of them does not count."""
+    """Return the seconds in which phases were executed, without the pauses between them."""
     times = [(span.start.timestamp(), (span.stop or span.last_event_at).timestamp()) for span in run_facts.spans]
     return covered(times) if times else None
 
@@ -84,7 +84,7 @@ def _speed(run_facts: RunFacts) -> list[Figure]:
 
 
 def _amended(manifest: Manifest | None) -> list[Figure]:
-    """The rows whose texts were mended after others were encoded, where there are any."""
+    """Return the number of rows whose texts were corrected during the run, if there are any."""
     rows = sorted({row for amended in (manifest.amended if manifest else ()) for row in amended.rows})
     if not rows:
         return []

@@ -18,7 +18,7 @@ from . import figures_shown
 from .page import at_utc
 from .verdict import NOT_PROVED, sentence
 
-UNDATED = "execution_report.md"  # of a run whose journal says nothing
+UNDATED = "execution_report.md"  # for a run without events
 
 
 def execution_report(run: Run) -> Path:
@@ -36,7 +36,7 @@ def execution_report(run: Run) -> Path:
 
 
 def failure_log(run: Run) -> Path:
-    """Write notes/failures.log: a line a fault, recovery, remark or act that undid something, after its date."""
+    """Write notes/failures.log: a dated line for each fault, recovery, remark and act that undid something."""
     try:
         events = [event for event in facts.events(run) if facts.is_reported(event) or facts.kind(event) == REMARK]
     except OSError:
@@ -51,12 +51,12 @@ def failure_log(run: Run) -> Path:
 
 
 def _named(event: DatedEvent) -> str:
-    """An event's name; what a person did says so."""
+    """Return an event's name; a person's act is marked."""
     return f"{event['event']} (act)" if facts.kind(event) == ACT else str(event["event"])
 
 
 def _slots(run_facts: RunFacts) -> str:
-    """How many slots the rows are from, by host; who was given rows and gave none is named."""
+    """Return the number of slots that gave rows, by host, and the names of those that gave none."""
     if run_facts.plan is None:
         return "missing"
     idle = run_facts.without_rows
@@ -109,7 +109,7 @@ def _form(run_facts: RunFacts) -> list[str]:
 
 
 def _duration(run_facts: RunFacts, start: datetime | None, end: datetime | None) -> str:
-    """The time of phases at work, and how long it was from start to end, pauses and all."""
+    """Return the working time of the phases, and the time from start to end with pauses."""
     worked = figures_shown.worked_s(run_facts)
     if worked is None or not (start and end):
         return "missing"
@@ -117,7 +117,7 @@ def _duration(run_facts: RunFacts, start: datetime | None, end: datetime | None)
 
 
 def _next_steps(run_facts: RunFacts) -> list[str]:
-    """What is still to be done with this run, as far as its files tell."""
+    """Return what is still to be done with this run, by its files."""
     name = _md(run_facts.run.name)
     if not run_facts.ok:
         return [f"See what is open: `runbook status {name}`", "Give the same `runbook run` again: it goes on here"]
@@ -137,7 +137,7 @@ def _sums(run_facts: RunFacts) -> list[str]:
 
 
 def _md(value: object, limit: int = 500) -> str:
-    """Any value on one line of Markdown, with nothing in it that is markup."""
+    """Return any value as one line of Markdown, with all markup escaped."""
     line = html.escape(one_line(value, limit), quote=False)
     return "".join(f"\\{char}" if char in "\\*[]|`" else char for char in line)
 

@@ -1,4 +1,4 @@
-"""The outcome of a run: what became of each phase, and the verdict, from its journal, its results and its files."""
+"""The outcome of a run: the state of each phase, and the verdict, from its journal, its results and its files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SIGNS = {HELD: MARKS["ok"], FAILED: MARKS["FAILED"], DAMAGED: MARKS["FAILED"]}
 
 @dataclass(frozen=True)
 class Phase:
-    """What became of a phase: the last that is known of it, when, and why where it does not hold."""
+    """The last known state of a phase, its time, and the reason if it failed."""
 
     phase: str
     state: str
@@ -51,7 +51,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run's phases and its verdict, with the reason and what to do next."""
+    """A run's phases and its verdict, with the reason and the next step."""
 
     phases: tuple[Phase, ...]
     verdict: str
@@ -60,11 +60,11 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """False when a phase failed, or a file is not there as it was handed over."""
+        """False if a phase failed, or a file is missing or changed."""
         return self.verdict not in BAD
 
     def as_dict(self) -> dict[str, Json]:
-        """The same for JSON."""
+        """Return the outcome for JSON."""
         return records.plain(self)
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ class Outcome:
 
 @in_words("looking at the run")
 def outcome(run: Run) -> Outcome:
-    """What became of the run so far; of its files the sizes are looked at, now."""
+    """Return the outcome of the run so far; check the sizes of its files now."""
     by_journal = {phase: Phase(phase, NOT_YET) for phase in PHASES}
     for event in run.journal.events():
         _take(by_journal, event)
@@ -100,7 +100,7 @@ def outcome(run: Run) -> Outcome:
 
 
 def _take(phases: dict[str, Phase], event: Event) -> None:
-    """One more event of the journal."""
+    """Update the phases with one event of the journal."""
     phase, name, at = str(event.get("phase")), event.get("event"), str(event.get("at", ""))
     if name == "started from scratch":
         phases.update({later: Phase(later, NOT_YET) for later in PHASES[1:]})
@@ -121,7 +121,7 @@ def _take(phases: dict[str, Phase], event: Event) -> None:
 
 
 def _now(run: Run, phase: Phase, executed: bool) -> Phase:
-    """A phase as it stands now: its result is looked at, and whoever executes it."""
+    """Return the present state of a phase: check its result, and whether it is being executed."""
     if phase.state == UNDER_WAY and not executed:
         return Phase(phase.phase, BROKEN_OFF, phase.at, "nobody executes it any more; workers may go on")
     if phase.state != HELD:
@@ -139,7 +139,7 @@ def _now(run: Run, phase: Phase, executed: bool) -> Phase:
 
 
 def _stands(run: Run) -> str:
-    """What stands under the final names in spite of it."""
+    """Return a sentence about the published result, which stays valid when a later phase failed."""
     try:
         record = publication.published(run)
     except DataError:
@@ -148,6 +148,6 @@ def _stands(run: Run) -> str:
 
 
 def profile_of(run: Run) -> str:
-    """The profile that the run was made from, as the person named it."""
+    """Return the path of the profile that the run was made from, as the person gave it."""
     created = next(run.journal.events("run created"), None)
     return str((created.get("profile") if created else None) or run.profile.path)

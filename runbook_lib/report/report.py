@@ -1,7 +1,7 @@
-"""The report: one self-contained page, verdict first, and the founding plan's execution report; then the seal.
+"""The report: one self-contained page with the verdict first, and the founding plan's execution report; then the seal.
 
-Everything on the page is read from the run's files. It asks for nothing from elsewhere and runs no script: a policy in
-its head forbids both, whatever a title or a log line says.
+Everything on the page is read from the run's files. It loads nothing from elsewhere and runs no script: a policy in its
+head forbids both, whatever a title or a log line contains.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .verdict import NOT_PROVED, all_checks, held, sentence, troubles
 
 __all__ = ["build", "execution_report", "failure_log", "seal", "verify"]
 
-LONG = 18  # characters of a figure that still fit its box in large letters
+LONG = 18  # a longer figure does not fit its box in large letters
 POLICY = Markup("default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'")
 LINE_END = Markup("\n")
 PACKAGES = ("numpy", "pyarrow", "paramiko", "papermill", "nbconvert", "ipykernel", "matplotlib", "huggingface-hub")
@@ -42,7 +42,7 @@ PACKAGES = ("numpy", "pyarrow", "paramiko", "papermill", "nbconvert", "ipykernel
 
 @in_words("making the report")
 def build(run: Run) -> Path:
-    """Write report.html from the run's files. What is missing is shown as missing."""
+    """Write report.html from the run's files. Missing files are shown as missing."""
     run_facts = facts.gather(run)
     parts = [
         ("figures", "Figures", _figures(run_facts)),
@@ -74,7 +74,7 @@ def build(run: Run) -> Path:
 
 
 def _head(run: Run) -> Markup:
-    """The page up to the beginning of its body."""
+    """Return the page up to the beginning of its body."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -89,7 +89,7 @@ def _head(run: Run) -> Markup:
 
 
 def _foot(run: Run) -> Markup:
-    """When it was written, and the end of the page."""
+    """Return the time of writing, and the end of the page."""
     at = text(page.at_utc(datetime.now(UTC)))
     advice = Markup(" from the run's files. To check every file of the run:\n")
     verify = tag("code", Markup("runbook verify "), text(run.name))
@@ -100,8 +100,8 @@ def _foot(run: Run) -> Markup:
 def seal(run: Run, as_pdf: bool = False) -> Path:
     """Write the reports, then the sha256 of every file of the run. The journal's last event is the sealing.
 
-    Never over a loss: raises DataError where a file is not what its record says, or not what was sealed before.
-    A PDF of an earlier page would contradict this one, so it is removed, or made anew where that is asked for.
+    A loss is never sealed: raises DataError if a file differs from its record, or from the previous seal. A PDF of an
+    earlier page would contradict the new page, so it is removed, or made again with `as_pdf`.
     """
     trial = archive.before_sealing(run)
     run.journal.write(SEALED)
@@ -115,7 +115,7 @@ def seal(run: Run, as_pdf: bool = False) -> Path:
 
 @in_words("writing the notes")
 def write_notes(run: Run) -> None:
-    """Write what a person files: the execution report and failures.log, of a run that failed as well."""
+    """Write the notes for a person: the execution report and failures.log, also for a failed run."""
     execution_report(run)
     failure_log(run)
 
@@ -124,7 +124,7 @@ def write_notes(run: Run) -> None:
 
 
 def _verdict(run_facts: RunFacts) -> Markup:
-    """Whether it succeeded: in words, with a shape, then in colour."""
+    """Return whether the run succeeded: in words, with a shape and a colour."""
     good = run_facts.ok
     title = "Succeeded: all checks hold" if good else "Not succeeded"
     lines = [tag("div", text(each, 1000)) for each in (sentence(run_facts), troubles(run_facts))]
@@ -220,7 +220,7 @@ def _pictures(run_facts: RunFacts) -> Markup:
 
 
 def _figure(draw: Callable[[], pictures.Picture]) -> Markup:
-    """A picture with its numbers in words under it; one that cannot be drawn must not cost the report."""
+    """Return a picture with its numbers in words under it; a drawing error must not stop the report."""
     try:
         picture = draw()
     except Exception as error:
@@ -264,7 +264,7 @@ def _notebooks(run: Run) -> Markup:
 
 
 def _notebook(run: Run, phase: str) -> Markup:
-    """The executed notebook; where no execution counted, the last one that was tried."""
+    """Return the executed notebook; if no execution counted, the last one that was tried."""
     path, note = run.report / f"{phase}.ipynb", Markup("")
     if not path.exists():
         tried = list((run.report / "attempts").glob(f"{phase}.attempt-*.ipynb"))
@@ -275,14 +275,14 @@ def _notebook(run: Run, phase: str) -> Markup:
         note = tag("p", remark, tag("code", text(path.name)), Markup("."))
     try:
         body, cells = notebook_pages.fragment(path, phase)
-    except Exception as error:  # whatever a half-written notebook makes of its converter, the report stands
+    except Exception as error:  # a half-written notebook must not stop the report
         return tag("p", text(error), class_="missing")
     summary = text(path.name) + text(f", {many(cells, 'cell')}")
     return note + page.fold(summary, tag("div", body, class_="notebook"))
 
 
 def _by_hand(run: Run, phase: str) -> Markup:
-    """Why there is no executed notebook of a phase, and how one that a person executed comes into the archive."""
+    """Return why there is no executed notebook of a phase, and how to add one that a person executed."""
     if not run.result_file(phase).exists():
         return Markup("not executed by the chain, and not by hand")
     advice = Markup(

@@ -1,4 +1,4 @@
-"""A run's status for programs: in the founding plan's progress.json form, and as Prometheus reads it."""
+"""A run's status for programs: in the founding plan's progress.json form, and for Prometheus."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .outcome import Outcome
 
 
 def founding_form(plan: Plan, state: Snapshot, outcome: Outcome | None = None) -> dict[str, Any]:
-    """The founding progress.json: an entry a slot and `_summary`, its fields under their founding names.
+    """Return the founding progress.json: an entry for each slot and `_summary`, with the founding names of the fields.
 
-    `output_file` is the pattern of the slot's parts; `percent_complete` is of all rows. What the founding plan did not
-    have (state, reason, restarts) follows them.
+    `output_file` is the pattern of the slot's parts; `percent_complete` is of all rows. Fields that the founding plan
+    did not have (state, reason, restarts) follow.
     """
     slots = {slot.slot: slot for slot in plan.slots}
     form: dict[str, Any] = {}
@@ -55,10 +55,10 @@ def founding_form(plan: Plan, state: Snapshot, outcome: Outcome | None = None) -
 
 
 def prometheus(state: Snapshot) -> str:
-    """The state in Prometheus's text format, for a node exporter's textfile folder or a pushgateway.
+    """Return the state in Prometheus's text format, for a node exporter's textfile folder or a pushgateway.
 
-    What is not known (a rate before the first rows, a GPU that tells nothing) is left out, never 0. Units stand in the
-    names. Times are of the run's clock; Prometheus adds its own.
+    Unknown values (a rate before the first rows, a GPU without figures) are left out, never 0. The names contain the
+    units. Times are by the run's clock; Prometheus adds its own.
     """
     registry = CollectorRegistry()
 

@@ -13,7 +13,7 @@ from ..show.words import exactly, many, one_line
 from ..slots.incidents import BEGAN, ENDED
 from .figures_shown import period, worked_s
 
-# What no check here can see, in words: it stands in the report and at the end of `runbook verify`.
+# What no check here can prove, in words: shown in the report and at the end of `runbook verify`.
 NOT_PROVED = (
     "that each vector was computed from its own text. Every file is held against its record, every record against the "
     "corpus; but where two vectors are swapped and all sums made anew, nothing here sees it. Only embedding rows again "
@@ -24,7 +24,7 @@ NOT_PROVED = (
 
 
 def sentence(run_facts: RunFacts) -> str:
-    """The verdict's reason in words: what was done, or what is open."""
+    """Return the verdict's reason in words: what was done, or what is open."""
     if not run_facts.ok:
         open_ends = [_open_end(phase, run_facts) for phase in PHASES if not held(run_facts, phase)]
         stands = _stands(run_facts)
@@ -40,7 +40,7 @@ def sentence(run_facts: RunFacts) -> str:
 
 
 def troubles(run_facts: RunFacts) -> str:
-    """How long it took, which slots were in trouble and what became of each: the latest first, three at most."""
+    """Return how long the run took, and the last three troubles of slots with their ends, the latest first."""
     began = [event for event in run_facts.events if event["event"] == BEGAN]
     start, end = period(run_facts)
     worked = worked_s(run_facts)
@@ -59,26 +59,26 @@ def troubles(run_facts: RunFacts) -> str:
 
 
 def _trouble(event: DatedEvent, ended: DatedEvent | None) -> str:
-    """One slot's trouble and its end."""
+    """Return one slot's trouble and its end in words."""
     end = f"worked again after {exactly(number(ended.get('seconds_lost')))}" if ended else "no end on record"
     why = one_line(event.get("cause") or "", 80)
     return f"{one_line(event.get('slot'), 40)} {one_line(event.get('verdict'), 40)}{f' ({why})' if why else ''}, {end}"
 
 
 def _end_of(event: DatedEvent, events: Sequence[DatedEvent]) -> DatedEvent | None:
-    """The end of a slot's trouble: its first recovery after it."""
+    """Return the end of a slot's trouble: the slot's first recovery after it."""
     later = events[next(i for i, other in enumerate(events) if other is event) :]
     return next((e for e in later if e["event"] == ENDED and e.get("slot") == event.get("slot")), None)
 
 
 def held(run_facts: RunFacts, phase: str) -> bool:
-    """Whether a phase handed over with all its checks holding."""
+    """Return whether a phase has a result whose checks all passed."""
     result = run_facts.results[phase]
     return bool(result and result.ok)
 
 
 def _stands(run_facts: RunFacts) -> str:
-    """What has the final names although a phase failed since."""
+    """Return when the result under the final names was published; a phase may have failed since."""
     try:
         record = publication.published(run_facts.run)
     except DataError:
@@ -98,5 +98,5 @@ def _open_end(phase: str, run_facts: RunFacts) -> str:
 
 
 def all_checks(run_facts: RunFacts) -> list[tuple[str, CheckRecord]]:
-    """Every check of every phase, with its phase."""
+    """Return every check of every phase, with its phase."""
     return [(phase, check) for phase in PHASES for check in run_facts.checks(phase)]

@@ -189,8 +189,7 @@ def as_text(value: object) -> str:
 
 
 def spans(events: Sequence[DatedEvent]) -> list[Span]:
-    """Return the executions of phases: from the chain's events; for a notebook run by hand, from its first event to
-    its gate."""
+    """Return the executions of phases: by the chain's events; for a notebook run by hand, first event to gate."""
     chained = {event.get("phase") for event in events if event["event"] == "phase started"}
     ended: list[Span] = []
     under_way: Span | None = None

@@ -28,7 +28,7 @@ MADE_BY = {
 
 @in_words("repairing the run")
 def repair(run: Run) -> set[str]:
-    """Prepare what can be made again; return the phases that must be executed again because their records are damaged."""
+    """Prepare what can be made again; return the phases to execute again because their records are damaged."""
     again = set()
     for name in _damaged(run):
         if _restored(run, name):

@@ -81,7 +81,7 @@ def _read(file: BinaryIO, rows: int, dim: int) -> np.ndarray:
 
 
 def blocks(path: Path, shape: Header, rows: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Read the matrix in blocks of at most `rows` rows, each with its first row; not mapped: mapped pages use memory."""
+    """Read the matrix in blocks of at most `rows` rows, each with its first row; mapped pages would use memory."""
     with path.open("rb") as file:
         file.seek(shape.bytes)
         for low in range(0, shape.rows, rows):

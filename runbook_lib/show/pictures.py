@@ -1,6 +1,6 @@
-"""Pictures: of progress, of the result and of the run's time, each with its numbers as alt text.
+"""Pictures of the progress, the result and the timeline of a run, each with its numbers as alt text.
 
-Questions are numbered in a picture, their words stand in the alt text.
+Questions are numbered in a picture; their words are in the alt text.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ __all__ = [
     "timeline",
 ]
 
-POINTS = 3000  # drawn of a projection; more hide each other
+POINTS = 3000  # of a projection that are drawn; more would hide each other
 
 
 # ---------------------------------------------------------------------------------------------------------- progress
 
 
 def progress_html(state: Snapshot, picture: Picture | None = None) -> Markup:
-    """The panel of a state as self-contained HTML; `picture` is one drawn before, else it is drawn now.
+    """Return the panel of a state as self-contained HTML; without a given `picture` it is drawn now.
 
-    Without a picture while there is nothing to draw.
+    There is no picture while there is no data.
     """
     something = len(state.history) or len(state.norms)
     return panel.progress_html(state, (picture or progress_png(state)).html() if something else None)
 
 
 def progress_png(state: Snapshot) -> Picture:
-    """The rate over time and the norms of the rows that came home, side by side."""
+    """Draw the rate over time and the norms of the downloaded rows, side by side."""
     figure = figure_of(WIDTH, 1.75)
     left, right = figure.subplots(1, 2)
     alts = [_draw_rate(left, state), _draw_norms(right, *_counted(state.norms))]
@@ -83,8 +83,8 @@ def _draw_rate(axes: Axes, state: Snapshot) -> str:
 
 
 def _counted(norms: Sequence[float], bins: int = 40) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """Counts, edges, and min, mean, max of norms; a spread below float32's own rounding is one bar."""
-    values = np.array(norms, dtype=float)  # a copy: the monitor's own list grows meanwhile
+    """Return counts, edges, and min, mean, max of norms; a spread below the rounding of float32 is one bar."""
+    values = np.array(norms, dtype=float)  # a copy: the monitor's list grows meanwhile
     values = values[np.isfinite(values)]
     if not len(values):
         return np.zeros(0), np.zeros(0), {}
@@ -102,11 +102,11 @@ def _draw_norms(axes: Axes, counts: np.ndarray, edges: np.ndarray, stated: dict[
         nothing(axes, "no rows came home yet")
         return "Norms: no rows yet."
     unit = ""
-    if np.abs(edges - 1).max() < 1e-3:  # a unit-norm model: only the deviation from 1 can be seen
+    if np.abs(edges - 1).max() < 1e-3:  # a unit-norm model: show the deviation from 1
         power = math.floor(math.log10(float(np.abs(edges - 1).max()) or 1e-7))
         edges, unit = (edges - 1) / 10.0**power, f"norm − 1, in units of 1e{power}"
     widths = np.diff(edges)
-    # The smallest bar must be seen: one bad row among 250,000 is what this picture is for.
+    # The smallest bar must be visible: this picture must show one bad row among 250,000.
     shown = np.where(counts > 0, np.maximum(counts, counts.max() * 0.012), 0)
     axes.bar(edges[:-1], shown, widths, align="edge", color=BLUE, linewidth=0)
     axes.locator_params(axis="y", nbins=4, integer=True)
@@ -119,7 +119,7 @@ def _draw_norms(axes: Axes, counts: np.ndarray, edges: np.ndarray, stated: dict[
 
 
 def norm_histogram(figures: Figures) -> Picture:
-    """The norms of all documents, from the figures of the validation."""
+    """Draw the norms of all documents, from the figures of the validation."""
     norms, counts, edges, stated = figures.norms, np.zeros(0), np.zeros(0), dict[str, float]()
     if norms:
         measures = {"min": norms.min, "mean": norms.mean, "max": norms.max, "sd": norms.sd}
@@ -130,7 +130,7 @@ def norm_histogram(figures: Figures) -> Picture:
 
 
 def projection(figures: Figures) -> Picture:
-    """Documents as points in the plane of their two strongest directions, by length; questions as numbered marks."""
+    """Draw documents as points in the plane of their two strongest directions, and questions as numbered marks."""
     projected = figures.projection or Projection((), (), ())
     documents, questions = _points(projected.documents), _points(projected.questions)
     tokens = _tokens(projected.documents, len(documents))
@@ -161,14 +161,14 @@ def projection(figures: Figures) -> Picture:
 
 
 def _tokens(documents: Sequence[Point], count: int) -> np.ndarray | None:
-    """How long the documents of a projection are; None where it does not say so of every one."""
+    """Return the lengths of the documents of a projection; None if one of them is unknown."""
     counts = [point[4] for point in documents if len(point) > 4]
     whole = [value for value in counts if isinstance(value, int) and value >= 0]
     return np.asarray(whole) if count and len(whole) == count else None
 
 
 def _points(points: Sequence[Point]) -> np.ndarray:
-    """(n, 2) coordinates, of those points that have finite ones."""
+    """Return the finite coordinates of points, (n, 2)."""
     pairs = [(facts.number(point[0]), facts.number(point[1])) for point in points if len(point) > 1]
     finite = [(x, y) for x, y in pairs if x is not None and y is not None and math.isfinite(x + y)]
     return np.asarray(finite, dtype=float).reshape(-1, 2)
@@ -178,7 +178,7 @@ def _points(points: Sequence[Point]) -> np.ndarray:
 
 
 def timeline(run: Run) -> Picture:
-    """When each phase ran, and where faults and recoveries fell, from the journal."""
+    """Draw when each phase ran, and the times of faults and recoveries, from the journal."""
     try:
         events = facts.events(run)
     except OSError:
@@ -196,7 +196,7 @@ def timeline(run: Run) -> Picture:
         start = (span.start - began).total_seconds() / size
         stop = (span.last_event_at - began).total_seconds() / size
         last = span is [other for other in spans if other.phase == span.phase][-1]
-        _draw_span(axes, span, start, max(stop, start + length / size * 0.004), last)  # what took no time is still seen
+        _draw_span(axes, span, start, max(stop, start + length / size * 0.004), last)  # at least a visible width
     _draw_marks(axes, events, size)
     axes.set_yticks(range(len(PHASES) + 1), [*PHASES, "faults, recoveries"])
     axes.set_ylim(len(PHASES) + 0.5, -0.5)
@@ -206,7 +206,7 @@ def timeline(run: Run) -> Picture:
 
 
 def _draw_span(axes: Axes, span: facts.Span, start: float, stop: float, named: bool) -> None:
-    """One execution of a phase; one that did not end well is hatched, not only coloured."""
+    """Draw one execution of a phase; a failed one is hatched, not only coloured."""
     lane = PHASES.index(span.phase) if span.phase in PHASES else len(PHASES) - 1
     colour = {"done": BLUE, "failed": RED}.get(span.outcome, AMBER)
     hatch = None if span.outcome == "done" else "////"

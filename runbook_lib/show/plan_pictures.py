@@ -1,4 +1,4 @@
-"""Pictures of the plan: which slot does which rows, and which of them are home."""
+"""Pictures of the plan: which slot does which rows, and which rows are at home."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .words import many
 if TYPE_CHECKING:
     from .drawing import Axes
 
-STRIPS = 32  # slots that get a line of their own
-TICKS = 200  # boundaries of parts that can still be told apart
+STRIPS = 32  # with more slots there is no line for each
+TICKS = 200  # with more boundaries of parts they are not drawn
 
 
 def row_strip(plan: Plan) -> Picture:
-    """Which rows belong to which slot: all rows as one strip, then a line a slot with the boundaries of its parts."""
+    """Draw which rows belong to which slot: all rows as one strip, then a line for each slot with its parts."""
     slots = [slot for slot in plan.slots if slot.rows]
     lines = slots if len(slots) <= STRIPS else []
     figure = figure_of(WIDTH, 1.05 + 0.2 * len(lines))
@@ -43,7 +43,7 @@ def row_strip(plan: Plan) -> Picture:
 
 
 def part_grid(run: Run) -> Picture:
-    """A line a slot: the rows whose parts are home in green, cut where a part ends; what is missing is left grey."""
+    """Draw a line for each slot: rows at home are green, with a cut at the end of each part; missing rows are grey."""
     plan, home = run.plan(), committed(run.local.parts)
     slots = [slot for slot in plan.slots if slot.rows]
     gaps = missing(0, plan.rows, home)
@@ -72,7 +72,7 @@ def part_grid(run: Run) -> Picture:
 
 
 def _draw_home(axes: Axes, place: int, start: int, stop: int, home: Sequence[Range]) -> None:
-    """One line of the part grid: rows [start, stop) over the full width."""
+    """Draw one line of the part grid: rows [start, stop) over the full width."""
     rows = stop - start
     axes.barh(place, 1, height=0.62, color=RULE, linewidth=0)
     gaps = missing(start, stop, home)
@@ -87,7 +87,7 @@ def _draw_home(axes: Axes, place: int, start: int, stop: int, home: Sequence[Ran
 
 
 def _shade(plan: Plan, slot: Slot, dark: bool = False) -> str:
-    """Neighbours differ, and so do the slots of neighbouring hosts."""
+    """Return a slot's colour: neighbouring slots and hosts have different ones."""
     pairs = ((BLUE, "#54a0f0"), (GREEN, "#4fb56b"), (PURPLE, "#a98ae6"), (AMBER, "#c69a3a"))
     return pairs[plan.hosts.index(slot.host) % len(pairs)][0 if dark else slot.index % 2]
 
@@ -115,7 +115,7 @@ def _draw_strip(axes: Axes, plan: Plan, slots: Sequence[Slot]) -> None:
 
 
 def _draw_lines(axes: Axes, plan: Plan, slots: Sequence[Slot]) -> None:
-    """Each slot's rows over the full width, cut where its parts end."""
+    """Draw each slot's rows over the full width, with a cut at the end of each part."""
     calm(axes, "Each slot, cut into its parts", grid="")
     for place, slot in enumerate(slots):
         axes.barh(place, 1, height=0.62, color=_shade(plan, slot), linewidth=0)
