@@ -147,8 +147,8 @@ def _verified(run: Run, plan: Plan, corpus: Corpus, on_progress: OnProgress) -> 
         raise DataError(
             f"merging: {len(refused)} of {len(paths)} parts are not what this run needs:\n  "
             + first_few(refused, "\n  ")
-            + f"\nThey were put aside, in {run.refused}. Next: run again: what their hosts have of them is held "
-            "against its record and comes anew, and the rows of what is missing there are redone"
+            + f"\nThey were put aside, in {run.refused}. Next: run again: parts that hosts still have are verified "
+            "and fetched again, and the rows of missing parts are redone"
         )
     return parts
 
@@ -162,7 +162,7 @@ def _covering(run: Run, plan: Plan, parts: Sequence[Part]) -> list[Piece]:
         raise DataError(
             f"merging: {len(given_up)} rows were given up, no worker could encode them:\n  "
             + first_few(reasons, "\n  ")
-            + "\nThe same command alone would end so again. Next: mend the texts of these documents in the corpus, "
+            + "\nThe same command alone would fail again. Next: correct the texts of these documents in the corpus, "
             "then runbook run PROFILE --amend: only they are done again. Where a machine was the cause, and is well: "
             f"runbook restart {run.name}: each is tried once more"
         )
@@ -252,7 +252,7 @@ def _articles(corpus: Corpus, documents: Sequence[Piece]) -> Iterator[bytes]:
         if article is None or article["row"] != row:
             raise DataError(
                 f"merging: the corpus has no record of row {row} at its place; "
-                f"delete {corpus.folder} and run again: it is numbered anew"
+                f"delete {corpus.folder} and run again: it is numbered again"
             )
         line = {**article, "tokens": tokens, "truncated": cut, "fingerprint": fingerprint}
         lines.append(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")

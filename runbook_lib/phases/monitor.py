@@ -142,7 +142,7 @@ def finished(state: Snapshot) -> Checks:
         not state.quarantined,
         given_up or "none",
         "none",
-        "mend their texts in the corpus, then: runbook run PROFILE --amend",
+        "correct their texts in the corpus, then: runbook run PROFILE --amend",
     )
     checks.add("rows", state.done, f"{state.committed:,}", f"{state.rows:,}", "run this notebook again")
     return checks

@@ -164,7 +164,7 @@ def _not_as_numbered(run: Run, corpus: corpora.Corpus, model: models.Model) -> s
     A missing source is no reason: the run uses its own copy.
     """
     spec, new = run.profile.corpus, "or start a new run (runbook run PROFILE --new)"
-    mended = f"{new}, or, where only texts of the same documents were mended: runbook run PROFILE --amend"
+    mended = f"{new}, or, if only texts of the same documents were corrected: runbook run PROFILE --amend"
     if spec.path.exists() and not corpus.source_unchanged(spec.path):
         return f"{spec.path}: changed since this run numbered it. Next: put it back as it was, {mended}"
     asked = run.profile.questions
@@ -257,7 +257,7 @@ def the_disks(
     disks: dict[int, tuple[list[Path], int]] = {}
     for folder, need in needs.items():
         if not _writable(folder):
-            checks.add("disk", False, f"{folder} cannot be written", "writable", "mend its permissions")
+            checks.add("disk", False, f"{folder} cannot be written", "writable", "correct its permissions")
             continue
         device = folder.stat().st_dev
         folders, so_far = disks.get(device, ([], 0))
@@ -321,9 +321,10 @@ def _drawn(
     if len(facts) != len(hosts):
         checks.add("plan", False, "not made", "made", "make the checks above hold first")
         return None
-    without = [host.name for host in hosts if host.device == "cuda" and not planning.enough(host, facts[host.name])]
-    if without:
-        checks.add("plan", False, f"not made: too few GPUs on {', '.join(without)}", "made", "mend or lower `slots`")
+    lacking = [host.name for host in hosts if host.device == "cuda" and not planning.enough(host, facts[host.name])]
+    if lacking:
+        problem = f"not made: too few GPUs on {', '.join(lacking)}"
+        checks.add("plan", False, problem, "made", "repair the GPUs or lower `slots`")
         return None
     drawn = planning.draw(run, model, corpus, facts)
     drawn.save(run.plan_file)

@@ -235,7 +235,7 @@ def _array(text: str, dim: int) -> npt.NDArray[np.float32]:
 
 # ------------------------------------------------------------------------------------------------------------- judged
 
-REMEDY = "the model cannot be used as it is on this host: the message says why; another model, or mend its files"
+REMEDY = "the model cannot be used as it is on this host: see the message; use another model, or repair its files"
 INSTALL = "on a machine that encodes: pip install -e '.[worker]' (README: which torch)"
 OWN_CODE = "the model comes with code of its own, which is not run here: use one made of the library's own modules"
 
@@ -251,7 +251,7 @@ def judge(checks: Checks, name: str, probe: Probe, model: models.Model, spec: Mo
     good = not probe.bad and probe.dim == (asked or dim) == dim and probe.normalises == model.normalises
     measured = probe.bad or f"{probe.dim} numbers, norm {probe.norm:.6f}"
     expected = f"{asked or dim} numbers, {'norm 1' if model.normalises else 'any norm'}"
-    remedy = "the model or its libraries are not what they say; or mend model.dim"
+    remedy = "the model or its libraries are not what they say; or correct model.dim"
     checks.add("first vector", good, measured, expected, remedy, where=name)
     _judge_long(checks, name, probe)
     bound = ALIKE[spec.dtype]

@@ -13,7 +13,7 @@ from . import backup as backups
 from . import validate
 
 NAME = "final names"
-SEE = "make the checks above hold, then run again; the result of before stands meanwhile"
+SEE = "make the checks above hold, then run again; the previous result stays meanwhile"
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def _bytes(e: Evidence, checks: Checks) -> None:
 def _structure(e: Evidence, checks: Checks) -> None:
     wrong = [e.problem] if e.problem else []
     wrong += [f"{e.founding.name} {why}" for why in founding.check(e.founding, e.merged.content(e.manifest))]
-    good = "every byte as made anew from the merged matrix and articles; nothing unpickled"
+    good = "every byte as made again from the merged matrix and articles; nothing unpickled"
     checks.add("3 structure valid", not wrong, first_few(wrong, "; ") or good, "", AGAIN)
 
 
@@ -168,7 +168,7 @@ def _metadata(e: Evidence, checks: Checks) -> None:
     if audit.lines != e.plan.documents:
         wrong.insert(0, f"{audit.lines} records for {e.plan.documents} documents")
     untitled = f", {len(audit.untitled)} without a title, as accepted" if audit.untitled else ""
-    remedy = f"{AGAIN}; for missing titles mend the corpus, then runbook run PROFILE --amend"
+    remedy = f"{AGAIN}; for missing titles correct the corpus, then runbook run PROFILE --amend"
     good = f"{audit.lines} records in order{untitled}"
     checks.add("7 a record for every row", not wrong, "; ".join(wrong) or good, "", remedy)
 

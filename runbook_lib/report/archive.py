@@ -27,7 +27,7 @@ from ..run.run import PHASES, Run
 
 NAMED = 20
 GROWN = "since the seal"
-AS_IT_WAS = "bring the file back from a backup, or run the same command again (runbook run): what can be made anew is"
+AS_IT_WAS = "restore the file from a backup, or run the same command again (runbook run): it is made again if possible"
 
 
 @in_words("sealing the run")
@@ -63,7 +63,7 @@ def before_sealing(run: Run) -> _Trial:
         losses = "; ".join(f"{check.name}: {check.seen}" for check in trial.checks.failed)
         raise DataError(
             f"run {run.name} was not sealed{' again' if again else ''}: {losses}. Next: runbook run PROFILE --run "
-            f"{run.name} makes anew what can be made anew; runbook verify {run.name} names everything"
+            f"{run.name} makes the files again where possible; runbook verify {run.name} names everything"
         )
     for name in files(run):
         if name == run.journal.path.name or name.startswith(PAGES):
@@ -297,7 +297,7 @@ def _outside(trial: _Trial, kind: str) -> None:
     if not path.parent.is_dir() and not _where_it_was_made(run):
         checks.add(name, True, f"{path}: not on this machine, not checked", "the same sha256", warn=True)
         return
-    remedy = "run 04_merge_validate again: it writes this file anew from the merged result"
+    remedy = "run 04_merge_validate again: it writes this file again from the merged result"
     try:
         actual = trial.stated_sha256(path, sha256)
     except OSError as error:

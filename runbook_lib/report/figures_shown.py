@@ -89,7 +89,7 @@ def _amended(manifest: Manifest | None) -> list[Figure]:
     if not rows:
         return []
     first = ", ".join(map(str, rows[:10])) + (" …" if len(rows) > 10 else "")
-    return [Figure("rows amended", f"{len(rows):,}", f"their texts were mended in the run (--amend): rows {first}")]
+    return [Figure("rows amended", f"{len(rows):,}", f"their texts were corrected in the run (--amend): rows {first}")]
 
 
 def _twice(manifest: Manifest | None) -> str:

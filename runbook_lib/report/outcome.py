@@ -123,7 +123,7 @@ def _take(phases: dict[str, Phase], event: Event) -> None:
 def _now(run: Run, phase: Phase, executed: bool) -> Phase:
     """Return the present state of a phase: check its result, and whether it is being executed."""
     if phase.state == UNDER_WAY and not executed:
-        return Phase(phase.phase, BROKEN_OFF, phase.at, "nobody executes it any more; workers may go on")
+        return Phase(phase.phase, BROKEN_OFF, phase.at, "no process executes it any more; workers may go on")
     if phase.state != HELD:
         return phase
     file = run.result_file(phase.phase)
@@ -144,7 +144,7 @@ def _stands(run: Run) -> str:
         record = publication.published(run)
     except DataError:
         return ""
-    return f"The result of before stands, published {record.at}: {run.merged}" if record else ""
+    return f"The previous result is still there, published {record.at}: {run.merged}" if record else ""
 
 
 def profile_of(run: Run) -> str:

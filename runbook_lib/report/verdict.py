@@ -15,11 +15,11 @@ from .figures_shown import period, worked_s
 
 # What no check here can prove, in words: shown in the report and at the end of `runbook verify`.
 NOT_PROVED = (
-    "that each vector was computed from its own text. Every file is held against its record, every record against the "
-    "corpus; but where two vectors are swapped and all sums made anew, nothing here sees it. Only embedding rows again "
-    "and comparing them would, and that is not done",
-    "who made these files: the list of sums bears no signature, so whoever may write all of them may make it anew",
-    "that the vectors serve your purpose: how questions find their documents is shown, and judged by nobody but you",
+    "that each vector was computed from its own text. Every file is compared with its record, every record with the "
+    "corpus; but if two vectors are swapped and all sums computed again, no check here finds it. Only embedding rows "
+    "again and comparing them would, and that is not done",
+    "who made these files: the list of sums has no signature, so anyone who may write all files may write a new list",
+    "that the vectors serve your purpose: how questions find their documents is shown, and only you can judge it",
 )
 
 
@@ -28,7 +28,7 @@ def sentence(run_facts: RunFacts) -> str:
     if not run_facts.ok:
         open_ends = [_open_end(phase, run_facts) for phase in PHASES if not held(run_facts, phase)]
         stands = _stands(run_facts)
-        return " ".join(open_ends + ([f"The result of before stands, {stands}."] if stands else []))
+        return " ".join(open_ends + ([f"The previous result is still there, {stands}."] if stands else []))
     documents, asked = (run_facts.manifest.documents, run_facts.manifest.questions) if run_facts.manifest else (0, 0)
     warned = sum(1 for _, check in all_checks(run_facts) if check.verdict == "warning")
     backed = " Its backup was read back." if run_facts.output("backup") else ""

@@ -166,7 +166,7 @@ def _read(path: Path) -> Publication | None:
     try:
         return records.read(Publication, path)
     except DataError as error:
-        raise DataError(f"{path}: {error}; it is written anew by 04_merge_validate: delete it and run again") from None
+        raise DataError(f"{path}: {error}; 04_merge_validate writes it again: delete it and run again") from None
 
 
 def _now() -> str:

@@ -18,7 +18,7 @@ def of_host(name: str, answer: Answer) -> str:
     if isinstance(answer, RunbookError):  # unreachable is not dead
         return str(answer) if str(answer).startswith(name) else f"{name}: {answer}"
     if isinstance(answer, Late) and answer.asked_s > LATE_S:
-        return f"{name}: no answer for {answer.asked_s:.0f} s; what it said last is shown"
+        return f"{name}: no answer for {answer.asked_s:.0f} s; its last answer is shown"
     return ""
 
 

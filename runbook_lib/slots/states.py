@@ -113,7 +113,7 @@ TABLE = (
     Verdict(
         UNREACHABLE,
         "its workers go on; after `unreachable_s` of silence its rows move to hosts that answer",
-        "mend the way to it, or `runbook move RUN HOST` at once",
+        "repair the connection to it, or `runbook move RUN HOST` at once",
         takes=False,
         badge=("?", "purple"),
     ),
