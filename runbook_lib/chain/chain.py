@@ -56,7 +56,7 @@ def holds(run: Run, phase: str, quick: bool = False) -> bool:
 
 
 def _as_gated(run: Run, phase: str) -> bool:
-    return archive.gated(run, phase) in ("", sha256_file(run.result_file(phase)))
+    return archive.gated_sha256(run, phase) in ("", sha256_file(run.result_file(phase)))
 
 
 @in_words("driving the run")
@@ -86,7 +86,7 @@ def drive(
             return done
         finally:
             if not sealed_now:
-                _tell(run)
+                _write_reports(run)
 
 
 def _as_sealed(run: Run, say: Callable[[str], None], quick: bool) -> bool:
@@ -110,7 +110,7 @@ def _as_sealed(run: Run, say: Callable[[str], None], quick: bool) -> bool:
     return True
 
 
-def _tell(run: Run) -> None:
+def _write_reports(run: Run) -> None:
     """Write report and notes of a run that was not sealed, for whatever reason."""
     with suppress(RunbookError, OSError):  # a full disk here must not hide why the run ended
         report.write_notes(run)
@@ -125,7 +125,7 @@ def _execute_all(run: Run, say: Callable[[str], None], phases: tuple[str, ...], 
         if phase not in again and holds(run, phase, quick):
             say(f"{phase}: its result holds, not run again")
             continue
-        attempt = _insist(run, phase, say)
+        attempt = _execute_with_retries(run, phase, say)
         if not attempt.ending.ok:
             say(f"{phase}: FAILED after {attempt.seconds:.0f} s: {attempt.ending.reason}")
             say(f"The same command continues here. Executed notebook: {attempt.notebook}")
@@ -139,7 +139,7 @@ def _all_committed(run: Run) -> bool:
     return monitor.look(replace(run, only=frozenset())).done
 
 
-def _insist(run: Run, phase: str, say: Callable[[str], None]) -> Attempt:
+def _execute_with_retries(run: Run, phase: str, say: Callable[[str], None]) -> Attempt:
     """Execute a phase; repeat it after a killed kernel, which is not the phase's fault."""
     for _ in range(KERNEL_DEATHS):
         attempt = attempts.execute(run, phase)

@@ -66,7 +66,7 @@ def collect(
     gets a final name here. A part at home whose size differs from its record is put aside first.
     """
     watching = committed_by_host is not None  # parts at home are not checked then
-    cut = [] if watching else list(home.truncated_or_missing(run))
+    cut = [] if watching else list(home.truncated_or_missing_parts(run))
     for path, why in cut:
         home.put_aside(run, path, why)
     plan, fingerprints = run.plan(), corpora.load(run.corpus).fingerprints()
@@ -116,7 +116,7 @@ def _collect_host(
     here = committed(run.local.parts)
     own = plan.ever(host.name)
     # From a folder that two hosts share, each host fetches its own rows; of moved rows, the first part wins.
-    again = {part for part, (times, _) in _in_vain(run, host.name).items() if times >= TRIES}
+    again = {part for part, (times, _) in _repeated_refusals(run, host.name).items() if times >= TRIES}
     wanted = [
         r
         for r in there
@@ -251,7 +251,7 @@ def _get(
         raise DataError(f"{remote.name}: {error}") from None
 
 
-def _in_vain(run: Run, host: str = "") -> dict[Range, tuple[int, str]]:
+def _repeated_refusals(run: Run, host: str = "") -> dict[Range, tuple[int, str]]:
     """Return part -> (how often it was refused for the same reason since watching began, that reason)."""
     refusals: dict[Range, tuple[int, str]] = {}
     for event in run.journal.events("watching", "part refused"):
@@ -266,7 +266,7 @@ def _in_vain(run: Run, host: str = "") -> dict[Range, tuple[int, str]]:
 
 def _remedy(run: Run) -> str:
     """Return the remedy for missing rows: another one if the usual one failed several times for the same reason."""
-    again = [why for times, why in _in_vain(run).values() if times >= TRIES]
+    again = [why for times, why in _repeated_refusals(run).values() if times >= TRIES]
     if not again:
         return "run 02_launch and 03_monitor again: they do what is missing"
     return (

@@ -163,15 +163,15 @@ def _supervisor_there(host: machines.Host, within_s: float = 5.0) -> Identity | 
 
 def verify(run: Run, within_s: float | None = None, on_progress: OnProgress = ignore) -> Checks:
     """Wait until every slot has reported: alive and loading or running, or done. The checks name the others."""
-    return _until(run, "Every slot reports in", "a report", _slot_states, within_s, on_progress)
+    return _wait_until(run, "Every slot reports in", "a report", _slot_states, within_s, on_progress)
 
 
 def first_progress(run: Run, within_s: float | None = None, on_progress: OnProgress = ignore) -> Checks:
     """Wait until every slot that still has rows encodes, or has committed some. The checks name the others."""
-    return _until(run, "Every slot produces", "rows", _first_rows, within_s, on_progress)
+    return _wait_until(run, "Every slot produces", "rows", _first_rows, within_s, on_progress)
 
 
-def _until(
+def _wait_until(
     run: Run,
     title: str,
     wanted: str,
@@ -201,7 +201,7 @@ def _until(
         over = {}
         for reading in readings.ok.values():
             reports.update(look(reading))
-            over |= _over(reading)
+            over |= _not_waited_for(reading)
         for name, error in readings.failures.items():
             mine = {slot for slot, host in expected.items() if host == name}
             reports.update(dict.fromkeys(mine, (False, str(error))))
@@ -232,7 +232,7 @@ def _until(
             add_failure(run, checks, slot, host, readings, wanted)
             continue
         if not ok:
-            what += _last_words(run, host, slot)
+            what += _last_log_line(run, host, slot)
         expects, remedy = f"{wanted} within {within_s:g} s", f"runbook logs {run.name} {slot}"
         verdict = over.get(slot, "") if over.get(slot) in (states.FENCED, states.STOPPED) else states.DEAD
         if ok or not well or verdict == states.STOPPED or run.profile.policy_for(verdict) != "auto":
@@ -290,7 +290,7 @@ def poll_staged(host: machines.Host) -> Reading:
     return reading
 
 
-def _last_words(run: Run, name: str, slot: str) -> str:
+def _last_log_line(run: Run, name: str, slot: str) -> str:
     """Return the last line of a slot's log, as evidence."""
     spec = next(spec for spec in run.profile.hosts if spec.name == name)
     try:
@@ -301,7 +301,7 @@ def _last_words(run: Run, name: str, slot: str) -> str:
     return f"; its log ends: {lines[:200]}" if lines else "; its log is empty"
 
 
-def _over(reading: Reading) -> dict[str, str]:
+def _not_waited_for(reading: Reading) -> dict[str, str]:
     """Return slot -> why not to wait for it: stopped or fenced; WAITING if it died often and will be tried again."""
     reasons = {}
     for slot, entry in reading.slots.items():
@@ -342,7 +342,7 @@ def _gpu_mib(reading: Reading, entry: SlotReading) -> int | None:
 
 
 def _first_rows(reading: Reading) -> dict[str, tuple[bool, str]]:
-    slots, over = {}, _over(reading)
+    slots, over = {}, _not_waited_for(reading)
     for slot, entry in reading.slots.items():
         left, rows = _rows_left(reading, entry)
         rows -= left

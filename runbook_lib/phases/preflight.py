@@ -195,7 +195,7 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, M
         libraries = devices.ok.get(spec.name) or {"error": str(devices[spec.name])}
         if inventory.judge_libraries(checks, spec, facts[spec.name], libraries):
             able.add(spec.name)
-    able = {spec.name for spec in ready if spec.name in able and _may_try(checks, spec, facts[spec.name], model)}
+    able = {spec.name for spec in ready if spec.name in able and _can_try(checks, spec, facts[spec.name], model)}
     probes = {} if model is None or not able else probing.on_hosts(run, model, facts, able)
     if model is not None:
         for name in able:
@@ -205,7 +205,7 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, M
     return checks, facts
 
 
-def _may_try(checks: Checks, spec: HostSpec, facts: MachineFacts, model: models.Model | None) -> bool:
+def _can_try(checks: Checks, spec: HostSpec, facts: MachineFacts, model: models.Model | None) -> bool:
     """Return whether a host can try the model now; add a check that says why not."""
     problem, remedy = "", ""
     if model is None:

@@ -93,7 +93,7 @@ def on_hosts(
         here = pool.submit(_ask_here, run, model, longest) if far_only and not model.remote and _torch_here() else None
         meant = replace(run, only=frozenset(first.values()))
         results = machines.side_by_side(meant, one) if first else machines.Results()
-        answers = results.ok | {name: _unable(why) for name, why in results.failures.items()}
+        answers = results.ok | {name: _failed_answer(why) for name, why in results.failures.items()}
         for spec in run.hosts:
             if spec.name in names and spec.name not in answers:
                 answers[spec.name] = answers[first[(facts[spec.name]["python"], spec.device)]]
@@ -103,7 +103,7 @@ def on_hosts(
         return probes if here is None else {**probes, HERE: parse_probe(here.result())}
 
 
-def _unable(why: RunbookError) -> Answer:
+def _failed_answer(why: RunbookError) -> Answer:
     return {"error": str(why), "missing": isinstance(why, CannotStart)}
 
 

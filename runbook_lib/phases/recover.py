@@ -51,7 +51,7 @@ class Recovery:
 
     def act_on(self, run: Run, state: Snapshot, name: str) -> list[str]:
         """Do what one host needs; return in words what was done."""
-        run, state = limited(run, name), state.of(name)
+        run, state = limited(run, name), state.for_host(name)
         did = _up_to_date(run, state) + _restart_dead(run, state, False) + _launch_late(run, state)
         if state.invalid and run.profile.policy_for(states.DEAD) == "auto":
             staging.stage(run, only=state.invalid)  # not only its report, also its code may be damaged
@@ -87,7 +87,7 @@ def _bring_plan(run: Run, names: Collection[str]) -> list[str]:
 
 def _deliver(run: Run, state: Snapshot) -> list[str]:
     """Bring the present plan to every answering host that has another."""
-    return _side_by_side([partial(_up_to_date, limited(run, name), state.of(name)) for name in state.epochs])
+    return _side_by_side([partial(_up_to_date, limited(run, name), state.for_host(name)) for name in state.epochs])
 
 
 def _restart_dead(run: Run, state: Snapshot, refused: bool) -> list[str]:

@@ -14,7 +14,7 @@ class Tend(recover.Recovery):
 
     def act_on(self, run: Run, state: Snapshot, name: str) -> list[str]:
         """Do what one host needs; return in words what was done."""
-        return super().act_on(run, state, name) + bring_home(limited(run, name), state.of(name))
+        return super().act_on(run, state, name) + bring_home(limited(run, name), state.for_host(name))
 
 
 tend = Tend()

@@ -49,8 +49,8 @@ def validate(run: Run, backup: Backup | None = None) -> tuple[Checks, Figures]:
     manifest = _manifest(run, checks)
     if manifest is not None:
         evidence = gather(run, plan, corpus, manifest)
-        _ten(evidence, backup, checks)
-        _beyond(evidence, checks)
+        _founding_checks(evidence, backup, checks)
+        _further_checks(evidence, checks)
         shown = _figures(evidence)
     _save(run, checks, shown)
     return checks, shown
@@ -113,7 +113,7 @@ def _redo(e: Evidence, rows: Sequence[int]) -> str:
 # -------------------------------------------------------------------------------------------- the founding plan's ten
 
 
-def _ten(e: Evidence, backup: Backup | None, checks: Checks) -> None:
+def _founding_checks(e: Evidence, backup: Backup | None, checks: Checks) -> None:
     """Checks 2 to 10."""
     _bytes(e, checks)
     _structure(e, checks)
@@ -231,7 +231,7 @@ def _fields(e: Evidence, checks: Checks) -> None:
 # -------------------------------------------------------------------------------------------------------- and beyond
 
 
-def _beyond(e: Evidence, checks: Checks) -> None:
+def _further_checks(e: Evidence, checks: Checks) -> None:
     _belongs(e, checks)
     _unchanged(e, checks)
     wrong = problems([part.rows for part in e.manifest.parts if part.rows], e.plan.rows)

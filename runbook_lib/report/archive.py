@@ -39,7 +39,7 @@ def write_sums(run: Run, trial: _Trial | None = None) -> Path:
     return run.sums
 
 
-def before_sealing(run: Run) -> _Trial:
+def check_before_sealing(run: Run) -> _Trial:
     """Compare all files with their records and with the previous seal. Raises DataError with the losses.
 
     So a loss is never sealed: a sealed file is unchanged, or the journal records its change.
@@ -57,7 +57,7 @@ def before_sealing(run: Run) -> _Trial:
         trial.hold(
             "journal", AS_IT_WAS, lambda: run.journal.problems(torn=True), "each line follows from the one before"
         )
-    trial.hold("results", AS_IT_WAS, lambda: _not_as_gated(trial), "as their gates wrote them")
+    trial.hold("results", AS_IT_WAS, lambda: _changed_results(trial), "as their gates wrote them")
     _files_by_record(trial)
     if trial.checks.failed:
         losses = "; ".join(f"{check.name}: {check.seen}" for check in trial.checks.failed)
@@ -209,9 +209,9 @@ def _result(run: Run, phase: str) -> list[str]:
     return [] if result.ok is True else [f"{name}: its checks do not all hold"]
 
 
-def _not_as_gated(trial: _Trial) -> list[str]:
+def _changed_results(trial: _Trial) -> list[str]:
     problems = []
-    for path, wrote in ((trial.run.result_file(phase), gated(trial.run, phase)) for phase in PHASES):
+    for path, wrote in ((trial.run.result_file(phase), gated_sha256(trial.run, phase)) for phase in PHASES):
         if wrote and not path.is_file():
             problems.append(f"{path.name}: no such file")
         elif wrote and trial.sha256(path) != wrote:
@@ -219,7 +219,7 @@ def _not_as_gated(trial: _Trial) -> list[str]:
     return problems
 
 
-def gated(run: Run, phase: str) -> str:
+def gated_sha256(run: Run, phase: str) -> str:
     """Return the sha256 of a phase's result from its last gate in the journal; empty if there is none."""
     wrote: Any = {}
     for event in run.journal.events("gate"):
@@ -294,7 +294,7 @@ def _outside(trial: _Trial, kind: str) -> None:
         return
     path, sha256 = Path(stated.path), stated.sha256
     name = f"{kind} file" if kind == "founding" else kind
-    if not path.parent.is_dir() and not _where_it_was_made(run):
+    if not path.parent.is_dir() and not _is_original_folder(run):
         checks.add(name, True, f"{path}: not on this machine, not checked", "the same sha256", warn=True)
         return
     remedy = "run 04_merge_validate again: it writes this file again from the merged result"
@@ -314,6 +314,6 @@ def _outside(trial: _Trial, kind: str) -> None:
     checks.add(name, bool(other), change, "the same sha256", remedy, warn=bool(other))
 
 
-def _where_it_was_made(run: Run) -> bool:
+def _is_original_folder(run: Run) -> bool:
     """Return whether the run's folder is where its profile puts it; else it is a copy, perhaps on another machine."""
     return os.path.realpath(run.folder.parent) == os.path.realpath(run.profile.runs)

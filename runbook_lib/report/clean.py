@@ -31,10 +31,10 @@ class Leftovers:
 
 def leftovers(run: Run) -> list[Leftovers]:
     """List this run's files on every host. Raises HostError if a host cannot be reached, or its folder is not ours."""
-    return _once(run, list(_look(run).values()))
+    return _unique_folders(run, list(_list_all(run).values()))
 
 
-def _look(run: Run) -> dict[str, Leftovers]:
+def _list_all(run: Run) -> dict[str, Leftovers]:
     """List the files in this run's folder on each host."""
     bundle = {path for path, _ in machines.bundle_files()}
 
@@ -53,7 +53,7 @@ def _look(run: Run) -> dict[str, Leftovers]:
     return folders.ok
 
 
-def _once(run: Run, leftovers: list[Leftovers]) -> list[Leftovers]:
+def _unique_folders(run: Run, leftovers: list[Leftovers]) -> list[Leftovers]:
     """Keep each folder once: hosts with a shared folder, or the same folder of this machine, list the same files."""
     listed: dict[tuple[str, ...], Leftovers] = {}
     facts = run.host_facts()
@@ -90,7 +90,7 @@ def clean(run: Run) -> list[Leftovers]:
     checks = report.verify(run)
     if not checks.ok:
         raise DataError(f"{run.name}: its archive does not verify, nothing was removed\n{checks}")
-    listed = _look(run)
+    listed = _list_all(run)
 
     def at_rest(host: machines.Host) -> machines.Host:
         if host.spec.is_here:
@@ -104,7 +104,7 @@ def clean(run: Run) -> list[Leftovers]:
     if resting.failures:
         raise DataError("; ".join(map(str, resting.failures.values())))
     # One after the other: two hosts may share a folder.
-    removed = _once(run, [_remove(run, host, listed[host.name]) for host in resting.ok.values()])
+    removed = _unique_folders(run, [_remove(run, host, listed[host.name]) for host in resting.ok.values()])
     run.journal.write(
         "cleaned",
         files=sum(len(item.files) for item in removed),

@@ -78,19 +78,19 @@ def outcome(run: Run) -> Outcome:
     """Return the outcome of the run so far; check the sizes of its files now."""
     by_journal = {phase: Phase(phase, NOT_YET) for phase in PHASES}
     for event in run.journal.events():
-        _take(by_journal, event)
+        _apply(by_journal, event)
     now_driven = driver.driven(run)
-    phases = tuple(_now(run, phase, now_driven) for phase in by_journal.values())
+    phases = tuple(_present_state(run, phase, now_driven) for phase in by_journal.values())
     bad = [phase for phase in phases if phase.state in BAD]
     again = f"the same `runbook run` again (its journal names the profile: {profile_of(run)})"
     if bad:
-        stands = _stands(run)
+        stands = _published_note(run)
         reason = "; ".join(f"{p.phase}: {p.reason or p.state}" for p in bad) + (f". {stands}" if stands else "")
         return Outcome(phases, bad[0].state, one_line(reason, 1000), again)
     if phases[-1].state == HELD:
         lost = [
             *publication.losses(run, quick=True),
-            *(f"{path.name}: {why}" for path, why in home.truncated_or_missing(run)),
+            *(f"{path.name}: {why}" for path, why in home.truncated_or_missing_parts(run)),
         ]
         if lost:
             return Outcome(phases, DAMAGED, one_line("; ".join(lost), 1000), again)
@@ -99,7 +99,7 @@ def outcome(run: Run) -> Outcome:
     return Outcome(phases, UNDER_WAY if now_driven else UNFINISHED, "", "" if now_driven else again)
 
 
-def _take(phases: dict[str, Phase], event: Event) -> None:
+def _apply(phases: dict[str, Phase], event: Event) -> None:
     """Update the phases with one event of the journal."""
     phase, name, at = str(event.get("phase")), event.get("event"), str(event.get("at", ""))
     if name == "started from scratch":
@@ -120,7 +120,7 @@ def _take(phases: dict[str, Phase], event: Event) -> None:
         )
 
 
-def _now(run: Run, phase: Phase, executed: bool) -> Phase:
+def _present_state(run: Run, phase: Phase, executed: bool) -> Phase:
     """Return the present state of a phase: check its result, and whether it is being executed."""
     if phase.state == UNDER_WAY and not executed:
         return Phase(phase.phase, BROKEN_OFF, phase.at, "no process executes it any more; workers may go on")
@@ -133,12 +133,12 @@ def _now(run: Run, phase: Phase, executed: bool) -> Phase:
         return Phase(phase.phase, DAMAGED, phase.at, str(error))
     if result is None:
         return Phase(phase.phase, DAMAGED, phase.at, f"{file.name}: no such file")
-    if not result.ok or archive.gated(run, phase.phase) not in ("", sha256_file(file)):
+    if not result.ok or archive.gated_sha256(run, phase.phase) not in ("", sha256_file(file)):
         return Phase(phase.phase, DAMAGED, phase.at, f"{file.name}: not what its gate wrote")
     return phase
 
 
-def _stands(run: Run) -> str:
+def _published_note(run: Run) -> str:
     """Return a sentence about the published result, which stays valid when a later phase failed."""
     try:
         record = publication.published(run)

@@ -103,7 +103,7 @@ def seal(run: Run, as_pdf: bool = False) -> Path:
     A loss is never sealed: raises DataError if a file differs from its record, or from the previous seal. A PDF of an
     earlier page would contradict the new page, so it is removed, or made again with `as_pdf`.
     """
-    trial = archive.before_sealing(run)
+    trial = archive.check_before_sealing(run)
     run.journal.write(SEALED)
     page_file = build(run)
     page_file.with_suffix(".pdf").unlink(missing_ok=True)

@@ -26,8 +26,8 @@ NOT_PROVED = (
 def sentence(run_facts: RunFacts) -> str:
     """Return the verdict's reason in words: what was done, or what is open."""
     if not run_facts.ok:
-        open_ends = [_open_end(phase, run_facts) for phase in PHASES if not held(run_facts, phase)]
-        stands = _stands(run_facts)
+        open_ends = [_why_open(phase, run_facts) for phase in PHASES if not held(run_facts, phase)]
+        stands = _published_at(run_facts)
         return " ".join(open_ends + ([f"The previous result is still there, {stands}."] if stands else []))
     documents, asked = (run_facts.manifest.documents, run_facts.manifest.questions) if run_facts.manifest else (0, 0)
     warned = sum(1 for _, check in all_checks(run_facts) if check.verdict == "warning")
@@ -77,7 +77,7 @@ def held(run_facts: RunFacts, phase: str) -> bool:
     return bool(result and result.ok)
 
 
-def _stands(run_facts: RunFacts) -> str:
+def _published_at(run_facts: RunFacts) -> str:
     """Return when the result under the final names was published; a phase may have failed since."""
     try:
         record = publication.published(run_facts.run)
@@ -86,7 +86,7 @@ def _stands(run_facts: RunFacts) -> str:
     return f"published {record.at}" if record else ""
 
 
-def _open_end(phase: str, run_facts: RunFacts) -> str:
+def _why_open(phase: str, run_facts: RunFacts) -> str:
     result = run_facts.results[phase]
     if result is None:
         events = [e for e in run_facts.events if (e["event"], e.get("phase")) == ("phase failed", phase)]

@@ -14,7 +14,7 @@ from ..run.run import Run
 from .parts import read, verify
 
 
-def unsound(run: Run) -> Iterator[tuple[Path, str]]:
+def unusable_parts(run: Run) -> Iterator[tuple[Path, str]]:
     """Return the parts at home that this run cannot use, each with the reason; reads every byte."""
     plan, fingerprints = run.plan(), corpora.load(run.corpus).fingerprints()
     for path in _paths(run):
@@ -26,7 +26,7 @@ def unsound(run: Run) -> Iterator[tuple[Path, str]]:
             yield path, "; ".join(problems)
 
 
-def truncated_or_missing(run: Run) -> Iterator[tuple[Path, str]]:
+def truncated_or_missing_parts(run: Run) -> Iterator[tuple[Path, str]]:
     """Return the parts at home whose array is missing or has another size than in its record; no sums are computed."""
     for path in _paths(run):
         try:

@@ -41,7 +41,7 @@ def repair(run: Run) -> set[str]:
             _put_aside(run, run.plan_file)
     again |= _corpus(run)
     if run.plan_file.exists() and not again & {PHASES[0]}:
-        for path, why in list(home.unsound(run)):
+        for path, why in list(home.unusable_parts(run)):
             home.put_aside(run, path, why)
     return again
 

@@ -45,7 +45,7 @@ class SealChanges:
     events: list[str] = field(default_factory=list)
 
 
-def _left_out(name: str) -> bool:
+def _is_ignored(name: str) -> bool:
     """Return whether a file is ignored: locks, temporary files of a killed writer, files of the Finder."""
     return name.endswith(".lock") or (name.startswith(".") and name.endswith(".part")) or is_litter(name)
 
@@ -70,7 +70,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         path = Path(entry.path)
         if entry.is_dir(follow_symlinks=False) and not is_litter(entry.name):
             yield from _walk(path)
-        elif not _left_out(entry.name):
+        elif not _is_ignored(entry.name):
             yield path
 
 
@@ -105,8 +105,8 @@ def changes_since_seal(run: Run, digest: Digest, sealing: bool = False) -> SealC
     stated = {name: sha256 for sha256, name in listed(run)}
     journal = run.journal.path
     later = _journal_since(run, stated.get(journal.name, ""), changes, torn=sealing)
-    vouched = _vouched(run, later, digest)
-    moved = _moved(run, digest) if sealing else set()
+    recorded = _written_since(run, later, digest)
+    moved = _sums_set_aside(run, digest) if sealing else set()
     absent: dict[str, str] = {}
     for name, sha256 in stated.items():
         path = run.folder / name
@@ -117,7 +117,7 @@ def changes_since_seal(run: Run, digest: Digest, sealing: bool = False) -> SealC
         if path.is_symlink() or not path.is_file():
             absent[name] = sha256
         elif (actual := digest(path, sha256)) != sha256:
-            if vouched.get(name) == actual or sha256 in moved:
+            if recorded.get(name) == actual or sha256 in moved:
                 changes.written.append(name)
             else:
                 changes.damaged.append(name)
@@ -131,9 +131,9 @@ def changes_since_seal(run: Run, digest: Digest, sealing: bool = False) -> SealC
 def unlisted(run: Run, digest: Digest) -> list[str]:
     """Return the files that are neither in the list nor in the journal since the seal."""
     stated = {name: sha256 for sha256, name in listed(run)}
-    vouched = _vouched(run, _journal_since(run, stated.get(run.journal.path.name, ""), SealChanges()), digest)
+    recorded = _written_since(run, _journal_since(run, stated.get(run.journal.path.name, ""), SealChanges()), digest)
     names = [name for name in files(run) if name not in stated and run.folder / name != run.sums]
-    return [f"{name}: not listed" for name in names if vouched.get(name) != digest(run.folder / name, "")]
+    return [f"{name}: not listed" for name in names if recorded.get(name) != digest(run.folder / name, "")]
 
 
 def _journal_since(run: Run, sha256: str, changes: SealChanges, torn: bool = False) -> list[Event]:
@@ -174,7 +174,7 @@ def _event(line: bytes) -> Event | None:
     return cast(Event, value) if isinstance(value, dict) and value else None
 
 
-def _vouched(run: Run, later: list[Event], digest: Digest) -> dict[str, str]:
+def _written_since(run: Run, later: list[Event], digest: Digest) -> dict[str, str]:
     """Return name -> sha256 of the files written after the seal, from the journal and from a manifest that it lists."""
     sums: dict[str, str] = {}
     for event in later:
@@ -191,6 +191,6 @@ def _vouched(run: Run, later: list[Event], digest: Digest) -> dict[str, str]:
     return sums
 
 
-def _moved(run: Run, digest: Digest) -> set[str]:
+def _sums_set_aside(run: Run, digest: Digest) -> set[str]:
     """Return the sums of the files that were set aside: these are not lost."""
     return {digest(run.folder / name, "") for name in files(run) if name.startswith(MOVED_TO)}

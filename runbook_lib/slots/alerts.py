@@ -26,7 +26,7 @@ def of_slot(observed: Observed, verdict: Verdict, evidence: str) -> str:
     """Return an alert for a slot in trouble; for an unreachable slot its host has one."""
     if not (verdict.wrong and evidence) or (observed.silent and observed.state == UNREACHABLE):
         return ""
-    return f"{observed.name} on {observed.slot.host}: {verdict.name}: {_what_then(evidence, verdict)}"
+    return f"{observed.name} on {observed.slot.host}: {verdict.name}: {_with_remedies(evidence, verdict)}"
 
 
 def of_rows(rows: Sequence[int], named: Mapping[int, str], refusals: Sequence[Refusal]) -> str:
@@ -41,8 +41,8 @@ def of_rows(rows: Sequence[int], named: Mapping[int, str], refusals: Sequence[Re
 def of_unsupervised(host: str, alive: int) -> str:
     """Return an alert for a host with `alive` workers and no supervisor: a worker that dies would not be restarted."""
     evidence = f"its supervisor is gone, {alive} of its workers live and would not be started again"
-    return f"{host}: {UNSUPERVISED}: {_what_then(evidence, NAMED[UNSUPERVISED])}"
+    return f"{host}: {UNSUPERVISED}: {_with_remedies(evidence, NAMED[UNSUPERVISED])}"
 
 
-def _what_then(evidence: str, verdict: Verdict) -> str:
+def _with_remedies(evidence: str, verdict: Verdict) -> str:
     return f"{evidence}. By itself: {verdict.by_itself}. You: {verdict.person}."

@@ -104,7 +104,7 @@ class Snapshot:
         """True when no worker works any more, though rows may be missing."""
         return not self.busy and all(slot.state in REST for slot in self.slots)
 
-    def of(self, host: str) -> Snapshot:
+    def for_host(self, host: str) -> Snapshot:
         """Return the snapshot limited to one host; the row counts are still those of all hosts."""
 
         def own(by_host: Mapping[str, T]) -> dict[str, T]:
