@@ -6,9 +6,9 @@ Two local hosts of two slots embed documents of our own with the real all-MiniLM
 living worker is killed at random moments, spread over the time that the first one took. Printed: both times from the
 launch to the last committed row and their ratio, the rows that were computed twice for each kill (what a killed worker
 had done of the part at hand, by its own last report), and whether all parts have the same bytes. Exit code 0 only when
-they do. A kill costs a pause of five seconds and the loading of libraries and model, however long the run is; where a
-worker is killed again before it has loaded, the ratio says nothing, so the run must take minutes. Linux only: it finds
-processes through /proc.
+they do. A kill costs the loading of the model, and a pause where it is not the first in a row, however long the run is;
+where a worker is killed again before it has loaded, the ratio says nothing, so the run must take minutes. Linux only:
+it finds processes through /proc.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except OSError as error:
-        print(tokens.hide(f"runbook {args.verb}: {disk.told('reading or writing', error)}"), file=sys.stderr)
+        print(tokens.hide(f"runbook {args.verb}: {disk.explain('reading or writing', error)}"), file=sys.stderr)
         return 1
 
 
@@ -92,13 +92,13 @@ def _open(args: argparse.Namespace) -> run.Run:
     if args.run:
         if wrong := run_name_problem(args.run):
             raise ProfileError(wrong)
-        return run.named(choices, args.run, print, amend=amend)
+        return run.open_or_create(choices, args.run, print, amend=amend)
     return run.create(choices) if args.new else run.current(choices, new=True, say=print, amend=amend)
 
 
 def _find(args: argparse.Namespace) -> run.Run:
     """Return the run that a RUN verb works on: the named or the latest one; --hosts limits it to some hosts."""
-    there = run_mark.in_order(Path("runs"))
+    there = run_mark.oldest_first(Path("runs"))
     this = run.find(args.run) if args.run or not there else run.open_folder(there[-1])
     return run.limited(this, getattr(args, "hosts", ""))
 

@@ -1,4 +1,4 @@
-"""`python -m worker encode|supervise|second|probe|devices|environment|fetch`: what a host runs."""
+"""`python -m worker encode|supervise|warm|second|probe|devices|environment|fetch`: what a host runs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ def main(argv: list[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     encode = verbs.add_parser("encode", help="encode what is left of one slot's shard, then end")
     supervise = verbs.add_parser("supervise", help="keep one worker per slot of a host running until all is done")
-    for verb in (encode, supervise):
+    warm = verbs.add_parser("warm", help="import the libraries once and fork the workers of a host, for its supervisor")
+    for verb in (encode, supervise, warm):
         verb.add_argument("--root", type=Path, required=True, help="the run's folder on this host")
         verb.add_argument("--host", required=True, help="the host's name in the profile")
     encode.add_argument("--slot", required=True, help="the slot, such as cluster0_gpu3")
+    warm.add_argument("--room", help="so many characters are there for a worker to write its own command line")
     second = verbs.add_parser("second", help="be a worker's second opinion: the model on the processor, asked by lines")
     second.add_argument("--root", type=Path, required=True, help="the run's folder on this host")
     second.add_argument("--host", required=True, help="the host's name in the profile")
@@ -42,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     maker.add_argument("--spec", type=Path, required=True, help="the order, a JSON file")
     verbs.add_parser("fetch", help="bring a model's weights from the hub; the order, with the token, on standard input")
     args = parser.parse_args(argv)
-    if args.verb in ("encode", "supervise"):
+    if args.verb in ("encode", "supervise", "warm"):
         args.root = args.root.absolute()  # the supervisor's workers start in that folder
     if args.verb == "encode":
         from . import encode as encoding
@@ -52,6 +54,10 @@ def main(argv: list[str] | None = None) -> int:
         from . import supervise as supervising
 
         return supervising.run(args.root, args.host)
+    if args.verb == "warm":
+        from . import warm as warming
+
+        return warming.serve(args.root, args.host)
     if args.verb == "second":
         from . import second as asked
 

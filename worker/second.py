@@ -39,6 +39,7 @@ WORD = "word"
 SENTENCE = "The quick brown fox jumps over the lazy dog near the old river bank in 1984."
 LONG = " ".join([SENTENCE] * 32)  # some 600 tokens
 KNOWN = (WORD, SENTENCE, LONG)
+NO_GPU = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"), "")
 
 # How far a device's vector may be from the processor's float32 one, as a share of its length: rounding, with much room.
 DISTANCE = {"float32": 0.01, "float16": 0.1, "bfloat16": 0.2}
@@ -167,8 +168,7 @@ class Processor:
         return self._popen("--learn", stdin=subprocess.DEVNULL)
 
     def _popen(self, *more: str, stdin: int) -> subprocess.Popen[bytes]:
-        hidden = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"), "")
-        environment = {**os.environ, **hidden}
+        environment = {**os.environ, **NO_GPU}
         argv = [*self._argv, *more]
         try:
             return subprocess.Popen(argv, cwd=self._root, env=environment, stdin=stdin, stdout=subprocess.PIPE)
@@ -234,7 +234,7 @@ class Second:
 
     def __init__(self, folder: HostFolder, assignment: Assignment, spec: SlotSpec, alive: Callable[[str], None]):
         self.processor = Processor(folder, assignment, spec.threads, alive)
-        self._path = folder.known
+        self._path, self._lock = folder.known, folder.known_lock
         self._dtype, self._alive = assignment.dtype, alive
         budget = TOKEN_BUDGET["cuda" if spec.device.startswith("cuda") else "cpu"]
         self._rows, self._budget = spec.part_rows, budget
@@ -270,10 +270,19 @@ class Second:
         """Have the known vectors: from file, or from whoever of this host computes them; after so long without."""
         deadline = time.monotonic() + within_s
         while not self._known and not self._why and not self._read() and time.monotonic() < deadline:
-            self.begin()
+            if self._learner or not self._held():
+                self.begin()
+            else:  # a neighbour's process, or the warm one's, computes them
+                time.sleep(0.05)
             if self._learner and self._learner.stdout and select.select([self._learner.stdout], [], [], 0.2)[0]:
                 self._take(self._learner)
             self._alive(f"known vectors: {deadline - time.monotonic():.0f} s at most")
+
+    def _held(self) -> bool:
+        try:
+            return locks.held(self._lock)
+        except OSError:  # a file system without locks
+            return False
 
     def _take(self, learner: subprocess.Popen[bytes]) -> None:
         """What the process that computes them says at its end; nothing where a neighbour's is at it."""

@@ -15,15 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import nbformat
-
 from worker.escape import safe_text
 from worker.files import sha256_file, write_atomic
 
 from ..errors import RunbookError
-from ..report import outcome, report
+from ..report import notebook_file, outcome, report
 from ..result import facts
-from ..run.disk import in_words
+from ..run.disk import explain_disk_errors
 from ..run.journal import FAULT
 from ..run.run import PHASES, Run
 from ..show import phase_line
@@ -44,7 +42,7 @@ class Attempt:
     notebook: Path
 
 
-@in_words("executing a notebook")
+@explain_disk_errors("executing a notebook")
 def execute(run: Run, phase: str, notebooks: Path = NOTEBOOKS) -> Attempt:
     """Execute one notebook in a child process, keep the executed copy and judge it. Raises KeyboardInterrupt."""
     attempts = run.report / "attempts"
@@ -151,8 +149,8 @@ def _notes_of_faults(run: Run, before: int) -> int:
 def _stamp(path: Path, ending: Ending) -> None:
     """Write the outcome into the executed notebook: papermill's own status can be wrong."""
     try:
-        notebook = nbformat.read(path, as_version=4)
-    except (ValueError, KeyError, AttributeError):
+        notebook = notebook_file.read(path)
+    except ValueError:
         return
     notebook.metadata["runbook"] = {"outcome": "done" if ending.ok else "failed", "reason": safe_text(ending.reason)}
     notebook.metadata.pop("widgets", None)
@@ -163,6 +161,5 @@ def _stamp(path: Path, ending: Ending) -> None:
     if not ending.ok:
         # Indented text is shown unchanged: a reason may quote a host or a corpus.
         quoted = "\n".join(f"    {line}" for line in safe_text(ending.reason).splitlines())
-        banner = nbformat.v4.new_markdown_cell(f"## This execution FAILED\n\n{quoted}")
-        notebook.cells.insert(0, banner)
-    write_atomic(path, nbformat.writes(notebook).encode())
+        notebook_file.insert_markdown(notebook, f"## This execution FAILED\n\n{quoted}")
+    notebook_file.write(path, notebook)

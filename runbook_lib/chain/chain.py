@@ -13,7 +13,7 @@ from ..phases import download, monitor
 from ..report import archive, gate, report
 from ..result import publication, repair
 from ..run import driver
-from ..run.disk import in_words
+from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
 from . import attempts
 from .attempts import Attempt
@@ -59,7 +59,7 @@ def _as_gated(run: Run, phase: str) -> bool:
     return archive.gated_sha256(run, phase) in ("", sha256_file(run.result_file(phase)))
 
 
-@in_words("driving the run")
+@explain_disk_errors("driving the run")
 def drive(
     run: Run,
     say: Callable[[str], None] = print,

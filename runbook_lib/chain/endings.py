@@ -15,10 +15,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from worker.escape import safe_text
 
+from ..report import notebook_file
 from ..run.run import Run
 
 EXIT_INTERRUPTED = 130
@@ -86,8 +85,8 @@ def _why_not(run: Run, phase: str, ended: ProcessEnd, output: Path, stamp: int) 
     cells: list[Any] = []
     if output.exists():
         try:
-            cells = [cell for cell in nbformat.read(output, as_version=4).cells if cell.cell_type == "code"]
-        except (ValueError, KeyError, AttributeError):
+            cells = [cell for cell in notebook_file.read(output).cells if cell.cell_type == "code"]
+        except ValueError:
             return f"{output.name} was cut off while it was being written"
     if ended.code == EXIT_INTERRUPTED:
         return "interrupted"
@@ -98,7 +97,7 @@ def _why_not(run: Run, phase: str, ended: ProcessEnd, output: Path, stamp: int) 
     result = run.result_file(phase)
     if not result.exists() or result.stat().st_mtime_ns <= stamp:
         return "the notebook ended without writing its result file: its last cell, the gate, did not run"
-    if not run.held(phase):
+    if not run.passed(phase):
         return "its checks do not hold"
     unexecuted = [number for number, cell in enumerate(cells, 1) if cell.source.strip() and not cell.execution_count]
     if unexecuted or not cells:

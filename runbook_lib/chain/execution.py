@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import GateError
+from ..report import notebook_file
 
 _started: list[subprocess.Popen[bytes]] = []  # the kernels of this process
 
@@ -31,6 +32,7 @@ def main() -> int:
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us with SIGINT ignored
     _end_with_parent()
+    notebook_file.skip_grammar()
     import papermill
     from nbclient.exceptions import DeadKernelError
 

@@ -1,4 +1,4 @@
-"""What a text is made of: whether anything of it shows, halves of characters, control characters, endless words."""
+"""Checks of a text's characters: anything visible, halves of characters, control characters, very long words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 LONG_WORD = 10_000  # characters
 SURROGATES = re.compile(r"[\ud800-\udfff]")
 
-# Blank, control, format and filler characters: a text of these alone shows nothing.
+# Blank, control, format and filler characters: a text of only these is invisible.
 _VISIBLE = re.compile(
     r"[^\s\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2028-\u202e"
     r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e01ef]"
@@ -19,7 +19,7 @@ _NO_CONTROL = bytes(byte for byte in range(256) if (byte >= 32 and byte != 127) 
 
 
 def is_visible(text: str) -> bool:
-    """True where a person would see anything."""
+    """True when a person can see any of the text."""
     return _VISIBLE.search(text) is not None
 
 

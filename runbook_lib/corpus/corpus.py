@@ -62,16 +62,16 @@ def build(
     folder: Path,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Corpus:
-    """Number a corpus into `folder`, and give it; nothing is written under a final name unless all of it can be taken.
+    """Number a corpus into `folder` and return it; no file gets its final name unless all documents can be taken.
 
-    `on_progress` is told the documents read so far. `expected` is the count that the profile asserts, if it does.
+    `on_progress` gets the number of documents read so far. `expected` is the count that the profile asserts, if any.
     """
     check_template("model.prompt", template)
     check_template("model.question_prompt", question_template)
     try:
         make_folder(folder)
         with contextlib.ExitStack() as stack:
-            texts, articles, asked = (
+            texts, articles, asked_file = (
                 stack.enter_context(contextlib.closing(WholeFile(folder / name))) for name in _FILES[:3]
             )
             before = _state(path), _state(questions_path)
@@ -82,21 +82,21 @@ def build(
             lengths = _write_documents(documents, template, rows, articles, on_progress)
             for question in questions:
                 row = rows.add(as_encoded(question_template, question["question"]))
-                asked.write(_json({"row": row} | question) + b"\n")
-            source = _Source(shown(path, 4096), path.stat().st_size, sha256_file(path))
+                asked_file.write(_json({"row": row} | question) + b"\n")
+            source = _SourceFile(shown(path, 4096), path.stat().st_size, sha256_file(path))
             questions_sha256 = sha256_file(questions_path) if questions_path else None
             fingerprint = hashlib.sha256(rows.fingerprints).hexdigest()
             if (_state(path), _state(questions_path)) != before:
                 raise refusal(path, "it, or the questions, changed while it was read", "run again")
-            files = _commit_files(folder, [texts, articles, asked], rows)
-            record = _Record(
+            files = _commit_files(folder, [texts, articles, asked_file], rows)
+            record = _CorpusFile(
                 format=FORMAT,
                 source=source,
                 questions_sha256=questions_sha256,
                 documents=len(lengths),
                 questions=len(questions),
                 fingerprint=fingerprint,
-                fields=_Names(**fields.names),
+                fields=_FieldNames(**fields.names),
                 accept=tuple(sorted(fields.accept)),
                 template=template,
                 question_template=question_template,
@@ -106,17 +106,17 @@ def build(
             )
             write_json(folder / "corpus.json", {**records.plain(record), "questions_sha256": questions_sha256})
     except OSError as error:
-        told = f"numbering {shown(path, 500)} into {shown(folder, 500)}: {error.strerror or error}"
-        raise DataError(f"{told}. Next: look at that disk (room, rights), then run again.") from error
+        what = f"numbering {shown(path, 500)} into {shown(folder, 500)}: {error.strerror or error}"
+        raise DataError(f"{what}. Next: look at that disk (room, rights), then run again.") from error
     return load(folder)
 
 
 def _state(path: Path | None) -> tuple[int, int, int] | None:
-    """What tells that a file changed; None where there is none, which its reader explains."""
+    """Return values that differ after a file changed; None for a missing file, which its reader reports."""
     if path is None or not path.exists():
         return None
-    seen = path.stat()
-    return seen.st_ino, seen.st_size, seen.st_mtime_ns
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _write_documents(
@@ -126,7 +126,7 @@ def _write_documents(
     articles: WholeFile,
     on_progress: Callable[[int], None],
 ) -> array[int]:
-    """Write every document to its row; the characters of each text."""
+    """Write every document to its row; return the number of characters of each text."""
     lengths = array("q")
     for document in documents:
         row = rows.add(as_encoded(template, document.text, document.title))
@@ -151,7 +151,7 @@ def _statistics(lengths: array[int]) -> dict[str, int]:
 
 
 def _commit_files(folder: Path, outputs: list[WholeFile], rows: _Rows) -> dict[str, Written]:
-    """Give the files their names; until corpus.json follows the folder holds no corpus, not even an earlier one."""
+    """Give the files their names; until corpus.json is written the folder holds no corpus, not even an earlier one."""
     (folder / "corpus.json").unlink(missing_ok=True)
     sync_folder(folder)
     files = {output.path.name: output.commit() for output in outputs}
@@ -179,7 +179,7 @@ class _Rows:
         self.offsets = array("q", [0])
 
     def add(self, text: str) -> int:
-        """Append a text as encoded; its row."""
+        """Append a text as encoded and return its row."""
         row = len(self.offsets) - 1
         self.output.write(b'{"row": %d, "text": %b}\n' % (row, _json(text)))
         self.fingerprints += hashlib.sha256(text.encode()).digest()[:16]  # layout.fingerprint, as bytes
@@ -200,7 +200,7 @@ class Article(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class _Source:
+class _SourceFile:
     """The file that was numbered."""
 
     path: str
@@ -209,7 +209,7 @@ class _Source:
 
 
 @dataclass(frozen=True)
-class _Names:
+class _FieldNames:
     """What the source calls a document's fields."""
 
     id: str
@@ -219,15 +219,15 @@ class _Names:
 
 
 @dataclass(frozen=True)
-class _Record:
+class _CorpusFile:
     """corpus.json. `questions_sha256` is of their file; earlier versions did not record it."""
 
     format: int
-    source: _Source
+    source: _SourceFile
     documents: int
     questions: int
     fingerprint: str
-    fields: _Names
+    fields: _FieldNames
     accept: tuple[str, ...]
     template: str
     question_template: str
@@ -286,7 +286,7 @@ class Corpus:
         return self.folder / "offsets.npy"
 
     def fingerprints(self) -> npt.NDArray[np.uint8]:
-        """The fingerprints, (rows, 16), left on the disk until they are looked at."""
+        """The fingerprints, (rows, 16), read from the disk when they are used."""
         return self._array(self.fingerprints_path, np.uint8, (self.rows, 16))
 
     def offsets(self) -> npt.NDArray[np.int64]:
@@ -297,21 +297,21 @@ class Corpus:
         """The documents without their texts, in order."""
         return _json_records(Article, self.articles_path)
 
-    def named(self, rows: Iterable[int]) -> dict[int, str]:
-        """Row -> how a person knows it: its number, title and id."""
-        wanted, found = set(rows), {}
+    def row_names(self, rows: Iterable[int]) -> dict[int, str]:
+        """Return row -> its name for a person: number, title and id."""
+        wanted, names = set(rows), {}
         for row, article in enumerate(self.articles() if wanted else ()):
             if row in wanted:
                 title, key = str(article.get("title") or "")[:80], str(article.get("id") or "")[:80]
-                found[row] = safe_text(f"row {row} (title '{title}', id '{key}')", 300)
-        return {row: found.get(row, f"row {row}") for row in sorted(wanted)}
+                names[row] = safe_text(f"row {row} (title '{title}', id '{key}')", 300)
+        return {row: names.get(row, f"row {row}") for row in sorted(wanted)}
 
     def questions_list(self) -> list[Question]:
         """The questions, in order."""
         return list(_json_records(Question, self.folder / "questions.jsonl"))
 
     def copy_rows(self, start: int, stop: int) -> Iterator[bytes]:
-        """The lines of rows [start, stop) in pieces of at most 1 MiB: a shard file is cut in constant memory."""
+        """Yield the lines of rows [start, stop) in pieces of at most 1 MiB: a shard file is cut in constant memory."""
         if not 0 <= start <= stop <= self.rows:
             raise DataError(f"{self.texts_path}: rows [{start}, {stop}) asked for, it has [0, {self.rows})")
         offsets = self.offsets()
@@ -334,13 +334,13 @@ class Corpus:
             yield record["text"]
 
     def source_unchanged(self, path: Path) -> bool:
-        """True when `path` holds the very bytes that were numbered."""
+        """True when `path` holds exactly the bytes that were numbered."""
         if not path.is_file() or path.stat().st_size != self.source_bytes:
             return False
         return sha256_file(path) == self.source_sha256
 
     def questions_unchanged(self, path: Path | None) -> bool:
-        """True when `path` holds the very questions that were numbered."""
+        """True when `path` holds exactly the questions that were numbered."""
         if path is None or self.questions_sha256 is None:  # an earlier version did not record it
             return (path is not None) == bool(self.questions)
         return path.is_file() and sha256_file(path) == self.questions_sha256
@@ -369,7 +369,7 @@ def load(folder: Path) -> Corpus:
     """The corpus that was numbered into `folder`; the files must be there in their recorded sizes."""
     path = folder / "corpus.json"
     try:
-        record = records.read(_Record, path)
+        record = records.read(_CorpusFile, path)
     except DataError as error:
         raise _damaged(path, f"not the record of a corpus: {error}") from None
     if record is None:
@@ -382,22 +382,22 @@ def load(folder: Path) -> Corpus:
             raise _damaged(path, f"it does not mention {name}")
         file = folder / name
         expected = corpus.files[name].bytes
-        seen = file.stat().st_size if file.is_file() else "no such file"
-        if seen != expected:
-            raise _damaged(file, f"size {seen}, expected {expected}")
+        size = file.stat().st_size if file.is_file() else "no such file"
+        if size != expected:
+            raise _damaged(file, f"size {size}, expected {expected}")
     return corpus
 
 
-def named(folder: Path, rows: Iterable[int]) -> dict[int, str]:
-    """Row -> how a person knows it; by its number alone where the copy of the corpus in `folder` is not whole."""
+def row_names(folder: Path, rows: Iterable[int]) -> dict[int, str]:
+    """Return row -> its name for a person; only its number where the corpus in `folder` is damaged."""
     rows = sorted(rows)
     try:
-        return load(folder).named(rows)
+        return load(folder).row_names(rows)
     except (OSError, DataError):
         return {row: f"row {row}" for row in rows}
 
 
-def _corpus(folder: Path, record: _Record) -> Corpus:
+def _corpus(folder: Path, record: _CorpusFile) -> Corpus:
     names = record.fields
     return Corpus(
         folder=folder,
@@ -417,7 +417,7 @@ def _corpus(folder: Path, record: _Record) -> Corpus:
 
 
 def _json_records(kind: type[Line], path: Path) -> Iterator[Line]:
-    """The lines of a file that this module wrote, whose size was looked at."""
+    """Yield the lines of a file that this module wrote, whose size was checked."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -426,5 +426,5 @@ def _json_records(kind: type[Line], path: Path) -> Iterator[Line]:
                 raise _damaged(path, f"line {number}: {error}") from None
 
 
-def _damaged(path: Path, seen: str) -> DataError:
-    return DataError(f"{shown(path, 500)}: {shown(seen, 300)}. Next: remove the folder {path.parent.name}, run again.")
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(f"{shown(path, 500)}: {shown(why, 300)}. Next: remove the folder {path.parent.name}, run again.")

@@ -17,23 +17,23 @@ _ENOUGH = 20_000  # problems, after which the same
 
 
 def _size(document: Document) -> int:
-    """The characters of a document, and what each takes besides."""
+    """The characters of a document, and an allowance for the document itself."""
     return 16 + len(document.text) + len(document.title) + len(document.url)
 
 
 def _out_of_proportion(source: Source, rows: int) -> CorpusError:
     size = source.path.stat().st_size
-    seen = f"its first {rows:,} documents have over {source.room // 2**20} MiB of text, in a file of {size:,} bytes"
-    return refusal(source.path, f"{seen}: out of proportion", "save it as JSON lines, each text in its place")
+    reason = f"its first {rows:,} documents have over {source.room // 2**20} MiB of text, in a file of {size:,} bytes"
+    return refusal(source.path, f"{reason}: out of proportion", "save it as JSON lines, each text in its place")
 
 
 def read_documents(
     path: Path, fields: Fields, expected: int | None = None, *, notes: list[str], scratch: Path | None = None
 ) -> Iterator[Document]:
-    """The documents of a file in their order; `notes` receives what is unusual, when the last was given.
+    """Yield the documents of a file in order; after the last one, `notes` gets what is unusual.
 
-    After the first problem no more documents come, but the file is read on, and all problems are raised at its end:
-    what was given before counts only when no error follows. A gzip is unpacked in the folder `scratch`.
+    After the first problem no more documents are yielded, but the file is read to its end and all problems are raised
+    there: the documents yielded before count only when no error follows. A gzip is unpacked in the folder `scratch`.
     """
     inspection = Inspection(fields)
     with open_source(path, fields.names.values(), scratch) as source:
@@ -46,24 +46,24 @@ def read_documents(
         for place, item in source.items:
             document = inspection.document(rows, place, item)
             rows += 1
-            if document is not None and not inspection.found.problems:
+            if document is not None and not inspection.findings.problems:
                 room -= _size(document)
                 if room < 0:
                     raise _out_of_proportion(source, rows)
                 yield document
-            elif rows >= _HOPELESS and "text" not in inspection.seen:
+            elif rows >= _HOPELESS and "text" not in inspection.given:
                 whole = False  # the profile names the wrong field, or these are no documents
                 break
-            elif inspection.found.problems.total() >= _ENOUGH:
+            elif inspection.findings.problems.total() >= _ENOUGH:
                 whole = False
                 break
-        said = _conclude(inspection, source, rows, expected, whole)
-    notes.extend(said)
+        conclusion = _conclude(inspection, source, rows, expected, whole)
+    notes.extend(conclusion)
 
 
 def _conclude(inspection: Inspection, source: Source, rows: int, expected: int | None, whole: bool) -> list[str]:
-    """The notes of a file that was read to its end, or so far; raises where it cannot be taken."""
-    found, path = inspection.found, source.path
+    """Return the notes of a file that was read, whole or in part; raise when it cannot be taken."""
+    findings, path = inspection.findings, source.path
     if rows == 0:
         raise refusal(path, "no documents", "name the file with them in corpus.path")
     if len(inspection.types) == 1 and inspection.types.total() == rows:
@@ -71,29 +71,29 @@ def _conclude(inspection: Inspection, source: Source, rows: int, expected: int |
         more = "" if whole else "over "
         raise refusal(path, f"a list of {more}{rows:,} items of type {kind}; expected dicts", FIXES["not_a_dict"])
     if inspection.names:
-        _check_fields(path, inspection.fields, source.columns or inspection.names, inspection.seen)
+        _check_fields(path, inspection.fields, source.columns or inspection.names, inspection.given)
     if whole and expected is not None and rows != expected:
-        found.problem("count", "count", f"{counted(rows, 'document')} found, {expected:,} expected")
-    if "id" not in inspection.seen:  # a file without ids is no oddity; a few documents without are
-        found.places.pop("no_id", None)
-    notes = [*source.notes, *found.notes(), *([] if whole else [f"reading stopped after {rows:,} documents"])]
-    if found.problems:
-        raise found.refusal(path, rows, "document", notes)
+        findings.problem("count", "count", f"{counted(rows, 'document')} found, {expected:,} expected")
+    if "id" not in inspection.given:  # a file without ids is no oddity; a few documents without are
+        findings.places.pop("no_id", None)
+    notes = [*source.notes, *findings.notes(), *([] if whole else [f"reading stopped after {rows:,} documents"])]
+    if findings.problems:
+        raise findings.refusal(path, rows, "document", notes)
     return notes
 
 
-def _check_fields(path: Path, fields: Fields, names: Collection[str], seen: Collection[str]) -> None:
-    """Refuse a file that nowhere has a field which the profile names or every document needs."""
+def _check_fields(path: Path, fields: Fields, names: Collection[str], given: Collection[str]) -> None:
+    """Refuse a file where no document has a field that the profile names or that every document needs."""
     needed = {"text"} if "missing_title" in fields.accept else {"text", "title"}
-    wanted = {key: name for key, name in fields.names.items() if key not in seen and (key in needed or name != key)}
+    wanted = {key: name for key, name in fields.names.items() if key not in given and (key in needed or name != key)}
     if not wanted:
         return
     lacking = " and ".join(f'no field "{shown(name)}"' for name in wanted.values())
-    found = ", ".join(f'"{shown(name)}"' for name in itertools.islice(names, NAMED))
+    listed = ", ".join(f'"{shown(name)}"' for name in itertools.islice(names, NAMED))
     keys = " and ".join(f"corpus.{key}" for key in wanted)
     fix = f"set {keys} in the profile to the names that the file uses"
     if set(wanted) == {"title"}:
         fix += f", or corpus.accept: [missing_title] ({ACCEPTABLE['missing_title']})"
     if len(names) == 1 and any(mark in next(iter(names)) for mark in ";\t|"):
         fix = f"save the file with commas between the columns, or {fix}"
-    raise refusal(path, f"{lacking}; the fields found are {found}", fix)
+    raise refusal(path, f"{lacking}; the fields found are {listed}", fix)

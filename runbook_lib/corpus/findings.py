@@ -1,4 +1,4 @@
-"""What was found in a file, collected and worded: problems stop it, notes are said."""
+"""The problems and notes of one file, collected and put into words: problems stop it, notes do not."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ FIXES = {
 
 
 class Findings:
-    """Problems and notes, by kind; both name their first items and count the rest."""
+    """Problems and notes by kind; of each kind the first items are named and the rest counted."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -56,29 +56,29 @@ class Findings:
         self.places: dict[str, list[str]] = {}
         self.counts: Counter[str] = Counter()
 
-    def problem(self, kind: str, place: str, seen: str) -> None:
-        """Something that stops the file."""
+    def problem(self, kind: str, place: str, reason: str) -> None:
+        """Note a problem, which stops the file."""
         self.problems[kind] += 1
         if len(self.lines) < NAMED:
-            self.lines.append(f"{place}: {seen}")
+            self.lines.append(f"{place}: {reason}")
 
     def note(self, kind: str, place: str) -> None:
-        """Something unusual that is taken."""
+        """Note something unusual that is accepted."""
         self.counts[kind] += 1
         places = self.places.setdefault(kind, [])
         if len(places) < NAMED:
             places.append(place)
 
     def notes(self) -> list[str]:
-        """A sentence for every kind of note."""
-        told = []
+        """Return a sentence for every kind of note."""
+        notes = []
         for kind, places in self.places.items():
             more = ", ..." if self.counts[kind] > len(places) else ""
-            told.append(_NOTES[kind].format(f"{counted(self.counts[kind], 'document')} ({', '.join(places)}{more})"))
-        return told
+            notes.append(_NOTES[kind].format(f"{counted(self.counts[kind], 'document')} ({', '.join(places)}{more})"))
+        return notes
 
     def refusal(self, path: Path, rows: int, what: str, notes: list[str]) -> CorpusError:
-        """One error that tells all problems."""
+        """Return one error that names all problems."""
         total = self.problems.total()
         more = [f"and {total - len(self.lines)} more"] if total > len(self.lines) else []
         accept = sorted(self.problems.keys() & ACCEPTABLE.keys())
@@ -86,10 +86,10 @@ class Findings:
         if accept:
             taken = "; ".join(ACCEPTABLE[kind] for kind in accept)
             fixes.append(f"or set corpus.accept: [{', '.join(accept)}] in the profile, by which {taken}")
-        told = [f"{shown(path, 500)}: {counted(total, 'problem')} in {counted(rows, what)}; nothing was written"]
-        told += [f"  {line}" for line in self.lines + more]
-        told += [f"  also seen: {note}" for note in notes]
-        return CorpusError("\n".join([*told, "Next: " + "; ".join(fixes) + "."]))
+        lines = [f"{shown(path, 500)}: {counted(total, 'problem')} in {counted(rows, what)}; nothing was written"]
+        lines += [f"  {line}" for line in self.lines + more]
+        lines += [f"  also seen: {note}" for note in notes]
+        return CorpusError("\n".join([*lines, "Next: " + "; ".join(fixes) + "."]))
 
 
 def counted(count: int, what: str) -> str:

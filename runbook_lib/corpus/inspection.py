@@ -1,4 +1,4 @@
-"""One item of a corpus file, looked at: the document it is, or what is wrong with it."""
+"""The inspection of one item of a corpus file: the document that it is, or what is wrong with it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Fields:
     accept: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        """Refuse an oddity that nobody can accept."""
+        """Refuse an oddity that cannot be accepted."""
         if unknown := sorted(self.accept - ACCEPTABLE.keys()):
             raise ProfileError(f"corpus.accept: {', '.join(unknown)} is not one of {', '.join(ACCEPTABLE)}")
 
@@ -54,21 +54,21 @@ class Inspection:
 
     def __init__(self, fields: Fields) -> None:
         self.fields = fields
-        self.found = Findings()
+        self.findings = Findings()
         self.names: list[str] = []  # the fields of the first dict
-        self.seen: set[str] = set()  # which of id, title, text and url any document had
+        self.given: set[str] = set()  # which of id, title, text and url any document had
         self.types: Counter[str] = Counter()  # of items that are not dicts
         self.ids: dict[str | int, int] = {}
         self.texts: set[bytes] = set()
 
     def document(self, row: int, place: str, item: Any) -> Document | None:
-        """The document, or None where there is a problem with it."""
+        """Return the document, or None when there is a problem with it."""
         if isinstance(item, Unreadable):
-            self.found.problem("unreadable", place, item.reason)
+            self.findings.problem("unreadable", place, item.reason)
             return None
         if type(item) is not dict:
             self.types[type(item).__name__] += 1
-            self.found.problem("not_a_dict", place, f"{type(item).__name__}, expected a dict")
+            self.findings.problem("not_a_dict", place, f"{type(item).__name__}, expected a dict")
             return None
         self.names = self.names or [str(name) for name in itertools.islice(item, NAMED)]
         fields = self.fields
@@ -84,14 +84,14 @@ class Inspection:
         name = self.fields.text
         text, title = item.get(name), item.get(self.fields.title)
         if name in item:
-            self.seen.add("text")
+            self.given.add("text")
         if type(text) is not str:
             label = f'{place} ("{shown(title)}")' if type(title) is str and title else place
             if name in item:
                 nan = " (NaN)" if isinstance(text, float) and math.isnan(text) else ""
-                self.found.problem("text_type", label, f"text is {type(text).__name__}{nan}, expected a string")
+                self.findings.problem("text_type", label, f"text is {type(text).__name__}{nan}, expected a string")
             else:
-                self.found.problem("missing_text", label, f'no field "{shown(name)}"')
+                self.findings.problem("missing_text", label, f'no field "{shown(name)}"')
             return None
         text = self._encodable(place, "text", text)
         if text is None:
@@ -99,83 +99,83 @@ class Inspection:
         if not is_visible(text):
             if "empty_text" not in self.fields.accept:
                 kind = "empty text" if not text else f"empty text: {counted(len(text), 'character')}, none visible"
-                self.found.problem("empty_text", place, kind)
+                self.findings.problem("empty_text", place, kind)
                 return None
-            self.found.note("empty_text", place)
+            self.findings.note("empty_text", place)
         self._remark(place, text, title)
         return text
 
     def _remark(self, place: str, text: str, title: Any) -> None:
-        """Note what is unusual in a text and fine."""
+        """Note what is unusual but allowed in a text."""
         data = text.encode()
         if has_control(data) or (type(title) is str and has_control(title.encode(errors="replace"))):
-            self.found.note("control", place)
+            self.findings.note("control", place)
         if len(text) > LONG_TEXT:
-            self.found.note("long_text", place)
+            self.findings.note("long_text", place)
         if len(text) > LONG_WORD and has_long_word(text):
-            self.found.note("long_word", place)
+            self.findings.note("long_word", place)
         digest = hashlib.sha256(data).digest()[:16]
         if digest in self.texts:
-            self.found.note("repeated_text", place)
+            self.findings.note("repeated_text", place)
         self.texts.add(digest)
 
     def _title(self, place: str, title: Any, given: bool) -> str | None:
         if given:
-            self.seen.add("title")
+            self.given.add("title")
         if type(title) is str and is_visible(title):
             return self._encodable(place, "title", title)
         if title is None or type(title) is str or (type(title) is float and math.isnan(title)):
             if "missing_title" in self.fields.accept:
-                self.found.note("missing_title", place)
+                self.findings.note("missing_title", place)
                 return ""
-            seen = f"title is {type(title).__name__}" if type(title) is not str else "empty title"
-            self.found.problem("missing_title", place, seen if given else f'no field "{shown(self.fields.title)}"')
+            reason = f"title is {type(title).__name__}" if type(title) is not str else "empty title"
+            self.findings.problem("missing_title", place, reason if given else f'no field "{shown(self.fields.title)}"')
             return None
         number = type(title) in (int, float) and abs(title) < _WIDEST_INT
         if number and "title_not_text" in self.fields.accept:
-            self.found.note("title_not_text", place)
+            self.findings.note("title_not_text", place)
             return str(title)
-        seen = f"title is {type(title).__name__}, expected a string"
-        self.found.problem("title_not_text" if number else "title_type", place, seen)
+        reason = f"title is {type(title).__name__}, expected a string"
+        self.findings.problem("title_not_text" if number else "title_type", place, reason)
         return None
 
     def _id(self, row: int, place: str, value: Any) -> str | int | None:
         if value is None:
-            self.found.note("no_id", place)
+            self.findings.note("no_id", place)
             return row
-        self.seen.add("id")
+        self.given.add("id")
         own: str | int | None
         if type(value) is str:
             own = self._encodable(place, "id", value)
         elif type(value) is int and abs(value) < _WIDEST_INT:
             own = value
         else:
-            seen = "a number of over 64 bits" if type(value) is int else type(value).__name__
-            self.found.problem("id_type", place, f"id is {seen}, expected a string or a whole number")
+            kind = "a number of over 64 bits" if type(value) is int else type(value).__name__
+            self.findings.problem("id_type", place, f"id is {kind}, expected a string or a whole number")
             return None
         if own is not None and self.ids.setdefault(own, row) != row:
-            self.found.note("repeated_id", f'{place}: "{shown(own, 40)}" of row {self.ids[own]}')
+            self.findings.note("repeated_id", f'{place}: "{shown(own, 40)}" of row {self.ids[own]}')
         return own
 
     def _url(self, place: str, value: Any) -> str | None:
         if value is None:
             return ""
-        self.seen.add("url")
+        self.given.add("url")
         if type(value) is not str:
-            self.found.problem("url_type", place, f"url is {type(value).__name__}, expected a string")
+            self.findings.problem("url_type", place, f"url is {type(value).__name__}, expected a string")
             return None
         return self._encodable(place, "url", value)
 
     def _encodable(self, place: str, name: str, value: str) -> str | None:
-        """The value, which UTF-8 must be able to hold."""
+        """Return a value that UTF-8 can encode, or None after a problem."""
         try:
             value.encode()
             return value
         except UnicodeEncodeError as error:
             at = error.start
         if "surrogates" in self.fields.accept:
-            self.found.note("surrogates", place)
+            self.findings.note("surrogates", place)
             return SURROGATES.sub("\ufffd", value)
-        seen = f"{name} holds U+{ord(value[at]):04X}, half a surrogate pair, at character {at}"
-        self.found.problem("surrogates", place, seen)
+        reason = f"{name} holds U+{ord(value[at]):04X}, half a surrogate pair, at character {at}"
+        self.findings.problem("surrogates", place, reason)
         return None

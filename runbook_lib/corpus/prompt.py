@@ -12,16 +12,16 @@ _HOLES = re.compile(r"(\{title\}|\{text\})")
 
 
 def as_encoded(template: str, text: str, title: str = "") -> str:
-    """The text that a model is given: `template` with `{text}` and `{title}` replaced, an empty title by `none`.
+    """Return the text that the model gets: `template` with `{text}` and `{title}` replaced, an empty title by `none`.
 
-    Literally and once: braces in a text or a title stay what they are.
+    Replaced literally and once: braces in a text or a title stay as they are.
     """
     filled = {"{text}": text, "{title}": title or "none"}
     return "".join(filled.get(piece, piece) for piece in _HOLES.split(template))
 
 
 def check_template(name: str, template: str) -> None:
-    """Refuse a prompt that has no place for the text, or cannot be written down."""
+    """Refuse a prompt without a place for the text, or one that cannot be written as UTF-8."""
     if "{text}" not in template:
         raise ProfileError(f'{name}: the prompt "{shown(template)}" has no place for the text; put {{text}} into it')
     if SURROGATES.search(template):

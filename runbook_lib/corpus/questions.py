@@ -14,7 +14,7 @@ Plain: TypeAlias = str | int | float | bool | None
 
 
 class Question(TypedDict, total=False):
-    """A question; those fields of its own that somebody reads are named here, and all plain ones stay.
+    """A question; the fields that the library reads are named here, and all plain ones stay.
 
     `row`: in a corpus. `title` or `passage_index` (a row) name the document that answers it.
     """
@@ -26,26 +26,26 @@ class Question(TypedDict, total=False):
 
 
 def read_questions(path: Path | None, *, notes: list[str]) -> list[Question]:
-    """The questions of a JSON list or of JSON lines, as dicts with a non-empty `question`; no path means none.
+    """Read the questions of a JSON list or JSON lines, as dicts with a non-empty `question`; no path means none.
 
     A list of strings is taken too. Of a dict's fields the plain ones stay (text, numbers, true, false, null).
     """
     if path is None:
         return []
-    found, questions, rows = Findings(), [], 0
+    findings, questions, rows = Findings(), [], 0
     with open_source(path) as source:
         if source.format not in (JSON_ARRAY, JSON_LINES):
-            seen = f"questions in {source.format}; expected a JSON list or JSON lines"
-            raise refusal(path, seen, 'save them as [{"question": "..."}, ...]')
+            reason = f"questions in {source.format}; expected a JSON list or JSON lines"
+            raise refusal(path, reason, 'save them as [{"question": "..."}, ...]')
         for place, item in source.items:
             rows += 1
             problem = _problem(item)
             if problem:
-                found.problem("question", place, problem)
+                findings.problem("question", place, problem)
             else:
                 questions.append(_question(item))
-        if found.problems:
-            raise found.refusal(path, rows, "question", source.notes)
+        if findings.problems:
+            raise findings.refusal(path, rows, "question", source.notes)
         notes.extend(f"questions: {note}" for note in source.notes)
     return questions
 

@@ -16,23 +16,23 @@ from . import bounds
 
 
 def reading(value: Any, host: str) -> Reading:
-    """A reading (`worker.snapshot.snapshot`) that can be true. Raises HostError naming the field that cannot."""
+    """Check a reading (`worker.snapshot.snapshot`). Raises HostError naming the field that cannot be true."""
     try:
         for name, record in _records(value):
             _bounded(record, name)
-        found = Reading.from_json(value)
-        if found.supervisor_alive and not found.supervised.process:
+        answer = Reading.from_json(value)
+        if answer.supervisor_alive and not answer.supervised.process:
             raise refuse("supervisor", "process", None, "one: it may have to be stopped")
     except WireError as why:
         raise HostError(
             f"{host}: its reading is invalid ({why}); nothing was taken from it. Look at that machine: a disk that "
             "fails, or somebody who writes into the run's folder"
         ) from None
-    return found
+    return answer
 
 
 def _records(value: Any) -> Iterator[tuple[str, object]]:
-    """What workers and supervisors wrote, in a reading of whatever shape."""
+    """Yield what workers and supervisors wrote, from a reading that may have any shape."""
     if not isinstance(value, dict):
         return
     slots = value.get("slots")
@@ -44,7 +44,7 @@ def _records(value: Any) -> Iterator[tuple[str, object]]:
 
 
 def _bounded(value: object, name: str) -> None:
-    """Refuse what is too large to be looked at, also where we take nothing from it: nobody honest writes such."""
+    """Refuse a value that is too large, even where we use none of it: no honest host writes one."""
     if odd := bounds.problem(value):
         raise refuse("", name, odd, "a JSON value of bounded size")
 
@@ -53,30 +53,31 @@ def _bounded(value: object, name: str) -> None:
 
 
 def path(value: object, host: str, what: str) -> str:
-    """A path that a host says: absolute, and of characters that a person can mean (as in a profile)."""
+    """Check a path from a host: absolute, and of the characters that a path in a profile may have."""
     if isinstance(value, str) and value.startswith("/") and len(value) < 4096 and not UNWANTED.search(value):
         return value
     raise HostError(f"{host}: sent something invalid as {what}: {shown(value, 200)}")
 
 
 def environment(value: Any, host: str) -> Found:
-    """What `worker.environment.find` can say."""
-    found = value if isinstance(value, dict) else {}
-    texts = (found.get(name) for name in ("python", "why", "tool", "log"))
-    state = found.get("state")
+    """Check an answer of `worker.environment.find`."""
+    answer = value if isinstance(value, dict) else {}
+    texts = (answer.get(name) for name in ("python", "why", "tool", "log"))
+    state = answer.get("state")
     if not (isinstance(state, str) and STATE.fullmatch(state) and all(isinstance(text, str) for text in texts)):
         raise HostError(f"{host}: its answer about its environment is invalid: {shown(value)}")
     for name in ("python", "log"):
-        if found[name] or (name == "python" and state in ("ready", "foreign")):
-            path(found[name], host, f"its environment's {name}")
-    why, tool = safe_text(found["why"]), safe_text(found["tool"])
-    return Found(python=found["python"], state=state, why=why, tool=tool, record=found.get("record"), log=found["log"])
+        if answer[name] or (name == "python" and state in ("ready", "foreign")):
+            path(answer[name], host, f"its environment's {name}")
+    python, record, log = answer["python"], answer.get("record"), answer["log"]
+    why, tool = safe_text(answer["why"]), safe_text(answer["tool"])
+    return Found(python=python, state=state, why=why, tool=tool, record=record, log=log)
 
 
 def completed(value: object, host: str) -> tuple[int | None, str, str]:
     """How a command ended there (None: it did not), and what it printed on either stream, safe to print."""
-    found = value if isinstance(value, dict) else {}
-    code, out, err = (found.get(name) for name in ("exit", "out", "err"))
+    answer = value if isinstance(value, dict) else {}
+    code, out, err = (answer.get(name) for name in ("exit", "out", "err"))
     if not (code is None or type(code) is int) or not isinstance(out, str) or not isinstance(err, str):
         raise HostError(f"{host}: its answer about a command is invalid: {shown(value)}")
     return code, safe_text(out, 2**20), safe_text(err, 2**20)
@@ -84,15 +85,15 @@ def completed(value: object, host: str) -> tuple[int | None, str, str]:
 
 def piece(value: object, host: str, offset: int) -> tuple[str, int]:
     """A piece of a log, safe to print, and where the next one begins: never before `offset`."""
-    found = value if isinstance(value, dict) else {}
-    text, behind = found.get("text"), found.get("offset")
+    answer = value if isinstance(value, dict) else {}
+    text, behind = answer.get("text"), answer.get("offset")
     if not isinstance(text, str) or type(behind) is not int or not 0 <= behind < 2**63:
         raise HostError(f"{host}: its answer about a log is invalid: {shown(value)}")
     return safe_text(text, 100_000), max(offset, behind)
 
 
 def running(value: Any, host: str) -> list[Running]:
-    """What `worker.process.running` can say."""
+    """Check an answer of `worker.process.running`."""
     try:
         if not isinstance(value, list) or len(value) > 2 * ENTRIES:
             raise refuse("", "what runs there", value, "a list")
@@ -108,15 +109,15 @@ def files(value: object, host: str) -> list[tuple[str, int]]:
     listed = value.get("files") if isinstance(value, dict) else None
     if not isinstance(listed, list):
         raise HostError(f"{host}: its list of files is invalid: {shown(value)}")
-    found = []
+    entries = []
     for item in listed:
         name, size = item if isinstance(item, (list, tuple)) and len(item) == 2 else (item, 0)
         if not isinstance(name, str) or not _inside(name) or type(size) is not int or not 0 <= size < 2**63:
             raise HostError(f"{host}: lists a file that cannot be below the folder: {shown(name, 200)}")
-        found.append((safe_text(name, 4096).replace("\n", "\\n").replace("\t", "\\t"), size))
-    return found
+        entries.append((safe_text(name, 4096).replace("\n", "\\n").replace("\t", "\\t"), size))
+    return entries
 
 
 def _inside(name: str) -> bool:
-    """Whether a host's word for a file can be the path of one below a folder."""
+    """Whether a file name from a host can be a path below a folder."""
     return 0 < len(name) < 4096 and name[0] != "/" and ".." not in name.split("/")

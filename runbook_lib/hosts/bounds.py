@@ -12,7 +12,7 @@ NUMBER = 2**63
 
 
 def problem(value: Any, depth: int = DEPTH) -> str | float:
-    """What is too large in a value or is no JSON: in words, or the number itself; empty where nothing is."""
+    """Return what is too large in a value or not JSON: in words, or the number itself; empty if nothing is."""
     if depth == 0:
         return "nested too deep"
     if isinstance(value, (dict, list)):
@@ -31,6 +31,6 @@ def _inside(value: dict[Any, Any] | list[Any], depth: int) -> str | float:
         return f"{len(value)} entries"
     inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
     for item in inner:
-        if found := problem(item, depth - 1):
-            return found
+        if reason := problem(item, depth - 1):
+            return reason
     return ""

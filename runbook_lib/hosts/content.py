@@ -16,7 +16,7 @@ OnBytes = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Content:
-    """Something to bring to a host: its size, its sha256, and its bytes from the start whenever asked."""
+    """Something to bring to a host: its size, its sha256, and its bytes, which can be read repeatedly."""
 
     size: int
     sha256: str

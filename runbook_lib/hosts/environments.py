@@ -1,4 +1,4 @@
-"""What a host's Python environment is to be made from: pinned requirements and, for hosts without network, wheels."""
+"""What a host's Python environment is made from: pinned requirements and, for hosts without network, wheels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REQUIREMENTS = Path(worker.__file__).parent / "requirements.txt"
 
 
 @dataclass(frozen=True)
-class Order:
+class Recipe:
     """The text of the requirements, the wheels that go with them as (file, sha256), and the digest of both."""
 
     requirements: str
@@ -24,8 +24,8 @@ class Order:
     digest: str
 
 
-def order(spec: HostSpec) -> Order:
-    """What the environment of a host is made from. Raises ProfileError when a file of it cannot be read."""
+def recipe(spec: HostSpec) -> Recipe:
+    """Return what the environment of a host is made from. Raises ProfileError when a file of it cannot be read."""
     file = spec.requirements or REQUIREMENTS
     try:
         text = file.read_text(encoding="utf-8")
@@ -40,12 +40,12 @@ def order(spec: HostSpec) -> Order:
     if spec.wheels and not wheels:
         fill = f"pip download -d {spec.wheels} -r {file}"
         raise ProfileError(f"{spec.name}: no wheel in {spec.wheels}; fill it with: {fill}")
-    return Order(text, wheels, environment.digest(text, [(path.name, sha256) for path, sha256 in wheels]))
+    return Recipe(text, wheels, environment.digest(text, [(path.name, sha256) for path, sha256 in wheels]))
 
 
 @lru_cache(maxsize=16)
 def _wheels(folder: Path, changed: int) -> tuple[tuple[Path, str], ...]:
-    """The wheels of a folder, hashed once as long as the folder has not `changed`."""
+    """Return the wheels of a folder, hashed again only after the folder `changed`."""
     return tuple((folder / name, sha256) for name, sha256 in environment.wheels_in(folder))
 
 

@@ -1,7 +1,7 @@
-"""A machine's GPUs, judged from what nvidia-smi said there: which can be used, why others cannot, what a person can do.
+"""A machine's GPUs, judged by its nvidia-smi output: which can be used, why others cannot, what a person can do.
 
 The shapes of odd answers are from public reports: `[N/A]`, `[Not Supported]`, `[GPU requires reset]`, `ERR!`, lost
-cards, and whole messages in place of a table. What comes in is another machine's word: nothing in it is trusted.
+cards, and whole messages in place of a table. The input comes from another machine: nothing in it is trusted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GPU_LIMIT = 64
 USER_LIMIT = 64
 TEXT_LIMIT = 2**16
 WORD_LIMIT = 200
-DIVIDED = "MIG is on: its MIG devices are used instead"  # the one trouble that nobody has to mend
+DIVIDED = "MIG is on: its MIG devices are used instead"  # the only trouble that needs no repair
 USED_UNSEEN_MIB = 1024  # more than a driver keeps for itself on an idle card
 
 _ID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -29,7 +29,7 @@ DEAD = re.compile("requires reset|ERR!|is lost")
 CARD = re.compile(r"GPU ([0-9]{1,3}): (.*) \(UUID: ([^()]*)\)")
 MIG = re.compile(r"MIG ([0-9a-zA-Z.+]{1,40}) +Device +[0-9]{1,3}: \(UUID: ([^()]*)\)")
 
-# What a person can do, by the driver's own words; the first that fits.
+# What a person can do, by the driver's message; the first match counts.
 REMEDIES = (
     ("version mismatch", "its driver was upgraded while the old one was loaded: reboot that machine"),
     ("communicate with the NVIDIA driver", "the driver is not loaded: reboot that machine, or ask its admin"),
@@ -52,7 +52,7 @@ OLDEST_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 
 
 class User(NamedTuple):
-    """A process on a GPU, as the driver tells it: in a container the pid is not ours to look up."""
+    """A process on a GPU, as the driver reports it: in a container we cannot look up its pid."""
 
     pid: int
     name: str
@@ -60,7 +60,7 @@ class User(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One reading of a GPU; None for what the driver does not tell."""
+    """One reading of a GPU; None for what the driver does not report."""
 
     utilization: int | None
     used_mib: int | None
@@ -70,9 +70,9 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU, or one MIG device of it. None stands for what the driver does not tell.
+    """One GPU, or one MIG device of it. None stands for what the driver does not report.
 
-    `trouble` is why it cannot be used, `warning` what else to know. `users` None is not known, which is not idle.
+    `trouble` is why it cannot be used, `warning` what else to know. `users` None means unknown, not idle.
     """
 
     index: int
@@ -91,7 +91,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Inventory:
-    """A machine's GPUs; what the driver complained of, in its own words; and what a person should do about it.
+    """A machine's GPUs, the driver's complaint in its own words, and what a person should do about it.
 
     GPUs without trouble can be used whatever the complaint: one lost card does not spoil the others.
     """
@@ -102,8 +102,8 @@ class Inventory:
 
 
 @dataclass(frozen=True)
-class _Said:
-    """What one command said; `exit` is None when it did not end, or nobody can tell."""
+class _CommandOutput:
+    """The output of one command; `exit` is None when it did not end, or when that is unknown."""
 
     out: str
     err: str
@@ -122,12 +122,12 @@ class _Card:
 
 def inventory(nvidia: object) -> Inventory:
     """Judge `nvidia` of a host's facts (see `worker.machine.facts`). Raises nothing, whatever the host sent."""
-    asked, listed, apps = (_said(nvidia, key) for key in ("gpus", "list", "apps"))
+    asked, listed, apps = (_output(nvidia, key) for key in ("gpus", "list", "apps"))
     rows, strays = _rows(asked.out)
     cards = _cards(listed.out)
     complaint = _complaint(asked, strays, bool(rows))
     users = _users(apps)
-    found: dict[str, Gpu] = {}
+    devices: dict[str, Gpu] = {}
     for index in sorted({*rows, *cards, *asked.lost}):
         card = cards.get(index)
         if index in rows:
@@ -138,8 +138,8 @@ def inventory(nvidia: object) -> Inventory:
             gpu = Gpu(index, uuid if UUID.fullmatch(uuid) else "", name, trouble=why)
         on = rows.get(index, {}).get("mig.mode.current") == "Enabled"
         for each in _devices(gpu, card.migs if card else [], on, users):
-            found.setdefault(each.uuid or f"{index} {each.name}", each)  # a UUID named twice is one GPU
-    gpus = tuple(found.values())[:GPU_LIMIT]
+            devices.setdefault(each.uuid or f"{index} {each.name}", each)  # a UUID named twice is one GPU
+    gpus = tuple(devices.values())[:GPU_LIMIT]
     words = [complaint, *(gpu.trouble for gpu in gpus if gpu.trouble != DIVIDED)]
     return Inventory(gpus, complaint, next(filter(None, map(_remedy, words)), ""))
 
@@ -159,13 +159,13 @@ def driver_fits(driver: str, cuda_build: str | None) -> str:
 
 
 def samples(text: str) -> dict[str, Sample]:
-    """The readings in the text of `worker.machine.gpu_sample`, by UUID; lines that are none are left out."""
-    found = {}
+    """The readings in the text of `worker.machine.gpu_sample`, by UUID; invalid lines are left out."""
+    by_uuid = {}
     for line in text[:TEXT_LIMIT].splitlines():
         values = _fields(line)
         if len(values) == len(SAMPLE_FIELDS) and UUID.fullmatch(values[0]):
-            found[values[0]] = Sample(_whole(values[1]), _whole(values[2]), _whole(values[3]), _number(values[4]))
-    return dict(list(found.items())[:GPU_LIMIT])
+            by_uuid[values[0]] = Sample(_whole(values[1]), _whole(values[2]), _whole(values[3]), _number(values[4]))
+    return dict(list(by_uuid.items())[:GPU_LIMIT])
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -193,7 +193,7 @@ def _fields(line: str) -> list[str]:
         return []
 
 
-def _said(nvidia: object, key: str) -> _Said:
+def _output(nvidia: object, key: str) -> _CommandOutput:
     answer = nvidia.get(key) if isinstance(nvidia, Mapping) else None
     answer = answer if isinstance(answer, Mapping) else {}
     out, err = (value[:TEXT_LIMIT] if isinstance(value := answer.get(name), str) else "" for name in ("out", "err"))
@@ -204,11 +204,11 @@ def _said(nvidia: object, key: str) -> _Said:
         for index, text in list(lost.items() if isinstance(lost, Mapping) else ())[:GPU_LIMIT]
         if isinstance(index, str) and re.fullmatch("[0-9]{1,3}", index) and isinstance(text, str)
     }
-    return _Said(out, err, code if type(code) is int else None, why)
+    return _CommandOutput(out, err, code if type(code) is int else None, why)
 
 
 def _rows(text: str) -> tuple[dict[int, dict[str, str]], list[str]]:
-    """The rows of the table by index, each {field: value}, and the lines that are none."""
+    """The rows of the table by index, each {field: value}, and the invalid lines."""
     rows: dict[int, dict[str, str]] = {}
     strays = []
     for line in filter(None, map(str.strip, text.splitlines())):
@@ -217,7 +217,7 @@ def _rows(text: str) -> tuple[dict[int, dict[str, str]], list[str]]:
         if values[:1] == ["index"]:
             continue  # a header
         if len(values) < len(fields) or not re.fullmatch("[0-9]{1,3}", values[0]):
-            # A card in trouble may say the same word in every field: once is enough.
+            # A card in trouble may give the same word in every field: it is kept once.
             strays.append(_word(values[0] if len(set(values)) == 1 and values[0] else line, 500))
             continue
         behind = len(fields) - 3
@@ -238,7 +238,7 @@ def _cards(text: str) -> dict[int, _Card]:
     return cards
 
 
-def _complaint(asked: _Said, strays: list[str], rows: bool) -> str:
+def _complaint(asked: _CommandOutput, strays: list[str], rows: bool) -> str:
     if strays and asked.exit is not None:
         return strays[0]
     if asked.exit == 0:
@@ -255,21 +255,21 @@ def _remedy(words: str) -> str:
     return next(fitting, "run nvidia-smi on that machine, and show its admin what it says")
 
 
-def _users(apps: _Said) -> dict[str, list[User]] | None:
-    """The processes by the UUID of their GPU; None when the question failed, or the answer is not understood."""
+def _users(apps: _CommandOutput) -> dict[str, list[User]] | None:
+    """Return the processes by the UUID of their GPU; None when the command failed or its output is not understood."""
     if apps.exit != 0:
         return None
-    found: dict[str, list[User]] = {}
+    by_uuid: dict[str, list[User]] = {}
     for line in filter(None, map(str.strip, apps.out.splitlines())):
         values = _fields(line)
         if values[:1] == ["gpu_uuid"] or line.startswith("No running"):
             continue
         if len(values) < len(APP_FIELDS) or not UUID.fullmatch(values[0]) or not re.fullmatch("[0-9]{1,10}", values[1]):
             return None
-        users = found.setdefault(values[0], [])
+        users = by_uuid.setdefault(values[0], [])
         if len(users) < USER_LIMIT:
             users.append(User(int(values[1]), _word(", ".join(values[2:-1])), _whole(values[-1])))
-    return found
+    return by_uuid
 
 
 def _judge(index: int, row: Mapping[str, str], users: Mapping[str, list[User]] | None) -> Gpu:
@@ -335,8 +335,8 @@ def _devices(
         known = UUID.fullmatch(uuid) is not None
         there = None if users is None else tuple(users.get(uuid, ()))
         warnings = [gpu.warning]
-        if gpu.users:  # some drivers tell processes by card, not by MIG device
-            warnings.append("its card has processes, and which MIG device they use is not told")
+        if gpu.users:  # some drivers list processes by card, not by MIG device
+            warnings.append("its card has processes, and which MIG device they use is not known")
         yield Gpu(
             index=gpu.index,
             uuid=uuid if known else "",

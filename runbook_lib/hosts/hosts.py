@@ -1,8 +1,8 @@
 """A host: a machine with slots, asked by a few verbs: run, put, get, start, alive, stop, and one reading, poll.
 
-Every host is asked in the same words (`worker.verbs`); what differs is the transport: `hosts.local` calls them, for
+Every host answers the same verbs (`worker.verbs`); what differs is the transport: `hosts.local` calls them, for
 folders of this machine, `hosts.ssh` sends them to a machine over its one kept connection. Every verb has a deadline,
-names the host when it fails, and takes nothing from a host on trust.
+names the host when it fails, and trusts nothing that a host sends.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
     "Content",
     "Host",
     "Results",
-    "asked",
+    "ask_host",
     "bring_bundle",
     "bundle_files",
     "connect",
@@ -58,8 +58,8 @@ NO_LIMIT = 2**62
 T = TypeVar("T")
 
 
-def _nobody(n: int) -> None:
-    """Take no notice of progress."""
+def _ignore_progress(n: int) -> None:
+    """Ignore progress."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Completed:
 
 
 class Transport(Protocol):
-    """How a host is reached: its verbs asked, files brought there and home."""
+    """How a host is reached: to ask it verbs, and to copy files there and back."""
 
     breaks: list[str]
 
@@ -86,10 +86,10 @@ class Transport(Protocol):
 
     @property
     def where(self) -> str:
-        """The way in words."""
+        """The address, in words."""
 
     def sessions(self) -> int:
-        """How many conversations it allows at once, as far as we use them."""
+        """How many sessions it allows at once, up to the number that we use."""
 
     def call(self, verb: str, timeout_s: float, **arguments: Any) -> Any:
         """Ask a verb of `worker.verbs`."""
@@ -136,17 +136,17 @@ class Host:
             return answers.path(self.transport.executable, self.name, "its Python")
         if self.spec.is_here and not environments.is_made_by_us(kind):
             return kind
-        found = self.environment()
-        if found["state"] not in ("ready", "foreign"):
-            raise HostError(f"{self.name}: environment {kind}: {found['why'] or found['state']}")
-        return found["python"]
+        environment = self.environment()
+        if environment["state"] not in ("ready", "foreign"):
+            raise HostError(f"{self.name}: environment {kind}: {environment['why'] or environment['state']}")
+        return environment["python"]
 
     def environment(self) -> Found:
-        """What there is of the environment that the profile names; see `worker.environment.find`."""
+        """Return the state of the environment that the profile names; see `worker.environment.find`."""
         kind = self.spec.environment
-        digest = environments.order(self.spec).digest if environments.is_made_by_us(kind) else ""
-        found = self.transport.call("find_environment", 60.0, kind=kind, workdir=str(self.workdir), digest=digest)
-        return answers.environment(found, self.name)
+        digest = environments.recipe(self.spec).digest if environments.is_made_by_us(kind) else ""
+        answer = self.transport.call("find_environment", 60.0, kind=kind, workdir=str(self.workdir), digest=digest)
+        return answers.environment(answer, self.name)
 
     def run(self, argv: Sequence[str], timeout_s: float, cwd: Path | None = None, secret_input: str = "") -> Completed:
         """Run a command to its end. Raises CannotStart, or HostError when it takes longer than `timeout_s`."""
@@ -168,7 +168,7 @@ class Host:
             raise HostError(f"{self.name}: {argv[0]} did not end within {timeout_s:g} s", argv=argv)
         return Completed(code, out, err)
 
-    def put(self, target: Path, content: Content, on_bytes: OnBytes = _nobody) -> bool:
+    def put(self, target: Path, content: Content, on_bytes: OnBytes = _ignore_progress) -> bool:
         """Bring `content` to the host, whole or not at all; False when it was there already."""
         return self.transport.put(str(target), content, on_bytes)
 
@@ -177,7 +177,7 @@ class Host:
         source: Path,
         target: Path,
         sha256: str,
-        on_bytes: OnBytes = _nobody,
+        on_bytes: OnBytes = _ignore_progress,
         *,
         limit: int = NO_LIMIT,
         outage_s: float | None = None,
@@ -189,7 +189,7 @@ class Host:
         return self.transport.get(str(source), target, sha256, limit, on_bytes, outage_s)
 
     def breaks(self) -> list[str]:
-        """What broke on the way there since this was asked last, and went on; in words."""
+        """Return what broke on the connection since the last call, and recovered; in words."""
         taken, self.transport.breaks = self.transport.breaks, []
         return [safe_text(words, 500) for words in taken]
 
@@ -205,65 +205,65 @@ class Host:
 
     def sha256(self, path: Path) -> str | None:
         """The sha256 of a file there; None where there is no such file, or none that can be read."""
-        found = self.transport.call("sha256", 3600.0, path=str(path))
-        return found if isinstance(found, str) else None
+        answer = self.transport.call("sha256", 3600.0, path=str(path))
+        return answer if isinstance(answer, str) else None
 
     def tail(self, path: Path, lines: int = 20) -> str:
         """The last lines of a log, safe to print; empty when there is none."""
-        found = self.transport.call("tail", ASK_S, path=str(path), lines=lines)
-        return safe_text(found if isinstance(found, str) else shown(found), limit=100_000)
+        text = self.transport.call("tail", ASK_S, path=str(path), lines=lines)
+        return safe_text(text if isinstance(text, str) else shown(text), limit=100_000)
 
     def follow(self, path: Path, offset: int) -> tuple[str, int]:
-        """What a log has from `offset` on (negative: from the end), safe to print, and where to go on."""
-        found = self.transport.call("follow", ASK_S, path=str(path), offset=offset)
-        return answers.piece(found, self.name, offset)
+        """Return a log's text from `offset` on (negative: from the end), safe to print, and the next offset."""
+        answer = self.transport.call("follow", ASK_S, path=str(path), offset=offset)
+        return answers.piece(answer, self.name, offset)
 
     def start(self, argv: Sequence[str], log: Path, cwd: Path) -> Identity:
         """Start a command that outlives us: its own session, output appended to `log`."""
         return self._started(self.transport.call("start", ASK_S, argv=list(argv), log=str(log), cwd=str(cwd)))
 
     def launch(self, by: str) -> Identity:
-        """Start this run's supervisor there, by one of `worker.launcher.LAUNCHERS`. Whether one lives is not asked."""
+        """Start this run's supervisor there, by one of `worker.launcher.LAUNCHERS`. Does not check if one is alive."""
         root = str(self.folder.root)
         return self._started(self.transport.call("launch", ASK_S, by=by, root=root, host=self.name, python=self.python))
 
-    def _started(self, found: Any) -> Identity:
-        if not isinstance(found, dict) or not isinstance(found.get("pid"), int):
+    def _started(self, answer: Any) -> Identity:
+        if not isinstance(answer, dict) or not isinstance(answer.get("pid"), int):
             raise HostError(f"{self.name}: its answer about what it started is invalid")
-        return Identity(pid=found["pid"], start=found.get("start"), boot=found.get("boot") or "")
+        return Identity(pid=answer["pid"], start=answer.get("start"), boot=answer.get("boot") or "")
 
     def alive(self, identity: Identity | None) -> bool:
         """True while exactly the recorded process runs."""
         return self.transport.call("alive", ASK_S, identity=identity) is True
 
     def stop(self, identity: Identity, grace_s: float = 15.0, by: str = PROCESS) -> bool:
-        """Ask the recorded process, and nobody else, to end; then end it. `by`: whoever launched it."""
+        """Ask the recorded process, and no other, to end; then kill it. `by`: the launcher that started it."""
         return self.transport.call("stop", grace_s + 10.0, identity=identity, grace_s=grace_s, by=by) is True
 
     def poll(self) -> Reading:
-        """One reading of everything the monitor needs, in one question; an invalid one is refused."""
+        """Take one reading of everything the monitor needs; an invalid one is refused."""
         return answers.reading(
             self.transport.call("poll", ASK_S, root=str(self.folder.root), host=self.name), self.name
         )
 
     def living(self, reading: Reading) -> tuple[list[Identity], list[Identity]]:
-        """The supervisors and the workers of this run that live: those of a reading, and those that hold a lock of its
-        folder, whatever became of their reports (`worker.process.running`).
+        """Return the living supervisors and workers of this run: those of a reading, and those that hold a lock of its
+        folder, even without a report (`worker.process.running`).
         """
-        found = answers.running(
+        running = answers.running(
             self.transport.call("running", ASK_S, root=str(self.folder.root), host=self.name), self.name
         )
         reported = reading.supervised.process if reading.supervisor_alive else None
-        above = [*filter(None, [reported]), *(each.process for each in found if each.verb == "supervise")]
-        below = [*self.workers(reading), *(each.process for each in found if each.verb == "encode")]
+        above = [*filter(None, [reported]), *(each.process for each in running if each.verb == "supervise")]
+        below = [*self.workers(reading), *(each.process for each in running if each.verb == "encode")]
         supervisors, workers = ({identity["pid"]: identity for identity in group} for group in (above, below))
         return list(supervisors.values()), list(workers.values())
 
     def workers(self, reading: Reading) -> list[Identity]:
-        """The workers of a reading that live: by their own report, or, before the first, by their supervisor's."""
+        """Return the living workers of a reading: from their own report or, before it, their supervisor's."""
         own = [entry.worker.process for entry in reading.slots.values()]
         started = [slot.process for slot in reading.supervised.slots.values()]
-        living = {found["pid"]: found for found in [*started, *own] if found and self.alive(found)}
+        living = {process["pid"]: process for process in [*started, *own] if process and self.alive(process)}
         return list(living.values())
 
     def files(self) -> list[tuple[str, int]]:
@@ -271,44 +271,44 @@ class Host:
         return answers.files(self.transport.call("listing", 120.0, root=str(self.folder.root)), self.name)
 
     def unclaimed(self, run_id: str) -> str:
-        """Why this run's folder there cannot be its own, in words; empty where it is, or can be made."""
-        found = self.transport.call("unclaimed", ASK_S, workdir=str(self.workdir), run=self._run, run_id=run_id)
+        """Say why this run's folder there cannot be its own; empty if it is, or can be made."""
+        reason = self.transport.call("unclaimed", ASK_S, workdir=str(self.workdir), run=self._run, run_id=run_id)
         return (
-            safe_text(found)
-            if isinstance(found, str)
-            else f"its answer about the run's folder is invalid: {shown(found)}"
+            safe_text(reason)
+            if isinstance(reason, str)
+            else f"its answer about the run's folder is invalid: {shown(reason)}"
         )
 
     def claim(self, run_id: str) -> None:
-        """Make this run's folder there, marked with its id: the first thing that a run does on a host.
+        """Make this run's folder there, marked with its id: the first step of a run on a host.
 
         Raises HostError for a folder that is there and is not its own.
         """
         self.transport.call("claim", ASK_S, workdir=str(self.workdir), run=self._run, run_id=run_id)
 
     def clear(self, run_id: str, names: Sequence[str]) -> list[str]:
-        """Take files of this run out of its folder there, and the folders that are empty then; gives what stays."""
-        found = self.transport.call("clear", 300.0, root=str(self.folder.root), run_id=run_id, names=list(names))
-        return [name for name in names if name in found] if isinstance(found, list) else []
+        """Remove files of this run from its folder there, and folders left empty; return what was not removed."""
+        remaining = self.transport.call("clear", 300.0, root=str(self.folder.root), run_id=run_id, names=list(names))
+        return [name for name in names if name in remaining] if isinstance(remaining, list) else []
 
     def remove(self, path: Path) -> None:
         """Remove one file or folder of this run. Raises HostError for anything outside the run's folder."""
         self.transport.call("remove", 300.0, path=str(path), root=str(self.folder.root))
 
     def set_aside(self, names: Sequence[str], stamp: str) -> str:
-        """Move files and folders of this run there into `aside/<stamp>/`; gives in words what was there."""
-        found = self.transport.call("set_aside", ASK_S, root=str(self.folder.root), names=list(names), stamp=stamp)
-        moved = [safe_text(str(name), 80) for name in found] if isinstance(found, list) else []
+        """Move files and folders of this run there into `aside/<stamp>/`; say what was moved."""
+        answer = self.transport.call("set_aside", ASK_S, root=str(self.folder.root), names=list(names), stamp=stamp)
+        moved = [safe_text(str(name), 80) for name in answer] if isinstance(answer, list) else []
         return f"set aside: {', '.join(moved)}" if moved else "nothing was there"
 
     def facts(self, token: str) -> dict[str, Any]:
-        """What the machine is; see `worker.machine.facts`."""
-        found = self.transport.call(
+        """Return the facts of the machine; see `worker.machine.facts`."""
+        answer = self.transport.call(
             "facts", 60.0, workdir=str(self.workdir), cuda=self.spec.device == "cuda", token=token
         )
-        if not isinstance(found, dict):
+        if not isinstance(answer, dict):
             raise HostError(f"{self.name}: its answer about itself is invalid")
-        return found
+        return answer
 
 
 _hosts: dict[tuple[HostSpec, str], Host] = {}
@@ -338,8 +338,8 @@ def launchers(run: Run) -> dict[str, str]:
     return {spec.name: UNIT if facts.get(spec.name, {}).get("unit") else PROCESS for spec in run.profile.hosts}
 
 
-def asked(run: Run, spec: HostSpec, do: Callable[[Host], T]) -> T | RunbookError:
-    """What `do` gives for one host. Whatever is raised about it is its own failure: what it sent may be anything."""
+def ask_host(run: Run, spec: HostSpec, do: Callable[[Host], T]) -> T | RunbookError:
+    """Return the result of `do` for one host. Any exception is this host's failure: it may send anything."""
     try:
         return do(connect(spec, run.name))
     except RunbookError as error:
@@ -347,33 +347,33 @@ def asked(run: Run, spec: HostSpec, do: Callable[[Host], T]) -> T | RunbookError
     except OSError as error:
         return HostError(f"{spec.name}: {error}")
     except Exception as error:
-        told = f"{type(error).__name__}: {safe_text(str(error), 300)}"
-        return HostError(f"{spec.name}: what it sent cannot be made sense of ({told}); nothing was taken from it")
+        what = f"{type(error).__name__}: {safe_text(str(error), 300)}"
+        return HostError(f"{spec.name}: what it sent cannot be understood ({what}); nothing was taken from it")
 
 
 class Results(dict[str, T | RunbookError]):
-    """What came of one thing that was done for several hosts: host -> result or failure, as the profile has them."""
+    """The results of one action on several hosts: host -> result or failure, in the profile's order."""
 
     @property
     def ok(self) -> dict[str, T]:
-        """The hosts that did it, each with its result."""
+        """The hosts that succeeded, each with its result."""
         return {name: result for name, result in self.items() if not isinstance(result, RunbookError)}
 
     @property
     def failures(self) -> dict[str, RunbookError]:
-        """The hosts that did not, each with why."""
+        """The hosts that failed, each with the error."""
         return {name: result for name, result in self.items() if isinstance(result, RunbookError)}
 
 
 def side_by_side(run: Run, do: Callable[[Host], T]) -> Results[T]:
-    """`do` for every host of the run at once, so that one dead host hides no other."""
+    """Call `do` for every host of the run at once, so that one dead host hides no other."""
     with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(run.hosts))) as pool:
-        results = pool.map(lambda spec: asked(run, spec, do), run.hosts)
+        results = pool.map(lambda spec: ask_host(run, spec, do), run.hosts)
         return Results(zip([spec.name for spec in run.hosts], results, strict=True))
 
 
 def bring_bundle(host: Host) -> int:
-    """Bring the worker to a host, into the folder that was claimed; gives how many of its files were new there."""
+    """Bring the worker to a host, into the folder that was claimed; return how many of its files were new there."""
     return sum(host.put(host.folder.root / relative, file_content(source)) for relative, source in bundle_files())
 
 

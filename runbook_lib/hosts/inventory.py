@@ -1,6 +1,6 @@
-"""What each host is, and whether it will do: asked of all of them at once, one answer each, judged here.
+"""The facts of each host, and whether it can be used: all hosts are asked at once, and their answers judged here.
 
-One host that cannot be reached hides no other. Facts that the plan and the launch build on come out beside the checks.
+One host that cannot be reached hides no other. The facts that the plan and the launch need come beside the checks.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from . import gpus
 from . import hosts as machines
 from .environments import is_made_by_us
 
-CLOCK_S = 60.0  # a difference that people should know of; nothing is computed from two clocks
-# What a worker was tried with; the tests install the lowest of each but torch. This project's own venv asks for more.
+CLOCK_S = 60.0  # a difference to warn about; nothing is computed from two clocks
+# The lowest versions a worker was tested with (all but torch by the tests). This project's own venv requires more.
 LOWEST = {"torch": "2.6", "sentence-transformers": "5.1", "transformers": "4.41"}
 CORES = 4096  # more than a machine has
 
 
 @dataclass
-class _Seen:
-    """What one host says of itself (`said`, of which nothing is taken on trust), and what its connection allows."""
+class _Observation:
+    """One host's answer about itself (nothing in it is trusted), and what its connection allows."""
 
-    said: Mapping[str, Any]
+    answer: Mapping[str, Any]
     where: str
     sessions: int
     python: str = ""
@@ -50,18 +50,18 @@ def take(run: Run) -> tuple[Checks, dict[str, MachineFacts]]:
     """Look at every host of the run: (checks, host -> facts). Raises nothing for a host that fails."""
     checks = Checks("Every host can be reached and will do")
     tokens = {spec.name: f"{secrets.token_hex(6)}-{number}" for number, spec in enumerate(run.profile.hosts)}
-    found = machines.side_by_side(run, lambda host: _look(run, host, tokens[host.name]))
+    results = machines.side_by_side(run, lambda host: _look(run, host, tokens[host.name]))
     names = {token: name for name, token in tokens.items()}
     facts: dict[str, MachineFacts] = {}
-    # Before the first launch a wrong address is a mistake; afterwards a host that is away must not stop the others.
-    wait = run.launched and run.profile.policy_for("unreachable") == "auto" and bool(found.ok)
+    # Before the first launch a wrong address is a mistake; later an unreachable host must not stop the others.
+    wait = run.launched and run.profile.policy_for("unreachable") == "auto" and bool(results.ok)
     for spec in run.hosts:
-        seen = found[spec.name]
-        if isinstance(seen, RunbookError):
-            away = wait and isinstance(seen, LinkLost)
-            checks.add("reachable", away, seen, "reachable", _way_out(seen), where=spec.name, warn=away)
+        result = results[spec.name]
+        if isinstance(result, RunbookError):
+            tolerated = wait and isinstance(result, LinkLost)
+            checks.add("reachable", tolerated, result, "reachable", _way_out(result), where=spec.name, warn=tolerated)
             continue
-        facts[spec.name] = _judge(checks, spec, seen, names)
+        facts[spec.name] = _judge(checks, spec, result, names)
     for name, sharers in _shared(facts).items():
         checks.add("folder", True, f"shared with {', '.join(sharers)}", where=name, warn=True)
         facts[name]["shared"] = sharers
@@ -77,118 +77,118 @@ def _way_out(error: RunbookError) -> str:
     return "see the message" if isinstance(error, HostError) else "mend the profile or the file it names"
 
 
-def _look(run: Run, host: machines.Host, token: str) -> _Seen:
+def _look(run: Run, host: machines.Host, token: str) -> _Observation:
     asked = time.time()
-    said = host.facts(token)
+    answer = host.facts(token)
     answered = time.time()
-    found = _Seen(said, host.transport.where, host.transport.sessions())
-    if said.get("writable") is True:
-        found.not_ours = host.unclaimed(run.id)
-    now = _number(said.get("now"), 1e11)
+    observed = _Observation(answer, host.transport.where, host.transport.sessions())
+    if answer.get("writable") is True:
+        observed.not_ours = host.unclaimed(run.id)
+    now = _number(answer.get("now"), 1e11)
     if now is not None:
-        # As if read in the middle: nearer than half the time that the question took.
-        found.clock_s = round(now - (asked + answered) / 2, 3)
-    if host.spec.device == "cuda" and said.get("writable") is True:  # else its folder cannot be read either
+        # As if read in the middle: the error is at most half the time that the question took.
+        observed.clock_s = round(now - (asked + answered) / 2, 3)
+    if host.spec.device == "cuda" and answer.get("writable") is True:  # else its folder cannot be read either
         reading = host.poll()
         living = [entry.worker.process for entry in reading.slots.values() if entry.alive]
-        found.own = frozenset(process["pid"] for process in living if process)
+        observed.own = frozenset(process["pid"] for process in living if process)
     if is_made_by_us(host.spec.environment):
-        found.environment = host.environment()
-        found.python = found.environment["python"]
+        observed.environment = host.environment()
+        observed.python = observed.environment["python"]
     else:
-        found.python = host.python
-    return found
+        observed.python = host.python
+    return observed
 
 
-def _judge(checks: Checks, spec: HostSpec, seen: _Seen, names: Mapping[str, str]) -> MachineFacts:
-    """The checks of one host that answered; gives the facts that others build on."""
-    said, name = seen.said, spec.name
+def _judge(checks: Checks, spec: HostSpec, observed: _Observation, names: Mapping[str, str]) -> MachineFacts:
+    """Add the checks of one host that answered; return the facts that later steps need."""
+    answer, name = observed.answer, spec.name
     facts: MachineFacts = {
-        "workdir": _text(said.get("workdir")),
-        "python": seen.python,
+        "workdir": _text(answer.get("workdir")),
+        "python": observed.python,
         "device": spec.device,
-        "system": _text(said.get("system")),
-        "memory_bytes": _number(said.get("memory_bytes"), 2**63),
-        "cores": max(1, int(_number(said.get("cores"), CORES) or 1)),
-        "free_bytes": _number(said.get("free_bytes"), 2**63),
-        "clock_s": seen.clock_s,
+        "system": _text(answer.get("system")),
+        "memory_bytes": _number(answer.get("memory_bytes"), 2**63),
+        "cores": max(1, int(_number(answer.get("cores"), CORES) or 1)),
+        "free_bytes": _number(answer.get("free_bytes"), 2**63),
+        "clock_s": observed.clock_s,
         "gpus": [],
         "unit": False,
-        "made": seen.environment is None or seen.environment["state"] in ("ready", "foreign"),
-        "saw": [names[token] for token in _list(said.get("seen")) if isinstance(token, str) and token in names],
+        "made": observed.environment is None or observed.environment["state"] in ("ready", "foreign"),
+        "saw": [names[token] for token in _list(answer.get("seen")) if isinstance(token, str) and token in names],
     }
-    version = ".".join(_text(part) for part in _list(said.get("python"))[:3])
-    checks.add("reachable", True, f"{seen.where}, Python {_text(version)}, {facts['cores']} cores", where=name)
-    why_not = _text(said.get("why_not")) or "cannot be written"
+    version = ".".join(_text(part) for part in _list(answer.get("python"))[:3])
+    checks.add("reachable", True, f"{observed.where}, Python {_text(version)}, {facts['cores']} cores", where=name)
+    why_not = _text(answer.get("why_not")) or "cannot be written"
     remedy = "make it yours alone and writable, or choose another `workdir`"
-    writable = said.get("writable") is True
+    writable = answer.get("writable") is True
     checks.add("working folder", writable, facts["workdir"] if writable else why_not,
                "writable", remedy, where=name)  # fmt: skip
-    if why := seen.not_ours:
+    if why := observed.not_ours:
         checks.add("run's folder", False, why, "not there yet, or this run's own", "see the message", where=name)
     if (offset := facts["clock_s"]) is not None and abs(offset) > CLOCK_S:
         checks.add("clock", True, f"{offset:+.0f} s from here", where=name, warn=True)
-    _environment(checks, spec, seen)
-    _logout(checks, spec, said, facts)
+    _environment(checks, spec, observed)
+    _logout(checks, spec, answer, facts)
     _power(checks, spec)
-    if seen.sessions == 1:
+    if observed.sessions == 1:
         checks.add("sessions", True, "1 for a connection (MaxSessions): one thing at a time", where=name, warn=True)
     if spec.device == "cuda":
-        _gpus(checks, spec, said, facts, seen.own)
+        _gpus(checks, spec, answer, facts, observed.own)
     return facts
 
 
-def _environment(checks: Checks, spec: HostSpec, seen: _Seen) -> None:
-    found = seen.environment
-    if found is None:
+def _environment(checks: Checks, spec: HostSpec, observed: _Observation) -> None:
+    environment = observed.environment
+    if environment is None:
         return
-    state, why = _text(found["state"]), _text(found["why"])
+    state, why = _text(environment["state"]), _text(environment["why"])
     ok = state in ("ready", "foreign", "absent", "creating", "failed")
     words = {"absent": "not there yet: 02_launch makes it", "creating": "is being made", "foreign": "there already"}
     text = words.get(state, state) + (f"; {why}" if why and state in ("failed", "unusable") else "")
     checks.add(f"environment {spec.environment}", ok, text, "ready, or one that can be made", why, spec.name,
                warn=state in ("failed", "creating"))  # fmt: skip
-    if spec.environment != "venv" and state == "absent" and not found["tool"]:
+    if spec.environment != "venv" and state == "absent" and not environment["tool"]:
         remedy = "install one, or use `environment: venv`, or give the path of a Python"
         checks.add("conda", False, "no conda, mamba or micromamba found", "one of them", remedy, spec.name)
 
 
-def _logout(checks: Checks, spec: HostSpec, said: Mapping[str, Any], facts: MachineFacts) -> None:
-    """Whether a log-out there ends what the login started, and the way around it."""
-    if spec.is_here or said.get("kills_user_processes") is not True:
+def _logout(checks: Checks, spec: HostSpec, answer: Mapping[str, Any], facts: MachineFacts) -> None:
+    """Check whether a log-out there ends what the login started, and how to avoid that."""
+    if spec.is_here or answer.get("kills_user_processes") is not True:
         return
-    unit = said.get("linger") is True and said.get("systemd_run") is True
+    unit = answer.get("linger") is True and answer.get("systemd_run") is True
     facts["unit"] = unit
-    seen = "ends all processes; workers run as a systemd unit of the user" if unit else "ends all processes"
-    checks.add("log-out", unit, seen, "leaves processes alone, or linger is on",
+    text = "ends all processes; workers run as a systemd unit of the user" if unit else "ends all processes"
+    checks.add("log-out", unit, text, "leaves processes alone, or linger is on",
                "loginctl enable-linger (or ask the admin: KillUserProcesses=no)", spec.name)  # fmt: skip
 
 
 def _power(checks: Checks, spec: HostSpec) -> None:
-    """Whether the machine in front of the operator will last: workers stand still while it sleeps."""
+    """Warn if this machine runs on battery: workers stand still while it sleeps."""
     if spec.is_here and awake.on_battery():
         checks.add("power", True, "on battery", "plugged in: workers stand still while this machine sleeps",
                    "plug it in, and leave the lid open", spec.name, warn=True)  # fmt: skip
 
 
-def _gpus(checks: Checks, spec: HostSpec, said: Mapping[str, Any], facts: MachineFacts, own: frozenset[int]) -> None:
-    """The GPUs that can be used, those of nobody else first; what is wrong with the others is said.
+def _gpus(checks: Checks, spec: HostSpec, answer: Mapping[str, Any], facts: MachineFacts, own: frozenset[int]) -> None:
+    """Check the GPUs; store the usable ones in `facts`, the free ones first.
 
     `own`: the pids of this run's workers there, which are no reason to wait.
     """
-    found = gpus.inventory(said.get("nvidia"))
+    inventory = gpus.inventory(answer.get("nvidia"))
 
     def others(gpu: gpus.Gpu) -> list[gpus.User]:
         return [user for user in gpu.users or () if user.pid not in own]
 
-    usable = [gpu for gpu in found.gpus if not gpu.trouble]
-    for gpu in found.gpus:
+    usable = [gpu for gpu in inventory.gpus if not gpu.trouble]
+    for gpu in inventory.gpus:
         if gpu.trouble:
             checks.add(f"GPU {gpu.index}", True, f"left out: {gpu.trouble}", "", "", spec.name, warn=True)
         elif gpu.warning:
             checks.add(f"GPU {gpu.index}", True, gpu.warning, where=spec.name, warn=True)
     free = sorted(usable, key=lambda gpu: bool(others(gpu)))  # stable: in order of index, taken ones last
-    if spec.slots is None:  # auto: those that are nobody's, as long as there is one
+    if spec.slots is None:  # auto: only free ones, if there is one
         for gpu in [gpu for gpu in free if others(gpu) and not others(free[0])]:
             text = f"left out: taken by {_users(others(gpu))}"
             checks.add(f"GPU {gpu.index}", True, text, where=spec.name, warn=True)
@@ -199,10 +199,10 @@ def _gpus(checks: Checks, spec: HostSpec, said: Mapping[str, Any], facts: Machin
         who = "; ".join(f"GPU {gpu.index}: {_users(others(gpu))}" for gpu in taken)
         remedy = "wait, agree with their owners, or lower `slots` to the number of free GPUs"
         checks.add("GPUs free", False, f"taken by other processes: {who}", f"{wanted} free GPUs", remedy, spec.name)
-    seen = ", ".join(f"{gpu.name}" for gpu in usable[:1]) or "none"
-    text = f"{len(usable)} x {seen}" if usable else found.complaint or "none"
+    model = ", ".join(f"{gpu.name}" for gpu in usable[:1]) or "none"
+    text = f"{len(usable)} x {model}" if usable else inventory.complaint or "none"
     enough = len(usable) >= wanted and bool(usable)
-    remedy = found.remedy or "lower `slots` of this host"
+    remedy = inventory.remedy or "lower `slots` of this host"
     checks.add("GPUs", enough, text, f"{spec.slots or 'some'} that work", remedy, spec.name)
     facts["gpus"] = [
         {"index": gpu.index, "uuid": gpu.uuid, "name": gpu.name, "driver": gpu.driver, "total_mib": gpu.total_mib}
@@ -215,8 +215,8 @@ def _users(users: list[gpus.User]) -> str:
 
 
 def _shared(facts: Mapping[str, MachineFacts]) -> dict[str, list[str]]:
-    """host -> the others that have the same folder. Of two at least the later one saw the other's mark."""
-    pairs = {(name, other) for name, found in facts.items() for other in found["saw"] if other in {*facts} - {name}}
+    """Return host -> the others with the same folder. Of two, at least the later one saw the other's mark."""
+    pairs = {(name, other) for name, each in facts.items() for other in each["saw"] if other in {*facts} - {name}}
     both = {name: sorted({o for n, o in pairs if n == name} | {n for n, o in pairs if o == name}) for name in facts}
     return {name: others for name, others in both.items() if others}
 
@@ -236,23 +236,23 @@ def _number(value: object, most: float) -> Any:
 
 
 def _is_older(version: str, least: str) -> bool:
-    """Whether a version is below another, by its first two numbers."""
-    found, wanted = ([int(number) for number in re.findall(r"[0-9]{1,9}", text)[:2]] for text in (version, least))
-    return bool(found) and found < wanted
+    """Whether a version is below another one, by the first two numbers."""
+    own, lowest = ([int(number) for number in re.findall(r"[0-9]{1,9}", text)[:2]] for text in (version, least))
+    return bool(own) and own < lowest
 
 
-def judge_libraries(checks: Checks, spec: HostSpec, facts: MachineFacts, found: Mapping[str, Any]) -> bool:
-    """What `worker devices` found with the Python of a host: libraries, and one matrix product on each GPU.
+def judge_libraries(checks: Checks, spec: HostSpec, facts: MachineFacts, answer: Mapping[str, Any]) -> bool:
+    """Check what `worker devices` found with the Python of a host: libraries, and one matrix product on each GPU.
 
-    Gives whether the libraries are there.
+    Return whether the libraries are there.
     """
     remedy = "install them there (README: which torch), or `environment: venv` to have one made"
-    if found.get("error"):
+    if answer.get("error"):
         checks.add(
-            "libraries", False, _text(found["error"]), "torch and sentence-transformers import", remedy, spec.name
+            "libraries", False, _text(answer["error"]), "torch and sentence-transformers import", remedy, spec.name
         )
         return False
-    versions = found.get("versions")
+    versions = answer.get("versions")
     named = dict(list(versions.items())[:20]) if isinstance(versions, dict) else {}
     old = [f"{name}>={least}" for name, least in LOWEST.items() if _is_older(_text(named.get(name, least)), least)]
     listed = ", ".join(f"{name} {_text(version)}" for name, version in named.items())
@@ -260,18 +260,18 @@ def judge_libraries(checks: Checks, spec: HostSpec, facts: MachineFacts, found: 
     if spec.device != "cuda":
         return True
     driver = next((gpu["driver"] for gpu in facts["gpus"]), "")
-    build = found.get("cuda_build")
+    build = answer.get("cuda_build")
     if too_old := gpus.driver_fits(driver, build if isinstance(build, str) else None):
         checks.add("driver", False, too_old, "one that fits torch", "install the torch build of that driver", spec.name)
-    worked = {_text(gpu.get("uuid")): gpu for gpu in _list(found.get("gpus")) if isinstance(gpu, dict)}
+    worked = {_text(gpu.get("uuid")): gpu for gpu in _list(answer.get("gpus")) if isinstance(gpu, dict)}
     wanted = facts["gpus"][: spec.slots or len(facts["gpus"])]
     for gpu in wanted:
         if gpu["uuid"].startswith("MIG-"):  # one process sees one of them only
             checks.add(f"GPU {gpu['index']} computes", True, "MIG: tried by its worker", where=spec.name, warn=True)
             continue
-        seen = worked.get(gpu["uuid"], {"error": "torch does not see it"})
-        ok = not seen.get("error")
-        text = "a matrix product came out right" if ok else _text(seen.get("error"))
+        result = worked.get(gpu["uuid"], {"error": "torch does not see it"})
+        ok = not result.get("error")
+        text = "a matrix product came out right" if ok else _text(result.get("error"))
         checks.add(
             f"GPU {gpu['index']} computes", ok, text, "a right product", "nvidia-smi there; reset or reboot", spec.name
         )

@@ -16,7 +16,7 @@ from .content import Content, OnBytes, chunks
 
 
 class LocalTransport:
-    """The way to a folder of this machine."""
+    """The transport to a folder of this machine."""
 
     def __init__(self, name: str):
         self.name = name
@@ -35,7 +35,7 @@ class LocalTransport:
             return VERBS[verb](**arguments)
         except (OSError, ValueError) as error:
             raise HostError(f"{self.name}: {error}", errno=getattr(error, "errno", None)) from None
-        except Exception as error:  # as from a machine far away: whatever a verb meets there is that host's failure
+        except Exception as error:  # as for a remote machine: any error of a verb is that host's failure
             raise HostError(f"{self.name}: {type(error).__name__}: {error}") from error
 
     def put(self, target: str, content: Content, on_bytes: OnBytes, outage_s: float | None = None) -> bool:
@@ -48,7 +48,7 @@ class LocalTransport:
         """Bring a file home, whole and with this sha256 or not at all; False when it was here already."""
         there = Path(source)
         try:
-            with open_regular(source) as file:  # no pipe that waits for ever, no device without an end
+            with open_regular(source) as file:  # not a pipe that blocks for ever, or a device without an end
                 size = os.fstat(file.fileno()).st_size
         except (OSError, ValueError) as error:
             raise HostError(f"{self.name}: fetching {source}: {error}") from None

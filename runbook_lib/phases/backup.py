@@ -13,7 +13,7 @@ from ..result import publication
 from ..result.large_files import pieces, read_back, write
 from ..result.merged import AGAIN
 from ..result.placed import Backup
-from ..run.disk import in_words
+from ..run.disk import explain_disk_errors
 from ..run.run import Run
 
 STAMP = "%Y%m%d_%H%M%S"
@@ -23,7 +23,7 @@ SAME_DISK = (
 )
 
 
-@in_words("backing up")
+@explain_disk_errors("backing up")
 def backup(run: Run, now: datetime | None = None) -> Backup:
     """Return a verified copy of the founding file and its manifest in the backups folder, made now or earlier.
 

@@ -25,7 +25,7 @@ from ..result.array_file import HEAD_LIMIT, ITEM_BYTES
 from ..result.part_record import size_limit
 from ..run import locks
 from ..run.checks import Checks
-from ..run.disk import in_words, told
+from ..run.disk import explain, explain_disk_errors
 from ..run.plan import Plan
 from ..run.run import Run
 from ..slots import incidents
@@ -49,7 +49,7 @@ class Collected:
     aside: tuple[str, ...] = ()
 
 
-@in_words("bringing parts home")
+@explain_disk_errors("bringing parts home")
 def collect(
     run: Run,
     on_progress: OnProgress = ignore,
@@ -114,7 +114,7 @@ def _collect_host(
     outage_s: float | None,
 ) -> tuple[int, list[str]]:
     here = committed(run.local.parts)
-    own = plan.ever(host.name)
+    own = plan.rows_ever_given(host.name)
     # From a folder that two hosts share, each host fetches its own rows; of moved rows, the first part wins.
     again = {part for part, (times, _) in _repeated_refusals(run, host.name).items() if times >= TRIES}
     wanted = [
@@ -199,7 +199,7 @@ def _fetch(
             aside.with_suffix(".json").replace(home.with_suffix(".json"))
             sync_folder(home.parent)
     except OSError as error:
-        raise HostError(told(f"{host.name}: keeping {remote.name} on this machine", error)) from None
+        raise HostError(explain(f"{host.name}: keeping {remote.name} on this machine", error)) from None
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)

@@ -28,13 +28,13 @@ from ..result.manifest import Amended, Manifest, MergedPart, SlotShare, Tallies,
 from ..result.merged import AGAIN, Merged, differences
 from ..result.parts import Part, Piece, cover, first_few, read, row_bytes, verify, with_plan_slot, within
 from ..result.placed import Placed
-from ..run.disk import in_words
+from ..run.disk import explain_disk_errors
 from ..run.plan import Plan
 from ..run.run import Run
 from .progress import OnProgress, ignore
 
 
-@in_words("merging")
+@explain_disk_errors("merging")
 def merge(run: Run, on_progress: OnProgress = ignore) -> Manifest:
     """Return the manifest of the merged result: a candidate made now, or an earlier result of the same parts.
 
@@ -58,7 +58,7 @@ def merge(run: Run, on_progress: OnProgress = ignore) -> Manifest:
     return _write(run, plan, corpus, parts, pieces, on_progress)
 
 
-@in_words("writing the file in the founding shape")
+@explain_disk_errors("writing the file in the founding shape")
 def write_founding(run: Run) -> Placed:
     """Return final path, sha256 and size of the file in the founding shape; write it again if it changed.
 
@@ -157,7 +157,7 @@ def _covering(run: Run, plan: Plan, parts: Sequence[Part]) -> list[Piece]:
     """Choose each row once. Raises DataError with the missing rows, and the reasons of given-up rows."""
     lost = missing(0, plan.rows, ((part.start, part.stop) for part in parts))
     if given_up := [row for row in quarantined(run.local.quarantine) if _in(row, lost)]:
-        names = corpora.load(run.corpus).named(given_up)
+        names = corpora.load(run.corpus).row_names(given_up)
         reasons = [f"{names[row]}: {_reason(run, row)}" for row in given_up]
         raise DataError(
             f"merging: {len(given_up)} rows were given up, no worker could encode them:\n  "

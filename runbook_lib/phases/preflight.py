@@ -216,7 +216,7 @@ def _can_try(checks: Checks, spec: HostSpec, facts: MachineFacts, model: models.
         problem, remedy = f"not tried: no room for it, {facts['free_bytes'] / 1e9:.1f} GB free", "free space there"
     if problem and (spec.is_here or model is not None):
         checks.add("model loads", False, problem, "loads", remedy, where=spec.name)
-    return not problem and planning.enough(spec, facts)
+    return not problem and planning.has_enough_gpus(spec, facts)
 
 
 def _devices(run: Run, host: machines.Host) -> probing.Answer:
@@ -321,12 +321,12 @@ def _drawn(
     if len(facts) != len(hosts):
         checks.add("plan", False, "not made", "made", "make the checks above hold first")
         return None
-    lacking = [host.name for host in hosts if host.device == "cuda" and not planning.enough(host, facts[host.name])]
+    lacking = [host.name for host in hosts if not planning.has_enough_gpus(host, facts[host.name])]
     if lacking:
         problem = f"not made: too few GPUs on {', '.join(lacking)}"
         checks.add("plan", False, problem, "made", "repair the GPUs or lower `slots`")
         return None
-    drawn = planning.draw(run, model, corpus, facts)
+    drawn = planning.make_plan(run, model, corpus, facts)
     drawn.save(run.plan_file)
     return drawn
 
@@ -345,7 +345,7 @@ def _standing(
     there = [(low, high) for ranges in answers.ok.values() for low, high in ranges]
     with locks.held(run.plan_lock):
         before = run.plan()
-        standing = planning.grown(run, before, facts, [*committed(run.local.parts), *there])
+        standing = planning.add_slots(run, before, facts, [*committed(run.local.parts), *there])
         if standing != before:
             before.save(run.revision_file(before.epoch))
             standing.save(run.plan_file)

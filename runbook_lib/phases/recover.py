@@ -44,7 +44,7 @@ class Recovery:
 
     def jobs(self, run: Run, state: Snapshot) -> Mapping[str, Callable[[], list[str]]]:
         """Return the same as separate jobs; none for hosts on which a person acts."""
-        taken = acts.concerned(run)
+        taken = acts.hosts_in_act(run)
         names = (state.committed_by_host.keys() | state.invalid) - taken
         hosts: dict[str, Callable[[], list[str]]] = {name: partial(self.act_on, run, state, name) for name in names}
         return hosts if taken else {**hosts, ALL: partial(_move, run, state)}
@@ -148,7 +148,7 @@ def _move(run: Run, state: Snapshot) -> list[str]:
         names = sorted(name for name, (why, _) in lost.items() if why == verdict)
         if names and _allowed(run, verdict, names, "move"):
             for name in names:
-                did += _revise(run, state, [name], moves.away, lost[name][1])
+                did += _revise(run, state, [name], moves.evacuate, lost[name][1])
     return did or _share_tail(run, state)
 
 
@@ -175,11 +175,11 @@ def _share_tail(run: Run, state: Snapshot) -> list[str]:
     hanging = {name for name, slots in answering.items() if name in state.busy - idle and _hangs(slots, load_s)}
     if idle and hanging and _allowed(run, states.SLOW, sorted(hanging), "move"):
         why = "it still loads, long after others did, and they were idle"
-        if did := _revise(run, state, sorted(hanging), moves.away, why, targets=idle):
+        if did := _revise(run, state, sorted(hanging), moves.evacuate, why, targets=idle):
             return did
     if not idle or not working or not _allowed(run, states.SLOW, sorted(working), "move"):
         return []
-    choose = partial(moves.tail, load_s=load_s, begin_s=0.0 if idle <= state.busy else load_s)
+    choose = partial(moves.rebalance, load_s=load_s, begin_s=0.0 if idle <= state.busy else load_s)
     return _revise(run, state, sorted(working), choose, "others were idle", targets=idle)
 
 
@@ -253,7 +253,7 @@ def _claimed(plan: Plan, state: Snapshot, names: Collection[str]) -> list[tuple[
         (low, high)
         for name in names
         for low, high in state.committed_by_host.get(name, ())
-        if any(low < stop and start < high for start, stop in plan.ever(name))
+        if any(low < stop and start < high for start, stop in plan.rows_ever_given(name))
     ]
 
 
@@ -264,7 +264,7 @@ def move(run: Run, state: Snapshot, host: str) -> Checks:
         raise ProfileError(f"no host {safe_text(host, 80)!r} in this profile; there are: {', '.join(known)}")
     checks = Checks("Rows moved")
     with acts.act(run, f"move {host}"):
-        did = _revise(run, state, [host], moves.away, "a person said so", by_person=True)
+        did = _revise(run, state, [host], moves.evacuate, "a person said so", by_person=True)
         if did:
             _deliver(run, state)
     result = did[0] if did else "nothing was moved: no row is left, or no other host can do them now"

@@ -98,15 +98,15 @@ def last_line(host: machines.Host, environment: Mapping[str, Any]) -> str:
 
 def _begin_environment(run: Run, host: machines.Host) -> None:
     """Send the files for the environment and start making it, detached: a broken connection does not stop it."""
-    order = environments.order(host.spec)
+    recipe = environments.recipe(host.spec)
     host.claim(run.id)
     machines.bring_bundle(host)
-    wheels = host.workdir / "environments" / f"wheels-{order.digest[:16]}"
-    for path, sha256 in order.wheels:
+    wheels = host.workdir / "environments" / f"wheels-{recipe.digest[:16]}"
+    for path, sha256 in recipe.wheels:
         host.put(wheels / path.name, machines.file_content(path, sha256))
     spec = host.folder.root / "hosts" / f"{host.name}.environment.json"
-    folder = str(wheels) if order.wheels else None
-    value = EnvironmentOrder(host.spec.environment or "", str(host.workdir), order.digest, order.requirements, folder)
+    folder = str(wheels) if recipe.wheels else None
+    value = EnvironmentOrder(host.spec.environment or "", str(host.workdir), recipe.digest, recipe.requirements, folder)
     host.put(spec, machines.json_content(value.to_json()))
     argv = [host.transport.executable, "-m", "worker", "environment", "--spec", str(spec)]
     host.start(argv, host.folder.log(f"environment_{host.name}"), host.folder.root)

@@ -17,7 +17,7 @@ from worker import layout
 
 from ..errors import ProfileError
 from . import rules, slips, tokens
-from .rules import Given, Key, Refused, Rule
+from .rules import Given, InvalidValue, Key, Rule
 from .yaml_lines import LONGEST_PATH, Node, Problems, read, shown, write
 
 LARGEST_FILE = 2**20
@@ -34,7 +34,7 @@ def _model_name() -> Rule:
         if PACKAGE.fullmatch(name) or (HUB_NAME.fullmatch(name) and not (node.folder / name).is_dir()):
             return name
         if name.startswith("package:"):
-            raise Refused(rules.seen(node))
+            raise InvalidValue(rules.seen_text(node))
         return str(rules.take_path(node))
 
     return rules.rule("a name on the model hub (owner/name), a folder, or package:NAME", take)
@@ -45,7 +45,7 @@ def _prompt() -> Rule:
         value = rules.take_text(node, lines=True)  # some models want "Instruct: ...\nQuery: {text}"
         holes = set(re.findall(r"\{(\w*)\}", value))
         if holes and ("text" not in holes or holes - {"text", "title"}):
-            raise Refused(f"{rules.seen(node)}; a template has {{text}} in it, and may have {{title}}")
+            raise InvalidValue(f"{rules.seen_text(node)}; a template has {{text}} in it, and may have {{title}}")
         return value
 
     return rules.rule(
@@ -81,7 +81,7 @@ def _check_host(given: Given, node: Node, at: str, problems: Problems) -> None:
         own = there.get("workdir")
         try:
             given["workdir"] = str(rules.absolute(workdir or WORKDIR, (own or node).folder))
-        except Refused as why:
+        except InvalidValue as why:
             problems.add(_line(node, "workdir"), f"{at}.workdir", f"expected a folder; {why}")
 
 
@@ -90,7 +90,7 @@ def _hosts() -> Rule:
 
     def read_hosts(node: Node, at: str, problems: Problems) -> Any:
         if not isinstance(node.value, list) or not node.value:
-            why = f"expected a list with at least one host (`- name: ...`); {rules.seen(node)}"
+            why = f"expected a list with at least one host (`- name: ...`); {rules.seen_text(node)}"
             problems.add(node.line, at, why)
             return None
         _check_names(node.value, at, problems)
@@ -105,7 +105,7 @@ def _check_names(items: list[Node], at: str, problems: Problems) -> None:
         if name:
             folded = str(name.value).casefold()  # names become file names, and some disks do not tell A from a
             if folded in lines:
-                why = f"expected another name than the host of line {lines[folded]}; {rules.seen(name)}"
+                why = f"expected another name than the host of line {lines[folded]}; {rules.seen_text(name)}"
                 problems.add(name.line, f"{at}.{index}.name", why)
             lines.setdefault(folded, name.line)
 
@@ -183,7 +183,7 @@ class HostSpec:
 
 @dataclass(frozen=True)
 class MonitorSpec:
-    """How often the workers are looked at, and what is a reason to act."""
+    """How often to look at the workers, and from which limits on to act."""
 
     interval_s: float = field(default=30.0, metadata=rules.positive())
     stuck_s: float = field(default=120.0, metadata=rules.positive())
@@ -195,7 +195,7 @@ class MonitorSpec:
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """Where one verdict is treated otherwise than `recovery` says: auto, ask or off."""
+    """Exceptions to `recovery` for single verdicts: auto, ask or off."""
 
     dead: str | None = field(default=None, metadata=rules.one_of("auto", "ask", "off"))
     unreachable: str | None = field(default=None, metadata=rules.one_of("auto", "ask", "off"))
@@ -237,7 +237,7 @@ class Profile:
     runs: Path = field(metadata=rules.path(default="runs"))
 
     def policy_for(self, verdict: str) -> str:
-        """auto, ask or off: what may be done about a verdict without a person."""
+        """Return auto, ask or off: whether the runbook may act on a verdict without a person."""
         return getattr(self.policy, verdict) or self.recovery
 
 
@@ -245,7 +245,7 @@ class Profile:
 
 
 def load(path: str | Path, overrides: Mapping[str, str] | None = None, *, as_used: bool = False) -> Profile:
-    """The profile in a file, with `overrides` (dotted key -> YAML value, as `--set` gives them) put over it.
+    """Read the profile in a file; `overrides` (dotted key -> YAML value, as `--set` gives them) replace its values.
 
     `as_used`: a run's own copy, whose files of secrets may be gone or on another machine. Raises one ProfileError that
     names every problem with its line.
@@ -254,7 +254,7 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None, *, as_use
     problems = Problems(file, known_keys())
     try:
         place = rules.absolute(str(path), Path.cwd())
-    except Refused as why:
+    except InvalidValue as why:
         raise ProfileError(f"reading the profile {shown(str(path), LONGEST_PATH)}: {why}") from None
     top = read(_contents(place), place.parent, problems)
     if top and not as_used:
@@ -269,17 +269,17 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None, *, as_use
 
 
 def as_yaml(profile: Profile) -> str:
-    """The profile as used, every key given and every path absolute; `load` reads it back as the same profile."""
+    """Return the profile as YAML, every key given and every path absolute; `load` reads the same profile from it."""
     return f"# The profile as used, written by runbook: every key, absolute paths.\n{write(rules.plain(profile))}"
 
 
 def known_keys() -> dict[str, str]:
-    """Every dotted key of a profile, with what it takes and its default; `hosts.NAME` stands for each host."""
+    """Return every dotted key of a profile, what it takes and its default; `hosts.NAME` stands for each host."""
     return dict(rules.described(Profile))
 
 
 def _contents(file: Path) -> str:
-    """The text of a profile; a missing file names the profiles that are there."""
+    """Return the text of a profile. The error for a missing file lists the profiles beside it."""
     doing = f"reading the profile {shown(tokens.hide(str(file)), LONGEST_PATH)}"
     try:
         if file.exists() and not file.is_file():
@@ -300,30 +300,27 @@ def _contents(file: Path) -> str:
 
 def _beside(file: Path) -> str:
     folder = file if file.is_dir() else file.parent
-    found = (
-        sorted(p.name for p in folder.glob("*") if p.suffix in (".yaml", ".yml") and p.name[0] != ".")
-        if folder.is_dir()
-        else []
-    )
-    names = ", ".join(map(shown, found)) or "none"
-    return f"; profiles in {shown(str(folder), LONGEST_PATH)}: {names}{rules.near(file.name, found)}"
+    files = folder.glob("*") if folder.is_dir() else ()
+    names = sorted(p.name for p in files if p.suffix in (".yaml", ".yml") and p.name[0] != ".")
+    listed = ", ".join(map(shown, names)) or "none"
+    return f"; profiles in {shown(str(folder), LONGEST_PATH)}: {listed}{rules.suggestion(file.name, names)}"
 
 
 def _override(top: Node, overrides: Mapping[str, str], problems: Problems) -> Node:
     for key, value in overrides.items():
         try:
             if not all(key.split(".")):
-                raise Refused("expected a dotted key such as model.dim")
+                raise InvalidValue("expected a dotted key such as model.dim")
             # A relative path of an override starts where the person types it.
             if new := read(value, Path.cwd(), problems, override=key):
                 top = _put(top, key, slips.without_secrets(new, problems, key))
-        except Refused as why:
+        except InvalidValue as why:
             problems.add(0, key, str(why))
     return top
 
 
 def _put(node: Node, key: str, new: Node) -> Node:
-    """`node` with `new` at a dotted key; a section that is not there yet is made, a host goes by name or number."""
+    """Return `node` with `new` at a dotted key: a missing section is added, a host is given by name or number."""
     if isinstance(node.value, list):
         items = list(node.value)
         first, index = _item(items, key)
@@ -331,8 +328,8 @@ def _put(node: Node, key: str, new: Node) -> Node:
         items[index] = _put(items[index], rest, new) if rest else new
         return replace(node, value=items)
     if not isinstance(node.value, dict | None):
-        seen = "seen what is not shown" if node.refused else rules.seen(node)
-        raise Refused(f"{seen} where a mapping is needed to set `{shown(key)}` in it")
+        value = "seen what is not shown" if node.refused else rules.seen_text(node)
+        raise InvalidValue(f"{value} where a mapping is needed to set `{shown(key)}` in it")
     first, _, rest = key.partition(".")
     entries = dict(node.value or {})
     entries[first] = _put(entries.get(first, Node(None, 0, node.folder)), rest, new) if rest else new
@@ -340,14 +337,14 @@ def _put(node: Node, key: str, new: Node) -> Node:
 
 
 def _item(items: list[Node], key: str) -> tuple[str, int]:
-    """The name or number with which `key` begins, and the position it means; a name may have dots in it."""
+    """Return the name or number that `key` begins with, and its position; a name may contain dots."""
     places = {str(index): index for index in range(len(items))}
     places.update({str(name.value): index for index, item in enumerate(items) if (name := _name(item))})
     for place in sorted(places, key=len, reverse=True):
         if key == place or key.startswith(f"{place}."):
             return place, places[place]
     known = ", ".join(map(shown, places))
-    raise Refused(f"expected one of this list: {known}{rules.near(key.rpartition('.')[0] or key, places)}")
+    raise InvalidValue(f"expected one of this list: {known}{rules.suggestion(key.rpartition('.')[0] or key, places)}")
 
 
 def _with_defaults(top: Node) -> Node:

@@ -17,21 +17,21 @@ from typing import Any
 
 from .yaml_lines import Node, Problems, shown
 
-# C0 and C1 controls, line separators and half characters: in no name or path that a person means.
+# C0 and C1 controls, line separators and half characters: no real name or path has them.
 UNWANTED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-# Words in use elsewhere: by letters alone, the word nearest to `gpu` would be `cpu`.
+# Words that other programs use: by spelling alone, the word most similar to `gpu` would be `cpu`.
 OTHER_NAMES = {"gpu": "cuda", "fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
 
 
-class Refused(Exception):
-    """A value that does not follow its rule; the text says what was seen, or why not."""
+class InvalidValue(Exception):
+    """A value that does not follow its rule; the text says what was seen, or the reason."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a key takes: in words, and as the function that reads its value or notes the problem."""
+    """A key: what it takes, in words, and the function that reads its value or notes the problem."""
 
     allowed: str
     read: Callable[[Node, str, Problems], Any]
@@ -47,13 +47,13 @@ Check = Callable[[Given, Node, str, Problems], None]
 
 
 def rule(allowed: str, take: Callable[[Node], Any], default: str = "", auto: bool = False) -> Rule:
-    """A rule from a function that gives the value or raises Refused."""
+    """A rule from a function that gives the value or raises InvalidValue."""
     allowed += ", or `auto`" if auto else ""
 
     def read(node: Node, at: str, problems: Problems) -> Any:
         try:
             return None if auto and node.value == "auto" else take(node)
-        except Refused as why:
+        except InvalidValue as why:
             problems.add(node.line, at, f"expected {allowed}; {why}")
             return None
 
@@ -63,8 +63,8 @@ def rule(allowed: str, take: Callable[[Node], Any], default: str = "", auto: boo
 # ---------------------------------------------------------------------------------------------- what a message says
 
 
-def seen(node: Node) -> str:
-    """What stands there, in words and at most 80 characters of it."""
+def seen_text(node: Node) -> str:
+    """Describe a value in words, with at most 80 characters of it."""
     value = node.value
     if isinstance(value, list | dict):
         return f"seen {'a' if value else 'an empty'} {'list' if isinstance(value, list) else 'mapping'}"
@@ -73,8 +73,8 @@ def seen(node: Node) -> str:
     return f'seen the text "{shown(value)}"' if isinstance(value, str) else f"seen the number {shown(str(value))}"
 
 
-def near(word: object, words: Iterable[str]) -> str:
-    """The question after the nearest of `words`, or nothing when none is near."""
+def suggestion(word: object, words: Iterable[str]) -> str:
+    """Return "did you mean" with the most similar of `words`, or nothing when none is similar."""
     known = list(words)
     other = OTHER_NAMES.get(str(word).lower())
     close = [other] if other in known else difflib.get_close_matches(str(word)[:80], known, 1)
@@ -85,27 +85,27 @@ def near(word: object, words: Iterable[str]) -> str:
 
 
 def take_text(node: Node, lines: bool = False) -> str:
-    """The value as text, of one line unless `lines`. Raises Refused."""
+    """The value as text, of one line unless `lines`. Raises InvalidValue."""
     if not isinstance(node.value, str):
-        raise Refused(seen(node) + ("; in quotes it would be text" if _number(node) is not None else ""))
+        raise InvalidValue(seen_text(node) + ("; in quotes it would be text" if _number(node) is not None else ""))
     if UNWANTED.search(node.value.translate({9: " ", 10: " "}) if lines else node.value):
-        raise Refused(f"{seen(node)}, which has a control character or a line break in it")
+        raise InvalidValue(f"{seen_text(node)}, which has a control character or a line break in it")
     return node.value
 
 
 def take_path(node: Node) -> Path:
-    """The value as an absolute path. Raises Refused."""
+    """The value as an absolute path. Raises InvalidValue."""
     if not (value := take_text(node)):
-        raise Refused("seen empty text")
+        raise InvalidValue("seen empty text")
     return absolute(value, node.folder)
 
 
 def absolute(text: str, folder: Path) -> Path:
-    """`text` as an absolute path: `..` is taken as a shell's cd takes it, links are not followed. Raises Refused."""
+    """Make `text` an absolute path, with `..` as a shell's cd takes it; links are not followed. Raises InvalidValue."""
     try:
         return Path(os.path.normpath(folder.absolute() / Path(text).expanduser()))
     except RuntimeError:
-        raise Refused(f'seen the text "{shown(text)}", and there is no such home folder') from None
+        raise InvalidValue(f'seen the text "{shown(text)}", and there is no such home folder') from None
 
 
 def text(allowed: str = "text", pattern: str = r".{1,1000}", default: str = "") -> Rule:
@@ -113,7 +113,7 @@ def text(allowed: str = "text", pattern: str = r".{1,1000}", default: str = "") 
 
     def take(node: Node) -> str:
         if not re.fullmatch(pattern, value := take_text(node), re.ASCII):
-            raise Refused(seen(node))
+            raise InvalidValue(seen_text(node))
         return value
 
     return rule(allowed, take, default)
@@ -124,7 +124,7 @@ def one_of(*words: str) -> Rule:
 
     def take(node: Node) -> str:
         if node.value not in words:
-            raise Refused(seen(node) + near(node.value, words))
+            raise InvalidValue(seen_text(node) + suggestion(node.value, words))
         return str(node.value)
 
     return rule(f"one of {', '.join(words)}", take)
@@ -135,10 +135,10 @@ def some_of(*words: str) -> Rule:
 
     def take(node: Node) -> tuple[str, ...]:
         if not isinstance(node.value, list):
-            raise Refused(f"{seen(node)}; a list is written [{words[0]}]")
+            raise InvalidValue(f"{seen_text(node)}; a list is written [{words[0]}]")
         for item in node.value:
             if item.value not in words:
-                raise Refused(seen(item) + near(item.value, words))
+                raise InvalidValue(seen_text(item) + suggestion(item.value, words))
         return tuple(dict.fromkeys(str(item.value) for item in node.value))
 
     return rule(f"a list of {', '.join(words)}", take)
@@ -154,7 +154,7 @@ def whole(highest: int, auto: bool = False) -> Rule:
     def take(node: Node) -> int:
         number = _number(node)
         if not isinstance(number, int) or not 1 <= number <= highest:
-            raise Refused(seen(node))
+            raise InvalidValue(seen_text(node))
         return number
 
     return rule(f"a whole number from 1 to {highest}", take, auto=auto)
@@ -166,7 +166,7 @@ def positive(highest: int = 10**7) -> Rule:
     def take(node: Node) -> float:
         number = _number(node)
         if number is None or not 0 < number <= highest:  # NaN fails this too
-            raise Refused(seen(node))
+            raise InvalidValue(seen_text(node))
         return float(number)
 
     return rule(f"a number above 0 and up to {highest}", take)
@@ -181,11 +181,11 @@ def secret() -> Rule:
     """The path of a file that holds a secret; never the secret."""
 
     def take(node: Node) -> Path:
-        # The commonest slip is the token or password itself (see `slips`): no message shows what stands here.
+        # The most common mistake is the token or password itself (see `slips`), so no message shows the value.
         try:
             return take_path(node)
-        except Refused:
-            raise Refused("seen what cannot be a path (not shown: it may be the secret itself)") from None
+        except InvalidValue:
+            raise InvalidValue("seen what cannot be a path (not shown: it may be the secret itself)") from None
 
     return rule("the path of a file that holds the secret", take)
 
@@ -199,21 +199,21 @@ def keys(cls: type[Any]) -> dict[str, Key]:
 
 
 def section(cls: type[Any], check: Check | None = None) -> Rule:
-    """A mapping with the keys of `cls`; `check` sees them together, completes them and notes what does not fit."""
+    """A mapping with the keys of `cls`; `check` gets them together, completes them and notes what does not fit."""
 
     def read(node: Node, at: str, problems: Problems) -> Any:
         given = read_keys(cls, node, at, problems)
         if check:
             check(given, node, at, problems)
-        return None if problems.found else cls(**given)
+        return None if problems.messages else cls(**given)
 
     return {"key": Key(f"a mapping with {', '.join(keys(cls))}", read, section=cls)}
 
 
 def read_keys(cls: type[Any], node: Node, at: str, problems: Problems) -> Given:
-    """What a mapping gives for the keys of `cls`, each read by its rule."""
+    """Read the values that a mapping gives for the keys of `cls`, each by its rule."""
     if not isinstance(node.value, dict):
-        problems.add(node.line, at, f"expected a mapping with {', '.join(keys(cls))}; {seen(node)}")
+        problems.add(node.line, at, f"expected a mapping with {', '.join(keys(cls))}; {seen_text(node)}")
         return {}
     prefix = f"{at}." if at else ""
     for name, child in node.value.items():
@@ -234,18 +234,18 @@ def read_keys(cls: type[Any], node: Node, at: str, problems: Problems) -> Given:
 
 def _unknown(name: str, here: Iterable[str], known: Iterable[str]) -> str:
     elsewhere = [key for key in known if key.rpartition(".")[2] == name]
-    hint = f"; did you mean `{elsewhere[0]}`?" if elsewhere else near(name, here)
+    hint = f"; did you mean `{elsewhere[0]}`?" if elsewhere else suggestion(name, here)
     return f"unknown key{f'{hint} Allowed' if hint else '; allowed'} here: {', '.join(here)}"
 
 
 def default_of(cls: type[Any], name: str) -> Any:
-    """The value of a key that is not given; MISSING where it must be."""
+    """Return the value of a key that is not given; MISSING for a required key."""
     entry = next(f for f in dataclasses.fields(cls) if f.name == name)
     return entry.default if entry.default_factory is MISSING else entry.default_factory()
 
 
 def described(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every dotted key of a section and of those in it, with what it takes and its default."""
+    """Yield every dotted key of a section and its subsections, with what it takes and its default."""
     for name, key in keys(cls).items():
         default = key.default or default_of(cls, name)
         if key.section:
@@ -258,7 +258,7 @@ def described(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def plain(value: Any, auto: bool = False) -> Any:
-    """A section as mappings, lists and plain values: what `section` reads back."""
+    """Return a section as mappings, lists and plain values, which `section` can read again."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {name: plain(getattr(value, name), key.auto) for name, key in keys(type(value)).items()}
     if isinstance(value, tuple):

@@ -20,7 +20,7 @@ from worker.escape import safe_text
 from ..errors import ProfileError
 
 SHOWN = "***"
-SHORTEST = 4  # shorter ones stand in ordinary words, and to blot those out would make messages unreadable
+SHORTEST = 4  # shorter ones occur in ordinary words, and hiding those would make messages unreadable
 ALLOW_OPEN = "RUNBOOK_ALLOW_OPEN_SECRETS"
 
 
@@ -53,12 +53,12 @@ class Secret:
         raise TypeError("a secret is not pickled or copied")
 
 
-# By identity: two equal secrets are two entries, so that one may go while the other is still in use.
+# By identity: two equal secrets are two entries, so that one can be freed while the other is in use.
 _known: weakref.WeakValueDictionary[int, Secret] = weakref.WeakValueDictionary()
 
 
 def variables() -> list[str]:
-    """The variables of our environment that hold a secret which was read: nobody's whom we start."""
+    """Return our environment variables that hold a secret; no process that we start may inherit them."""
     values = {secret.reveal() for secret in list(_known.values())}
     return [name for name, value in os.environ.items() if value in values]
 
@@ -68,8 +68,8 @@ def redact(text: str) -> str:
     values = {secret.reveal() for secret in list(_known.values())}
     forms = {form for value in values if len(value) >= SHORTEST for form in _forms(value)}
     # The longest first: a secret may hold another one.
-    found = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
-    return re.sub(found, SHOWN, text) if found else text
+    pattern = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
+    return re.sub(pattern, SHOWN, text) if pattern else text
 
 
 def _forms(value: str) -> set[str]:
@@ -83,22 +83,22 @@ def _forms(value: str) -> set[str]:
 
 def _base64(raw: bytes) -> set[str]:
     """Base64 of the secret alone, and the characters it has in common with any longer text that holds it."""
-    found = set()
+    forms = set()
     for before in range(3):
         text = base64.b64encode(bytes(before) + raw).decode()
         inside = text[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]  # the others depend on what stands beside it
-        found |= {inside, inside.translate(_URL_SAFE)}
+        forms |= {inside, inside.translate(_URL_SAFE)}
     text = base64.b64encode(raw).decode()
-    return {*found, *(form.translate(table) for form in (text, text.rstrip("=")) for table in ({}, _URL_SAFE))}
+    return {*forms, *(form.translate(table) for form in (text, text.rstrip("=")) for table in ({}, _URL_SAFE))}
 
 
 _URL_SAFE = str.maketrans("+/", "-_")
 
 
 def read_private(path: Path, what: str, limit: int = 2**20) -> bytes:
-    """The bytes of a file that only its owner, who is us, can read. `what` names it in the ProfileError otherwise.
+    """Read a file that belongs to us and that only we can read. `what` names it in the ProfileError otherwise.
 
-    The open file is judged, not its name, so nothing can be put in its place between the check and the reading.
+    The open file is checked, not its name, so nobody can replace it between the check and the reading.
     """
     path = path.absolute()
     lenient = os.environ.get(ALLOW_OPEN) == "1"
@@ -126,16 +126,16 @@ def read_private(path: Path, what: str, limit: int = 2**20) -> bytes:
     return raw
 
 
-def _judge(path: Path, what: str, found: os.stat_result, lenient: bool) -> None:
+def _judge(path: Path, what: str, status: os.stat_result, lenient: bool) -> None:
     quoted = shlex.quote(str(path))
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         _refuse(path, what, "expected a file, seen a folder")
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         _refuse(path, what, "expected a plain file, seen a FIFO or device")
-    if not lenient and found.st_uid != os.geteuid():
-        why = f"belongs to another user (number {found.st_uid}), who can change it"
+    if not lenient and status.st_uid != os.geteuid():
+        why = f"belongs to another user (number {status.st_uid}), who can change it"
         _refuse(path, what, f'{why}; make it yours: sudo chown "$(id -un)" {quoted}', allowable=True)
-    if not lenient and found.st_mode & 0o077:
+    if not lenient and status.st_mode & 0o077:
         _refuse(path, what, f"other users can get at it; close it: chmod 600 {quoted}", allowable=True)
 
 

@@ -1,7 +1,7 @@
 """Slips of a profile: a secret in the place of its file's path, or under any other key. Refused before it is copied.
 
 A profile as used lies in the run's folder and in its archive, so nothing in it may be a secret. What is refused here
-stands in no message either.
+is not shown in any message either.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NO_FILE = (
 
 
 def without_secrets(node: Node, problems: Problems, at: str = "") -> Node:
-    """`node` with every value that is, or may be, a secret noted and marked as refused."""
+    """Return `node`, with every value that is or may be a secret noted and marked as refused."""
     if isinstance(node.value, dict):
         return replace(node, value=dict(_entries(node.value, problems, at)))
     key = at.rpartition(".")[2]
@@ -57,12 +57,12 @@ def _why_not(key: str, node: Node) -> str | None:
 def _is_there(text: str, folder: Path) -> bool:
     try:
         return rules.absolute(text, folder).exists()
-    except (OSError, ValueError, rules.Refused):  # no path at all: too long, or with a NUL in it
+    except (OSError, ValueError, rules.InvalidValue):  # no path at all: too long, or with a NUL in it
         return False
 
 
 def _is_path(text: str, folder: Path) -> bool:
-    """Whether `text` names something that is there, or plainly a file that is to come."""
+    """Whether `text` names an existing file, or is clearly the name of a file that does not exist yet."""
     if _is_there(text, folder):
         return True
     if tokens.looks_secret(text):

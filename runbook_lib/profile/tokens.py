@@ -1,7 +1,7 @@
-"""What looks like a password or a token, wherever it stands: so that none is written down, or shown, by a slip.
+"""What looks like a password or a token, so that none is written to a file or shown by mistake.
 
-A profile, a note and a run's name are copied into an archive that is handed on. They name the file of a secret and
-never hold one.
+A profile, a note and a run's name go into an archive that other people get. They name the file of a secret and never
+hold one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SECRETS = (
     "password",
     "passphrase",
     "token",
-)  # what a person may write there; none but those two is read
+)  # what people write there; only the first two are read
 
 _MIXED = r"(?=[\w-]*[A-Z])(?=[\w-]*[a-z])"
 _FORMS = (
@@ -40,10 +40,10 @@ _PHRASES = (
 )
 _NAMED = re.compile(r"(?i:\b(?:password|passwd|passphrase|secret|token|api[_-]?key)\b[\"']?\s*[=:]\s*)[^\s,;]{4,}")
 _ANYWHERE = re.compile("|".join([rf"(?<![A-Za-z0-9])(?:{'|'.join(_FORMS)})", *_PHRASES]))
-# These are secrets when nothing else stands there: within a longer text they are part of a name or of an address.
+# These are secrets only when the text holds nothing else: in a longer text they are part of a name or an address.
 _WHOLE = re.compile(r"\s*(?:hf_[\w-]{20,}|[^\s/:@]+:(?!//)[^\s@]+@\S+)\s*")
 
-# What a person calls the file of a secret, where neither the file nor its folder is there yet.
+# Usual names for the file of a secret, where neither the file nor its folder exists yet.
 _FILE_NAME = re.compile(
     r".+\.(?:token|credentials?|json|txt|key|pem|secret|cfg|conf|ya?ml)"
     r"|(?:(?:hf|hub|huggingface|my|ssh)[-_. ]?)?(?:tokens?|credentials?|key|login)",
@@ -52,16 +52,16 @@ _FILE_NAME = re.compile(
 
 
 def looks_secret(text: str) -> bool:
-    """Whether a text has a token in it, or a password, in one of the forms in which they are handed out."""
+    """Whether a text contains a token or a password in one of the usual forms."""
     return bool(_ANYWHERE.search(text) or _NAMED.search(text) or _WHOLE.fullmatch(text))
 
 
 def hide(text: str) -> str:
-    """`text` with every token left out. What stands behind a word such as `password:` stays: messages use it too."""
+    """Return `text` without tokens. The value after a word such as `password:` stays: messages use such words too."""
     return HIDDEN if _WHOLE.fullmatch(text) else _ANYWHERE.sub(HIDDEN, text)
 
 
 def names_a_file(text: str) -> bool:
-    """Whether this can be how a person calls the file of a secret; the last part of a path counts."""
+    """Whether a person could give the file of a secret this name; only the last part of a path counts."""
     name = text.rpartition("/")[2]
     return len(text) < SHORTEST_SECRET or bool(_FILE_NAME.fullmatch(name) and not re.search(r"[\s\"'{}=]", name))

@@ -44,29 +44,29 @@ class Node:
     value: str | int | float | bool | list[Node] | dict[str, Node] | None
     line: int  # of its key where it has one; 0: it came with --set
     folder: Path
-    refused: bool = False  # already noted as a problem: say no more about it
+    refused: bool = False  # already noted as a problem: no second message
 
 
 class Problems:
-    """What is wrong with one file, collected so that a person mends all of it at once."""
+    """What is wrong with one file, collected so that a person can correct all of it at once."""
 
     def __init__(self, file: Path, known: Iterable[str] = ()):
         """`file` is named as the person named it; `known` are the keys there are, to suggest from."""
         self.file = safe_text(str(file))
         self.known = tuple(known)
-        self.found: list[tuple[int, str]] = []
+        self.messages: list[tuple[int, str]] = []
 
     def add(self, line: int, key: str, message: str) -> None:
         """Note one problem, at a dotted key or, with an empty key, at a line."""
         where = f"{self.file}:{line}" if line else "--set"
-        self.found.append((line, tokens.hide(f"{where}: {f'{shown(key)}: ' if key else ''}{message}")))
+        self.messages.append((line, tokens.hide(f"{where}: {f'{shown(key)}: ' if key else ''}{message}")))
 
     def stop_if_any(self) -> None:
         """Raise one ProfileError with everything noted so far, in the order of the lines."""
-        if not self.found:
+        if not self.messages:
             return
-        count = len(self.found)
-        lines = [text for _, text in sorted(self.found, key=lambda item: item[0])[:SHOWN_PROBLEMS]]
+        count = len(self.messages)
+        lines = [text for _, text in sorted(self.messages, key=lambda item: item[0])[:SHOWN_PROBLEMS]]
         more = f"\n  and {count - SHOWN_PROBLEMS} more" if count > SHOWN_PROBLEMS else ""
         raise ProfileError(
             f"reading the profile {self.file}: {count} problem{'s' * (count > 1)}\n  "
@@ -76,16 +76,16 @@ class Problems:
 
 
 def shown(text: str, limit: int = SHOWN_CHARACTERS) -> str:
-    """`text` on one line, at most 80 characters of it: what a message may show of a file.
+    """Return `text` on one line and at most 80 characters of it, for a message about a file.
 
-    A path takes LONGEST_PATH for `limit`: a place that is cut short cannot be looked for.
+    For a path, `limit` is LONGEST_PATH: a shortened path cannot be found.
     """
     return safe_text(text.replace("\n", "\\n").replace("\t", "\\t"), limit)
 
 
 def read(text: str, folder: Path, problems: Problems, override: str = "") -> Node | None:
     """The one value in `text`, or None where it is not YAML; `override` is the key of a `--set` that it comes from."""
-    # A comment may hold a tab; anywhere else YAML's own message about it helps nobody.
+    # A comment may hold a tab; elsewhere YAML's own message about it is no help.
     tab = re.search(r"^[^#\n]*\t", text, re.MULTILINE)
     if tab:
         line = text.count("\n", 0, tab.start()) + 1

@@ -22,7 +22,7 @@ from ..result import publication
 from ..result.merged import Merged
 from ..result.sealed import PAGES, SEALED, SealChanges, changes_since_seal, files, listed, unlisted
 from ..run.checks import Checks
-from ..run.disk import in_words
+from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
 
 NAMED = 20
@@ -30,7 +30,7 @@ GROWN = "since the seal"
 AS_IT_WAS = "restore the file from a backup, or run the same command again (runbook run): it is made again if possible"
 
 
-@in_words("sealing the run")
+@explain_disk_errors("sealing the run")
 def write_sums(run: Run, trial: _Trial | None = None) -> Path:
     """List every file except SHA256SUMS with its sha256. Files that `trial` has read are not read again."""
     names = [name for name in files(run) if run.folder / name != run.sums]
@@ -123,7 +123,7 @@ class _Trial:
         self.checks.add(name, not wrong, shown or fine, fine, remedy)
 
 
-@in_words("verifying the run")
+@explain_disk_errors("verifying the run")
 def verify(run: Run, quick: bool = False) -> Checks:
     """Check the archive of a sealed run; every failure names its file. Reads every file once, piece by piece.
 

@@ -119,6 +119,6 @@ def _keep_apart(run: Run, folder: Path, backup: Path) -> None:
     """Raise DataError if a host's folder of this run is, contains or is inside something that must stay."""
     if places.inside(folder, run.folder) or places.inside(run.folder, folder):
         raise DataError(f"{folder}: its folder is the run's own, {run.folder}, or holds it; what is in it stays")
-    kept = [*places.read(run), *places.written(run.profile), places.Place("the backup", backup)]
+    kept = [*places.read(run), *places.written(run.profile), places.NamedPath("the backup", backup)]
     if held := [str(place) for place in kept if places.inside(place.path, folder)]:
         raise DataError(f"{folder}: holds {', '.join(held)}; what is in it stays. Nothing was removed")

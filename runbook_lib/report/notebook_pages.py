@@ -10,9 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from worker.escape import safe_text
-
 from ..show.markup import Markup
+from . import notebook_file
 
 
 def _set(words: str) -> frozenset[str]:
@@ -69,13 +68,9 @@ def fragment(path: Path, prefix: str) -> tuple[Markup, int]:
 
     Raises ValueError if the file is not a notebook.
     """
-    import nbformat
+    notebook = notebook_file.read(path)
     from nbconvert import HTMLExporter
 
-    try:
-        notebook: Any = nbformat.read(path, as_version=4)
-    except Exception as error:  # nbformat's own errors have no common base
-        raise ValueError(f"{path.name}: not a notebook: {safe_text(str(error), 300)}") from None
     notebook.metadata.pop("widgets", None)  # with them nbconvert would load a script from the network
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{prefix}-{number}"

@@ -14,7 +14,7 @@ from ..records import Json
 from ..result import home, publication
 from ..run import driver
 from ..run.checks import MARKS
-from ..run.disk import in_words
+from ..run.disk import explain_disk_errors
 from ..run.journal import Event
 from ..run.run import PHASES, Run
 from ..show.words import one_line
@@ -73,7 +73,7 @@ class Outcome:
         return "\n".join(lines + ([f"next: {self.next}"] if self.next else []))
 
 
-@in_words("looking at the run")
+@explain_disk_errors("looking at the run")
 def outcome(run: Run) -> Outcome:
     """Return the outcome of the run so far; check the sizes of its files now."""
     by_journal = {phase: Phase(phase, NOT_YET) for phase in PHASES}

@@ -19,7 +19,7 @@ from worker.files import write_atomic
 from ..result import facts
 from ..result.facts import DatedEvent, RunFacts
 from ..result.sealed import SEALED
-from ..run.disk import in_words
+from ..run.disk import explain_disk_errors
 from ..run.phase_result import CheckRecord
 from ..run.run import PHASES, Run
 from ..show import pictures
@@ -40,7 +40,7 @@ LINE_END = Markup("\n")
 PACKAGES = ("numpy", "pyarrow", "paramiko", "papermill", "nbconvert", "ipykernel", "matplotlib", "huggingface-hub")
 
 
-@in_words("making the report")
+@explain_disk_errors("making the report")
 def build(run: Run) -> Path:
     """Write report.html from the run's files. Missing files are shown as missing."""
     run_facts = facts.gather(run)
@@ -96,7 +96,7 @@ def _foot(run: Run) -> Markup:
     return tag("footer", Markup("Written "), at, advice, verify) + Markup("</body></html>\n")
 
 
-@in_words("sealing the run")
+@explain_disk_errors("sealing the run")
 def seal(run: Run, as_pdf: bool = False) -> Path:
     """Write the reports, then the sha256 of every file of the run. The journal's last event is the sealing.
 
@@ -113,7 +113,7 @@ def seal(run: Run, as_pdf: bool = False) -> Path:
     return archive.write_sums(run, trial)
 
 
-@in_words("writing the notes")
+@explain_disk_errors("writing the notes")
 def write_notes(run: Run) -> None:
     """Write the notes for a person: the execution report and failures.log, also for a failed run."""
     execution_report(run)

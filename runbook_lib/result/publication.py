@@ -22,7 +22,7 @@ from worker.layout import FORMAT
 from .. import records
 from ..errors import DataError, RunbookError
 from ..records import Written
-from ..run.disk import in_words
+from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
 from .merged import Merged, differences
 from .placed import Backup, Copy, Placed, Publication
@@ -48,7 +48,7 @@ def current_result(run: Run) -> CurrentResult:
     return CurrentResult(candidate if waits else Merged(run.merged), founding, waits or run.founding_candidate.exists())
 
 
-@in_words("publishing the result")
+@explain_disk_errors("publishing the result")
 def finish_publication(run: Run) -> None:
     """Finish a publication that a crash interrupted after the decision. Raises DataError."""
     record = _read(run.publishing_file)
@@ -57,14 +57,14 @@ def finish_publication(run: Run) -> None:
         _record(run, record)
 
 
-@in_words("publishing the result")
+@explain_disk_errors("publishing the result")
 def discard_candidate(run: Run) -> None:
     """Delete a candidate that was not made from the present parts."""
     shutil.rmtree(run.candidate, ignore_errors=True)
     run.founding_candidate.unlink(missing_ok=True)
 
 
-@in_words("publishing the result")
+@explain_disk_errors("publishing the result")
 def reject_candidate(run: Run, reasons: Sequence[str]) -> Path | None:
     """Move the candidate aside with the reasons, for inspection; the previous result stays. None without a candidate.
 
@@ -81,7 +81,7 @@ def reject_candidate(run: Run, reasons: Sequence[str]) -> Path | None:
     return run.rejected
 
 
-@in_words("publishing the result")
+@explain_disk_errors("publishing the result")
 def publish(run: Run, backup: Backup | None) -> Publication:
     """Give the current result its final names, and record where each file is. A published result stays as it is.
 
@@ -114,7 +114,7 @@ def publish(run: Run, backup: Backup | None) -> Publication:
     return _record(run, record)
 
 
-@in_words("looking at the result")
+@explain_disk_errors("looking at the result")
 def published(run: Run) -> Publication | None:
     """Read the record of the published files; None if nothing was published.
 
@@ -176,7 +176,7 @@ def _now() -> str:
 # --------------------------------------------------------------------------------------------------------- ownership
 
 
-@in_words("looking at what stands under the result's name")
+@explain_disk_errors("looking at what stands under the result's name")
 def founding_name_problem(run: Run) -> str:
     """Return in words why the file under the name of the founding file must not be replaced; empty if it may be."""
     path = run.founding_file
@@ -244,7 +244,7 @@ def _founding_sums(run: Run) -> set[str]:
     return {sha256 for sha256 in sums if sha256}
 
 
-@in_words("looking at the result")
+@explain_disk_errors("looking at the result")
 def losses(run: Run, quick: bool = False) -> list[str]:
     """Return in words which published files are missing or differ from the record; with `quick`, compare sizes only."""
     record = published(run)

@@ -12,7 +12,7 @@ from worker.files import sha256_file, write_atomic
 
 from ..corpus import corpus as corpora
 from ..errors import DataError
-from ..run.disk import in_words
+from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
 from . import home
 from .sealed import changes_since_seal, listed
@@ -26,7 +26,7 @@ MADE_BY = {
 }
 
 
-@in_words("repairing the run")
+@explain_disk_errors("repairing the run")
 def repair(run: Run) -> set[str]:
     """Prepare what can be made again; return the phases to execute again because their records are damaged."""
     again = set()

@@ -1,7 +1,7 @@
-"""Acts: what a person does to a run's workers, perhaps while a driver watches it. One at a time; the driver waits.
+"""Acts of a person on a run's workers, perhaps while a driver watches the run. One at a time; the driver waits.
 
-While a person restarts or stops, a look may find everything at rest, or half of it dead. Nothing is concluded from
-that, and nothing done about it, before the act is over.
+While a person restarts or stops workers, a reading may show all of them at rest, or half of them dead. The driver
+concludes nothing from that, and does nothing, before the act is over.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from worker.escape import safe_text
 from . import locks
 from .run import Run
 
-PATIENCE_S = 600.0  # for another act to end: each of its steps has a deadline of its own
+PATIENCE_S = 600.0  # to wait for another act: each of its steps has its own deadline
 
 
-_mine = threading.local()  # an act is made of others: to restart is to stop and to start
+_mine = threading.local()  # an act may contain others: a restart is a stop and a start
 
 
 @contextmanager
 def act(run: Run, words: str) -> Iterator[None]:
-    """Hold the workers of the run's hosts for one act of a person, in `words`. Another one is waited for."""
+    """Hold the workers of the run's hosts for one act of a person, named by `words`; another act is waited for."""
     if getattr(_mine, "run", None) == run.folder:
         yield
         return
@@ -36,15 +36,15 @@ def act(run: Run, words: str) -> Iterator[None]:
 
 
 def under_way(run: Run) -> str:
-    """The act that is under way, in words; empty when there is none."""
+    """Return the act that is under way, in words; empty when there is none."""
     return safe_text(locks.holder(run.acts_lock).partition("\n")[0], 200)
 
 
-def concerned(run: Run) -> frozenset[str]:
-    """The hosts whose workers a person stops or starts right now."""
+def hosts_in_act(run: Run) -> frozenset[str]:
+    """Return the hosts whose workers a person is stopping or starting now."""
     return frozenset(locks.holder(run.acts_lock).splitlines()[1:])
 
 
 def stamp(run: Run) -> int:
-    """Changes whenever an act began or ended."""
+    """Return a number that changes when an act begins or ends."""
     return locks.stamp(run.acts_lock)

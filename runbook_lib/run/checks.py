@@ -1,4 +1,4 @@
-"""A check holds a fact against its expectation and carries the remedy; a `Checks` draws itself as a table."""
+"""A check compares a fact with what is expected and carries the remedy; a `Checks` shows itself as a table."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class Checks:
         where: str = "here",
         warn: bool = False,
     ) -> bool:
-        """Record one check and give its `ok` back, so that what depends on it can be skipped."""
+        """Record one check and return its `ok`, so that what depends on it can be skipped."""
         self.items.append(
             Check(name, bool(ok), safe_text(str(seen)), safe_text(str(expected)), safe_text(remedy), where, warn)
         )
         return bool(ok)
 
     def extend(self, checks: Iterable[Check]) -> None:
-        """Take over checks that were made elsewhere."""
+        """Add checks that were made elsewhere."""
         self.items.extend(checks)
 
     @property
@@ -74,7 +74,7 @@ class Checks:
         return [{"group": self.title, **asdict(item), "verdict": item.verdict} for item in self.items]
 
     def grid(self) -> Grid:
-        """The same checks as a table of places by checks, with what to do underneath."""
+        """Return the same checks as a table of places by checks, with the remedies below."""
         return Grid(self)
 
     def __iter__(self) -> Iterator[Check]:
@@ -113,7 +113,7 @@ class Grid:
             if item.name not in columns:
                 columns.append(item.name)
             before = rows.setdefault(item.where, {}).get(item.name)
-            if before is None or before.ok:  # of two by one name the one that fails is shown
+            if before is None or before.ok:  # of two checks of one name, show the one that failed
                 rows[item.where][item.name] = item
         return columns, rows
 
@@ -122,7 +122,7 @@ class Grid:
 
     def _repr_html_(self) -> str:
         columns, rows = self._table()
-        cells = [(where, *(_cell(found.get(name)) for name in columns)) for where, found in rows.items()]
+        cells = [(where, *(_cell(checks.get(name)) for name in columns)) for where, checks in rows.items()]
         to_do = "".join(
             f"<li><b>{html.escape(f'{item.where}: {item.name}')}</b>: {html.escape(item.remedy)}</li>"
             for item in self.checks

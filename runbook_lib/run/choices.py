@@ -1,7 +1,7 @@
-"""Choices: what differs between two profiles of one run, and which of it may change while the run goes on.
+"""Choices: what differs between two profiles of one run, and which differences are allowed while the run goes on.
 
-What can change no vector, and not where rows lie, may change. Where a key names a content (corpus, questions, model)
-the content decides; where the plan has settled something (parts, slots), the plan does.
+A change is allowed if it can change no vector, and not where rows are. For a key that names content (corpus, questions,
+model) the content decides; for what the plan has settled (parts, slots) the plan decides.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .plan import Plan, Slot
 CONTENTS = ("corpus.path", "questions")
 # Keys and sections that say how a run is driven and watched, and where its result goes.
 FREE = ("run", "runs", "hf_token", "monitor", "recovery", "policy", "output")
-# What is asserted, and how files travel: preflight holds it against what is there.
+# What is asserted, and how files are sent: preflight compares it with the facts.
 FREE_KEYS = ("corpus.documents", "model.dim", "model.sha256", "model.download")
 # Of a host: how it is reached, and the Python that it has.
 FREE_OF_HOST = ("credentials", "ssh", "environment", "requirements", "wheels")
@@ -42,7 +42,7 @@ PLANNED = "the plan has settled it"
 
 @dataclass(frozen=True)
 class Change:
-    """A key that two profiles have differently; `why` tells what keeps it from changing in a run, if anything does."""
+    """A key that differs between two profiles; `why` is the reason why it may not change in a run, if any."""
 
     key: str
     before: Json
@@ -57,14 +57,14 @@ def _shown(value: object) -> str:
     return "not given" if value is None else safe_text(str(value), 200)
 
 
-def in_the_way(changes: Sequence[Change], amend: bool = False) -> bool:
-    """Whether a change keeps a run from going on; with `amend` the corpus may be another: it is compared afterwards."""
+def is_blocked(changes: Sequence[Change], amend: bool = False) -> bool:
+    """Whether a change stops a run from going on; with `amend` the corpus may differ: it is compared later."""
     amended = ("corpus.", "questions") if amend else ()
     return any(change.why and not change.key.startswith(amended) for change in changes)
 
 
 def refusal(run: str, finished: bool, profile: Profile, changes: Sequence[Change]) -> str:
-    """Why a run does not go on with this profile: every key that is in the way, and the ways out."""
+    """Say why a run does not go on with this profile: every key that prevents it, and what a person can do."""
     lines = "".join(f"\n  {change} ({change.why})" for change in changes if change.why)
     mended = ". Where only texts of the same documents were mended: runbook run PROFILE --amend"
     return (
@@ -72,12 +72,12 @@ def refusal(run: str, finished: bool, profile: Profile, changes: Sequence[Change
         f"What differs:{lines}\n"
         f"Two ways out: undo this in {safe_text(str(profile.path))}, and the same command goes on with that run; or "
         "leave it as it is and begin another one: runbook run PROFILE --new"
-        f"{'' if in_the_way(changes, amend=True) else mended}"
+        f"{'' if is_blocked(changes, amend=True) else mended}"
     )
 
 
 def flat(profile: Profile) -> dict[str, Json]:
-    """Every dotted key of a profile with its plain value; hosts go by name, so that their order is no difference."""
+    """Return every dotted key of a profile with its plain value; hosts by name, so that their order is ignored."""
     value = rules.plain(profile)
     value["hosts"] = {host["name"]: host for host in value["hosts"]}
     return dict(_leaves(value, ""))
@@ -92,7 +92,7 @@ def _leaves(value: dict[str, Json], prefix: str) -> Iterator[tuple[str, Json]]:
 
 
 def digests(profile: Profile) -> dict[str, str]:
-    """What phases follow from, as hashes: how documents are read and encoded, the hosts, where the result goes."""
+    """Return hashes of what phases depend on: how documents are read and encoded, the hosts, where the result goes."""
     parts: dict[str, dict[str, Json]] = {"encoded": {}, "hosts": {}, "output": {}}
     for key, value in flat(profile).items():
         section = key.partition(".")[0]
@@ -104,8 +104,8 @@ def digests(profile: Profile) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Settled:
-    """What a run goes by: its profile, its corpus and plan once it has them, what is home, which hosts have files."""
+class RunBasis:
+    """What a run is based on: its profile, its corpus and plan if any, the rows at home, the hosts that have files."""
 
     name: str
     id: str
@@ -116,18 +116,18 @@ class Settled:
     staged: frozenset[str]
 
     def changes(self, after: Profile) -> list[Change]:
-        """Every key that `after` has differently."""
+        """Return every key that differs in `after`."""
         return list(_Comparison(self, after).changes())
 
 
 @dataclass(frozen=True)
 class _Comparison:
-    settled: Settled
+    basis: RunBasis
     after: Profile
 
     def changes(self) -> Iterator[Change]:
-        before, after = flat(self.settled.profile), flat(self.after)
-        old, new = ({host.name: host for host in profile.hosts} for profile in (self.settled.profile, self.after))
+        before, after = flat(self.basis.profile), flat(self.after)
+        old, new = ({host.name: host for host in profile.hosts} for profile in (self.basis.profile, self.after))
         for key in dict.fromkeys([*before, *after]):
             if not key.startswith("hosts.") and before.get(key) != after.get(key):
                 yield Change(key, before.get(key), after.get(key), self._of_key(key))
@@ -144,8 +144,8 @@ class _Comparison:
                         yield Change(key, before[key], after[key], self._of_host(new[name], key.rpartition(".")[2]))
 
     def _of_key(self, key: str) -> str:
-        """What keeps a key from changing; empty where nothing does."""
-        section, plan = key.partition(".")[0], self.settled.plan
+        """Return why a key may not change; empty if it may."""
+        section, plan = key.partition(".")[0], self.basis.plan
         if section in FREE or key in FREE_KEYS:
             return ""
         if key == "part_rows":
@@ -155,12 +155,12 @@ class _Comparison:
         return self._model if section == "model" else READING
 
     def _edited(self, key: str) -> bool:
-        """Whether a file of the same name has another content now; one that is gone is no edit: the run has a copy."""
+        """Whether a file of the same name has other content now; a missing file is no edit: the run has a copy."""
         path = self.after.corpus.path if key == "corpus.path" else self.after.questions
-        return bool(self.settled.corpus and path and path.is_file() and not self._same_content(key))
+        return bool(self.basis.corpus and path and path.is_file() and not self._same_content(key))
 
     def _same_content(self, key: str) -> bool:
-        corpus = self.settled.corpus
+        corpus = self.basis.corpus
         if corpus is None:
             return False
         if key == "corpus.path":
@@ -169,15 +169,15 @@ class _Comparison:
 
     @cached_property
     def _model(self) -> str:
-        """Whether what is said of the model differently still means the model of the plan."""
-        spec, before, plan = self.after.model, self.settled.profile.model, self.settled.plan
+        """Return why the changed keys no longer mean the model of the plan; empty if they do."""
+        spec, before, plan = self.after.model, self.basis.profile.model, self.basis.plan
         if plan is None or (spec.dtype, spec.max_tokens) != (before.dtype, before.max_tokens):
             return VECTOR
         try:
-            found = models.resolve(spec, models.read_token(self.after.hf_token))
+            model = models.resolve(spec, models.read_token(self.after.hf_token))
         except ProfileError as error:
             return f"not known to be the same model: {error}"
-        same = (found.digest, found.template, found.question_template)
+        same = (model.digest, model.template, model.question_template)
         return "" if same == (plan.model.digest, plan.prompt, plan.question_prompt) else VECTOR
 
     # ------------------------------------------------------------------------------------------------------- hosts
@@ -187,7 +187,7 @@ class _Comparison:
         if key in FREE_OF_HOST:
             return ""
         if key in ("kind", "workdir"):
-            return "" if host.name not in self.settled.staged or self._lies_there(host) else self._rows_left(host.name)
+            return "" if host.name not in self.basis.staged or self._lies_there(host) else self._rows_left(host.name)
         if key == "slots":
             return PLANNED if host.slots is not None and host.slots < len(planned) else ""
         if key == "threads":
@@ -195,19 +195,19 @@ class _Comparison:
         return VECTOR if planned else ""
 
     def _slots(self, host: str) -> list[Slot]:
-        return [slot for slot in self.settled.plan.slots if slot.host == host] if self.settled.plan else []
+        return [slot for slot in self.basis.plan.slots if slot.host == host] if self.basis.plan else []
 
     def _lies_there(self, host: HostSpec) -> bool:
-        """Whether the new folder holds this very run: a folder of this machine was moved, with all that is in it."""
+        """Whether the new folder holds this same run: a folder of this machine was moved, with all that is in it."""
         try:
-            mark = read_json(HostFolder(Path(host.workdir) / self.settled.name).mark) if host.is_here else None
+            mark = read_json(HostFolder(Path(host.workdir) / self.basis.name).mark) if host.is_here else None
         except (OSError, ValueError):
             mark = None
-        return bool(self.settled.id) and (mark or {}).get("id") == self.settled.id
+        return bool(self.basis.id) and (mark or {}).get("id") == self.basis.id
 
     def _rows_left(self, host: str) -> str:
-        """The rows for which a host is needed: it has to do them, or they are not home yet."""
-        plan, home = self.settled.plan, self.settled.home
+        """Say how many rows need a host: it has to compute them, or they are not home yet."""
+        plan, home = self.basis.plan, self.basis.home
         left = sum(plan.left(slot, home) for slot in self._slots(host)) if plan else 0
-        remedy = f"`runbook move {self.settled.name} {host}` gives them to the others"
+        remedy = f"`runbook move {self.basis.name} {host}` gives them to the others"
         return f"{left:,} of its rows are not home yet; {remedy}" if left else ""

@@ -1,4 +1,4 @@
-"""What a disk of this machine refuses, in words: full, read-only, failing, or a folder without the right to write."""
+"""Errors of this machine's disks in plain words: full, read-only, failing, or a folder without the right to write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import RunbookError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM)
-OTHERS = (ConnectionError, TimeoutError, BlockingIOError, ChildProcessError, ProcessLookupError)  # no disk's
+OTHERS = (ConnectionError, TimeoutError, BlockingIOError, ChildProcessError, ProcessLookupError)  # not from a disk
 
 
 class DiskError(RunbookError, OSError):
@@ -23,28 +23,28 @@ class DiskError(RunbookError, OSError):
 
 
 @contextmanager
-def in_words(doing: str) -> Iterator[None]:
-    """Turn what a disk refuses meanwhile into a DiskError; also a decorator."""
+def explain_disk_errors(doing: str) -> Iterator[None]:
+    """Turn an OSError of a disk into a DiskError that says what was being done; also a decorator."""
     try:
         yield
     except (RunbookError, *OTHERS):
         raise
     except OSError as error:
-        raise DiskError(told(doing, error)) from error
+        raise DiskError(explain(doing, error)) from error
 
 
 def rewrite(fd: int, data: bytes) -> None:
-    """Give an open file this content, all of it: a disk that is nearly full takes a part without an error. OSError."""
+    """Replace an open file's content, or raise OSError: a nearly full disk writes only a part without an error."""
     os.ftruncate(fd, 0)
     at = 0
     while at < len(data):
         at += os.pwrite(fd, data[at:], at)
 
 
-def told(doing: str, error: OSError) -> str:
-    """What was done, which file refused, why, and the next step."""
+def explain(doing: str, error: OSError) -> str:
+    """Say what was being done, which file failed, why, and the next step."""
     path = Path(str(error.filename)) if error.filename else None
-    # A temporary name says nothing to a person: its folder does.
+    # People do not know a temporary name, but its folder.
     where = path.parent if path and path.name.startswith(".") else path
     return (
         f"{doing}: {f'{where}: ' if where else ''}{safe_text(error.strerror or str(error), 300)}. {_next(error, where)}"

@@ -1,4 +1,4 @@
-"""The driver of a run: the one command that acts on it. It holds the run's driver.lock, in which stands who it is."""
+"""The driver of a run: the one command that acts on it. It holds the run's driver.lock, which names it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.escape import safe_text
 
 from ..errors import RunbookError
 from . import run_mark
-from .disk import in_words, rewrite
+from .disk import explain_disk_errors, rewrite
 from .run import Run
 
 TAKE_OVER_S = 30.0  # for a driver to end after it was interrupted
@@ -29,11 +29,11 @@ def _lock(run: Run) -> Path:
 
 @contextmanager
 def hold(run: Run, take_over: bool = False) -> Iterator[None]:
-    """Hold the run for one driver; a second one is refused by name, or ends the first. Watching needs no hold."""
-    if why := run_mark.stranger(run.folder):
+    """Hold the run for one driver. A second one gets an error that names it, or ends it. Watching needs no hold."""
+    if why := run_mark.why_not_ours(run.folder):
         raise RunbookError(why)
     path = _lock(run)
-    with in_words("taking the run for this command"):
+    with explain_disk_errors("taking the run for this command"):
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(fd, "r+") as file:
         if not _locked(file):
@@ -45,16 +45,16 @@ def hold(run: Run, take_over: bool = False) -> Iterator[None]:
                 )
             _end_driver(run, file, holder)
         who = json.dumps({**process.identify(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
-        with in_words(f"taking the run for this command: {path}"):
+        with explain_disk_errors(f"taking the run for this command: {path}"):
             rewrite(fd, who.encode())
         yield
 
 
 def _in_words(holder: str) -> str:
-    """Who drives a run, as its lock says it."""
+    """Say who drives a run, as written in its lock."""
     try:
-        said = json.loads(holder)
-        return f"by process {int(said['pid'])} since {safe_text(str(said['since']), 40)}"
+        record = json.loads(holder)
+        return f"by process {int(record['pid'])} since {safe_text(str(record['since']), 40)}"
     except (ValueError, KeyError, TypeError):
         return "by a command that does not say which"
 
@@ -76,7 +76,7 @@ def _locked(file: IO[str]) -> bool:
 
 
 def _end_driver(run: Run, file: IO[str], holder: str) -> None:
-    """Interrupt the driver that holds the run, as Ctrl-C would, and take its place; its workers go on."""
+    """Interrupt the driver that holds the run, as Ctrl-C would, and replace it; its workers go on."""
     try:
         identity = json.loads(holder)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The run's journal: JSON lines, fsynced, each carrying the sha256 of the line before, so that a change is found."""
+"""The run's journal: JSON lines, fsynced, each with the sha256 of the line before, so that a change is detected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Required, TypedDict, cast
 
 from worker.files import json_line, make_folder, sync, sync_folder
 
-from .disk import in_words
+from .disk import explain_disk_errors
 
 FIRST = "0" * 64
 PHASE, PROGRESS, FAULT, RECOVERY, REMARK, ACT = "phase", "progress", "fault", "recovery", "remark", "act"
@@ -51,7 +51,7 @@ TAIL = 64 * 1024  # bytes that hold the last events
 
 
 class Event(TypedDict, total=False):
-    """An event: what every one has, then what somebody reads by name of some. `at`: UTC, in ISO form.
+    """An event: the fields of every event, then those of some that are read by name. `at`: UTC, in ISO form.
 
     `wrote`: the sha256 of each file that was written, by its path in the run.
     """
@@ -88,7 +88,7 @@ class Event(TypedDict, total=False):
 
 
 def _whole(raw: bytes) -> list[bytes]:
-    """The lines, but for a last one that a crash tore. A power cut can tear the front off a line and leave its end."""
+    """Return the lines, without a last one torn by a crash. A power cut can lose a line's start and keep its end."""
     lines = raw.splitlines(keepends=True)
     if lines and not (lines[-1].endswith(b"\n") and _is_json(lines[-1])):
         lines.pop()
@@ -103,12 +103,12 @@ def _is_json(line: bytes) -> bool:
 
 
 def _end(file: BinaryIO) -> tuple[int, int, bytes]:
-    """Where the whole lines end, how many there are, and the last one: only the end is read, which says its number."""
+    """Return where the whole lines end, their count and the last one. Only the end is read: a line holds its number."""
     start = max(0, file.seek(0, os.SEEK_END) - TAIL)
     file.seek(start)
     lines = _whole(file.read())
     if start:
-        number = json.loads(lines[-1]).get("seq") if len(lines) > 1 else None  # the first is the end of a line
+        number = json.loads(lines[-1]).get("seq") if len(lines) > 1 else None  # the first may be incomplete
         if isinstance(number, int):
             return start + sum(map(len, lines)), number + 1, lines[-1]
         file.seek(0)
@@ -128,12 +128,12 @@ class _Read:
     events: tuple[Event, ...]
 
 
-_read: dict[Path, _Read] = {}  # of the journals read last: whoever watches reads one again and again
+_read: dict[Path, _Read] = {}  # of the journals read last: a watcher reads the same one again and again
 KEPT = 4
 
 
 def _events(path: Path) -> tuple[Event, ...]:
-    """All events of a journal. What was read before is not parsed again where the file only grew since."""
+    """Return all events of a journal. Events read before are not parsed again if the file only grew since."""
     with path.open("rb") as file:
         stat = os.fstat(file.fileno())
         before = _read.get(path)
@@ -166,10 +166,10 @@ class Journal:
     def write(self, event: str, **fields: Any) -> None:
         """Append one event with its kind. A last line torn by a crash is cut off first: it was never acknowledged.
 
-        `kind` says it where the event's name does not, as of a gate that does not hold.
+        `kind` is given where the event's name does not decide it, as for a gate that does not hold.
         """
         kind = fields.pop("kind", "") or KINDS.get(event, "")
-        with in_words("writing into the journal"):
+        with explain_disk_errors("writing into the journal"):
             self._append(event, kind, fields)
 
     def _append(self, event: str, kind: str, fields: dict[str, object]) -> None:
@@ -178,7 +178,7 @@ class Journal:
         with os.fdopen(fd, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             size, number, last = _end(file)
-            if not number:  # perhaps just made: its name is on the disk before anything is acknowledged
+            if not number:  # perhaps a new file: its name must be on the disk before an event is acknowledged
                 sync_folder(self.path.parent)
             record = {
                 "seq": number,
@@ -195,7 +195,7 @@ class Journal:
             sync(file.fileno())
 
     def events(self, *names: str) -> Iterator[Event]:
-        """The events in order, all or those named; a damaged line is left out, `problems` names it."""
+        """The events in order, all or those named; a damaged line is left out; `problems` names it."""
         if not self.path.exists():
             return
         for record in _events(self.path):
@@ -203,26 +203,26 @@ class Journal:
                 yield record.copy()
 
     def last(self, count: int) -> list[Event]:
-        """The last events, oldest first, without reading what is before them; a line that is none is left out."""
+        """Return the last events, oldest first, reading only the end of the file; invalid lines are left out."""
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             lines = file.read().splitlines()[-count:]
-        found: list[Event] = []
+        events: list[Event] = []
         for line in lines:
             try:
-                found.append(cast(Event, dict(json.loads(line))))
+                events.append(cast(Event, dict(json.loads(line))))
             except (ValueError, TypeError):  # cut in the middle, or torn by a crash
                 continue
-        return found
+        return events
 
     def problems(self, torn: bool = False) -> list[str]:
-        """What is wrong with the chain; empty when every line follows from the one before.
+        """Return what is wrong with the chain; empty when every line follows from the one before.
 
-        `torn`: half a line at the end is none yet; a crash left it, and the next event cuts it off.
+        `torn`: ignore half a line at the end; a crash left it, and the next event removes it.
         """
-        found = []
+        messages = []
         before = FIRST
         with self.path.open("rb") as file:
             for number, line in enumerate(file, 1):
@@ -231,8 +231,8 @@ class Journal:
                 try:
                     record = json.loads(line)
                     if record["prev"] != before or record["seq"] != number - 1:
-                        found.append(f"{self.path.name} line {number}: does not follow from the line before")
+                        messages.append(f"{self.path.name} line {number}: does not follow from the line before")
                 except (ValueError, KeyError, TypeError):
-                    found.append(f"{self.path.name} line {number}: not a journal line")
+                    messages.append(f"{self.path.name} line {number}: not a journal line")
                 before = hashlib.sha256(line).hexdigest()
-        return found
+        return messages

@@ -1,6 +1,6 @@
-"""Which models are refused by name: those whose loading would need what is not sent, or would run code.
+"""Refusal of models that need files which are not sent, or whose loading would run code.
 
-Only JSON and the names of files are looked at. What this does not know is found by the probe: it loads what was sent.
+Only JSON and file names are read here. The probe finds the other cases: it loads what was sent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..errors import ProfileError
 from ..records import Json
 
 WEIGHTS = ".safetensors"
-# Modules of the library that are nothing without weights.
+# Modules of the library that need weights.
 WEIGHTY = {"Transformer", "CLIPModel", "StaticEmbedding", "WordEmbeddings"}
 # Weights that can run code when loaded, or that are another framework's.
 OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx", ".gguf", ".xml")
@@ -29,7 +29,7 @@ class Module:
     config: dict[str, Json]
 
 
-def refuse_by_name(
+def refuse_unloadable(
     name: str, folder: Path, modules: Sequence[Module], settings: dict[str, Json], sent: Collection[str]
 ) -> None:
     """Raise ProfileError for a model that cannot be loaded from the files that are `sent`.
@@ -44,7 +44,7 @@ def refuse_by_name(
 
 
 def _parts(modules: Sequence[Module]) -> Iterator[tuple[str, str]]:
-    """Each module's folder and type, those of a router's routes too."""
+    """Yield each module's folder and type, also those of a router's routes."""
     for module in modules:
         yield module.path, module.type
         if isinstance(routes := module.config.get("types"), dict):
@@ -72,8 +72,8 @@ def _refuse_part(name: str, folder: Path, path: str, type_: str, sent: Collectio
     others += sorted(f"{sub}/{file.name}" for sub in ("onnx", "openvino") for file in (folder / path / sub).glob("*"))
     if not others and type_.rpartition(".")[2] not in WEIGHTY:
         return
-    found = f"only {', '.join(others[:3])}" if others else "none"
+    there = f"only {', '.join(others[:3])}" if others else "none"
     raise ProfileError(
-        f"model.name {name!r}: no {WEIGHTS} weights in {where}, found {found}; other formats can run code when loaded "
+        f"model.name {name!r}: no {WEIGHTS} weights in {where}, found {there}; other formats can run code when loaded "
         f"and are not sent. {SAVE_ANEW}"
     )

@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import RunbookError
-from .disk import in_words, rewrite
+from .disk import explain_disk_errors, rewrite
 
 TRY_S = 0.1
 
 
 @contextmanager
 def held(path: Path, words: str = "", within_s: float | None = None) -> Iterator[None]:
-    """Hold a lock file, with `words` of who holds it in it. Raises RunbookError when another one keeps it too long."""
-    with in_words("taking a lock"):
+    """Hold a lock file, with `words` about the holder in it. Raises RunbookError if another keeps it too long."""
+    with explain_disk_errors("taking a lock"):
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(fd, "r+", encoding="utf-8") as file:
         _take(file, within_s)
-        with in_words(f"taking a lock: {path}"):
+        with explain_disk_errors(f"taking a lock: {path}"):
             rewrite(fd, words.encode())
         yield
-        os.utime(path)  # whoever looks sees that it was held meanwhile
+        os.utime(path)  # shows others that it was held
 
 
 def _take(file: IO[str], within_s: float | None) -> None:
@@ -45,7 +45,7 @@ def _take(file: IO[str], within_s: float | None) -> None:
 
 
 def holder(path: Path) -> str:
-    """The words of who holds a lock file now; empty when nobody does."""
+    """Return the words of a lock file's holder; empty when it is free."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             try:
@@ -58,7 +58,7 @@ def holder(path: Path) -> str:
 
 
 def stamp(path: Path) -> int:
-    """Changes whenever a lock was held."""
+    """Return a number that changes whenever the lock was held."""
     try:
         return path.stat().st_mtime_ns
     except OSError:

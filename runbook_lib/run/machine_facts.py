@@ -1,4 +1,4 @@
-"""What preflight found of a machine, as hosts.json keeps it: what the plan and the launch build on."""
+"""What preflight found about a machine, as stored in hosts.json; the plan and the launch use it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 
-class Card(TypedDict):
+class UsableGpu(TypedDict):
     """A GPU that can be used."""
 
     index: int
@@ -19,8 +19,8 @@ class Card(TypedDict):
 class MachineFacts(TypedDict, total=False):
     """One machine. `gpus`: those that can be used, the free ones first. `shared`: the hosts that have the same folder.
 
-    `clock_s`: how far its clock is from ours. `unit`: workers must run as a systemd unit there. `made`: its Python is
-    there. `saw`: the hosts whose marks lie in its folder.
+    `clock_s`: how far its clock is from ours. `unit`: workers must run as a systemd unit there. `made`: its Python
+    exists. `saw`: the hosts whose marks are in its folder.
     """
 
     workdir: str
@@ -31,7 +31,7 @@ class MachineFacts(TypedDict, total=False):
     cores: int
     free_bytes: int | None
     clock_s: float | None
-    gpus: list[Card]
+    gpus: list[UsableGpu]
     unit: bool
     made: bool
     saw: list[str]

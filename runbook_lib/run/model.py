@@ -25,7 +25,7 @@ from ..errors import ProfileError
 from ..profile.profile import ModelSpec
 from ..profile.secret import Secret, read_private
 from ..records import Json
-from .loadable import WEIGHTS, Module, refuse_by_name
+from .loadable import WEIGHTS, Module, refuse_unloadable
 
 # What a sentence-transformers model needs; other frameworks' weights stay where they are.
 ENDINGS = ("json", "txt", "model", "safetensors", "jinja", "spm", "bpe", "vocab", "tiktoken", "tsv")
@@ -78,14 +78,14 @@ class Model:
 
 
 def resolve(spec: ModelSpec, token: Secret | None = None) -> Model:
-    """Find or download the model of a profile and read its own description. Raises ProfileError."""
+    """Find or download the model of a profile and read its description. Raises ProfileError."""
     folder, revision, elsewhere = _locate(spec, token)
     if not (folder / "modules.json").is_file():
         raise ProfileError(f"model.name {spec.name!r}: {folder} has no modules.json; not a sentence-transformers model")
     files = tuple(_files(folder, elsewhere))
     modules = _modules(folder)
     config, settings = _object(folder / "config.json"), _object(folder / "config_sentence_transformers.json")
-    refuse_by_name(spec.name, folder, modules, settings, [file.path for file in files])
+    refuse_unloadable(spec.name, folder, modules, settings, [file.path for file in files])
     cut = whole if isinstance(whole := settings.get("truncate_dim"), int) else None
     architecture = str(config.get("model_type", ""))
     if spec.dtype == "float16" and architecture.startswith("gemma3"):
@@ -117,23 +117,23 @@ def resolve(spec: ModelSpec, token: Secret | None = None) -> Model:
 
 
 def _expect(spec: ModelSpec, model: Model) -> None:
-    """Hold what the profile says of the model against what was found."""
+    """Compare what the profile says about the model with the model itself."""
     if spec.dim is not None and model.dim is not None and spec.dim != model.dim:
         raise ProfileError(f"model.dim: expected {spec.dim}, but {spec.name} gives {model.dim}")
     if spec.sha256 is not None:
         weights = {file.path: file.sha256 for file in model.files if file.path.endswith(WEIGHTS)}
-        found = weights.get("model.safetensors")
-        if found != spec.sha256:
+        sha256 = weights.get("model.safetensors")
+        if sha256 != spec.sha256:
             raise ProfileError(
-                f"model.sha256: expected {spec.sha256} for model.safetensors of {spec.name}, found {found}; "
+                f"model.sha256: expected {spec.sha256} for model.safetensors of {spec.name}, found {sha256}; "
                 "these are not the weights the profile asks for"
             )
 
 
 def fetch_order(model: Model, folder: Path, token: Secret | None) -> str:
-    """What `python -m worker fetch` reads, to bring the files that are not here into a folder of its host.
+    """Return the input of `python -m worker fetch`, which brings the files that are not here into a folder of its host.
 
-    It holds the token: for the standard input of that one process.
+    It holds the token, so it goes only to the standard input of that process.
     """
     return json.dumps(
         {
@@ -148,7 +148,7 @@ def fetch_order(model: Model, folder: Path, token: Secret | None) -> str:
 
 
 def _locate(spec: ModelSpec, token: Secret | None) -> tuple[Path, str, list[ModelFile] | None]:
-    """The folder that holds the model, the revision it is of, and the weights where the hosts fetch them."""
+    """Return the folder of the model, its revision, and the weights if the hosts fetch them."""
     in_package, in_folder = spec.name.startswith("package:"), spec.name.startswith("/")  # the profile makes it absolute
     if spec.download == "hosts" and (in_package or in_folder):
         raise ProfileError(
@@ -166,8 +166,8 @@ def _locate(spec: ModelSpec, token: Secret | None) -> tuple[Path, str, list[Mode
 
 
 def _in_package(package: str) -> Path:
-    found = importlib.util.find_spec(package)
-    for place in (found.submodule_search_locations or []) if found else []:
+    module = importlib.util.find_spec(package)
+    for place in (module.submodule_search_locations or []) if module else []:
         for folder in (Path(place), Path(place) / "model"):
             if (folder / "modules.json").is_file():
                 return folder
@@ -188,17 +188,17 @@ def _from_hub(spec: ModelSpec, token: Secret | None) -> tuple[Path, str, None]:
 
 
 def _described_by_hub(spec: ModelSpec, token: Secret | None) -> tuple[Path, str, list[ModelFile]]:
-    """The small files, and what the hub says of the weights; that the hosts will be let in to them is tried here."""
+    """Fetch the small files and the hub's description of the weights; check here that the hosts may read them."""
     from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url, snapshot_download
 
-    # False: not the login of this machine. The hosts will have the profile's token only.
+    # False: do not use this machine's login. The hosts will only have the profile's token.
     own = token.reveal() if token else False
     with _asking_hub(spec):
         info = HfApi().model_info(spec.name, revision=spec.revision, files_metadata=True, token=own)
         if not re.fullmatch("[0-9a-f]{40}", commit := str(info.sha)):
             raise ValueError("no commit")
-        weights = [_weights_file(spec, found) for found in info.siblings or [] if _is_wanted(found.rfilename)]
-        for file in weights[:1]:  # of a gated model the hub tells everybody the names, and gives the files to few
+        weights = [_weights_file(spec, entry) for entry in info.siblings or [] if _is_wanted(entry.rfilename)]
+        for file in weights[:1]:  # the hub shows the file names of a gated model to all, but gives the files to few
             get_hf_file_metadata(hf_hub_url(spec.name, file.path, revision=commit), token=own)
         folder = snapshot_download(
             spec.name, revision=commit, token=own, allow_patterns=[*NEEDED], ignore_patterns=[f"*{WEIGHTS}"]
@@ -210,22 +210,22 @@ def _is_wanted(path: str) -> bool:
     return path.endswith(WEIGHTS) and not is_litter(path) and not LEFT_OUT & set(PurePosixPath(path).parts)
 
 
-def _weights_file(spec: ModelSpec, found: Any) -> ModelFile:
+def _weights_file(spec: ModelSpec, entry: Any) -> ModelFile:
     """A weights file as the hub describes it."""
-    path = PurePosixPath(found.rfilename)
+    path = PurePosixPath(entry.rfilename)
     if path.is_absolute() or ".." in path.parts:
         raise ProfileError(f"model.name {spec.name}: the hub names a file outside the model's folder: {path}")
-    if found.lfs is None or not re.fullmatch("[0-9a-f]{64}", str(found.lfs.sha256)):
+    if entry.lfs is None or not re.fullmatch("[0-9a-f]{64}", str(entry.lfs.sha256)):
         raise ProfileError(
             f"model.name {spec.name}: the hub does not say the sha256 of {path}, so what a host fetches could not be "
             "checked; use download: here"
         )
-    return ModelFile(str(path), int(found.lfs.size), str(found.lfs.sha256))
+    return ModelFile(str(path), int(entry.lfs.size), str(entry.lfs.sha256))
 
 
 @contextmanager
 def _asking_hub(spec: ModelSpec) -> Iterator[None]:
-    """Say what the hub refuses in words for people; the hub's own words stay out, they may hold the token."""
+    """Turn the hub's errors into messages for people, without the hub's own words: they may hold the token."""
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         GatedRepoError,
         HfHubHTTPError,
@@ -266,17 +266,17 @@ def _asking_hub(spec: ModelSpec) -> Iterator[None]:
             f"model.name {spec.name}: not in the local cache and the hub cannot be reached ({type(error).__name__}); "
             "connect this machine once, or name a folder that holds the model"
         ) from None
-    except (KeyError, TypeError, ValueError) as error:  # the page of a proxy, say
+    except (KeyError, TypeError, ValueError) as error:  # such as a proxy's page
         raise ProfileError(
-            f"model.name {spec.name}: what answers in the hub's place is no hub ({type(error).__name__}); look at the "
+            f"model.name {spec.name}: what answers is not the hub ({type(error).__name__}); look at the "
             "proxy of this machine, and at HF_ENDPOINT if it is set"
         ) from None
 
 
 def _files(folder: Path, elsewhere: list[ModelFile] | None) -> list[ModelFile]:
-    """All files of the model; the weights that are `elsewhere` stand in for any that may lie here."""
-    found = {p for pattern in NEEDED for p in folder.glob(pattern) if p.is_file()}
-    paths = sorted(p.relative_to(folder).as_posix() for p in found)
+    """Return all files of the model; weights that are `elsewhere` replace those that may be here."""
+    files = {p for pattern in NEEDED for p in folder.glob(pattern) if p.is_file()}
+    paths = sorted(p.relative_to(folder).as_posix() for p in files)
     here = [
         ModelFile(path, (folder / path).stat().st_size, sha256_file(folder / path))
         for path in paths
@@ -292,31 +292,31 @@ def _object(path: Path) -> dict[str, Json]:
 
 
 def _json(path: Path, otherwise: Shape) -> Shape:
-    """What a JSON file of the model says, `otherwise` where there is none. Raises ProfileError for another shape."""
+    """Read a JSON file of the model; `otherwise` if it is missing. Raises ProfileError for a value of another type."""
     try:
-        found: object = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else otherwise
+        value: object = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else otherwise
     except (ValueError, RecursionError) as error:
         raise ProfileError(f"model.name: {path} is not JSON ({error}); fetch the model again") from None
-    if not isinstance(found, type(otherwise)):
-        raise ProfileError(f"model.name: {path}: expected a {type(otherwise).__name__}, found {type(found).__name__}")
-    return found
+    if not isinstance(value, type(otherwise)):
+        raise ProfileError(f"model.name: {path}: expected a {type(otherwise).__name__}, found {type(value).__name__}")
+    return value
 
 
 def _modules(folder: Path) -> list[Module]:
     file = folder / "modules.json"
-    found: list[Any] = _json(file, [])
-    if not found or not all(isinstance(m, dict) and {"type", "path"} <= set(m) for m in found):
+    entries: list[Any] = _json(file, [])
+    if not entries or not all(isinstance(m, dict) and {"type", "path"} <= set(m) for m in entries):
         raise ProfileError(f"model.name: {file}: expected a list of modules, each with type and path")
-    return [Module(str(m["type"]), str(m["path"]), _config(folder / str(m["path"]))) for m in found]
+    return [Module(str(m["type"]), str(m["path"]), _config(folder / str(m["path"]))) for m in entries]
 
 
 def _config(folder: Path) -> dict[str, Json]:
-    """The configuration of a module: a router has its own file, and had the common one before."""
+    """Return the configuration of a module: a router has its own file, and had the common one in older versions."""
     return {**_object(folder / "config.json"), **_object(folder / "router_config.json")}
 
 
 def _dim(modules: list[Module], cut: int | None) -> int | None:
-    """How many numbers a vector has, as far as the modules say so; None where only encoding can tell."""
+    """Return how many numbers a vector has, if the modules say it; None if only encoding can show it."""
     for module in reversed(modules):
         kind, config = module.type.rpartition(".")[2], module.config
         width: Json = None
@@ -332,7 +332,7 @@ def _dim(modules: list[Module], cut: int | None) -> int | None:
 
 
 def _poolings(config: dict[str, Json]) -> int:
-    """How many poolings are joined: named in a list, or, in older files, each by a switch."""
+    """Return how many poolings are joined: listed by name or, in older files, each set by a switch."""
     mode = config.get("pooling_mode")
     if mode is not None:
         return len(mode) if isinstance(mode, list) else 1
@@ -342,12 +342,12 @@ def _poolings(config: dict[str, Json]) -> int:
 
 def _max_tokens(folder: Path, config: dict[str, Json]) -> int | None:
     own = _object(folder / "sentence_bert_config.json").get("max_seq_length")
-    found = own if isinstance(own, int) else config.get("max_position_embeddings")
-    return found if isinstance(found, int) else None
+    limit = own if isinstance(own, int) else config.get("max_position_embeddings")
+    return limit if isinstance(limit, int) else None
 
 
 def _template(settings: dict[str, Json], prompt: str) -> str:
-    """The text as encoded, from a prompt's name or a template of the profile's own.
+    """Return the template of the text as encoded, from a prompt's name or the profile's own template.
 
     EmbeddingGemma's document prompt is `title: none | text: `: the title takes the place of `none`, as its model card
     says. A model without a prompt of that name encodes the text alone.
@@ -360,12 +360,12 @@ def _template(settings: dict[str, Json], prompt: str) -> str:
 
 
 def read_token(path: Path | None) -> Secret | None:
-    """The hub token of a file that only its owner can read, or None. The token is never shown."""
+    """Read the hub token from a file that only its owner can read, or None. The token is never shown."""
     if path is None:
         return None
     try:
         text = read_private(path, "hf_token", 2**16).decode("utf-8-sig").strip()
-    except UnicodeDecodeError:  # its own words show bytes of the file
+    except UnicodeDecodeError:  # its text shows bytes of the file
         raise ProfileError(f"hf_token {path}: cannot be read as text; expected one line, the token") from None
     if not text:
         return None

@@ -1,6 +1,6 @@
 """Moves: which rows go from slots that cannot do them to slots that can. Pure: a plan in, moves out.
 
-Only rows that nobody has committed move, whole parts of the first plan, so the bytes do not depend on who does them.
+Only uncommitted rows move, in whole parts of the first plan, so the bytes do not depend on the slot that does them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from worker.rows import Range, count, missing, planned_parts
 
 from .plan import Move, Plan, Slot
 
-AHEAD = 2  # parts of a living slot that stay: the one at hand, and one that it begins meanwhile
+AHEAD = 2  # parts that a living slot keeps: its present one, and one that it may begin meanwhile
 
 
 def left(plan: Plan, slot: Slot, home: Sequence[Range]) -> list[Range]:
-    """The parts of a slot that `home` does not have, in order."""
+    """Return the parts of a slot that are not in `home`, in order."""
     have = sorted(home)
     return [
         gap
@@ -25,7 +25,7 @@ def left(plan: Plan, slot: Slot, home: Sequence[Range]) -> list[Range]:
     ]
 
 
-def away(
+def evacuate(
     plan: Plan,
     home: Sequence[Range],
     sources: Sequence[Slot],
@@ -33,15 +33,15 @@ def away(
     rates: Mapping[str, float],
     why: str,
 ) -> list[Move]:
-    """All that `sources` have not done, to `targets`, so that these end at about the same time.
+    """Move all that `sources` have not done to `targets`, so that the targets end at about the same time.
 
-    `rates`: rows a second of each target by its name, where known. Empty where there is nothing to move, or nobody.
+    `rates`: rows a second of each target by its name, if known. Empty without rows to move, or without targets.
     """
     parts = [(part, slot.slot) for slot in sources for part in left(plan, slot, home)]
-    return _handed_out(plan, home, parts, targets, rates, why)
+    return _distribute(plan, home, parts, targets, rates, why)
 
 
-def tail(
+def rebalance(
     plan: Plan,
     home: Sequence[Range],
     sources: Sequence[Slot],
@@ -51,13 +51,13 @@ def tail(
     load_s: float = 0.0,
     begin_s: float = 0.0,
 ) -> list[Move]:
-    """The last parts of slots that work, to `targets` that will soon have nothing to do, so that all end together.
+    """Move the last parts of working slots to `targets` that will soon have nothing to do, so that all end together.
 
-    `begin_s`: what the targets take to begin; `load_s`: a move that gains no more than this is none. Rows never go back
-    to a host that had them before.
+    `begin_s`: the time the targets need to begin; `load_s`: a move that gains no more than this is not made. Rows
+    never go back to a host that had them before.
     """
     stays = {slot.slot: left(plan, slot, home) for slot in sources}
-    before = [rows for host in {slot.host for slot in targets} for rows in plan.ever(host)]
+    before = [rows for host in {slot.host for slot in targets} for rows in plan.rows_ever_given(host)]
     can = {
         name: [part for part in parts[AHEAD:] if not any(low < part[1] and part[0] < high for low, high in before)]
         for name, parts in stays.items()
@@ -65,11 +65,11 @@ def tail(
     speed, share = _speed(rates, sources), _speed(rates, targets)
     total = sum(count(parts) for parts in stays.values())
     own = sum(count(left(plan, slot, home)) for slot in targets)
-    if not any(rates.get(slot.slot) for slot in sources):  # rows cannot be told in seconds
+    if not any(rates.get(slot.slot) for slot in sources):  # rows cannot be converted into seconds
         load_s = begin_s = 0.0
     wanted = (total * share - own * speed - begin_s * speed * share) / (speed + share)
     parts: list[tuple[Range, str]] = []
-    while any(can.values()):  # always from the one who has most left
+    while any(can.values()):  # always from the slot that has most left
         name = max((slot for slot in can if can[slot]), key=lambda slot: count(stays[slot]) / rates.get(slot, 1.0))
         part = can[name].pop()
         if part[1] - part[0] > wanted:
@@ -79,17 +79,17 @@ def tail(
         parts.append((part, name))
     if sum(part[1] - part[0] for part, _ in parts) / speed <= load_s:
         return []
-    return _handed_out(plan, home, sorted(parts), targets, rates, why)
+    return _distribute(plan, home, sorted(parts), targets, rates, why)
 
 
 def _speed(rates: Mapping[str, float], slots: Sequence[Slot]) -> float:
-    """Rows a second of all of them; one that is not known counts as the mean of the others."""
+    """Return the rows a second of all slots; an unknown one counts as the mean of the others."""
     known = [rates[slot.slot] for slot in slots if rates.get(slot.slot)]
     usual = sum(known) / len(known) if known else 1.0
     return sum(rates.get(slot.slot) or usual for slot in slots)
 
 
-def _handed_out(
+def _distribute(
     plan: Plan,
     home: Sequence[Range],
     parts: Sequence[tuple[Range, str]],
@@ -97,7 +97,7 @@ def _handed_out(
     rates: Mapping[str, float],
     why: str,
 ) -> list[Move]:
-    """Each part to whoever would end first with it; what lies side by side then goes as one range."""
+    """Give each part to the target that would end first with it; adjacent parts then move as one range."""
     if not parts or not targets:
         return []
     known = [rate for slot in targets if (rate := rates.get(slot.slot))]

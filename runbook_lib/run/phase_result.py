@@ -1,4 +1,4 @@
-"""What a phase hands over: its result file, written by its gate, read by the next phase and by the report."""
+"""The result file of a phase: written by its gate, read by the next phase and by the report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OUTPUTS = ("founding", "backup")  # figures of the last phase: files of the resu
 
 @dataclass(frozen=True)
 class CheckRecord:
-    """A check as the gate recorded it; `group` is the title of the checks it was one of."""
+    """A check as the gate recorded it; `group` is the title of its `Checks`."""
 
     group: str = ""
     name: str = ""
@@ -38,7 +38,7 @@ class Output:
 class PhaseResult:
     """A phase's result; `ok` when all of its checks held.
 
-    `inputs` and `choices` are digests of what it followed from. `figures` are a phase's own, for the report.
+    `inputs` and `choices` are digests of what it depended on. `figures` are a phase's own, for the report.
     """
 
     phase: str = ""
@@ -51,6 +51,6 @@ class PhaseResult:
     figures: dict[str, object] = field(default_factory=dict)
 
     def output(self, name: str) -> Output | None:
-        """`founding` or `backup` as the last phase states it; None where it does not. Raises DataError."""
+        """Return `founding` or `backup` as the last phase states it, or None. Raises DataError."""
         stated = self.figures.get(name)
         return parse(Output, stated, f"{self.phase}.result.json: figures.{name}") if stated else None

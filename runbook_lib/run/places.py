@@ -1,8 +1,9 @@
-"""Places: where a run reads and writes on this machine, and which of them must lie apart.
+"""Where a run reads and writes on this machine, and which of these places must be apart.
 
-A run owns some folders whole: its own, and on each host one of its name, beside the models and environments there.
-Nothing else may be in them, nor they in anything that is only read. Paths are compared as the disk does: links and `..`
-followed, one file under two names is one file, and where nothing is there yet, upper and lower case are the same.
+A run alone owns some folders: its own, and on each host one of its name, beside the models and environments there.
+Nothing else may be in them, and they may not be in anything that is only read. Paths are compared as on the disk:
+links and `..` are followed, one file under two names is one file, and for a path that does not exist yet, upper and
+lower case are the same.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from .run import Run
 
 
 @dataclass(frozen=True)
-class Place:
-    """A file or folder, and the key of the profile, or the words, by which a person knows it."""
+class NamedPath:
+    """A file or folder with the name that a person knows: a key of the profile, or words."""
 
     name: str
     path: Path
@@ -35,18 +36,18 @@ Key = tuple[object, ...]
 
 
 def key(path: Path) -> Key:
-    """What tells this place from every other: equal for two paths that lead to the same file or folder."""
+    """Return an identity that is equal for two paths to the same file or folder."""
     at, names = Path(os.path.realpath(path)), []
     while True:
         try:
-            found = at.stat()
+            status = at.stat()
         except OSError:  # not there yet
             names.append(unicodedata.normalize("NFC", at.name).casefold())
             if at == at.parent:
                 return tuple(reversed(names))
             at = at.parent
         else:
-            return (found.st_dev, found.st_ino, *reversed(names))
+            return (status.st_dev, status.st_ino, *reversed(names))
 
 
 def inside(path: Path, folder: Path) -> bool:
@@ -56,69 +57,70 @@ def inside(path: Path, folder: Path) -> bool:
     return any(key(at) == wanted for at in (real, *real.parents))
 
 
-def read(run: Run) -> Iterator[Place]:
-    """The files and folders that are only read; the profile also where the run was created from it."""
+def read(run: Run) -> Iterator[NamedPath]:
+    """Yield the files and folders that are only read, also the profile that the run was created from."""
     profile = run.profile
-    yield Place("the profile", profile.path)
+    yield NamedPath("the profile", profile.path)
     if created := next(run.journal.events("run created"), None):
-        yield Place("the profile", Path(str(created.get("profile"))))
-    yield Place("corpus.path", profile.corpus.path)
+        yield NamedPath("the profile", Path(str(created.get("profile"))))
+    yield NamedPath("corpus.path", profile.corpus.path)
     if profile.model.name.startswith("/"):
-        yield Place("model.name", Path(profile.model.name))
+        yield NamedPath("model.name", Path(profile.model.name))
     for name, path in (("questions", profile.questions), ("hf_token", profile.hf_token)):
         if path:
-            yield Place(name, path)
+            yield NamedPath(name, path)
     for host in profile.hosts:
         for name in ("credentials", "requirements", "wheels"):
             if path := getattr(host, name):
-                yield Place(f"hosts.{host.name}.{name}", path)
+                yield NamedPath(f"hosts.{host.name}.{name}", path)
 
 
-def written(profile: Profile) -> Iterator[Place]:
-    """The folders that the result goes to; others' files may lie there too."""
-    yield Place("output.folder", profile.output.folder)
-    yield Place("output.backups", profile.output.backups)
+def written(profile: Profile) -> Iterator[NamedPath]:
+    """Yield the folders for the result; other people's files may be there too."""
+    yield NamedPath("output.folder", profile.output.folder)
+    yield NamedPath("output.backups", profile.output.backups)
 
 
-def owned(run: Run) -> Iterator[list[Place]]:
-    """The folders that are ours whole, by what they are: within one list two hosts may share a folder."""
-    yield [Place("the run's folder", run.folder)]
+def owned(run: Run) -> Iterator[list[NamedPath]]:
+    """Yield the folders that only we use, one list a kind: within a list two hosts may share a folder."""
+    yield [NamedPath("the run's folder", run.folder)]
     local = [host for host in run.profile.hosts if host.is_here]
-    yield [Place(f"the run's folder on {host.name}", Path(host.workdir) / run.name) for host in local]
+    yield [NamedPath(f"the run's folder on {host.name}", Path(host.workdir) / run.name) for host in local]
     for name in SHARED_FOLDERS:
-        yield [Place(f"{name} on {host.name}", Path(host.workdir) / name) for host in local]
+        yield [NamedPath(f"{name} on {host.name}", Path(host.workdir) / name) for host in local]
 
 
-def workdirs(profile: Profile) -> Iterator[Place]:
-    """The working folders on this machine: what lies in one that is not a run's own is for other runs to come."""
+def workdirs(profile: Profile) -> Iterator[NamedPath]:
+    """Yield the working folders on this machine: what is there outside a run's own folder belongs to future runs."""
     for host in profile.hosts:
         if host.is_here:
-            yield Place(f"hosts.{host.name}.workdir", Path(host.workdir))
+            yield NamedPath(f"hosts.{host.name}.workdir", Path(host.workdir))
 
 
 def problems(run: Run) -> list[str]:
-    """Which of a run's places lie in one another and must not, in words."""
+    """Say which of a run's places are inside one another and must not be."""
     groups = list(owned(run))
     ours = [place for group in groups for place in group]
-    reads = [place for place in read(run) if place.path.parent != run.folder]  # its own copy of the profile is its own
+    reads = [place for place in read(run) if place.path.parent != run.folder]  # the run owns its copy of the profile
     writes = list(written(run.profile))
     folder, backups = writes
-    runs = Place("runs", run.profile.runs)
+    runs = NamedPath("runs", run.profile.runs)
     pairs = [(place, other) for place in (*reads, *writes) for group in groups[:2] for other in group]
     pairs += [(place, other) for place in writes for group in groups[2:] for other in group]
-    pairs += [(place, other) for place in (*ours, *writes) for other in reads]
+    used = [*ours, *writes]
+    pairs += [(place, other) for place in used for other in reads]
     pairs += [(place, runs) for place in writes] + [(folder, backups)]
-    corpus = Place("corpus.path", run.profile.corpus.path)
+    corpus = NamedPath("corpus.path", run.profile.corpus.path)
     for workdir in workdirs(run.profile):
         pairs += [(place, workdir) for place in (corpus, runs, *writes)] + [(workdir, backups)]
     nested = [pair for pair in pairs if inside(pair[0].path, pair[1].path)] + list(_nested(groups))
-    told = [f"{place} {'is' if key(place.path) == key(other.path) else 'lies in'} {other}" for place, other in nested]
-    told += [f"{place} lies in the folder of another run, {at}" for place in (*ours, *writes) if (at := _of_run(place))]
-    return list(dict.fromkeys([*told, *_result(run, [*ours, *writes, runs, *reads])]))
+    lines = [f"{place} {'is' if key(place.path) == key(other.path) else 'lies in'} {other}" for place, other in nested]
+    lines += [f"{place} lies in the folder of another run, {at}" for place in used if (at := _of_run(place))]
+    return list(dict.fromkeys([*lines, *_result(run, [*used, runs, *reads])]))
 
 
-def _nested(groups: list[list[Place]]) -> Iterator[tuple[Place, Place]]:
-    """Folders that are ours whole, and one of them in the other."""
+def _nested(groups: list[list[NamedPath]]) -> Iterator[tuple[NamedPath, NamedPath]]:
+    """Yield pairs of folders that only we use, the first inside the second."""
     named = [(number, place) for number, group in enumerate(groups) for place in group]
     for (group, one), (other_group, other) in combinations(named, 2):
         if group == other_group and key(one.path) == key(other.path):
@@ -129,14 +131,14 @@ def _nested(groups: list[list[Place]]) -> Iterator[tuple[Place, Place]]:
             yield other, one
 
 
-def _of_run(place: Place) -> Path | None:
-    """The folder above a place that a run marked as its own."""
+def _of_run(place: NamedPath) -> Path | None:
+    """Return the folder above a place that a run marked as its own, if any."""
     return next((folder for folder in place.path.parents if HostFolder(folder).mark.is_file()), None)
 
 
-def _result(run: Run, others: list[Place]) -> Iterator[str]:
-    """What the file of the result would take the place of."""
-    result = Place("output.merged", run.founding_file)
+def _result(run: Run, others: list[NamedPath]) -> Iterator[str]:
+    """Say what the result file would replace."""
+    result = NamedPath("output.merged", run.founding_file)
     for other in others:
         if inside(other.path, result.path):
             yield f"{result} {'is' if key(other.path) == key(result.path) else 'would stand above'} {other}"

@@ -1,4 +1,4 @@
-"""The plan: which slot does which rows, in which parts, with which model. Saved, hashed, and checked independently."""
+"""The plan: which slot does which rows, in which parts, with which model. Saved, hashed and checked independently."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worker.layout import FORMAT
 from worker.rows import Range, count, missing
 
 from ..errors import DataError
-from .disk import in_words
+from .disk import explain_disk_errors
 
 # Rows that one slot does in 10-30 s: a kill costs at most one part.
 PART_ROWS_CUDA = 1024
@@ -108,7 +108,7 @@ class Plan:
         """The plan's own digest: equal plans have equal digests."""
         value = asdict(self)
         for name in ("run_id", "amendments"):
-            if not value[name]:  # as in a version that had none: its digest still holds
+            if not value[name]:  # as in a version without them: its digest still holds
                 del value[name]
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
@@ -123,7 +123,7 @@ class Plan:
         return own
 
     def left(self, slot: Slot, have: Iterable[Sequence[int]]) -> int:
-        """How many of a slot's rows are in none of these ranges."""
+        """Return how many of a slot's rows are in none of these ranges."""
         ranges = [(low, high) for low, high in have]
         return sum(count(missing(start, stop, ranges)) for start, stop in self.ranges(slot))
 
@@ -133,12 +133,12 @@ class Plan:
         return first + [(move.start, move.stop) for move in self.moves if move.target == slot.slot]
 
     def grid(self, row: int) -> int:
-        """Where the shard that first had `row` began: parts are cut from there, wherever its rows move."""
+        """Return where the shard that first had `row` begins: parts are cut from there, also after its rows moved."""
         return next(slot.start for slot in self.slots if slot.start <= row < slot.stop)
 
-    def ever(self, host: str) -> list[Range]:
-        """All rows that a host was given in any revision: what it has of them counts."""
-        return [found for slot in self.slots if slot.host == host for found in self.files(slot)]
+    def rows_ever_given(self, host: str) -> list[Range]:
+        """Return all rows that a host was given in any revision: those it has done count."""
+        return [rows for slot in self.slots if slot.host == host for rows in self.files(slot)]
 
     def of_host(self, host: str) -> list[Slot]:
         """The slots of one host that have rows, or had some."""
@@ -159,18 +159,18 @@ class Plan:
         return replace(self, epoch=1, moves=())
 
     def moved(self, moves: Sequence[Move]) -> Plan:
-        """The next revision. Raises DataError where a row would then belong to nobody, or to two."""
+        """Return the next revision. Raises DataError if a row would belong to no slot, or to two."""
         after = replace(self, epoch=self.epoch + 1, moves=(*self.moves, *moves))
-        if wrong := problems((found for slot in after.slots for found in after.ranges(slot)), after.rows):
+        if wrong := problems((rows for slot in after.slots for rows in after.ranges(slot)), after.rows):
             raise DataError(f"moving rows: {'; '.join(wrong[:5])}; the plan stays as it was")
         return after
 
     def amended(self, corpus: str, rows: Sequence[int]) -> Plan:
-        """The next revision, for a corpus in which the texts of these rows are others."""
+        """Return the next revision, for a corpus with other texts in these rows."""
         amendment = Amendment(self.epoch + 1, self.corpus, tuple(rows))
         return replace(self, epoch=self.epoch + 1, corpus=corpus, amendments=(*self.amendments, amendment))
 
-    @in_words("writing the plan")
+    @explain_disk_errors("writing the plan")
     def save(self, path: Path) -> None:
         """Write the plan with its digest."""
         write_json(path, {"format": FORMAT, **asdict(self), "sha256": self.sha256})
@@ -182,7 +182,7 @@ def cut(rows: int, pieces: int) -> list[Range]:
 
 
 def part_rows_for(device: str, shard_rows: int, weights_bytes: int) -> int:
-    """Rows a part, so that one takes 10-30 s on its slot and a shard has at least four."""
+    """Return the rows of a part: it should take 10-30 s on its slot, and a shard have at least four."""
     if device == "cuda":
         usual = PART_ROWS_CUDA
     else:
@@ -191,15 +191,15 @@ def part_rows_for(device: str, shard_rows: int, weights_bytes: int) -> int:
 
 
 def problems(ranges: Iterable[Sequence[int]], rows: int) -> list[str]:
-    """What keeps `ranges` from covering [0, rows) exactly once: gaps, overlaps, strays. Shares no code with `cut`.
+    """Return why `ranges` do not cover [0, rows) exactly once: gaps, overlaps, strays. Shares no code with `cut`.
 
     Counts coverage by a sweep over sorted ends, so neither the order nor the number of ranges matters.
     """
     events: list[tuple[int, int]] = []
-    found = []
+    messages = []
     for start, stop in ranges:
         if start > stop or start < 0 or stop > rows:
-            found.append(f"range {start}-{stop} is not within 0-{rows}")
+            messages.append(f"range {start}-{stop} is not within 0-{rows}")
         elif start < stop:
             events += [(start, 1), (stop, -1)]
     events.sort()
@@ -207,14 +207,14 @@ def problems(ranges: Iterable[Sequence[int]], rows: int) -> list[str]:
     for position, change in events:
         if position > at:
             if depth == 0:
-                found.append(f"gap: rows {at}-{position} belong to nobody")
+                messages.append(f"gap: rows {at}-{position} belong to nobody")
             elif depth > 1:
-                found.append(f"overlap: rows {at}-{position} belong to {depth} ranges")
+                messages.append(f"overlap: rows {at}-{position} belong to {depth} ranges")
             at = position
         depth += change
     if at < rows:
-        found.append(f"gap: rows {at}-{rows} belong to nobody")
-    return found
+        messages.append(f"gap: rows {at}-{rows} belong to nobody")
+    return messages
 
 
 def load(path: Path) -> Plan:

@@ -1,4 +1,4 @@
-"""Planning: draw the plan of a run, hold one that stands against what the profile says now, add slots to it."""
+"""Planning: make the plan of a run, compare a plan with the profile as it is now, add slots to a plan."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .plan import ModelIdentity, Plan, Slot
 from .run import Run
 
 
-def draw(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, MachineFacts]) -> Plan:
-    """The plan that follows from profile, model, corpus and hosts; the same again from the same."""
+def make_plan(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, MachineFacts]) -> Plan:
+    """Make the plan from profile, model, corpus and hosts; equal inputs give an equal plan."""
     profile = run.profile
     places = [
         (number, host, index)
@@ -26,11 +26,11 @@ def draw(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str,
         for index in range(slots_of(host, facts[host.name]))
     ]
     ranges = plans.cut(corpus.rows, len(places))
-    # Local hosts share this machine's cores; a machine of its own has its own.
+    # Local hosts share this machine's cores; every other host has its own.
     here = [host.name for _, host, _ in places if host.is_here and host.device == "cpu"]
     workers = {host.name: len(here) if host.is_here else slots_of(host, facts[host.name]) for _, host, _ in places}
     largest = max(stop - start for start, stop in ranges)
-    # One size for all, as rows move in whole parts: that of the slowest kind of device, whatever host comes first.
+    # One size for all, as rows move in whole parts: that of the slowest kind of device.
     part_rows = profile.part_rows or min(
         plans.part_rows_for(device, largest, model.weights_bytes) for device in {host.device for _, host, _ in places}
     )
@@ -66,20 +66,20 @@ def draw(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str,
     )
 
 
-def enough(host: HostSpec, facts: MachineFacts) -> bool:
-    """Whether a machine has a GPU that works for each slot asked of it, and one at least."""
+def has_enough_gpus(host: HostSpec, facts: MachineFacts) -> bool:
+    """Whether a machine has a working GPU for each slot asked for, and at least one."""
     return host.device == "cpu" or len(facts["gpus"]) >= (host.slots or 1)
 
 
 def slots_of(host: HostSpec, facts: MachineFacts) -> int:
-    """How many slots a host has: as many as the profile says, else what suits its GPUs or cores."""
+    """Return how many slots a host has: as many as the profile says, else what fits its GPUs or cores."""
     if host.slots is not None:
         return host.slots
     return len(facts["gpus"]) if host.device == "cuda" else max(1, facts["cores"] // 4)
 
 
 def differences(run: Run, plan: Plan, model: models.Model, corpus: corpora.Corpus) -> list[tuple[str, object, object]]:
-    """What keeps a plan from being the one of this profile, model and corpus: (what, as planned, as it is now)."""
+    """Return where a plan differs from this profile, model and corpus: (what, as planned, as it is now)."""
     spec = run.profile.model
     facts: list[tuple[str, object, object]] = [
         ("run id", plan.run_id, run.id),
@@ -97,26 +97,27 @@ def differences(run: Run, plan: Plan, model: models.Model, corpus: corpora.Corpu
     return [fact for fact in facts if fact[1] != fact[2]]
 
 
-def grown(run: Run, plan: Plan, facts: dict[str, MachineFacts], have: Sequence[Range]) -> Plan:
-    """`plan` with slots for the hosts (and slots) that were added to the profile, and with rows for them.
+def add_slots(run: Run, plan: Plan, facts: dict[str, MachineFacts], have: Sequence[Range]) -> Plan:
+    """Add slots, with rows, for the hosts (and slots) that were added to the profile.
 
-    They get their share of the last parts that nobody has of `have`; where none are left the plan stays as it is.
+    They get their share of the last parts that are not in `have`; without such parts the plan stays as it is.
     """
     new = _added(run, plan, facts)
     wider = replace(plan, slots=(*plan.slots, *new))
     working = {host.name for host in run.profile.hosts}
     sources = [slot for slot in plan.used if slot.host in working]
-    chosen = moves.tail(wider, have, sources, new, {}, "slots were added to the profile") if new and sources else []
+    why = "slots were added to the profile"
+    chosen = moves.rebalance(wider, have, sources, new, {}, why) if new and sources else []
     return wider.moved(chosen) if chosen else plan
 
 
 def _added(run: Run, plan: Plan, facts: dict[str, MachineFacts]) -> list[Slot]:
-    """A slot for each place of the profile that the plan does not have, where its host answers and has a GPU for it."""
+    """Return a slot for each one of the profile that the plan lacks, if its host answers and has a GPU for it."""
     free = 1 + max(_cluster(slot) for slot in plan.slots)
     added = []
     for host in run.profile.hosts:
         planned = [slot for slot in plan.slots if slot.host == host.name]
-        if host.name not in facts or not enough(host, facts[host.name]):
+        if host.name not in facts or not has_enough_gpus(host, facts[host.name]):
             continue
         wanted = slots_of(host, facts[host.name]) if host.slots or not planned else len(planned)
         number = _cluster(planned[0]) if planned else free

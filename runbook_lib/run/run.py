@@ -1,4 +1,4 @@
-"""One run: a folder. Everything it knows is in it or in its folder on the hosts; `Run` owns the paths."""
+"""One run: a folder. All its state is there or in its folder on the hosts; `Run` owns the paths."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ..profile import profile as profiles
 from ..profile import tokens
 from . import choices, run_mark
 from . import plan as plans
-from .disk import in_words
+from .disk import explain_disk_errors
 from .journal import Journal
 from .machine_facts import HostsFile, MachineFacts
 from .phase_result import PhaseResult
-from .run_mark import PROFILE, in_order
+from .run_mark import PROFILE, oldest_first
 
 DEMO = Path(__file__).parents[2] / "profiles" / "demo.yaml"
 PHASES = ("01_preflight", "02_launch", "03_monitor", "04_merge_validate")
@@ -36,13 +36,13 @@ UNFINISHED = re.compile(r"run\.json|\.(run\.json|profile\.yaml)\.[0-9a-f]+\.part
 Say = Callable[[str], None]
 
 
-def _nobody(text: str) -> None:
+def _print_nothing(text: str) -> None:
     """Print nothing."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder and the profile as used; `only` names the hosts meant, where not all are."""
+    """A run's folder and the profile as used; `only` names the hosts to work on, if not all."""
 
     folder: Path
     profile: profiles.Profile
@@ -50,7 +50,7 @@ class Run:
 
     @property
     def hosts(self) -> tuple[profiles.HostSpec, ...]:
-        """The hosts that are meant: all of the profile's, or those of `only`."""
+        """The hosts to work on: all of the profile's, or those of `only`."""
         return tuple(host for host in self.profile.hosts if not self.only or host.name in self.only)
 
     @property
@@ -60,7 +60,7 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The random number that tells this run from every other of the same name; none in a run made without one."""
+        """The random id that distinguishes this run from others of its name; empty if it was made without one."""
         return run_mark.read(self.folder).id
 
     @property
@@ -70,7 +70,7 @@ class Run:
 
     @property
     def first_profile_file(self) -> Path:
-        """The profile that the run was created with, where it changed since."""
+        """The profile that the run was created with, if it changed since."""
         return self.folder / "profile.first.yaml"
 
     @property
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def amended(self) -> Path:
-        """A corpus with mended texts, before it takes the place of the other."""
+        """A corpus with corrected texts, before it replaces the other."""
         return self.folder / "amended"
 
     @property
@@ -90,7 +90,7 @@ class Run:
 
     @property
     def refused(self) -> Path:
-        """Parts that came home, and were found damaged or of something else when they were to be merged."""
+        """Parts that came home and were found damaged, or of something else, before they were merged."""
         return self.folder / "refused"
 
     @property
@@ -110,7 +110,7 @@ class Run:
 
     @property
     def published_file(self) -> Path:
-        """What stands under the final names."""
+        """The record of what has the final names."""
         return self.folder / "published.json"
 
     @property
@@ -125,7 +125,7 @@ class Run:
 
     @property
     def notes(self) -> Path:
-        """What a person files: the execution report in the founding plan's form."""
+        """Documents that a person files: the execution report in the founding plan's form."""
         return self.folder / "notes"
 
     @property
@@ -155,7 +155,7 @@ class Run:
 
     @property
     def plan_lock(self) -> Path:
-        """Held by whoever makes the next revision of the plan."""
+        """Held while the next revision of the plan is made."""
         return self.folder / "plan.lock"
 
     @property
@@ -170,12 +170,12 @@ class Run:
 
     @property
     def faults_lock(self) -> Path:
-        """Held by whoever writes into the journal what hosts have on file, so that nothing is told twice."""
+        """Held while faults that hosts recorded are written into the journal, so that none is written twice."""
         return self.folder / "faults.lock"
 
     @property
     def watching_file(self) -> Path:
-        """What the notebook that watches saw last, for the command that runs it; a record for people."""
+        """What the watching notebook saw last, for the command that runs it; a record for people."""
         return self.folder / ".watching.part"
 
     def revision_file(self, epoch: int) -> Path:
@@ -187,38 +187,38 @@ class Run:
         return plans.load(self.plan_file)
 
     def result_file(self, phase: str) -> Path:
-        """Where `phase` hands over."""
+        """The result file of `phase`."""
         return self.report / f"{phase}.result.json"
 
     def result(self, phase: str) -> PhaseResult | None:
-        """What `phase` handed over, or None. Raises DataError."""
+        """Return the result of `phase`, or None. Raises DataError."""
         return records.read(PhaseResult, self.result_file(phase))
 
-    def held(self, phase: str) -> bool:
-        """Whether `phase` handed over with all its checks holding. Raises DataError."""
+    def passed(self, phase: str) -> bool:
+        """Whether `phase` has a result in which all checks hold. Raises DataError."""
         result = self.result(phase)
         return bool(result and result.ok)
 
-    @in_words("keeping the phase's result")
+    @explain_disk_errors("keeping the phase's result")
     def save_result(self, phase: str, **fields: Any) -> str:
-        """Hand over to the next phase: written whole, after everything else of the phase. Gives its sha256."""
+        """Write the result for the next phase, whole, after everything else of the phase; return its sha256."""
         return write_json(self.result_file(phase), {"format": FORMAT, "phase": phase, "run": self.name, **fields})
 
     @property
     def finished(self) -> bool:
         """True when the last phase's result says that all of its checks hold."""
-        return self.held(PHASES[-1])
+        return self.passed(PHASES[-1])
 
     @property
-    def settled(self) -> choices.Settled:
-        """What this run goes by, to hold another profile against."""
+    def basis(self) -> choices.RunBasis:
+        """What this run is based on, to compare another profile with it."""
         corpus = plan = None
         with suppress(DataError):
             corpus = corpora.load(self.corpus)
         with suppress(DataError):
             plan = self.plan()
         home = tuple(committed(self.local.parts))
-        return choices.Settled(self.name, self.id, self.profile, corpus, plan, home, self.staged)
+        return choices.RunBasis(self.name, self.id, self.profile, corpus, plan, home, self.staged)
 
     @property
     def staged(self) -> frozenset[str]:
@@ -227,25 +227,25 @@ class Run:
 
     @property
     def launched(self) -> bool:
-        """Whether anything may have been computed yet: from then on the plan stands."""
+        """Whether anything may have been computed yet: from then on the plan is fixed."""
         return bool(self.staged or committed(self.local.parts))
 
     @property
-    def only_tried(self) -> bool:
-        """Whether nothing but a preflight that failed came of this run: an edit of the profile is the answer to it."""
+    def only_failed_preflight(self) -> bool:
+        """Whether this run has only a failed preflight so far, after which a person edits the profile."""
         tried = [event for event in self.journal.events("gate", "checked") if event.get("phase") in (None, PHASES[0])]
         return bool(tried) and not tried[-1].get("ok") and not self.launched
 
     def note(self, text: str) -> None:
         """Write an operator's remark into the journal. Raises ProfileError for an empty one."""
-        said = " ".join(safe_text(text, 1000).split())
-        if not said:
+        words = " ".join(safe_text(text, 1000).split())
+        if not words:
             raise ProfileError("a note needs words; nothing was written")
-        if tokens.looks_secret(said):
+        if tokens.looks_secret(words):
             raise ProfileError("a note goes into the archive, and this one holds what looks like a secret; not written")
-        self.journal.write("note", text=said)
+        self.journal.write("note", text=words)
 
-    @in_words("keeping a record")
+    @explain_disk_errors("keeping a record")
     def save_json(self, name: str, value: dict[str, Any]) -> Path:
         """Keep a record in the report folder; the journal names its sha256."""
         path = self.report / name
@@ -261,23 +261,23 @@ class Run:
 
     @property
     def hosts_file(self) -> Path:
-        """What preflight found of each host."""
+        """What preflight found about each host."""
         return self.report / "hosts.json"
 
     def host_facts(self) -> dict[str, MachineFacts]:
-        """What preflight found of each host, by its name; nothing where it has not looked yet."""
+        """Return what preflight found about each host, by its name; empty before a preflight."""
         with suppress(DataError):
-            if found := records.read(HostsFile, self.hosts_file):
-                return cast(dict[str, MachineFacts], found.hosts)
+            if file := records.read(HostsFile, self.hosts_file):
+                return cast(dict[str, MachineFacts], file.hosts)
         return {}
 
     def __repr__(self) -> str:
         return f"run {self.name} ({self.folder})"
 
 
-@in_words("making the run's folder")
+@explain_disk_errors("making the run's folder")
 def create(profile: profiles.Profile, name: str = "") -> Run:
-    """A new run's folder, with the profile as used. Raises ProfileError when the name is not usable or taken."""
+    """Create a run's folder, with the profile as used. Raises ProfileError when the name is not usable or taken."""
     name = name or _new_name(profile)
     if tokens.looks_secret(name):
         raise ProfileError("the run's name looks like a secret (not shown); name it otherwise")
@@ -297,7 +297,7 @@ def create(profile: profiles.Profile, name: str = "") -> Run:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder; nothing where there is none. Raises ProfileError for what is no folder."""
+    """Return what is in a folder; nothing if it is missing. Raises ProfileError if it is not a folder."""
     try:
         return list(folder.iterdir())
     except FileNotFoundError:
@@ -316,39 +316,39 @@ def _new_name(profile: profiles.Profile) -> str:
 
 
 def open_folder(folder: Path) -> Run:
-    """An existing run by its folder. Raises DataError."""
+    """Open an existing run by its folder. Raises DataError."""
     file = folder / PROFILE
     if not file.is_file():
         raise DataError(f"{folder}: not a run's folder (no {PROFILE})")
     return Run(folder.absolute(), profiles.load(file, as_used=True))
 
 
-# ------------------------------------------------------------------------------------------ which run is gone on with
+# ------------------------------------------------------------------------------------------ which run to continue
 
 
-@in_words("opening the run")
-def current(profile: profiles.Profile, *, new: bool = False, say: Say = _nobody, amend: bool = False) -> Run:
-    """The run to work on: the latest made from these choices; with `new` one is created where that is finished.
+@explain_disk_errors("opening the run")
+def current(profile: profiles.Profile, *, new: bool = False, say: Say = _print_nothing, amend: bool = False) -> Run:
+    """Return the run to work on: the latest made from these choices; with `new`, create one if that is finished.
 
-    What the profile says differently and cannot change a vector is taken into the run. Raises ProfileError, naming
-    the keys, where the latest run of this profile was made from other choices: nothing starts anew in silence.
-    With `amend` the corpus may be another, and a finished run is gone on with.
+    Changes of the profile that cannot change a vector are taken into the run. Raises ProfileError, naming the keys,
+    if the latest run of this profile was made from other choices: no new run starts unnoticed.
+    With `amend` the corpus may differ, and a finished run is continued.
     """
     if new:
         make_folder(profile.runs)
-    with run_mark.one_chooses(profile.runs):
+    with run_mark.lock_runs_folder(profile.runs):
         own: list[tuple[Run, list[choices.Change]]] = []
         for run, is_own in _related(profile):
-            changes = run.settled.changes(profile)
-            if not choices.in_the_way(changes, amend):
+            changes = run.basis.changes(profile)
+            if not choices.is_blocked(changes, amend):
                 if new and run.finished and not amend:
                     break
-                return _gone_on(run, profile, changes, say, keep=amend)
+                return _resume(run, profile, changes, say, keep=amend)
             if is_own:
                 own.append((run, changes))
         latest, changes = own[0] if own else (None, [])
-        if latest and latest.only_tried:
-            return _gone_on(latest, profile, changes, say)
+        if latest and latest.only_failed_preflight:
+            return _resume(latest, profile, changes, say)
         if latest and (amend or not (new and latest.finished)):
             raise ProfileError(choices.refusal(latest.name, latest.finished, profile, changes))
         if not new or amend:
@@ -356,39 +356,39 @@ def current(profile: profiles.Profile, *, new: bool = False, say: Say = _nobody,
         return create(profile)
 
 
-@in_words("opening the run")
-def named(profile: profiles.Profile, name: str, say: Say = _nobody, *, amend: bool = False) -> Run:
-    """The run of this name, made if need be. Raises ProfileError where it was made from other choices."""
+@explain_disk_errors("opening the run")
+def open_or_create(profile: profiles.Profile, name: str, say: Say = _print_nothing, *, amend: bool = False) -> Run:
+    """Open the run of this name, or create it. Raises ProfileError if it was made from other choices."""
     if not (profile.runs / name / PROFILE).exists():
         return create(profile, name)
-    if why := run_mark.stranger(profile.runs / name):
+    if why := run_mark.why_not_ours(profile.runs / name):
         raise ProfileError(f"{why}. Name the run otherwise (--run NAME), or take another folder of runs")
     run = open_folder(profile.runs / name)
-    changes = run.settled.changes(profile)
-    if choices.in_the_way(changes, amend) and not run.only_tried:
+    changes = run.basis.changes(profile)
+    if choices.is_blocked(changes, amend) and not run.only_failed_preflight:
         raise ProfileError(choices.refusal(run.name, run.finished, profile, changes))
-    return _gone_on(run, profile, changes, say, keep=amend)
+    return _resume(run, profile, changes, say, keep=amend)
 
 
 def _related(profile: profiles.Profile) -> Iterator[tuple[Run, bool]]:
-    """The runs that may be this profile's, newest first, and whether they are for sure: of its file, or its content.
+    """Yield the runs that may be this profile's, newest first, and whether they surely are: same file, or same content.
 
-    One whose file is gone may have been renamed. A file with other choices beside it has runs of its own.
+    A profile whose file is gone may have been renamed. Another profile file that exists has its own runs.
     """
-    for folder in reversed(in_order(profile.runs)):
-        if run_mark.stranger(folder):
+    for folder in reversed(oldest_first(profile.runs)):
+        if run_mark.why_not_ours(folder):
             continue
-        with suppress(ProfileError, DataError):  # a run that cannot be read hides no other
+        with suppress(ProfileError, DataError):  # a run that cannot be read must not hide others
             run, source = open_folder(folder), run_mark.read(folder).profile
             same = source == str(profile.path) or profiles.as_yaml(run.profile) == profiles.as_yaml(profile)
             if same or not source or not Path(source).exists():
                 yield run, same
 
 
-def _gone_on(
+def _resume(
     run: Run, profile: profiles.Profile, changes: Sequence[choices.Change], say: Say, keep: bool = False
 ) -> Run:
-    """`run` with what changed in its profile, which the journal tells key by key; `keep`: also its plan and corpus."""
+    """Continue `run` with the changed profile; the journal lists each key. `keep`: keep its plan and corpus."""
     if not run.id and not run.finished:
         raise ProfileError(
             f"run {run.name} was begun by an earlier version, which gave runs no id: its parts cannot be told from "
@@ -396,9 +396,7 @@ def _gone_on(
         )
     if not changes:
         return run
-    if not keep and any(
-        change.why for change in changes
-    ):  # the preflight failed, and nothing follows from what it numbered
+    if not keep and any(change.why for change in changes):  # a failed preflight: nothing depends on what it numbered
         for file in (run.plan_file, run.corpus / "corpus.json"):
             file.unlink(missing_ok=True)
     text, first = profiles.as_yaml(profile).encode(), run.first_profile_file
@@ -406,8 +404,8 @@ def _gone_on(
     if not first.exists():
         wrote[first.relative_to(run.folder).as_posix()] = hashlib.sha256(run.profile_file.read_bytes()).hexdigest()
     for change in changes:
-        told = {"key": change.key, "before": change.before, "after": change.after}
-        run.journal.write("profile changed", **told, wrote=wrote)
+        fields = {"key": change.key, "before": change.before, "after": change.after}
+        run.journal.write("profile changed", **fields, wrote=wrote)
         say(f"  {change.key}: {change.after!s} from now on (was {change.before!s})")
     if not first.exists():
         write_atomic(first, run.profile_file.read_bytes())
@@ -415,27 +413,27 @@ def _gone_on(
     return open_folder(run.folder)
 
 
-@in_words("opening the run")
+@explain_disk_errors("opening the run")
 def find(name: str) -> Run:
-    """A run by its folder, or by its name under ./runs. Raises DataError naming the runs there are."""
+    """Open a run by its folder, or by its name under ./runs. Raises DataError naming the existing runs."""
     for folder in (Path(name), Path("runs") / name):
         if (folder / PROFILE).is_file():
             return open_folder(folder)
-    there = [folder.name for folder in in_order(Path("runs"))]
+    there = [folder.name for folder in oldest_first(Path("runs"))]
     known = ", ".join(there[-5:]) or "none"
     raise DataError(f"no run {name!r}: give its folder, or its name under ./runs (latest there: {known})")
 
 
 def open_run(profile: str = "", run: str = "", *, new: bool = False, hosts: str = "") -> Run:
-    """What a notebook opens: `run` by folder or name if given, else the current run of `profile`, or of the demo's.
+    """Open the run of a notebook: `run` by folder or name if given, else the current run of `profile` or the demo's.
 
-    `hosts` names those that are meant, where not all are: "tensor01" or "tensor01,tensor02".
+    `hosts` names the hosts to work on, if not all: "tensor01" or "tensor01,tensor02".
     """
     return limited(find(run) if run else current(profiles.load(Path(profile) if profile else DEMO), new=new), hosts)
 
 
 def limited(run: Run, hosts: str) -> Run:
-    """`run` with only the hosts named in a comma list; all of them for an empty one. Raises ProfileError."""
+    """Return `run` with only the hosts named in a comma list; all of them for an empty list. Raises ProfileError."""
     names = frozenset(filter(None, (name.strip() for name in hosts.split(","))))
     known = {host.name for host in run.profile.hosts}
     if names - known:

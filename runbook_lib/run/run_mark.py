@@ -1,6 +1,6 @@
-"""The mark of a run's folder: which run it is, by a random id, and which of its folder's runs, by a count.
+"""The mark of a run's folder: a random id, and a number that counts the runs of its folder of runs.
 
-A name can be given twice, and clocks and the dates of files can go back; neither tells one run from another.
+A name can be used twice, and clocks and file dates can go back, so neither identifies a run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROFILE = "profile.yaml"  # with it a folder is a run's
 
 @dataclass(frozen=True)
 class Mark:
-    """What `write` recorded of a run; empty for a run of an earlier version."""
+    """What `write` recorded about a run; empty for a run of an earlier version."""
 
     id: str = ""
     number: int = 0
@@ -40,7 +40,7 @@ def write(folder: Path, profile: Path) -> None:
         "format": FORMAT,
         "run": folder.name,
         "id": uuid.uuid4().hex,
-        "number": 1 + max(map(_number, in_order(folder.parent)), default=0),
+        "number": 1 + max(map(_number, oldest_first(folder.parent)), default=0),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "profile": str(profile),
     }
@@ -51,26 +51,26 @@ def read(folder: Path) -> Mark:
     """The mark of the run in `folder`. Raises DataError for one that is damaged."""
     file = HostFolder(folder).mark
     try:
-        found = read_json(file)
+        record = read_json(file)
     except ValueError as error:
         raise DataError(str(error)) from None
-    if found is None:
+    if record is None:
         return Mark()
-    if not RUN_ID.fullmatch(str(found.get("id"))):
-        raise DataError(f"{file}: expected the run's id, 32 hexadecimal digits; found {safe_text(str(found), 200)}")
-    number = found.get("number")
-    return Mark(str(found["id"]), number if isinstance(number, int) else 0, str(found.get("profile", "")))
+    if not RUN_ID.fullmatch(str(record.get("id"))):
+        raise DataError(f"{file}: expected the run's id, 32 hexadecimal digits; found {safe_text(str(record), 200)}")
+    number = record.get("number")
+    return Mark(str(record["id"]), number if isinstance(number, int) else 0, str(record.get("profile", "")))
 
 
-def stranger(folder: Path) -> str:
-    """Why the run in a folder is to be read at most: another account's choices are not carried out as ours."""
+def why_not_ours(folder: Path) -> str:
+    """Say why a run may only be read: we do not carry out another account's choices. Empty for our own."""
     if not folder.exists() or folder.stat().st_uid == os.geteuid():
         return ""
     return f"{folder} belongs to another account (number {folder.stat().st_uid}): it can be verified, and not worked on"
 
 
-def in_order(runs: Path) -> list[Path]:
-    """The folders of the runs in `runs`, oldest first; those of versions that did not count come before the others."""
+def oldest_first(runs: Path) -> list[Path]:
+    """Return the folders of the runs in `runs`, oldest first; those of versions without a number come first."""
     folders = [path for path in runs.iterdir() if (path / PROFILE).is_file()] if runs.is_dir() else []
     return sorted(folders, key=lambda f: (number := _number(f), 0 if number else f.stat().st_mtime_ns, f.name))
 
@@ -82,8 +82,8 @@ def _number(folder: Path) -> int:
 
 
 @contextmanager
-def one_chooses(runs: Path) -> Iterator[None]:
-    """Hold the folder of runs: two commands given at once would else make a run each, for the same rows."""
+def lock_runs_folder(runs: Path) -> Iterator[None]:
+    """Lock the folder of runs: otherwise two commands at once would make a run each for the same rows."""
     if not runs.is_dir():
         yield
         return

@@ -53,7 +53,7 @@ def _record_given_up(run: Run, refusals: Sequence[Refusal]) -> None:
     with locks.held(run.faults_lock):
         known = {(e.get("row"), e.get("host"), e.get("given_up_at")) for e in run.journal.events(GIVEN_UP)}
         new = [each for each in refusals if _refusal(each) not in known]
-        names = corpora.named(run.corpus, {each.row for each in new}) if new else {}
+        names = corpora.row_names(run.corpus, {each.row for each in new}) if new else {}
         for each in new:
             run.journal.write(
                 GIVEN_UP,

@@ -67,7 +67,7 @@ class Readings:
         threading.Thread(target=self._one, args=(spec,), name=f"reading {spec.name}", daemon=True).start()
 
     def _one(self, spec: HostSpec) -> None:
-        answer = machines.asked(self._run, spec, lambda host: host.poll())
+        answer = machines.ask_host(self._run, spec, lambda host: host.poll())
         with self._changed:
             self._queries[spec.name].answer, self._queries[spec.name].asked = answer, None
             self._changed.notify_all()

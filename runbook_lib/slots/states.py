@@ -93,7 +93,7 @@ TABLE = (
     ),
     Verdict(
         RESTARTING,
-        "the next worker starts after 5 to 60 s, from the parts",
+        "the next worker starts at once, after more deaths in a row within 60 s, from the parts",
         "`runbook logs RUN SLOT`",
         ended=True,
         badge=("↻", "amber"),

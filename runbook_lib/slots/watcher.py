@@ -182,7 +182,7 @@ class Watcher:
             return True
         if any(entry.report is not None or entry.exits for entry in reading.slots.values()):
             return True
-        own = self.plan.ever(host)
+        own = self.plan.rows_ever_given(host)
         return any(low < stop and start < high for low, high in reading.committed for start, stop in own)
 
     # ------------------------------------------------------------------------------------------------------- judging
@@ -252,7 +252,7 @@ class Watcher:
         everywhere = joined([rows for ranges in have.values() for rows in ranges]) if refused else []
         lost = tuple(row for row in refused if missing(row, row + 1, everywhere))  # another host may have done it
         if set(lost) - set(self._given_up_names):
-            self._given_up_names = corpora.named(self.run.corpus, lost)
+            self._given_up_names = corpora.row_names(self.run.corpus, lost)
         return lost
 
     def _refusals(self) -> list[Refusal]:

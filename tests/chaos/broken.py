@@ -289,7 +289,7 @@ def no_relaunch() -> None:
 
 def no_patience() -> None:
     """A worker may show no sign for as long as it likes, also when nothing is left to do."""
-    from worker.supervise import Slot
+    from worker.slot import Slot
 
     Slot._stalled, Slot.end_idle = (lambda self: False), lambda self: None
 
@@ -298,14 +298,14 @@ def no_choices() -> None:
     """A run goes on by nothing but the text of its profile."""
     from runbook_lib.run import choices
 
-    choices.in_the_way = lambda changes, amend=False: bool(changes)
+    choices.is_blocked = lambda changes, amend=False: bool(changes)
 
 
 def by_date() -> None:
     """The latest run is the one whose folder has the latest date."""
     from runbook_lib.run import run, run_mark
 
-    run.in_order = lambda runs: sorted(run_mark.in_order(runs), key=lambda folder: folder.stat().st_mtime_ns)
+    run.oldest_first = lambda runs: sorted(run_mark.oldest_first(runs), key=lambda folder: folder.stat().st_mtime_ns)
 
 
 def no_resume() -> None:

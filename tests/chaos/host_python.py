@@ -203,11 +203,12 @@ def stand_in() -> None:
 
 def hurry() -> None:
     """Shorten the supervisor's pauses; a name that is gone must not pass unnoticed."""
-    from worker import supervise
+    from worker import slot, supervise
 
-    for name, value in (("BACK_OFF_S", BACK_OFF_S), ("POLL_S", POLL_S), ("STALL_S", STALL_S), ("IDLE_S", IDLE_S)):
-        assert hasattr(supervise, name), f"worker.supervise has no {name} any more"
-        setattr(supervise, name, value)
+    supervised = ("BACK_OFF_S", BACK_OFF_S), ("STALL_S", STALL_S), ("IDLE_S", IDLE_S)
+    for module, name, value in (*((slot, *each) for each in supervised), (supervise, "POLL_S", POLL_S)):
+        assert hasattr(module, name), f"{module.__name__} has no {name} any more"
+        setattr(module, name, value)
 
 
 def weaken(name: str) -> None:

@@ -169,6 +169,16 @@ def script(path: Path, text: str) -> str:
     return str(path)
 
 
+def failing(box: Box, commands: str) -> None:
+    """Let a few lines of shell stand in for the host's Python, started once a worker: it cannot be forked from."""
+    box.save(python=script(box.root / "python", f"#!/bin/sh\n[ $3 = warm ] && exit 1\n{commands}\n"))
+
+
+def codes(box: Box, slot: str = SLOT) -> list[int | None]:
+    """The exit codes on file."""
+    return [entry["code"] for entry in box.exits(slot)]
+
+
 def _read(path: Path) -> dict[str, Any]:
     """A file of ours as it stands, empty while there is none or it was written half."""
     try:

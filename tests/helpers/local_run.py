@@ -27,7 +27,7 @@ from worker.layout import HostFolder
 from worker.rows import planned_parts
 
 HOST = "  - {{name: {name}, kind: local, slots: {slots}, device: cpu, workdir: {name}, environment: {python}}}\n"
-PYTHON = f'#!/bin/sh\ncase "$3" in supervise) exec "{sys.executable}" "$@";; *) exec sleep 300;; esac\n'
+PYTHON = f'#!/bin/sh\ncase "$3" in supervise) exec "{sys.executable}" "$@";; warm) exit 1;; *) exec sleep 300;; esac\n'
 
 
 def write_json(path: Path, value: Any) -> None:

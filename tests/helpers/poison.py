@@ -29,8 +29,12 @@ from typing import Any
 
 import numpy as np
 
-SLOT = sys.argv[sys.argv.index("--slot") + 1] if "--slot" in sys.argv else ""
 CALLS: list[int] = []
+
+
+def slot() -> str:
+    """The slot whose worker this is, asked when it matters: a worker may be forked from a process without one."""
+    return sys.argv[sys.argv.index("--slot") + 1] if "--slot" in sys.argv else ""
 
 
 def turned(vectors: np.ndarray) -> np.ndarray:
@@ -64,8 +68,8 @@ DEVICES = {
 
 def device() -> str:
     """How the device at hand misbehaves."""
-    path = Path(f"device.{SLOT}")
-    return path.read_text() if SLOT and path.exists() else ""
+    path = Path(f"device.{slot()}")
+    return path.read_text() if slot() and path.exists() else ""
 
 
 class RowError(Exception):
@@ -121,7 +125,7 @@ class Encoder:
         return vectors
 
     def _forward(self, texts: list[str], batch: list[int], vectors: np.ndarray) -> None:
-        said = " ".join(texts[i] for i in batch if SLOT or "ALONE" not in texts[i])
+        said = " ".join(texts[i] for i in batch if slot() or "ALONE" not in texts[i])
         CALLS.append(1)
         if Path("broken").exists():
             if Path("broken").read_text() == "kill":
@@ -138,7 +142,7 @@ class Encoder:
             time.sleep(0.02)
         for i in batch:
             found = np.random.default_rng(zlib.crc32(texts[i].encode())).normal(size=8)
-            bad = "NAN" in texts[i] and (SLOT or "ALONE" not in texts[i])
+            bad = "NAN" in texts[i] and (slot() or "ALONE" not in texts[i])
             vectors[i] = np.nan if bad else found / np.linalg.norm(found)
         if change := DEVICES.get(device()):
             vectors[batch] = change(vectors[batch], [texts[i] for i in batch])

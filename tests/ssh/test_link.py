@@ -132,7 +132,7 @@ def test_a_line_that_goes_dead_is_noticed_and_made_anew_when_it_is_back(box):
             finally:
                 box.restore()
         wait_for(lambda: reads(there), "a reading over a new connection", 20)
-        assert there.transport.link.made == 2
+        assert there.transport.link.connections == 2
 
 
 def reads(there: Host) -> bool:
@@ -184,9 +184,9 @@ def test_a_server_that_falls_silent_while_it_is_being_reached_is_given_up(at, bo
         monkeypatch.setattr(owner, name, first_dark)
 
     where: tuple[object, str] = {
-        "key exchange": (dial.Transport, "_send_kex_init"),
-        "login": (dial.Transport, "auth_publickey"),
-        "session": (dial.Transport, "open_session"),
+        "key exchange": (dial.Connection, "_send_kex_init"),
+        "login": (dial.Connection, "auth_publickey"),
+        "session": (dial.Connection, "open_session"),
         "start": (link, "Session"),
     }[at]
     patience = replace(QUICK, login_s=1.5)
@@ -201,8 +201,8 @@ def test_a_server_that_falls_silent_while_it_is_being_reached_is_given_up(at, bo
 def test_a_login_of_several_keys_that_is_not_answered_is_not_waited_for_key_by_key(box, line, tmp_path, monkeypatch):
     for name in ("one", "two"):
         fleets._make_key(tmp_path / name, name)
-    real = dial.Transport.auth_publickey
-    monkeypatch.setattr(dial.Transport, "auth_publickey", lambda *given: (line.blackhole(), real(*given))[1])
+    real = dial.Connection.auth_publickey
+    monkeypatch.setattr(dial.Connection, "auth_publickey", lambda *given: (line.blackhole(), real(*given))[1])
     with linked(box) as there:
         found = replace(there.transport.link.login, address="127.0.0.1", port=line.port)
     found = replace(found, keys=(tmp_path / "one", tmp_path / "two", *found.keys))
@@ -215,7 +215,7 @@ def test_a_login_of_several_keys_that_is_not_answered_is_not_waited_for_key_by_k
 
 @pytest.mark.parametrize("hung", ["exec_command", "global_request"])
 def test_what_paramiko_would_await_without_end_is_ended(hung, box, line, monkeypatch):
-    owner = {"exec_command": dial.paramiko.Channel, "global_request": dial.Transport}[hung]
+    owner = {"exec_command": dial.paramiko.Channel, "global_request": dial.Connection}[hung]
     real = getattr(owner, hung)
     monkeypatch.setattr(owner, hung, lambda *given, **named: (line.blackhole(), real(*given, **named))[1])
     monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
@@ -236,7 +236,7 @@ def test_a_download_that_stalls_goes_on_where_it_was(box, line, tmp_path):
         def stall(count: int) -> None:
             nonlocal came
             came += count
-            if came > 1_000_000 and there.transport.link.made == 1 and not timers:
+            if came > 1_000_000 and there.transport.link.connections == 1 and not timers:
                 line.blackhole()
                 timers.append(threading.Timer(QUICK.silence_s + 1.0, line.resume))
                 timers[0].start()
@@ -246,7 +246,7 @@ def test_a_download_that_stalls_goes_on_where_it_was(box, line, tmp_path):
         timers[0].join()
         there.run(["rm", f"/tmp/{content.sha256}"], 10)
         assert came == content.size
-        assert there.transport.link.made >= 2
+        assert there.transport.link.connections >= 2
         assert line.down - before < 1.3 * content.size
     assert hashlib.sha256((tmp_path / "home").read_bytes()).hexdigest() == content.sha256
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
@@ -314,7 +314,7 @@ def test_two_that_bring_the_same_file_at_once_do_not_cut_each_other_off(box, lin
         with ThreadPoolExecutor(2) as pool:
             assert sorted(pool.map(lambda _: there.put(target, content), range(2))) == [False, True]
         line.rate(None)
-        assert there.transport.link.made == 1
+        assert there.transport.link.connections == 1
         assert there.sha256(target) == content.sha256
         there.remove(there.folder.root)
 
@@ -330,7 +330,7 @@ def test_a_slow_and_distant_line_is_slow_and_not_dead(box, line, tmp_path):
                 there.poll()
                 time.sleep(0.2)
             assert getting.result()
-        assert there.transport.link.made == 1
+        assert there.transport.link.connections == 1
         line.rate(None)
         line.delay(0.0)
         there.remove(there.folder.root)
@@ -380,7 +380,7 @@ def test_a_command_whose_line_breaks_is_not_run_again_and_everything_else_is_ask
             wait_for((box.home / "ran").exists, "the command")
             os.kill(session_process(far), signal.SIGKILL)
         assert there.poll().supervisor is None
-        assert there.transport.link.made == 2
+        assert there.transport.link.connections == 2
         time.sleep(0.3)
         assert (box.home / "ran").read_text() == "x\n"
         (box.home / "ran").unlink()
@@ -413,7 +413,7 @@ def test_a_request_that_was_sent_and_never_answered(verb, box):
         finally:
             os.kill(far, signal.SIGCONT)
         wait_for(lambda: not Path(f"/proc/{far}").exists(), "the end of the far end that was left behind")
-        assert there.transport.link.made == (2 if verb == "tail" else 1)
+        assert there.transport.link.connections == (2 if verb == "tail" else 1)
         if verb != "tail":
             assert (box.home / "ran").read_text() == "x\n"
             (box.home / "ran").unlink()
@@ -427,7 +427,7 @@ def test_a_far_end_that_ended_for_want_of_questions_is_replaced_without_a_word(b
             wait_for(lambda: not Path(f"/proc/{far}").exists(), "its end")  # noqa: B023
             time.sleep(0.1)
             verb()
-        assert there.transport.link.made == 1
+        assert there.transport.link.connections == 1
 
 
 # ------------------------------------------------------------------------------------------------- servers with limits
@@ -449,7 +449,7 @@ def test_a_server_that_allows_few_sessions_is_used_within_them(most, tmp_path):
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(work, range(8)))
         assert there.transport.sessions() == most
-        assert there.transport.link.made == 1
+        assert there.transport.link.connections == 1
         # A session that is closed in the middle counts there until its far end has ended.
         for _ in range(3):
             with pytest.raises(HostError, match="at most 5 were expected"):
@@ -461,9 +461,9 @@ def test_several_at_once_on_a_new_connection_make_one(box, line):
     with through(line, box) as there:
         with ThreadPoolExecutor(8) as pool:
             assert all(reading.supervisor is None for reading in pool.map(lambda _: there.poll(), range(8)))
-        assert there.transport.link.made == line.connections == 1
+        assert there.transport.link.connections == line.connections == 1
         assert there.transport.sessions() == link.SESSIONS
-        assert there.transport.link.made == 1
+        assert there.transport.link.connections == 1
 
 
 def test_a_server_that_turns_connections_away_is_asked_again_later_and_not_for_ever(tmp_path, monkeypatch):
@@ -578,12 +578,12 @@ def test_a_server_that_hangs_up_on_too_many_attempts_has_refused(tmp_path):
 
 
 def test_a_line_that_breaks_during_the_login_is_no_refusal(box, line, monkeypatch):
-    real = dial.Transport.auth_publickey
-    monkeypatch.setattr(dial.Transport, "auth_publickey", lambda *given: (line.cut(reset=True), real(*given))[1])
+    real = dial.Connection.auth_publickey
+    monkeypatch.setattr(dial.Connection, "auth_publickey", lambda *given: (line.cut(reset=True), real(*given))[1])
     with through(line, box) as there:
         with pytest.raises(LinkLost, match="broke during the login"):
             there.poll()
-        monkeypatch.setattr(dial.Transport, "auth_publickey", real)
+        monkeypatch.setattr(dial.Connection, "auth_publickey", real)
         wait_for(lambda: reads(there), "a reading")
 
 
@@ -691,7 +691,7 @@ def test_a_host_behind_another_is_reached_through_it(ssh_fleet, tmp_path, monkey
         # The hop's own connection breaks: both are made again.
         link.link_to(of_alias("tensor02").jump).close()
         assert way.call("alive", 5.0, identity=None) is False
-        assert way.link.made == 2
+        assert way.link.connections == 2
 
 
 @pytest.mark.parametrize("unknown", ["tensor01", "tensor02"])
@@ -750,7 +750,7 @@ def test_a_proxy_command_is_run_by_a_shell_and_ends_with_the_connection(ssh_flee
         for pid in relays(tmp_path):
             os.kill(pid, signal.SIGKILL)
         assert way.call("alive", 5.0, identity=None) is False
-        assert way.link.made == 2
+        assert way.link.connections == 2
     wait_for(lambda: not relays(tmp_path), "the end of the command")
 
 

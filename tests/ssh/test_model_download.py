@@ -145,7 +145,7 @@ def test_what_else_a_hub_refuses_is_told_apart(here: Hub) -> None:
     here.repos[NAME].private = True
     assert "knows no such model (or it is private: hf_token)" in refusal(token=None)
     here.page = b"<html>Please log in to this network</html>"
-    assert "what answers in the hub's place is no hub" in refusal()
+    assert "what answers is not the hub" in refusal()
 
 
 def test_a_hub_that_cannot_be_reached_is_said(here: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,7 @@ DOORS = {  # outside library -> the only modules that may import it
     "IPython": {"live"},
     "ipywidgets": {"console"},
     "papermill": {"execution"},
+    "nbformat": {"notebook_file"},
     "nbclient": {"execution"},
     "jupyter_client": {"execution"},
     "nbconvert": {"notebook_pages"},

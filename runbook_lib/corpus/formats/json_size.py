@@ -1,4 +1,4 @@
-"""How much a JSON text unfolds to, counted before it is read: 64 MB of `[],` would take 1.7 GB."""
+"""How many values a JSON text holds, counted before it is parsed: 64 MB of `[],` would take 1.7 GB."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 
 
 def holds_more(raw: bytes, lists: int, values: int) -> bool:
-    """Whether JSON has more than so many lists and objects, or values; what its texts hold is not counted."""
+    """Whether JSON has more lists and objects, or more values, than allowed; the inside of strings is not counted."""
     if not _passes(raw, lists, values):
         return False
     found_lists = found_values = at = 0
-    for text in _TEXT.finditer(raw):  # nothing is copied meanwhile
+    for text in _TEXT.finditer(raw):  # nothing is copied
         found_lists += _lists(raw, at, text.start())
         found_values += raw.count(b",", at, text.start())
         at = text.end()

@@ -1,4 +1,4 @@
-"""The items of JSON lines and of a JSON array, as the standard has JSON and one at a time.
+"""The items of JSON lines and of a JSON array, as the JSON standard defines them, one at a time.
 
 Refused although Python takes it: NaN, infinities, numbers of endless digits, a key given twice.
 """
@@ -15,18 +15,18 @@ from typing import IO, Any
 from ...errors import CorpusError
 from .json_size import holds_more
 from .source import Source, Unreadable, refusal, shown
-from .text_lines import LONGEST, Blank, lines, not_utf8, skip_mark
+from .text_lines import LONGEST, BlankLines, lines, not_utf8, skip_mark
 
 _CHUNK = 2**20
-# Of one document; its other fields may hold lists of their own. An object takes up to 232 bytes.
+# Limits of one document; its other fields may hold lists too. An object takes up to 232 bytes.
 _LISTS, _VALUES = 2**18, 2**20
-_SMALL = 4 * _CHUNK  # a text of this size unfolds to little, whatever it holds
+_SMALL = 4 * _CHUNK  # a text of this size needs little memory, whatever it holds
 
 # ---------------------------------------------------------------- one value
 
 
 class _NotTaken(ValueError):
-    """JSON that Python would take and the standard, or we, do not."""
+    """JSON that Python accepts and the standard, or this module, does not."""
 
 
 def _no_constant(name: str) -> Any:
@@ -71,8 +71,8 @@ _JSON = json.JSONDecoder(
 
 
 def json_lines(file: IO[bytes], source: Source, wanted: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """A value a line; one that cannot be read is an `Unreadable` in its place."""
-    blank = Blank()
+    """Yield a value a line; a line that cannot be read gives an `Unreadable`."""
+    blank = BlankLines()
     for number, start, raw in lines(file, source):
         if raw.isspace():
             blank.add(number)
@@ -99,7 +99,7 @@ def _line(raw: bytes, start: int) -> Any:
 
 
 def json_array(file: IO[bytes], source: Source, wanted: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """The values of one array, which is read piece by piece."""
+    """Yield the values of one array, which is read piece by piece."""
     window = _Window(file, source.path, skip_mark(file, source))
     window.take("[")
     index = 0
@@ -122,8 +122,8 @@ class _Window:
         self.decode = codecs.getincrementaldecoder("utf-8")().decode
         self.text, self.at, self.read_bytes, self.ended = "", 0, start, False
 
-    def refusal(self, seen: str) -> CorpusError:
-        return refusal(self.path, f"{self.place}: {seen}", "mend the file, or save JSON lines from its source")
+    def refusal(self, reason: str) -> CorpusError:
+        return refusal(self.path, f"{self.place}: {reason}", "mend the file, or save JSON lines from its source")
 
     def more(self) -> None:
         """Drop what was read and add at least as much as is left, so that a long value costs linear time."""
@@ -150,11 +150,11 @@ class _Window:
 
     def take(self, mark: str) -> None:
         """Go past one punctuation mark."""
-        found = self.peek()
-        if not found:
+        character = self.peek()
+        if not character:
             raise self.refusal(f'cut short: the file ends where "{mark}" was expected')
-        if found != mark:
-            raise self.refusal(f'not JSON: found "{shown(found)}" after it, expected "{mark}"')
+        if character != mark:
+            raise self.refusal(f'not JSON: found "{shown(character)}" after it, expected "{mark}"')
         self.at += 1
 
     def value(self) -> Any:
@@ -180,7 +180,7 @@ class _Window:
             self.more()
 
     def _may_go_on(self, error: json.JSONDecodeError) -> bool:
-        """True where the text in view may only be the beginning: a string without end, or an error at the last word."""
+        """True when more text may complete the value: a string without end, or an error at the last word."""
         if self.ended or len(self.text) - self.at > LONGEST:
             return False
         return error.msg.startswith("Unterminated string") or error.pos > len(self.text) - 12

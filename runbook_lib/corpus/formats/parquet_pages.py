@@ -1,8 +1,8 @@
-"""What a Parquet file unfolds to, told by its own words before anything of it is decoded.
+"""How much memory a Parquet file needs, read from its metadata before anything is decoded.
 
-A few bytes of Parquet may stand for gigabytes: a page that was packed a thousandfold, a text of the dictionary that a
-million rows name, a value that repeats all of the one before it. So the heads of the pages are read first: a page too
-large is refused, and as many rows are decoded at a time as fit into memory whatever they hold.
+A few bytes of Parquet may stand for gigabytes: a page packed a thousandfold, a text of the dictionary that a million
+rows use, a value that repeats all of the one before it. So the page headers are read first: too large a page is
+refused, and only as many rows are decoded at a time as fit into memory, whatever they hold.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from .thrift import LIST, STRUCT, Cut, Reader
+from .thrift import LIST, STRUCT, Reader, Truncated
 
 FOOTER = 16 * 2**20  # bytes
 PAGE = 128 * 2**20  # bytes of one, unpacked: a row group of a few writers is one page
@@ -27,8 +27,8 @@ _CHILDREN = 5
 _HEAD = 2**14  # bytes of a page's head: its statistics may hold two values
 
 
-class Refused(Exception):
-    """Why the file is not decoded."""
+class OversizedParquet(Exception):
+    """The file is larger, somewhere, than what is decoded; the text says where."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class _Page:
 
 
 def check_footer(file: IO[bytes]) -> None:
-    """Refuse a footer or a schema that the library would choke on; ValueError for a damaged one.
+    """Refuse a footer or a schema that is too large for the library; ValueError for a damaged one.
 
-    One that is cut is left to the library.
+    The library itself refuses a footer that is cut short.
     """
     size = file.seek(0, 2)
     file.seek(max(0, size - 8))
@@ -52,11 +52,11 @@ def check_footer(file: IO[bytes]) -> None:
     if tail[4:] != b"PAR1" or length > size - 12:
         return
     if length > FOOTER:
-        raise Refused(f"its footer has {length:,} bytes, at most {FOOTER:,} are read")
+        raise OversizedParquet(f"its footer has {length:,} bytes, at most {FOOTER:,} are read")
     file.seek(size - 8 - length)
     try:
         _check_schema(Reader(file.read(length)))
-    except Cut:
+    except Truncated:
         raise ValueError("its footer is damaged") from None
 
 
@@ -64,28 +64,28 @@ def _check_schema(reader: Reader) -> None:
     number, kind = reader.field(0)
     while (number, kind) != (2, LIST):
         if not kind:
-            raise Cut
+            raise Truncated
         reader.value(kind)
         number, kind = reader.field(number)
     count, each = reader.list_head()
     if count > FIELDS or each != STRUCT:
-        raise Refused(f"its schema has {count:,} fields, at most {FIELDS:,} are read")
-    open_fields: list[int] = []  # how many children are still to come, of each that is open
+        raise OversizedParquet(f"its schema has {count:,} fields, at most {FIELDS:,} are read")
+    open_fields: list[int] = []  # the children still to come, of each open field
     for _ in range(count):
         children = reader.struct().get(_CHILDREN) or 0
         if open_fields:
             open_fields[-1] -= 1
         open_fields.append(children)
         if len(open_fields) > DEEPEST:
-            raise Refused(f"its schema is nested over {DEEPEST} deep")
+            raise OversizedParquet(f"its schema is nested over {DEEPEST} deep")
         while open_fields and open_fields[-1] <= 0:
             open_fields.pop()
 
 
 def rows_at_a_time(file: IO[bytes], metadata: Any, names: list[str]) -> int:
-    """How many rows can be decoded at once. Raises Refused for a page that is too large, ValueError for damage."""
+    """Return how many rows to decode at once. Raises OversizedParquet for too large a page, ValueError for damage."""
     if metadata.num_row_groups > GROUPS:
-        raise Refused(f"it has {metadata.num_row_groups:,} row groups, at most {GROUPS:,} are read")
+        raise OversizedParquet(f"it has {metadata.num_row_groups:,} row groups, at most {GROUPS:,} are read")
     rows, left = ROWS, PAGES
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
@@ -97,7 +97,7 @@ def rows_at_a_time(file: IO[bytes], metadata: Any, names: list[str]) -> int:
                     pages.append(page)
                     left -= 1
                     if left < 0:
-                        raise Refused(f"it has over {PAGES:,} pages")
+                        raise OversizedParquet(f"it has over {PAGES:,} pages")
                 if chunk.physical_type.endswith("BYTE_ARRAY"):
                     rows = min(rows, _fit(pages))
     return rows
@@ -112,11 +112,11 @@ def _pages(file: IO[bytes], chunk: Any, where: str) -> Iterator[_Page]:
         reader = Reader(file.read(_HEAD))
         try:
             page = _page(reader.struct())
-        except (Cut, TypeError, AttributeError):
+        except (Truncated, TypeError, AttributeError):
             raise ValueError(f"{where}: the page at byte {at} is damaged") from None
         if page.size > PAGE or page.values > VALUES or (page.kind == _DICTIONARY and page.values > VALUES // 4):
-            told = f"a page of {page.size:,} bytes and {page.values:,} values"
-            raise Refused(f"{where}: {told}, at most {PAGE:,} and {VALUES:,} are read")
+            size = f"a page of {page.size:,} bytes and {page.values:,} values"
+            raise OversizedParquet(f"{where}: {size}, at most {PAGE:,} and {VALUES:,} are read")
         yield page
         at += reader.at + page.packed
 
@@ -126,18 +126,18 @@ def _page(head: dict[int, Any]) -> _Page:
     body = head.get({_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}.get(kind, 0)) or {}  # type: ignore[arg-type]
     values, encoding = body.get(1, 0), body.get({_DATA: 2, _DICTIONARY: 2, _DATA_V2: 4}.get(kind, 0), 0)  # type: ignore[arg-type]
     if not all(isinstance(number, int) and number >= 0 for number in (kind, size, packed, values, encoding)):
-        raise Cut
+        raise Truncated
     return _Page(kind, size, packed, values, encoding)  # type: ignore[arg-type]
 
 
 def _fit(pages: list[_Page]) -> int:
-    """The rows of a column that fit into a batch, whatever they hold."""
+    """Return how many rows of a column fit into a batch, whatever they hold."""
     data = [page for page in pages if page.kind in (_DATA, _DATA_V2) and page.values]
     if not data:
         return ROWS
     largest = max(max(page.size for page in data), 1)
     shortest = min(page.values for page in data[:-1] or data)
-    # A batch touches so many pages, and one at each end.
+    # A batch covers this many pages, and part of one at each end.
     fits = [int(shortest * (BATCH / largest - 2))]
     fits += [BATCH // max(page.size, 1) for page in pages if page.kind == _DICTIONARY]  # each row may name its longest
     if any(page.encoding == _DELTA_BYTE_ARRAY for page in data):  # each may repeat the one before

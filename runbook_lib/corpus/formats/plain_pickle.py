@@ -1,4 +1,4 @@
-"""The items of a pickle that holds plain data; one that asks for more is refused, and nothing of it is run.
+"""The items of a pickle that holds plain data; one that asks for more is refused, and none of it is run.
 
 The unpickler is the standard library's Python one, reduced to plain data, because the C one is not safe even without
 globals. Measured: 9 bytes (LONG_BINPUT 2^28) cost it 4.1 GB and 16 s; 61 bytes of nested tuples as a dict key cost it
@@ -25,7 +25,7 @@ _PLAIN = """
     GLOBAL STACK_GLOBAL INST
 """  # the last three end in find_class, which refuses and can say the name
 _NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
-# Whatever a damaged or hostile pickle makes the standard library raise.
+# Everything that the standard library raises for a damaged or hostile pickle.
 _BROKEN = (
     ArithmeticError,
     AttributeError,
@@ -37,7 +37,7 @@ _BROKEN = (
     pickle.UnpicklingError,
     struct.error,
 )
-# What an instruction takes of our memory, in bytes: most fill a place on the stack, and a byte of the file is enough.
+# The memory that an instruction takes, in bytes: most fill one stack entry, and take one byte of the file.
 _COST = {
     "EMPTY_DICT": 240, "DICT": 240, "EMPTY_LIST": 96, "LIST": 96, "TUPLE": 72, "TUPLE1": 72, "TUPLE2": 72, "TUPLE3": 80,
     "INT": 48, "BININT": 48, "BININT2": 48, "LONG": 48, "LONG1": 48, "LONG4": 48, "FLOAT": 40, "BINFLOAT": 40,
@@ -47,7 +47,7 @@ _COST = {
 }  # fmt: skip
 _COSTS = [_COST.get(_NAMES.get(code, ""), 16) for code in range(256)]
 _PAIR = 64  # of a dict
-# A corpus of long texts takes about what its file has, one of the shortest texts six times that.
+# A corpus of long texts takes about the size of its file, one of the shortest texts six times that.
 _ROOM, _RATIO = 256 * 2**20, 8
 _DEEPEST = 1000  # marks in marks; a list of dicts has three
 _SHAPE = 'a list of dicts such as {"id": ..., "title": ..., "text": ..., "url": ...}'
@@ -64,7 +64,7 @@ class _Foreign(Exception):
 
 
 class _TooMuch(Exception):
-    """What the pickle unfolds to is out of proportion to its size."""
+    """The pickle needs memory out of proportion to its size."""
 
 
 class _PlainUnpickler(pickle._Unpickler):
@@ -85,12 +85,12 @@ class _PlainUnpickler(pickle._Unpickler):
         super().__init__(file)
         self.read, self.readline = file.read, file.readline
         self.room = _ROOM + _RATIO * size
-        # Numbered one after another by whoever pickles: a list, and what is numbered in some other way.
+        # Remembered objects: those numbered one after another, as pickle does it, and those with other numbers.
         self.known: list[Any] = []
         self.far: dict[int, Any] = {}
 
     def load(self) -> Any:
-        """The value, as the standard library has it, with its cost counted."""
+        """Load the value as the standard library does, counting the memory it takes."""
         self.stack, self.metastack = [], []
         self.append = self.stack.append
         read, dispatch = self.read, self.dispatch
@@ -163,7 +163,7 @@ class _PlainUnpickler(pickle._Unpickler):
     def _memoize(self) -> None:
         self._remember(len(self.known))
 
-    # Sets stay empty, all of them one: nobody looks into them, and to fill them would hash what they hold.
+    # All sets are one empty set: nothing reads them, and to fill them would hash their items.
     def _new_set(self) -> None:
         self.append(_SET)
 
@@ -193,7 +193,7 @@ class _PlainUnpickler(pickle._Unpickler):
     }
 
     def item(self) -> int | None:
-        """The item of the outermost list that was being read, where the stacks leave no doubt."""
+        """Return which item of the outermost list was being read; None when the stacks do not show it."""
         levels = [*self.metastack, self.stack]
         if not levels[0] or type(levels[0][0]) is not list:
             return None
@@ -215,8 +215,8 @@ def _load(file: IO[bytes], path: Path) -> Any:
         raise _foreign(path, str(foreign), unpickler.item()) from None
     except _TooMuch as much:
         inside = "" if (item := unpickler.item()) is None else f" (in item {item})"
-        seen = f"the pickle {much}, out of proportion to its {size:,} bytes{inside}; nothing of it was taken"
-        raise refusal(path, seen, SAVE_PLAIN) from None
+        reason = f"the pickle {much}, out of proportion to its {size:,} bytes{inside}; nothing of it was taken"
+        raise refusal(path, reason, SAVE_PLAIN) from None
     except _BROKEN as error:
         raise _broken(path, error, file.tell(), size, unpickler.item()) from None
     end = file.tell()
@@ -228,7 +228,7 @@ def _load(file: IO[bytes], path: Path) -> Any:
 
 def _broken(path: Path, error: Exception, at: int, size: int, item: int | None) -> CorpusError:
     inside = "" if item is None else f", in item {item}"
-    if type(error) is KeyError:  # an opcode that is none, or none of ours
+    if type(error) is KeyError:  # not an opcode, or one that is not allowed here
         name = _NAMES.get(error.args[0])
         more = f": the instruction {name}, which plain data has not; nothing was run" if name else ""
         fix = f"{FETCH_AGAIN}; if it is whole, save the documents as JSON lines or Parquet"
@@ -247,8 +247,8 @@ def _foreign(path: Path, what: str, item: int | None) -> CorpusError:
         fix = "store plain strings instead of pandas values, str(value), and save as JSON lines or Parquet"
     elif what.startswith("numpy"):
         fix = "store plain Python values instead of numpy ones, value.item(), and save as JSON lines or Parquet"
-    seen = f"{place}the pickle asks for {shown(what, 200)}, which is not plain data; nothing was run"
-    return refusal(path, seen, fix)
+    reason = f"{place}the pickle asks for {shown(what, 200)}, which is not plain data; nothing was run"
+    return refusal(path, reason, fix)
 
 
 # ---------------------------------------------------------------- the items of what was unpickled
@@ -266,15 +266,15 @@ def plain_pickle(file: IO[bytes], source: Source, wanted: Collection[str]) -> It
 
 def _drained(items: list[Any]) -> Iterator[tuple[str, Any]]:
     for index in range(len(items)):
-        item, items[index] = items[index], None  # the reader holds no item that was handed over
+        item, items[index] = items[index], None  # so that items already yielded can be freed
         yield f"item {index}", item
 
 
 def _columns(columns: dict[str, Sequence[object]], source: Source) -> Iterator[tuple[str, Any]]:
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{shown(name)} has {length}" for name, length in list(lengths.items())[:20])
-        raise refusal(source.path, f"columns of different lengths: {told}", "save columns of one length")
+        listed = ", ".join(f"{shown(name)} has {length}" for name, length in list(lengths.items())[:20])
+        raise refusal(source.path, f"columns of different lengths: {listed}", "save columns of one length")
     source.columns = tuple(columns)
     source.notes.append(f"a dict of {len(columns)} columns, read as rows")
     return (
@@ -284,15 +284,15 @@ def _columns(columns: dict[str, Sequence[object]], source: Source) -> Iterator[t
 
 
 def _shape(value: Any) -> str:
-    """What a value is, in words; never what it says, which may be secret, huge or endless."""
+    """Describe the type of a value in words; never its content, which may be secret or huge."""
     if value is None:
         return "None (NoneType)"
     if isinstance(value, dict):
         kinds = sorted({type(inner).__name__ for inner in value.values()})
-        told = f"a dict of {len(value)} keys (values: {', '.join(kinds) or 'none'})"
+        words = f"a dict of {len(value)} keys (values: {', '.join(kinds) or 'none'})"
         if kinds == ["str"]:
-            told += (
+            words += (
                 ", which looks like {title: text}; [{'title': t, 'text': x} for t, x in d.items()] makes a list of it"
             )
-        return told
+        return words
     return f"one {type(value).__name__}"

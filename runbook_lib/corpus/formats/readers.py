@@ -1,9 +1,9 @@
-"""Reading a corpus file as a stream of raw items, without running anything in it or believing its name.
+"""Reading a corpus file as a stream of raw items, without running anything in it or trusting its name.
 
-The format is told by the first bytes: pickle, JSON lines, JSON array, Parquet or CSV, each of them also inside gzip.
-Every item comes with the place where a person finds it ("item 4", "line 5", "row 4"). What cannot be read at all is a
+The first bytes show the format: pickle, JSON lines, JSON array, Parquet or CSV, each of them also inside gzip.
+Every item has the place where a person finds it ("item 4", "line 5", "row 4"). What cannot be read at all is a
 CorpusError; one line that cannot be read is an `Unreadable` in the place of its item, so that the next lines are
-looked at too.
+read too.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _SUFFIXES = {
 }
 _EXPECTED = "expected a pickled list of dicts, JSON lines, a JSON array, Parquet, or CSV with a header"
 _CHUNK = 2**20
-_RATIO = 100  # text packs about 4-fold, deflate can reach 1,032-fold: what unpacks further than this is a trap
-# Characters of all documents together, over those of the file: a pickle may hold a text once that many documents have,
-# Parquet is packed besides.
+_RATIO = 100  # text packs about 4-fold, deflate can reach 1,032-fold: more than this is an attack
+# Characters of all documents together, beyond those of the file: many documents of a pickle may share one text, and
+# Parquet is also compressed.
 _ROOM, _UNFOLDS = 64 * 2**20, {PICKLE: 8, PARQUET: _RATIO}
 
 
 @contextlib.contextmanager
 def open_source(path: Path, wanted: Collection[str] = (), scratch: Path | None = None) -> Iterator[Source]:
-    """The items of a corpus file, read as they are asked for.
+    """Open a corpus file; its items are read one at a time.
 
     Of a Parquet file only the `wanted` columns are read, unless none is named. A gzip is unpacked into a nameless
     file in the folder `scratch`, so that every reader can seek.
@@ -95,7 +95,7 @@ def _head(file: IO[bytes], path: Path) -> bytes:
 
 
 def _unpack(file: IO[bytes], out: IO[bytes], path: Path, scratch: Path | None) -> None:
-    """Write the content of a gzip to `out`; a cut or damaged one is refused here, before any reader sees it."""
+    """Write the content of a gzip to `out`; a cut or damaged one is refused here, before any reader gets it."""
     size = path.stat().st_size
     limit = max(64 * 2**20, _RATIO * size)
     try:
@@ -126,12 +126,12 @@ _OTHERS = (
 
 
 def _format(head: bytes, path: Path) -> str:
-    for magic, seen, fix in _OTHERS:
+    for magic, reason, fix in _OTHERS:
         if head.startswith(magic):
-            raise refusal(path, seen, fix)
+            raise refusal(path, reason, fix)
     if head.startswith(b"PAR1"):
         return PARQUET
-    # Protocols 2 and up say so. Protocols 0 and 1 open with a container, then an opcode that no JSON has there.
+    # Protocols 2 and up say so. Protocols 0 and 1 open with a container, then an opcode that JSON cannot have there.
     if head[:1] in b"\x80(])}":
         return PICKLE
     text = head.removeprefix(codecs.BOM_UTF8).lstrip()

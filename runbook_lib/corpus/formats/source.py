@@ -1,4 +1,4 @@
-"""An open corpus file: its items, what is unusual about it, and the words in which it is refused."""
+"""An open corpus file: its items, what is unusual about it, and the message that refuses it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FETCH_AGAIN = "fetch the file again and compare its size and sha256 with the sou
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Stands where an item should be: why it could not be read."""
+    """Takes the place of an item that could not be read, with the reason."""
 
     reason: str
 
@@ -29,16 +29,16 @@ class Source:
     path: Path
     format: str
     items: Iterator[tuple[str, Any]]
-    notes: list[str] = field(default_factory=list)  # what is unusual and fine; complete when the items are used up
+    notes: list[str] = field(default_factory=list)  # unusual but allowed; complete after the last item
     columns: tuple[str, ...] | None = None  # the fields of every item, where the format knows them beforehand
-    room: int = 2**62  # characters that its documents may have together: more is out of proportion to the file
+    room: int = 2**62  # the most characters of all documents together: more is out of proportion to the file
 
 
 def shown(foreign: object, limit: int = 60) -> str:
-    """Foreign text for one line of a message."""
+    """Make foreign text safe for one line of a message."""
     return safe_text(str(foreign), limit).replace("\n", "\\n").replace("\t", "\\t")
 
 
-def refusal(path: Path, seen: str, fix: str) -> CorpusError:
-    """Why a file cannot be taken, and what to do next."""
-    return CorpusError(f"{shown(path, 500)}: {seen}. Next: {fix}.")
+def refusal(path: Path, reason: str, fix: str) -> CorpusError:
+    """Return the error that says why a file cannot be taken, and what to do next."""
+    return CorpusError(f"{shown(path, 500)}: {reason}. Next: {fix}.")

@@ -11,19 +11,19 @@ from typing import IO, Any
 from ...errors import CorpusError
 from . import parquet_pages
 from .source import FETCH_AGAIN, Source, Unreadable, refusal, shown
-from .text_lines import LONGEST, Blank, lines, not_utf8
+from .text_lines import LONGEST, BlankLines, lines, not_utf8
 
 FIELDS = 2**20  # of one line of CSV, and lines of one record
-PIECE = 32 * 2**20  # bytes of Parquet that are made Python values at a time
-DOCUMENTS = 200_000  # rows that Parquet of any size may have, and one more for each eight bytes
+PIECE = 32 * 2**20  # bytes of Parquet turned into Python values at a time
+DOCUMENTS = 200_000  # rows allowed in Parquet of any size, and one more for each eight bytes
 SAVE_SMALLER = "write it anew from its source with the defaults of your Parquet writer, or as JSON lines"
 
 
 def _set_columns(source: Source, names: Collection[str]) -> None:
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        told = ", ".join(f'"{shown(name)}"' for name in twice[:20])
-        raise refusal(source.path, f"column given twice: {told}", "give every column its own name")
+        listed = ", ".join(f'"{shown(name)}"' for name in twice[:20])
+        raise refusal(source.path, f"column given twice: {listed}", "give every column its own name")
     source.columns = tuple(names)
 
 
@@ -44,22 +44,22 @@ def parquet(file: IO[bytes], source: Source, wanted: Collection[str]) -> Iterato
         read = [name for name in names if not wanted or name in wanted]
         nested = [name for name in read if wanted and pyarrow.types.is_nested(schema.field(name).type)]
         rows = parquet_pages.rows_at_a_time(file, table.metadata, read)
-    except parquet_pages.Refused as why:
+    except parquet_pages.OversizedParquet as why:
         raise refusal(source.path, f"Parquet that is not read: {why}", SAVE_SMALLER) from None
     except CorpusError:
         raise
     except UnicodeDecodeError:
         raise refusal(source.path, "a name of a column is not UTF-8", "give the columns other names") from None
-    except Exception as error:  # of many kinds: whatever a damaged file makes of the library
+    except Exception as error:  # the library raises many kinds for a damaged file
         whole = _ends_like_parquet(file)
-        seen = "Parquet not readable" if whole else f"cut short: Parquet without its end (size {file.seek(0, 2)} bytes)"
-        raise refusal(source.path, f"{seen} ({_first_line(error)})", FETCH_AGAIN) from None
+        what = "Parquet not readable" if whole else f"cut short: Parquet without its end (size {file.seek(0, 2)} bytes)"
+        raise refusal(source.path, f"{what} ({_first_line(error)})", FETCH_AGAIN) from None
     if nested:
         kinds = ", ".join(f'"{shown(name)}" is {shown(schema.field(name).type)}' for name in nested)
         raise refusal(source.path, f"a column of lists or structs: {kinds}; expected text", "store plain texts")
     if table.metadata.num_rows > DOCUMENTS + file.seek(0, 2) // 8:
-        seen = f"{table.metadata.num_rows:,} rows in {file.seek(0, 2):,} bytes: out of proportion"
-        raise refusal(source.path, seen, SAVE_SMALLER)
+        what = f"{table.metadata.num_rows:,} rows in {file.seek(0, 2):,} bytes: out of proportion"
+        raise refusal(source.path, what, SAVE_SMALLER)
     return _parquet_rows(table, read, source, rows)
 
 
@@ -70,7 +70,7 @@ def _parquet_rows(table: Any, names: list[str], source: Source, rows: int) -> It
         try:
             batch = next(batches, None)
             pieces = [] if batch is None else list(_pieces(batch))
-            done, batch = batch is None, None  # nor the pieces, below: not held beside the next one
+            done, batch = batch is None, None  # freed, as the pieces below, before the next one is read
             for piece in pieces:
                 columns = [column.to_pylist() for column in piece.columns]
                 for values in zip(*columns, strict=True):
@@ -86,7 +86,7 @@ def _parquet_rows(table: Any, names: list[str], source: Source, rows: int) -> It
 
 
 def _pieces(batch: Any) -> Iterator[Any]:
-    """A batch in pieces that are small as Python's own texts too, which may take four times the bytes."""
+    """Yield a batch in pieces that stay small as Python strings, which may take four times the bytes."""
     if batch.nbytes <= PIECE or batch.num_rows <= 1:
         yield batch
         return
@@ -108,7 +108,7 @@ def _first_line(error: Exception) -> str:
 
 
 def csv_rows(file: IO[bytes], source: Source, wanted: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """The rows of a CSV file with a header; one of another width is an `Unreadable` in its place."""
+    """Yield the rows of a CSV file with a header; a row of another width gives an `Unreadable`."""
     records = _records(file, source)
     _, header = next(records, (0, None))
     if header is None:
@@ -128,7 +128,7 @@ def _under(header: list[str], records: Iterator[tuple[int, list[str]]]) -> Itera
 
 def _records(file: IO[bytes], source: Source) -> Iterator[tuple[int, list[str]]]:
     """The records of a CSV file that are not blank, each with the line that it starts on."""
-    blank = Blank()
+    blank = BlankLines()
     open_lines: list[str] = []
     open_bytes, line = 0, 1
 
@@ -137,8 +137,8 @@ def _records(file: IO[bytes], source: Source) -> Iterator[tuple[int, list[str]]]
         for number, start, raw in lines(file, source):
             open_bytes += len(raw)
             if open_bytes > LONGEST or len(open_lines) > FIELDS:
-                seen = f"the record that starts on line {line} has over {LONGEST:,} bytes, or {FIELDS:,} lines"
-                raise refusal(source.path, seen, "look for a quote there that is never closed")
+                reason = f"the record that starts on line {line} has over {LONGEST:,} bytes, or {FIELDS:,} lines"
+                raise refusal(source.path, reason, "look for a quote there that is never closed")
             if raw.count(b",") > FIELDS:
                 raise refusal(source.path, f"line {number} has over {FIELDS:,} commas", FETCH_AGAIN)
             try:
@@ -159,11 +159,11 @@ def _records(file: IO[bytes], source: Source) -> Iterator[tuple[int, list[str]]]
             open_bytes = 0
             line = reader.line_num + 1
     except csv.Error as error:
-        seen = f"line {reader.line_num}: not CSV ({shown(error, 200)})"
+        reason = f"line {reader.line_num}: not CSV ({shown(error, 200)})"
         opened = _open_quote(open_lines)
         if opened is not None:
-            seen = f"line {line + opened}: a quote opens here and is never closed, or not as CSV has it"
-        raise refusal(source.path, seen, "mend the line, or save JSON lines from its source") from None
+            reason = f"line {line + opened}: a quote opens here and is never closed, or not as CSV has it"
+        raise refusal(source.path, reason, "mend the line, or save JSON lines from its source") from None
     finally:
         csv.field_size_limit(limit)
     blank.note(source)
@@ -173,7 +173,7 @@ _QUOTES = re.compile(r'"+')
 
 
 def _open_quote(open_lines: list[str]) -> int | None:
-    """The line (from 0) of the quote that is still open after these lines of one record."""
+    """Return the line (from 0) of the quote that is still open after these lines of one record."""
     opened = None
     for number, line in enumerate(open_lines):
         for mark in _QUOTES.findall(line):

@@ -1,4 +1,4 @@
-"""The lines of a text file: each with its number and its offset, and none of endless length."""
+"""The lines of a text file: each with its number and its offset, and none longer than a limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST = 32 * 2**20  # bytes or characters of one JSON value, one line, one CSV
 
 
 def lines(file: IO[bytes], source: Source) -> Iterator[tuple[int, int, bytes]]:
-    """The lines with their number and their offset; a byte order mark is taken away."""
+    """Yield (number, offset, line) of each line, without a byte order mark."""
     start = skip_mark(file, source)
     number = 0
     while raw := file.readline(LONGEST + 1):
@@ -24,7 +24,7 @@ def lines(file: IO[bytes], source: Source) -> Iterator[tuple[int, int, bytes]]:
 
 
 def skip_mark(file: IO[bytes], source: Source) -> int:
-    """Go past a byte order mark, and note it; where the text starts."""
+    """Skip a byte order mark and note it; return where the text starts."""
     if file.read(3) == codecs.BOM_UTF8:
         source.notes.append("starts with a byte order mark: not part of the first document")
         return 3
@@ -32,12 +32,12 @@ def skip_mark(file: IO[bytes], source: Source) -> int:
 
 
 def not_utf8(error: UnicodeDecodeError, start: int) -> str:
-    """Which byte of the file is not UTF-8; `start` is the offset of what was decoded."""
+    """Say which byte of the file is not UTF-8; `start` is the offset of the decoded bytes."""
     byte = error.object[error.start]
     return f"byte {start + error.start} of the file (0x{byte:02x}) is not UTF-8; expected UTF-8"
 
 
-class Blank:
+class BlankLines:
     """The blank lines of a file, counted."""
 
     def __init__(self) -> None:
@@ -45,11 +45,11 @@ class Blank:
         self.first = 0
 
     def add(self, line: int) -> None:
-        """Count one."""
+        """Count a blank line."""
         self.count += 1
         self.first = self.first or line
 
     def note(self, source: Source) -> None:
-        """Say how many there were."""
+        """Add the number of blank lines to the notes."""
         if self.count:
             source.notes.append(f"{self.count} blank lines passed over (first: line {self.first})")

@@ -1,4 +1,4 @@
-"""As much of Thrift's compact protocol as a Parquet file's own words are written in: structs of numbers and lists."""
+"""The part of Thrift's compact protocol that Parquet metadata uses: structs of numbers and lists."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range
 _DEEPEST = 16
 
 
-class Cut(Exception):
-    """The bytes end inside a value, or are none."""
+class Truncated(Exception):
+    """The bytes end inside a value, or are not a value."""
 
 
 class Reader:
-    """Reads values from bytes, and knows where it is."""
+    """Reads values from bytes; `at` is the current position."""
 
     def __init__(self, data: bytes, at: int = 0) -> None:
         self.data, self.at = data, at
@@ -21,7 +21,7 @@ class Reader:
     def byte(self) -> int:
         """The next byte."""
         if self.at >= len(self.data):
-            raise Cut
+            raise Truncated
         self.at += 1
         return self.data[self.at - 1]
 
@@ -35,7 +35,7 @@ class Reader:
             if byte < 0x80:
                 return value
             if shift > 63:
-                raise Cut
+                raise Truncated
 
     def signed(self) -> int:
         """A number of varying length, with its sign in the last bit."""
@@ -50,18 +50,18 @@ class Reader:
         return (before + (head >> 4)) if head >> 4 else self.signed(), head & 15
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
-        """A struct: what each of its fields holds, by their numbers."""
-        found: dict[int, Any] = {}
+        """A struct: the value of each field by its number."""
+        fields: dict[int, Any] = {}
         number, kind = self.field(0)
         while kind:
-            found[number] = self.value(kind, depth + 1)
+            fields[number] = self.value(kind, depth + 1)
             number, kind = self.field(number)
-        return found
+        return fields
 
     def value(self, kind: int, depth: int = 0) -> Any:
-        """A value: numbers, structs and lists as they are; None for what was passed over."""
+        """A value: numbers, structs and lists as they are; None for a value that was skipped."""
         if depth > _DEEPEST:
-            raise Cut
+            raise Truncated
         if kind in (TRUE, FALSE):
             return kind == TRUE
         if kind in (I16, I32, I64):
@@ -74,7 +74,7 @@ class Reader:
         if kind == BYTE:
             return self.byte()
         if kind not in (DOUBLE, BINARY):
-            raise Cut  # no struct of ours holds a map
+            raise Truncated  # no struct of ours holds a map
         size = 8 if kind == DOUBLE else self.number()
         self.at += size
         return None
@@ -84,5 +84,5 @@ class Reader:
         head = self.byte()
         size = head >> 4 if head >> 4 < 15 else self.number()
         if size > len(self.data) - self.at:  # each takes a byte or more
-            raise Cut
+            raise Truncated
         return size, head & 15

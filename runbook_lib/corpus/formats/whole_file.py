@@ -1,4 +1,4 @@
-"""A file that grows under a temporary name, and gets its own when it is whole and on the disk."""
+"""A file written under a temporary name, which gets its own name when it is complete and on the disk."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from worker.files import put_in_place
 
 from ...records import Written
 
-LOOK = 2**26  # bytes between two looks at the room
-RESERVE = 2**28  # bytes of a disk that others need; of a small one a fiftieth
+LOOK = 2**26  # bytes between two checks of the free space
+RESERVE = 2**28  # bytes of the disk left to other programs; a fiftieth of a small disk
 
 
 def check_room(folder: Path) -> None:
-    """Raise OSError when the disk of a folder is next to full: it is left before nobody can write any more."""
+    """Raise OSError when the disk of a folder is almost full: stop before other programs cannot write."""
     usage = shutil.disk_usage(folder)
     if usage.free < min(RESERVE, usage.total // 50):
         raise OSError(errno.ENOSPC, f"next to no space left on the disk ({usage.free // 2**20} MiB)")
 
 
 class WholeFile:
-    """A file written piece by piece; without `commit` nothing of it stays."""
+    """A file written piece by piece; without `commit` it is removed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.temporary = path.with_name(f".{path.name}.part")  # one name, so that a killed build leaves no heap
+        self.temporary = path.with_name(f".{path.name}.part")  # one fixed name: killed builds leave one file, not many
         self.temporary.unlink(missing_ok=True)
         check_room(path.parent)
         fd = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -47,7 +47,7 @@ class WholeFile:
         self.bytes += len(data)
 
     def commit(self) -> Written:
-        """Give the file its own name; its size and sha256."""
+        """Give the file its own name; return its size and sha256."""
         put_in_place(self.file, self.temporary, self.path)
         self.file.close()
         return Written(self.digest.hexdigest(), self.bytes)

@@ -1,4 +1,4 @@
-"""The JSON of a host's answer, read only when what it unfolds to is bounded: 64 MB of `[],` would take 1.7 GB."""
+"""The JSON of a host's answer, parsed only if it has a limited number of values: 64 MB of `[],` would take 1.7 GB."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LISTS = 2**18  # lists and objects: the largest takes 232 bytes
 VALUES = 2**21
 
 
-class TooMany(ValueError):
-    """It is JSON, and holds more than any answer."""
+class TooManyValues(ValueError):
+    """It is JSON, with more values than any answer has."""
 
 
 def read(raw: bytes) -> Any:
-    """The value of `raw`. Raises ValueError (RecursionError where it is nested without end) for what is no answer."""
+    """Parse `raw`. Raises ValueError for what is not an answer, RecursionError for endless nesting."""
     if holds_more(raw, LISTS, VALUES):
-        raise TooMany("more values than any answer has")
+        raise TooManyValues("more values than any answer has")
     return json.loads(raw, parse_constant=_refuse, parse_float=_finite)
 
 

@@ -1,7 +1,7 @@
-"""From nothing to a logged-in SSH connection, or a plain sentence why not.
+"""Open a logged-in SSH connection, or say in a plain sentence why not.
 
-The order of things is the safety of it: TCP (with a dead link noticed by the kernel), key exchange, the host key
-judged, and only then a login with exactly what was given, each thing once.
+The order makes it safe: TCP (the kernel notices a dead link), key exchange, the check of the host key, and only then a
+login with exactly the given keys and password, each tried once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from . import known_hosts
 from .known_hosts import HostKeys
 from .login import Login
 from .session import Patience
-from .transport import Transport
+from .transport import Connection
 
 READ_AHEAD = 2**16
 KEYS_TRIED = 5  # of the six logins that OpenSSH allows a connection by default
@@ -41,18 +41,18 @@ _environment = threading.Lock()
 
 
 class LoginRefused(HostError):
-    """The machine does not let us in. Never tried again by itself: accounts get locked."""
+    """The machine refuses the login. Never retried automatically: accounts get locked."""
 
 
-def dial(login: Login, patience: Patience, hop: Through) -> Transport:
-    """A logged-in connection. LinkLost when it cannot be reached, HostKeyRefused or LoginRefused for good."""
+def dial(login: Login, patience: Patience, hop: Through) -> Connection:
+    """Return a logged-in connection. Raises LinkLost when unreachable, HostKeyRefused or LoginRefused for good."""
     for attempt in range(REFUSED_TRIES):
         try:
             return _once(login, patience, hop)
         except _TurnedAway as error:
             if attempt == REFUSED_TRIES - 1:
                 raise LinkLost(str(error)) from None
-            time.sleep(2.0**attempt * random.uniform(0.3, 0.8))  # not all of us again at the same moment
+            time.sleep(2.0**attempt * random.uniform(0.3, 0.8))  # so that not all clients retry at the same moment
     raise AssertionError
 
 
@@ -60,15 +60,15 @@ class _TurnedAway(LinkLost):
     """Closed before the key exchange: too many connections are in login there."""
 
 
-def _once(login: Login, patience: Patience, hop: Through) -> Transport:
+def _once(login: Login, patience: Patience, hop: Through) -> Connection:
     keys = known_hosts.of(login)
     sock = _socket(login, patience, hop)
     transport = None
     try:
-        transport = Transport(sock)
+        transport = Connection(sock)
         _prefer(transport, keys)
         key = _key_exchange(login, transport, patience)
-        keys.check(key.get_name(), key.asbytes())  # nothing of a secret has been sent up to here
+        keys.check(key.get_name(), key.asbytes())  # no secret has been sent up to here
         _log_in(login, transport, patience)
         return transport
     except BaseException:
@@ -95,10 +95,10 @@ def _socket(login: Login, patience: Patience, hop: Through) -> Any:
         raise LinkLost(f"{where}: no answer within {patience.connect_s:g} s") from None
     except OSError as error:
         raise LinkLost(f"{where}: {error.strerror or error}") from None
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # six times faster conversations
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # makes questions six times faster
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # A dead link, found by the kernel while we send (user time-out) and while we wait (keepalive). Each name is missing
-    # on some system; there the deadlines of the conversation remain.
+    # The kernel finds a dead link while we send (user time-out) and while we wait (keepalive). Each name is missing on
+    # some system; there the deadlines of the session remain.
     for name, value in (
         ("TCP_USER_TIMEOUT", int(patience.silence_s * 1000)),
         ("TCP_KEEPIDLE", 5),
@@ -115,15 +115,15 @@ def _socket(login: Login, patience: Patience, hop: Through) -> Any:
 class _Prompt(socket.socket):
     """A socket that acknowledges at once and reads ahead.
 
-    A server that holds small packets back until then costs 40 ms a question. And paramiko asks for a packet in two or
-    three small reads: a file on its way up brings thousands of short packets the other way.
+    A server that holds back small packets until an acknowledgement costs 40 ms a question. And paramiko takes two or
+    three small reads for a packet: a file on its way up brings thousands of short packets the other way.
     """
 
-    left = 300  # for as long as it matters: to the first questions; of a file every packet would cost a call more
+    left = 300  # for the first questions: with a file it would cost one more call a packet
     ahead = memoryview(b"")
 
     def recv(self, n: int, *flags: int) -> bytes:
-        """As it is; the kernel forgets the wish after a while, so it is told again."""
+        """Receive as usual; the kernel drops the option after a while, so it is set again."""
         if not self.ahead:
             self.ahead = memoryview(super().recv(max(n, READ_AHEAD), *flags))
             if self.left and hasattr(socket, "TCP_QUICKACK"):
@@ -135,10 +135,10 @@ class _Prompt(socket.socket):
 
 
 def _by_command(command: str) -> socket.socket:
-    """A socket to a command's input and output. Its end is seen, as it is not in paramiko's own way with commands."""
+    """Return a socket to a command's input and output; unlike paramiko's ProxyCommand, it notices the end."""
     ours, theirs = socket.socketpair()
     with theirs:
-        # By a shell, as ssh does it; without the terminal, where its questions and a Ctrl-C would meet it.
+        # By a shell, as ssh does it; without the terminal, so that it cannot ask there and no Ctrl-C reaches it.
         child = subprocess.Popen(
             f"exec {command}",
             shell=True,
@@ -167,22 +167,22 @@ def _prefer(transport: paramiko.Transport, keys: HostKeys) -> None:
 
 
 def hang_up(transport: paramiko.Transport) -> None:
-    """Close a connection at once, without a word to the far end: on a dead link a goodbye would be waited for."""
+    """Close a connection at once, without telling the far end: on a dead link that would block."""
     with suppress(Exception):
         transport.sock.close()
     with suppress(Exception):
         transport.close()
 
 
-def _key_exchange(login: Login, transport: Transport, patience: Patience) -> paramiko.PKey:
-    """Come to an encrypted conversation; gives the key that the host showed."""
+def _key_exchange(login: Login, transport: Connection, patience: Patience) -> paramiko.PKey:
+    """Start the encryption; return the key that the host showed."""
     transport.banner_timeout = patience.banner_s
     transport.handshake_timeout = patience.login_s
     transport.auth_timeout = patience.login_s
     where = f"{login.name}: {login.address} port {login.port}{' by its ProxyCommand' if login.proxy_command else ''}"
     try:
         transport.start_client(timeout=patience.banner_s + patience.login_s)
-        if transport.initial_kex_done:  # else the time is over, and nothing was raised
+        if transport.initial_kex_done:  # else the time is over, though nothing was raised
             return transport.get_remote_server_key()
     except (paramiko.SSHException, OSError, EOFError) as error:
         if transport.flood:
@@ -192,12 +192,12 @@ def _key_exchange(login: Login, transport: Transport, patience: Patience) -> par
             raise LinkLost(f"{where}: takes connections and says nothing for {patience.banner_s:g} s") from None
         if "banner" in text or (isinstance(error, EOFError) and not transport.remote_version):
             raise _TurnedAway(f"{where}: closed before it said anything ({text})") from None
-        raise LinkLost(f"{where}: no SSH conversation came about: {text}") from None
+        raise LinkLost(f"{where}: no SSH connection could be set up: {text}") from None
     seconds = patience.banner_s + patience.login_s
-    raise LinkLost(f"{where}: no SSH conversation came about within {seconds:g} s")
+    raise LinkLost(f"{where}: no SSH connection could be set up within {seconds:g} s")
 
 
-def _log_in(login: Login, transport: Transport, patience: Patience) -> None:
+def _log_in(login: Login, transport: Connection, patience: Patience) -> None:
     tried: list[str] = []
     try:
         with _agent_keys(login) as held:
@@ -216,8 +216,8 @@ def _log_in(login: Login, transport: Transport, patience: Patience) -> None:
         raise LoginRefused(_refusal(login, tried, why)) from None
 
 
-def _offer(login: Login, transport: Transport, keys: Iterator[tuple[str, Any]], tried: list[str]) -> None:
-    """Offer what was given and nothing else: keys that the login names, the agent's, then the password, once."""
+def _offer(login: Login, transport: Connection, keys: Iterator[tuple[str, Any]], tried: list[str]) -> None:
+    """Offer only what was given: the keys that the login names, the agent's keys, then the password, once."""
     for label, key in keys:
         if len(tried) == KEYS_TRIED:
             break
@@ -231,12 +231,12 @@ def _offer(login: Login, transport: Transport, keys: Iterator[tuple[str, Any]], 
             if _is_late(error) or not transport.is_active():
                 raise
             continue
-        raise LoginRefused(f"{login.name}: the server wants a second factor after the key, which nobody can give")
+        raise LoginRefused(f"{login.name}: the server wants a second factor after the key, which cannot be given here")
     if login.password is not None and transport.is_active():
         tried.append("the password")
         if not transport.auth_password(login.username, login.password.reveal()):
             return
-        raise LoginRefused(f"{login.name}: the server wants more than the password, which nobody can give")
+        raise LoginRefused(f"{login.name}: the server wants more than the password, which cannot be given here")
     raise paramiko.AuthenticationException
 
 
@@ -254,7 +254,7 @@ def _refusal(login: Login, tried: list[str], why: str) -> str:
 
 
 def _keys(login: Login, held: list[Any]) -> Iterator[tuple[str, Any]]:
-    """(label, key) in the order to be tried: named key files (by the agent where it holds them), then the agent's."""
+    """Yield (label, key) in the order to try: named key files (by the agent where it holds them), then the agent's."""
     offered = set()
     for path in login.keys:
         public = _public_blob(path)
@@ -278,7 +278,7 @@ def _load(path: Path, login: Login) -> paramiko.PKey | None:
     try:
         return paramiko.PKey.from_path(path, passphrase)
     except Exception as error:
-        # Its words may quote the file. One of several default keys that cannot be used is passed over, as ssh does.
+        # The error may quote the file. One of several default keys that cannot be used is skipped, as ssh does.
         if login.passphrase is None and len(login.keys) > 1:
             return None
         hint = "it has a passphrase: name an environment variable as passphrase_env, or add it to the agent (ssh-add)"
@@ -289,7 +289,7 @@ def _load(path: Path, login: Login) -> paramiko.PKey | None:
 
 
 def _public_blob(path: Path) -> bytes | None:
-    """The public half of a key file; `path` itself may be one, where the agent has the private half."""
+    """Return the public half of a key file; `path` itself may be one, if the agent has the private half."""
     public = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
     try:
         return base64.b64decode(public.read_text().split()[1])
@@ -299,7 +299,7 @@ def _public_blob(path: Path) -> bytes | None:
 
 @contextmanager
 def _agent_keys(login: Login) -> Iterator[list[Any]]:
-    """The keys that the agent holds, for as long as it is connected; none where there is none, or it is not wanted."""
+    """Yield the agent's keys while it is connected; none if there is no agent, or it is not to be used."""
     agent = None
     with _environment:  # paramiko knows the agent by this variable only
         before = os.environ.get("SSH_AUTH_SOCK")

@@ -1,8 +1,8 @@
-"""Whom we trust: the keys by which a host may show that it is the one meant. Anything else is refused.
+"""The host keys that we trust. A host that shows any other key is refused.
 
 Files are read line by line, as OpenSSH reads them: names, wildcards, negations, hashed names, @revoked. A line that
-cannot be read is no reason to trust, and none to forget the others. Beside them stands a file of our own, the pins:
-`NAME SHA256:...`, written by `runbook trust`.
+cannot be read is ignored, and the others still count. There is also a file of our own, the pins: `NAME SHA256:...`,
+written by `runbook trust`.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class HostKeyRefused(HostError):
 
 
 @dataclass(frozen=True)
-class Known:
-    """A key that stands in a known_hosts file for the host."""
+class KnownKey:
+    """A key of the host in a known_hosts file."""
 
     file: Path
     line: int
@@ -74,16 +74,16 @@ class Pin:
 
 @dataclass(frozen=True)
 class HostKeys:
-    """What is known of one host's keys; `revoked` ones are not in `trusted`. `notes`: lines that might say more."""
+    """The known keys of one host; `revoked` ones are not in `trusted`. `notes`: about lines that were left out."""
 
     login: Login
-    trusted: tuple[Known, ...]
-    revoked: tuple[Known, ...]
+    trusted: tuple[KnownKey, ...]
+    revoked: tuple[KnownKey, ...]
     pin: Pin | None
     notes: tuple[str, ...]
 
     def types(self) -> tuple[str, ...]:
-        """The signatures to ask the host for, the best first: those of the keys known; empty where any will do."""
+        """Return the signatures to ask the host for, best first: those of the known keys; empty if any will do."""
         pinned = self.login.host_key
         wanted = {key.key_type for key in self.trusted if pinned in (None, fingerprint(key.blob))}
         return tuple(proof for key_type, proofs in PROOFS.items() if key_type in wanted for proof in proofs)
@@ -115,7 +115,7 @@ class HostKeys:
         )
 
     def _changed(self, key_type: str, offered: str, known: list[str]) -> NoReturn:
-        # OpenSSH would ask about a key of another type; nobody can be asked here, and an impostor can choose the type.
+        # OpenSSH would ask about a key of another type; here no person can answer, and an impostor can choose the type.
         types = {key.key_type for key in self.trusted}
         new = ", of a type not known for it" if types and key_type not in types else ""
         self._refuse(
@@ -140,8 +140,8 @@ class HostKeys:
 
 
 def of(login: Login) -> HostKeys:
-    """What is known of a login's host. Raises ProfileError for a file of pins that cannot be relied on."""
-    known: list[Known] = []
+    """Return the known keys of a login's host. Raises ProfileError for a file of pins with an invalid line."""
+    known: list[KnownKey] = []
     notes: list[str] = []
     for file in login.known_hosts:
         for number, line in _lines(file, notes):
@@ -183,8 +183,8 @@ def _lines(file: Path, notes: list[str]) -> Iterator[tuple[int, str]]:
         yield number, line.decode(errors="replace").strip(" \t\r")
 
 
-def _take(name: str, file: Path, number: int, line: str, known: list[Known], notes: list[str]) -> None:
-    """Add what one line of a known_hosts file says of the host `name`."""
+def _take(name: str, file: Path, number: int, line: str, known: list[KnownKey], notes: list[str]) -> None:
+    """Add what one line of a known_hosts file says about the host `name`."""
     if not line or line.startswith("#"):
         return
     where = f"{file}:{number}"
@@ -198,20 +198,20 @@ def _take(name: str, file: Path, number: int, line: str, known: list[Known], not
     elif marker == "@cert-authority":
         notes.append(f"{where}: @cert-authority is not supported, so host certificates do not count")
     else:
-        known.append(Known(file, number, fields[1], blob, marker == "@revoked"))
+        known.append(KnownKey(file, number, fields[1], blob, marker == "@revoked"))
 
 
 def _is_meant(name: str, patterns: str) -> bool:
-    """Whether the first field of a line means the host `name`. One negated pattern that matches outweighs all."""
+    """Whether the first field of a line means the host `name`. A negated pattern that matches overrules the others."""
     if patterns.startswith("|"):
         return _is_hash(name, patterns)
-    found = False
+    matched = False
     for pattern in patterns.lower().split(","):
         if _matches(name.lower(), pattern.removeprefix("!")):
             if pattern.startswith("!"):
                 return False
-            found = True
-    return found
+            matched = True
+    return matched
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -252,7 +252,7 @@ def pins_file() -> Path:
 
 
 def trust(name: str, fingerprint: str) -> Path:
-    """Trust a host's key from now on, in place of an older pin of that name; gives the file that says so.
+    """Trust a host's key from now on, in place of an older pin of that name; return the file of pins.
 
     `name` is the one of the message that refused the key: a host, or [host]:port. Raises ProfileError.
     """
@@ -265,8 +265,8 @@ def trust(name: str, fingerprint: str) -> Path:
             f"trusting {name}: expected SHA256: and 43 characters of base64; seen {safe_text(fingerprint, 80)!r}"
         )
     file, name = pins_file(), name.lower()
-    found = _pins().get(name)
-    if found is None or found.fingerprint != fingerprint:
+    pin = _pins().get(name)
+    if pin is None or pin.fingerprint != fingerprint:
         kept = [line for line in _pin_lines(file) if line.lower().split()[:1] != [name]]
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(file, "".join(f"{line}\n" for line in [*kept, f"{name} {fingerprint}"]).encode(), 0o600)
@@ -274,7 +274,7 @@ def trust(name: str, fingerprint: str) -> Path:
 
 
 def _pins() -> dict[str, Pin]:
-    """Our pins by the name of the host. A line that is none spoils the file: who wrote it may have written others."""
+    """Return our pins by host name. One invalid line spoils the file: its writer may have added others."""
     pins: dict[str, Pin] = {}
     file = pins_file()
     for number, line in enumerate(_pin_lines(file), 1):

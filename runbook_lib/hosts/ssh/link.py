@@ -1,7 +1,7 @@
-"""One SSH connection to one machine, kept open, and the few conversations on it.
+"""One SSH connection to one machine, kept open, and the few sessions on it.
 
-What paramiko's own keepalive never notices is noticed here: every wait has a deadline, and after one has passed the
-whole connection is thrown away. The next use makes a new one.
+paramiko's own keepalive does not notice every dead link. Here every wait has a deadline; after a missed one the whole
+connection is thrown away, and the next use makes a new one.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ...errors import HostError, LinkLost
 from .dial import LoginRefused, dial, hang_up
 from .login import Login
 from .session import COMMAND, Heard, Patience, Session
-from .transport import Transport
+from .transport import Connection
 
 SESSIONS = 4  # of the ten that OpenSSH allows a connection by default
 PAUSE_LIMIT_S = 10.0
 AGAIN_S = 3.0
-NARROW, WIDE = 2**21, 2**24  # a conversation holds no more, whatever a host sends
+NARROW, WIDE = 2**21, 2**24  # bytes: the most that a session buffers of what a host sends
 FAST_BYTES_S = 500e6
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
-logging.getLogger("paramiko").propagate = False  # its tracebacks say nothing that our messages do not
+logging.getLogger("paramiko").propagate = False  # our messages already say what its tracebacks say
 
 _refused: dict[Login, str] = {}
 _links: dict[Login, Link] = {}
@@ -63,8 +63,8 @@ class Link:
         self.login, self.patience = login, patience
         self.python = ""  # tried first as the far end's Python
         self.limit = SESSIONS
-        self.made = 0  # connections so far
-        self._transport: Transport | None = None
+        self.connections = 0  # made so far
+        self._transport: Connection | None = None
         self._idle: list[Session] = []
         self._open: list[Session] = []
         self._pending = 0
@@ -76,13 +76,13 @@ class Link:
         self._begun = 0  # sessions on the present connection
         self._free = threading.Condition()
         self._connecting = threading.Lock()
-        self._opening = threading.Lock()  # paramiko mixes up why two channels that were asked for at once are refused
+        self._opening = threading.Lock()  # paramiko confuses the refusals of two channels that were requested at once
 
     # ------------------------------------------------------------------------------------------ sessions
 
     @contextmanager
     def session(self, wait_s: float = 900.0) -> Iterator[Session]:
-        """A conversation for one's own, opened or taken up again. LinkLost inside throws the connection away."""
+        """Yield a session for exclusive use, new or used again. LinkLost inside throws the connection away."""
         session = self._take(wait_s)
         try:
             yield session
@@ -105,7 +105,7 @@ class Link:
             with self._free:
                 while self._idle:
                     session = self._idle.pop()
-                    if session.channel.exit_status_ready():  # its far end is gone: nobody asked it for long
+                    if session.channel.exit_status_ready():  # its far end ended: it was not used for long
                         continue
                     self._open.append(session)
                     return session
@@ -127,7 +127,7 @@ class Link:
                 return session_or_none
 
     def _new_session(self) -> Session | None:
-        """A new conversation; None when the server allows no more of them beside those that are open."""
+        """Open a session; None when the server allows no more beside the open ones."""
         transport = self._connected()
         try:
             with self._opening:
@@ -168,7 +168,7 @@ class Link:
             raise
 
     def room(self) -> int:
-        """How many sessions the server allows on this connection, as far as we use them; asked by opening them."""
+        """Count the sessions that the server allows on this connection, up to our limit, by opening them."""
         with self.session() as session:
             channels: list[Any] = []
             try:
@@ -184,13 +184,13 @@ class Link:
                     _close_quietly(channel)
             return len(channels) + len(self._open) + len(self._idle)
 
-    def _throw_away(self, transport: Transport | None) -> None:
+    def _throw_away(self, transport: Connection | None) -> None:
         with self._free:
             if transport is None or transport is not self._transport:
-                return  # another one found it first
+                return  # another thread noticed it first
             self._transport = None
             stale, self._idle = self._idle, []
-            if transport.flood:  # not taken up again at once, so that it is heard of
+            if transport.flood:  # not connected again at once, so that it is reported
                 self._why, self._not_before = f"{self.login.name}: {transport.flood}", time.monotonic() + PAUSE_LIMIT_S
         for session in stale:
             _close_quietly(session.channel)
@@ -202,7 +202,7 @@ class Link:
 
     # ------------------------------------------------------------------------------------------ connecting
 
-    def _connected(self) -> Transport:
+    def _connected(self) -> Connection:
         with self._connecting:
             transport = self._transport
             if transport is not None and transport.is_active():
@@ -213,7 +213,7 @@ class Link:
             if (left := self._not_before - time.monotonic()) > 0:
                 raise LinkLost(f"{self._why}; next try in {left:.0f} s")
             patience = self.patience
-            if self._failures:  # it was silent a moment ago, and those that look at many wait for all of them
+            if self._failures:  # it was silent a moment ago, and a look at many hosts waits for all of them
                 patience = replace(patience, connect_s=min(patience.connect_s, AGAIN_S))
             try:
                 transport = dial(self.login, patience, lambda hop: link_to(hop, self.patience)._connected())
@@ -227,7 +227,7 @@ class Link:
                 self._why = str(error)
                 raise
             self._failures, self._not_before = 0, 0.0
-            self.made += 1
+            self.connections += 1
             with self._free:
                 self._transport = transport
                 self.limit, self._begun = SESSIONS, 0
@@ -236,8 +236,8 @@ class Link:
             self._watch(transport)
             return transport
 
-    def _watch(self, transport: Transport) -> None:
-        """See to it that a send which hangs below every time-out (a peer that acknowledges and never reads) ends."""
+    def _watch(self, transport: Connection) -> None:
+        """End a send that hangs without any time-out (the peer acknowledges and never reads)."""
 
         def look() -> None:
             while transport.is_active():
@@ -251,8 +251,8 @@ class Link:
 
 
 @contextmanager
-def _at_most(seconds: float, transport: Transport) -> Iterator[None]:
-    """Hang up when this takes longer: there are answers that paramiko awaits without end."""
+def _at_most(seconds: float, transport: Connection) -> Iterator[None]:
+    """Hang up when this takes longer: for some answers paramiko waits without end."""
     alarm = threading.Timer(seconds, hang_up, [transport])
     alarm.daemon = True
     alarm.start()
@@ -262,10 +262,10 @@ def _at_most(seconds: float, transport: Transport) -> Iterator[None]:
         alarm.cancel()
 
 
-def _window_for(transport: Transport) -> int:
-    """The bytes that may be under way: enough to keep a fast link full for one round trip, which is timed here.
+def _window_for(transport: Connection) -> int:
+    """Return the bytes that may be under way: enough to keep a fast link full for one round trip, timed here.
 
-    More than that costs: what is not taken at once piles up, at the server and in paramiko's buffer, and is moved.
+    More costs time: bytes that are not read at once pile up at the server and in paramiko's buffer, and are copied.
     """
     trips = []
     for _ in range(2):  # right after a login a server is busy with it
@@ -276,8 +276,8 @@ def _window_for(transport: Transport) -> int:
     return int(min(WIDE, max(NARROW, min(trips) * FAST_BYTES_S)))
 
 
-def _why(transport: Transport, name: str, error: LinkLost) -> LinkLost:
-    """Why a connection was lost: what the server sent beyond its rights, else what was seen of it."""
+def _why(transport: Connection, name: str, error: LinkLost) -> LinkLost:
+    """Return why a connection was lost: the server sent more than it may, or else `error`."""
     return LinkLost(f"{name}: {transport.flood}") if transport.flood else error
 
 

@@ -1,4 +1,4 @@
-"""How to log in to a machine: from a credentials file, or from what the ssh client's own configuration says.
+"""How to log in to a machine: from a credentials file, or from the ssh client's own configuration.
 
 `ssh -G` is asked rather than the configuration read: only the client knows its Include and Match. Nothing is sent to
 any machine here, and no value of a credentials file is ever part of a message.
@@ -34,7 +34,7 @@ MOST_HOPS = 8
 DEFAULT_PORT = 22
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]", re.ASCII)  # 256 bits end on 4 of 6 bits
 ADDRESS = re.compile(r"(?!-)[\w.:%-]{1,255}")
-# Capitals only, so that a passphrase in the place of a variable's name is hardly ever taken for one, and shown.
+# Capitals only, so that a passphrase given in place of a variable's name is hardly ever accepted, and shown.
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
 HOP = re.compile(
     r"(?:ssh://)?(?:(?P<user>(?!-)[^\s:]+)@)?(?P<host>\[[\w.:%-]+\]|(?!-)[\w.%-]+)(?::(?P<port>[1-9]\d{0,4}))?/?",
@@ -58,7 +58,7 @@ KINDS: dict[type, str] = {
     dict: "an object",
 }
 REQUIRED = ("address", "username")
-# What a machine without an ssh client looks at, in the words of `ssh -G`.
+# The settings of a machine without an ssh client, as `ssh -G` would print them.
 NO_CLIENT = {
     "identityfile": ["~/.ssh/id_rsa", "~/.ssh/id_ecdsa", "~/.ssh/id_ed25519"],
     "userknownhostsfile": ["~/.ssh/known_hosts ~/.ssh/known_hosts2"],
@@ -98,7 +98,7 @@ class Login:
 
 
 def of(spec: HostSpec) -> Login:
-    """How to log in to a host of a profile. Raises ProfileError for its files, HostError for what ssh says."""
+    """Return how to log in to a host of a profile. Raises ProfileError for its files, HostError for ssh's errors."""
     if spec.credentials:
         return _by_credentials(spec.name, spec.credentials)
     return _by_alias(spec.name, _Hop(spec.ssh or spec.name))
@@ -140,7 +140,7 @@ def _by_credentials(name: str, path: Path) -> Login:
         port=port,
         username=given["username"],
         password=Secret(given["password"]) if "password" in given else None,
-        # With one way given no other is tried: every failed attempt counts towards locking the account.
+        # If one of them is given nothing else is tried: every failed attempt counts towards locking the account.
         keys=keys if chosen else _identity_files(name, settings, tokens),
         passphrase=_passphrase(where, given),
         use_agent=use_agent,
@@ -155,7 +155,7 @@ def _by_credentials(name: str, path: Path) -> Login:
 
 
 def _read(where: str, raw: bytes) -> dict[str, Any]:
-    """The keys of a credentials file, each of its type. Messages name keys and lines, never what stands there."""
+    """The keys of a credentials file, each of its type. Messages name keys and lines, never values."""
     try:
         given = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=lambda pairs: _once(where, pairs))
     except UnicodeDecodeError as error:
@@ -171,7 +171,7 @@ def _read(where: str, raw: bytes) -> dict[str, Any]:
     for key in given:
         if key not in KEYS:
             shown = f"key `{key}`" if key.isidentifier() and len(key) < 40 else "a key that is no plain word"
-            hint = rules.near(key, KEYS)
+            hint = rules.suggestion(key, KEYS)
             known = f"{hint} Known" if hint else "; known"
             raise ProfileError(f"{where}: unknown {shown}{known} are: {', '.join(KEYS)}")
     for key in REQUIRED:
@@ -223,7 +223,7 @@ def _kind(value: object) -> str:
 def _key_file(name: str, where: str, text: str, folder: Path) -> Path:
     try:
         path = rules.absolute(text, folder)
-    except rules.Refused:
+    except rules.InvalidValue:
         raise ProfileError(f"{where}: `key_filename`: there is no such home folder") from None
     read_private(path, f"{name}: private key file")
     return path
@@ -255,7 +255,7 @@ def _pin(where: str, text: str) -> str:
 
 @dataclass(frozen=True)
 class _Hop:
-    """What stands on ssh's command line: a destination, and what is said of it there."""
+    """A destination on ssh's command line, with its options there."""
 
     host: str
     user: str = ""
@@ -263,17 +263,17 @@ class _Hop:
     jumps: tuple[str, ...] = ()
 
     def argv(self) -> list[str]:
-        """The options of `ssh -G` for this hop; what stands there wins over the configuration."""
+        """Return the command `ssh -G` for this hop; its options overrule the configuration."""
         config = os.environ.get(CONFIG)
-        found = ["-F", str(_path(config))] if config else []
-        found += ["-l", self.user] if self.user else []
-        found += ["-p", str(self.port)] if self.port else []
-        found += ["-J", ",".join(self.jumps)] if self.jumps else []
-        return ["ssh", "-G", *found, "--", self.host]
+        options = ["-F", str(_path(config))] if config else []
+        options += ["-l", self.user] if self.user else []
+        options += ["-p", str(self.port)] if self.port else []
+        options += ["-J", ",".join(self.jumps)] if self.jumps else []
+        return ["ssh", "-G", *options, "--", self.host]
 
 
 def _by_alias(name: str, hop: _Hop, passed: tuple[Machine, ...] = (), route: tuple[str, ...] = ()) -> Login:
-    """How ssh would go to a destination; `passed` are the machines on the way from the last one back to this."""
+    """Return how ssh would reach a destination; `passed`: the machines on the way from the last back to this."""
     settings = _settings(name, hop)
     if settings is None:
         raise HostError(f"{name}: {NO_SSH}")
@@ -309,7 +309,7 @@ def _by_alias(name: str, hop: _Hop, passed: tuple[Machine, ...] = (), route: tup
 
 
 def _through(name: str, jumps: str, passed: tuple[Machine, ...], route: tuple[str, ...]) -> Login | None:
-    """The last of a list of hops. As in ssh, the hops before it are its own list, and the first one's is its own."""
+    """Return the last of a list of hops. As in ssh, the hops before it are its own list; the first has its own."""
     if jumps.lower() == "none":
         return None
     *before, last = jumps.split(",")
@@ -327,18 +327,18 @@ def _ask_ssh(argv: list[str]) -> subprocess.CompletedProcess[bytes]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=SSH_TIMEOUT_S,
-        start_new_session=True,  # `Match exec` can ask nobody anything on this terminal
+        start_new_session=True,  # `Match exec` cannot ask questions on this terminal
         check=False,
     )
 
 
 def _settings(name: str, hop: _Hop) -> Settings | None:
-    """What `ssh -G` says of a destination, by keyword; None where there is no ssh client."""
+    """Return the output of `ssh -G` for a destination, by keyword; None without an ssh client."""
     argv = hop.argv()
     try:
         done = _ask_ssh(argv)
         if done.returncode and b"usekeychain" in done.stderr.lower():
-            # A word of Apple's ssh, and another ssh is first in PATH. Only then: this replaces the person's own list.
+            # An option of Apple's ssh, but another ssh is first in PATH. Only then: this replaces the user's own list.
             argv = [argv[0], "-o", "IgnoreUnknown=UseKeychain", *argv[1:]]
             done = _ask_ssh(argv)
     except FileNotFoundError:
@@ -350,13 +350,13 @@ def _settings(name: str, hop: _Hop) -> Settings | None:
         raise HostError(f"{name}: ssh cannot be started ({error.strerror})", argv=argv) from None
     if done.returncode:
         tail = safe_text(redact(done.stderr.decode(errors="replace").strip()))
-        said = tail or f"exit code {done.returncode}"
-        raise HostError(f"{name}: `ssh -G` refuses: {said}", argv=argv, exit_code=done.returncode, tail=tail)
-    found: dict[str, list[str]] = {}
+        why = tail or f"exit code {done.returncode}"
+        raise HostError(f"{name}: `ssh -G` refuses: {why}", argv=argv, exit_code=done.returncode, tail=tail)
+    settings: dict[str, list[str]] = {}
     for line in os.fsdecode(done.stdout).split("\n"):
         key, _, value = line.partition(" ")
-        found.setdefault(key.lower(), []).append(value)
-    return found
+        settings.setdefault(key.lower(), []).append(value)
+    return settings
 
 
 def _one(settings: Settings, key: str) -> str:
@@ -371,32 +371,32 @@ def _is_set(settings: Settings, key: str) -> bool:
 
 def _agent(settings: Settings) -> tuple[bool, str | None]:
     """Whether to ask an agent, and at which socket."""
-    found = next(iter(settings.get("identityagent", ())), "SSH_AUTH_SOCK")
-    if found == "SSH_AUTH_SOCK":
+    place = next(iter(settings.get("identityagent", ())), "SSH_AUTH_SOCK")
+    if place == "SSH_AUTH_SOCK":
         return True, None
-    if found.startswith("$"):
-        found = os.environ.get(found[1:].strip("{}"), "none")
-    return found.lower() != "none", None if found.lower() == "none" else str(_path(found))
+    if place.startswith("$"):
+        place = os.environ.get(place[1:].strip("{}"), "none")
+    return place.lower() != "none", None if place.lower() == "none" else str(_path(place))
 
 
 def _identity_files(name: str, settings: Settings, tokens: Mapping[str, str]) -> tuple[Path, ...]:
-    """The identity files that exist, each a file that only we can read, or else its public half."""
-    found = []
+    """Return the identity files that exist, each a file that only we can read, or else its public half."""
+    paths = []
     for text in settings.get("identityfile", ()):
         if text.lower() == "none":
             continue
         path = _path(_expand(name, "IdentityFile", text, tokens)).absolute()
         public = path.with_name(f"{path.name}.pub")
         if path.suffix == ".pub" or not os.path.lexists(path):
-            found += [half for half in (path, public) if half.suffix == ".pub" and half.is_file()]
+            paths += [half for half in (path, public) if half.suffix == ".pub" and half.is_file()]
         else:
             read_private(path, f"{name}: private key file")
-            found.append(path)
-    return tuple(dict.fromkeys(found))
+            paths.append(path)
+    return tuple(dict.fromkeys(paths))
 
 
 def _known_hosts(settings: Settings) -> tuple[Path, ...]:
-    # ssh puts blanks between the paths and no quotes around them; a blank before no / or ~ belongs to the path.
+    # ssh separates the paths by blanks, without quotes; a blank not followed by / or ~ belongs to the path.
     lists = [_one(settings, key) for key in ("userknownhostsfile", "globalknownhostsfile")]
     paths = [text for one in lists for text in re.split(r" (?=[/~])", one) if text not in ("", os.devnull)]
     return tuple(map(_path, paths))
@@ -416,7 +416,7 @@ def _known_as(settings: Settings, address: str, port: int) -> str:
 
 
 def _expand(name: str, setting: str, text: str, tokens: Mapping[str, str], shell: bool = False) -> str:
-    """`text` with ssh's %-tokens and ${VARIABLES} filled in, as `ssh -G` leaves them; HostError for one it cannot."""
+    """Fill in ssh's %-tokens and ${VARIABLES}, which `ssh -G` leaves in; HostError for one that it cannot."""
     here = socket.gethostname()
     known = {"%": "%", "d": str(_path("~")), "i": str(os.getuid()), "l": here, "L": here.split(".")[0], **tokens}
 

@@ -1,4 +1,4 @@
-"""How much of something may come: some at once, then so many a second."""
+"""A limit on what may come: a burst at once, then an amount a second."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class Rate:
-    """Counts what came; a burst is free, what goes beyond `per_s` for long is too much."""
+    """Counts what comes: a burst is free, more than `per_s` for long is too much."""
 
     def __init__(self, burst: float, per_s: float):
         self.burst, self.per_s = burst, per_s

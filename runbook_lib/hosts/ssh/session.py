@@ -1,4 +1,4 @@
-"""One conversation with the far end (`worker.agent`) over one channel. It knows bytes and deadlines, not SSH.
+"""One session with the far end (`worker.agent`) over one channel. It knows bytes and deadlines, not SSH.
 
 The far end is a Python that gets its code over the channel itself, so nothing is installed or left on the host. The
 command is the same constant for every host: what differs (which Python, every path) goes over standard input, where no
@@ -131,22 +131,22 @@ def bundle() -> bytes:
 
 @dataclass
 class Heard:
-    """When the conversations on one connection last heard anything: one may be silent while others fill the line."""
+    """When any session on one connection last received bytes: one may be silent while others fill the line."""
 
     at: float = 0.0
 
 
 class Session:
-    """One far end. Requests go one after the other; after LinkLost it is of no use."""
+    """One far end. Requests go one after the other; after LinkLost it cannot be used."""
 
     def __init__(self, channel: Channel, host: str, patience: Patience, python: str = "", heard: Heard | None = None):
         self.channel, self.host, self.patience, self.heard = channel, host, patience, heard or Heard()
-        self.sending_since: float | None = None  # watched from outside: a send may hang below every time-out
-        self.sound = False  # between an asking and the end of its answer it cannot be asked again
+        self.sending_since: float | None = None  # watched by the link: a send may hang without any time-out
+        self.sound = False  # false from a request to the end of its answer
         self._have = bytearray()
-        self._floor: Floor | None = None
+        self._floor: SpeedFloor | None = None
         self._signs = Rate(SIGNS, SIGNS_S)
-        self.owner: Any = None  # the connection that it is a conversation on
+        self.owner: Any = None  # the connection of this session
         self.hello = self._open(python)
 
     # ------------------------------------------------------------------------------------------ bytes
@@ -158,7 +158,7 @@ class Session:
             self.channel.sendall(data)
         except TimeoutError:
             raise self._lost(f"takes no byte for {self.patience.silence_s:g} s") from None
-        except Exception as error:  # of any kind: not every one that a channel raises is an OSError
+        except Exception as error:  # of any kind: a channel raises more than OSErrors
             raise self._lost(f"broke while sending ({str(error) or type(error).__name__})") from None
         finally:
             self.sending_since = None
@@ -167,13 +167,13 @@ class Session:
         return LinkLost(f"{self.host}: the connection {what}")
 
     def _receive(self, within_s: float) -> bytes:
-        """The bytes that came within that time, if any. LinkLost when the stream ends: no answer ends with it."""
+        """Return the bytes that came within that time. LinkLost when the stream ends: no answer ends with it."""
         self.channel.settimeout(max(within_s, 0.01))
         try:
-            data = self.channel.recv(2**26)  # all there is, a window at most: what stays is moved each time
+            data = self.channel.recv(2**26)  # all there is, a window at most: what stays is copied each time
         except TimeoutError:
             return b""
-        except Exception as error:  # of any kind, as above: taking bytes also tells the server that it may send more
+        except Exception as error:  # of any kind, as above: receiving also tells the server that it may send more
             raise self._lost(f"broke ({str(error) or type(error).__name__})") from None
         if not data:
             raise self._lost("was closed")
@@ -197,8 +197,8 @@ class Session:
     def _more(self, deadline: float) -> None:
         self._have += self._next(deadline)
 
-    def _overhears(self) -> bool:
-        """Whether something came that is more than signs of life; does not wait."""
+    def _has_message(self) -> bool:
+        """Whether something other than signs of life came; does not wait."""
         while self.channel.recv_ready() and len(self._have) < HEAD_LIMIT:
             self._have += self._receive(0.0)
             while self._have.startswith(b"+\n"):
@@ -207,7 +207,7 @@ class Session:
         return bool(self._have) and self._have != b"+"
 
     def _sign(self) -> None:
-        """A sign of life came."""
+        """Count a sign of life."""
         if self._signs.exceeded():
             raise HostError(f"{self.host}: sends signs of life without end, and no answer")
 
@@ -237,30 +237,30 @@ class Session:
         try:
             answer = answer_json.read(self._frame(deadline, limit))
         except (ValueError, RecursionError) as error:
-            told = f" ({error})" if isinstance(error, answer_json.TooMany) else ""
-            raise HostError(f"{self.host}: answers with something that is no JSON{told}") from None
+            detail = f" ({error})" if isinstance(error, answer_json.TooManyValues) else ""
+            raise HostError(f"{self.host}: answers with something that is no JSON{detail}") from None
         if not isinstance(answer, dict) or not ({"ok", "error"} & set(answer)):
             raise HostError(f"{self.host}: answers with something that is no answer")
         self.sound = True
         if "ok" not in answer:
             errno = answer.get("errno")
-            said = safe_text(str(answer["error"]))
-            raise HostError(f"{self.host}: {said}", errno=errno if isinstance(errno, int) else None)
+            reason = safe_text(str(answer["error"]))
+            raise HostError(f"{self.host}: {reason}", errno=errno if isinstance(errno, int) else None)
         return answer["ok"]
 
     # ------------------------------------------------------------------------------------------ beginning
 
     def _open(self, python: str) -> Greeting:
-        """Start the far end and wait for its mark, behind whatever the login prints."""
+        """Start the far end and wait for its mark, which comes after all that the login prints."""
         nonce = secrets.token_hex(16)
         first = python if python and not set(python) & set("\n\r\0") else ""
         code = f"exec({BOOTSTRAP!r})"
         mark, deadline = f"\n{nonce}\n".encode(), time.monotonic() + self.patience.login_s
-        with suppress(LinkLost):  # a login that runs nothing may have ended by now: what it said is read below
+        with suppress(LinkLost):  # a login that runs nothing may have ended by now: its output is read below
             self._send(b"".join([f"{first}\n{code}\n{nonce} {len(bundle())}\n".encode(), bundle()]))
         noise = bytearray()
         while True:
-            # Also with the mark before us: what is left in that stream would narrow the channel's window for good.
+            # Also after the mark came: bytes left in that stream would narrow the channel's window for good.
             while self.channel.recv_stderr_ready() and len(noise) < NOISE_LIMIT:
                 noise += self.channel.recv_stderr(2**15)
             if len(self._have) + len(noise) > NOISE_LIMIT:
@@ -273,7 +273,7 @@ class Session:
                 late = self._lost(f"did not bring up Python within {self.patience.login_s:g} s")
                 raise self._no_far_end(bytes(self._have + noise), late)
             try:
-                self._have += self._receive(0.2)  # short: the other stream is to be looked at too
+                self._have += self._receive(0.2)  # short, as the other stream has to be read too
             except LinkLost as error:
                 wait_until = time.monotonic() + 1.0  # the exit code comes a moment after the end of what is printed
                 while not self.channel.exit_status_ready() and time.monotonic() < wait_until:
@@ -286,8 +286,8 @@ class Session:
         except WireError as why:
             raise HostError(f"{self.host}: greets with something that is no greeting ({why})") from None
 
-    def _no_far_end(self, said: bytes, error: LinkLost) -> HostError:
-        words = safe_text(said.decode(errors="replace").strip()[-600:]).strip()
+    def _no_far_end(self, printed: bytes, error: LinkLost) -> HostError:
+        words = safe_text(printed.decode(errors="replace").strip()[-600:]).strip()
         heard = f"; it said: {words}" if words else ""
         code = self.channel.recv_exit_status() if self.channel.exit_status_ready() else None
         if code == NO_PYTHON:
@@ -321,7 +321,7 @@ class Session:
         size = answer.get("size") if isinstance(answer, dict) else None
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= limit:
             raise HostError(f"{self.host}: {path} has {safe_text(str(size), 40)} bytes, at most {limit} were expected")
-        self._floor = Floor(self.patience)
+        self._floor = SpeedFloor(self.patience)
         while offset < size:
             if self._have:
                 data = bytes(self._have[: size - offset])
@@ -335,8 +335,8 @@ class Session:
             yield data
         self.sound, self._floor = True, None
 
-    def give(self, path: str, size: int, sha256: str) -> Giving:
-        """Begin to bring a file: what the far end has of it already."""
+    def give(self, path: str, size: int, sha256: str) -> Upload:
+        """Begin to send a file; return what the far end has of it already."""
         self._request("receive", path=path, size=size, sha256=sha256)
         answer = self._answer(time.monotonic() + 3600.0, HEAD_LIMIT)  # it may have gigabytes to hash
         self.sound = False
@@ -345,27 +345,27 @@ class Session:
         have = answer.get("have")
         if answer.get("busy"):
             self.sound = True
-            return Giving(self, 0, 0, whole=False, busy=True, floor=Floor(self.patience))
+            return Upload(self, 0, 0, whole=False, busy=True, floor=SpeedFloor(self.patience))
         if not isinstance(have, int) or isinstance(have, bool) or not 0 <= have <= size:
             raise HostError(f"{self.host}: says it has {safe_text(str(have), 40)} of {size} bytes of {path}")
         self.sound = answer.get("whole") is True
         whole = answer.get("whole") is True
-        return Giving(self, have, size - have, whole=whole, busy=False, floor=Floor(self.patience))
+        return Upload(self, have, size - have, whole=whole, busy=False, floor=SpeedFloor(self.patience))
 
 
 @dataclass
-class Giving:
-    """A file on its way up: `have` bytes are there already, `left` are to be sent. `busy`: another brings it now."""
+class Upload:
+    """A file being sent: `have` bytes are there already, `left` are to be sent. `busy`: another one sends it now."""
 
     session: Session
     have: int
     left: int
     whole: bool
     busy: bool
-    floor: Floor
+    floor: SpeedFloor
 
     def bytes(self, chunk: bytes) -> None:
-        """Send more; raises what the far end says meanwhile, such as a full disk."""
+        """Send more; raise an error that the far end reports meanwhile, such as a full disk."""
         if len(chunk) > self.left:
             raise HostError(f"{self.session.host}: what is sent grew meanwhile: more than was announced")
         self.left -= len(chunk)
@@ -374,20 +374,20 @@ class Giving:
             self.session._send(piece)
             if self.floor.broken(len(piece)):
                 raise self.session._lost(f"takes less than {self.floor.patience.floor_bytes_s / 1000:g} kB/s")
-        if self.session._overhears():
+        if self.session._has_message():
             try:
                 self.session._answer(time.monotonic() + 5.0, HEAD_LIMIT)
             finally:
-                self.session.sound = False  # it still takes what comes for the file's bytes
+                self.session.sound = False  # the far end still takes all bytes as the file's
 
     def end(self) -> None:
-        """All is sent: wait until the far end has hashed, kept and renamed it."""
+        """After the last byte, wait until the far end has hashed, kept and renamed the file."""
         if self.left:
             raise HostError(f"{self.session.host}: what is sent shrank meanwhile: {self.left} bytes are missing")
         self.session._answer(time.monotonic() + 3600.0, HEAD_LIMIT)
 
 
-class Floor:
+class SpeedFloor:
     """Whether a transfer is slower than patience allows, over its window."""
 
     def __init__(self, patience: Patience):

@@ -1,7 +1,7 @@
-"""A machine reached over SSH as a host: verbs asked of its far end, files streamed and resumed.
+"""A machine reached over SSH as a host: its far end is asked verbs, files are streamed and resumed.
 
-A verb that may be asked twice is asked again when the link broke under it. Where that is not so (`start`, `launch`,
-`run`) the caller hears LinkLost: the outcome is not known and has to be looked at, never assumed.
+A verb that may be asked twice is asked again when the link broke meanwhile. For the others (`start`, `launch`, `run`)
+the caller gets LinkLost: the outcome is not known and has to be checked, never assumed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .session import SMALL
 
 ONCE = {"run", "start", "launch"}  # what must not happen twice
 PROGRESS = 2**15  # bytes
-BREAKS = 100  # that are told, until somebody asks for them: a host may break as often as it likes
-SLACK_S = 20.0  # of the far end over what was asked of it
+BREAKS = 100  # kept until they are asked for: a host may break any number of times
+SLACK_S = 20.0  # that the far end may take longer than asked
 
 
 class SshTransport:
-    """The way to a machine over its one connection."""
+    """The transport to a machine over its one connection."""
 
     def __init__(self, name: str, link: Link):
         self.name, self.link = name, link
@@ -53,12 +53,12 @@ class SshTransport:
 
     @property
     def where(self) -> str:
-        """Who logs in where."""
+        """The user and address of the login."""
         login = self.link.login
         return f"{login.username}@{login.address}" + ("" if login.port == 22 else f":{login.port}")
 
     def sessions(self) -> int:
-        """How many conversations the server allows at once, as far as we use them."""
+        """How many sessions the server allows at once, up to the number that we use."""
         return self.link.room()
 
     def call(self, verb: str, timeout_s: float, **arguments: Any) -> Any:
@@ -69,7 +69,7 @@ class SshTransport:
                 with self.link.session() as session:
                     return session.call(verb, timeout_s + SLACK_S, **arguments)
             except LinkLost:
-                # One that broke at once is made again; who waited in vain has waited long enough.
+                # A link that broke at once is made again; after a long wait in vain there is no second try.
                 if last or time.monotonic() - began > self.link.patience.silence_s / 2:
                     raise
         raise AssertionError
@@ -87,28 +87,28 @@ class SshTransport:
             on_bytes(content.size)
             return bool(new)
         outage = _Outage(self.link.patience.outage_s if outage_s is None else outage_s, target, self.breaks)
-        told = 0
+        reported = 0
         while True:
             try:
                 with self.link.session() as session:
-                    giving = session.give(target, content.size, content.sha256)
-                    on_bytes(max(0, giving.have - told))
-                    told = max(told, giving.have)
-                    if giving.whole:
+                    upload = session.give(target, content.size, content.sha256)
+                    on_bytes(max(0, upload.have - reported))
+                    reported = max(reported, upload.have)
+                    if upload.whole:
                         outage.goes_on()
-                        return outage.moved  # by an earlier try whose answer was lost, or long ago
-                    if not giving.busy:
-                        at = giving.have
+                        return outage.moved  # sent by an earlier try whose answer was lost, or long ago
+                    if not upload.busy:
+                        at = upload.have
                         outage.reached(at)
                         for chunk in content.after(at):
-                            giving.bytes(chunk)
+                            upload.bytes(chunk)
                             at += len(chunk)
-                            on_bytes(max(0, at - told))
-                            told = max(told, at)
+                            on_bytes(max(0, at - reported))
+                            reported = max(reported, at)
                             outage.moved = True
-                        giving.end()
+                        upload.end()
                         return True
-                raise LinkLost(f"{self.name}: {target} is being brought by another connection")  # this one is well
+                raise LinkLost(f"{self.name}: {target} is being brought by another connection")  # ours is fine
             except LinkLost as error:
                 outage.wait(error)
 
@@ -119,7 +119,7 @@ class SshTransport:
     ) -> bool:
         """Bring a file home, whole and with this sha256 or not at all; False when it was here already.
 
-        What came stays in a file aside, from which the next try goes on: after a cut, and after a crash of ours.
+        Received bytes stay in a file aside, from which the next try continues: after a cut, and after our own crash.
         """
         if target.is_file() and target.stat().st_size <= limit and sha256_file(target) == sha256:
             on_bytes(target.stat().st_size)
@@ -154,7 +154,7 @@ class SshTransport:
                 put_in_place(file, aside, target)
                 return True
         aside.unlink()
-        if resumed:  # what lay here from before may be what is wrong
+        if resumed:  # the bytes of an earlier try may be the wrong ones
             return self.get(source, target, sha256, limit, on_bytes, outage_s)
         raise HostError(
             f"{self.name}: fetching {source}: expected sha256 {sha256}, found {digest.hexdigest()}; nothing was kept"
@@ -173,13 +173,13 @@ class _Outage:
         self._broken: tuple[float, LinkLost] | None = None
 
     def reached(self, offset: int) -> None:
-        """The transfer has come so far. A few bytes are no progress: a host may bring one a connection, for ever."""
+        """Note how far the transfer is. A few bytes are no progress: a host may send one a connection, for ever."""
         self.goes_on()
         if self._furthest < 0 or offset >= self._furthest + PROGRESS:
             self._furthest, self._since, self._tries = offset, time.monotonic(), 0
 
     def goes_on(self) -> None:
-        """It is under way: what broke before is told."""
+        """Note that the transfer goes on, and report what broke before."""
         if self._broken and len(self._breaks) < BREAKS:
             since, error = self._broken
             self._breaks.append(f"{self._what}: {error}; it went on after {time.monotonic() - since:.1f} s")

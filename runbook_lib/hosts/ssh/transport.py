@@ -1,7 +1,7 @@
-"""An SSH connection that a server cannot use to fill our memory: what it sends beyond its rights ends the connection.
+"""An SSH connection that a server cannot use to fill our memory: if it sends more than it may, the connection ends.
 
-paramiko keeps whatever comes: packets of any size, a first line without end, data that no window allows. Here each has
-a limit, which no honest server reaches; `flood` tells which one was passed.
+paramiko keeps everything that comes: packets of any size, a first line without end, more data than a window allows.
+Here each has a limit, which no honest server reaches; `flood` says which limit was passed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FIRST_LIMIT = 2**16  # bytes in front of the server's version, a line at a time
 # Packets that carry no data of ours: keepalives, keys again, debug messages, standard error.
 CHATTER, CHATTER_S = 2000, 50.0
 SLACK = 2**15  # bytes over the window: what one packet holds
-STRAY = 2**26  # bytes for channels that are closed: what was under way then, four of our largest windows
+STRAY = 2**26  # bytes for closed channels: what was under way at the close, four of our largest windows
 
 
 class Flooded(paramiko.SSHException):  # type: ignore[misc]
@@ -30,7 +30,7 @@ class Flooded(paramiko.SSHException):  # type: ignore[misc]
 
 
 class _Packets(Packetizer):  # type: ignore[misc]
-    """Reads packets, none of them too large and not too many that say nothing."""
+    """Reads packets, none too large, and not too many without content."""
 
     def __init__(self, sock: Any):
         super().__init__(sock)
@@ -41,7 +41,7 @@ class _Packets(Packetizer):  # type: ignore[misc]
         self._chatter = Rate(CHATTER, CHATTER_S)
 
     def refuse(self, what: str) -> None:
-        """End the connection, because of what came."""
+        """End the connection because of what the server sent."""
         self.flood = f"{what}; the connection was ended"
         raise Flooded(self.flood)
 
@@ -66,7 +66,7 @@ class _Packets(Packetizer):  # type: ignore[misc]
         return kind, message
 
     def _count_stray(self, packet: memoryview) -> None:
-        """Bytes for a closed channel are thrown away; without end they would keep this machine busy for nothing."""
+        """Limit the bytes for closed channels, which are thrown away: without end they would keep this machine busy."""
         if self.living(int.from_bytes(packet[:4], "big")) is None:
             self._stray += len(packet)
             if self._stray > STRAY:
@@ -80,7 +80,7 @@ def _says_nothing(kind: int, message: Any) -> bool:
 
 
 def _hold(channel: Any, more: int) -> None:
-    """Refuse what no window allows: unread bytes of a channel never exceed the window that it was given."""
+    """Refuse more than the window allows: unread bytes of a channel never exceed the window that it was given."""
     unread = len(channel.in_buffer) + len(channel.in_stderr_buffer) + more
     if unread > channel.in_window_size + SLACK:
         channel.transport.packetizer.refuse(f"sent {unread} bytes that nobody asked for")
@@ -99,8 +99,8 @@ def _feed_extended(channel: Any, message: Any) -> None:
         channel.in_stderr_buffer.feed(data)
 
 
-class Transport(paramiko.Transport):  # type: ignore[misc]
-    """Also keeps the words with which a server hangs up, and what came before it did, where paramiko drops them."""
+class Connection(paramiko.Transport):  # type: ignore[misc]
+    """A paramiko transport with these limits. It also keeps a server's last words and the data before them."""
 
     farewell = ""
     _channel_handler_table: ClassVar[dict[int, Any]] = {
@@ -115,7 +115,7 @@ class Transport(paramiko.Transport):  # type: ignore[misc]
 
     @property
     def flood(self) -> str:
-        """What the server sent beyond its rights, if that ended the connection."""
+        """What the server sent beyond a limit, if that ended the connection."""
         return str(self.packetizer.flood)
 
     def _parse_disconnect(self, message: paramiko.Message) -> None:
@@ -123,7 +123,7 @@ class Transport(paramiko.Transport):  # type: ignore[misc]
         self.farewell = safe_text(message.get_text(), 200)
 
     def _send_user_message(self, message: paramiko.Message) -> None:
-        """As it is, but what came is not lost because the server can no longer be told that there is room for more."""
+        """Send as usual, but keep the data that came when the server can no longer be told of room for more."""
         try:
             super()._send_user_message(message)
         except (OSError, EOFError):

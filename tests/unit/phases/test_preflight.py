@@ -219,7 +219,7 @@ def test_a_part_is_as_large_as_the_slowest_kind_of_device_takes_whatever_host_co
     this = new_run(tmp_path, hosts=f"[{hosts}]", part_rows="", count=9000)
     found, texts = numbered(this)
     facts = {"one": {"cores": 2, "gpus": [{"uuid": uuid(0)}]}, "two": {"cores": 2, "gpus": [{"uuid": uuid(1)}]}}
-    made = planning.draw(this, found, texts, facts)
+    made = planning.make_plan(this, found, texts, facts)
     assert made.part_rows == plan.part_rows_for("cpu", 4500, found.weights_bytes)
     assert made.part_rows < plan.part_rows_for("cuda", 4500, found.weights_bytes)
 

@@ -40,7 +40,7 @@ def edited(this: run.Run, **keys: object) -> profile.Profile:
 
 
 def folders(this: run.Run) -> list[str]:
-    return [folder.name for folder in run_mark.in_order(this.folder.parent)]
+    return [folder.name for folder in run_mark.oldest_first(this.folder.parent)]
 
 
 def finish(this: run.Run) -> None:
@@ -320,7 +320,7 @@ def test_a_sealed_run_whose_profile_changes_is_open_again_and_not_damaged(this):
     this.sums.write_text("sealed\n")
     this.journal.write("sealed")
     assert archive.was_sealed(this)
-    again = run.named(edited(this, output__folder="elsewhere"), this.name)
+    again = run.open_or_create(edited(this, output__folder="elsewhere"), this.name)
     assert again.folder == this.folder and not archive.was_sealed(again)
 
 

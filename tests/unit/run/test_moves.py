@@ -33,7 +33,7 @@ def all_parts(made):
 def test_all_that_is_left_of_a_host_goes_to_the_other_in_whole_parts(drawn):
     one, two = drawn.slots[:2], drawn.slots[2:]
     home = [(0, 4), (8, 12)]
-    found = moves.away(drawn, home, one, two, {}, "why")
+    found = moves.evacuate(drawn, home, one, two, {}, "why")
     after = drawn.moved(found)
     assert after.epoch == 2 and {move.epoch for move in found} == {2}
     assert [after.ranges(slot) for slot in one] == [[(0, 4), (8, 12)], []]
@@ -44,7 +44,7 @@ def test_all_that_is_left_of_a_host_goes_to_the_other_in_whole_parts(drawn):
 
 
 def test_who_is_faster_gets_more(drawn):
-    found = moves.away(
+    found = moves.evacuate(
         drawn, [], drawn.slots[:1], drawn.slots[2:], {drawn.slots[2].slot: 30.0, drawn.slots[3].slot: 10.0}, ""
     )
     got = {
@@ -54,14 +54,14 @@ def test_who_is_faster_gets_more(drawn):
 
 
 def test_nothing_moves_to_nobody_and_nothing_that_is_home(drawn):
-    assert moves.away(drawn, [], drawn.slots[:2], [], {}, "") == []
-    assert moves.away(drawn, [(0, drawn.rows)], drawn.slots[:2], drawn.slots[2:], {}, "") == []
+    assert moves.evacuate(drawn, [], drawn.slots[:2], [], {}, "") == []
+    assert moves.evacuate(drawn, [(0, drawn.rows)], drawn.slots[:2], drawn.slots[2:], {}, "") == []
 
 
 def test_a_tail_leaves_the_first_parts_to_who_has_them(drawn):
     one, two = drawn.slots[:2], drawn.slots[2:]
     home = [(two[0].start, drawn.rows), (0, 4)]
-    found = moves.tail(drawn, home, one, two, {}, "idle")
+    found = moves.rebalance(drawn, home, one, two, {}, "idle")
     after = drawn.moved(found)
     for slot in one:
         assert len(moves.left(after, slot, home)) >= moves.AHEAD
@@ -72,7 +72,7 @@ def test_a_tail_leaves_the_first_parts_to_who_has_them(drawn):
 
 def test_a_short_tail_stays(drawn):
     one, two = drawn.slots[:1], drawn.slots[2:]
-    assert moves.tail(drawn, [(0, one[0].stop - 5)], one, two, {}, "idle") == []
+    assert moves.rebalance(drawn, [(0, one[0].stop - 5)], one, two, {}, "idle") == []
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -85,7 +85,7 @@ def test_whatever_is_lost_one_after_another_every_row_keeps_one_owner(drawn, see
         slots = rng.sample(list(now.slots), 2)
         rates = {slot.slot: rng.uniform(0.1, 50) for slot in now.slots if rng.random() < 0.7}
         others = [slot for slot in now.slots if slot not in slots]
-        found = rng.choice([moves.away, moves.tail])(now, home, slots, others, rates, "")
+        found = rng.choice([moves.evacuate, moves.rebalance])(now, home, slots, others, rates, "")
         if found:
             now = now.moved(found)  # which refuses gaps and overlaps
         assert all_parts(now) == all_parts(drawn)
@@ -101,7 +101,7 @@ def test_rows_that_are_not_the_sources_are_refused(drawn):
 
 
 def test_a_revised_plan_is_read_back_as_it_was(drawn, tmp_path):
-    after = drawn.moved(moves.away(drawn, [], drawn.slots[:1], drawn.slots[2:], {}, "silent"))
+    after = drawn.moved(moves.evacuate(drawn, [], drawn.slots[:1], drawn.slots[2:], {}, "silent"))
     after.save(tmp_path / "plan.json")
     assert plan.load(tmp_path / "plan.json") == after
     assert after.first() == drawn
@@ -110,25 +110,25 @@ def test_a_revised_plan_is_read_back_as_it_was(drawn, tmp_path):
 def test_rows_never_go_back_to_a_host_that_had_them(drawn):
     one, two = drawn.slots[:2], drawn.slots[2:]
     home = [(two[0].start, drawn.rows)]
-    moved = drawn.moved(moves.tail(drawn, home, one, two, {}, "idle"))
+    moved = drawn.moved(moves.rebalance(drawn, home, one, two, {}, "idle"))
     given = [(move.start, move.stop) for move in moved.moves]
     assert given
     home = [(0, given[0][0])]  # now the first is done, and the second has what it was given and its own
-    back = moves.tail(moved, home, two, one, {}, "idle")
+    back = moves.rebalance(moved, home, two, one, {}, "idle")
     assert back and all(move.start >= two[0].start for move in back)
     rest = moved.moved(back)
-    assert moves.tail(rest, [(two[0].start, rest.rows)], two, one, {}, "idle") == []  # only those it was given are left
+    assert moves.rebalance(rest, [(two[0].start, rest.rows)], two, one, {}, "idle") == []  # its given rows only
 
 
 def test_a_move_that_gains_no_more_than_loading_the_model_is_none(drawn):
     one, two = drawn.slots[:2], drawn.slots[2:]
     home = [(two[0].start, drawn.rows)]
     rates = {slot.slot: 1.0 for slot in drawn.slots}
-    gained = moves.tail(drawn, home, one, two, rates, "idle")
+    gained = moves.rebalance(drawn, home, one, two, rates, "idle")
     rows = sum(move.stop - move.start for move in gained)
-    assert moves.tail(drawn, home, one, two, rates, "idle", load_s=rows / 2 + 1) == []
-    assert moves.tail(drawn, home, one, two, rates, "idle", load_s=rows / 2 - 1) == gained
-    late = moves.tail(drawn, home, one, two, rates, "idle", begin_s=8.0)
+    assert moves.rebalance(drawn, home, one, two, rates, "idle", load_s=rows / 2 + 1) == []
+    assert moves.rebalance(drawn, home, one, two, rates, "idle", load_s=rows / 2 - 1) == gained
+    late = moves.rebalance(drawn, home, one, two, rates, "idle", begin_s=8.0)
     assert 0 < sum(move.stop - move.start for move in late) < rows
 
 
@@ -136,7 +136,7 @@ def test_who_is_nearly_done_gets_less_than_who_is_done(drawn):
     one, two = drawn.slots[:2], drawn.slots[2:]
     rates = {slot.slot: 1.0 for slot in drawn.slots}
     rows = [
-        sum(move.stop - move.start for move in moves.tail(drawn, home, one, two, rates, "soon"))
+        sum(move.stop - move.start for move in moves.rebalance(drawn, home, one, two, rates, "soon"))
         for home in ([(two[0].start, drawn.rows)], [(two[0].start + 16, drawn.rows)], [])
     ]
     assert rows[0] > rows[1] > rows[2] == 0
@@ -152,7 +152,7 @@ def test_tails_that_are_shared_again_and_again_come_to_an_end(drawn, seed):
         rng.shuffle(names)
         sources, targets = ([slot for slot in now.slots if slot.host == name] for name in names)
         rates = {slot.slot: rng.uniform(0.5, 50) for slot in now.slots}
-        found = moves.tail(now, home, sources, targets, rates, "")
+        found = moves.rebalance(now, home, sources, targets, rates, "")
         now = now.moved(found) if found else now
     owners = {row: ["one" if row < now.slots[2].start else "two"] for row in range(now.rows)}
     for move in now.moves:

@@ -15,7 +15,7 @@ from runbook_lib.errors import HostError, ProfileError, RunbookError
 from runbook_lib.hosts import environments, hosts, inventory
 from runbook_lib.phases import launch, staging, workers
 from runbook_lib.run import driver
-from runbook_lib.run.run import create, current, named, open_folder
+from runbook_lib.run.run import create, current, open_folder, open_or_create
 from worker import owned
 from worker.files import write_json
 from worker.layout import run_name_problem
@@ -87,7 +87,7 @@ def plant(path, text="", owner=STRANGER):
 
 def environment(this):
     spec = replace(this.profile.hosts[0], environment="venv", workdir=str(Path(this.profile.hosts[0].workdir)))
-    return hosts.Host(spec, this.name, hosts.LocalTransport(spec.name)), environments.order(spec).digest
+    return hosts.Host(spec, this.name, hosts.LocalTransport(spec.name)), environments.recipe(spec).digest
 
 
 HOW = ["open folder", "open environment", "open site", *(["strangers'"] if os.geteuid() == 0 else [])]
@@ -294,7 +294,7 @@ def test_a_run_that_another_account_planted_among_ours_is_not_worked_on(tmp_path
     os.chown(planted_run.folder, STRANGER, STRANGER)
     assert current(this.profile).name == this.name
     with pytest.raises(ProfileError, match="belongs to another account"):
-        named(this.profile, planted_run.name)
+        open_or_create(this.profile, planted_run.name)
     with pytest.raises(RunbookError, match="belongs to another account"), driver.hold(planted_run):
         pass
     assert open_folder(planted_run.folder).name == planted_run.name  # to read and to verify it is another matter

@@ -61,15 +61,15 @@ def test_a_full_disk_is_told_while_it_is_full_and_is_no_death(make_box: MakeBox)
 def test_a_log_that_cannot_be_opened_for_lack_of_room_is_no_death(
     make_box: MakeBox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from worker import supervise
+    from worker import slot as slots
 
     box = make_box(TEXTS)
 
     def full(*words: object) -> subprocess.Popen[bytes]:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(supervise, "start_worker", full)
-    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
+    monkeypatch.setattr(slots, "start_worker", full)
+    slot = slots.Slot(box.folder, box.told, box.told.slots[0])
     for _ in range(9):
         slot.not_before = 0.0
         slot.step()

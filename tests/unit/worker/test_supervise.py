@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 import fcntl
-import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import wired
-from box import HELPERS, HOST, SLOT, Box, MakeBox, script, waiting
+from box import HELPERS, HOST, SLOT, Box, MakeBox, codes, failing, waiting
 from waiting import wait_for
 
-from worker import locks, process, supervise
+from worker import process, supervise
 from worker.encode import EXIT_BUSY, EXIT_REFUSED
 from worker.files import read_json, write_json
-from worker.progress import write_report
 from worker.snapshot import snapshot
-from worker.wire import Assignment, Holder, WorkerReport
 
 BY_SOMEBODY = "killed (SIGKILL): the system's memory killer, or a person"
 TEXTS = [f"text {'word ' * (i % 7)}{i}" for i in range(16)]
 
 
-def codes(box: Box, slot: str = SLOT) -> list[int | None]:
-    """The exit codes on file."""
-    return [entry["code"] for entry in box.exits(slot)]
-
-
 def workers_started(box: Box) -> int:
     """How many workers the supervisors of this folder started."""
     return box.folder.log(f"host_{HOST}").read_text().count(" started, ")
-
-
-def failing(box: Box, commands: str) -> None:
-    """Let a few lines of shell stand in for the host's Python."""
-    box.save(python=script(box.root / "python", f"#!/bin/sh\n{commands}\n"))
 
 
 # ----------------------------------------------------------------------------------------------------- a whole host
@@ -176,12 +160,6 @@ def test_progress_makes_up_for_deaths(make_box: MakeBox) -> None:
     assert [entry["deaths"] for entry in box.exits()] == [1] * 7 + [2]  # the last one had done it all
 
 
-def test_pauses_grow_and_the_last_one_stays() -> None:
-    slot = supervise.Slot.__new__(supervise.Slot)
-    slot.assignment = Assignment.from_json(wired.assignment([]))
-    assert [slot._pause(deaths) for deaths in range(1, 8)] == [5, 10, 20, 40, 60, 60, 60]
-
-
 @pytest.mark.process
 def test_a_hanging_worker_is_ended_and_started_again(make_box: MakeBox) -> None:
     """A worker that is stopped, or waits for a hung device, shows no sign of work."""
@@ -197,22 +175,6 @@ def test_a_hanging_worker_is_ended_and_started_again(make_box: MakeBox) -> None:
     assert entry["code"] == -9 and "no sign of work for 5 s" in entry["reason"]
 
 
-def test_only_what_changes_in_a_report_is_a_sign_of_work(make_box: MakeBox) -> None:
-    """A heartbeat goes on while a device hangs; and the times in a report, by another clock, are not looked at."""
-    box = make_box(TEXTS)
-    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
-
-    def stalled_after(seconds: float, **report: Any) -> bool:
-        write_report(box.folder.progress(SLOT), WorkerReport(**report))
-        slot._moved -= seconds
-        return slot._stalled()
-
-    assert not stalled_after(0, rows_in_part=1, heartbeat=1, heartbeat_at=5.0)
-    assert not stalled_after(800, rows_in_part=1, heartbeat=2, heartbeat_at=9e9)
-    assert stalled_after(200, rows_in_part=1, heartbeat=3, heartbeat_at=1.0)
-    assert not stalled_after(5000, rows_in_part=2, heartbeat=4, heartbeat_at=2.0)
-
-
 @pytest.mark.process
 def test_a_load_that_hangs_holds_no_rows_and_holds_up_nobody(
     make_box: MakeBox, monkeypatch: pytest.MonkeyPatch
@@ -220,9 +182,8 @@ def test_a_load_that_hangs_holds_no_rows_and_holds_up_nobody(
     """Its neighbour does all of its rows; what hangs is ended then, long before its patience is over."""
     box = make_box(TEXTS, slots=2, light=True, first_progress_s=600.0)
     (box.root / f"device.{SLOT}").write_text("hangs while loading")
-    (box.root / "worker" / "supervise.py").write_text(
-        (box.root / "worker" / "supervise.py").read_text().replace("IDLE_S = 10.0", "IDLE_S = 0.5")
-    )
+    code = box.root / "worker" / "slot.py"
+    code.write_text(code.read_text().replace("IDLE_S = 10.0", "IDLE_S = 0.5"))
     child = box.start("supervise", python=box.assignment["python"])
     assert box.end(child) == 0, box.logs()
     assert len(box.sums()) == 4
@@ -234,8 +195,8 @@ def test_a_load_that_hangs_holds_no_rows_and_holds_up_nobody(
 def test_the_rows_that_a_worker_died_of_are_its_neighbours_once_it_hangs_when_it_loads(make_box: MakeBox) -> None:
     """What it was at is not taken from it while it may try again; one that hangs does not."""
     box = make_box(waiting(6, 14), slots=2, light=True, first_progress_s=600.0)
-    supervise_file = box.root / "worker" / "supervise.py"
-    supervise_file.write_text(supervise_file.read_text().replace("IDLE_S = 10.0", "IDLE_S = 0.5"))
+    code = box.root / "worker" / "slot.py"
+    code.write_text(code.read_text().replace("IDLE_S = 10.0", "IDLE_S = 0.5"))
     child = box.start("supervise", python=box.assignment["python"])
     wait_for(lambda: (box.at_hand(), box.at_hand("cluster0_gpu1")) == ([6], [14]), "both at their second part")
     (box.root / f"device.{SLOT}").write_text("hangs while loading")
@@ -248,58 +209,6 @@ def test_the_rows_that_a_worker_died_of_are_its_neighbours_once_it_hangs_when_it
     assert box.record(4, 8)["slot"] == "cluster0_gpu1"
     reasons = [entry["reason"] for entry in box.exits()]
     assert "SIGKILL" in reasons[0] and "no sign of work" in reasons[1]
-
-
-@pytest.mark.parametrize(
-    ("keys", "state", "deaths", "loads", "expected"),
-    [
-        ({}, "loading model", 0, {}, 900),
-        ({"first_progress_s": 60}, "loading model", 0, {}, 60),
-        ({"first_progress_s": 60}, "starting", 1, {}, 120),
-        ({"first_progress_s": 60}, "loading model", 4, {}, 240),  # a slow load is not cut short for ever
-        ({"first_progress_s": 60}, "loading model", 0, {"cluster0_gpu1": 100.0}, 400),  # as another one needed
-        ({"first_progress_s": 60}, "loading model", 0, {SLOT: 100.0}, 400),
-        ({"first_progress_s": 60}, "running", 3, {}, 60),  # no rate yet
-        ({"first_progress_s": 3600}, "loading model", 0, {}, 3600),
-        ({"first_progress_s": 60, "stall_s": 5}, "loading model", 0, {}, 5),
-    ],
-)
-def test_patience_with_a_load_follows_the_profile_and_what_loads_took_here(
-    make_box: MakeBox, keys: dict[str, float], state: str, deaths: int, loads: dict[str, float], expected: float
-) -> None:
-    box = make_box(TEXTS, slots=2, **keys)
-    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
-    slot.identity, slot.deaths = process.identify(os.getpid()), deaths
-    for name, loaded_s in loads.items():
-        write_json(box.folder.progress(name), {"loaded_s": loaded_s})
-    report = WorkerReport(process=slot.identity, state=state)
-    assert slot._patience_s(report) == expected
-
-
-def test_patience_with_a_load_is_what_loads_take_here_where_all_neighbours_wait_for_it(make_box: MakeBox) -> None:
-    box = make_box(TEXTS, slots=2, first_progress_s=600.0)
-    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
-    slot.identity, slot.alone = process.identify(os.getpid()), True
-    report = WorkerReport(process=slot.identity, state="loading model")
-    assert slot._patience_s(report) == 600.0, "how long it takes here nobody knows yet"
-    for loaded_s, deaths, expected in ((30.0, 0, 120.0), (30.0, 1, 240.0), (0.5, 0, 10.0)):
-        write_json(box.folder.progress("cluster0_gpu1"), {"loaded_s": loaded_s})
-        slot.deaths = deaths
-        assert slot._patience_s(report) == expected
-
-
-def test_a_load_that_reads_from_a_slow_disk_is_no_hang(make_box: MakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
-    box = make_box(TEXTS, first_progress_s=60.0)
-    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
-    slot.identity = process.identify(os.getpid())
-    write_json(box.folder.progress(SLOT), {"process": slot.identity, "state": "loading model"})
-    read = iter([10, 20, 20])
-    monkeypatch.setattr(process, "bytes_read", lambda identity: next(read))
-    found = []
-    for _ in range(3):
-        found.append(slot._stalled())
-        slot._moved -= 100
-    assert found == [False, False, True]
 
 
 # ------------------------------------------------------------------------------------------------ documents that kill
@@ -552,36 +461,6 @@ def test_stopping_ends_the_worker_behind_a_script_too(make_box: MakeBox) -> None
 
 
 @pytest.mark.process
-def test_stopping_takes_a_worker_that_does_not_listen(make_box: MakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
-    box = make_box(["HANG"], light=True)
-    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
-    slot.step()
-    wait_for(lambda: box.at_hand(), "rows at hand")
-    hanging = box.report()["process"]
-    monkeypatch.setattr(process, "stop", functools.partial(process.stop, grace_s=0.2))
-    slot.stop()
-    assert slot.state == "stopped" and not process.alive(hanging)
-    assert not box.folder.suspects(SLOT).exists()  # ended by us: no reason to suspect the rows
-
-
-@pytest.mark.process
-def test_a_process_that_cannot_be_ended_is_not_said_to_be_stopped(
-    make_box: MakeBox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that waits for a dead disk takes no signal; the supervisor neither waits for it for ever nor forgets it."""
-    box = make_box(TEXTS)
-    failing(box, "exec sleep 600")
-    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
-    slot.step()
-    with monkeypatch.context() as patch:
-        patch.setattr(process, "stop", lambda identity: False)
-        slot.stop()
-    assert slot.state == "running" and slot.identity is not None
-    slot.stop()
-    assert slot.state == "stopped"
-
-
-@pytest.mark.process
 def test_a_folder_that_vanishes_ends_it_and_nothing_takes_its_place(make_box: MakeBox) -> None:
     box = make_box(waiting(6), light=True)
     supervisor = box.supervisor()
@@ -645,42 +524,6 @@ def test_a_disk_that_takes_no_report_does_not_end_it(make_box: MakeBox) -> None:
 
 
 @pytest.mark.process
-def test_a_file_system_that_fails_for_a_while_loses_no_end(make_box: MakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What could not be looked at is looked at again: the worker's exit code is still known then."""
-    box = make_box(TEXTS)
-    failing(box, "exit 7")
-    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
-    slot.step()
-    assert slot.child is not None
-    slot.child.wait()
-    own = supervise.left_to_do
-
-    def stale(*args: Any) -> Any:
-        raise OSError(116, "Stale file handle")
-
-    monkeypatch.setattr(supervise, "left_to_do", stale)
-    with pytest.raises(OSError, match="Stale"):
-        slot.step()
-    monkeypatch.setattr(supervise, "left_to_do", own)
-    slot.step()
-    assert codes(box) == [7] and slot.state == "waiting"
-
-
-@pytest.mark.process
-def test_a_clock_that_jumps_changes_no_pause_and_no_verdict(make_box: MakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
-    box = make_box(TEXTS, back_off_s=[600])
-    failing(box, "exit 7")
-    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
-    slot.step()
-    assert slot.child is not None
-    slot.child.wait()
-    slot.step()
-    monkeypatch.setattr(supervise.time, "time", lambda: 4e9)
-    slot.step()
-    assert slot.state == "waiting" and 590 < slot.report().wait_s <= 600
-
-
-@pytest.mark.process
 def test_a_supervisor_may_be_given_a_relative_folder(make_box: MakeBox) -> None:
     box = make_box(TEXTS, light=True)
     argv = [sys.executable, "-m", "worker", "supervise", "--root", "run1", "--host", HOST]
@@ -731,44 +574,3 @@ def test_a_folder_that_went_is_not_made_anew_by_the_last_words_of_its_workers(ma
     away.rename(box.root)
     box.go()
     assert box.end(box.supervisor()) == 0 and len(box.parts()) == 4
-
-
-HOLDS = "import sys, time; from pathlib import Path; from worker.encode import take_lock; \
-take_lock(Path(sys.argv[1]), verb='encode', host='tensor00'); print(flush=True); time.sleep(600)"
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("when", ["before the supervisor", "after its own worker began"])
-def test_a_worker_that_hangs_before_its_first_report_is_known_by_its_lock_and_ended(
-    make_box: MakeBox, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
-    """Started by a supervisor that was killed in the same moment: nobody else knows of it."""
-    monkeypatch.setattr(supervise, "IDLE_S", 0.0)
-    box = make_box(TEXTS, light=True)
-    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
-    argv = [sys.executable, "-c", HOLDS, str(box.folder.lock(SLOT))]
-    child = subprocess.Popen(argv, cwd=box.root, stdout=subprocess.PIPE, start_new_session=True)
-    box.started.append(child)
-    assert child.stdout and child.stdout.readline()
-    if when == "before the supervisor":
-        slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
-    else:
-        slot.state = "running"
-        slot._ended(EXIT_BUSY)
-    assert slot.state == "running" and slot.identity == process.identify(child.pid)
-    time.sleep(0.1)
-    slot.end_idle()
-    assert child.wait(10) == -signal.SIGKILL
-    child.stdout.close()
-
-
-def test_a_lock_held_on_another_machine_is_waited_for(make_box: MakeBox) -> None:
-    box = make_box(TEXTS, light=True)
-    slot = supervise.Slot(box.folder, box.told, box.told.slots[0])
-    fd = locks.take(box.folder.lock(SLOT))
-    assert fd is not None
-    locks.sign(fd, Holder({**process.identify(os.getpid()), "boot": "of another machine"}))
-    slot.state = "running"
-    slot._ended(EXIT_BUSY)
-    assert slot.state == "waiting" and slot.identity is None
-    os.close(fd)

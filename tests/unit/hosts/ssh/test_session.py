@@ -679,5 +679,5 @@ def test_texts_full_of_brackets_are_no_lists_and_a_text_without_end_takes_no_tim
     assert answer_json.read(json.dumps({"ok": texts}).encode()) == {"ok": texts}
     with pytest.raises(ValueError):
         answer_json.read(b'{"ok": "' + b'[{,\\"' * 2_000_000)
-    with pytest.raises(answer_json.TooMany):
+    with pytest.raises(answer_json.TooManyValues):
         answer_json.read(b'["a"' + b',["]"]' * 300_000 + b"]")
