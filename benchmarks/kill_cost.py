@@ -26,9 +26,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from runbook_lib.phases import download, launch, monitor, preflight, staging, tend, workers  # noqa: E402
+from runbook_lib.phases import download, launch, preflight, staging, tend, workers  # noqa: E402
 from runbook_lib.profile import profile  # noqa: E402
 from runbook_lib.run import run  # noqa: E402
+from runbook_lib.slots.watcher import Watcher  # noqa: E402
 from worker import process  # noqa: E402
 from worker.layout import committed  # noqa: E402
 from worker.wire import WorkerReport  # noqa: E402
@@ -57,7 +58,7 @@ def new_run(folder: Path, documents: int) -> run.Run:
     return this
 
 
-def living(state_of: monitor.Watcher) -> list[WorkerReport]:
+def living(state_of: Watcher) -> list[WorkerReport]:
     """The reports of workers that live and encode."""
     readings = state_of._last.values()
     entries = [entry for reading in readings for entry in reading.slots.values()]
@@ -69,7 +70,7 @@ def encode(this: run.Run, kills: int, over_s: float, rng: random.Random) -> tupl
     for checks in (staging.stage(this), launch.start(this)):
         if not checks.ok:
             raise SystemExit(repr(checks))
-    began, watcher, lost = time.monotonic(), monitor.Watcher(this, this.plan()), []
+    began, watcher, lost = time.monotonic(), Watcher(this, this.plan()), []
     times = sorted(rng.uniform(0.05, 0.9) * over_s for _ in range(kills))
     while True:
         state = watcher.poll()

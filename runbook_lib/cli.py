@@ -1,4 +1,4 @@
-"""The command line `runbook`. Every verb is one function of this library, the same one that the notebooks call."""
+"""The command line `runbook`. Every verb calls one function of this library, the same one that the notebooks call."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .hosts import hosts as machines
 from .hosts.ssh import known_hosts
 from .phases import amend as amending
 from .phases import download, preflight, recover, workers
-from .phases.monitor import Watcher
 from .profile import profile, tokens
 from .report import clean, outcome, pdf, report, status
 from .report.verdict import NOT_PROVED
 from .run import disk, driver, run, run_mark
 from .run.checks import Checks
 from .show import pictures, terminal
+from .slots.watcher import Watcher
 
 EPILOG = """\
 a first run:
@@ -42,7 +42,7 @@ exit code: 0 only when what was asked holds; 1 it does not; 2 bad usage; 130 int
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the command line says; give the exit code."""
+    """Run the command line; return the exit code."""
     args = _parser().parse_args(argv)
     try:
         return int(args.do(args))
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _open(args: argparse.Namespace) -> run.Run:
-    """The run a PROFILE verb works on."""
+    """Return the run that a PROFILE verb works on."""
     amend = bool(getattr(args, "amend", False))
     overrides = {}
     for pair in args.set:
@@ -97,10 +97,10 @@ def _open(args: argparse.Namespace) -> run.Run:
 
 
 def _find(args: argparse.Namespace) -> run.Run:
-    """The run a RUN verb works on: named, or the latest; with --hosts only those of its hosts."""
+    """Return the run that a RUN verb works on: the named or the latest one; --hosts limits it to some hosts."""
     there = run_mark.oldest_first(Path("runs"))
-    found = run.find(args.run) if args.run or not there else run.open_folder(there[-1])
-    return run.limited(found, getattr(args, "hosts", ""))
+    this = run.find(args.run) if args.run or not there else run.open_folder(there[-1])
+    return run.limited(this, getattr(args, "hosts", ""))
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -138,20 +138,20 @@ def _check(args: argparse.Namespace) -> int:
 
 def _status(args: argparse.Namespace) -> int:
     this = _find(args)
-    found = outcome.outcome(this)
+    result = outcome.outcome(this)
     if not this.plan_file.exists():
-        print(json.dumps({"_summary": found.as_dict()}, indent=2) if args.json else found)
-        return 0 if found.ok else 1
+        print(json.dumps({"_summary": result.as_dict()}, indent=2) if args.json else result)
+        return 0 if result.ok else 1
     plan = this.plan()
     state = Watcher(this, plan).poll()
     if args.json:
-        print(json.dumps(status.founding_form(plan, state, found), indent=2, ensure_ascii=False))
+        print(json.dumps(status.founding_form(plan, state, result), indent=2, ensure_ascii=False))
     elif args.prometheus:
         print(status.prometheus(state), end="")
     else:
         print(pictures.progress_text(state))
-        print(found)
-    return 0 if found.ok else 1
+        print(result)
+    return 0 if result.ok else 1
 
 
 def _watch(args: argparse.Namespace) -> int:
@@ -181,7 +181,7 @@ def _logs(args: argparse.Namespace) -> int:
 
 
 def _follow(host: machines.Host, log: Path, lines: int) -> int:
-    """Print a log's end and what is added to it, until interrupted; a link that breaks meanwhile is waited for."""
+    """Print the end of a log and every new line until interrupted; keep trying while the connection is broken."""
     text, offset = host.follow(log, -120 * lines)
     print("\n".join(text.splitlines()[-lines:]), flush=True)
     while True:
@@ -209,7 +209,7 @@ def _restart(args: argparse.Namespace) -> int:
 
 
 def _ask(question: str) -> str:
-    """What a person types; nothing where nobody can."""
+    """Return what a person types; empty without standard input."""
     try:
         return input(question).strip()
     except EOFError:
@@ -276,14 +276,14 @@ def _report(args: argparse.Namespace) -> int:
 
 def _clean(args: argparse.Namespace) -> int:
     this = _find(args)
-    found = clean.clean(this) if args.yes else clean.leftovers(this)
-    for item in found:
+    items = clean.clean(this) if args.yes else clean.leftovers(this)
+    for item in items:
         print(f"{item.host}: {item.folder}: {len(item.files)} files, {item.bytes / 1e6:.1f} MB")
         for path in item.files:
             print(f"  {path}")
         for path in item.strangers:
             print(f"  stays, since no run placed it there: {path}")
-    print("removed" if args.yes else "nothing was removed; add --yes to remove these", "" if found else "(no files)")
+    print("removed" if args.yes else "nothing was removed; add --yes to remove these", "" if items else "(no files)")
     return 0
 
 
@@ -319,7 +319,7 @@ HOSTS = _arg(
     "--hosts", default="", metavar="NAMES", help="only these hosts, e.g. tensor01,tensor02; rows stay where they are"
 )
 
-# Each verb: its name, what does it, one line of help, its arguments.
+# Each verb: its name, its function, one line of help, its arguments.
 VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argument]], ...] = (
     ("run", _run, "execute the four notebooks in order, continuing what is unfinished", (
         *ON_PROFILE,

@@ -1,16 +1,16 @@
-"""Every failure that an operator can act on, by what they do next.
+"""Every failure that an operator can act on, grouped by the next step.
 
     RunbookError
     ├── ProfileError   edit the profile (or the file it names)
-    ├── CorpusError    mend the corpus file, or accept the oddity in the profile
+    ├── CorpusError    repair the corpus file, or accept the oddity in the profile
     ├── HostError      look at that machine
-    │   ├── CannotStart  a command is not there, or may not be run
-    │   └── LinkLost   the way there broke or is silent; the machine may be working: ask again later
-    ├── DataError      a file of the run is not what its record says: take it away, run again
-    └── GateError      make these checks hold, then run the phase again
+    │   ├── CannotStart  a command does not exist there, or may not be run
+    │   └── LinkLost   the connection broke or is silent; the machine may be working: try again later
+    ├── DataError      a file of the run is not what its record says: move it away, run again
+    └── GateError      make these checks pass, then run the phase again
 
-A message says what was being done, where, what was expected, what was seen and the next step. Anything else that
-escapes the library is a bug in it.
+A message says what was being done, where, what was expected, what was seen and the next step. Any other exception that
+leaves the library is a bug in it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ProfileError(RunbookError):
 
 
 class CorpusError(RunbookError):
-    """The corpus or the questions cannot be taken as they are."""
+    """The corpus or the questions cannot be used as they are."""
 
 
 class HostError(RunbookError):
@@ -42,9 +42,9 @@ class HostError(RunbookError):
         tail: str = "",
         errno: int | None = None,
     ):
-        """`argv`, `exit_code` and `tail` (the last lines of output) are those of the command that failed, if any.
+        """Keep `argv`, `exit_code` and `tail` (the last lines of output) of the command that failed, if there was one.
 
-        `errno`: what the system there said, where it was the system.
+        `errno`: the error number of the remote system, if the system itself failed.
         """
         super().__init__(message)
         self.errno = errno
@@ -54,11 +54,11 @@ class HostError(RunbookError):
 
 
 class CannotStart(HostError):
-    """A command of that machine is not there, or may not be run."""
+    """A command does not exist on that machine, or may not be run."""
 
 
 class LinkLost(HostError):
-    """The connection to a machine could not be made, broke or fell silent. What runs there may go on."""
+    """The connection to a machine could not be made, broke or fell silent. Programs there may still run."""
 
 
 class DataError(RunbookError):
@@ -66,4 +66,4 @@ class DataError(RunbookError):
 
 
 class GateError(RunbookError):
-    """Checks of a phase do not hold, so the next phase must not start."""
+    """Checks of a phase fail, so the next phase must not start."""

@@ -1,4 +1,4 @@
-"""What a notebook imports, in one line: the phases, the gate, and what shows them."""
+"""Everything that a notebook imports, in one line: the phases, the gate, and the displays."""
 
 from .phases import download, launch, merge, monitor, preflight, publish, staging, validate
 from .report import gate, report

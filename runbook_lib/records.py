@@ -1,7 +1,7 @@
-"""A record: what a JSON file of ours holds, as a frozen dataclass. Its fields are the one list of names and types.
+"""A record: the content of one of our JSON files, as a frozen dataclass. Its fields define the names and types.
 
-What does not fit is refused with the file, the field, what was expected and what was seen. What a later version added
-is left out; a field that an earlier version did not write has a default.
+A value that does not fit is refused; the error names the file, the field, what was expected and what was found. Fields
+that a later version added are ignored; a field that an earlier version did not write has a default.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Written:
 
 
 def read(kind: type[Record], path: Path) -> Record | None:
-    """The record in the JSON file `path`, or None where there is no such file. Raises DataError and OSError."""
+    """Read the record in the JSON file `path`; return None if the file does not exist. Raises DataError and OSError."""
     try:
         value = read_json(path)
     except ValueError as error:
@@ -41,19 +41,19 @@ def read(kind: type[Record], path: Path) -> Record | None:
 
 
 def parse(kind: type[Record], value: object, where: str) -> Record:
-    """A JSON value as a record; `where` names its file. Raises DataError."""
-    found: Record = _parsed(kind, value, where, "")
-    return found
+    """Convert a JSON value to a record; `where` names its file. Raises DataError."""
+    record: Record = _parsed(kind, value, where, "")
+    return record
 
 
 def plain(record: Any) -> dict[str, Json]:
-    """A record as a JSON object. A field whose default is None is left out while it is None."""
+    """Convert a record to a JSON object. A field whose default is None is left out while it is None."""
     held = [(field, getattr(record, field.name)) for field in dataclasses.fields(record)]
     return {field.name: as_json(inner) for field, inner in held if not (inner is None and field.default is None)}
 
 
 def as_json(value: object) -> Json:
-    """A JSON value in which records may stand."""
+    """Convert a value that may contain records to JSON."""
     if dataclasses.is_dataclass(value):
         return plain(value)
     if isinstance(value, dict):
@@ -67,7 +67,7 @@ _types = cache(typing.get_type_hints)
 
 
 def _parsed(kind: Any, value: object, where: str, at: str) -> Any:
-    """`value` as `kind`: a dataclass, a tuple or a dict of one kind, a plain type or several, `object` for anything."""
+    """Check `value` against `kind`: a dataclass, a tuple or dict of one kind, plain types, `object` for anything."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if isinstance(kind, types.UnionType):
         others = [each for each in inner if each is not types.NoneType]
@@ -86,23 +86,23 @@ def _parsed(kind: Any, value: object, where: str, at: str) -> Any:
         return float(value)
     if kind is object or type(value) is kind:
         return value
-    seen = "null" if value is None else safe_text(repr(value), 80)
-    raise DataError(f"{where}: {at.removeprefix('.') or 'all of it'}: expected {_named(kind)}, found {seen}")
+    shown = "null" if value is None else safe_text(repr(value), 80)
+    raise DataError(f"{where}: {at.removeprefix('.') or 'all of it'}: expected {_named(kind)}, found {shown}")
 
 
 def _record(kind: Any, value: dict[str, object], where: str, at: str) -> Any:
-    found = {}
+    fields = {}
     for field in dataclasses.fields(kind):
         name, own = f"{at}.{field.name}", _types(kind)[field.name]
         if field.name in value:
-            found[field.name] = _parsed(own, value[field.name], where, name)
+            fields[field.name] = _parsed(own, value[field.name], where, name)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise DataError(f"{where}: {name[1:]}: expected {_named(own)}, found no such field")
-    return kind(**found)
+    return kind(**fields)
 
 
 def _named(kind: Any) -> str:
-    """A type in words."""
+    """Describe a type in words."""
     if isinstance(kind, types.UnionType):
         return " or ".join(map(_named, typing.get_args(kind)))
     if dataclasses.is_dataclass(kind) or typing.get_origin(kind) is dict:

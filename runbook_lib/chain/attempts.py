@@ -1,7 +1,7 @@
-"""An attempt: one execution of a phase's notebook by papermill, in a child process, and what is kept of it.
+"""An attempt: one execution of a phase's notebook by papermill, in a child process, and the files kept from it.
 
-papermill's own word is not believed: it calls a notebook completed after a killed kernel, a cell's time-out or Ctrl-C,
-and exits 0 after `SystemExit(0)`. What counts is said in `endings`.
+papermill's own status is not used: it reports a notebook as completed after a killed kernel, a cell's time-out or
+Ctrl-C, and exits 0 after `SystemExit(0)`. `endings` decides what counts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..run.journal import FAULT
 from ..run.run import PHASES, Run
 from ..show import phase_line
 from . import endings, execution
-from .endings import EXIT_INTERRUPTED, Ended, Ending, Kind
+from .endings import EXIT_INTERRUPTED, Ending, Kind, ProcessEnd
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
@@ -44,7 +44,7 @@ class Attempt:
 
 @explain_disk_errors("executing a notebook")
 def execute(run: Run, phase: str, notebooks: Path = NOTEBOOKS) -> Attempt:
-    """Execute one notebook in a child process, keep the executed copy, judge it. KeyboardInterrupt passes through."""
+    """Execute one notebook in a child process, keep the executed copy and judge it. Raises KeyboardInterrupt."""
     attempts = run.report / "attempts"
     attempts.mkdir(parents=True, exist_ok=True)
     number = 1 + _attempts(run, phase)
@@ -54,7 +54,7 @@ def execute(run: Run, phase: str, notebooks: Path = NOTEBOOKS) -> Attempt:
     run.journal.write("phase started", phase=phase, attempt=number)
     began = time.monotonic()
     ended = _child(run, phase, notebooks / f"{phase}.ipynb", output)
-    if execution.working(output).exists():  # the child was killed before it could rename what it had
+    if execution.working(output).exists():  # the child was killed before it could rename its output
         execution.working(output).replace(output)
     seconds = time.monotonic() - began
     ending = endings.judge(run, phase, ended, output, stamp)
@@ -74,14 +74,14 @@ def execute(run: Run, phase: str, notebooks: Path = NOTEBOOKS) -> Attempt:
 
 
 def _attempts(run: Run, phase: str) -> int:
-    """How many attempts there were: one whose notebook was never written counts too."""
+    """Return the number of attempts, also of those without a notebook."""
     started = [event.get("attempt") for event in run.journal.events("phase started") if event.get("phase") == phase]
     kept = [int(path.stem.rpartition("-")[2]) for path in (run.report / "attempts").glob(f"{phase}.attempt-*.ipynb")]
     return max([number for number in started if isinstance(number, int)] + kept, default=0)
 
 
 def _keep(run: Run, phase: str, output: Path, counts: bool) -> dict[str, str]:
-    """Keep the executed notebook, and of one that counts a second copy of it and of its result; gives their sums."""
+    """Keep the executed notebook; if it counts, keep second copies of it and of its result. Return their sums."""
     kept = {output: sha256_file(output)} if output.exists() else {}
     if counts:
         executed, result = run.report / f"{phase}.ipynb", run.result_file(phase)
@@ -90,8 +90,8 @@ def _keep(run: Run, phase: str, output: Path, counts: bool) -> dict[str, str]:
     return {path.relative_to(run.folder).as_posix(): sha256 for path, sha256 in kept.items()}
 
 
-def _child(run: Run, phase: str, notebook: Path, output: Path) -> Ended:
-    """Run papermill in a child that ends when we end; show progress meanwhile; give how it ended."""
+def _child(run: Run, phase: str, notebook: Path, output: Path) -> ProcessEnd:
+    """Run papermill in a child that ends when we end; show progress meanwhile; return how it ended."""
     argv = [sys.executable, "-m", "runbook_lib.chain.execution", str(notebook), str(output), "--run", str(run.folder)]
     argv += ["--profile", outcome.profile_of(run)]
     if run.only and phase in PHASES[1:3]:
@@ -111,13 +111,13 @@ def _child(run: Run, phase: str, notebook: Path, output: Path) -> Ended:
             code = EXIT_INTERRUPTED
             _end(child)
         log.seek(0)
-        said = log.read().decode(errors="replace")
+        printed = log.read().decode(errors="replace")
     (run.folder / f".{phase}.papermill.part").unlink()
-    return Ended(code, said, endings.memory_kills() - kills)
+    return ProcessEnd(code, printed, endings.memory_kills() - kills)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Interrupt the child, which stops its kernel; end it if that takes too long."""
+    """Interrupt the child, which stops its kernel; kill it if that takes too long."""
     child.send_signal(signal.SIGINT)
     try:
         child.wait(20)
@@ -126,7 +126,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _show(run: Run, phase: str, child: subprocess.Popen[bytes]) -> None:
-    """Show how far a phase is until its process ends; its notes are written from the first fault on."""
+    """Show the progress of a phase until its process ends; write the notes from the first fault on."""
     size = 0
 
     def noting() -> None:
@@ -137,7 +137,7 @@ def _show(run: Run, phase: str, child: subprocess.Popen[bytes]) -> None:
 
 
 def _notes_of_faults(run: Run, before: int) -> int:
-    """Write the notes once the journal, `before` bytes long when last looked at, tells a fault; gives its length."""
+    """Write the notes if the journal grew since it was `before` bytes long and has a fault; return its length."""
     with suppress(RunbookError, OSError):
         size = run.journal.path.stat().st_size
         if size != before and any(facts.kind(event) == FAULT for event in run.journal.events()):
@@ -147,7 +147,7 @@ def _notes_of_faults(run: Run, before: int) -> int:
 
 
 def _stamp(path: Path, ending: Ending) -> None:
-    """Say in the executed notebook itself what became of it: papermill's own status can be wrong."""
+    """Write the outcome into the executed notebook: papermill's own status can be wrong."""
     try:
         notebook = notebook_file.read(path)
     except ValueError:
@@ -159,7 +159,7 @@ def _stamp(path: Path, ending: Ending) -> None:
         if papermill.get(key):
             papermill[key] = Path(papermill[key]).name
     if not ending.ok:
-        # Indented text is shown as it is: a reason may quote a host or a corpus.
+        # Indented text is shown unchanged: a reason may quote a host or a corpus.
         quoted = "\n".join(f"    {line}" for line in safe_text(ending.reason).splitlines())
         notebook_file.insert_markdown(notebook, f"## This execution FAILED\n\n{quoted}")
     notebook_file.write(path, notebook)

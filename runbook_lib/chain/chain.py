@@ -1,4 +1,4 @@
-"""The chain: executes the four notebooks in order, those whose results do not hold, and seals the run."""
+"""The chain: executes in order those of the four notebooks that have no valid result, and seals the run."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..run.run import PHASES, Run
 from . import attempts
 from .attempts import Attempt
 
-KERNEL_DEATHS = 2  # a killed kernel costs nothing that files do not hold, so the phase is tried again
+KERNEL_DEATHS = 2  # a killed kernel loses nothing, everything is in files, so the phase is tried again
 
 
 @contextmanager
 def resealing(run: Run) -> Iterator[None]:
-    """Seal a sealed run again when its journal has grown meanwhile: what writes into it does not leave it open.
+    """Seal a sealed run again if its journal grew meanwhile, so that an act on it does not break the seal.
 
-    Where somebody drives the run, that is left to them. Raises DataError when it cannot be sealed for a loss.
+    If another command drives the run, that command does it. Raises DataError if a loss prevents the seal.
     """
     before = _journal_bytes(run)
     yield
@@ -39,10 +39,10 @@ def _journal_bytes(run: Run) -> int:
 
 
 def holds(run: Run, phase: str, quick: bool = False) -> bool:
-    """Whether a phase need not run again: its result is good, as its gate wrote it, of the same profile, code and plan.
+    """Return whether a phase need not run again: its result is good, unchanged, and from the same inputs.
 
-    Launch and monitor speak of processes that may have died since, so for them the rows count as well; merge speaks of
-    files, so they are looked at now (with `quick`, their sizes).
+    The processes of launch and monitor may have died since, so their rows must be done too. The files of merge are
+    checked now (with `quick`, their sizes).
     """
     try:
         result = run.result(phase)
@@ -52,11 +52,11 @@ def holds(run: Run, phase: str, quick: bool = False) -> bool:
             return monitor.look(run).done
         return phase != PHASES[3] or (download.complete(run).ok and not publication.losses(run, quick))
     except DataError:
-        return False  # a record that cannot be read is written anew
+        return False  # an unreadable record is written again
 
 
 def _as_gated(run: Run, phase: str) -> bool:
-    return archive.gated(run, phase) in ("", sha256_file(run.result_file(phase)))
+    return archive.gated_sha256(run, phase) in ("", sha256_file(run.result_file(phase)))
 
 
 @explain_disk_errors("driving the run")
@@ -67,10 +67,10 @@ def drive(
     take_over: bool = False,
     quick: bool = False,
 ) -> bool:
-    """Execute what does not hold yet, in order; seal the run when all hold. False when a phase failed.
+    """Execute the phases that do not hold yet, in order; seal the run when all hold. False if a phase failed.
 
-    A sealed run is looked at, every file (with `quick`, of large ones the size); what is damaged is made anew where
-    that can be. However it ends, the notes say what happened. Raises DataError when a loss keeps the run from its seal.
+    Every file of a sealed run is checked (with `quick`, the size of large ones); damaged files are made again if
+    possible. The notes are written in every case. Raises DataError if a loss prevents the seal.
     """
     with driver.hold(run, take_over):
         sealed = archive.was_sealed(run)
@@ -86,23 +86,23 @@ def drive(
             return done
         finally:
             if not sealed_now:
-                _tell(run)
+                _write_reports(run)
 
 
 def _as_sealed(run: Run, say: Callable[[str], None], quick: bool) -> bool:
-    """Whether every file of a sealed run is there as sealed, looked at now; says what is not."""
+    """Check now whether every file of a sealed run is as sealed; say which are not."""
     checks = archive.verify(run, quick)
     if not checks.ok:
-        found = [f"{check.name}: {check.seen}" for check in checks.failed]
-        for line in found:
+        damage = [f"{check.name}: {check.seen}" for check in checks.failed]
+        for line in damage:
             say(f"not as sealed: {line}")
-        run.journal.write("damage found", seen=found[:10])
+        run.journal.write("damage found", seen=damage[:10])
         return False
-    code = gate.inputs(run)["library"]  # a result that was sealed stays one, whatever became of the code since
+    code = gate.inputs(run)["library"]  # a sealed result stays valid even if the code changed since
     for phase in PHASES:
         result = run.result(phase)
         if not result or not gate.same_inputs(run, phase, replace(result, inputs={**result.inputs, "library": code})):
-            return False  # made from other choices than those of now
+            return False  # made from other choices than the present ones
     how = "sizes of large files, sums of the others" if quick else "every byte"
     say(f"run {run.name} is sealed, and its files are as sealed: looked at now, {how}")
     if any(check.warn and check.name == archive.GROWN for check in checks):
@@ -110,8 +110,8 @@ def _as_sealed(run: Run, say: Callable[[str], None], quick: bool) -> bool:
     return True
 
 
-def _tell(run: Run) -> None:
-    """Leave report and notes of a run that could not be sealed, whatever became of it."""
+def _write_reports(run: Run) -> None:
+    """Write report and notes of a run that was not sealed, for whatever reason."""
     with suppress(RunbookError, OSError):  # a full disk here must not hide why the run ended
         report.write_notes(run)
         report.build(run)
@@ -125,7 +125,7 @@ def _execute_all(run: Run, say: Callable[[str], None], phases: tuple[str, ...], 
         if phase not in again and holds(run, phase, quick):
             say(f"{phase}: its result holds, not run again")
             continue
-        attempt = _insist(run, phase, say)
+        attempt = _execute_with_retries(run, phase, say)
         if not attempt.ending.ok:
             say(f"{phase}: FAILED after {attempt.seconds:.0f} s: {attempt.ending.reason}")
             say(f"The same command continues here. Executed notebook: {attempt.notebook}")
@@ -135,13 +135,12 @@ def _execute_all(run: Run, say: Callable[[str], None], phases: tuple[str, ...], 
 
 
 def _all_committed(run: Run) -> bool:
-    """Whether every row of the plan is committed, whichever hosts are meant now."""
-    everybody = replace(run, only=frozenset())
-    return monitor.look(everybody).done
+    """Return whether every row of the plan is committed, on all hosts."""
+    return monitor.look(replace(run, only=frozenset())).done
 
 
-def _insist(run: Run, phase: str, say: Callable[[str], None]) -> Attempt:
-    """Execute a phase; a kernel that was killed is not the phase's fault, so then once more."""
+def _execute_with_retries(run: Run, phase: str, say: Callable[[str], None]) -> Attempt:
+    """Execute a phase; repeat it after a killed kernel, which is not the phase's fault."""
     for _ in range(KERNEL_DEATHS):
         attempt = attempts.execute(run, phase)
         if not attempt.ending.killed:

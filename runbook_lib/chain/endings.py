@@ -1,9 +1,8 @@
-"""How the execution of a notebook ended: whether it counts, and if not, what ended it, and in words why.
+"""How the execution of a notebook ended: whether it counts, and if not, what ended it and why.
 
 A phase counts when its child ended well, its result file is newer than the start and says that all checks hold, and
-every cell of the executed notebook was executed. Two processes may be killed: the kernel, and the one in which
-papermill drives it. What is said of it comes from exit codes, never from the last line that happened to be printed:
-that may be any warning.
+every cell of the executed notebook was executed. Two processes may be killed: the kernel, and the process in which
+papermill drives it. The reason comes from exit codes, never from the last printed line, which may be any warning.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ EVENTS = ("/sys/fs/cgroup{}/memory.events", "/sys/fs/cgroup/memory{}/memory.oom_
 
 
 @dataclass(frozen=True)
-class Ended:
-    """The end of the process that drove a notebook: its exit code, what it printed, kills for memory meanwhile."""
+class ProcessEnd:
+    """The end of the process that drove a notebook: its exit code, its output, kills for memory meanwhile."""
 
     code: int
     printed: str
@@ -50,39 +49,39 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Ending:
-    """The verdict on an execution; `reason` is empty where it counts."""
+    """The verdict on an execution; `reason` is empty if it counts."""
 
     kind: Kind
     reason: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether it counts."""
+        """Whether the execution counts."""
         return self.kind is Kind.COUNTS
 
     @property
     def killed(self) -> bool:
-        """Whether a process was killed: not the phase's fault, and worth another try."""
+        """Whether a process was killed: this is not the phase's fault, and worth another try."""
         return self.kind in (Kind.KERNEL_DIED, Kind.PAPERMILL_DIED)
 
 
-def judge(run: Run, phase: str, ended: Ended, output: Path, stamp: int) -> Ending:
-    """The verdict on the execution that left `output`; `stamp`: when the result was written that was there before."""
+def judge(run: Run, phase: str, ended: ProcessEnd, output: Path, stamp: int) -> Ending:
+    """Judge the execution that wrote `output`; `stamp`: the modification time of the result before it."""
     reason = _why_not(run, phase, ended, output, stamp)
     if not reason:
         return Ending(Kind.COUNTS)
     return Ending(Kind.INTERRUPTED if ended.code == EXIT_INTERRUPTED else death(ended) or Kind.FAILED, reason)
 
 
-def death(ended: Ended) -> Kind | None:
-    """What died: kernel, or papermill; None when neither did."""
+def death(ended: ProcessEnd) -> Kind | None:
+    """Return which process died: kernel or papermill; None if neither did."""
     if KERNEL_LINE.search(ended.printed):
         return Kind.KERNEL_DIED
     return Kind.PAPERMILL_DIED if ended.code < 0 else None
 
 
-def _why_not(run: Run, phase: str, ended: Ended, output: Path, stamp: int) -> str:
-    """Why this execution does not count, or nothing when it does."""
+def _why_not(run: Run, phase: str, ended: ProcessEnd, output: Path, stamp: int) -> str:
+    """Return why this execution does not count; empty if it does."""
     cells: list[Any] = []
     if output.exists():
         try:
@@ -107,7 +106,7 @@ def _why_not(run: Run, phase: str, ended: Ended, output: Path, stamp: int) -> st
 
 
 def _error_of(cells: list[Any]) -> str:
-    """The error that a cell ended with, in the library's own words."""
+    """Return the error that ended a cell, with the library's own message."""
     for cell in cells:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
@@ -115,8 +114,8 @@ def _error_of(cells: list[Any]) -> str:
     return ""
 
 
-def words(ended: Ended) -> str:
-    """Why an execution with this exit code does not count."""
+def words(ended: ProcessEnd) -> str:
+    """Return in words why an execution with this exit code does not count."""
     kernel = KERNEL_LINE.search(ended.printed)
     if kernel:
         return f"the kernel died: {_cause(kernel.group(1), ended)}"
@@ -129,7 +128,7 @@ def words(ended: Ended) -> str:
     return f"papermill ended with exit code {ended.code}: {safe_text(last, 500)}"
 
 
-def _cause(code: str, ended: Ended) -> str:
+def _cause(code: str, ended: ProcessEnd) -> str:
     if code == "unknown":
         return "how it ended is not known"
     if int(code) >= 0:
@@ -143,7 +142,7 @@ def _cause(code: str, ended: Ended) -> str:
 
 
 def memory_kills() -> int:
-    """How many processes of our group the system killed for memory so far; 0 where it does not say."""
+    """Return how many processes of our group the system killed for memory so far; 0 if unknown."""
     with suppress(OSError, ValueError):
         for line in GROUPS.read_text().splitlines():
             number, controllers, path = line.split(":", 2)

@@ -1,6 +1,6 @@
-"""The execution of one notebook by papermill, in a process of its own that the chain starts.
+"""The execution of one notebook by papermill, in a child process of the chain.
 
-The only door to papermill and to the manager of kernels: how a kernel ended is told in one line, for `endings` to read.
+The only door to papermill and the kernel manager. It prints one line about how a kernel ended, which `endings` reads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _started: list[subprocess.Popen[bytes]] = []  # the kernels of this process
 
 
 def main() -> int:
-    """Be the child: execute one notebook with papermill; give the exit code."""
+    """Run as the child: execute one notebook with papermill; return the exit code."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path)
@@ -57,19 +57,19 @@ def main() -> int:
         print(_kernel_line(), flush=True)
         return 1
     finally:
-        # papermill writes in place, so a kill in the middle could leave half a notebook under the final name.
+        # papermill writes in place: a kill could leave half a notebook under the final name.
         if unfinished.exists():
             unfinished.replace(args.output)
     return 0
 
 
 def working(output: Path) -> Path:
-    """Where papermill writes while it works."""
+    """Return the path that papermill writes to while it works."""
     return output.with_name(f".{output.name}.part")
 
 
 def _end_with_parent() -> None:
-    """Interrupt ourselves when the parent is gone: its end of our standard input closes."""
+    """Interrupt ourselves when the parent dies: its end of our standard input closes."""
 
     def wait() -> None:
         os.read(0, 1)
@@ -81,7 +81,7 @@ def _end_with_parent() -> None:
 
 
 def _kernels() -> type[Any]:
-    """A manager of kernels that remembers the process it started, so that its exit code can be told."""
+    """Return a kernel manager that remembers the process it started, so that we know its exit code."""
     from jupyter_client.manager import AsyncKernelManager
 
     class Remembering(AsyncKernelManager):
@@ -95,7 +95,7 @@ def _kernels() -> type[Any]:
 
 
 def _kernel_line() -> str:
-    """The line by which the parent learns how the kernel ended."""
+    """Return the line that tells the parent how the kernel ended."""
     code = _started[-1].poll() if _started else None
     return f"kernel ended: {'unknown' if code is None else code}"
 

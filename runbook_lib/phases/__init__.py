@@ -1,1 +1,1 @@
-"""What is done, in the order of the notebooks: preflight to backup."""
+"""The work, in the order of the notebooks: preflight to backup."""

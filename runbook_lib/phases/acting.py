@@ -1,4 +1,4 @@
-"""Acting: jobs that run beside the polling, one thread a host."""
+"""Acting: jobs that run in parallel to the polling, one thread for each host."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Act = Callable[[Run, Snapshot], list[str]]
 
 @runtime_checkable
 class ByHost(Protocol):
-    """An act in pieces: each may run beside the others, and beside later looks, but not beside itself."""
+    """An act made of jobs: each may run in parallel to the others and to later polls, but not to itself."""
 
     def jobs(self, run: Run, state: Snapshot) -> Mapping[str, Job]:
-        """What to do about this state, by what it is about: a host, or all of them."""
+        """Return the jobs for this state, by host; a job may also concern all hosts."""
 
 
 @dataclass
 class Acting:
-    """What is under way about what was seen: of each host one job at most, so that a slow one holds up no other."""
+    """Runs the jobs for the polled states: at most one for each host, so that a slow host does not delay the others."""
 
     act: Act | None
     workers: int
@@ -38,7 +38,7 @@ class Acting:
         self._of: Snapshot | None = None
 
     def begin(self, run: Run, state: Snapshot) -> None:
-        """Begin what is to be done about this state, but for what is under way."""
+        """Start the jobs for this state, except those that still run."""
         if self.act is None or (state.done and not isinstance(self.act, ByHost)):
             return
         self._of = self._of if self._under_way else state
@@ -48,7 +48,7 @@ class Acting:
                 self._under_way[name] = asyncio.get_running_loop().run_in_executor(self._pool, job)
 
     async def ended(self, within_s: float | None = None) -> list[str]:
-        """What was done by all that has ended, or ends in time; without a time everything is waited for."""
+        """Return what the jobs did that end within `within_s`; None waits for all of them."""
         if self._under_way:
             wait = asyncio.ALL_COMPLETED if within_s is None else asyncio.FIRST_COMPLETED
             await asyncio.wait(self._under_way.values(), timeout=within_s, return_when=wait)
@@ -60,12 +60,12 @@ class Acting:
             did = self._under_way.pop(name).result()
             self.trouble.pop(name, None)
             return did
-        except OSError as error:  # such as a full disk here: tried again at the next look
+        except OSError as error:  # such as a full disk here: tried again at the next poll
             self.trouble[name] = f"on this machine: {error}"
             return []
 
     async def to_the_end(self, run: Run, state: Snapshot) -> list[str]:
-        """All that is to be done about a state with which the watching may end: what is under way saw an older one."""
+        """Do everything for a state that may be the last one; jobs that still run were started for an older state."""
         older = self._of is not state
         did = await self.ended()
         if older:
@@ -74,5 +74,5 @@ class Acting:
         return did
 
     def close(self) -> None:
-        """Begin nothing more; what is under way ends by itself."""
+        """Start no more jobs; running jobs end by themselves."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,6 @@
-"""Amend: take texts that were mended in the corpus into a run. The rows stay; only the parts that hold them are redone.
+"""Amend: take corrected texts of the corpus into a run. The rows stay; only the parts that contain them are redone.
 
-A part is trusted for its texts, by their fingerprints: what holds none of the mended ones stays as it is.
+Fingerprints show which texts are in a part: a part without a corrected text stays as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..corpus import corpus as corpora
 from ..corpus.corpus import Corpus
 from ..errors import DataError
 from ..hosts import hosts as machines
-from ..result.parts import named
+from ..result.parts import first_few
 from ..run import locks
 from ..run.checks import Checks
 from ..run.plan import Plan
@@ -32,9 +32,9 @@ RESULTS = [f"report/{phase}.result.json" for phase in PHASES]
 
 
 def amend(run: Run) -> Checks:
-    """Take the profile's corpus as it is now into the run, whose workers are stopped before; the next launch goes on.
+    """Stop the workers and take the profile's present corpus into the run; the next launch continues.
 
-    Raises DataError where it has other documents than the run's, or nothing changed in it.
+    Raises DataError if it has other documents than the run's, or nothing changed in it.
     """
     run = replace(run, only=frozenset())
     before, after = corpora.load(run.corpus), _numbered(run)
@@ -49,7 +49,7 @@ def amend(run: Run) -> Checks:
         away = name in freed.failures  # its old parts are refused when they are fetched: their texts differ
         checks.add("old vectors", True, result, "set aside", where=name, warn=away)
     here = _touched(run.local, committed(run.local.parts), quarantined(run.local.quarantine), rows)
-    verbs.set_aside(str(run.folder), [run.sums.name, *RESULTS, *here], stamp)  # first what says that it is finished
+    verbs.set_aside(str(run.folder), [run.sums.name, *RESULTS, *here], stamp)  # first the files that say "finished"
     with locks.held(run.plan_lock):
         plan = run.plan()
         if plan.corpus != after.fingerprint or not rows:
@@ -59,14 +59,14 @@ def amend(run: Run) -> Checks:
     verbs.set_aside(str(run.folder), [run.corpus.name], stamp)
     run.amended.replace(run.corpus)
     sync_folder(run.folder)
-    seen = f"{len(rows):,} of {plan.rows:,} rows have another text" + (f": {named(rows)}" if rows else "")
-    checks.add("rows amended", True, seen)
+    amount = f"{len(rows):,} of {plan.rows:,} rows have another text" + (f": {first_few(rows)}" if rows else "")
+    checks.add("rows amended", True, amount)
     run.journal.write("corpus amended", rows=len(rows), first=rows[:100], epoch=plan.epoch, aside=f"aside/{stamp}")
     return checks
 
 
 def _numbered(run: Run) -> Corpus:
-    """The corpus as it is now, numbered aside as the run's was."""
+    """Number the present corpus in another folder, in the same way as the run's corpus."""
     spec, plan = run.profile.corpus, run.plan()
     fields = corpora.Fields(spec.id, spec.title, spec.text, spec.url, frozenset(spec.accept))
     asked = run.profile.questions
@@ -74,7 +74,7 @@ def _numbered(run: Run) -> Corpus:
 
 
 def _changed(before: Corpus, after: Corpus) -> list[int]:
-    """The rows whose text as encoded is another. Raises DataError for other documents, or where nothing changed."""
+    """Return the rows whose encoded text changed. Raises DataError for other documents, or if nothing changed."""
     other = "only the texts may differ; for other documents start a new run (runbook run PROFILE --new)"
     for what in ("documents", "questions"):
         was, now = getattr(before, what), getattr(after, what)
@@ -82,8 +82,8 @@ def _changed(before: Corpus, after: Corpus) -> list[int]:
             raise DataError(f"amending: expected the {was:,} {what} of the run, found {now:,}; {other}")
     for old, new in zip(before.articles(), after.articles(), strict=True):
         if old["id"] != new["id"]:
-            seen = f"row {old['row']}: expected the document {old['id']!r}, found {new['id']!r}"
-            raise DataError(f"amending: {named([seen])}; {other}")
+            difference = f"row {old['row']}: expected the document {old['id']!r}, found {new['id']!r}"
+            raise DataError(f"amending: {first_few([difference])}; {other}")
     rows: list[int] = np.flatnonzero((before.fingerprints() != after.fingerprints()).any(axis=1)).tolist()
     if not rows and before.files == after.files:
         raise DataError("amending: nothing in the corpus changed; give the command without --amend")
@@ -91,15 +91,15 @@ def _changed(before: Corpus, after: Corpus) -> list[int]:
 
 
 def _free_host(host: machines.Host, plan: Plan, rows: Sequence[int], stamp: str) -> str:
-    """Set aside what a host has of these rows: parts that hold them, and records of those that were given up."""
-    seen = host.poll()
-    names = _touched(host.folder, seen.committed, seen.quarantined, rows)
+    """Set aside a host's files of these rows: parts that contain them, and records of given-up rows."""
+    reading = host.poll()
+    names = _touched(host.folder, reading.committed, reading.quarantined, rows)
     suspects = [host.folder.suspects(slot.slot) for slot in plan.of_host(host.name)]
     return host.set_aside([*names, *(path.relative_to(host.folder.root).as_posix() for path in suspects)], stamp)
 
 
 def _touched(folder: HostFolder, parts: Iterable[Range], given_up: Iterable[int], rows: Sequence[int]) -> list[str]:
-    """The files of a folder that speak of these rows (sorted), by their names below it; a part's record first."""
+    """Return a folder's files about these rows (sorted), as paths below it; a part's record first."""
     held = [part for part in parts if bisect_left(rows, part[0]) < bisect_left(rows, part[1])]
     paths = [path for part in held for path in (folder.part(*part).with_suffix(".json"), folder.part(*part))]
     paths += [folder.quarantined(row) for row in given_up if row in set(rows)]

@@ -1,4 +1,4 @@
-"""Backup: a copy of the result that counts only after it was read back and its sha256 compared."""
+"""Backup: a copy of the result; it counts only after it was read back and its sha256 compared."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SAME_DISK = (
 
 @explain_disk_errors("backing up")
 def backup(run: Run, now: datetime | None = None) -> Backup:
-    """A verified copy of the founding file and its manifest in the backups folder: made now, or found there already.
+    """Return a verified copy of the founding file and its manifest in the backups folder, made now or earlier.
 
-    `now` stamps the name, local time. Raises DataError when there is nothing sound to copy or the copy is not sound.
+    `now`: the local time in the name. Raises DataError if the original or the copy is missing or damaged.
     """
-    result = publication.at_hand(run)
+    result = publication.current_result(run)
     manifest = result.merged.manifest()
     if manifest is None:
         raise DataError(f"backing up: nothing merged yet in {run.folder}; {AGAIN}")
@@ -50,7 +50,7 @@ def _sidecar(copy: Path) -> Path:
 
 
 def _existing(run: Run, stated: Written, manifest: bytes) -> Path | None:
-    """An earlier backup of the very same file, read back now; one with another manifest beside it is not ours."""
+    """Return an earlier backup of the same file, read back now; one with another manifest beside it is not ours."""
     stem, suffix = run.founding_file.stem, run.founding_file.suffix
     try:
         there = [file for file in _folder(run).iterdir() if file.name.startswith(f"{stem}_") and file.suffix == suffix]
@@ -72,7 +72,7 @@ def _holds(path: Path, content: bytes) -> bool:
 
 
 def _free_name(run: Run, now: datetime) -> Path:
-    """The plan's name for a backup; an earlier backup is never written over."""
+    """Return the next free name for a backup; an earlier backup is never overwritten."""
     while True:
         name = f"{run.founding_file.stem}_{now.strftime(STAMP)}{run.founding_file.suffix}"
         target = _folder(run) / name
@@ -82,7 +82,7 @@ def _free_name(run: Run, now: datetime) -> Path:
 
 
 def _copy(run: Run, source: Path, stated: Written, now: datetime) -> Path:
-    """A new copy, read back from the disk. Nothing stays under its name when it is not equal to the original."""
+    """Make a new copy and read it back from the disk; delete it if it differs from the original."""
     target = _free_name(run, now)
     if not source.is_file():
         raise DataError(f"backing up: {source} is missing; {AGAIN}")
@@ -93,18 +93,18 @@ def _copy(run: Run, source: Path, stated: Written, now: datetime) -> Path:
         f"changed, {AGAIN}"
     )
     written = write(target, pieces(source), stated.bytes, remedy, stated.sha256)
-    seen = read_back(target)
-    if seen != written:
+    copied = read_back(target)
+    if copied != written:
         target.unlink()
         raise DataError(
-            f"backing up to {target}: read back sha256 {seen.sha256}, expected {written.sha256}: that disk does not "
+            f"backing up to {target}: read back sha256 {copied.sha256}, expected {written.sha256}: that disk does not "
             "keep what is written to it; no backup was kept. Next: set output.backups to another disk"
         )
     return target
 
 
 def _commit(copy: Path, manifest: bytes, run: Run) -> None:
-    """Put the manifest beside the copy: it says what the copy is, and that it was read back."""
+    """Put the manifest beside the copy: it describes the copy and shows that it was read back."""
     if _holds(_sidecar(copy), manifest):
         return
     write(_sidecar(copy), [manifest], len(manifest), f"Free space in {_folder(run)}, then back up again.")

@@ -1,4 +1,4 @@
-"""Download: bring committed parts home, each verified against its own record and the plan before its record lands."""
+"""Download: fetch committed parts; each is verified against its record and the plan before its record is stored."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ from ..run.disk import explain, explain_disk_errors
 from ..run.plan import Plan
 from ..run.run import Run
 from ..slots import incidents
+from .progress import OnProgress, ignore
 
-TRIES = 3  # of a part that is refused for the same reason each time: once more would end so again
-STREAMS = 2  # at a time from one host: while one part is checked, the next one is under way
+TRIES = 3  # a part that was refused this often for the same reason is not fetched again
+STREAMS = 2  # parallel downloads from one host: while one part is checked, the next one is transferred
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What one round brought: `rows` home in all, `new` parts, and the parts refused, by name with the reason.
+    """The result of one round: all `rows` at home, the number of `new` parts, the refused parts with the reasons.
 
-    `aside`: what was home and had not the size that its record says, so it was put aside and looked for anew.
+    `aside`: parts at home whose size differed from their record; they were put aside and fetched again.
     """
 
     rows: int
@@ -51,20 +52,21 @@ class Collected:
 @explain_disk_errors("bringing parts home")
 def collect(
     run: Run,
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_progress: OnProgress = ignore,
     *,
     committed_by_host: Mapping[str, Sequence[Range]] | None = None,
     outage_s: float | None = None,
 ) -> Collected:
-    """Fetch every committed part that is not home yet, all hosts side by side.
+    """Fetch every committed part that is not at home yet, from all hosts in parallel.
 
-    `committed_by_host`: where a snapshot of just now tells; hosts that it does not name are left out.
-    `on_progress(host, bytes, bytes in all)` is called meanwhile; `outage_s` is how long a transfer tries in vain.
+    `committed_by_host`: from a fresh snapshot, if there is one; hosts that are not in it are left out.
+    `on_progress(host, bytes, total bytes)` is called meanwhile; `outage_s`: how long a broken transfer is retried.
 
-    A part that its record or the plan does not vouch for is taken out of the host's parts, so that its rows are redone,
-    and never gets a final name here. One that is home and has not the size that its record says is put aside first.
+    A part that does not match its record or the plan is removed from the host, so that its rows are redone, and never
+    gets a final name here. A part at home whose size differs from its record is put aside first.
     """
-    cut = list(home.cut_or_gone(run)) if committed_by_host is None else []  # while watching, what came is left alone
+    watching = committed_by_host is not None  # parts at home are not checked then
+    cut = [] if watching else list(home.truncated_or_missing_parts(run))
     for path, why in cut:
         home.put_aside(run, path, why)
     plan, fingerprints = run.plan(), corpora.load(run.corpus).fingerprints()
@@ -72,13 +74,13 @@ def collect(
 
     def one(host: machines.Host) -> tuple[int, list[str]]:
         if committed_by_host is None:
-            seen: Sequence[Range] = _committed_there(run, host)
+            ranges: Sequence[Range] = _committed_there(run, host)
         elif host.name in committed_by_host:
-            seen = committed_by_host[host.name]
+            ranges = committed_by_host[host.name]
         else:
             return 0, []
         try:
-            return _collect_host(run, host, plan, fingerprints, seen, on_progress, outage_s)
+            return _collect_host(run, host, plan, fingerprints, ranges, on_progress, outage_s)
         finally:
             incidents.link_breaks(run, host.name, host.breaks())
 
@@ -96,7 +98,7 @@ def collect(
 
 
 def _committed_there(run: Run, host: machines.Host) -> list[Range]:
-    """What a host has committed; how its workers ended meanwhile goes into the journal."""
+    """Return what a host has committed, and write into the journal how its workers ended."""
     reading = host.poll()
     incidents.record(run, host.name, reading)
     return list(reading.committed)
@@ -108,13 +110,13 @@ def _collect_host(
     plan: Plan,
     fingerprints: np.ndarray[Any, Any],
     there: Sequence[Range],
-    on_progress: Callable[[str, int, int], None],
+    on_progress: OnProgress,
     outage_s: float | None,
 ) -> tuple[int, list[str]]:
     here = committed(run.local.parts)
     own = plan.rows_ever_given(host.name)
-    # Of a folder that two hosts share, each brings what is its own; of rows that moved, whoever was first.
-    again = {part for part, (times, _) in _in_vain(run, host.name).items() if times >= TRIES}
+    # From a folder that two hosts share, each host fetches its own rows; of moved rows, the first part wins.
+    again = {part for part, (times, _) in _repeated_refusals(run, host.name).items() if times >= TRIES}
     wanted = [
         r
         for r in there
@@ -135,13 +137,13 @@ def _collect_host(
     def fetch(part: Range) -> None:
         start, stop = part
         try:
-            for last in (False, True):  # twice: a folder may be away for a moment, and sound work must not be removed
+            for last in (False, True):  # twice: a folder may be missing for a moment, and good work must stay
                 try:
                     _fetch(run, host, plan, fingerprints, start, stop, count_bytes, outage_s)
                     return
                 except DataError:
                     if part not in host.poll().committed:
-                        gone.append(part)  # there is nothing to refuse; it is looked for in the next round
+                        gone.append(part)  # nothing to refuse; the next round tries again
                         return
                     if last:
                         raise
@@ -173,7 +175,7 @@ def _fetch(
     on_bytes: Callable[[int], None],
     outage_s: float | None,
 ) -> None:
-    """One part: fetched aside, held against record, plan and corpus; then the array moves in, then its record."""
+    """Fetch one part into `incoming/`, verify it with record, plan and corpus, then move the array, then its record."""
     remote, home = host.folder.part(start, stop), run.local.part(start, stop)
     aside = run.folder / "incoming" / host.name / home.name
     try:
@@ -206,7 +208,7 @@ def _fetch(
 
 @contextlib.contextmanager
 def _read_as_data(name: str) -> Iterator[None]:
-    """Whatever a host's file makes of whoever reads it, that file is what is wrong: it is refused, and no other."""
+    """Turn any error of reading a host's file into a DataError: this file is refused, and no other."""
     try:
         yield
     except (RunbookError, OSError, MemoryError):
@@ -235,8 +237,8 @@ def _get(
     on_bytes: Callable[[int], None],
     outage_s: float | None,
 ) -> None:
-    """Fetch a part's array. DataError only when it is the host's own file that is gone or damaged: where the way home
-    or the disk here failed, the part there is sound and must stay."""
+    """Fetch a part's array. Raises DataError only if the host's file is missing or damaged: if the connection or the
+    disk here failed, the host's part is good and must stay."""
     if part.bytes > limit:
         raise DataError(f"{remote.name}: its record says {part.bytes} bytes, its rows have at most {limit}")
     try:
@@ -249,22 +251,22 @@ def _get(
         raise DataError(f"{remote.name}: {error}") from None
 
 
-def _in_vain(run: Run, host: str = "") -> dict[Range, tuple[int, str]]:
-    """Part -> (how often it was refused for the very same reason since watching began, that reason)."""
-    found: dict[Range, tuple[int, str]] = {}
+def _repeated_refusals(run: Run, host: str = "") -> dict[Range, tuple[int, str]]:
+    """Return part -> (how often it was refused for the same reason since watching began, that reason)."""
+    refusals: dict[Range, tuple[int, str]] = {}
     for event in run.journal.events("watching", "part refused"):
         if event["event"] == "watching":
-            found.clear()
+            refusals.clear()
         elif host in ("", event["host"]):
             part, reason = (event["start"], event["stop"]), f"{event['host']}: {event['reason']}"
-            times, before = found.get(part, (0, ""))
-            found[part] = (times + 1 if reason == before else 1, reason)
-    return found
+            times, before = refusals.get(part, (0, ""))
+            refusals[part] = (times + 1 if reason == before else 1, reason)
+    return refusals
 
 
 def _remedy(run: Run) -> str:
-    """What to do about rows that are missing: not the same again where that was tried and ended the same way."""
-    again = [why for times, why in _in_vain(run).values() if times >= TRIES]
+    """Return the remedy for missing rows: another one if the usual one failed several times for the same reason."""
+    again = [why for times, why in _repeated_refusals(run).values() if times >= TRIES]
     if not again:
         return "run 02_launch and 03_monitor again: they do what is missing"
     return (
@@ -275,7 +277,7 @@ def _remedy(run: Run) -> str:
 
 
 def complete(run: Run) -> Checks:
-    """Whether every row is home: the plan's "verify completion", counted in rows and not in files."""
+    """Check that every row is at home: the plan's "verify completion", counted in rows and not in files."""
     plan = run.plan()
     gaps = missing(0, plan.rows, committed(run.local.parts))
     named = ", ".join(f"{low}-{high}" for low, high in gaps[:10]) + (" …" if len(gaps) > 10 else "")

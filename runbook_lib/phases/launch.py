@@ -1,6 +1,6 @@
-"""Launch: start each host's supervisor, see every slot report in. What it takes there is staged before.
+"""Launch: start each host's supervisor and wait for a report of every slot. Everything it needs was staged before.
 
-Safe to repeat at any moment: a living supervisor is left alone.
+Can be repeated at any time: a living supervisor is left alone.
 """
 
 from __future__ import annotations
@@ -24,32 +24,23 @@ from ..run.checks import Checks
 from ..run.plan import Plan
 from ..run.run import Run
 from ..slots import incidents, states, verdicts
-from .staging import AWAY, NotStaged, Report, add_failure, silent
+from .progress import OnProgress, ignore
+from .staging import AWAY, NotStaged, add_failure
 
-DEATHS_TO_GO_ON = 2  # where others produce, a slot that died so often is not waited for
-LATE_S, LATE = 30.0, 3.0  # how long a slot is waited for where others are well: at least, and times the last of them
-
-
-@dataclass(frozen=True)
-class Started:
-    """A host's supervisor was started, with `left` rows to do."""
-
-    pid: int
-    left: int
-
-    def __str__(self) -> str:
-        return f"started (pid {self.pid}), {self.left} rows left"
+DEATHS_TO_GO_ON = 2  # if other slots produce, a slot that died this often is not waited for
+LATE_S, LATE = 30.0, 3.0  # if others are well, the least wait for a slot, and as a multiple of the last one's time
 
 
 @dataclass(frozen=True)
-class AlreadyRuns:
-    """A host's supervisor lives and was left alone."""
+class Running:
+    """A host's supervisor runs and has `left` rows to do; `started`: now, else it ran already and was left alone."""
 
     pid: int
     left: int
+    started: bool
 
     def __str__(self) -> str:
-        return f"runs already (pid {self.pid}), {self.left} rows left"
+        return f"{'started' if self.started else 'runs already'} (pid {self.pid}), {self.left} rows left"
 
 
 class LeftAlone(StrEnum):
@@ -60,7 +51,7 @@ class LeftAlone(StrEnum):
     NOT_MEANT = "left as it is"
 
 
-Outcome = Started | AlreadyRuns | LeftAlone
+Outcome = Running | LeftAlone
 
 
 def start(
@@ -68,8 +59,8 @@ def start(
 ) -> Checks:
     """Start the supervisor of each host that has rows left and none alive; a living one is reported and left alone.
 
-    Rows that were given up get one more chance, unless `retry_given_up` is False. `only` names the hosts meant. What a
-    person stopped goes on only where a person says so: not without `undo_stop`.
+    Rows that were given up are tried once more, unless `retry_given_up` is False. `only` limits it to these hosts. A
+    host that a person stopped is started only with `undo_stop`.
     """
     return start_hosts(run, retry_given_up, only, undo_stop)[0]
 
@@ -77,8 +68,8 @@ def start(
 def start_hosts(
     run: Run, retry_given_up: bool, only: Collection[str] | None, undo_stop: bool
 ) -> tuple[Checks, machines.Results[Outcome]]:
-    """The same, and what became of each host."""
-    with acts.act(run, "launch") if undo_stop else nullcontext():  # until all have begun, nobody is dead
+    """Do the same as `start`, and return the outcome for each host too."""
+    with acts.act(run, "launch") if undo_stop else nullcontext():  # until all have begun, no slot counts as dead
         return _start(run, retry_given_up, only, undo_stop)
 
 
@@ -100,43 +91,43 @@ def _start(
             add_failure(run, checks, "supervisor", name, results, "running")
             continue
         checks.add("supervisor", True, result, where=name)
-        if isinstance(result, Started):
+        if isinstance(result, Running) and result.started:
             run.journal.write("supervisor started", host=name, seen=str(result))
     return checks, results
 
 
 def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, undo_stop: bool) -> Outcome:
     slots = plan.of_host(host.name)
-    seen = host.poll()
-    given_up = [] if retry_given_up else [(row, row + 1) for row in seen.quarantined]
-    settled = [*seen.committed, *given_up]
+    reading = host.poll()
+    given_up = [] if retry_given_up else [(row, row + 1) for row in reading.quarantined]
+    settled = [*reading.committed, *given_up]
     left = sum(plan.left(slot, settled) for slot in slots)
     if not left:
         return LeftAlone.NO_ROWS
-    if not seen.assigned:
+    if not reading.assigned:
         raise NotStaged(host.name)
-    if seen.supervisor_alive and (lives := seen.supervised.process):
-        return AlreadyRuns(lives["pid"], left)
-    if seen.stop_requested and not undo_stop:
+    if reading.supervisor_alive and (lives := reading.supervised.process):
+        return Running(lives["pid"], left, started=False)
+    if reading.stop_requested and not undo_stop:
         return LeftAlone.STOPPED
     host.remove(host.folder.stop_request(host.name))
     if retry_given_up:
-        for row in seen.quarantined:
+        for row in reading.quarantined:
             host.remove(host.folder.quarantined(row))
     try:
         identity = host.launch(by)
     except LinkLost:
-        # Whether it was started is not known. It is looked at, and a second one would leave by itself (its lock).
+        # It is not known whether it was started. Look for it; a second one would end by itself (its lock).
         again = _supervisor_there(host)
         identity = host.launch(by) if again is None else again
     _wait_for_its_report(host, identity)
-    return Started(identity["pid"], left)
+    return Running(identity["pid"], left, started=True)
 
 
-def start_unseen(run: Run, only: Collection[str]) -> None:
-    """Start the supervisor of hosts whose reading is invalid: the process that writes it may be dead.
+def start_without_reading(run: Run, only: Collection[str]) -> None:
+    """Start the supervisor of hosts with an invalid reading: the process that writes it may be dead.
 
-    Where one lives, this one leaves at once (its lock); where it was told to stop it stops.
+    If one lives, the new one ends at once (its lock); if a stop was requested, it stops.
     """
 
     by = machines.launchers(run)
@@ -149,50 +140,50 @@ def start_unseen(run: Run, only: Collection[str]) -> None:
 
 
 def _wait_for_its_report(host: machines.Host, identity: Identity, within_s: float = 10.0) -> None:
-    """Wait until a new supervisor has reported: before, what its predecessor left on file speaks for it."""
+    """Wait for the first report of a new supervisor: until then the file has the report of its predecessor."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
-        said = host.poll().supervised.process
-        if said and said["pid"] == identity["pid"]:
+        process = host.poll().supervised.process
+        if process and process["pid"] == identity["pid"]:
             return
         time.sleep(0.1)
 
 
 def _supervisor_there(host: machines.Host, within_s: float = 5.0) -> Identity | None:
-    """The living supervisor of a host, given a moment to write its first report."""
+    """Return the living supervisor of a host; wait a moment for its first report."""
     deadline = time.monotonic() + within_s
     while True:
-        seen = host.poll()
-        if seen.supervisor_alive:
-            return seen.supervised.process
+        reading = host.poll()
+        if reading.supervisor_alive:
+            return reading.supervised.process
         if time.monotonic() > deadline:
             return None
         time.sleep(0.5)
 
 
-def verify(run: Run, within_s: float | None = None, on_progress: Report = silent) -> Checks:
-    """Wait until every slot has reported in: alive and loading or running, or done. Names those that have not."""
-    return _until(run, "Every slot reports in", "a report", _slot_states, within_s, on_progress)
+def verify(run: Run, within_s: float | None = None, on_progress: OnProgress = ignore) -> Checks:
+    """Wait until every slot has reported: alive and loading or running, or done. The checks name the others."""
+    return _wait_until(run, "Every slot reports in", "a report", _slot_states, within_s, on_progress)
 
 
-def first_progress(run: Run, within_s: float | None = None, on_progress: Report = silent) -> Checks:
-    """Wait until every slot that still has rows encodes, or has committed some. Names those that do not."""
-    return _until(run, "Every slot produces", "rows", _first_rows, within_s, on_progress)
+def first_progress(run: Run, within_s: float | None = None, on_progress: OnProgress = ignore) -> Checks:
+    """Wait until every slot that still has rows encodes, or has committed some. The checks name the others."""
+    return _wait_until(run, "Every slot produces", "rows", _first_rows, within_s, on_progress)
 
 
-def _until(
+def _wait_until(
     run: Run,
     title: str,
     wanted: str,
     look: Callable[[Reading], dict[str, tuple[bool, str]]],
     within_s: float | None,
-    on_progress: Report,
+    on_progress: OnProgress,
 ) -> Checks:
-    """Read all hosts until `look` is content with every slot or the time is over; say of each slot what was seen.
+    """Read all hosts until `look` accepts every slot or the time is over; return a check for each slot.
 
-    Where at least one slot is well and the profile lets us act, one that is not is a warning: its rows are done by
-    others, and the run goes on. Such a one is waited for some times as long as the last one that is well has taken:
-    one that hangs as it loads must not keep everybody from being watched.
+    If at least one slot is well and the profile allows us to act, a slot that is not well is a warning: other slots do
+    its rows, and the run goes on. The wait for it is a multiple of the time that the last good slot took: a slot that
+    hangs while loading must not delay the watching of the others.
     """
     plan = run.plan()
     within_s = run.profile.monitor.first_progress_s if within_s is None else within_s
@@ -203,19 +194,19 @@ def _until(
     lost: set[str] = set()
     meant = {spec.name for spec in run.hosts}
     expected = {slot.slot: slot.host for slot in plan.used if slot.host in meant}
-    seen = {slot: (False, "no report") for slot in expected}
+    reports = {slot: (False, "no report") for slot in expected}
     over: dict[str, str] = {}
     while True:
         readings = machines.side_by_side(run, poll_staged)
         over = {}
         for reading in readings.ok.values():
-            seen.update(look(reading))
-            over |= _over(reading)
+            reports.update(look(reading))
+            over |= _not_waited_for(reading)
         for name, error in readings.failures.items():
             mine = {slot for slot, host in expected.items() if host == name}
-            seen.update(dict.fromkeys(mine, (False, str(error))))
+            reports.update(dict.fromkeys(mine, (False, str(error))))
             over |= dict.fromkeys(mine, states.DEAD) if isinstance(error, AWAY) else {}
-        well = {slot for slot in expected if seen[slot][0]}
+        well = {slot for slot in expected if reports[slot][0]}
         on_progress("slots", len(well), len(expected))
         waited = {slot for slot in {*expected} - well if over.get(slot, states.WAITING) == states.WAITING}
         now = time.monotonic()
@@ -225,7 +216,7 @@ def _until(
         if not waited - (set(over) if well else set()) or late or now > deadline:
             break
         lost_now = {name for name, reading in readings.ok.items() if _supervisor_lost(reading)}
-        if may_act and (gone := lost & lost_now):  # nobody watches yet
+        if may_act and (gone := lost & lost_now):  # no watching command runs yet
             start(run, retry_given_up=False, only=gone, undo_stop=False)
         lost = lost_now
         time.sleep(0.3)
@@ -236,12 +227,12 @@ def _until(
         recorded |= {slot for slot, times in ends.items() if set(times) - {None}}
     checks = Checks(title)
     for slot, host in expected.items():
-        ok, what = seen[slot]
+        ok, what = reports[slot]
         if isinstance(readings[host], AWAY):
             add_failure(run, checks, slot, host, readings, wanted)
             continue
         if not ok:
-            what += _last_words(run, host, slot)
+            what += _last_log_line(run, host, slot)
         expects, remedy = f"{wanted} within {within_s:g} s", f"runbook logs {run.name} {slot}"
         verdict = over.get(slot, "") if over.get(slot) in (states.FENCED, states.STOPPED) else states.DEAD
         if ok or not well or verdict == states.STOPPED or run.profile.policy_for(verdict) != "auto":
@@ -249,58 +240,58 @@ def _until(
         else:
             _warn(checks, slot, host, what, expects, remedy)
             last = readings.ok.get(host)
-            if last and _loads(last, slot):  # which is no trouble yet: the monitor tells when it is
+            if last and _loads(last, slot):  # no trouble yet: the monitor reports it when it is one
                 continue
             if slot not in recorded:
                 _note_trouble(run, slot, host, verdicts.cause(what) or verdict, what)
-            elif verdict == states.FENCED:  # how its workers ended is told already, each once
+            elif verdict == states.FENCED:  # the ends of its workers are in the journal already
                 _note_trouble(run, slot, host, verdict, what)
     return checks
 
 
 def _loads(reading: Reading, slot: str) -> bool:
-    """Whether a worker of this slot lives, by its own word or its supervisor's, and has not come to encode yet."""
+    """Return whether a worker of this slot lives and still loads, by its own report or its supervisor's."""
     entry = reading.slots.get(slot)
     if not entry:
         return False
     if entry.alive:
         return entry.worker.state in states.LOADS
-    said = reading.supervised.slots.get(slot)  # before its first report
-    return reading.supervisor_alive and said is not None and said.state == states.RUNNING
+    supervised = reading.supervised.slots.get(slot)  # before its first report
+    return reading.supervisor_alive and supervised is not None and supervised.state == states.RUNNING
 
 
 def _supervisor_lost(reading: Reading) -> bool:
-    """Whether a supervisor is gone that had work, and nobody wanted that."""
+    """Return whether a supervisor that had work died without a request."""
     if reading.supervisor_alive or reading.stop_requested:
         return False
     return reading.supervised.working is True
 
 
 def _warn(checks: Checks, slot: str, host: str, what: str, expects: str, remedy: str) -> None:
-    """A slot in trouble beside others that are well: told, and gone on."""
+    """Add a warning for a slot in trouble while others are well."""
     then = "Others produce: 03_monitor goes on, and its rows go to them when it is given up"
     checks.add(slot, True, f"{what}. {then}", expects, remedy, where=host, warn=True)
 
 
 def _note_trouble(run: Run, slot: str, host: str, cause: str, what: str) -> None:
-    """Into the journal, unless that a slot was given up is the last that it tells of it."""
-    told = [event["verdict"] for event in run.journal.events(incidents.BEGAN) if event.get("slot") == slot]
-    if told[-1:] == [cause] == [states.FENCED]:
+    """Write a slot's trouble into the journal, unless the last entry says already that the slot was given up."""
+    causes = [event["verdict"] for event in run.journal.events(incidents.BEGAN) if event.get("slot") == slot]
+    if causes[-1:] == [cause] == [states.FENCED]:
         return
     action = states.NAMED[cause].by_itself
     run.journal.write(incidents.BEGAN, slot=slot, host=host, verdict=cause, cause=safe_text(what, 300), action=action)
 
 
 def poll_staged(host: machines.Host) -> Reading:
-    """A reading of a host; NotStaged for one that was given nothing to do."""
+    """Read a host; raise NotStaged if it has no assignment."""
     reading = host.poll()
     if not reading.assigned:
         raise NotStaged(host.name)
     return reading
 
 
-def _last_words(run: Run, name: str, slot: str) -> str:
-    """The last line of a slot's log, as evidence."""
+def _last_log_line(run: Run, name: str, slot: str) -> str:
+    """Return the last line of a slot's log, as evidence."""
     spec = next(spec for spec in run.profile.hosts if spec.name == name)
     try:
         host = machines.connect(spec, run.name)
@@ -310,23 +301,23 @@ def _last_words(run: Run, name: str, slot: str) -> str:
     return f"; its log ends: {lines[:200]}" if lines else "; its log is empty"
 
 
-def _over(reading: Reading) -> dict[str, str]:
-    """slot -> why waiting for it is in vain: stopped, fenced; waiting for one that died and will be tried again."""
-    found = {}
+def _not_waited_for(reading: Reading) -> dict[str, str]:
+    """Return slot -> why not to wait for it: stopped or fenced; WAITING if it died often and will be tried again."""
+    reasons = {}
     for slot, entry in reading.slots.items():
-        said = reading.supervised.slots.get(slot) or SupervisedSlot.blank()
+        supervised = reading.supervised.slots.get(slot) or SupervisedSlot.blank()
         if entry.alive:
             continue
-        if reading.stop_requested or said.state in (states.FENCED, states.STOPPED):
-            found[slot] = states.FENCED if said.state == states.FENCED else states.STOPPED
-        elif said.state == states.WAITING and (said.deaths or 0) >= DEATHS_TO_GO_ON:
-            found[slot] = states.WAITING
-    return found
+        if reading.stop_requested or supervised.state in (states.FENCED, states.STOPPED):
+            reasons[slot] = states.FENCED if supervised.state == states.FENCED else states.STOPPED
+        elif supervised.state == states.WAITING and (supervised.deaths or 0) >= DEATHS_TO_GO_ON:
+            reasons[slot] = states.WAITING
+    return reasons
 
 
 def _slot_states(reading: Reading) -> dict[str, tuple[bool, str]]:
-    """slot -> (reported in, in words)."""
-    found = {}
+    """Return slot -> (has reported, in words)."""
+    slots = {}
     for slot, entry in reading.slots.items():
         whole = not _rows_left(reading, entry)[0]
         state = entry.worker.state or "no report"
@@ -334,31 +325,31 @@ def _slot_states(reading: Reading) -> dict[str, tuple[bool, str]]:
         last = entry.exits[-1].reason if entry.exits and not ok else ""
         if ok and state == states.LOADING and (held := _gpu_mib(reading, entry)):
             state += f", its GPU holds {held} MiB"
-        found[slot] = (ok, "all rows committed" if whole else f"{state}{': ' + last if last else ''}")
-    return found
+        slots[slot] = (ok, "all rows committed" if whole else f"{state}{': ' + last if last else ''}")
+    return slots
 
 
 def _rows_left(reading: Reading, entry: SlotReading) -> tuple[int, int]:
-    """How many of a slot's rows are left, by its host's own reading, and how many it has."""
+    """Return how many of a slot's rows are left, by its host's reading, and how many it has."""
     left = sum(count(missing(low, high, reading.committed)) for low, high in entry.ranges)
     return left, count(entry.ranges)
 
 
 def _gpu_mib(reading: Reading, entry: SlotReading) -> int | None:
-    """The memory in use on a slot's GPU, by its supervisor's last look: while a model loads it is the sign of it."""
+    """Return the used memory of a slot's GPU, by its supervisor's last report: it grows while a model loads."""
     sample = gpus.samples(reading.supervised.gpus or "").get(entry.gpu or "")
     return sample.used_mib if sample else None
 
 
 def _first_rows(reading: Reading) -> dict[str, tuple[bool, str]]:
-    found, over = {}, _over(reading)
+    slots, over = {}, _not_waited_for(reading)
     for slot, entry in reading.slots.items():
         left, rows = _rows_left(reading, entry)
         rows -= left
         running = entry.alive and entry.worker.state == states.RUNNING
-        given_up = over.get(slot) == states.FENCED  # what it committed before is no sign that it will go on
+        given_up = over.get(slot) == states.FENCED  # rows that it committed before do not show that it still works
         loaded = f"model loaded in {entry.worker.loaded_s} s, " if entry.worker.loaded_s else ""
         ok = not left or running or (rows > 0 and not given_up)
         last = f": {entry.exits[-1].reason}" if entry.exits and not ok else ""
-        found[slot] = (ok, f"{loaded}{rows} of {rows + left} rows committed{last}")
-    return found
+        slots[slot] = (ok, f"{loaded}{rows} of {rows + left} rows committed{last}")
+    return slots

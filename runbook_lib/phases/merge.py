@@ -1,11 +1,11 @@
-"""Merge: every part verified, then each row written at its place, in constant memory. The manifest commits."""
+"""Merge: verify every part, then write each row at its place, in constant memory. The manifest commits the result."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,51 +24,47 @@ from ..records import Written
 from ..result import founding, home, publication
 from ..result.array_file import ITEM_BYTES
 from ..result.large_files import write
-from ..result.manifest import Amended, Manifest, MergedPart, Share, Tallies, Tally
+from ..result.manifest import Amended, Manifest, MergedPart, SlotShare, Tallies, Tally
 from ..result.merged import AGAIN, Merged, differences
-from ..result.parts import Part, Piece, cover, named, placed, read, row_bytes, verify, within
+from ..result.parts import Part, Piece, cover, first_few, read, row_bytes, verify, with_plan_slot, within
 from ..result.placed import Placed
 from ..run.disk import explain_disk_errors
 from ..run.plan import Plan
 from ..run.run import Run
-
-# What is being done, how many bytes of it are done, of how many.
-Progress = Callable[[str, int, int], None]
+from .progress import OnProgress, ignore
 
 
 @explain_disk_errors("merging")
-def merge(run: Run, on_progress: Progress | None = None) -> Manifest:
-    """The manifest of the merged result: a candidate made now, or what was made of the same parts before.
+def merge(run: Run, on_progress: OnProgress = ignore) -> Manifest:
+    """Return the manifest of the merged result: a candidate made now, or an earlier result of the same parts.
 
     Writes embeddings.npy, questions.npy, articles.jsonl and the file in the founding shape; manifest.json comes last
-    and commits them. None of them has its final name: `publish.publish` gives it once the checks hold. `on_progress` is
-    told what is done in bytes.
-    Raises DataError naming every part that must not be merged, or the rows that no part has.
+    and commits them. None of them has its final name: `publish.publish` gives it when the checks pass. `on_progress`
+    counts bytes. Raises DataError with every part that must not be merged, or the rows that no part has.
     """
-    report = on_progress or (lambda what, done, of: None)
     plan, corpus = run.plan(), corpora.load(run.corpus)
     _same_corpus(plan, corpus)
-    publication.settle(run)
+    publication.finish_publication(run)
     for merged in (Merged(run.merged), Merged(run.candidate)):
         if manifest := _unchanged(run, merged, plan, corpus):
             if merged.folder != run.candidate:
-                publication.discard(run)
+                publication.discard_candidate(run)
             size = sum(stated.bytes for stated in manifest.outputs.values())
-            report("merged before, verified", size, size)
+            on_progress("merged before, verified", size, size)
             return manifest
-    parts = _verified(run, plan, corpus, report)
+    parts = _verified(run, plan, corpus, on_progress)
     pieces = _covering(run, plan, parts)
-    publication.discard(run)
-    return _write(run, plan, corpus, parts, pieces, report)
+    publication.discard_candidate(run)
+    return _write(run, plan, corpus, parts, pieces, on_progress)
 
 
 @explain_disk_errors("writing the file in the founding shape")
 def write_founding(run: Run) -> Placed:
-    """The final path, sha256 and bytes of the file in the founding shape: as merged, or written again where it is not.
+    """Return final path, sha256 and size of the file in the founding shape; write it again if it changed.
 
-    Raises DataError when nothing is merged, or the merged files are no longer what the manifest says.
+    Raises DataError if nothing is merged, or the merged files differ from the manifest.
     """
-    result = publication.at_hand(run)
+    result = publication.current_result(run)
     manifest = result.merged.manifest()
     if manifest is None:
         raise DataError(f"{result.merged.manifest_file}: nothing merged yet; {AGAIN}")
@@ -81,11 +77,11 @@ def write_founding(run: Run) -> Placed:
 def _same_corpus(plan: Plan, corpus: Corpus) -> None:
     facts = ("fingerprint", "documents", "questions")
     wanted = (plan.corpus, plan.documents, plan.questions)
-    seen = (corpus.fingerprint, corpus.documents, corpus.questions)
-    for fact, expected, found in zip(facts, wanted, seen, strict=True):
-        if expected != found:
+    present = (corpus.fingerprint, corpus.documents, corpus.questions)
+    for fact, expected, actual in zip(facts, wanted, present, strict=True):
+        if expected != actual:
             raise DataError(
-                f"merging: the corpus changed since the plan was made: {fact} expected {expected}, found {found}; "
+                f"merging: the corpus changed since the plan was made: {fact} expected {expected}, found {actual}; "
                 "restore the run's corpus folder, or start a new run (runbook run PROFILE --new)"
             )
 
@@ -94,7 +90,7 @@ def _same_corpus(plan: Plan, corpus: Corpus) -> None:
 
 
 def _unchanged(run: Run, merged: Merged, plan: Plan, corpus: Corpus) -> Manifest | None:
-    """The manifest, if it was made from this plan and these parts, and all files are still what it says."""
+    """Return the manifest if it was made from this plan and these parts, and all its files are unchanged; else None."""
     try:
         manifest = merged.manifest()
         if manifest is None or manifest.plan != plan.sha256 or manifest.corpus != plan.corpus:
@@ -105,7 +101,7 @@ def _unchanged(run: Run, merged: Merged, plan: Plan, corpus: Corpus) -> Manifest
         if any(verify(part, plan, fingerprints) for part in parts) or merged.problems(manifest):
             return None
     except DataError:
-        return None  # whatever is wrong with the old result, a new one is made from the parts
+        return None  # the old result is damaged: a new one is made from the parts
     return manifest
 
 
@@ -124,8 +120,8 @@ def _paths(run: Run) -> list[Path]:
     return [run.local.part(start, stop) for start, stop in committed(run.local.parts)]
 
 
-def _verified(run: Run, plan: Plan, corpus: Corpus, report: Progress) -> list[Part]:
-    """Every part that came home, verified. Raises one DataError that names all that must not be merged."""
+def _verified(run: Run, plan: Plan, corpus: Corpus, on_progress: OnProgress) -> list[Part]:
+    """Verify every downloaded part. Raises one DataError with all parts that must not be merged."""
     fingerprints = corpus.fingerprints()
     paths = _paths(run)
     sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
@@ -142,31 +138,31 @@ def _verified(run: Run, plan: Plan, corpus: Corpus, report: Progress) -> list[Pa
             refused.append(f"{path.name}: {'; '.join(problems)}{f' (from {host})' if host else ''}")
             bad.append(path)
         else:
-            parts.append(placed(part, plan).slim())
+            parts.append(with_plan_slot(part, plan).without_row_data())
         done += size
-        report("verifying parts", done, sum(sizes))
+        on_progress("verifying parts", done, sum(sizes))
     if refused:
         for path, why in zip(bad, refused, strict=True):
             home.put_aside(run, path, why)
         raise DataError(
             f"merging: {len(refused)} of {len(paths)} parts are not what this run needs:\n  "
-            + named(refused, "\n  ")
-            + f"\nThey were put aside, in {run.refused}. Next: run again: what their hosts have of them is held "
-            "against its record and comes anew, and the rows of what is missing there are redone"
+            + first_few(refused, "\n  ")
+            + f"\nThey were put aside, in {run.refused}. Next: run again: parts that hosts still have are verified "
+            "and fetched again, and the rows of missing parts are redone"
         )
     return parts
 
 
 def _covering(run: Run, plan: Plan, parts: Sequence[Part]) -> list[Piece]:
-    """Each row once. Raises DataError naming what is missing, and why where a row was given up."""
+    """Choose each row once. Raises DataError with the missing rows, and the reasons of given-up rows."""
     lost = missing(0, plan.rows, ((part.start, part.stop) for part in parts))
     if given_up := [row for row in quarantined(run.local.quarantine) if _in(row, lost)]:
         names = corpora.load(run.corpus).row_names(given_up)
         reasons = [f"{names[row]}: {_reason(run, row)}" for row in given_up]
         raise DataError(
             f"merging: {len(given_up)} rows were given up, no worker could encode them:\n  "
-            + named(reasons, "\n  ")
-            + "\nThe same command alone would end so again. Next: mend the texts of these documents in the corpus, "
+            + first_few(reasons, "\n  ")
+            + "\nThe same command alone would fail again. Next: correct the texts of these documents in the corpus, "
             "then runbook run PROFILE --amend: only they are done again. Where a machine was the cause, and is well: "
             f"runbook restart {run.name}: each is tried once more"
         )
@@ -189,18 +185,20 @@ def _reason(run: Run, row: int) -> str:
 
 
 def _write(
-    run: Run, plan: Plan, corpus: Corpus, parts: Sequence[Part], pieces: Sequence[Piece], report: Progress
+    run: Run, plan: Plan, corpus: Corpus, parts: Sequence[Part], pieces: Sequence[Piece], on_progress: OnProgress
 ) -> Manifest:
     merged, dim = Merged(run.candidate), plan.model.dim
     documents = within(pieces, 0, plan.documents)
     remedy = "Free space in the runs folder, then merge again."
 
     matrix_bytes = plan.documents * dim * ITEM_BYTES
-    outputs = {merged.embeddings.name: write(merged.embeddings, _matrix(documents, dim, report), matrix_bytes, remedy)}
+    outputs = {
+        merged.embeddings.name: write(merged.embeddings, _matrix(documents, dim, on_progress), matrix_bytes, remedy)
+    }
     if plan.questions:
         asked = within(pieces, plan.documents, plan.rows)
         size = plan.questions * dim * ITEM_BYTES
-        outputs[merged.questions.name] = write(merged.questions, _matrix(asked, dim, report), size, remedy)
+        outputs[merged.questions.name] = write(merged.questions, _matrix(asked, dim, on_progress), size, remedy)
     outputs[merged.articles.name] = write(merged.articles, _articles(corpus, documents), plan.documents * 200, remedy)
 
     manifest = _manifest(plan, parts, pieces, _timestamp(run, plan, parts), outputs)
@@ -210,7 +208,7 @@ def _write(
 
 
 def _timestamp(run: Run, plan: Plan, parts: Sequence[Part]) -> str:
-    """When the result was made: of the same parts it is the same result, byte for byte, however often it is made."""
+    """Return the time of the merge; the same parts keep the earlier time, so that the result is byte-identical."""
     try:
         before = Merged(run.merged).manifest()
     except DataError:
@@ -220,8 +218,8 @@ def _timestamp(run: Run, plan: Plan, parts: Sequence[Part]) -> str:
     return datetime.now(UTC).isoformat()
 
 
-def _matrix(pieces: Sequence[Piece], dim: int, report: Progress) -> Iterator[bytes]:
-    """The bytes of a .npy file with the rows of `pieces`, one after another."""
+def _matrix(pieces: Sequence[Piece], dim: int, on_progress: OnProgress) -> Iterator[bytes]:
+    """Return the bytes of a .npy file with the rows of `pieces`, in order."""
     rows = sum(high - low for _, low, high in pieces)
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)})
@@ -230,14 +228,14 @@ def _matrix(pieces: Sequence[Piece], dim: int, report: Progress) -> Iterator[byt
     for piece in pieces:
         yield from row_bytes(piece)
         done += piece[2] - piece[1]
-        report("writing vectors", done * dim * ITEM_BYTES, rows * dim * ITEM_BYTES)
+        on_progress("writing vectors", done * dim * ITEM_BYTES, rows * dim * ITEM_BYTES)
 
 
 def _row_records(pieces: Sequence[Piece]) -> Iterator[tuple[int, int, bool, str, int | None]]:
-    """Row, tokens, whether it was cut, fingerprint and the cut in tokens, in row order; one part's record at a time."""
+    """Return row, tokens, whether it was cut, fingerprint and limit, in row order; one part's record at a time."""
     for part, low, high in pieces:
         again = read(part.path)
-        if again.sha256 != part.sha256 or again.slim().record != part.record:
+        if again.sha256 != part.sha256 or again.without_row_data().record != part.record:
             raise DataError(f"{part.path}: its record changed while it was merged. Run the merge again")
         record, cut = again.record, set(again.record.truncated)
         for row in range(low, high):
@@ -246,7 +244,7 @@ def _row_records(pieces: Sequence[Piece]) -> Iterator[tuple[int, int, bool, str,
 
 
 def _articles(corpus: Corpus, documents: Sequence[Piece]) -> Iterator[bytes]:
-    """A line a document: the corpus's own record with what the encoding adds."""
+    """Return one line for each document: the corpus's record and the fields that the encoding adds."""
     lines: list[bytes] = []
     articles = iter(corpus.articles())
     for row, tokens, cut, fingerprint, _ in _row_records(documents):
@@ -254,7 +252,7 @@ def _articles(corpus: Corpus, documents: Sequence[Piece]) -> Iterator[bytes]:
         if article is None or article["row"] != row:
             raise DataError(
                 f"merging: the corpus has no record of row {row} at its place; "
-                f"delete {corpus.folder} and run again: it is numbered anew"
+                f"delete {corpus.folder} and run again: it is numbered again"
             )
         line = {**article, "tokens": tokens, "truncated": cut, "fingerprint": fingerprint}
         lines.append(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
@@ -270,7 +268,7 @@ def _articles(corpus: Corpus, documents: Sequence[Piece]) -> Iterator[bytes]:
 def _manifest(
     plan: Plan, parts: Sequence[Part], pieces: Sequence[Piece], timestamp: str, outputs: dict[str, Written]
 ) -> Manifest:
-    """What was merged, but for the file in the founding shape."""
+    """Describe the merged result, without the file in the founding shape."""
     taken = {part.name: (low, high) for part, low, high in pieces}
     slots = _shares(parts, taken)
     documents, questions = within(pieces, 0, plan.documents), within(pieces, plan.documents, plan.rows)
@@ -292,7 +290,7 @@ def _manifest(
         rows_done_twice=sum(part.rows for part in parts) - sum(high - low for low, high in taken.values()),
         slots=slots,
         seconds=round(sum(share.seconds for share in slots.values()), 3),
-        seen={key: _seen(parts, key) for key in ("device", "torch", "python", "max_tokens")},
+        seen={key: _value_counts(parts, key) for key in ("device", "torch", "python", "max_tokens")},
         redone_float32=sum(len(part.record.redone_float32) for part in parts),
         lengths=Tallies(_tally(documents), _tally(questions)),
         outputs=outputs,
@@ -306,14 +304,14 @@ def _merged_part(part: Part, rows: tuple[int, ...]) -> MergedPart:
     return MergedPart(part.name, part.sha256, part.slot, part.host, part.record.epoch, rows, record)
 
 
-def _shares(parts: Sequence[Part], taken: dict[str, Range]) -> dict[str, Share]:
-    """What each slot gave; of a part that another was before, no row."""
-    slots: dict[str, Share] = {}
+def _shares(parts: Sequence[Part], taken: dict[str, Range]) -> dict[str, SlotShare]:
+    """Return what each slot gave; a part whose rows came from other parts counts no row."""
+    slots: dict[str, SlotShare] = {}
     for part in parts:
         low, high = taken.get(part.name, (part.start, part.start))
-        before = slots.get(part.slot, Share(part.host, 0, 0, 0.0))
+        before = slots.get(part.slot, SlotShare(part.host, 0, 0, 0.0))
         seconds = round(before.seconds + _number(part.record.seconds), 4)
-        slots[part.slot] = Share(before.host, before.parts + 1, before.rows + high - low, seconds)
+        slots[part.slot] = SlotShare(before.host, before.parts + 1, before.rows + high - low, seconds)
     return slots
 
 
@@ -321,8 +319,8 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def _seen(parts: Sequence[Part], key: str) -> dict[str, int]:
-    """Each value of a record's key, with the number of parts that have it."""
+def _value_counts(parts: Sequence[Part], key: str) -> dict[str, int]:
+    """Return each value of a record's key, with the number of parts that have it."""
     return dict(Counter(safe_text(str(getattr(part.record, key)), 200) for part in parts))
 
 

@@ -1,6 +1,6 @@
-"""Monitor: watch a run until every row is committed: look, judge, show; what it finds goes into the journal.
+"""Monitor: watch a run until every row is committed: poll, judge, show; incidents go into the journal.
 
-What is done about what is seen is handed in (`tend.tend`), and runs beside the looking (`acting`).
+The caller passes the act that reacts to a state (`tend.tend`); it runs in parallel to the polling (`acting`).
 """
 
 from __future__ import annotations
@@ -17,25 +17,17 @@ from ..run.checks import Checks
 from ..run.run import Run
 from ..slots import states
 from ..slots.incidents import Incidents
-from ..slots.movement import TREND
-from ..slots.observed import judge
-from ..slots.rates import eta_range, windowed
 from ..slots.snapshot import SlotState, Snapshot
 from ..slots.watcher import Watcher
 from .acting import Act, Acting, ByHost
 
-__all__ = [
-    "TREND", "SlotState", "Snapshot", "View", "Watcher", "eta_range", "finished", "judge", "look", "watch",
-    "windowed",
-]  # fmt: skip
-
-LOOK_S = 5.0  # a look waits so long for a host that is slow to answer; the others are not held up by it
-GLANCE_S = 0.05  # what is done at once is told at once
-SOON_S = 1.0  # what was done changes what is to be done next, perhaps by others
+LOOK_S = 5.0  # a poll waits so long for a slow host, which does not delay the others
+GLANCE_S = 0.05  # short wait, so that quick jobs are reported in the same round
+SOON_S = 1.0  # after an act the next poll comes sooner: the state has changed
 
 
 class View(Protocol):
-    """What shows a `Snapshot`; live.Live is one."""
+    """Something that shows a `Snapshot`, for example live.Live."""
 
     def show(self, state: Snapshot) -> None:
         """Show this state instead of the one before."""
@@ -47,11 +39,10 @@ async def watch(
     act: Act | None = None,
     rest: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Snapshot:
-    """Look again and again, show each state in `view`, until every row is committed or nobody works any more.
+    """Poll again and again, show each state in `view`, until every row is committed or no worker works any more.
 
-    `rest(seconds)` is awaited between two looks. `act(run, state)` may do something about what is seen (see tend)
-    and tells in words what it did. Interrupting this leaves the workers computing; calling it again takes up where they
-    are.
+    `rest(seconds)` is awaited between two polls. `act(run, state)` may react to the state (see tend) and returns in
+    words what it did. Interrupting this does not stop the workers; a later call continues to watch them.
     """
     watcher, incidents = Watcher(run, run.plan()), Incidents(run)
     interval, hurried = run.profile.monitor.interval_s, False
@@ -65,7 +56,7 @@ async def watch(
             over = settled and (state.done or state.resting)
             if not over or act is None:
                 view.show(replace(state, alerts=(*state.alerts, *acting.trouble.values())))
-            if over and state.late:  # it may have something to say
+            if over and state.late:  # a late host may still answer
                 state, settled = await _look(run, watcher, None)
                 continue
             if over and act is None:
@@ -77,7 +68,7 @@ async def watch(
                 state, settled = await _look(run, watcher)
                 if settled and (state.done or (state.resting and not did)):
                     incidents.note(state)
-                    view.show(state)  # after the last parts came home
+                    view.show(state)  # after the download of the last parts
                     break
             else:
                 did = await acting.ended(GLANCE_S)
@@ -99,7 +90,7 @@ async def watch(
 
 
 def look(run: Run) -> Snapshot:
-    """One look at a run; what it finds and nobody told yet goes into the journal, as when it is watched."""
+    """Poll a run once; new incidents go into the journal, as in `watch`."""
     state = Watcher(run, run.plan()).poll()
     if not acts.under_way(run):
         Incidents(run).note(state)
@@ -107,18 +98,18 @@ def look(run: Run) -> Snapshot:
 
 
 async def _look(run: Run, watcher: Watcher, within_s: float | None = LOOK_S) -> tuple[Snapshot, bool]:
-    """A state, and whether something may be concluded from it: not in the middle of a person's act."""
+    """Return a state, and whether it is settled: it is not while a person's act runs."""
     before = acts.stamp(run)
     watcher.within_s = within_s
     state = await asyncio.to_thread(watcher.poll)
     if words := acts.under_way(run):
-        told = f"a person's act is under way: {words}"
-        return replace(state, alerts=(*state.alerts, told)), False
+        alert = f"a person's act is under way: {words}"
+        return replace(state, alerts=(*state.alerts, alert)), False
     return state, acts.stamp(run) == before
 
 
 async def _shown_if_long(ending: Coroutine[Any, Any, list[str]], view: View, state: Snapshot) -> list[str]:
-    """What came of the ending; the picture before it is worth showing only where that takes a while."""
+    """Await `ending` and return its result; show the present state first if it takes long."""
     task = asyncio.ensure_future(ending)
     if not (await asyncio.wait([task], timeout=SOON_S))[0]:
         view.show(state)
@@ -126,24 +117,24 @@ async def _shown_if_long(ending: Coroutine[Any, Any, list[str]], view: View, sta
 
 
 def _given_up(state: Snapshot, deadline_s: float) -> bool:
-    """Whether everybody who still has rows, and does not rest, has been silent for longer than the deadline."""
+    """Return whether all hosts of unfinished slots that do not rest have been silent for longer than the deadline."""
     left = [slot for slot in state.slots if not slot.done and slot.state not in states.REST]
     return bool(left) and all(state.silent_s.get(slot.host, 0.0) > deadline_s for slot in left)
 
 
 def _why(slot: SlotState) -> str:
-    """Why a slot is not done, in words."""
+    """Return in words why a slot is not done."""
     return "stopped by a person" if slot.state == states.STOPPED else f"{slot.state} {slot.reason}".strip()
 
 
 def finished(state: Snapshot) -> Checks:
-    """Whether every row is committed and none was given up: what the gate of this phase asks."""
+    """Check that every row is committed and none was given up, for the gate of this phase."""
     checks = Checks("Every row is committed")
     for slot in state.slots:
-        seen = f"{slot.committed:,} of {slot.rows:,} rows" + ("" if slot.done else f"; {_why(slot)}")
+        progress = f"{slot.committed:,} of {slot.rows:,} rows" + ("" if slot.done else f"; {_why(slot)}")
         stopped = "`runbook run` goes on, or `runbook restart`"
         next_step = stopped if slot.state == states.STOPPED else f"runbook logs {state.run} {slot.slot}"
-        checks.add(slot.slot, slot.done, seen, f"{slot.rows:,}", next_step, slot.host)
+        checks.add(slot.slot, slot.done, progress, f"{slot.rows:,}", next_step, slot.host)
     why = {each.row: f": {safe_text(each.reason, 300)}" for each in state.refusals}
     given_up = ", ".join(state.named.get(row, f"row {row}") + why.get(row, "") for row in state.quarantined[:10])
     checks.add(
@@ -151,7 +142,7 @@ def finished(state: Snapshot) -> Checks:
         not state.quarantined,
         given_up or "none",
         "none",
-        "mend their texts in the corpus, then: runbook run PROFILE --amend",
+        "correct their texts in the corpus, then: runbook run PROFILE --amend",
     )
     checks.add("rows", state.done, f"{state.committed:,}", f"{state.rows:,}", "run this notebook again")
     return checks

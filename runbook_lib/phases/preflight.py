@@ -1,11 +1,10 @@
-"""Preflight: everything that can be known to be wrong before any machine works. Each function proves one heading."""
+"""Preflight: find every fault that can be found before any machine works. Each function proves one heading."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,15 +24,16 @@ from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
 from ..run.run import Run
 from . import probing
+from .progress import OnProgress, ignore
 
 PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
 DEVICES_TIMEOUT_S = 600.0
-ENVIRONMENT_BYTES = {"cuda": 8_000_000_000, "cpu": 2_000_000_000}  # torch with what it brings, as installed
-SPARE_BYTES = 200_000_000  # logs, records, the file system's own needs
+ENVIRONMENT_BYTES = {"cuda": 8_000_000_000, "cpu": 2_000_000_000}  # torch and its dependencies, installed
+SPARE_BYTES = 200_000_000  # for logs, records and the file system itself
 
 
 def this_machine(run: Run) -> Checks:
-    """This machine: packages, worker bundle, folders, and the credentials that the profile names."""
+    """Check this machine: packages, worker bundle, folders, and the credentials that the profile names."""
     checks = Checks("This machine is ready")
     for name in PACKAGES:
         try:
@@ -56,13 +56,13 @@ def this_machine(run: Run) -> Checks:
 
 
 def _folders(checks: Checks, run: Run) -> None:
-    """Say whether what is read and what is written lie apart, and only then whether it can be written."""
+    """Check that read and written folders are apart, and only then that they are writable."""
     if wrong := places.problems(run):
         remedy = "give each a folder of its own: hosts' workdir, output.folder, output.backups, runs, the run's name"
         checks.add("places", False, "; ".join(wrong), "apart from one another", remedy)
         return
     checks.add("places", True, "apart from one another")
-    why = publication.stranger(run)
+    why = publication.founding_name_problem(run)
     remedy = "move it away, or set output.merged to another name"
     checks.add("result file", not why, why or run.founding_file, "free, or written by a run", remedy)
     output = run.profile.output
@@ -79,20 +79,20 @@ def _writable(folder: Path) -> bool:
 
 
 def _credentials(checks: Checks, spec: HostSpec) -> None:
-    """Say whether the login of a host is usable as it is written down; never what is in it."""
+    """Check that the login of a host is usable; never show its secrets."""
     try:
-        found = login.of(spec)
+        access = login.of(spec)
     except RunbookError as error:
         checks.add("credentials", False, error, "a login that only you can read", "see the message", where=spec.name)
         return
-    ways = [*map(str, found.keys), *["the agent"] * found.use_agent, *["a password"] * (found.password is not None)]
+    ways = [*map(str, access.keys), *["the agent"] * access.use_agent, *["a password"] * (access.password is not None)]
     checks.add(
-        "credentials", True, f"{found.username}@{found.address} by {', '.join(ways) or 'nothing'}", where=spec.name
+        "credentials", True, f"{access.username}@{access.address} by {', '.join(ways) or 'nothing'}", where=spec.name
     )
 
 
 def the_model(run: Run) -> tuple[Checks, models.Model | None]:
-    """The model: found here, its files hashed, what it says of itself. None when it cannot be used."""
+    """Check the model: it exists, its files are hashed, its own description is read. None if it cannot be used."""
     checks = Checks("The model is here and is the one the profile names")
     try:
         model = models.resolve(run.profile.model, models.read_token(run.profile.hf_token))
@@ -112,9 +112,9 @@ def the_model(run: Run) -> tuple[Checks, models.Model | None]:
 
 
 def the_corpus(
-    run: Run, model: models.Model | None, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    run: Run, model: models.Model | None, on_progress: OnProgress = ignore
 ) -> tuple[Checks, corpora.Corpus | None]:
-    """The corpus: every document readable, numbered and fingerprinted; done once for a run."""
+    """Check the corpus: every document is readable, numbered and fingerprinted; done once for a run."""
     checks = Checks("Every document is readable, numbered and fingerprinted")
     if model is None:
         checks.add("corpus", False, "not read", "read", "make the model checks hold first")
@@ -135,8 +135,8 @@ def the_corpus(
     return checks, corpus
 
 
-def _numbered(run: Run, model: models.Model, on_progress: Callable[[str, int, int], None]) -> corpora.Corpus:
-    """The numbered corpus of this run: the one there is, if the source and the choices are still the same."""
+def _numbered(run: Run, model: models.Model, on_progress: OnProgress) -> corpora.Corpus:
+    """Return the numbered corpus of this run; the existing one is used if source and choices did not change."""
     spec = run.profile.corpus
     fields = corpora.Fields(spec.id, spec.title, spec.text, spec.url, frozenset(spec.accept))
     if (run.corpus / "corpus.json").exists():
@@ -159,12 +159,12 @@ def _numbered(run: Run, model: models.Model, on_progress: Callable[[str, int, in
 
 
 def _not_as_numbered(run: Run, corpus: corpora.Corpus, model: models.Model) -> str:
-    """Why the corpus that this run numbered is not what its profile speaks of now; empty where it is.
+    """Return why the corpus that this run numbered is not the one of its profile now; empty if it is.
 
-    A source that is gone is no reason: the run has its own copy, by which it goes.
+    A missing source is no reason: the run uses its own copy.
     """
     spec, new = run.profile.corpus, "or start a new run (runbook run PROFILE --new)"
-    mended = f"{new}, or, where only texts of the same documents were mended: runbook run PROFILE --amend"
+    mended = f"{new}, or, if only texts of the same documents were corrected: runbook run PROFILE --amend"
     if spec.path.exists() and not corpus.source_unchanged(spec.path):
         return f"{spec.path}: changed since this run numbered it. Next: put it back as it was, {mended}"
     asked = run.profile.questions
@@ -180,22 +180,22 @@ def _not_as_numbered(run: Run, corpus: corpora.Corpus, model: models.Model) -> s
 
 
 def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, MachineFacts]]:
-    """The hosts, side by side: reachable, writable, their slots, and what computes there. One dead hides none.
+    """Check the hosts in parallel: reachable, writable, their slots, their devices. A dead host does not hide others.
 
-    Each is sent the model and tries it, with the files that were sent and no others. Only one whose environment is not
-    made yet does so later, when it is staged.
+    Each host gets the model and tries it, with the sent files only. A host without its environment does that later,
+    when it is staged.
     """
     checks, facts = inventory.take(run)
-    made = [spec for spec in run.hosts if spec.name in facts and facts[spec.name]["made"]]
-    far = [spec for spec in made if not spec.is_here]
+    ready = [spec for spec in run.hosts if spec.name in facts and facts[spec.name]["made"]]
+    far = [spec for spec in ready if not spec.is_here]
     there = replace(run, only=frozenset(spec.name for spec in far))
-    found = machines.side_by_side(there, lambda host: _devices(run, host)) if far else machines.Results()
-    able = {spec.name for spec in made if spec.is_here}
+    devices = machines.side_by_side(there, lambda host: _devices(run, host)) if far else machines.Results()
+    able = {spec.name for spec in ready if spec.is_here}
     for spec in far:
-        libraries = found.ok.get(spec.name) or {"error": str(found[spec.name])}
+        libraries = devices.ok.get(spec.name) or {"error": str(devices[spec.name])}
         if inventory.judge_libraries(checks, spec, facts[spec.name], libraries):
             able.add(spec.name)
-    able = {spec.name for spec in made if spec.name in able and _may_try(checks, spec, facts[spec.name], model)}
+    able = {spec.name for spec in ready if spec.name in able and _can_try(checks, spec, facts[spec.name], model)}
     probes = {} if model is None or not able else probing.on_hosts(run, model, facts, able)
     if model is not None:
         for name in able:
@@ -205,38 +205,38 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, M
     return checks, facts
 
 
-def _may_try(checks: Checks, spec: HostSpec, facts: MachineFacts, model: models.Model | None) -> bool:
-    """Whether a host can try the model now; says why not."""
-    seen, remedy = "", ""
+def _can_try(checks: Checks, spec: HostSpec, facts: MachineFacts, model: models.Model | None) -> bool:
+    """Return whether a host can try the model now; add a check that says why not."""
+    problem, remedy = "", ""
     if model is None:
-        seen, remedy = "not tried", "make the model checks hold first"
+        problem, remedy = "not tried", "make the model checks hold first"
     elif spec.is_here and model.remote:
-        seen, remedy = "its weights are not on this machine", "model.download: here, for hosts of kind local"
+        problem, remedy = "its weights are not on this machine", "model.download: here, for hosts of kind local"
     elif facts["free_bytes"] is not None and facts["free_bytes"] < model.bytes + SPARE_BYTES:
-        seen, remedy = f"not tried: no room for it, {facts['free_bytes'] / 1e9:.1f} GB free", "free space there"
-    if seen and (spec.is_here or model is not None):
-        checks.add("model loads", False, seen, "loads", remedy, where=spec.name)
-    return not seen and planning.has_enough_gpus(spec, facts)
+        problem, remedy = f"not tried: no room for it, {facts['free_bytes'] / 1e9:.1f} GB free", "free space there"
+    if problem and (spec.is_here or model is not None):
+        checks.add("model loads", False, problem, "loads", remedy, where=spec.name)
+    return not problem and planning.has_enough_gpus(spec, facts)
 
 
 def _devices(run: Run, host: machines.Host) -> probing.Answer:
-    """What the libraries of a host's Python say of themselves and of its GPUs."""
+    """Return what the libraries of a host's Python report about themselves and its GPUs."""
     host.claim(run.id)
     machines.bring_bundle(host)
     cuda = ["--cuda"] if host.spec.device == "cuda" else []
     done = host.run([host.python, "-m", "worker", "devices", *cuda], DEVICES_TIMEOUT_S, cwd=host.folder.root)
-    return probing.answer(done)
+    return probing.parse_answer(done)
 
 
 def cores() -> int:
-    """The CPU cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def the_disks(
     run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, MachineFacts] | None = None
 ) -> Checks:
-    """The disks: what this run will write, from real sizes, against what is free; folders of one disk are added up."""
+    """Check the disks: compare the bytes that this run will write with the free ones; add up folders of one disk."""
     checks = Checks("Every disk has room")
     model = model and probing.measured(run, model)
     if model is None or corpus is None or model.dim is None:
@@ -257,7 +257,7 @@ def the_disks(
     disks: dict[int, tuple[list[Path], int]] = {}
     for folder, need in needs.items():
         if not _writable(folder):
-            checks.add("disk", False, f"{folder} cannot be written", "writable", "mend its permissions")
+            checks.add("disk", False, f"{folder} cannot be written", "writable", "correct its permissions")
             continue
         device = folder.stat().st_dev
         folders, so_far = disks.get(device, ([], 0))
@@ -267,28 +267,28 @@ def the_disks(
         what = "vectors, texts, model, merged file and backup"
         _room(checks, f"disk of {folders[0]}", free, need, what, "here")
     for host in hosts:
-        found = (facts or {}).get(host.name)
-        if host.is_here or found is None:
+        known = (facts or {}).get(host.name)
+        if host.is_here or known is None:
             continue
-        if found["free_bytes"] is None:
+        if known["free_bytes"] is None:
             checks.add("disk", True, "the host does not say what is free", where=host.name, warn=True)
             continue
-        sharing = 1 + len(found.get("shared", []))  # each of them writes its share into the same disk
-        making = 0 if found["made"] else ENVIRONMENT_BYTES[host.device]
+        sharing = 1 + len(known.get("shared", []))  # each of these hosts writes its share to the same disk
+        making = 0 if known["made"] else ENVIRONMENT_BYTES[host.device]
         what = "texts, vectors, model" + (", environment" if making else "")
-        _room(checks, "disk", found["free_bytes"], share * sharing + model.bytes + making, what, host.name)
+        _room(checks, "disk", known["free_bytes"], share * sharing + model.bytes + making, what, host.name)
     return checks
 
 
 def _room(checks: Checks, name: str, free: int, need: int, what: str, where: str) -> None:
-    seen, expected = f"{free / 1e9:.1f} GB free", f"{(need + SPARE_BYTES) / 1e9:.1f} GB for {what}"
-    checks.add(name, free > need + SPARE_BYTES, seen, expected, "free space or move a folder", where)
+    room, expected = f"{free / 1e9:.1f} GB free", f"{(need + SPARE_BYTES) / 1e9:.1f} GB for {what}"
+    checks.add(name, free > need + SPARE_BYTES, room, expected, "free space or move a folder", where)
 
 
 def the_plan(
     run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, MachineFacts]
 ) -> tuple[Checks, plan.Plan | None]:
-    """The plan: which slot does which rows, checked by a function that shares nothing with the one that cut them."""
+    """Make the plan: which slot does which rows; the check of it shares no code with the making."""
     checks = Checks("Every row belongs to exactly one slot")
     model = model and probing.measured(run, model)
     if model is not None and model.dim is None:
@@ -299,71 +299,73 @@ def the_plan(
         checks.add("plan", False, "not made", "made", "make the checks above hold first")
         return checks, None
     stands = run.plan_file.exists() and run.launched
-    made = _standing(checks, run, model, corpus, facts) if stands else _drawn(checks, run, model, corpus, facts)
-    if made is None:
+    drawn = _standing(checks, run, model, corpus, facts) if stands else _drawn(checks, run, model, corpus, facts)
+    if drawn is None:
         return checks, None
-    wrong = plan.problems([found for slot in made.slots for found in made.ranges(slot)], made.rows)
-    sizes = [slot.rows for slot in made.slots]
+    wrong = plan.problems([rows for slot in drawn.slots for rows in drawn.ranges(slot)], drawn.rows)
+    sizes = [slot.rows for slot in drawn.slots]
     checks.add("gaps and overlaps", not wrong, "; ".join(wrong) or "none", "none", "this is a fault of the software")
-    checks.add("slots", True, f"{len(made.slots)} on {len(made.hosts)} hosts")
-    checks.add("rows", True, f"{made.documents:,} documents and {made.questions:,} questions: {made.rows:,}")
+    checks.add("slots", True, f"{len(drawn.slots)} on {len(drawn.hosts)} hosts")
+    checks.add("rows", True, f"{drawn.documents:,} documents and {drawn.questions:,} questions: {drawn.rows:,}")
     even = stands or max(sizes) - min(sizes) <= 1  # slots that came later were cut no rows
     checks.add("rows a slot", even, f"{min(sizes):,} to {max(sizes):,}", "equal within one")
-    checks.add("rows a part", True, f"{made.part_rows:,}")
-    return checks, made
+    checks.add("rows a part", True, f"{drawn.part_rows:,}")
+    return checks, drawn
 
 
 def _drawn(
     checks: Checks, run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, MachineFacts]
 ) -> plan.Plan | None:
-    """The plan drawn now, as long as nothing can have been computed by an earlier one."""
+    """Draw a new plan: no rows can have been computed by an earlier one."""
     hosts = run.profile.hosts
     if len(facts) != len(hosts):
         checks.add("plan", False, "not made", "made", "make the checks above hold first")
         return None
-    without = [host.name for host in hosts if not planning.has_enough_gpus(host, facts[host.name])]
-    if without:
-        checks.add("plan", False, f"not made: too few GPUs on {', '.join(without)}", "made", "mend or lower `slots`")
+    lacking = [host.name for host in hosts if not planning.has_enough_gpus(host, facts[host.name])]
+    if lacking:
+        problem = f"not made: too few GPUs on {', '.join(lacking)}"
+        checks.add("plan", False, problem, "made", "repair the GPUs or lower `slots`")
         return None
-    made = planning.make_plan(run, model, corpus, facts)
-    made.save(run.plan_file)
-    return made
+    drawn = planning.make_plan(run, model, corpus, facts)
+    drawn.save(run.plan_file)
+    return drawn
 
 
 def _standing(
     checks: Checks, run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, MachineFacts]
 ) -> plan.Plan | None:
-    """The plan by which the run computes: held against what the profile says now, and given the hosts added to it."""
+    """Compare the present plan with the profile, and add the slots of new hosts to it."""
     wrong = planning.differences(run, run.plan(), model, corpus)
-    for what, expected, seen in wrong:
+    for what, expected, actual in wrong:
         remedy = "put it back as it was, or start a new run (runbook run PROFILE --new)"
-        checks.add(what, False, seen, expected, remedy)
+        checks.add(what, False, actual, expected, remedy)
     if wrong:
         return None
-    told = machines.side_by_side(run, lambda host: host.poll().committed)
-    there = [(low, high) for found in told.ok.values() for low, high in found]
+    answers = machines.side_by_side(run, lambda host: host.poll().committed)
+    there = [(low, high) for ranges in answers.ok.values() for low, high in ranges]
     with locks.held(run.plan_lock):
         before = run.plan()
-        made = planning.add_slots(run, before, facts, [*committed(run.local.parts), *there])
-        if made != before:
+        standing = planning.add_slots(run, before, facts, [*committed(run.local.parts), *there])
+        if standing != before:
             before.save(run.revision_file(before.epoch))
-            made.save(run.plan_file)
-    if made != before:
-        added = [slot.slot for slot in made.slots if slot not in before.slots]
-        seen = f"{', '.join(added)} get {count((m.start, m.stop) for m in made.moves[len(before.moves) :]):,} rows"
-        checks.add("slots added", True, f"{seen}, epoch {made.epoch}")
-        run.journal.write("slots added", slots=added, seen=seen, epoch=made.epoch)
-    return made
+            standing.save(run.plan_file)
+    if standing != before:
+        added = [slot.slot for slot in standing.slots if slot not in before.slots]
+        rows = count((move.start, move.stop) for move in standing.moves[len(before.moves) :])
+        share = f"{', '.join(added)} get {rows:,} rows"
+        checks.add("slots added", True, f"{share}, epoch {standing.epoch}")
+        run.journal.write("slots added", slots=added, seen=share, epoch=standing.epoch)
+    return standing
 
 
 def everything(run: Run) -> list[Checks]:
-    """All checks of this phase without a notebook: what `runbook check` shows."""
+    """Return all checks of this phase without a notebook, for `runbook check`."""
     machine = this_machine(run)
     model_checks, model = the_model(run)
     corpus_checks, corpus = the_corpus(run, model)
     host_checks, facts = the_hosts(run, model)
     disks = the_disks(run, model, corpus, facts)
-    found = [machine, model_checks, corpus_checks, host_checks, disks, the_plan(run, model, corpus, facts)[0]]
+    groups = [machine, model_checks, corpus_checks, host_checks, disks, the_plan(run, model, corpus, facts)[0]]
     if not run.finished:
-        run.journal.write("checked", ok=all(checks.ok for checks in found))
-    return found
+        run.journal.write("checked", ok=all(checks.ok for checks in groups))
+    return groups

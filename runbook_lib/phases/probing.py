@@ -1,7 +1,7 @@
-"""The model tried on each host with the very files that were sent there, before any row is computed.
+"""Tries the model on each host, with exactly the files that were sent there, before any row is computed.
 
-Its width is what it gives, not what its files say. What a worker would compute is held against the library's own entry
-points on the same host, and against the other hosts; the longest texts that the model claims to read are encoded.
+The width of its vectors is measured, not read from its files. The vectors of a worker are compared with the library's
+own entry points on the same host, and with the other hosts; the longest texts that the model claims to read are tried.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from ..run.run import Run
 from . import sent_model
 
 TIMEOUT_S = 900.0
-# The least cosine of two computations of one text: by us and by the library, or by two hosts.
+# The least cosine of two vectors of one text: from us and the library, or from two hosts.
 ALIKE = {"float32": 1 - 1e-5, "bfloat16": 0.98, "float16": 0.995}
 WIDEST = 1_000_000
 HERE = "this machine"
 KINDS = ("document", "query")
 
-Answer = dict[str, Any]  # as printed: `read` takes nothing in it on trust
+Answer = dict[str, Any]  # as printed; `parse_probe` checks every value
 Vectors = dict[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a host found; `error` alone where the model could not be loaded or used.
+    """The findings of a host; only `error` if the model could not be loaded or used.
 
-    `missing`: for want of Python or a library; `own_code`: the model comes with code of its own.
+    `missing`: Python or a library is missing; `own_code`: the model contains its own code.
     """
 
     error: str = ""
@@ -62,7 +62,7 @@ class Probe:
     norm: float = 0.0
     bad: str = ""
     normalises: bool = False
-    seen: str = ""
+    loading: str = ""
     cosine: float = -1.0
     tokens: int = 0
     claimed: int | None = None
@@ -74,9 +74,9 @@ class Probe:
 def on_hosts(
     run: Run, model: models.Model, facts: Mapping[str, MachineFacts], names: Collection[str]
 ) -> dict[str, Probe]:
-    """Try the model on these hosts, and here where torch is and none of them is this machine; name -> what was found.
+    """Try the model on these hosts, and here if torch is installed and no host is this machine; return name -> probe.
 
-    Hosts that are folders of one machine with one Python are tried once.
+    Several hosts that are folders of one machine with one Python are tried once.
     """
     first: dict[Any, str] = {}
     for spec in run.hosts:
@@ -92,18 +92,18 @@ def on_hosts(
         far_only = bool(names) and not any(spec.is_here for spec in run.hosts if spec.name in names)
         here = pool.submit(_ask_here, run, model, longest) if far_only and not model.remote and _torch_here() else None
         meant = replace(run, only=frozenset(first.values()))
-        found = machines.side_by_side(meant, one) if first else machines.Results()
-        said = found.ok | {name: _unable(why) for name, why in found.failures.items()}
+        results = machines.side_by_side(meant, one) if first else machines.Results()
+        answers = results.ok | {name: _failed_answer(why) for name, why in results.failures.items()}
         for spec in run.hosts:
-            if spec.name in names and spec.name not in said:
-                said[spec.name] = said[first[(facts[spec.name]["python"], spec.device)]]
-        for name in said:
-            _keep(run, name, model, _key(run, model, facts[name]), said[name])
-        probes = {name: read(answer) for name, answer in said.items()}
-        return probes if here is None else {**probes, HERE: read(here.result())}
+            if spec.name in names and spec.name not in answers:
+                answers[spec.name] = answers[first[(facts[spec.name]["python"], spec.device)]]
+        for name in answers:
+            _keep(run, name, model, _key(run, model, facts[name]), answers[name])
+        probes = {name: parse_probe(answer) for name, answer in answers.items()}
+        return probes if here is None else {**probes, HERE: parse_probe(here.result())}
 
 
-def _unable(why: RunbookError) -> Answer:
+def _failed_answer(why: RunbookError) -> Answer:
     return {"error": str(why), "missing": isinstance(why, CannotStart)}
 
 
@@ -112,7 +112,7 @@ def _torch_here() -> bool:
 
 
 def _longest(run: Run) -> int | None:
-    """No text of the corpus has more tokens, since it has no more bytes; None while it is not numbered."""
+    """Return the bytes of the longest text: no text has more tokens than this; None before the numbering."""
     try:
         offsets = corpora.load(run.corpus).offsets()
     except DataError:
@@ -123,7 +123,7 @@ def _longest(run: Run) -> int | None:
 def _ask(run: Run, host: machines.Host, model: models.Model, facts: MachineFacts, longest: int | None) -> Answer:
     before = _kept(run, host.name)
     if before and before.key == _key(run, model, facts) and not before.answer.get("error") and _works(host):
-        return dict(before.answer)  # its workers are left alone: the device is theirs
+        return dict(before.answer)  # its workers use the device: do not disturb them
     host.claim(run.id)
     if host.spec.is_here:
         cwd = machines.BUNDLE.parent
@@ -133,20 +133,20 @@ def _ask(run: Run, host: machines.Host, model: models.Model, facts: MachineFacts
     sent_model.send(run, host, model)
     gpus = facts.get("gpus") or []
     gpu = ["--gpu", str(gpus[0]["uuid"])] if facts["device"] == "cuda" and gpus else []
-    argv = _argv(run, model, facts["python"], sent_model.place(host, model), longest)
-    return answer(host.run([*argv, "--device", facts["device"], *gpu], TIMEOUT_S, cwd=cwd))
+    argv = _argv(run, model, facts["python"], sent_model.model_folder(host, model), longest)
+    return parse_answer(host.run([*argv, "--device", facts["device"], *gpu], TIMEOUT_S, cwd=cwd))
 
 
 def _works(host: machines.Host) -> bool:
-    """Whether workers of this run compute there at the moment."""
+    """Return whether workers of this run compute on the host now."""
     with contextlib.suppress(HostError):
         return any(entry.alive for entry in host.poll().slots.values())
     return False
 
 
 def _argv(run: Run, model: models.Model, python: str, folder: Path, longest: int | None) -> list[str]:
-    found = [python, "-m", "worker", "probe", "--model", str(folder)]
-    found += [
+    argv = [python, "-m", "worker", "probe", "--model", str(folder)]
+    argv += [
         "--dtype",
         run.profile.model.dtype,
         "--prompt",
@@ -155,12 +155,12 @@ def _argv(run: Run, model: models.Model, python: str, folder: Path, longest: int
         model.question_template,
     ]
     cut = run.profile.model.max_tokens
-    found += ["--max-tokens", str(cut)] if cut is not None else []
-    return [*found, "--longest", str(longest)] if longest is not None else found
+    argv += ["--max-tokens", str(cut)] if cut is not None else []
+    return [*argv, "--longest", str(longest)] if longest is not None else argv
 
 
 def _ask_here(run: Run, model: models.Model, longest: int | None) -> Answer:
-    """The same on this machine's processor, with the same files and no others."""
+    """Try the model on this machine's processor, with the same files only."""
     with tempfile.TemporaryDirectory() as folder:
         for file in model.files:
             link = Path(folder, file.path)
@@ -171,44 +171,44 @@ def _ask_here(run: Run, model: models.Model, longest: int | None) -> Answer:
             done = verbs.run(argv, TIMEOUT_S, str(machines.BUNDLE.parent), without=secret.variables())
         except OSError as error:
             return {"error": str(error)}
-    return answer(machines.Completed(-1 if done["exit"] is None else done["exit"], done["out"], done["err"]))
+    return parse_answer(machines.Completed(-1 if done["exit"] is None else done["exit"], done["out"], done["err"]))
 
 
-def answer(done: machines.Completed) -> Answer:
-    """The JSON object that a command of the worker printed last, or its error."""
+def parse_answer(done: machines.Completed) -> Answer:
+    """Return the JSON object that a worker command printed last, or its error."""
     lines = done.out.strip().splitlines()
     if done.exit_code or not lines:
         return {"error": " / ".join(done.err.strip().splitlines()[-3:]) or f"exit code {done.exit_code}"}
     try:
-        found = json.loads(lines[-1])
+        value = json.loads(lines[-1])
     except (ValueError, RecursionError):
-        found = None
-    return found if isinstance(found, dict) else {"error": f"printed {lines[-1][:200]}, expected a JSON object"}
+        value = None
+    return value if isinstance(value, dict) else {"error": f"printed {lines[-1][:200]}, expected a JSON object"}
 
 
-def read(said: Mapping[str, Any]) -> Probe:
-    """An answer, nothing in it taken on trust."""
-    if said.get("error"):
-        why = safe_text(str(said["error"]), 2000)  # the libraries tell these two in words only
-        return Probe(why, said.get("missing") is True or "No module named" in why, "trust_remote_code" in why)
+def parse_probe(answer: Mapping[str, Any]) -> Probe:
+    """Convert an answer to a probe; check every value."""
+    if answer.get("error"):
+        why = safe_text(str(answer["error"]), 2000)  # the libraries report these two in words only
+        return Probe(why, answer.get("missing") is True or "No module named" in why, "trust_remote_code" in why)
     try:
-        dim = _whole(said["dim"])
-        long = [said["long"][kind] for kind in KINDS if kind in said["long"]]
+        dim = _whole(answer["dim"])
+        long = [answer["long"][kind] for kind in KINDS if kind in answer["long"]]
         worst = max(long, key=lambda one: bool(one["error"]))
-        cosines = [said["cosine"][kind] for kind in KINDS] + [one["cosine"] for one in long if not one["error"]]
+        cosines = [answer["cosine"][kind] for kind in KINDS] + [one["cosine"] for one in long if not one["error"]]
         return Probe(
             dim=dim,
-            norm=math.nan if said["norm"] != said["norm"] else _number(said["norm"]),
-            bad=safe_text(str(said["bad"]), 500),
-            normalises=said["normalises"] is True,
-            seen=f"in {_number(said['loaded_s']):g} s on {safe_text(str(said['device']), 100)}, "
-            f"torch {safe_text(str(said['torch']), 50)}",
+            norm=math.nan if answer["norm"] != answer["norm"] else _number(answer["norm"]),
+            bad=safe_text(str(answer["bad"]), 500),
+            normalises=answer["normalises"] is True,
+            loading=f"in {_number(answer['loaded_s']):g} s on {safe_text(str(answer['device']), 100)}, "
+            f"torch {safe_text(str(answer['torch']), 50)}",
             cosine=min(_number(cosine) for cosine in cosines),
             tokens=_whole(worst["tokens"], 0),
             claimed=None if worst["claimed"] is None else _whole(worst["claimed"]),
             long_error=safe_text(str(worst["error"]), 1000),
             works=None if worst["works"] is None else _whole(worst["works"]),
-            vectors={kind: _array(said["vectors"][kind], dim) for kind in KINDS},
+            vectors={kind: _array(answer["vectors"][kind], dim) for kind in KINDS},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return Probe(f"answered what no probe answers ({type(error).__name__}: {safe_text(str(error), 200)})")
@@ -227,47 +227,47 @@ def _number(value: object) -> float:
 
 
 def _array(text: str, dim: int) -> npt.NDArray[np.float32]:
-    found = np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(-1, dim)
-    if not len(found):
+    vectors = np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(-1, dim)
+    if not len(vectors):
         raise ValueError("expected vectors, found none")
-    return found
+    return vectors
 
 
 # ------------------------------------------------------------------------------------------------------------- judged
 
-REMEDY = "the model cannot be used as it is on this host: the message says why; another model, or mend its files"
+REMEDY = "the model cannot be used as it is on this host: see the message; use another model, or repair its files"
 INSTALL = "on a machine that encodes: pip install -e '.[worker]' (README: which torch)"
 OWN_CODE = "the model comes with code of its own, which is not run here: use one made of the library's own modules"
 
 
 def judge(checks: Checks, name: str, probe: Probe, model: models.Model, spec: ModelSpec) -> None:
-    """The checks of one host that tried the model, which is `spec` in the profile."""
+    """Add the checks of one host that tried the model; `spec`: the model in the profile."""
     if probe.error:
         remedy = OWN_CODE if probe.own_code else INSTALL if probe.missing else REMEDY
         checks.add("model loads", False, probe.error, "loads", remedy, where=name)
         return
-    checks.add("model loads", True, probe.seen, where=name)
+    checks.add("model loads", True, probe.loading, where=name)
     dim, asked = model.dim or probe.dim, spec.dim
     good = not probe.bad and probe.dim == (asked or dim) == dim and probe.normalises == model.normalises
-    seen = probe.bad or f"{probe.dim} numbers, norm {probe.norm:.6f}"
+    measured = probe.bad or f"{probe.dim} numbers, norm {probe.norm:.6f}"
     expected = f"{asked or dim} numbers, {'norm 1' if model.normalises else 'any norm'}"
-    remedy = "the model or its libraries are not what they say; or mend model.dim"
-    checks.add("first vector", good, seen, expected, remedy, where=name)
+    remedy = "the model or its libraries are not what they say; or correct model.dim"
+    checks.add("first vector", good, measured, expected, remedy, where=name)
     _judge_long(checks, name, probe)
     bound = ALIKE[spec.dtype]
     remedy = (
         "its vectors depend on what else is in a batch, so no two computations agree: another model, or another side "
         "of padding (padding_side in tokenizer_config.json)"
     )
-    seen = f"lowest cosine {probe.cosine:.7f} to the library's own encode_document and encode_query"
-    checks.add("as the library", probe.cosine >= bound, seen, f"at least {bound:g}", remedy, where=name)
+    measured = f"lowest cosine {probe.cosine:.7f} to the library's own encode_document and encode_query"
+    checks.add("as the library", probe.cosine >= bound, measured, f"at least {bound:g}", remedy, where=name)
 
 
 def _judge_long(checks: Checks, name: str, probe: Probe) -> None:
     if not probe.long_error:
         part = probe.claimed is not None and probe.tokens < probe.claimed
-        seen = f"{probe.tokens:,} tokens encode" + (f"; the model claims {probe.claimed:,}" if part else "")
-        checks.add("longest text", True, seen, where=name, warn=part)
+        encoded = f"{probe.tokens:,} tokens encode" + (f"; the model claims {probe.claimed:,}" if part else "")
+        checks.add("longest text", True, encoded, where=name, warn=part)
         return
     claim = f"the model claims {probe.claimed:,}" if probe.claimed else f"it names no limit, {probe.tokens:,} tried"
     if probe.works is None:
@@ -278,7 +278,7 @@ def _judge_long(checks: Checks, name: str, probe: Probe) -> None:
 
 
 def compare(checks: Checks, probes: Mapping[str, Probe], dtype: str) -> None:
-    """Hold the vectors of the hosts against each other: against those of this machine, or else of the first."""
+    """Compare the vectors of the hosts with those of this machine, else of the first host."""
     able = {name: probe for name, probe in probes.items() if probe.vectors and not probe.long_error}
     if HERE in probes and HERE not in able:
         checks.add("model loads", True, f"not here: {probes[HERE].error}", where=HERE, warn=True)
@@ -289,8 +289,8 @@ def compare(checks: Checks, probes: Mapping[str, Probe], dtype: str) -> None:
             remedy = (
                 f"the libraries or the device of {name} or of {reference} compute otherwise: compare their versions"
             )
-            seen = f"lowest cosine {cosine:.6f} to {reference}"
-            checks.add("same vectors", cosine >= ALIKE[dtype], seen, f"at least {ALIKE[dtype]:g}", remedy, where=name)
+            shown = f"lowest cosine {cosine:.6f} to {reference}"
+            checks.add("same vectors", cosine >= ALIKE[dtype], shown, f"at least {ALIKE[dtype]:g}", remedy, where=name)
 
 
 def _lowest(one: Vectors, two: Vectors) -> float:
@@ -309,20 +309,20 @@ def _lowest(one: Vectors, two: Vectors) -> float:
 
 
 def _key(run: Run, model: models.Model, facts: MachineFacts) -> str:
-    """What a host was tried with: of anything else it has to be tried again."""
+    """Return a digest of everything that a try depends on: if it changes, the host must try again."""
     bundle = [hashlib.sha256(source.read_bytes()).hexdigest() for _, source in machines.bundle_files()]
     spec = run.profile.model
     what = [model.digest, spec.dtype, spec.max_tokens, model.template, model.question_template, bundle]
     return hashlib.sha256(json.dumps([facts["python"], facts["device"], *what]).encode()).hexdigest()
 
 
-def _keep(run: Run, name: str, model: models.Model, key: str, said: Answer) -> None:
-    run.save_json(f"probe_{name}.json", {"host": name, "model": model.digest, "key": key, "answer": said})
+def _keep(run: Run, name: str, model: models.Model, key: str, answer: Answer) -> None:
+    run.save_json(f"probe_{name}.json", {"host": name, "model": model.digest, "key": key, "answer": answer})
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """The record of a host that was tried: the model's digest, a key of all that it was tried with, what it said."""
+    """The stored probe of a host: the model's digest, the key of its inputs (see `_key`), the answer."""
 
     model: str
     key: str
@@ -330,42 +330,42 @@ class _Kept:
 
 
 def _kept(run: Run, name: str) -> _Kept | None:
-    """What a host answered last; None where it was not tried, or the record cannot be read."""
+    """Return a host's last answer; None if there is none, or the record cannot be read."""
     with contextlib.suppress(DataError, ValueError):
-        found = run.load_json(f"probe_{name}.json")
-        if isinstance(found.get("answer"), dict):
-            return _Kept(str(found.get("model")), str(found.get("key")), found["answer"])
+        record = run.load_json(f"probe_{name}.json")
+        if isinstance(record.get("answer"), dict):
+            return _Kept(str(record.get("model")), str(record.get("key")), record["answer"])
     return None
 
 
 def measured(run: Run, model: models.Model) -> models.Model:
-    """The model with the width that the hosts measured; the profile's own word where none could yet."""
+    """Return the model with the width that the hosts measured; with the profile's width if no host measured it yet."""
     kept = [_kept(run, spec.name) for spec in run.profile.hosts]
-    probes = [read(one.answer) for one in kept if one and one.model == model.digest]
-    seen = {(probe.dim, probe.normalises) for probe in probes if not probe.error}
-    if len(seen) != 1:
-        return replace(model, dim=None if seen else model.dim or run.profile.model.dim)
-    ((dim, normalises),) = seen
+    probes = [parse_probe(one.answer) for one in kept if one and one.model == model.digest]
+    contracts = {(probe.dim, probe.normalises) for probe in probes if not probe.error}
+    if len(contracts) != 1:
+        return replace(model, dim=None if contracts else model.dim or run.profile.model.dim)
+    ((dim, normalises),) = contracts
     return replace(model, dim=dim, normalises=normalises)
 
 
-def assure(run: Run, host: machines.Host, model: models.Model) -> None:
-    """Try the model on a host whose environment was not made yet when the others tried it. Raises HostError.
+def ensure_tried(run: Run, host: machines.Host, model: models.Model) -> None:
+    """Try the model on a host that had no environment yet when the others tried it. Raises HostError.
 
-    `model`: with the width and contract of the plan.
+    `model`: with the width and normalisation of the plan.
     """
-    found: MachineFacts | None = run.host_facts().get(host.name)
-    if not found or found.get("made", True):
+    known: MachineFacts | None = run.host_facts().get(host.name)
+    if not known or known.get("made", True):
         return
-    facts: MachineFacts = {**found, "python": host.python}
+    facts: MachineFacts = {**known, "python": host.python}
     key = _key(run, model, facts)
     before = _kept(run, host.name)
     if before and before.key == key and not before.answer.get("error"):
         return
-    said = _ask(run, host, model, facts, _longest(run))
+    answer = _ask(run, host, model, facts, _longest(run))
     checks = Checks("the model there")
-    judge(checks, host.name, read(said), model, run.profile.model)
+    judge(checks, host.name, parse_probe(answer), model, run.profile.model)
     if checks.failed:
         why = checks.failed[0]
         raise HostError(f"{host.name}: {why.name}: {why.seen} (expected {why.expected}). Next: {why.remedy}")
-    _keep(run, host.name, model, key, said)
+    _keep(run, host.name, model, key, answer)

@@ -1,4 +1,4 @@
-"""Publish: a result whose checks hold is backed up and gets its final names; one whose checks fail is put aside."""
+"""Publish: a result whose checks pass is backed up and gets its final names; a result that fails is put aside."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from . import backup as backups
 from . import validate
 
 NAME = "final names"
-SEE = "make the checks above hold, then run again; the result of before stands meanwhile"
+SEE = "make the checks above hold, then run again; the previous result stays meanwhile"
 
 
 @dataclass(frozen=True)
 class Published:
-    """What came of it: all checks, with the backup's and the final names', and the files outside the run's folder.
+    """The result of publishing: all checks, also of backup and final names, and the files outside the run's folder.
 
-    None stands for a file that was not made.
+    None: the file was not made.
     """
 
     checks: Checks
@@ -35,9 +35,9 @@ class Published:
 
 
 def publish(run: Run, checks: Checks, figures: Figures) -> Published:
-    """Back up and publish the result that `validate.validate` gave these checks and figures of.
+    """Back up and publish the result with these checks and figures, which `validate.validate` returned.
 
-    Where a check fails nothing gets a final name, no backup is made, and what stood there before stays.
+    If a check fails, no file gets a final name, no backup is made, and the previous result stays.
     """
     failed = [check for check in checks.failed if check.name != validate.BACKUP]
     if failed:
@@ -52,9 +52,9 @@ def publish(run: Run, checks: Checks, figures: Figures) -> Published:
 
 
 def _refused(run: Run, checks: Checks, failed: list[Check]) -> Checks:
-    """The same checks, with what became of the candidate."""
-    kept = publication.reject(run, [f"{check.name}: {check.seen}" for check in failed])
-    told = Checks(checks.title, [replace(c, seen="none made") if c.name == validate.BACKUP else c for c in checks])
+    """Reject the candidate, and return the checks with one more that says so."""
+    kept = publication.reject_candidate(run, [f"{check.name}: {check.seen}" for check in failed])
+    shown = Checks(checks.title, [replace(c, seen="none made") if c.name == validate.BACKUP else c for c in checks])
     seen = f"not given: {len(failed)} checks failed; kept for inspection in {kept or run.merged}"
-    told.add(NAME, False, seen, "given once all checks hold", SEE)
-    return told
+    shown.add(NAME, False, seen, "given once all checks hold", SEE)
+    return shown

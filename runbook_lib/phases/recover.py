@@ -1,7 +1,7 @@
-"""Recover: start what should run and does not, move rows away from where nobody does them.
+"""Recover: start supervisors that should run, and move rows away from hosts that do not do them.
 
-What is done, and whether a person is asked first, follows from the verdict and the profile (`recovery`, `policy`). What
-can be done on a host alone its supervisor does, with this machine shut; here is what takes somebody who sees them all.
+The verdict and the profile (`recovery`, `policy`) decide what is done, and whether a person is asked first. A host's
+supervisor recovers its own workers, also while this machine is off; this module does what needs a view of all hosts.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from ..slots import states
 from ..slots.snapshot import SlotState, Snapshot
 from . import launch, staging
 
-BLANK_S = 60.0  # a host that was launched and knows nothing of it: a folder that was unmounted may come back
-SPLIT_S = 60.0  # who is done within this may be given rows; and what loading a model is taken to cost where not known
-HANGS_S, LOADS_TO_HANG = 60.0, 4.0  # without a row for so long, and so many loads of idle hosts, a host hangs
+BLANK_S = 60.0  # wait for a launched host that lost its assignment: its folder may be unmounted for a moment
+SPLIT_S = 60.0  # hosts that end within this may get rows; also the assumed loading time of a model if unknown
+HANGS_S, LOADS_TO_HANG = 60.0, 4.0  # a host hangs after so long without a row, and so many times the usual loading time
 ALL = "all hosts"
 
 
-class Revive:
-    """Do about each host what its verdict asks for, as far as the profile allows.
+class Recovery:
+    """Do for each host what its verdict requires, as far as the profile allows.
 
-    Called, it does all of it for one state and tells in words what it did. Given to `monitor.watch` it is done in
-    pieces, a host each beside the others, so that one that is slow holds up nobody. A person who has to agree (`ask`)
-    is told once, with the command that does it.
+    A call does everything for one state and returns in words what it did. `monitor.watch` runs it as `jobs`, one for
+    each host in parallel, so that a slow host does not delay the others. With the policy `ask`, the journal asks once
+    and names the command.
     """
 
     def __call__(self, run: Run, state: Snapshot) -> list[str]:
-        """All of it, for this state."""
-        did = _side_by_side([partial(self.about, run, state, spec.name) for spec in run.hosts])
+        """Do everything for this state."""
+        did = _side_by_side([partial(self.act_on, run, state, spec.name) for spec in run.hosts])
         moved = _move(run, state)
         return did + moved + (_deliver(run, state) if moved else [])
 
     def jobs(self, run: Run, state: Snapshot) -> Mapping[str, Callable[[], list[str]]]:
-        """The same in pieces; nothing about hosts on which a person acts."""
+        """Return the same as separate jobs; none for hosts on which a person acts."""
         taken = acts.hosts_in_act(run)
         names = (state.committed_by_host.keys() | state.invalid) - taken
-        hosts: dict[str, Callable[[], list[str]]] = {name: partial(self.about, run, state, name) for name in names}
+        hosts: dict[str, Callable[[], list[str]]] = {name: partial(self.act_on, run, state, name) for name in names}
         return hosts if taken else {**hosts, ALL: partial(_move, run, state)}
 
-    def about(self, run: Run, state: Snapshot, name: str) -> list[str]:
-        """What is to be done about one host; tells in words what it did."""
-        run, state = limited(run, name), state.of(name)
+    def act_on(self, run: Run, state: Snapshot, name: str) -> list[str]:
+        """Do what one host needs; return in words what was done."""
+        run, state = limited(run, name), state.for_host(name)
         did = _up_to_date(run, state) + _restart_dead(run, state, False) + _launch_late(run, state)
         if state.invalid and run.profile.policy_for(states.DEAD) == "auto":
-            staging.stage(run, only=state.invalid)  # its code may be damaged as well as its report
-            launch.start_unseen(run, state.invalid)
+            staging.stage(run, only=state.invalid)  # not only its report, also its code may be damaged
+            launch.start_without_reading(run, state.invalid)
         return did
 
 
@@ -64,20 +64,20 @@ def _side_by_side(jobs: Sequence[Callable[[], list[str]]]) -> list[str]:
         return [words for did in pool.map(lambda job: job(), jobs) for words in did]
 
 
-def redo(run: Run, state: Snapshot) -> list[str]:
-    """Start hosts again whose parts were refused: they have rows to do once more."""
+def restart_refused(run: Run, state: Snapshot) -> list[str]:
+    """Start hosts again whose parts were refused: they must do these rows again."""
     return _restart_dead(run, state, True)
 
 
 def _up_to_date(run: Run, state: Snapshot) -> list[str]:
-    """A host that works by an older plan gets the one of now: it was away, or rows moved to it or from it."""
+    """Bring the present plan to a host with an older one: it was away, or rows moved to it or from it."""
     epoch = run.plan().epoch
     old = {name for name, has in state.epochs.items() if has != epoch}
     return _bring_plan(run, old) if old else []
 
 
 def _bring_plan(run: Run, names: Collection[str]) -> list[str]:
-    """Bring hosts the plan of now, and start there who has rows by it; who was stopped by a person stays so."""
+    """Bring hosts the present plan, and start those that have rows in it, except hosts that a person stopped."""
     epoch = run.plan().epoch
     staged = staging.stage(run, only=names)
     did = [f"{check.where}: has the plan of epoch {epoch}" for check in staged if check.ok and check.where in names]
@@ -86,12 +86,12 @@ def _bring_plan(run: Run, names: Collection[str]) -> list[str]:
 
 
 def _deliver(run: Run, state: Snapshot) -> list[str]:
-    """Bring the plan of now to every host that answers and has another."""
-    return _side_by_side([partial(_up_to_date, limited(run, name), state.of(name)) for name in state.epochs])
+    """Bring the present plan to every answering host that has another."""
+    return _side_by_side([partial(_up_to_date, limited(run, name), state.for_host(name)) for name in state.epochs])
 
 
 def _restart_dead(run: Run, state: Snapshot, refused: bool) -> list[str]:
-    # Never a host that was stopped, or given up, because of what happened to another one.
+    # Never start a stopped or given-up host because of another host.
     wanted = {slot.host for slot in state.slots if slot.state == states.DEAD} | set(state.unsupervised)
     if refused:
         resting = {slot.host for slot in state.slots if slot.state in (states.STOPPED, states.FENCED)}
@@ -102,10 +102,10 @@ def _restart_dead(run: Run, state: Snapshot, refused: bool) -> list[str]:
 
 
 def _launch_late(run: Run, state: Snapshot) -> list[str]:
-    """A host that the launch could not reach, and that answers now; or one whose folder went and does not come back."""
+    """Start hosts that the launch could not reach and that answer now, or whose folder stays missing."""
     launched = {event["host"] for event in run.journal.events("supervisor started")}
     if not launched:
-        return []  # nobody launched this run, or somebody is about to: watching is not launching
+        return []  # this run was not launched yet: watching does not launch it
     left = {slot.host for slot in state.slots if not slot.done}
     late = {name for name, since_s in state.unassigned_s.items() if name not in launched or since_s > BLANK_S} & left
     if not late or not _allowed(run, states.DEAD, sorted(late), "restart"):
@@ -114,17 +114,18 @@ def _launch_late(run: Run, state: Snapshot) -> list[str]:
 
 
 def _start(run: Run, names: set[str], event: str) -> list[str]:
-    """Start hosts again. What one died of may be a damaged file, so each is held against its sum before."""
+    """Start hosts again. A damaged file may be the cause of death, so check each file's sum before."""
     staging.stage(run, only=names)
     _, outcomes = launch.start_hosts(run, retry_given_up=False, only=names, undo_stop=False)
-    started = [f"{name}: {seen}" for name, seen in outcomes.ok.items() if isinstance(seen, launch.Started)]
+    running = {name: each for name, each in outcomes.ok.items() if isinstance(each, launch.Running)}
+    started = [f"{name}: {each}" for name, each in running.items() if each.started]
     for line in started:
         run.journal.write(event, seen=line)
     return started
 
 
 def _allowed(run: Run, verdict: str, names: Sequence[str], verb: str) -> bool:
-    """Whether the profile lets us act; where it says `ask`, the journal asks, once for each matter."""
+    """Return whether the profile allows us to act; with `ask`, write a request into the journal once for each case."""
     policy = run.profile.policy_for(verdict)
     if policy == "ask":
         asked = {(event["verdict"], event["where"]) for event in run.journal.events("asked")}
@@ -138,13 +139,13 @@ def _allowed(run: Run, verdict: str, names: Sequence[str], verb: str) -> bool:
 
 
 def _move(run: Run, state: Snapshot) -> list[str]:
-    """Rows of hosts that are gone, or that gave everything up, to the living ones; else the tail of a slow one."""
-    if not state.committed_by_host:  # nobody answers: it is this machine's network
+    """Move the rows of silent or given-up hosts to the working ones; else the last rows of a slow host."""
+    if not state.committed_by_host:  # no host answers: the network of this machine is down
         return []
     lost = _lost(run, state)
     did = []
     for verdict in (states.UNREACHABLE, states.FENCED):
-        names = sorted(name for name, (said, _) in lost.items() if said == verdict)
+        names = sorted(name for name, (why, _) in lost.items() if why == verdict)
         if names and _allowed(run, verdict, names, "move"):
             for name in names:
                 did += _revise(run, state, [name], moves.evacuate, lost[name][1])
@@ -152,20 +153,20 @@ def _move(run: Run, state: Snapshot) -> list[str]:
 
 
 def _lost(run: Run, state: Snapshot) -> dict[str, tuple[str, str]]:
-    """host -> (verdict, why) for those that do nothing about the rows they have left."""
-    found = {}
+    """Return host -> (verdict, why) for the hosts that do not work on their remaining rows."""
+    reasons = {}
     for name in {slot.host: None for slot in state.slots}:
         left = [slot for slot in state.slots if slot.host == name and not slot.done]
         silent_s = state.silent_s.get(name, 0.0)
         if left and silent_s > run.profile.monitor.unreachable_s:
-            found[name] = (states.UNREACHABLE, f"silent for {silent_s:.0f} s")
+            reasons[name] = (states.UNREACHABLE, f"silent for {silent_s:.0f} s")
         elif left and not silent_s and name not in state.busy and all(slot.state == states.FENCED for slot in left):
-            found[name] = (states.FENCED, f"given up: {left[0].reason or 'no reason on record'}")
-    return found
+            reasons[name] = (states.FENCED, f"given up: {left[0].reason or 'no reason on record'}")
+    return reasons
 
 
 def _share_tail(run: Run, state: Snapshot) -> list[str]:
-    """The tail of hosts that work for long to those that are done, or will be soon: before their workers end."""
+    """Move the last rows of slow hosts to hosts that are done, or will be soon: before their workers end."""
     answering = {name: [slot for slot in state.slots if slot.host == name] for name in state.committed_by_host}
     ends = {name: _ends_s(slots, name in state.busy) for name, slots in answering.items()}
     idle = {name for name, end_s in ends.items() if end_s is not None and end_s <= SPLIT_S}
@@ -183,7 +184,7 @@ def _share_tail(run: Run, state: Snapshot) -> list[str]:
 
 
 def _hangs(slots: Sequence[SlotState], load_s: float) -> bool:
-    """Whether all workers of a host that has rows left still load, long after others have loaded the model."""
+    """Return whether all workers of a host with rows left still load, long after other hosts loaded the model."""
     left = [slot for slot in slots if not slot.done]
     limit_s = max(HANGS_S, LOADS_TO_HANG * load_s)
     loads = [slot for slot in left if slot.state in states.LOADS]
@@ -191,19 +192,19 @@ def _hangs(slots: Sequence[SlotState], load_s: float) -> bool:
 
 
 def _ends_s(slots: Sequence[SlotState], busy: bool) -> float | None:
-    """Seconds until a host has nothing to do: 0 where it rests with all done, None where that is not known."""
+    """Return seconds until a host has nothing to do: 0 if all is done, None if unknown."""
     if all(slot.state in states.OVER for slot in slots):
         return 0.0
     return _eta_s(slots) if busy else None
 
 
 def _load_s(slots: Sequence[SlotState]) -> float:
-    """What loading the model takes, as far as workers told."""
+    """Return how long loading the model takes, by the workers' reports."""
     return max((slot.loaded_s for slot in slots if slot.loaded_s is not None), default=SPLIT_S)
 
 
 def _eta_s(slots: Sequence[SlotState]) -> float | None:
-    """Seconds until a host is done: its slots help each other."""
+    """Return seconds until a host is done; its slots help each other."""
     rate = sum(slot.rate or 0.0 for slot in slots)
     left = sum(slot.rows - slot.committed for slot in slots)
     return left / rate if rate else None
@@ -221,15 +222,15 @@ def _revise(
     targets: Collection[str] | None = None,
     by_person: bool = False,
 ) -> list[str]:
-    """Make the next revision of the plan. The hosts are told by whoever looks after each of them."""
+    """Make the next revision of the plan. Each host's own job brings it there."""
     away = {*hosts, *state.silent_s}
-    can = {slot.slot for slot in state.slots if slot.state not in states.CANNOT and slot.host not in away}
+    can = {slot.slot for slot in state.slots if slot.state not in states.TAKES_NO_ROWS and slot.host not in away}
     rates = {slot.slot: slot.rate for slot in state.slots if slot.rate}
-    with locks.held(run.plan_lock):  # two that watch would else make two next revisions
+    with locks.held(run.plan_lock):  # else two watching commands would make two revisions
         plan = run.plan()
         concerned = {*hosts, *(targets or ())}
         if not by_person and any(state.epochs.get(name, plan.epoch) != plan.epoch for name in concerned):
-            return []  # what was seen speaks of an older plan: looked at again first
+            return []  # the state is of an older plan: poll again first
         sources = [slot for slot in plan.used if slot.host in hosts]
         receivers = [s for s in plan.used if s.slot in can and (targets is None or s.host in targets)]
         have = [*committed(run.local.parts), *_claimed(plan, state, concerned)]
@@ -247,7 +248,7 @@ def _revise(
 
 
 def _claimed(plan: Plan, state: Snapshot, names: Collection[str]) -> list[tuple[int, int]]:
-    """What hosts say that they have committed of rows that are theirs: it comes home, nobody has to do it again."""
+    """Return the committed rows that hosts report of their own rows: they will be downloaded, not done again."""
     return [
         (low, high)
         for name in names
@@ -257,7 +258,7 @@ def _claimed(plan: Plan, state: Snapshot, names: Collection[str]) -> list[tuple[
 
 
 def move(run: Run, state: Snapshot, host: str) -> Checks:
-    """Move what a host has not done to the others, because a person says so. Raises ProfileError for no such host."""
+    """Move a host's undone rows to other hosts, at a person's request. Raises ProfileError for an unknown host."""
     known = [spec.name for spec in run.profile.hosts]
     if host not in known:
         raise ProfileError(f"no host {safe_text(host, 80)!r} in this profile; there are: {', '.join(known)}")
@@ -266,6 +267,6 @@ def move(run: Run, state: Snapshot, host: str) -> Checks:
         did = _revise(run, state, [host], moves.evacuate, "a person said so", by_person=True)
         if did:
             _deliver(run, state)
-    seen = did[0] if did else "nothing was moved: no row is left, or no other host can do them now"
-    checks.add("rows moved", bool(did), seen, "the rows that are left", f"runbook status {run.name}", where=host)
+    result = did[0] if did else "nothing was moved: no row is left, or no other host can do them now"
+    checks.add("rows moved", bool(did), result, "the rows that are left", f"runbook status {run.name}", where=host)
     return checks

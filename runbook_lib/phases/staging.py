@@ -1,6 +1,6 @@
 """Staging: bring the Python environment, the worker, the model and the shards to each host.
 
-Safe to repeat at any moment: what is there and whole is not sent again.
+Can be repeated at any time: a file that is complete there is not sent again.
 """
 
 from __future__ import annotations
@@ -25,18 +25,13 @@ from ..run.plan import Plan, Slot
 from ..run.run import Run
 from ..slots import incidents, states
 from . import probing, sent_model
-
-Report = Callable[[str, int, int], None]
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Take no notice of progress."""
+from .progress import OnProgress, ignore
 
 
-def prepare(run: Run, on_progress: Report = silent) -> Checks:
-    """See to it that each host has the Python environment that the profile names; made once, then reused.
+def prepare(run: Run, on_progress: OnProgress = ignore) -> Checks:
+    """Make sure that each host has the Python environment of the profile; it is made once, then reused.
 
-    Two hosts that share a folder make it once. It is never changed or deleted here: workers may run in it.
+    Two hosts with a shared folder make it once. It is never changed or deleted here: workers may run in it.
     """
     checks = Checks("Every host has its Python environment")
     results = machines.side_by_side(run, lambda host: _prepare_host(run, host, on_progress))
@@ -49,7 +44,7 @@ def prepare(run: Run, on_progress: Report = silent) -> Checks:
 
 
 class NotStaged(HostError):
-    """A host that answers and was given nothing to do: it could not be reached when the others were."""
+    """A host answers but has no assignment: it could not be reached when the others got theirs."""
 
     def __init__(self, host: str):
         super().__init__(f"{host}: nothing is staged; launch it first")
@@ -59,7 +54,7 @@ AWAY = (LinkLost, NotStaged)
 
 
 def add_failure(run: Run, checks: Checks, what: str, name: str, results: machines.Results[Any], expected: str) -> None:
-    """Note that a host failed: a failed check, or a warning where others answer and recovery will take care of it."""
+    """Add a failed check for a host, or a warning if other hosts answer and the recovery will handle it."""
     if not isinstance(results[name], NotStaged):
         incidents.host_failed(run, name, what, results[name])
     verdict = states.UNREACHABLE if isinstance(results[name], LinkLost) else states.DEAD
@@ -72,37 +67,37 @@ def add_failure(run: Run, checks: Checks, what: str, name: str, results: machine
         checks.add(what, False, results[name], expected, "see the message; the log is on that host", where=name)
 
 
-def _prepare_host(run: Run, host: machines.Host, on_progress: Report) -> str:
+def _prepare_host(run: Run, host: machines.Host, on_progress: OnProgress) -> str:
     kind = host.spec.environment
     if not environments.is_made_by_us(kind):
         return f"uses {host.python}"
-    found = host.environment()
-    if found["state"] in ("absent", "failed"):
+    environment = host.environment()
+    if environment["state"] in ("absent", "failed"):
         _begin_environment(run, host)
         run.journal.write("environment begun", host=host.name, environment=kind)
-        found = {**found, "state": "creating"}
+        environment = {**environment, "state": "creating"}
     waited, quiet = 0, 0
-    while found["state"] in ("creating", "absent"):  # absent: it has not come to its lock yet
+    while environment["state"] in ("creating", "absent"):  # absent: it has not taken its lock yet
         time.sleep(0.5)
-        waited, quiet = waited + 1, quiet + 1 if found["state"] == "absent" else 0
-        on_progress(f"{host.name}: {last_line(host, found)}", waited, 0)
+        waited, quiet = waited + 1, quiet + 1 if environment["state"] == "absent" else 0
+        on_progress(f"{host.name}: {last_line(host, environment)}", waited, 0)
         if quiet > 60:
-            raise HostError(f"{host.name}: making the environment {kind} did not begin; its log: {found['log']}")
-        found = host.environment()
-    if found["state"] not in ("ready", "foreign"):
-        raise HostError(f"{host.name}: environment {kind}: {found['why']}")
-    made = "made now" if waited else "there already"
-    return f"{kind} {made}: {found['python']}"
+            raise HostError(f"{host.name}: making the environment {kind} did not begin; its log: {environment['log']}")
+        environment = host.environment()
+    if environment["state"] not in ("ready", "foreign"):
+        raise HostError(f"{host.name}: environment {kind}: {environment['why']}")
+    when = "made now" if waited else "there already"
+    return f"{kind} {when}: {environment['python']}"
 
 
-def last_line(host: machines.Host, found: Mapping[str, Any]) -> str:
-    """The last line of an environment's log, short."""
-    lines = host.tail(Path(str(found["log"])), 1).splitlines() if found.get("log") else []
+def last_line(host: machines.Host, environment: Mapping[str, Any]) -> str:
+    """Return the last line of an environment's log, shortened."""
+    lines = host.tail(Path(str(environment["log"])), 1).splitlines() if environment.get("log") else []
     return lines[-1][:60] if lines else "making its environment"
 
 
 def _begin_environment(run: Run, host: machines.Host) -> None:
-    """Bring what the environment is made from, then start its making: detached, so that a broken link stops nothing."""
+    """Send the files for the environment and start making it, detached: a broken connection does not stop it."""
     recipe = environments.recipe(host.spec)
     host.claim(run.id)
     machines.bring_bundle(host)
@@ -117,10 +112,10 @@ def _begin_environment(run: Run, host: machines.Host) -> None:
     host.start(argv, host.folder.log(f"environment_{host.name}"), host.folder.root)
 
 
-def stage(run: Run, on_progress: Report = silent, only: Collection[str] | None = None) -> Checks:
-    """Send each host its shards, the worker and the model, once; nothing else, and nothing twice.
+def stage(run: Run, on_progress: OnProgress = ignore, only: Collection[str] | None = None) -> Checks:
+    """Send each host its shards, the worker and the model; nothing else, and nothing twice.
 
-    `on_progress(host, bytes so far, bytes in all)` is called while it works. `only` names the hosts meant.
+    `on_progress(host, bytes so far, total bytes)` is called meanwhile. `only` limits it to these hosts.
     """
     plan, corpus = run.plan(), corpora.load(run.corpus)
     model = models.resolve(run.profile.model, models.read_token(run.profile.hf_token))
@@ -153,13 +148,13 @@ def stage(run: Run, on_progress: Report = silent, only: Collection[str] | None =
 
 
 def _stage_host(
-    run: Run, host: machines.Host, plan: Plan, corpus: corpora.Corpus, model: models.Model, on_progress: Report
+    run: Run, host: machines.Host, plan: Plan, corpus: corpora.Corpus, model: models.Model, on_progress: OnProgress
 ) -> str:
     slots = plan.of_host(host.name)
     if not slots:
         return "no rows for this host: nothing staged"
     offsets = corpus.offsets()
-    files = sorted({found for slot in slots for found in plan.files(slot)})
+    files = sorted({rows for slot in slots for rows in plan.files(slot)})
     total = model.bytes + sum(int(offsets[stop] - offsets[start]) for start, stop in files)
     sent = 0
 
@@ -172,7 +167,7 @@ def _stage_host(
     host.claim(run.id)
     new = machines.bring_bundle(host)
     new += sent_model.send(run, host, model, moved)
-    probing.assure(run, host, replace(model, dim=plan.model.dim, normalises=plan.model.normalises))
+    probing.ensure_tried(run, host, replace(model, dim=plan.model.dim, normalises=plan.model.normalises))
     shards = {file: _put_shard(host, file, corpus, moved) for file in files}
     assignment = Assignment(
         run=run.name,
@@ -180,7 +175,9 @@ def _stage_host(
         host=host.name,
         epoch=plan.epoch,
         corpus=plan.corpus,
-        model=ModelFiles(plan.model.name, plan.model.revision, plan.model.digest, str(sent_model.place(host, model))),
+        model=ModelFiles(
+            plan.model.name, plan.model.revision, plan.model.digest, str(sent_model.model_folder(host, model))
+        ),
         dtype=plan.dtype,
         prompt=plan.prompt,
         question_prompt=plan.question_prompt,
@@ -203,14 +200,14 @@ def _slot(plan: Plan, slot: Slot, sums: Mapping[Range, str]) -> SlotSpec:
 
 
 def _shard(plan: Plan, slot: Slot, rows: Range, sums: Mapping[Range, str]) -> ShardSpec:
-    """What an assignment says of rows to do: where their parts are cut, and which file holds them."""
+    """Describe rows in an assignment: where their parts are cut, and which file contains them."""
     start, stop = rows
     file = next(file for file in plan.files(slot) if file[0] <= start and stop <= file[1])
     return ShardSpec(start, stop, plan.grid(start), file, sums[file])
 
 
 def _put_shard(host: machines.Host, rows: Range, corpus: corpora.Corpus, moved: Callable[[int], None]) -> str:
-    """Cut rows out of the numbered corpus and send them; give their sha256."""
+    """Cut rows out of the numbered corpus, send them and return their sha256."""
     start, stop = rows
     digest = hashlib.sha256()
     size = 0

@@ -1,4 +1,4 @@
-"""Tend: what is done about each host while a run is watched: recovery first, then its finished parts are downloaded."""
+"""Tend: the work for each host while a run is watched: recovery first, then the download of its finished parts."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from . import download, recover
 OUTAGE_S = 20.0  # a transfer that is stuck is left for the next round
 
 
-class Tend(recover.Revive):
-    """Recover, and download what is committed. A host whose parts take long holds up no other host."""
+class Tend(recover.Recovery):
+    """Recover, and download committed parts. A host with slow downloads does not delay the others."""
 
-    def about(self, run: Run, state: Snapshot, name: str) -> list[str]:
-        """What is to be done about one host; tells in words what it did."""
-        return super().about(run, state, name) + bring_home(limited(run, name), state.of(name))
+    def act_on(self, run: Run, state: Snapshot, name: str) -> list[str]:
+        """Do what one host needs; return in words what was done."""
+        return super().act_on(run, state, name) + bring_home(limited(run, name), state.for_host(name))
 
 
 tend = Tend()
 
 
 def bring_home(run: Run, state: Snapshot) -> list[str]:
-    """Fetch what the hosts of a state have committed; the rows of a part that is refused are done again."""
+    """Fetch the committed parts of the hosts in a state; the rows of a refused part are done again."""
     refused = download.collect(run, committed_by_host=state.committed_by_host, outage_s=OUTAGE_S).refused
     if not refused:
         return []
-    return [*(f"part refused, its rows are done again: {why}" for why in refused), *recover.redo(run, state)]
+    return [*(f"part refused, its rows are done again: {why}" for why in refused), *recover.restart_refused(run, state)]

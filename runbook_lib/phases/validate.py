@@ -1,6 +1,6 @@
-"""Validate: the founding plan's ten checks in their right readings, then what they leave out, row by row.
+"""Validate: the founding plan's ten checks, then checks of every row that these leave out.
 
-Checks hold facts against expectations; figures are what a report shows. `validate` keeps both in validation.json.
+Checks compare facts with expectations; figures are for the report. `validate` stores both in validation.json.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..result.evidence import Evidence, gather
 from ..result.figures import Duplicates, Figures
 from ..result.manifest import Manifest
 from ..result.merged import AGAIN, differences
-from ..result.parts import Piece, named, read, row_bytes
+from ..result.parts import Piece, first_few, read, row_bytes
 from ..result.placed import Backup
 from ..result.survey import Geometry, Header, norms_of
 from ..run.checks import Check, Checks
@@ -30,35 +30,35 @@ from ..run.run import Run
 FILE = "validation.json"
 EXIST, BACKUP = "1 merged files exist", "9 backup made and read back"
 UNREAD = "not looked at: the matrix cannot be read"
-# How far a norm may be from 1 where the model normalises: the rounding of the dtype, with room. The worker's own bounds
-# (worker/encoder.py), repeated because that module needs torch; a test holds the two together.
+# How far a norm may be from 1 if the model normalises: the rounding of the dtype, with a margin. The same bounds as in
+# worker/encoder.py, repeated because that module needs torch; a test compares the two.
 NORM_BOUND = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 ROBUST_DEVIATIONS = 10.0
-# Rules of thumb, not laws: a collapsed model is beyond them, models in use are well within.
+# Rules of thumb: a collapsed model exceeds these limits, models in use are far below.
 TOP_SHARE_LIMIT, MEAN_COSINE_LIMIT = 0.70, 0.95
 
 
 def validate(run: Run, backup: Backup | None = None) -> tuple[Checks, Figures]:
-    """The checks of the merged result and their figures, also kept as validation.json in the report folder.
+    """Return the checks of the merged result and their figures; store them as validation.json in the report folder.
 
-    `backup` is what `backup.backup` gave; without it check 9 fails until `with_backup` fills it in. Raises DataError
-    only when the run has no readable plan or corpus.
+    `backup` is the result of `backup.backup`; without it check 9 fails until `with_backup` fills it in. Raises
+    DataError only if the run has no readable plan or corpus.
     """
     checks, shown = Checks("validation"), Figures()
     plan, corpus = run.plan(), corpora.load(run.corpus)
     manifest = _manifest(run, checks)
     if manifest is not None:
         evidence = gather(run, plan, corpus, manifest)
-        _ten(evidence, backup, checks)
-        _beyond(evidence, checks)
+        _founding_checks(evidence, backup, checks)
+        _further_checks(evidence, checks)
         shown = _figures(evidence)
     _save(run, checks, shown)
     return checks, shown
 
 
 def with_backup(run: Run, checks: Checks, shown: Figures, backup: Backup) -> Checks:
-    """`checks` with the ninth filled in from what `backup.backup` gave; validation.json is written again."""
-    manifest = publication.at_hand(run).merged.manifest()
+    """Return `checks` with the ninth from the result of `backup.backup`; write validation.json again."""
+    manifest = publication.current_result(run).merged.manifest()
     filled = Checks(checks.title, [_backup(manifest, backup) if check.name == BACKUP else check for check in checks])
     _save(run, filled, shown)
     return filled
@@ -69,8 +69,8 @@ def _save(run: Run, checks: Checks, shown: Figures) -> None:
 
 
 def _manifest(run: Run, checks: Checks) -> Manifest | None:
-    """The first check; without merged files there is nothing to hold the others against."""
-    result = publication.at_hand(run)
+    """Add the first check and return the manifest; without merged files the other checks are not possible."""
+    result = publication.current_result(run)
     merged = result.merged
     try:
         manifest = merged.manifest()
@@ -80,7 +80,7 @@ def _manifest(run: Run, checks: Checks) -> Manifest | None:
     files = [merged.embeddings, merged.articles, merged.manifest_file, result.founding]
     absent = [file.name for file in files if not file.is_file()]
     if manifest is None or absent:
-        checks.add(EXIST, False, f"missing: {named(absent)}", "all of them", AGAIN)
+        checks.add(EXIST, False, f"missing: {first_few(absent)}", "all of them", AGAIN)
         return None
     checks.add(EXIST, True, f"{result.founding} and {merged.folder}")
     return manifest
@@ -90,16 +90,16 @@ def _manifest(run: Run, checks: Checks) -> Manifest | None:
 
 
 def _about_rows(checks: Checks, name: str, rows: Sequence[int], good: str, remedy: str, warn: bool = False) -> None:
-    """A check that holds when no row is to be named; with `warn` it holds anyway, and says so."""
+    """Add a check that passes if `rows` is empty; with `warn`, rows give only a warning."""
     if rows:
         many = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
-        checks.add(name, warn, f"{many}: {named(rows)}", "none", remedy, warn=warn)
+        checks.add(name, warn, f"{many}: {first_few(rows)}", "none", remedy, warn=warn)
     else:
         checks.add(name, True, good)
 
 
 def _redo(e: Evidence, rows: Sequence[int]) -> str:
-    """What to do about rows whose vectors are wrong: it depends on whether their part is wrong too."""
+    """Return the remedy for rows with wrong vectors: it depends on whether their part is wrong too."""
     for part in e.manifest.parts:
         if rows and part.rows and part.rows[0] <= rows[0] < part.rows[1]:
             origin = f"{part.name} of {part.slot} on {part.host}"
@@ -113,7 +113,7 @@ def _redo(e: Evidence, rows: Sequence[int]) -> str:
 # -------------------------------------------------------------------------------------------- the founding plan's ten
 
 
-def _ten(e: Evidence, backup: Backup | None, checks: Checks) -> None:
+def _founding_checks(e: Evidence, backup: Backup | None, checks: Checks) -> None:
     """Checks 2 to 10."""
     _bytes(e, checks)
     _structure(e, checks)
@@ -129,12 +129,12 @@ def _ten(e: Evidence, backup: Backup | None, checks: Checks) -> None:
 
 def _bytes(e: Evidence, checks: Checks) -> None:
     vectors = e.plan.documents * e.plan.model.dim * ITEM_BYTES
-    seen = (e.merged.embeddings.stat().st_size, e.founding.stat().st_size)
+    actual = (e.merged.embeddings.stat().st_size, e.founding.stat().st_size)
     wanted = (vectors + (e.shape.bytes if e.shape else 0), e.manifest.founding.bytes)
     checks.add(
         "2 bytes exact",
-        e.shape is not None and seen == wanted,
-        f"{seen[0]:,} and {seen[1]:,}",
+        e.shape is not None and actual == wanted,
+        f"{actual[0]:,} and {actual[1]:,}",
         f"{wanted[0]:,} (header + {e.plan.documents} x {e.plan.model.dim} x {ITEM_BYTES}) and {wanted[1]:,}",
         AGAIN,
     )
@@ -143,8 +143,8 @@ def _bytes(e: Evidence, checks: Checks) -> None:
 def _structure(e: Evidence, checks: Checks) -> None:
     wrong = [e.problem] if e.problem else []
     wrong += [f"{e.founding.name} {why}" for why in founding.check(e.founding, e.merged.content(e.manifest))]
-    good = "every byte as made anew from the merged matrix and articles; nothing unpickled"
-    checks.add("3 structure valid", not wrong, named(wrong, "; ") or good, "", AGAIN)
+    good = "every byte as made again from the merged matrix and articles; nothing unpickled"
+    checks.add("3 structure valid", not wrong, first_few(wrong, "; ") or good, "", AGAIN)
 
 
 def _finite(e: Evidence, checks: Checks) -> None:
@@ -152,34 +152,34 @@ def _finite(e: Evidence, checks: Checks) -> None:
     if e.matrix is None:
         checks.add(name, False, UNREAD, "", AGAIN)
         return
-    rows = np.flatnonzero(~np.isfinite(e.matrix.found.norms)).tolist()
+    rows = np.flatnonzero(~np.isfinite(e.matrix.survey.norms)).tolist()
     _about_rows(checks, name, rows, f"none in {e.plan.documents} rows", _redo(e, rows))
 
 
 def _metadata(e: Evidence, checks: Checks) -> None:
-    """Every row has its own record, at its place, with a title; not the first ten of them."""
+    """Every row, not only the first ten, has its own record at its place, with a title."""
     audit, accepted = e.audit, "missing_title" in e.run.profile.corpus.accept
     faults = {
         "not at their place": audit.out_of_place,
         "with an id, title or url that is not the corpus's": audit.unlike_corpus,
         "without a title": [] if accepted else audit.untitled,
     }
-    wrong = [f"{len(rows)} {what}: rows {named(rows)}" for what, rows in faults.items() if rows]
+    wrong = [f"{len(rows)} {what}: rows {first_few(rows)}" for what, rows in faults.items() if rows]
     if audit.lines != e.plan.documents:
         wrong.insert(0, f"{audit.lines} records for {e.plan.documents} documents")
     untitled = f", {len(audit.untitled)} without a title, as accepted" if audit.untitled else ""
-    remedy = f"{AGAIN}; for missing titles mend the corpus, then runbook run PROFILE --amend"
+    remedy = f"{AGAIN}; for missing titles correct the corpus, then runbook run PROFILE --amend"
     good = f"{audit.lines} records in order{untitled}"
     checks.add("7 a record for every row", not wrong, "; ".join(wrong) or good, "", remedy)
 
 
 def _norms(e: Evidence, checks: Checks) -> None:
-    """Against the model's own contract: 1 where it normalises; else above 0 and not far from the others."""
+    """Norms are as the model promises: 1 if it normalises; else above 0 and not far from the others."""
     name = "8 norms as the model promises"
     if e.matrix is None:
         checks.add(name, False, UNREAD, "", AGAIN)
         return
-    norms = e.matrix.found.norms
+    norms = e.matrix.survey.norms
     if e.plan.model.normalises:
         rows = _wrong_norms(norms, e.plan)
         good = f"every norm within {NORM_BOUND[e.plan.dtype]:g} of 1 ({e.plan.dtype})"
@@ -197,7 +197,7 @@ def _norms(e: Evidence, checks: Checks) -> None:
 
 
 def _wrong_norms(norms: np.ndarray, plan: Plan) -> list[int]:
-    """Rows whose norm is finite and not 1; those that are not finite are named by check 6."""
+    """Return rows with a finite norm that is not 1; check 6 names those that are not finite."""
     rows: list[int] = np.flatnonzero(np.isfinite(norms) & (np.abs(norms - 1) > NORM_BOUND[plan.dtype])).tolist()
     return rows
 
@@ -216,26 +216,26 @@ def _backup(manifest: Manifest | None, backup: Backup | None) -> Check:
 
 
 def _fields(e: Evidence, checks: Checks) -> None:
-    """Check 3 proved that the file holds these values; here they are held against the plan."""
+    """Check 3 proved that the file contains these values; this compares them with the plan."""
     content = e.merged.content(e.manifest)
     wanted = {"model": e.plan.model.name, "embedding_dim": e.plan.model.dim, "total_articles": e.plan.documents}
-    seen = {"model": content.model, "embedding_dim": content.dim, "total_articles": content.documents}
+    actual = {"model": content.model, "embedding_dim": content.dim, "total_articles": content.documents}
     try:
         timed = datetime.fromisoformat(content.timestamp).tzinfo is not None
     except ValueError:
         timed = False
-    shown = ", ".join(f"{key} {value}" for key, value in {**seen, "timestamp": content.timestamp}.items())
-    checks.add("10 metadata fields", timed and seen == wanted, shown, wanted, AGAIN)
+    shown = ", ".join(f"{key} {value}" for key, value in {**actual, "timestamp": content.timestamp}.items())
+    checks.add("10 metadata fields", timed and actual == wanted, shown, wanted, AGAIN)
 
 
 # -------------------------------------------------------------------------------------------------------- and beyond
 
 
-def _beyond(e: Evidence, checks: Checks) -> None:
+def _further_checks(e: Evidence, checks: Checks) -> None:
     _belongs(e, checks)
     _unchanged(e, checks)
     wrong = problems([part.rows for part in e.manifest.parts if part.rows], e.plan.rows)
-    checks.add("every row from exactly one part", not wrong, named(wrong) or f"{e.plan.rows} rows", "", AGAIN)
+    checks.add("every row from exactly one part", not wrong, first_few(wrong) or f"{e.plan.rows} rows", "", AGAIN)
     rows = e.audit.other_text
     _about_rows(checks, "every row encoded from the corpus's text", rows, "fingerprints of all", _redo(e, rows))
     _asked(e, checks)
@@ -243,13 +243,13 @@ def _beyond(e: Evidence, checks: Checks) -> None:
         checks.add("every row as in its part", False, UNREAD, "", AGAIN)
         return
     _as_in_parts(e, e.matrix.shape, checks)
-    zero = np.flatnonzero(e.matrix.found.norms == 0).tolist()
+    zero = np.flatnonzero(e.matrix.survey.norms == 0).tolist()
     _about_rows(checks, "no vector of zeros", zero, "none", _redo(e, zero))
-    constant = sorted(set(e.matrix.found.constant) - set(zero))
+    constant = sorted(set(e.matrix.survey.constant) - set(zero))
     _about_rows(checks, "no vector of one value", constant, "none", _redo(e, constant))
     _equal_vectors(e.duplicates, checks)
     _cut_texts(e, checks)
-    _spread(e.matrix.lie, checks)
+    _spread(e.matrix.geometry, checks)
     _answers(e, checks)
 
 
@@ -260,25 +260,25 @@ def _belongs(e: Evidence, checks: Checks) -> None:
         ("corpus", e.corpus.fingerprint, e.manifest.corpus),
         ("dtype", e.plan.dtype, e.manifest.dtype),
     )
-    wrong = [f"another {what}" for what, wanted, seen in facts if wanted != seen]
-    checks.add("made from this plan and corpus", not wrong, named(wrong) or f"plan {e.plan.sha256[:12]}", "", AGAIN)
+    wrong = [f"another {what}" for what, wanted, actual in facts if wanted != actual]
+    checks.add("made from this plan and corpus", not wrong, first_few(wrong) or f"plan {e.plan.sha256[:12]}", "", AGAIN)
 
 
 def _unchanged(e: Evidence, checks: Checks) -> None:
-    """Files against the manifest; the matrix was hashed while it was surveyed."""
+    """Compare files with the manifest; the matrix was hashed during the survey."""
     wrong = []
     for name, stated in e.manifest.outputs.items():
         if name == e.merged.embeddings.name and e.matrix is not None:
-            sha256 = e.matrix.found.sha256
+            sha256 = e.matrix.survey.sha256
             wrong += [] if sha256 == stated.sha256 else [f"{name}: sha256 {sha256}, expected {stated.sha256}"]
         else:
             wrong += differences(e.merged.folder / name, stated)
     good = f"sha256 of {len(e.manifest.outputs)} files"
-    checks.add("files unchanged since the merge", not wrong, named(wrong, "; ") or good, "", AGAIN)
+    checks.add("files unchanged since the merge", not wrong, first_few(wrong, "; ") or good, "", AGAIN)
 
 
 def _as_in_parts(e: Evidence, shape: Header, checks: Checks) -> None:
-    """The matrix against the parts that came home, byte by byte: a second look that trusts no writing of the merge."""
+    """Compare the matrix with the downloaded parts, byte by byte, independently of the merge's writing."""
     name, rows, compared, absent = "every row as in its part", list[int](), 0, 0
     try:
         for stated in e.manifest.parts:
@@ -298,23 +298,23 @@ def _as_in_parts(e: Evidence, shape: Header, checks: Checks) -> None:
 
 
 def _unlike(matrix: Path, shape: Header, piece: Piece) -> list[int]:
-    """The rows of the matrix that are not the piece's. Raises DataError when the part is not what its record says."""
+    """Return the matrix rows that differ from the piece. Raises DataError if the part differs from its record."""
     width = shape.dim * ITEM_BYTES
     at = piece[1] * width
     rows: set[int] = set()
     with matrix.open("rb") as file:
         file.seek(shape.bytes + at)
         for wanted in row_bytes(piece):
-            seen = file.read(len(wanted))
-            if seen != wanted:
-                differ = np.frombuffer(wanted, np.uint8) != np.frombuffer(seen, np.uint8)
+            actual = file.read(len(wanted))
+            if actual != wanted:
+                differ = np.frombuffer(wanted, np.uint8) != np.frombuffer(actual, np.uint8)
                 rows.update(((at + np.flatnonzero(differ)) // width).tolist())
             at += len(wanted)
     return sorted(rows)
 
 
 def _asked(e: Evidence, checks: Checks) -> None:
-    """The questions' own vectors, which leave by kind and stand in no founding file."""
+    """Check the questions' vectors, which have their own file and are not in the founding file."""
     name = "a sound vector for every question"
     if e.asked.problem:
         checks.add(name, False, e.asked.problem, f"{e.plan.questions} questions", AGAIN)
@@ -334,9 +334,9 @@ def _equal_vectors(shown: Duplicates, checks: Checks) -> None:
         checks.add(name, True, good if shown.groups else "all vectors differ")
         return
     rows = "; ".join("rows " + ", ".join(map(str, group)) for group in shown.unexplained_rows)
-    seen = f"{shown.unexplained} groups of equal vectors with different texts: {rows}"
+    summary = f"{shown.unexplained} groups of equal vectors with different texts: {rows}"
     remedy = "read these documents: texts that the tokenizer makes the same are harmless, copied vectors are not"
-    checks.add(name, True, seen, "none", remedy, warn=True)
+    checks.add(name, True, summary, "none", remedy, warn=True)
 
 
 def _cut_texts(e: Evidence, checks: Checks) -> None:
@@ -345,39 +345,39 @@ def _cut_texts(e: Evidence, checks: Checks) -> None:
     if not cut:
         checks.add(name, True, f"{stated.tokens:,} tokens")
         return
-    seen = (
+    summary = (
         f"{cut} of {e.plan.documents} documents ({cut / e.plan.documents:.1%}) are longer than the model reads; "
         f"{stated.tokens_cut:,} of {stated.tokens:,} tokens ({stated.share_cut:.1%}) were cut off"
     )
     remedy = "their ends are not in the vectors: split long documents, raise model.max_tokens, or accept it"
-    checks.add(name, True, seen, "none", remedy, warn=True)
+    checks.add(name, True, summary, "none", remedy, warn=True)
 
 
-def _spread(lie: Geometry, checks: Checks) -> None:
+def _spread(geometry: Geometry, checks: Checks) -> None:
     name = "vectors spread out"
-    if lie.mean_cosine is None:
+    if geometry.mean_cosine is None:
         checks.add(name, True, "too few vectors to say")
         return
-    top, rank = lie.top_share, lie.effective_rank
-    seen = f"mean cosine {lie.mean_cosine:.3f}"
-    seen += ", all in one direction" if top is None else f", strongest direction {top:.1%} of the variance"
-    seen += "" if rank is None else f", effective rank {rank:.1f}"
+    top, rank = geometry.top_share, geometry.effective_rank
+    summary = f"mean cosine {geometry.mean_cosine:.3f}"
+    summary += ", all in one direction" if top is None else f", strongest direction {top:.1%} of the variance"
+    summary += "" if rank is None else f", effective rank {rank:.1f}"
     limits = f"mean cosine up to {MEAN_COSINE_LIMIT}, strongest direction up to {TOP_SHARE_LIMIT:.0%} (rules of thumb)"
     remedy = "look at the questions' nearest documents: vectors this close together may not tell documents apart"
-    crowded = lie.mean_cosine > MEAN_COSINE_LIMIT or (top is not None and top > TOP_SHARE_LIMIT)
-    checks.add(name, True, seen, limits, remedy, warn=crowded)
+    crowded = geometry.mean_cosine > MEAN_COSINE_LIMIT or (top is not None and top > TOP_SHARE_LIMIT)
+    checks.add(name, True, summary, limits, remedy, warn=crowded)
 
 
 def _answers(e: Evidence, checks: Checks) -> None:
-    """Whether the vectors mean something: a question's own document should come early. Said only where one is named."""
-    found = e.retrieval
-    if not found.with_answer or found.top10 is None:
+    """Check that questions find their documents early; only for questions that name one."""
+    top1, top10, asked = e.retrieval.top1, e.retrieval.top10, e.retrieval.with_answer
+    if not asked or top10 is None:
         return
-    seen = f"first for {found.top1}, among the first 10 for {found.top10}, of {found.with_answer} questions"
+    ranks = f"first for {top1}, among the first 10 for {top10}, of {asked} questions"
     remedy = "read the nearest documents: wrong prompts or a model for another language show here"
-    few = 2 * found.top10 < found.with_answer
+    few = 2 * top10 < asked
     checks.add(
-        "questions find their documents", True, seen, "half among the first 10 (a rule of thumb)", remedy, warn=few
+        "questions find their documents", True, ranks, "half among the first 10 (a rule of thumb)", remedy, warn=few
     )
 
 
@@ -399,11 +399,13 @@ def _figures(e: Evidence) -> Figures:
     if matrix is None:
         return shown
     texts = [] if asked.problem else asked.texts
-    placed = figures.projection(matrix.found, matrix.lie, matrix.sampled, e.audit, matrix.questions.vectors, texts)
+    placed = figures.projection(
+        matrix.survey, matrix.geometry, matrix.sampled, e.audit, matrix.questions.vectors, texts
+    )
     return replace(
         shown,
-        norms=figures.norms(matrix.found.norms),
-        geometry=figures.geometry(matrix.lie),
+        norms=figures.norms(matrix.survey.norms),
+        geometry=figures.geometry(matrix.geometry),
         duplicates=e.duplicates,
         retrieval=e.retrieval,
         projection=placed,

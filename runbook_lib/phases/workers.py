@@ -1,4 +1,4 @@
-"""What a person asks of a run's workers: stop, restart, start from row zero."""
+"""A person's commands for a run's workers: stop, restart, start from row zero."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ..run.run import PHASES, Run, limited
 from ..slots import incidents
 from . import launch, staging
 
-RESTART_S = 30.0  # for a supervisor to end a worker and start the next
+RESTART_S = 30.0  # time for a supervisor to end a worker and start the next
 
 
-class Stopped(StrEnum):
-    """What came of stopping the workers of a host."""
+class StopOutcome(StrEnum):
+    """The outcome of stopping the workers of a host."""
 
     STOPPED = "stopped"
     NOTHING_RAN = "nothing was running"
@@ -31,7 +31,7 @@ class Stopped(StrEnum):
 
 
 def stop(run: Run) -> Checks:
-    """Stop this run's supervisors and workers, and nobody else's; committed rows stay."""
+    """Stop the supervisors and workers of this run only; committed rows stay."""
     with acts.act(run, "stop"):
         return _stop(run)
 
@@ -39,33 +39,35 @@ def stop(run: Run) -> Checks:
 def _stop(run: Run) -> Checks:
     checks, by = Checks("Workers stopped"), machines.launchers(run)
 
-    def one(host: machines.Host) -> Stopped:
-        seen = _reading(host)
-        incidents.record(run, host.name, seen)
-        supervisors, workers = host.living(seen)
-        if not (seen.assigned or seen.supervisor or supervisors or workers):  # what is on file may be overwritten
-            return Stopped.NOTHING_STAGED
+    def one(host: machines.Host) -> StopOutcome:
+        reading = _reading(host)
+        incidents.record(run, host.name, reading)
+        supervisors, workers = host.living(reading)
+        if not (
+            reading.assigned or reading.supervisor or supervisors or workers
+        ):  # a file may be lost, so processes count too
+            return StopOutcome.NOTHING_STAGED
         host.put(host.folder.stop_request(host.name), machines.json_content({"stop": True}))
-        for identity in supervisors:  # it stops its workers itself, each with ten seconds of grace
-            host.stop(identity, 10.0 + 12.0 * max(len(workers), len(seen.slots)), by[host.name])
+        for identity in supervisors:  # a supervisor stops its workers itself and gives each ten seconds
+            host.stop(identity, 10.0 + 12.0 * max(len(workers), len(reading.slots)), by[host.name])
         survivors = [identity for group in host.living(_reading(host)) for identity in group]
         for identity in survivors:  # their supervisor was dead already
             host.stop(identity)
         if left := [identity["pid"] for group in host.living(_reading(host)) for identity in group]:
             raise HostError(f"{host.name}: processes {left} did not end")
-        return Stopped.STOPPED if supervisors or survivors else Stopped.NOTHING_RAN
+        return StopOutcome.STOPPED if supervisors or survivors else StopOutcome.NOTHING_RAN
 
     results = machines.side_by_side(run, one)
     for name, result in results.items():
         ok = name in results.ok
         checks.add("stopped", ok, result, "no process of this run", "look at that machine", where=name)
-    if results.failures or Stopped.STOPPED in results.ok.values():  # what does nothing writes nothing
+    if results.failures or StopOutcome.STOPPED in results.ok.values():  # without an effect there is no event
         run.journal.write("workers stopped", seen={check.where: check.seen for check in checks})
     return checks
 
 
 def _reading(host: machines.Host) -> Reading:
-    """A reading; an invalid one counts as empty: what runs there is then found by its locks."""
+    """Read a host; an invalid reading counts as empty: running processes are then found by their locks."""
     try:
         return host.poll()
     except LinkLost:
@@ -75,9 +77,9 @@ def _reading(host: machines.Host) -> Reading:
 
 
 def restart(run: Run, what: str = "all") -> Checks:
-    """Stop and start workers from what they committed: `all` of the hosts meant, a host's, or a slot's; no others.
+    """Stop and start workers, from their committed rows: `all` of the selected hosts, of one host, or of one slot.
 
-    Raises ProfileError for what is neither a host nor a slot of this run and these hosts.
+    Raises ProfileError if `what` is neither a host nor a slot of this run and the selected hosts.
     """
     if what in {spec.name for spec in run.hosts}:
         run = limited(run, what)
@@ -86,7 +88,7 @@ def restart(run: Run, what: str = "all") -> Checks:
     checks = Checks("Workers restarted")
     with acts.act(run, f"restart {what}"):
         checks.extend(_stop(run))
-        if checks.ok and any(run.journal.events("staged")):  # one may have been away at the launch, or have lost a file
+        if checks.ok and any(run.journal.events("staged")):  # a host may have missed the launch, or lost a file
             checks.extend(staging.stage(run))
         if checks.ok:
             checks.extend(launch.start(run))
@@ -94,9 +96,9 @@ def restart(run: Run, what: str = "all") -> Checks:
 
 
 def from_scratch(run: Run) -> Checks:
-    """Stop all workers, set aside all that was computed, here and on the hosts, and start again from row zero.
+    """Stop all workers, set all computed files aside, here and on the hosts, and start again from row zero.
 
-    Nothing is deleted: the old parts lie in `aside/<time>/` of the run's folders. The plan stays, and what was staged.
+    Nothing is deleted: the old parts are in `aside/<time>/` of the run's folders. Plan and staged files stay.
     """
     checks = Checks("Started from scratch")
     with acts.act(run, "restart all --from-scratch"):
@@ -123,7 +125,7 @@ def _from_scratch(run: Run, checks: Checks) -> None:
 
 
 def _restart_slot(run: Run, name: str) -> Checks:
-    """One slot's worker, by its supervisor; where none lives, by a new one, which takes over the others."""
+    """Restart one slot's worker, by its supervisor, or by a new one if none lives, which takes over the others."""
     slots = {slot.slot: slot for slot in run.plan().used if slot.host in {spec.name for spec in run.hosts}}
     if name not in slots:
         known = ", ".join([*slots, *(spec.name for spec in run.hosts)])
@@ -135,25 +137,25 @@ def _restart_slot(run: Run, name: str) -> Checks:
 
 def _new_worker(run: Run, name: str, slot: Slot, spec: HostSpec) -> Checks:
     checks, host = Checks("Worker restarted"), machines.connect(spec, run.name)
-    seen = launch.poll_staged(host)
-    if not run.plan().left(slot, seen.committed):
+    reading = launch.poll_staged(host)
+    if not run.plan().left(slot, reading.committed):
         checks.add(name, True, "no rows left for it", where=host.name)
         return checks
-    before = _worker_of(seen, name)
+    before = _worker_of(reading, name)
     host.put(host.folder.restart_request(name), machines.json_content({"restart": True}))
-    started = [] if seen.supervisor_alive else list(launch.start(run, retry_given_up=False, only={host.name}))
+    started = [] if reading.supervisor_alive else list(launch.start(run, retry_given_up=False, only={host.name}))
     checks.extend(started)
     deadline = time.monotonic() + RESTART_S
     while (now := _worker_of(host.poll(), name)) in (None, before) and time.monotonic() < deadline:
         time.sleep(0.3)
     anew = now not in (None, before)
-    said = f"a new worker, pid {now[0]}" if now and anew else f"no new worker within {RESTART_S:g} s"
-    checks.add(name, anew, said, "a new worker", f"runbook logs {run.name} {name}", where=host.name)
-    run.journal.write("worker restarted" if anew else "restart failed", slot=name, host=host.name, seen=said)
+    result = f"a new worker, pid {now[0]}" if now and anew else f"no new worker within {RESTART_S:g} s"
+    checks.add(name, anew, result, "a new worker", f"runbook logs {run.name} {name}", where=host.name)
+    run.journal.write("worker restarted" if anew else "restart failed", slot=name, host=host.name, seen=result)
     return checks
 
 
 def _worker_of(reading: Reading, slot: str) -> tuple[int, str | None] | None:
-    """The process that the supervisor of a reading has for a slot: its pid and start."""
-    found = reading.supervised.slots.get(slot)
-    return (found.process["pid"], found.process.get("start")) if found and found.process else None
+    """Return the process that the supervisor reports for a slot: its pid and start."""
+    supervised = reading.supervised.slots.get(slot)
+    return (supervised.process["pid"], supervised.process.get("start")) if supervised and supervised.process else None

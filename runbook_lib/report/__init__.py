@@ -1,1 +1,1 @@
-"""What is told and kept afterwards: gates, outcome, report and archive."""
+"""What is reported and archived: gates, outcome, report and archive."""

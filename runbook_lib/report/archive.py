@@ -1,7 +1,7 @@
-"""The archive: the sha256 of every file of a sealed run, and the check that finds one changed byte in any of them.
+"""The archive: the sha256 of every file of a sealed run, and the check that finds any changed byte in them.
 
-SHA256SUMS is what `sha256sum -c` (on a Mac `shasum -a 256 -c`) reads too, but in one form only: lower-case digits,
-two spaces, the path as seen from the run's folder, sorted, each line ended. So a change in the list cannot go unseen.
+`sha256sum -c` (on a Mac `shasum -a 256 -c`) reads SHA256SUMS too. We accept only one form: lower-case digits, two
+spaces, the path from the run's folder, sorted, a line end after each line. So every change in the list is found.
 """
 
 from __future__ import annotations
@@ -20,56 +20,59 @@ from ..corpus import corpus as corpora
 from ..errors import DataError, RunbookError
 from ..result import publication
 from ..result.merged import Merged
-from ..result.sealed import PAGES, SEALED, Since, files, listed, since, unlisted
+from ..result.sealed import PAGES, SEALED, SealChanges, changes_since_seal, files, listed, unlisted
 from ..run.checks import Checks
 from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
 
 NAMED = 20
 GROWN = "since the seal"
-AS_IT_WAS = "bring the file back from a backup, or run the same command again (runbook run): what can be made anew is"
+AS_IT_WAS = "restore the file from a backup, or run the same command again (runbook run): it is made again if possible"
 
 
 @explain_disk_errors("sealing the run")
 def write_sums(run: Run, trial: _Trial | None = None) -> Path:
-    """List every file with its sha256; SHA256SUMS itself is not in it. What `trial` has read is not read again."""
+    """List every file except SHA256SUMS with its sha256. Files that `trial` has read are not read again."""
     names = [name for name in files(run) if run.folder / name != run.sums]
     digest = trial.sha256 if trial else sha256_file
     write_atomic(run.sums, (f"{digest(run.folder / name)}  {name}\n".encode() for name in names))
     return run.sums
 
 
-def before_sealing(run: Run) -> _Trial:
-    """Hold everything against its records, and against the seal of before; raises DataError naming what was lost.
+def check_before_sealing(run: Run) -> _Trial:
+    """Compare all files with their records and with the previous seal. Raises DataError with the losses.
 
-    So no seal is put on a loss: what was sealed once is there as it was, or the journal says what became of it.
+    So a loss is never sealed: a sealed file is unchanged, or the journal records its change.
     """
     trial = _Trial(run, Checks("What is to be sealed"))
     again = run.sums.is_file() and _in_form(run)
     if again:
         trial.hold(
-            "since the seal", AS_IT_WAS, lambda: since(run, trial.stated_sha256, sealing=True).problems, "as it was"
+            "since the seal",
+            AS_IT_WAS,
+            lambda: changes_since_seal(run, trial.stated_sha256, sealing=True).problems,
+            "as it was",
         )
     else:
         trial.hold(
             "journal", AS_IT_WAS, lambda: run.journal.problems(torn=True), "each line follows from the one before"
         )
-    trial.hold("results", AS_IT_WAS, lambda: _not_as_gated(trial), "as their gates wrote them")
+    trial.hold("results", AS_IT_WAS, lambda: _changed_results(trial), "as their gates wrote them")
     _files_by_record(trial)
     if trial.checks.failed:
-        told = "; ".join(f"{check.name}: {check.seen}" for check in trial.checks.failed)
+        losses = "; ".join(f"{check.name}: {check.seen}" for check in trial.checks.failed)
         raise DataError(
-            f"run {run.name} was not sealed{' again' if again else ''}: {told}. Next: runbook run PROFILE --run "
-            f"{run.name} makes anew what can be made anew; runbook verify {run.name} names everything"
+            f"run {run.name} was not sealed{' again' if again else ''}: {losses}. Next: runbook run PROFILE --run "
+            f"{run.name} makes the files again where possible; runbook verify {run.name} names everything"
         )
     for name in files(run):
         if name == run.journal.path.name or name.startswith(PAGES):
-            trial.digests.pop(run.folder / name, None)  # written anew by the sealing
+            trial.digests.pop(run.folder / name, None)  # the sealing writes it again
     return trial
 
 
 def was_sealed(run: Run) -> bool:
-    """Whether the run stands as sealed: since then no gate failed, and nobody changed its choices or began it anew."""
+    """Return whether the run is still sealed: no failed gate, changed profile or new start came after the seal."""
     if not run.sums.exists():
         return False
     open_again = False
@@ -90,52 +93,52 @@ def _in_form(run: Run) -> bool:
 
 @dataclass
 class _Trial:
-    """Checks under way: a check that cannot be made counts as one that does not hold. A file is read once."""
+    """Collects checks; a check that raises an error counts as failed. Each file is read once."""
 
     run: Run
     checks: Checks
-    sizes: dict[Path, int] = field(default_factory=dict)  # of the large files, where only these are looked at
+    sizes: dict[Path, int] = field(default_factory=dict)  # of the large files, if only their sizes are checked
     digests: dict[Path, str] = field(default_factory=dict)
 
     def sha256(self, path: Path) -> str:
-        """A file's digest, remembered: arrays are named by the list, by their records and by the manifest."""
+        """Return a file's digest, from a cache: arrays are in the list, in their records and in the manifest."""
         if path not in self.digests:
             self.digests[path] = sha256_file(path)
         return self.digests[path]
 
     def stated_sha256(self, path: Path, stated: str) -> str:
-        """A file's digest; of a large one, where sizes are enough, the stated one when its size is right."""
+        """Return a file's digest; for a large file in quick mode the stated one if its size is right."""
         if stated and path in self.sizes:
             size = path.stat().st_size
             return stated if size == self.sizes[path] else f"({size} bytes, expected {self.sizes[path]})"
         return self.sha256(path)
 
     def hold(self, name: str, remedy: str, problems: Callable[[], list[str]], fine: str) -> None:
-        """One check: it holds when `problems` finds none."""
+        """Add one check: it passes if `problems` returns none."""
         try:
-            found = problems()
+            wrong = problems()
         except (RunbookError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            found = [f"cannot be checked: {type(error).__name__}: {error}"]
-        seen = "; ".join(found[:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
-        self.checks.add(name, not found, seen or fine, fine, remedy)
+            wrong = [f"cannot be checked: {type(error).__name__}: {error}"]
+        shown = "; ".join(wrong[:NAMED]) + (f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")
+        self.checks.add(name, not wrong, shown or fine, fine, remedy)
 
 
 @explain_disk_errors("verifying the run")
 def verify(run: Run, quick: bool = False) -> Checks:
-    """Check the archive of a sealed run; every failure names its file. Reads every file once, a piece at a time.
+    """Check the archive of a sealed run; every failure names its file. Reads every file once, piece by piece.
 
-    `quick`: of arrays, texts and the files outside the run's folder only the sizes. What the journal says was written
-    since the seal is no damage: it is told as a warning.
+    `quick`: check only the sizes of arrays, texts and files outside the run's folder. Files that the journal records
+    as written since the seal are not damaged: they give a warning.
     """
     trial = _Trial(run, Checks("The archive is what was sealed"), _sizes(run) if quick else {})
-    grown = Since()
+    grown = SealChanges()
 
     def against_list() -> list[str]:
         if not run.sums.is_file():
             return [f"{run.sums.name}: no such file; the run was not sealed (runbook report)"]
-        found = since(run, trial.stated_sha256)
-        grown.written, grown.events = found.written, found.events
-        return found.problems
+        changes = changes_since_seal(run, trial.stated_sha256)
+        grown.written, grown.events = changes.written, changes.events
+        return changes.problems
 
     trial.hold("every file as listed", AS_IT_WAS, against_list, "the same sha256 for each")
     trial.hold(
@@ -147,14 +150,14 @@ def verify(run: Run, quick: bool = False) -> Checks:
     trial.hold("journal", AS_IT_WAS, lambda: _journal(run), "each line follows from the one before, one seals")
     _records(trial)
     if grown.events:
-        told = f"{len(grown.events)} journal lines since the seal ({', '.join(dict.fromkeys(grown.events))})"
-        told += f"; written by them: {', '.join(grown.written)}" if grown.written else ""
-        trial.checks.add(GROWN, True, told, "nothing", f"runbook report {run.name} seals it too", warn=True)
+        summary = f"{len(grown.events)} journal lines since the seal ({', '.join(dict.fromkeys(grown.events))})"
+        summary += f"; written by them: {', '.join(grown.written)}" if grown.written else ""
+        trial.checks.add(GROWN, True, summary, "nothing", f"runbook report {run.name} seals it too", warn=True)
     return trial.checks
 
 
 def _records(trial: _Trial) -> None:
-    """What the run's own records say of its files, of each other, and of the files elsewhere."""
+    """Check the run's records against its files, each other, and the files outside."""
     run = trial.run
     for phase in PHASES:
         remedy = f"run it again: {phase}"
@@ -173,27 +176,27 @@ def _files_by_record(trial: _Trial) -> None:
 
 
 def _sizes(run: Run) -> dict[Path, int]:
-    """The sizes on record of what is large: parts, merged files, texts, and the files outside the run's folder."""
-    found: dict[Path, int] = {}
+    """Return the recorded sizes of large files: parts, merged files, texts, and the files outside the run's folder."""
+    sizes: dict[Path, int] = {}
     with suppress(RunbookError, OSError):
         if record := publication.published(run):
-            found |= {run.folder / name: stated.bytes for name, stated in record.files.items()}
-            found |= {Path(stated.path): stated.bytes for stated in (record.founding, *record.backups)}
+            sizes |= {run.folder / name: stated.bytes for name, stated in record.files.items()}
+            sizes |= {Path(stated.path): stated.bytes for stated in (record.founding, *record.backups)}
     with suppress(RunbookError, OSError):
-        found |= {run.corpus / name: stated.bytes for name, stated in corpora.load(run.corpus).files.items()}
+        sizes |= {run.corpus / name: stated.bytes for name, stated in corpora.load(run.corpus).files.items()}
     for start, stop in committed(run.local.parts):
         with suppress(OSError, ValueError):
-            found[run.local.part(start, stop)] = (read_json(run.local.part(start, stop).with_suffix(".json")) or {})[
+            sizes[run.local.part(start, stop)] = (read_json(run.local.part(start, stop).with_suffix(".json")) or {})[
                 "bytes"
             ]
-    return found
+    return sizes
 
 
 def _journal(run: Run) -> list[str]:
-    found = run.journal.problems()
-    if not found and not any(run.journal.events(SEALED)):
-        found.append(f"{run.journal.path.name}: no event says {SEALED!r}")
-    return found
+    problems = run.journal.problems()
+    if not problems and not any(run.journal.events(SEALED)):
+        problems.append(f"{run.journal.path.name}: no event says {SEALED!r}")
+    return problems
 
 
 def _result(run: Run, phase: str) -> list[str]:
@@ -206,18 +209,18 @@ def _result(run: Run, phase: str) -> list[str]:
     return [] if result.ok is True else [f"{name}: its checks do not all hold"]
 
 
-def _not_as_gated(trial: _Trial) -> list[str]:
-    found = []
-    for path, wrote in ((trial.run.result_file(phase), gated(trial.run, phase)) for phase in PHASES):
+def _changed_results(trial: _Trial) -> list[str]:
+    problems = []
+    for path, wrote in ((trial.run.result_file(phase), gated_sha256(trial.run, phase)) for phase in PHASES):
         if wrote and not path.is_file():
-            found.append(f"{path.name}: no such file")
+            problems.append(f"{path.name}: no such file")
         elif wrote and trial.sha256(path) != wrote:
-            found.append(f"{path.name}: not what its gate wrote")
-    return found
+            problems.append(f"{path.name}: not what its gate wrote")
+    return problems
 
 
-def gated(run: Run, phase: str) -> str:
-    """The sha256 of a phase's result as its last gate wrote it; nothing where the journal does not say."""
+def gated_sha256(run: Run, phase: str) -> str:
+    """Return the sha256 of a phase's result from its last gate in the journal; empty if there is none."""
     wrote: Any = {}
     for event in run.journal.events("gate"):
         if event.get("phase") == phase:
@@ -226,19 +229,19 @@ def gated(run: Run, phase: str) -> str:
 
 
 def _plan(run: Run) -> list[str]:
-    run.plan()  # raises DataError when its digest is another
+    run.plan()  # raises DataError if its digest differs
     return []
 
 
 def _corpus(trial: _Trial) -> list[str]:
-    """The copy of the corpus against its own record, and its record against the plan."""
+    """Compare the copy of the corpus with its record, and the record with the plan."""
     corpus, plan = corpora.load(trial.run.corpus), trial.run.plan()
-    found = [
+    problems = [
         f"{trial.run.corpus.name}/{name}: its sha256 is not the one in corpus.json"
         for name, stated in corpus.files.items()
         if trial.stated_sha256(trial.run.corpus / name, stated.sha256) != stated.sha256
     ]
-    return found + ([] if corpus.fingerprint == plan.corpus else ["the plan was made from another corpus"])
+    return problems + ([] if corpus.fingerprint == plan.corpus else ["the plan was made from another corpus"])
 
 
 def _merged(trial: _Trial) -> list[str]:
@@ -247,40 +250,40 @@ def _merged(trial: _Trial) -> list[str]:
     if manifest is None:
         claimed = trial.run.result(PHASES[-1]) is not None or publication.published(trial.run) is not None
         return [f"{merged.manifest_file.name}: no such file"] if claimed else []
-    found = [
+    problems = [
         f"{name}: its sha256 is not the one in {merged.manifest_file.name}"
         for name, stated in manifest.outputs.items()
         if trial.stated_sha256(merged.folder / name, stated.sha256) != stated.sha256
     ]
     if not manifest.outputs:
-        found.append(f"{merged.manifest_file.name}: names no files")
+        problems.append(f"{merged.manifest_file.name}: names no files")
     if manifest.plan != trial.run.plan().sha256:
-        found.append(f"{merged.manifest_file.name}: made from another plan than plan.json")
-    return found
+        problems.append(f"{merged.manifest_file.name}: made from another plan than plan.json")
+    return problems
 
 
 def _parts(trial: _Trial) -> list[str]:
-    """Each array against its record, and the records against the manifest that says which parts were merged."""
-    found, run = [], trial.run
+    """Compare each array with its record, and the records with the manifest of the merged parts."""
+    problems, run = [], trial.run
     manifest = Merged(run.merged).manifest()
     merged = dict(manifest.part_sums) if manifest else {}
     for start, stop in committed(run.local.parts):
         path = run.local.part(start, stop)
         stated = (read_json(path.with_suffix(".json")) or {}).get("sha256")
         if not path.is_file():
-            found.append(f"{path.name}: there is a record but no array")
+            problems.append(f"{path.name}: there is a record but no array")
         elif trial.stated_sha256(path, str(stated)) != stated:
-            found.append(f"{path.name}: its sha256 is not the one in {path.with_suffix('.json').name}")
+            problems.append(f"{path.name}: its sha256 is not the one in {path.with_suffix('.json').name}")
         if merged.pop(path.name, stated) != stated:
-            found.append(f"{path.with_suffix('.json').name}: states another sha256 than the part that was merged")
-    return found + [f"{name}: was merged and is not here" for name in merged]
+            problems.append(f"{path.with_suffix('.json').name}: states another sha256 than the part that was merged")
+    return problems + [f"{name}: was merged and is not here" for name in merged]
 
 
 # ------------------------------------------------------------------------------------- files outside the run's folder
 
 
 def _outside(trial: _Trial, kind: str) -> None:
-    """The founding file and its backup lie elsewhere, so they may have moved on, or be on another machine."""
+    """Check the founding file or its backup, which are outside: they may have changed or be on another machine."""
     run, checks = trial.run, trial.checks
     try:
         result = run.result(PHASES[-1])
@@ -291,26 +294,26 @@ def _outside(trial: _Trial, kind: str) -> None:
         return
     path, sha256 = Path(stated.path), stated.sha256
     name = f"{kind} file" if kind == "founding" else kind
-    if not path.parent.is_dir() and not _where_it_was_made(run):
+    if not path.parent.is_dir() and not _is_original_folder(run):
         checks.add(name, True, f"{path}: not on this machine, not checked", "the same sha256", warn=True)
         return
-    remedy = "run 04_merge_validate again: it writes this file anew from the merged result"
+    remedy = "run 04_merge_validate again: it writes this file again from the merged result"
     try:
-        seen = trial.stated_sha256(path, sha256)
+        actual = trial.stated_sha256(path, sha256)
     except OSError as error:
         checks.add(name, False, f"{path}: {error.strerror}", "the same sha256", remedy)
         return
-    if seen == sha256:
+    if actual == sha256:
         checks.add(name, True, f"{path}: the same sha256", "the same sha256")
         return
-    other = publication.writer(run, path) if kind == "founding" else ""
+    other = publication.run_that_wrote(run, path) if kind == "founding" else ""
     other = "" if other == run.name else other
-    said = (
-        f"{path}: written since by run {other}" if other else f"{path}: sha256 {seen[:16]}…, sealed as {sha256[:16]}…"
+    change = (
+        f"{path}: written since by run {other}" if other else f"{path}: sha256 {actual[:16]}…, sealed as {sha256[:16]}…"
     )
-    checks.add(name, bool(other), said, "the same sha256", remedy, warn=bool(other))
+    checks.add(name, bool(other), change, "the same sha256", remedy, warn=bool(other))
 
 
-def _where_it_was_made(run: Run) -> bool:
-    """Whether the run's folder lies where its profile puts it; else it is a copy, perhaps on another machine."""
+def _is_original_folder(run: Run) -> bool:
+    """Return whether the run's folder is where its profile puts it; else it is a copy, perhaps on another machine."""
     return os.path.realpath(run.folder.parent) == os.path.realpath(run.profile.runs)

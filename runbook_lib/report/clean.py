@@ -1,4 +1,4 @@
-"""Clean: take this run's files off the hosts, listed one by one, only when a verified backup stands."""
+"""Clean: remove this run's files from the hosts, listed one by one, only if there is a verified backup."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from . import report
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What a run left on one host: its folder there, its files by their path below it, and their size.
+    """The files of a run on one host: its folder there, the paths of its files below it, and their size.
 
-    `strangers` lie in that folder and are not the run's: they stay.
+    `strangers` are files in that folder that the run did not place: they stay.
     """
 
     host: str
@@ -30,34 +30,34 @@ class Leftovers:
 
 
 def leftovers(run: Run) -> list[Leftovers]:
-    """The files of this run on every host. Raises HostError when one cannot be reached, or its folder is not ours."""
-    return _once(run, list(_look(run).values()))
+    """List this run's files on every host. Raises HostError if a host cannot be reached, or its folder is not ours."""
+    return _unique_folders(run, list(_list_all(run).values()))
 
 
-def _look(run: Run) -> dict[str, Leftovers]:
-    """What lies in this run's folder on each host."""
+def _list_all(run: Run) -> dict[str, Leftovers]:
+    """List the files in this run's folder on each host."""
     bundle = {path for path, _ in machines.bundle_files()}
 
     def look(host: machines.Host) -> Leftovers:
-        found = [(path, size) for path, size in host.files() if path != placed.MARK]
-        if found and (why := host.unclaimed(run.id)):
+        entries = [(path, size) for path, size in host.files() if path != placed.MARK]
+        if entries and (why := host.unclaimed(run.id)):
             raise HostError(f"{host.name}: {why}")
-        ours = [(path, size) for path, size in found if placed.is_ours(path, bundle)]
-        others = tuple(Path(path) for path, _ in found if not placed.is_ours(path, bundle))
+        ours = [(path, size) for path, size in entries if placed.is_ours(path, bundle)]
+        others = tuple(Path(path) for path, _ in entries if not placed.is_ours(path, bundle))
         files, size = tuple(Path(path) for path, _ in ours), sum(size for _, size in ours)
         return Leftovers(host.name, host.folder.root, files, size, others)
 
-    found = machines.side_by_side(run, look)
-    if found.failures:
-        raise HostError("; ".join(map(str, found.failures.values())))
-    return found.ok
+    folders = machines.side_by_side(run, look)
+    if folders.failures:
+        raise HostError("; ".join(map(str, folders.failures.values())))
+    return folders.ok
 
 
-def _once(run: Run, found: list[Leftovers]) -> list[Leftovers]:
-    """Each folder once: hosts that share one list the same files; so do two folders of this machine that are one."""
+def _unique_folders(run: Run, leftovers: list[Leftovers]) -> list[Leftovers]:
+    """Keep each folder once: hosts with a shared folder, or the same folder of this machine, list the same files."""
     listed: dict[tuple[str, ...], Leftovers] = {}
     facts = run.host_facts()
-    for item in found:
+    for item in leftovers:
         if item.files or item.strangers:
             sharers = sorted([item.host, *facts.get(item.host, {}).get("shared", [])])
             local = all(host.is_here for host in run.hosts if host.name in sharers)
@@ -66,17 +66,17 @@ def _once(run: Run, found: list[Leftovers]) -> list[Leftovers]:
 
 
 def _remove(run: Run, host: machines.Host, item: Leftovers) -> Leftovers:
-    """Take away what is listed; what could not be told from a stranger's file stays."""
+    """Remove the listed files; a file that may be a stranger's stays."""
     left = {Path(name) for name in host.clear(run.id, list(map(str, item.files)))}
     files = tuple(path for path in item.files if path not in left)
     return replace(item, files=files, strangers=(*item.strangers, *sorted(left)))
 
 
 def clean(run: Run) -> list[Leftovers]:
-    """Remove this run's files from its hosts and give what was removed. Models stay: other runs share them.
+    """Remove this run's files from its hosts and return them. Models stay: other runs share them.
 
-    Raises DataError unless the run is finished, its archive verifies and its backup was read back just now; workers
-    that still live keep their files.
+    Raises DataError unless the run is finished, its archive verifies, its backup was read back just now, and no worker
+    is alive.
     """
     result = run.result(PHASES[-1])
     backup = result.output("backup") if result else None
@@ -90,21 +90,21 @@ def clean(run: Run) -> list[Leftovers]:
     checks = report.verify(run)
     if not checks.ok:
         raise DataError(f"{run.name}: its archive does not verify, nothing was removed\n{checks}")
-    listed = _look(run)
+    listed = _list_all(run)
 
     def at_rest(host: machines.Host) -> machines.Host:
         if host.spec.is_here:
             _keep_apart(run, host.folder.root, copy)
-        seen = host.poll()
-        if any(host.living(seen)):
+        reading = host.poll()
+        if any(host.living(reading)):
             raise DataError(f"{host.name}: workers of this run are alive; runbook stop {run.name} first")
         return host
 
-    found = machines.side_by_side(run, at_rest)
-    if found.failures:
-        raise DataError("; ".join(map(str, found.failures.values())))
-    # One after the other: two hosts may share the folder.
-    removed = _once(run, [_remove(run, host, listed[host.name]) for host in found.ok.values()])
+    resting = machines.side_by_side(run, at_rest)
+    if resting.failures:
+        raise DataError("; ".join(map(str, resting.failures.values())))
+    # One after the other: two hosts may share a folder.
+    removed = _unique_folders(run, [_remove(run, host, listed[host.name]) for host in resting.ok.values()])
     run.journal.write(
         "cleaned",
         files=sum(len(item.files) for item in removed),
@@ -116,7 +116,7 @@ def clean(run: Run) -> list[Leftovers]:
 
 
 def _keep_apart(run: Run, folder: Path, backup: Path) -> None:
-    """Raise DataError where a host's folder of this run is, holds or lies in what must stay."""
+    """Raise DataError if a host's folder of this run is, contains or is inside something that must stay."""
     if places.inside(folder, run.folder) or places.inside(run.folder, folder):
         raise DataError(f"{folder}: its folder is the run's own, {run.folder}, or holds it; what is in it stays")
     kept = [*places.read(run), *places.written(run.profile), places.NamedPath("the backup", backup)]

@@ -1,4 +1,4 @@
-"""The key figures of a run, in the words of the report; each follows from files and says so where it is missing."""
+"""The key figures of a run, as the report shows them; each comes from files, and an empty value means missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..result.facts import Facts, covered
+from ..result.facts import RunFacts, covered
 from ..result.figures import Figures
 from ..result.manifest import Manifest
 from ..run.plan import Slot
@@ -16,34 +16,34 @@ from ..show.words import exactly, many
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: its name, its value (empty when missing) and what it means."""
+    """One figure: its name, its value (empty if missing) and its meaning."""
 
     name: str
     value: str
     note: str = ""
 
 
-def key_figures(found: Facts) -> list[Figure]:
-    """What a reader wants to know first."""
-    return [*_extent(found), *_speed(found), *_model(found), *_quality(found)]
+def key_figures(run_facts: RunFacts) -> list[Figure]:
+    """Return the most important figures."""
+    return [*_extent(run_facts), *_speed(run_facts), *_model(run_facts), *_quality(run_facts)]
 
 
-def period(found: Facts) -> tuple[datetime | None, datetime | None]:
-    """When the run was made, and when its last phase ended; the last event where that has not happened."""
-    if not found.events:
+def period(run_facts: RunFacts) -> tuple[datetime | None, datetime | None]:
+    """Return when the run was made, and when its last phase ended; else the time of the last event."""
+    if not run_facts.events:
         return None, None
-    ends = [span.stop for span in found.spans if span.phase == PHASES[-1] and span.stop]
-    return found.events[0]["when"], ends[-1] if ends else found.events[-1]["when"]
+    ends = [span.stop for span in run_facts.spans if span.phase == PHASES[-1] and span.stop]
+    return run_facts.events[0]["when"], ends[-1] if ends else run_facts.events[-1]["when"]
 
 
-def worked_s(found: Facts) -> float | None:
-    """Seconds in which a phase was executed: a pause between two of them does not count."""
-    times = [(span.start.timestamp(), (span.stop or span.seen).timestamp()) for span in found.spans]
+def worked_s(run_facts: RunFacts) -> float | None:
+    """Return the seconds in which phases were executed, without the pauses between them."""
+    times = [(span.start.timestamp(), (span.stop or span.last_event_at).timestamp()) for span in run_facts.spans]
     return covered(times) if times else None
 
 
-def _extent(found: Facts) -> list[Figure]:
-    plan = found.plan
+def _extent(run_facts: RunFacts) -> list[Figure]:
+    plan = run_facts.plan
     if plan is None:
         return [Figure("documents", ""), Figure("vectors", "")]
     asked = f"and {many(plan.questions, 'question')}" if plan.questions else "no questions"
@@ -56,20 +56,20 @@ def _extent(found: Facts) -> list[Figure]:
 
 
 def _by_whom(devices: Sequence[str], idle: Sequence[Slot]) -> str:
-    said = [", ".join(devices)] if devices else []
+    sources = [", ".join(devices)] if devices else []
     if idle:
-        said.append(f"no row is from {', '.join(slot.slot for slot in idle[:5])}{' …' if len(idle) > 5 else ''}")
-    return "; ".join(said)
+        sources.append(f"no row is from {', '.join(slot.slot for slot in idle[:5])}{' …' if len(idle) > 5 else ''}")
+    return "; ".join(sources)
 
 
-def _speed(found: Facts) -> list[Figure]:
-    done, rate = found.encoding, found.encoding.rate
-    start, end = period(found)
-    worked = worked_s(found)
+def _speed(run_facts: RunFacts) -> list[Figure]:
+    done, rate = run_facts.encoding, run_facts.encoding.rate
+    start, end = period(run_facts)
+    worked = worked_s(run_facts)
     took = "" if worked is None else exactly(worked)
     between = f"{start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC" if start and end else ""
-    plan = found.plan
-    idle = found.without_rows
+    plan = run_facts.plan
+    idle = run_facts.without_rows
     slots = [slot for slot in plan.used if slot not in idle] if plan else []
     hosts = len(plan.hosts) if plan else 0
     return [
@@ -78,18 +78,18 @@ def _speed(found: Facts) -> list[Figure]:
         ),
         Figure("duration", took, f"of phases at work; {between}" if between else ""),
         Figure("slots", f"{len(slots)} on {many(hosts, 'host')}" if plan else "", _by_whom(done.devices, idle)),
-        Figure("parts", f"{done.parts:,}" if done.parts else "", _twice(found.manifest)),
-        *_amended(found.manifest),
+        Figure("parts", f"{done.parts:,}" if done.parts else "", _twice(run_facts.manifest)),
+        *_amended(run_facts.manifest),
     ]
 
 
 def _amended(manifest: Manifest | None) -> list[Figure]:
-    """The rows whose texts were mended after others were encoded, where there are any."""
+    """Return the number of rows whose texts were corrected during the run, if there are any."""
     rows = sorted({row for amended in (manifest.amended if manifest else ()) for row in amended.rows})
     if not rows:
         return []
     first = ", ".join(map(str, rows[:10])) + (" …" if len(rows) > 10 else "")
-    return [Figure("rows amended", f"{len(rows):,}", f"their texts were mended in the run (--amend): rows {first}")]
+    return [Figure("rows amended", f"{len(rows):,}", f"their texts were corrected in the run (--amend): rows {first}")]
 
 
 def _twice(manifest: Manifest | None) -> str:
@@ -99,8 +99,8 @@ def _twice(manifest: Manifest | None) -> str:
     return f"{twice:,} rows were done twice" if twice else "no row was done twice"
 
 
-def _model(found: Facts) -> list[Figure]:
-    plan = found.plan
+def _model(run_facts: RunFacts) -> list[Figure]:
+    plan = run_facts.plan
     if plan is None:
         return [Figure("model", "")]
     about = f"revision {plan.model.revision}, digest {plan.model.digest[:16]}, {plan.dtype}"
@@ -111,15 +111,15 @@ def _model(found: Facts) -> list[Figure]:
     ]
 
 
-def _quality(found: Facts) -> list[Figure]:
-    return [_truncation(found), _norms(found.figures), _retrieval(found), _distinct(found.figures)]
+def _quality(run_facts: RunFacts) -> list[Figure]:
+    return [_truncation(run_facts), _norms(run_facts.figures), _retrieval(run_facts), _distinct(run_facts.figures)]
 
 
-def _truncation(found: Facts) -> Figure:
-    manifest = found.manifest
+def _truncation(run_facts: RunFacts) -> Figure:
+    manifest = run_facts.manifest
     if manifest is None or not manifest.documents:
         return Figure("documents cut", "")
-    stated = found.figures.lengths or manifest.lengths.documents
+    stated = run_facts.figures.lengths or manifest.lengths.documents
     note = f"{stated.truncated_rows:,} documents; {100 * stated.share_cut:.2f} % of all tokens were not read"
     return Figure("documents cut", f"{100 * stated.truncated_rows / manifest.documents:.2f} %", note)
 
@@ -131,9 +131,9 @@ def _norms(shown: Figures) -> Figure:
     return Figure("norms", f"mean {norms.mean:.7f}", f"{norms.min:.9f} to {norms.max:.9f}")
 
 
-def _retrieval(found: Facts) -> Figure:
-    stated, name = found.figures.retrieval, "questions answered"
-    if found.plan and not found.plan.questions:
+def _retrieval(run_facts: RunFacts) -> Figure:
+    stated, name = run_facts.figures.retrieval, "questions answered"
+    if run_facts.plan and not run_facts.plan.questions:
         return Figure(name, "none asked")
     if stated is None or stated.with_answer is None:
         return Figure(name, "")
@@ -144,8 +144,8 @@ def _retrieval(found: Facts) -> Figure:
 
 
 def _distinct(shown: Figures) -> Figure:
-    found = shown.duplicates
-    if found is None:
+    duplicates = shown.duplicates
+    if duplicates is None:
         return Figure("equal vectors", "")
-    groups = f"{found.groups} groups" if found.groups else "none"
-    return Figure("equal vectors", groups, f"{found.unexplained} not explained by text")
+    groups = f"{duplicates.groups} groups" if duplicates.groups else "none"
+    return Figure("equal vectors", groups, f"{duplicates.unexplained} not explained by text")

@@ -10,7 +10,7 @@ from pathlib import Path
 from worker.files import write_atomic
 
 from ..result import facts
-from ..result.facts import Event, Facts
+from ..result.facts import DatedEvent, RunFacts
 from ..run.journal import ACT, REMARK
 from ..run.run import Run
 from ..show.words import exactly, one_line
@@ -18,7 +18,7 @@ from . import figures_shown
 from .page import at_utc
 from .verdict import NOT_PROVED, sentence
 
-UNDATED = "execution_report.md"  # of a run whose journal says nothing
+UNDATED = "execution_report.md"  # for a run without events
 
 
 def execution_report(run: Run) -> Path:
@@ -26,63 +26,63 @@ def execution_report(run: Run) -> Path:
 
     The date is that of the run's first event, in UTC, so that writing it again replaces it.
     """
-    found = facts.gather(run)
-    start, _ = figures_shown.period(found)
+    run_facts = facts.gather(run)
+    start, _ = figures_shown.period(run_facts)
     path = run.notes / f"execution_report_{start.astimezone(UTC):%Y%m%d}.md" if start else run.notes / UNDATED
-    write_atomic(path, "\n".join(_form(found)).encode())
+    write_atomic(path, "\n".join(_form(run_facts)).encode())
     if start:
         (run.notes / UNDATED).unlink(missing_ok=True)
     return path
 
 
 def failure_log(run: Run) -> Path:
-    """Write notes/failures.log: a line a fault, recovery, remark or act that undid something, after its date."""
+    """Write notes/failures.log: a dated line for each fault, recovery, remark and act that undid something."""
     try:
-        told = [event for event in facts.events(run) if facts.told(event) or facts.kind(event) == REMARK]
+        events = [event for event in facts.events(run) if facts.is_reported(event) or facts.kind(event) == REMARK]
     except OSError:
-        told = []
+        events = []
     lines = [
         f"{event['when'].astimezone(UTC):%a %b %e %H:%M:%S UTC %Y}: {_named(event)}: {facts.details(event)}"
-        for event in told
+        for event in events
     ]
     path = run.notes / "failures.log"
     write_atomic(path, "".join(f"{one_line(line, 1000)}\n" for line in lines).encode())
     return path
 
 
-def _named(event: Event) -> str:
-    """An event's name; what a person did says so."""
+def _named(event: DatedEvent) -> str:
+    """Return an event's name; a person's act is marked."""
     return f"{event['event']} (act)" if facts.kind(event) == ACT else str(event["event"])
 
 
-def _slots(found: Facts) -> str:
-    """How many slots the rows are from, by host; who was given rows and gave none is named."""
-    if found.plan is None:
+def _slots(run_facts: RunFacts) -> str:
+    """Return the number of slots that gave rows, by host, and the names of those that gave none."""
+    if run_facts.plan is None:
         return "missing"
-    idle = found.without_rows
-    used = Counter(slot.host for slot in found.plan.used if slot not in idle)
+    idle = run_facts.without_rows
+    used = Counter(slot.host for slot in run_facts.plan.used if slot not in idle)
     whole = f"{sum(used.values())} ({', '.join(f'{count} on {_md(host)}' for host, count in used.items())})"
     named = ", ".join(f"{slot.slot} on {slot.host}" for slot in idle)
     return whole + (f"; no row is from {_md(named)}" if idle else "")
 
 
-def _form(found: Facts) -> list[str]:
-    start, end = figures_shown.period(found)
-    plan, founding = found.plan, found.output("founding")
+def _form(run_facts: RunFacts) -> list[str]:
+    start, end = figures_shown.period(run_facts)
+    plan, founding = run_facts.plan, run_facts.output("founding")
     hosts = plan.hosts if plan else []
-    rate = found.encoding.rate
-    issues = [event for event in found.events if facts.told(event)]
+    rate = run_facts.encoding.rate
+    issues = [event for event in run_facts.events if facts.is_reported(event)]
     return [
         f"# Execution Report - {start.astimezone(UTC).date() if start else 'not started'}",
         "",
         "## Summary",
-        f"- **Run:** {_md(found.run.name)}",
+        f"- **Run:** {_md(run_facts.run.name)}",
         f"- **Start time:** {at_utc(start)}",
         f"- **End time:** {at_utc(end)}",
-        f"- **Total duration:** {_duration(found, start, end)}",
+        f"- **Total duration:** {_duration(run_facts, start, end)}",
         f"- **Output file:** {_md(founding.path if founding else 'missing')}",
         f"- **File size:** {_size(founding.bytes if founding else None)}",
-        f"- **Status:** {'SUCCESS' if found.ok else 'NOT SUCCEEDED: ' + _md(sentence(found))}",
+        f"- **Status:** {'SUCCESS' if run_facts.ok else 'NOT SUCCEEDED: ' + _md(sentence(run_facts))}",
         "",
         "## Metrics",
         f"- Documents: {_count(plan.documents if plan else None)}",
@@ -90,17 +90,17 @@ def _form(found: Facts) -> list[str]:
         f"- Embedding dimension: {plan.model.dim if plan else 'missing'}",
         f"- Model: {_md(f'{plan.model.name} at {plan.model.revision}, {plan.dtype}') if plan else 'missing'}",
         f"- Hosts used: {_md(', '.join(hosts)) or 'missing'}",
-        f"- Slots used: {_slots(found)}",
+        f"- Slots used: {_slots(run_facts)}",
         f"- Items/sec: {f'{rate:,.1f} while slots computed' if rate else 'missing'}",
         "",
         "## Issues Encountered",
         *([f"- {at_utc(e['when'])} {_md(_named(e))}: {_md(facts.details(e))}" for e in issues] or ["None."]),
         "",
         "## Checksums (sha256)",
-        *_sums(found),
+        *_sums(run_facts),
         "",
         "## Next Steps",
-        *(f"{number}. {step}" for number, step in enumerate(_next_steps(found), 1)),
+        *(f"{number}. {step}" for number, step in enumerate(_next_steps(run_facts), 1)),
         "",
         "## Not proved",
         *(f"- {_md(what, 1000)}" for what in NOT_PROVED),
@@ -108,20 +108,20 @@ def _form(found: Facts) -> list[str]:
     ]
 
 
-def _duration(found: Facts, start: datetime | None, end: datetime | None) -> str:
-    """The time of phases at work, and how long it was from start to end, pauses and all."""
-    worked = figures_shown.worked_s(found)
+def _duration(run_facts: RunFacts, start: datetime | None, end: datetime | None) -> str:
+    """Return the working time of the phases, and the time from start to end with pauses."""
+    worked = figures_shown.worked_s(run_facts)
     if worked is None or not (start and end):
         return "missing"
     return f"{exactly(worked)} of phases at work, {exactly((end - start).total_seconds())} from start to end"
 
 
-def _next_steps(found: Facts) -> list[str]:
-    """What is still to be done with this run, as far as its files tell."""
-    name = _md(found.run.name)
-    if not found.ok:
+def _next_steps(run_facts: RunFacts) -> list[str]:
+    """Return what is still to be done with this run, by its files."""
+    name = _md(run_facts.run.name)
+    if not run_facts.ok:
         return [f"See what is open: `runbook status {name}`", "Give the same `runbook run` again: it goes on here"]
-    backup = found.output("backup")
+    backup = run_facts.output("backup")
     return [
         *(["Copy the backup to another disk: it lies on that of the original"] if backup and backup.same_disk else []),
         f"Check the archive, today or in a year: `runbook verify {name}`",
@@ -129,17 +129,17 @@ def _next_steps(found: Facts) -> list[str]:
     ]
 
 
-def _sums(found: Facts) -> list[str]:
-    outputs = found.manifest.outputs if found.manifest else {}
+def _sums(run_facts: RunFacts) -> list[str]:
+    outputs = run_facts.manifest.outputs if run_facts.manifest else {}
     stated = {f"merged/{name}": written.sha256 for name, written in outputs.items()}
-    stated |= {kind: output.sha256 for kind in ("founding", "backup") if (output := found.output(kind))}
+    stated |= {kind: output.sha256 for kind in ("founding", "backup") if (output := run_facts.output(kind))}
     return [f"- {_md(name)}: `{_md(sha256)}`" for name, sha256 in stated.items()] or ["missing"]
 
 
 def _md(value: object, limit: int = 500) -> str:
-    """Any value on one line of Markdown, with nothing in it that is markup."""
-    told = html.escape(one_line(value, limit), quote=False)
-    return "".join(f"\\{char}" if char in "\\*[]|`" else char for char in told)
+    """Return any value as one line of Markdown, with all markup escaped."""
+    line = html.escape(one_line(value, limit), quote=False)
+    return "".join(f"\\{char}" if char in "\\*[]|`" else char for char in line)
 
 
 def _count(value: int | None) -> str:

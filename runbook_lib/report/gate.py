@@ -1,4 +1,4 @@
-"""The gate at the end of a notebook: hands over to the next phase, or stops with the checks that do not hold."""
+"""The gate at the end of a notebook: lets the next phase start, or stops with the failed checks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIBRARY = Path(__file__).parents[1]
 
 
 def library_digest() -> str:
-    """A digest of this library's code: a result made by other code is not taken over."""
+    """Return a digest of this library's code: a result made by other code is not reused."""
     digest = hashlib.sha256()
     for path in [*sorted(LIBRARY.rglob("*.py")), *sorted((LIBRARY.parent / "worker").glob("*.py"))]:
         name = path.relative_to(LIBRARY.parent).as_posix()
@@ -33,14 +33,14 @@ def library_digest() -> str:
 
 
 def inputs(run: Run) -> dict[str, str]:
-    """What a phase's result follows from, as hashes: the profile as used, this code, and the plan once there is one."""
-    found = {"profile": sha256_file(run.folder / "profile.yaml"), "library": library_digest()}
+    """Return hashes of the inputs of a phase's result: the used profile, this code, and the plan if there is one."""
+    sums = {"profile": sha256_file(run.folder / "profile.yaml"), "library": library_digest()}
     if run.plan_file.exists():
-        found["plan"] = sha256_file(run.plan_file)
-    return found
+        sums["plan"] = sha256_file(run.plan_file)
+    return sums
 
 
-# Of the choices, what each phase follows from beyond the plan; how a run is watched and recovered concerns none.
+# The choices that each phase depends on besides the plan; no phase depends on how a run is watched and recovered.
 FOLLOWS_FROM = {
     PHASES[0]: ("encoded", "hosts", "output"),
     PHASES[1]: ("encoded",),
@@ -50,13 +50,13 @@ FOLLOWS_FROM = {
 
 
 def same_inputs(run: Run, phase: str, result: PhaseResult) -> bool:
-    """Whether a phase would follow from the same inputs now as `result` did.
+    """Return whether the inputs of a phase are still the same as those of `result`.
 
-    A profile that changed since is another input, but for keys that the journal tells of and that do not concern it.
+    A changed profile is another input, except for keys in the journal on which the phase does not depend.
     """
     then, now = dict(result.inputs), inputs(run)
     if phase == PHASES[0]:
-        for facts in (then, now):  # preflight makes the plan, and does not follow from it
+        for facts in (then, now):  # preflight makes the plan, so it does not depend on it
             facts.pop("plan", None)
     if then.get("profile") != now["profile"] and any(run.journal.events("profile changed")):
         before, after = result.choices, choices.digests(run.profile)
@@ -66,10 +66,9 @@ def same_inputs(run: Run, phase: str, result: PhaseResult) -> bool:
 
 
 def gate(run: Run, phase: str, *groups: Checks, **figures: object) -> Checks:
-    """Write the phase's result file, then give all checks, or raise GateError naming those that do not hold.
+    """Write the phase's result file, then return all checks, or raise GateError with the failed ones.
 
-    `figures` are facts for the report: JSON values and records. The result file is the phase's success: whoever asks
-    reads it.
+    `figures` are facts for the report: JSON values and records. Only the result file says whether a phase succeeded.
     """
     everything = Checks(f"{phase}: may the next phase start?")
     for group in groups:
@@ -77,8 +76,8 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: object) -> Checks:
     for before in PHASES[: PHASES.index(phase)]:
         result = run.result(before)
         held = bool(result and result.ok)
-        seen = "its result holds" if held else "its checks do not hold" if result else "no result"
-        everything.add(before, held, seen, "holds", "run it first")
+        outcome = "its result holds" if held else "its checks do not hold" if result else "no result"
+        everything.add(before, held, outcome, "holds", "run it first")
     sha256 = run.save_result(
         phase,
         choices=choices.digests(run.profile),
@@ -96,7 +95,7 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: object) -> Checks:
     run.journal.write(
         "gate", kind=kind, phase=phase, ok=everything.ok, checks=len(everything), failed=failed, wrote=wrote
     )
-    if not archive.was_sealed(run):  # of a sealed run the notes are sealed too: the next seal writes them
+    if not archive.was_sealed(run):  # the notes of a sealed run are sealed too: the next seal writes them
         with suppress(RunbookError, OSError):
             execution_report(run)
             failure_log(run)
@@ -110,5 +109,5 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: object) -> Checks:
 
 
 def _stated(name: str, value: object) -> records.Json:
-    """A figure as JSON; a file that was not made is an empty object, as in every version."""
+    """Return a figure as JSON; a file that was not made is an empty object, as in every version."""
     return {} if value is None and name in OUTPUTS else records.as_json(value)

@@ -1,8 +1,8 @@
 """Executed notebooks as HTML fragments for the report. The only door to nbconvert, which is loaded when first needed.
 
-Everything that cells and outputs bring is cleaned against a list of allowed elements: no script, no style sheet, no
-image from elsewhere; other markup shows as text. (nbconvert's own cleaner allows so few that headings and pictures
-would show as markup, so ours takes its place.)
+All HTML of cells and outputs is cleaned with a list of allowed elements: no script, no style sheet, no image from
+elsewhere; other markup is shown as text. (We replace nbconvert's own cleaner, which would show headings and pictures
+as markup.)
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ PROPERTIES = _set("""
 
 
 def _allowed(tag: str, name: str, value: str) -> bool:
-    """Whether an attribute stays; ids do not, since those of four notebooks would meet on one page."""
+    """Return whether an attribute is allowed; ids are not, because those of four notebooks could be equal."""
     if tag == "img" and name == "src":
         return value.startswith(PICTURES)
     return name in EVERYWHERE or name in ATTRIBUTES.get(tag, ())
 
 
 def clean(markup: object) -> str:
-    """`markup` with only what is allowed; anything else is shown as text."""
+    """Clean `markup`: keep allowed elements, and show everything else as text."""
     import bleach  # type: ignore[import-untyped]
     from bleach.css_sanitizer import CSSSanitizer  # type: ignore[import-untyped]
 
@@ -64,14 +64,14 @@ def clean(markup: object) -> str:
 
 
 def fragment(path: Path, prefix: str) -> tuple[Markup, int]:
-    """The cells of an executed notebook as HTML, and how many they are. Cells get ids that begin with `prefix`.
+    """Return the cells of an executed notebook as HTML, and their number. Cell ids begin with `prefix`.
 
-    Raises ValueError when the file is not a notebook.
+    Raises ValueError if the file is not a notebook.
     """
     notebook = notebook_file.read(path)
     from nbconvert import HTMLExporter
 
-    notebook.metadata.pop("widgets", None)  # with them nbconvert asks for a script from elsewhere
+    notebook.metadata.pop("widgets", None)  # with them nbconvert would load a script from the network
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{prefix}-{number}"
         for output in cell.get("outputs", []):
@@ -86,14 +86,14 @@ def fragment(path: Path, prefix: str) -> tuple[Markup, int]:
     )
     exporter.register_filter("clean_html", clean)
     body, _ = exporter.from_notebook_node(notebook)
-    return Markup(body), len(notebook.cells)  # what cells brought is cleaned above
+    return Markup(body), len(notebook.cells)  # cleaned by `clean`
 
 
 def _plain(output: Any) -> None:
-    """Leave an output only what a page without scripts can show, and its control characters as escapes."""
+    """Keep only those formats of an output that a page without scripts can show."""
     data = output.get("data")
     if data is not None:
         for kind in set(data) - {"text/html", "text/markdown", "text/plain", "image/png", "image/jpeg"}:
             del data[kind]
     if output.get("metadata"):
-        output["metadata"] = {}  # `isolated` would ask for a frame
+        output["metadata"] = {}  # `isolated` would need a frame

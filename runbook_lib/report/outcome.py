@@ -1,4 +1,4 @@
-"""The outcome of a run: what became of each phase, and the verdict, from its journal, its results and its files."""
+"""The outcome of a run: the state of each phase, and the verdict, from its journal, its results and its files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SIGNS = {HELD: MARKS["ok"], FAILED: MARKS["FAILED"], DAMAGED: MARKS["FAILED"]}
 
 @dataclass(frozen=True)
 class Phase:
-    """What became of a phase: the last that is known of it, when, and why where it does not hold."""
+    """The last known state of a phase, its time, and the reason if it failed."""
 
     phase: str
     state: str
@@ -51,7 +51,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run's phases and its verdict, with the reason and what to do next."""
+    """A run's phases and its verdict, with the reason and the next step."""
 
     phases: tuple[Phase, ...]
     verdict: str
@@ -60,11 +60,11 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """False when a phase failed, or a file is not there as it was handed over."""
+        """False if a phase failed, or a file is missing or changed."""
         return self.verdict not in BAD
 
     def as_dict(self) -> dict[str, Json]:
-        """The same for JSON."""
+        """Return the outcome for JSON."""
         return records.plain(self)
 
     def __str__(self) -> str:
@@ -75,20 +75,23 @@ class Outcome:
 
 @explain_disk_errors("looking at the run")
 def outcome(run: Run) -> Outcome:
-    """What became of the run so far; of its files the sizes are looked at, now."""
-    found = {phase: Phase(phase, NOT_YET) for phase in PHASES}
+    """Return the outcome of the run so far; check the sizes of its files now."""
+    by_journal = {phase: Phase(phase, NOT_YET) for phase in PHASES}
     for event in run.journal.events():
-        _take(found, event)
+        _apply(by_journal, event)
     now_driven = driver.driven(run)
-    phases = tuple(_now(run, phase, now_driven) for phase in found.values())
+    phases = tuple(_present_state(run, phase, now_driven) for phase in by_journal.values())
     bad = [phase for phase in phases if phase.state in BAD]
     again = f"the same `runbook run` again (its journal names the profile: {profile_of(run)})"
     if bad:
-        stands = _stands(run)
+        stands = _published_note(run)
         reason = "; ".join(f"{p.phase}: {p.reason or p.state}" for p in bad) + (f". {stands}" if stands else "")
         return Outcome(phases, bad[0].state, one_line(reason, 1000), again)
     if phases[-1].state == HELD:
-        lost = [*publication.losses(run, quick=True), *(f"{path.name}: {why}" for path, why in home.cut_or_gone(run))]
+        lost = [
+            *publication.losses(run, quick=True),
+            *(f"{path.name}: {why}" for path, why in home.truncated_or_missing_parts(run)),
+        ]
         if lost:
             return Outcome(phases, DAMAGED, one_line("; ".join(lost), 1000), again)
         seal = "sealed" if archive.was_sealed(run) else "not sealed yet"
@@ -96,31 +99,31 @@ def outcome(run: Run) -> Outcome:
     return Outcome(phases, UNDER_WAY if now_driven else UNFINISHED, "", "" if now_driven else again)
 
 
-def _take(found: dict[str, Phase], event: Event) -> None:
-    """One more event of the journal."""
+def _apply(phases: dict[str, Phase], event: Event) -> None:
+    """Update the phases with one event of the journal."""
     phase, name, at = str(event.get("phase")), event.get("event"), str(event.get("at", ""))
     if name == "started from scratch":
-        found.update({later: Phase(later, NOT_YET) for later in PHASES[1:]})
-    if phase not in found:
+        phases.update({later: Phase(later, NOT_YET) for later in PHASES[1:]})
+    if phase not in phases:
         return
     reason = safe_text(str(event.get("reason") or ""), 1000)
     if name == "phase started":
-        found[phase] = Phase(phase, UNDER_WAY, at)
+        phases[phase] = Phase(phase, UNDER_WAY, at)
     elif name == "phase failed":
-        gate = found[phase].reason if found[phase].state == FAILED else ""
-        found[phase] = Phase(phase, INTERRUPTED if reason == "interrupted" else FAILED, at, gate or reason)
+        gate = phases[phase].reason if phases[phase].state == FAILED else ""
+        phases[phase] = Phase(phase, INTERRUPTED if reason == "interrupted" else FAILED, at, gate or reason)
     elif name == "phase ended" or (name == "gate" and event.get("ok")):
-        found[phase] = Phase(phase, HELD, at)
+        phases[phase] = Phase(phase, HELD, at)
     elif name == "gate":
-        found[phase] = Phase(
+        phases[phase] = Phase(
             phase, FAILED, at, f"checks that do not hold: {', '.join(map(str, event.get('failed', [])))}"
         )
 
 
-def _now(run: Run, phase: Phase, executed: bool) -> Phase:
-    """A phase as it stands now: its result is looked at, and whoever executes it."""
+def _present_state(run: Run, phase: Phase, executed: bool) -> Phase:
+    """Return the present state of a phase: check its result, and whether it is being executed."""
     if phase.state == UNDER_WAY and not executed:
-        return Phase(phase.phase, BROKEN_OFF, phase.at, "nobody executes it any more; workers may go on")
+        return Phase(phase.phase, BROKEN_OFF, phase.at, "no process executes it any more; workers may go on")
     if phase.state != HELD:
         return phase
     file = run.result_file(phase.phase)
@@ -130,21 +133,21 @@ def _now(run: Run, phase: Phase, executed: bool) -> Phase:
         return Phase(phase.phase, DAMAGED, phase.at, str(error))
     if result is None:
         return Phase(phase.phase, DAMAGED, phase.at, f"{file.name}: no such file")
-    if not result.ok or archive.gated(run, phase.phase) not in ("", sha256_file(file)):
+    if not result.ok or archive.gated_sha256(run, phase.phase) not in ("", sha256_file(file)):
         return Phase(phase.phase, DAMAGED, phase.at, f"{file.name}: not what its gate wrote")
     return phase
 
 
-def _stands(run: Run) -> str:
-    """What stands under the final names in spite of it."""
+def _published_note(run: Run) -> str:
+    """Return a sentence about the published result, which stays valid when a later phase failed."""
     try:
         record = publication.published(run)
     except DataError:
         return ""
-    return f"The result of before stands, published {record.at}: {run.merged}" if record else ""
+    return f"The previous result is still there, published {record.at}: {run.merged}" if record else ""
 
 
 def profile_of(run: Run) -> str:
-    """The profile that the run was made from, as the person named it."""
+    """Return the path of the profile that the run was made from, as the person gave it."""
     created = next(run.journal.events("run created"), None)
     return str((created.get("profile") if created else None) or run.profile.path)

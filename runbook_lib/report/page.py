@@ -1,4 +1,4 @@
-"""The pieces of the report's page as HTML. What comes from outside is escaped here, once."""
+"""The pieces of the report's page as HTML. Text from outside is escaped here, once."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ MISSING = Markup('<span class="missing">missing</span>')
 
 
 def block(key: str, title: str, content: Markup, level: int = 2) -> Markup:
-    """A section of the page that its heading names."""
+    """Return a section of the page, labelled by its heading."""
     head = tag(f"h{level}", text(title), id=f"{key}-title")
     return tag("section", head, content, id=key, aria_labelledby=f"{key}-title")
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Markup]], fixed: bool = False) -> Markup:
-    """A table; the first cell of a row names it. `fixed`: columns as in other such tables."""
+    """Return a table; the first cell of a row is its header. `fixed`: the same column widths in all such tables."""
     head = tag("tr", *(tag("th", text(name), scope="col") for name in heads))
     body = [tag("tr", tag("th", first, scope="row"), *(tag("td", cell) for cell in others)) for first, *others in rows]
-    told = [tag("caption", text(caption))] if caption else []
+    captions = [tag("caption", text(caption))] if caption else []
     style = "data fixed" if fixed else "data"
-    return tag("div", tag("table", *told, tag("thead", head), tag("tbody", *body), class_=style), class_="scroll")
+    return tag("div", tag("table", *captions, tag("thead", head), tag("tbody", *body), class_=style), class_="scroll")
 
 
 def mark(word: str) -> Markup:
-    """A verdict as a shape and a word, then in colour."""
+    """Return a verdict as a shape and a word, with a colour."""
     return tag("span", text(SHAPES.get(word, "")), Markup(" "), text(word), class_=f"mark {COLOURS.get(word, '')}")
 
 
 def words(value: object, limit: int = 1500) -> Markup:
-    """Any value as text, with its line ends."""
+    """Return any value as text with its line ends."""
     return tag("span", text(value, limit), class_="words")
 
 
 def fold(summary: Markup, content: Markup, opened: bool = False) -> Markup:
-    """What is shown when asked for."""
+    """Return content that a click on the summary opens."""
     return tag("details", tag("summary", summary), tag("div", content), open=opened)
 
 
 def mono(value: object) -> Markup:
-    """Any value in letters of one width."""
+    """Return any value in a monospaced font."""
     return tag("span", text(value), class_="mono")
 
 
 def at_utc(when: datetime | None) -> str:
-    """A moment, the same for every reader."""
+    """Return a time in UTC, the same for every reader."""
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if when else "–"
 
 
 def size(number: int | None) -> Markup:
-    """A number of bytes, exact, and in MB where that reads better."""
+    """Return an exact number of bytes, and also MB for large numbers."""
     if number is None:
         return MISSING
     return text(f"{number / 1e6:,.2f} MB ({number:,.0f} bytes)" if number >= 1e6 else f"{number:,.0f} bytes")

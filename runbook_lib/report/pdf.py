@@ -1,4 +1,4 @@
-"""The report as PDF, printed by a Chromium that is installed here: nothing is downloaded for it."""
+"""The report as PDF, printed by an installed Chromium: nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PRINT_S = 120.0
 
 
 def write(page: Path) -> Path:
-    """Print `page` beside itself. Raises RunbookError where there is no Chromium, or it prints nothing."""
+    """Print `page` to a PDF beside it. Raises RunbookError if there is no Chromium, or it prints nothing."""
     program = next(filter(None, map(shutil.which, (*NAMES, APPLICATION))), None)
     if program is None:
         raise RunbookError("no PDF: it is printed by Chromium or Chrome, and there is none here; install one")

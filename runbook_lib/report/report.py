@@ -1,7 +1,7 @@
-"""The report: one self-contained page, verdict first, and the founding plan's execution report; then the seal.
+"""The report: one self-contained page with the verdict first, and the founding plan's execution report; then the seal.
 
-Everything on the page is read from the run's files. It asks for nothing from elsewhere and runs no script: a policy in
-its head forbids both, whatever a title or a log line says.
+Everything on the page is read from the run's files. It loads nothing from elsewhere and runs no script: a policy in its
+head forbids both, whatever a title or a log line contains.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from worker.files import write_atomic
 
 from ..result import facts
-from ..result.facts import Event, Facts
+from ..result.facts import DatedEvent, RunFacts
 from ..result.sealed import SEALED
 from ..run.disk import explain_disk_errors
 from ..run.phase_result import CheckRecord
@@ -34,7 +34,7 @@ from .verdict import NOT_PROVED, all_checks, held, sentence, troubles
 
 __all__ = ["build", "execution_report", "failure_log", "seal", "verify"]
 
-LONG = 18  # characters of a figure that still fit its box in large letters
+LONG = 18  # a longer figure does not fit its box in large letters
 POLICY = Markup("default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'")
 LINE_END = Markup("\n")
 PACKAGES = ("numpy", "pyarrow", "paramiko", "papermill", "nbconvert", "ipykernel", "matplotlib", "huggingface-hub")
@@ -42,18 +42,18 @@ PACKAGES = ("numpy", "pyarrow", "paramiko", "papermill", "nbconvert", "ipykernel
 
 @explain_disk_errors("making the report")
 def build(run: Run) -> Path:
-    """Write report.html from the run's files. What is missing is shown as missing."""
-    found = facts.gather(run)
+    """Write report.html from the run's files. Missing files are shown as missing."""
+    run_facts = facts.gather(run)
     parts = [
-        ("figures", "Figures", _figures(found)),
-        ("phases", "Phases", _phases(found)),
-        ("attention", "Faults, recoveries, warnings", _attention(found)),
-        ("pictures", "Pictures", _pictures(found)),
-        ("checks", "Checks", _checks(found)),
+        ("figures", "Figures", _figures(run_facts)),
+        ("phases", "Phases", _phases(run_facts)),
+        ("attention", "Faults, recoveries, warnings", _attention(run_facts)),
+        ("pictures", "Pictures", _pictures(run_facts)),
+        ("checks", "Checks", _checks(run_facts)),
         ("not-proved", "What is not proved", _not_proved()),
         ("notebooks", "Notebooks", _notebooks(run)),
-        ("files", "Files", _files(found)),
-        ("environment", "Environment", _environment(found)),
+        ("files", "Files", _files(run_facts)),
+        ("environment", "Environment", _environment(run_facts)),
     ]
     links = [tag("li", tag("a", text(title), href=f"#{key}")) for key, title, _ in parts]
     body = joined((page.block(key, title, content) for key, title, content in parts), LINE_END)
@@ -62,7 +62,7 @@ def build(run: Run) -> Path:
             _head(run),
             tag("a", Markup("Skip to the content"), class_="skip", href="#main") + LINE_END,
             tag("header", tag("p", Markup("Embedding runbook, report of a run")), tag("h1", text(run.name)),
-                _verdict(found)) + LINE_END,
+                _verdict(run_facts)) + LINE_END,
             tag("nav", tag("ul", *links), aria_label="Sections") + LINE_END,
             tag("main", body, id="main") + LINE_END,
             _foot(run),
@@ -74,7 +74,7 @@ def build(run: Run) -> Path:
 
 
 def _head(run: Run) -> Markup:
-    """The page up to the beginning of its body."""
+    """Return the page up to the beginning of its body."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -89,21 +89,21 @@ def _head(run: Run) -> Markup:
 
 
 def _foot(run: Run) -> Markup:
-    """When it was written, and the end of the page."""
+    """Return the time of writing, and the end of the page."""
     at = text(page.at_utc(datetime.now(UTC)))
-    told = Markup(" from the run's files. To check every file of the run:\n")
+    advice = Markup(" from the run's files. To check every file of the run:\n")
     verify = tag("code", Markup("runbook verify "), text(run.name))
-    return tag("footer", Markup("Written "), at, told, verify) + Markup("</body></html>\n")
+    return tag("footer", Markup("Written "), at, advice, verify) + Markup("</body></html>\n")
 
 
 @explain_disk_errors("sealing the run")
 def seal(run: Run, as_pdf: bool = False) -> Path:
     """Write the reports, then the sha256 of every file of the run. The journal's last event is the sealing.
 
-    Never over a loss: raises DataError where a file is not what its record says, or not what was sealed before.
-    A PDF of an earlier page would contradict this one, so it is removed, or made anew where that is asked for.
+    A loss is never sealed: raises DataError if a file differs from its record, or from the previous seal. A PDF of an
+    earlier page would contradict the new page, so it is removed, or made again with `as_pdf`.
     """
-    trial = archive.before_sealing(run)
+    trial = archive.check_before_sealing(run)
     run.journal.write(SEALED)
     page_file = build(run)
     page_file.with_suffix(".pdf").unlink(missing_ok=True)
@@ -115,7 +115,7 @@ def seal(run: Run, as_pdf: bool = False) -> Path:
 
 @explain_disk_errors("writing the notes")
 def write_notes(run: Run) -> None:
-    """Write what a person files: the execution report and failures.log, of a run that failed as well."""
+    """Write the notes for a person: the execution report and failures.log, also for a failed run."""
     execution_report(run)
     failure_log(run)
 
@@ -123,20 +123,20 @@ def write_notes(run: Run) -> None:
 # ----------------------------------------------------------------------------------------------------------- verdict
 
 
-def _verdict(found: Facts) -> Markup:
-    """Whether it succeeded: in words, with a shape, then in colour."""
-    good = found.ok
+def _verdict(run_facts: RunFacts) -> Markup:
+    """Return whether the run succeeded: in words, with a shape and a colour."""
+    good = run_facts.ok
     title = "Succeeded: all checks hold" if good else "Not succeeded"
-    told = [tag("div", text(each, 1000)) for each in (sentence(found), troubles(found))]
+    lines = [tag("div", text(each, 1000)) for each in (sentence(run_facts), troubles(run_facts))]
     shape = tag("div", text("✓" if good else "✗"), class_="shape", aria_hidden="true")
-    return tag("div", shape, tag("div", tag("b", text(title)), *told), class_=f"verdict {'good' if good else 'bad'}")
+    return tag("div", shape, tag("div", tag("b", text(title)), *lines), class_=f"verdict {'good' if good else 'bad'}")
 
 
 # ---------------------------------------------------------------------------------------------------------- sections
 
 
-def _figures(found: Facts) -> Markup:
-    return tag("dl", *map(_card, figures_shown.key_figures(found)), class_="figures")
+def _figures(run_facts: RunFacts) -> Markup:
+    return tag("dl", *map(_card, figures_shown.key_figures(run_facts)), class_="figures")
 
 
 def _card(figure: Figure) -> Markup:
@@ -146,16 +146,16 @@ def _card(figure: Figure) -> Markup:
     return tag("div", tag("dt", text(figure.name)), tag("dd", value, **long), *note)
 
 
-def _phases(found: Facts) -> Markup:
+def _phases(run_facts: RunFacts) -> Markup:
     rows = []
     for phase in PHASES:
-        spans = [span for span in found.spans if span.phase == phase]
-        result = found.results[phase]
-        checks = found.checks(phase)
+        spans = [span for span in run_facts.spans if span.phase == phase]
+        result = run_facts.results[phase]
+        checks = run_facts.checks(phase)
         failed = sum(check.verdict == "FAILED" for check in checks)
         counted = text(f"{len(checks) - failed} of {len(checks)} hold") if result else page.MISSING
         outcome = (
-            page.mark("FAILED" if failed else "ok" if held(found, phase) else "FAILED") if result else page.MISSING
+            page.mark("FAILED" if failed else "ok" if held(run_facts, phase) else "FAILED") if result else page.MISSING
         )
         seconds = [span.seconds for span in spans if span.seconds is not None]
         took = text(exactly(sum(seconds))) if seconds else page.MISSING
@@ -164,9 +164,9 @@ def _phases(found: Facts) -> Markup:
     return page.table("", ("phase", "result", "checks", "time", "executions", "last ended"), rows)
 
 
-def _attention(found: Facts) -> Markup:
-    marked = [(facts.kind(event), event) for event in found.events if facts.told(event)]
-    checks = [(phase, c) for phase, c in all_checks(found) if c.verdict in ("FAILED", "warning")]
+def _attention(run_facts: RunFacts) -> Markup:
+    marked = [(facts.kind(event), event) for event in run_facts.events if facts.is_reported(event)]
+    checks = [(phase, c) for phase, c in all_checks(run_facts) if c.verdict in ("FAILED", "warning")]
     faults = page.table(
         "Faults, recoveries and what a person undid, by the journal",
         ("event", "kind", "when", "what the journal says"),
@@ -179,38 +179,38 @@ def _attention(found: Facts) -> Markup:
         "Checks that fail or warn",
         ("check", "verdict", "phase", "where", "seen", "what to do"),
         [
-            (name, verdict, text(phase), where, seen, remedy)
+            (name, verdict, text(phase), where, actual, remedy)
             for phase, check in checks
-            for name, verdict, where, seen, _, remedy in [_check(check)]
+            for name, verdict, where, actual, _, remedy in [_check(check)]
         ],
     )
-    unread = [tag("li", text(what, 500)) for what in found.missing]
+    unread = [tag("li", text(what, 500)) for what in run_facts.missing]
     return joined(
         (
             faults if marked else Markup("<p>No fault and no recovery in the journal.</p>"),
             warned if checks else Markup("<p>No check fails and none warns.</p>"),
             *((Markup("<h3>Missing</h3>"), tag("ul", *unread)) if unread else ()),
-            page.fold(text(f"The whole journal: {many(len(found.events), 'event')}"), _journal(found.events)),
+            page.fold(text(f"The whole journal: {many(len(run_facts.events), 'event')}"), _journal(run_facts.events)),
         )
     )
 
 
-def _at(event: Event) -> Markup:
+def _at(event: DatedEvent) -> Markup:
     return text(page.at_utc(event["when"]))
 
 
-def _journal(events: Sequence[Event]) -> Markup:
+def _journal(events: Sequence[DatedEvent]) -> Markup:
     rows = [(text(event["event"]), _at(event), page.words(facts.details(event), 500)) for event in events]
     return page.table("", ("event", "when", "what it says"), rows)
 
 
-def _pictures(found: Facts) -> Markup:
-    figures, plan = found.figures, found.plan
+def _pictures(run_facts: RunFacts) -> Markup:
+    figures, plan = run_facts.figures, run_facts.plan
     strip = _figure(lambda: pictures.row_strip(plan)) if plan else Markup("<p>No plan, so no rows to show.</p>")
     pair = _figure(lambda: pictures.projection(figures)), _figure(lambda: pictures.norm_histogram(figures))
     return joined(
         (
-            _figure(lambda: pictures.timeline(found.run)),
+            _figure(lambda: pictures.timeline(run_facts.run)),
             strip,
             tag("div", *pair, class_="pair"),
             Markup("<h3>Questions and their nearest documents</h3>"),
@@ -220,19 +220,19 @@ def _pictures(found: Facts) -> Markup:
 
 
 def _figure(draw: Callable[[], pictures.Picture]) -> Markup:
-    """A picture with its numbers in words under it; one that cannot be drawn must not cost the report."""
+    """Return a picture with its numbers in words under it; a drawing error must not stop the report."""
     try:
         picture = draw()
     except Exception as error:
-        told = Markup("This picture cannot be drawn: "), text(f"{type(error).__name__}: {error}")
-        return tag("p", *told, class_="missing")
+        reason = Markup("This picture cannot be drawn: "), text(f"{type(error).__name__}: {error}")
+        return tag("p", *reason, class_="missing")
     return tag("figure", picture.html(), tag("figcaption", text(picture.caption, 600)))
 
 
-def _checks(found: Facts) -> Markup:
+def _checks(run_facts: RunFacts) -> Markup:
     blocks = []
     for phase in PHASES:
-        groups = [(name, list(items)) for name, items in groupby(found.checks(phase), lambda check: check.group)]
+        groups = [(name, list(items)) for name, items in groupby(run_facts.checks(phase), lambda check: check.group)]
         content = joined(_group(name, items) for name, items in groups) or tag("p", page.MISSING)
         blocks.append(page.block(f"checks-{phase}", phase, content, level=3))
     return joined(blocks)
@@ -254,9 +254,9 @@ def _group(name: str, checks: Sequence[CheckRecord]) -> Markup:
 
 
 def _check(check: CheckRecord) -> list[Markup]:
-    seen, expected, remedy = (page.words(each) for each in (check.seen, check.expected, check.remedy))
+    actual, expected, remedy = (page.words(each) for each in (check.seen, check.expected, check.remedy))
     remedy = remedy if check.verdict != "ok" else Markup("")
-    return [text(check.name), page.mark(check.verdict), text(check.where), seen, expected, remedy]
+    return [text(check.name), page.mark(check.verdict), text(check.where), actual, expected, remedy]
 
 
 def _notebooks(run: Run) -> Markup:
@@ -264,52 +264,52 @@ def _notebooks(run: Run) -> Markup:
 
 
 def _notebook(run: Run, phase: str) -> Markup:
-    """The executed notebook; where no execution counted, the last one that was tried."""
+    """Return the executed notebook; if no execution counted, the last one that was tried."""
     path, note = run.report / f"{phase}.ipynb", Markup("")
     if not path.exists():
         tried = list((run.report / "attempts").glob(f"{phase}.attempt-*.ipynb"))
         if not tried:
             return tag("p", page.MISSING, Markup(": "), _by_hand(run, phase))
         path = max(tried, key=lambda attempt: attempt.stat().st_mtime_ns)
-        told = Markup("No execution counted; this is the last one tried, ")
-        note = tag("p", told, tag("code", text(path.name)), Markup("."))
+        remark = Markup("No execution counted; this is the last one tried, ")
+        note = tag("p", remark, tag("code", text(path.name)), Markup("."))
     try:
         body, cells = notebook_pages.fragment(path, phase)
-    except Exception as error:  # whatever a half-written notebook makes of its converter, the report stands
+    except Exception as error:  # a half-written notebook must not stop the report
         return tag("p", text(error), class_="missing")
     summary = text(path.name) + text(f", {many(cells, 'cell')}")
     return note + page.fold(summary, tag("div", body, class_="notebook"))
 
 
 def _by_hand(run: Run, phase: str) -> Markup:
-    """Why there is no executed notebook of a phase, and how one that a person executed comes into the archive."""
+    """Return why there is no executed notebook of a phase, and how to add one that a person executed."""
     if not run.result_file(phase).exists():
         return Markup("not executed by the chain, and not by hand")
-    told = Markup(
+    advice = Markup(
         "not executed by the chain but by hand, and the notebook was not kept here; its checks are above. To keep it, "
         "save the executed notebook as "
     )
     kept = tag("code", text(f"{run.report.name}/{phase}.ipynb"))
     command = tag("code", Markup("runbook report "), text(run.name))
-    return joined((told, kept, Markup(" in the run's folder, then "), command))
+    return joined((advice, kept, Markup(" in the run's folder, then "), command))
 
 
-def _files(found: Facts) -> Markup:
+def _files(run_facts: RunFacts) -> Markup:
     rows = []
-    for name, written in (found.manifest.outputs if found.manifest else {}).items():
+    for name, written in (run_facts.manifest.outputs if run_facts.manifest else {}).items():
         rows.append((Markup("merged/") + text(name), page.size(written.bytes), page.mono(written.sha256)))
     for kind in ("founding", "backup"):
-        if output := found.output(kind):
+        if output := run_facts.output(kind):
             path = text(f"{kind}: ") + page.mono(output.path)
             rows.append((path, page.size(output.bytes), page.mono(output.sha256)))
     table = tag("p", page.MISSING)
     if rows:
         table = page.table("Checksums of the result", ("file", "size", "sha256"), rows)
-    told = Markup("Every file of the run, this page too, is in ")
-    return table + tag("p", told, tag("code", text(found.run.sums.name)), Markup("."))
+    remark = Markup("Every file of the run, this page too, is in ")
+    return table + tag("p", remark, tag("code", text(run_facts.run.sums.name)), Markup("."))
 
 
-def _environment(found: Facts) -> Markup:
+def _environment(run_facts: RunFacts) -> Markup:
     rows = [
         (
             "where this page was written",
@@ -317,11 +317,11 @@ def _environment(found: Facts) -> Markup:
         )
     ]
     rows.append(("where this page was written", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)))
-    for host, known in found.hosts.items():
-        rows.append((host, ", ".join(f"{key} {facts.shown(value)}" for key, value in known.items() if value)))
-    seen = found.manifest.seen if found.manifest else {}
-    rows += [(f"parts: {key}", facts.shown(value)) for key, value in seen.items()]
-    rows.append(("encoded on", ", ".join(found.encoding.devices) or "unknown"))
+    for host, known in run_facts.hosts.items():
+        rows.append((host, ", ".join(f"{key} {facts.as_text(value)}" for key, value in known.items() if value)))
+    counts = run_facts.manifest.seen if run_facts.manifest else {}
+    rows += [(f"parts: {key}", facts.as_text(value)) for key, value in counts.items()]
+    rows.append(("encoded on", ", ".join(run_facts.encoding.devices) or "unknown"))
     return page.table("", ("where", "what"), [(text(where), page.words(what)) for where, what in rows])
 
 

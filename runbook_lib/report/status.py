@@ -1,4 +1,4 @@
-"""A run's status for programs: in the founding plan's progress.json form, and as Prometheus reads it."""
+"""A run's status for programs: in the founding plan's progress.json form, and for Prometheus."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from .outcome import Outcome
 
 
 def founding_form(plan: Plan, state: Snapshot, outcome: Outcome | None = None) -> dict[str, Any]:
-    """The founding progress.json: an entry a slot and `_summary`, its fields under their founding names.
+    """Return the founding progress.json: an entry for each slot and `_summary`, with the founding names of the fields.
 
-    `output_file` is the pattern of the slot's parts; `percent_complete` is of all rows. What the founding plan did not
-    have (state, reason, restarts) follows them.
+    `output_file` is the pattern of the slot's parts; `percent_complete` is of all rows. Fields that the founding plan
+    did not have (state, reason, restarts) follow.
     """
     slots = {slot.slot: slot for slot in plan.slots}
-    found: dict[str, Any] = {}
-    for seen in state.slots:
-        slot = slots[seen.slot]
-        found[seen.slot] = {
+    form: dict[str, Any] = {}
+    for now in state.slots:
+        slot = slots[now.slot]
+        form[now.slot] = {
             "start_index": slot.start,
             "end_index": slot.stop,
-            "items_processed": seen.committed,
-            "processing_time": seen.processing_s,
-            "rate": seen.rate or (round(seen.committed / seen.processing_s, 3) if seen.processing_s else None),
-            "completed_at": _iso(seen.ended_at or state.at) if seen.done else None,
+            "items_processed": now.committed,
+            "processing_time": now.processing_s,
+            "rate": now.rate or (round(now.committed / now.processing_s, 3) if now.processing_s else None),
+            "completed_at": _iso(now.ended_at or state.at) if now.done else None,
             "output_file": f"parts/rows_{slot.start:09d}_*.npy",
-            "host": seen.host,
-            "state": seen.state,
-            "verdict": seen.verdict or seen.state,
-            "reason": seen.reason,
-            "restarts": seen.restarts,
-            "last_contact_s": None if seen.age_s is None else round(seen.age_s, 1),
+            "host": now.host,
+            "state": now.state,
+            "verdict": now.verdict or now.state,
+            "reason": now.reason,
+            "restarts": now.restarts,
+            "last_contact_s": None if now.age_s is None else round(now.age_s, 1),
         }
-    found["_summary"] = {
-        "total_workers_completed": sum(seen.done for seen in state.slots),
+    form["_summary"] = {
+        "total_workers_completed": sum(now.done for now in state.slots),
         "total_items_processed": state.committed,
         "target_items": state.rows,
         "percent_complete": 10_000 * state.committed // state.rows / 100,  # rounded down: 100 means every row
@@ -50,15 +50,15 @@ def founding_form(plan: Plan, state: Snapshot, outcome: Outcome | None = None) -
         "alerts": list(state.alerts),
     }
     if outcome:
-        found["_summary"] |= outcome.as_dict()
-    return found
+        form["_summary"] |= outcome.as_dict()
+    return form
 
 
 def prometheus(state: Snapshot) -> str:
-    """The state in Prometheus's text format, for a node exporter's textfile folder or a pushgateway.
+    """Return the state in Prometheus's text format, for a node exporter's textfile folder or a pushgateway.
 
-    What is not known (a rate before the first rows, a GPU that tells nothing) is left out, never 0. Units stand in the
-    names. Times are of the run's clock; Prometheus adds its own.
+    Unknown values (a rate before the first rows, a GPU without figures) are left out, never 0. The names contain the
+    units. Times are by the run's clock; Prometheus adds its own.
     """
     registry = CollectorRegistry()
 

@@ -1,8 +1,8 @@
-"""The look of the report: one style sheet for light and dark screens and for paper; it loads nothing."""
+"""The style sheet of the report, for light and dark screens and for paper; it loads nothing."""
 
 from ..show.markup import Markup
 
-# What is drawn by the panel and by notebooks uses JupyterLab's variables, so they are given their values here.
+# The panel and notebooks use JupyterLab's variables, so these get values here.
 CSS = Markup("""
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1f2328; --muted: #59636e; --line: #d1d9e0; --soft: #f6f8fa;
   --link: #0550ae; --good: #1a7f37; --bad: #cf222e; --warn: #7d4e00; --good-soft: #e6f4ea; --bad-soft: #fdecec;

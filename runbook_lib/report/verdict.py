@@ -6,31 +6,32 @@ from collections.abc import Sequence
 
 from ..errors import DataError
 from ..result import publication
-from ..result.facts import Event, Facts, kind, number
+from ..result.facts import DatedEvent, RunFacts, kind, number
 from ..run.phase_result import CheckRecord
 from ..run.run import PHASES
 from ..show.words import exactly, many, one_line
 from ..slots.incidents import BEGAN, ENDED
 from .figures_shown import period, worked_s
 
-# What no check here can see, in words: it stands in the report and at the end of `runbook verify`.
+# What no check here can prove, in words: shown in the report and at the end of `runbook verify`.
 NOT_PROVED = (
-    "that each vector was computed from its own text. Every file is held against its record, every record against the "
-    "corpus; but where two vectors are swapped and all sums made anew, nothing here sees it. Only embedding rows again "
-    "and comparing them would, and that is not done",
-    "who made these files: the list of sums bears no signature, so whoever may write all of them may make it anew",
-    "that the vectors serve your purpose: how questions find their documents is shown, and judged by nobody but you",
+    "that each vector was computed from its own text. Every file is compared with its record, every record with the "
+    "corpus; but if two vectors are swapped and all sums computed again, no check here finds it. Only embedding rows "
+    "again and comparing them would, and that is not done",
+    "who made these files: the list of sums has no signature, so anyone who may write all files may write a new list",
+    "that the vectors serve your purpose: how questions find their documents is shown, and only you can judge it",
 )
 
 
-def sentence(found: Facts) -> str:
-    """The verdict's reason in words: what was done, or what is open."""
-    if not found.ok:
-        open_ends = [_open_end(phase, found) for phase in PHASES if not held(found, phase)]
-        return " ".join(open_ends + ([f"The result of before stands, {stands}."] if (stands := _stands(found)) else []))
-    documents, asked = (found.manifest.documents, found.manifest.questions) if found.manifest else (0, 0)
-    warned = sum(1 for _, check in all_checks(found) if check.verdict == "warning")
-    backed = " Its backup was read back." if found.output("backup") else ""
+def sentence(run_facts: RunFacts) -> str:
+    """Return the verdict's reason in words: what was done, or what is open."""
+    if not run_facts.ok:
+        open_ends = [_why_open(phase, run_facts) for phase in PHASES if not held(run_facts, phase)]
+        stands = _published_at(run_facts)
+        return " ".join(open_ends + ([f"The previous result is still there, {stands}."] if stands else []))
+    documents, asked = (run_facts.manifest.documents, run_facts.manifest.questions) if run_facts.manifest else (0, 0)
+    warned = sum(1 for _, check in all_checks(run_facts) if check.verdict == "warning")
+    backed = " Its backup was read back." if run_facts.output("backup") else ""
     looked = f" {many(warned, 'warning')} below." if warned else ""
     what = (
         many(documents, "document") + (f" and {many(asked, 'question')}" if asked else "") if documents else "All rows"
@@ -38,63 +39,64 @@ def sentence(found: Facts) -> str:
     return f"{what} are embedded, merged and checked row by row.{backed}{looked}"
 
 
-def troubles(found: Facts) -> str:
-    """How long it took, which slots were in trouble and what became of each: the latest first, three at most."""
-    began = [event for event in found.events if event["event"] == BEGAN]
-    start, end = period(found)
-    worked = worked_s(found)
+def troubles(run_facts: RunFacts) -> str:
+    """Return how long the run took, and the last three troubles of slots with their ends, the latest first."""
+    began = [event for event in run_facts.events if event["event"] == BEGAN]
+    start, end = period(run_facts)
+    worked = worked_s(run_facts)
     took = "" if worked is None else f"Its phases took {exactly(worked)}"
     if worked is not None and start and end and (elapsed := (end - start).total_seconds()) > 1.05 * worked + 5:
         took += f", within {exactly(elapsed)}"
     took += "." if took else ""
-    others = sum(1 for event in found.events if kind(event) == "fault" and event["event"] != BEGAN)
+    others = sum(1 for event in run_facts.events if kind(event) == "fault" and event["event"] != BEGAN)
     if not began:
-        said = "No worker was in trouble."
+        text = "No worker was in trouble."
     else:
-        told = "; ".join(_trouble(event, _end_of(event, found.events)) for event in began[:-4:-1])
-        said = f"Workers were in trouble {many(len(began), 'time')}: {told}{'; …' if len(began) > 3 else ''}."
+        shown = "; ".join(_trouble(event, _end_of(event, run_facts.events)) for event in began[:-4:-1])
+        text = f"Workers were in trouble {many(len(began), 'time')}: {shown}{'; …' if len(began) > 3 else ''}."
     more = f" {many(others, 'other fault')} below." if others else ""
-    return f"{took} {said}{more}".strip()
+    return f"{took} {text}{more}".strip()
 
 
-def _trouble(event: Event, ended: Event | None) -> str:
-    """One slot's trouble and its end."""
+def _trouble(event: DatedEvent, ended: DatedEvent | None) -> str:
+    """Return one slot's trouble and its end in words."""
     end = f"worked again after {exactly(number(ended.get('seconds_lost')))}" if ended else "no end on record"
     why = one_line(event.get("cause") or "", 80)
     return f"{one_line(event.get('slot'), 40)} {one_line(event.get('verdict'), 40)}{f' ({why})' if why else ''}, {end}"
 
 
-def _end_of(event: Event, events: Sequence[Event]) -> Event | None:
-    """The end of a slot's trouble: its first recovery after it."""
+def _end_of(event: DatedEvent, events: Sequence[DatedEvent]) -> DatedEvent | None:
+    """Return the end of a slot's trouble: the slot's first recovery after it."""
     later = events[next(i for i, other in enumerate(events) if other is event) :]
     return next((e for e in later if e["event"] == ENDED and e.get("slot") == event.get("slot")), None)
 
 
-def held(found: Facts, phase: str) -> bool:
-    """Whether a phase handed over with all its checks holding."""
-    result = found.results[phase]
+def held(run_facts: RunFacts, phase: str) -> bool:
+    """Return whether a phase has a result whose checks all passed."""
+    result = run_facts.results[phase]
     return bool(result and result.ok)
 
 
-def _stands(found: Facts) -> str:
-    """What has the final names although a phase failed since."""
+def _published_at(run_facts: RunFacts) -> str:
+    """Return when the result under the final names was published; a phase may have failed since."""
     try:
-        record = publication.published(found.run)
+        record = publication.published(run_facts.run)
     except DataError:
         return ""
     return f"published {record.at}" if record else ""
 
 
-def _open_end(phase: str, found: Facts) -> str:
-    result = found.results[phase]
+def _why_open(phase: str, run_facts: RunFacts) -> str:
+    result = run_facts.results[phase]
     if result is None:
-        failed = [str(e.get("reason")) for e in found.events if (e["event"], e.get("phase")) == ("phase failed", phase)]
-        return f"{phase} has no result{f' ({one_line(failed[-1], 300)})' if failed else ''}."
+        events = [e for e in run_facts.events if (e["event"], e.get("phase")) == ("phase failed", phase)]
+        reason = f" ({one_line(str(events[-1].get('reason')), 300)})" if events else ""
+        return f"{phase} has no result{reason}."
     names = [check.name for check in result.checks if check.verdict == "FAILED"]
-    told = one_line(", ".join(names[:5])) + (", …" if len(names) > 5 else "")
-    return f"{phase}: {many(len(names), 'check')} not holding ({told})."
+    listed = one_line(", ".join(names[:5])) + (", …" if len(names) > 5 else "")
+    return f"{phase}: {many(len(names), 'check')} not holding ({listed})."
 
 
-def all_checks(found: Facts) -> list[tuple[str, CheckRecord]]:
-    """Every check of every phase, with its phase."""
-    return [(phase, check) for phase in PHASES for check in found.checks(phase)]
+def all_checks(run_facts: RunFacts) -> list[tuple[str, CheckRecord]]:
+    """Return every check of every phase, with its phase."""
+    return [(phase, check) for phase in PHASES for check in run_facts.checks(phase)]

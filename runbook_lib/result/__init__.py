@@ -1,1 +1,1 @@
-"""What came of it: parts, merged files, figures, and what proves them."""
+"""The result of a run: parts, merged files, figures, and the proof of them."""

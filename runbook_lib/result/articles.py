@@ -1,4 +1,4 @@
-"""The merged articles, line by line: is each one the corpus's document of that row, and how long was it."""
+"""The merged articles, line by line: is each one the corpus's document of that row, and how long is it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .parts import FINGERPRINT_BYTES
 
 
 class MergedArticle(Article, total=False):
-    """A line of the merged articles: the corpus's own record with what the encoding adds."""
+    """A line of the merged articles: the corpus's record and the fields that the encoding adds."""
 
     tokens: int
     truncated: bool
@@ -25,7 +25,7 @@ class MergedArticle(Article, total=False):
 
 @dataclass
 class Audit:
-    """What one pass over the articles found; rows are named, and numbers a row are kept as arrays."""
+    """The findings of one pass over the articles: rows with a fault, and arrays with one number for each row."""
 
     path: Path
     lines: int = 0
@@ -39,20 +39,20 @@ class Audit:
     offsets: array[int] = field(default_factory=lambda: array("q"))
 
     def articles(self, rows: Collection[int]) -> dict[int, MergedArticle]:
-        """Some articles by row; a row without a line, or with another, gives an empty one."""
-        found: dict[int, MergedArticle] = {}
+        """Return some articles by row; an empty one if the row has no readable line."""
+        articles: dict[int, MergedArticle] = {}
         with self.path.open("rb") as file:
             for row in sorted(set(rows)):
                 line = b""
                 if row < len(self.offsets):
                     file.seek(self.offsets[row])
                     line = file.readline()
-                found[row] = _parse(line) or {}
-        return found
+                articles[row] = _parse(line) or {}
+        return articles
 
 
 def _parse(line: bytes) -> MergedArticle | None:
-    """What the line says; the audit holds every field of it against the corpus."""
+    """Parse a line; the audit compares every field with the corpus."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -71,19 +71,19 @@ def _lines(path: Path, audit: Audit) -> Iterator[MergedArticle | None]:
 
 
 def audit(path: Path, corpus: Corpus, wanted_titles: Collection[str] = ()) -> Audit:
-    """Hold the articles at `path` against the corpus, in one pass. Raises OSError."""
-    found = Audit(path)
-    found.titled = {title: [] for title in wanted_titles}
+    """Compare the articles at `path` with the corpus, in one pass. Raises OSError."""
+    result = Audit(path)
+    result.titled = {title: [] for title in wanted_titles}
     rows = corpus.documents
     tokens, cut = np.zeros(rows, np.int64), np.zeros(rows, np.bool_)
     fingerprints = corpus.fingerprints()[:rows].tobytes()
     documents = iter(corpus.articles())
-    for row, article in enumerate(_lines(path, found)):
+    for row, article in enumerate(_lines(path, result)):
         if row >= rows:
             continue  # counted in `lines`
         document = next(documents, Article())
         if article is None or article.get("row") != row:
-            found.out_of_place.append(row)
+            result.out_of_place.append(row)
             continue
         title = article.get("title")
         if (article.get("id"), title, article.get("url")) != (
@@ -91,16 +91,16 @@ def audit(path: Path, corpus: Corpus, wanted_titles: Collection[str] = ()) -> Au
             document.get("title"),
             document.get("url"),
         ):
-            found.unlike_corpus.append(row)
+            result.unlike_corpus.append(row)
         if not title:
-            found.untitled.append(row)
-        elif isinstance(title, str) and title in found.titled:
-            found.titled[title].append(row)
+            result.untitled.append(row)
+        elif isinstance(title, str) and title in result.titled:
+            result.titled[title].append(row)
         if isinstance(article.get("tokens"), int):
             tokens[row] = article["tokens"]
         cut[row] = article.get("truncated") is True
         at = row * FINGERPRINT_BYTES
         if article.get("fingerprint") != fingerprints[at : at + FINGERPRINT_BYTES].hex():
-            found.other_text.append(row)
-    found.tokens, found.cut = tokens, cut
-    return found
+            result.other_text.append(row)
+    result.tokens, result.cut = tokens, cut
+    return result

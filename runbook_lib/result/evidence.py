@@ -17,14 +17,14 @@ from . import survey as surveys
 from .articles import Audit
 from .manifest import Manifest
 from .merged import Merged
-from .publication import at_hand
+from .publication import current_result
 from .retrieval import Retrieval
 from .survey import Geometry, Header, Questions, Survey
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The questions: their records, the rows that answer each, and their vectors (none when `problem` says why)."""
+class AskedQuestions:
+    """The questions: their records, the rows that answer each, and their vectors (empty if there is a `problem`)."""
 
     records: list[Question]
     answers: retrieval.Answers
@@ -39,18 +39,18 @@ class Asked:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The merged matrix: what its header says and what one pass over it found."""
+    """The merged matrix: its header, and the findings of one pass over it."""
 
     shape: Header
-    found: Survey
-    lie: Geometry
+    survey: Survey
+    geometry: Geometry
     sampled: list[int]
     questions: Questions
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The merged files as they are. `matrix` is None when it cannot be read or has another size: `problem` says."""
+    """The merged files as they are. `matrix` is None if it cannot be read or has a wrong size; `problem` says why."""
 
     run: Run
     plan: Plan
@@ -59,7 +59,7 @@ class Evidence:
     founding: Path
     manifest: Manifest
     audit: Audit
-    asked: Asked
+    asked: AskedQuestions
     shape: Header | None
     matrix: Matrix | None
     problem: str
@@ -68,13 +68,13 @@ class Evidence:
 
 
 def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest) -> Evidence:
-    """Read the merged files of a run; what is wrong with one of them is kept, not raised."""
-    result = at_hand(run)
+    """Read the merged files of a run; a fault in one of them is kept as `problem`, not raised."""
+    result = current_result(run)
     merged = result.merged
     records = corpus.questions_list()
     audit = articles.audit(merged.articles, corpus, retrieval.wanted_titles(records))
     vectors, problem = _question_vectors(merged, plan, len(records))
-    asked = Asked(records, retrieval.answers(records, audit, plan.documents), vectors, problem)
+    asked = AskedQuestions(records, retrieval.answers(records, audit, plan.documents), vectors, problem)
     shape, matrix, problem = None, None, ""
     try:
         shape = surveys.header(merged.embeddings)
@@ -83,26 +83,26 @@ def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest) -> Evidence
         matrix = _matrix(merged, shape, asked)
     except DataError as error:
         problem = f"{merged.embeddings.name}: {error}"
-    groups = surveys.equal_rows(matrix.found.hashes) if matrix else []
+    groups = surveys.equal_rows(matrix.survey.hashes) if matrix else []
     duplicates = figures.duplicates(groups, corpus.fingerprints(), audit)
-    found = (
-        retrieval.figures(records, asked.answers, matrix.found, audit) if matrix and not asked.problem else Retrieval()
-    )
+    ranks = Retrieval()
+    if matrix and not asked.problem:
+        ranks = retrieval.figures(records, asked.answers, matrix.survey, audit)
     return Evidence(
-        run, plan, corpus, merged, result.founding, manifest, audit, asked, shape, matrix, problem, duplicates, found
+        run, plan, corpus, merged, result.founding, manifest, audit, asked, shape, matrix, problem, duplicates, ranks
     )
 
 
-def _matrix(merged: Merged, shape: Header, asked: Asked) -> Matrix:
+def _matrix(merged: Merged, shape: Header, asked: AskedQuestions) -> Matrix:
     answers = [] if asked.problem else asked.answers
     questions = retrieval.ask(asked.vectors, answers, merged.embeddings, shape)
     sampled = figures.sample(shape)
-    found = surveys.survey(merged.embeddings, shape, questions, sampled)
-    return Matrix(shape, found, surveys.geometry(found), sampled, questions)
+    survey = surveys.survey(merged.embeddings, shape, questions, sampled)
+    return Matrix(shape, survey, surveys.geometry(survey), sampled, questions)
 
 
 def _question_vectors(merged: Merged, plan: Plan, records: int) -> tuple[np.ndarray, str]:
-    """The questions' vectors, and what is wrong with their file."""
+    """Read the questions' vectors; return them and the problem with their file, if there is one."""
     nothing = np.zeros((0, plan.model.dim), np.float32)
     if records != plan.questions:
         return nothing, f"{records} questions in the corpus, {plan.questions} in the plan"

@@ -1,4 +1,4 @@
-"""The facts of a run, gathered from its files for the report: what is missing or unreadable is named, never a crash."""
+"""The facts of a run, read from its files for the report: missing or unreadable files are listed and raise no error."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from .manifest import Manifest
 from .merged import Merged
 
 
-class Event(journal.Event, total=False):
-    """An event of the journal, with its moment."""
+class DatedEvent(journal.Event, total=False):
+    """An event of the journal, with its time."""
 
     when: Required[datetime]
 
@@ -37,7 +37,7 @@ class Event(journal.Event, total=False):
 class Span:
     """One execution of a phase: `done`, `failed`, `broken off` (started again without an end) or `not ended`.
 
-    `stop` is None where the journal does not say when it ended; `seen` is the last that was heard of it.
+    `stop` is None if the journal has no end of it; `last_event_at`: the time of its last event.
     """
 
     phase: str
@@ -45,7 +45,7 @@ class Span:
     start: datetime
     stop: datetime | None
     outcome: str
-    seen: datetime
+    last_event_at: datetime
 
     @property
     def seconds(self) -> float | None:
@@ -55,7 +55,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Encoding:
-    """What the records of the parts that came home tell: rows, and the time in which at least one slot computed."""
+    """Facts from the records of the downloaded parts: rows, and the time in which at least one slot computed."""
 
     rows: int
     parts: int
@@ -64,13 +64,13 @@ class Encoding:
 
     @property
     def rate(self) -> float | None:
-        """Rows a second while slots computed: a pause of the whole run does not count."""
+        """Rows a second while slots computed: pauses of the whole run do not count."""
         return self.rows / self.busy_s if self.busy_s > 0 else None
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Everything the report is made from; `missing` says in words what could not be read."""
+class RunFacts:
+    """Everything that the report is made from; `missing` lists in words what could not be read."""
 
     run: Run
     plan: Plan | None
@@ -78,13 +78,13 @@ class Facts:
     manifest: Manifest | None
     figures: Figures
     hosts: dict[str, dict[str, object]]
-    events: list[Event]
+    events: list[DatedEvent]
     encoding: Encoding
     missing: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
-        """True when every phase handed over with all its checks holding."""
+        """True if every phase has a result whose checks all passed."""
         return all(result and result.ok for result in self.results.values())
 
     @property
@@ -94,12 +94,12 @@ class Facts:
 
     @property
     def without_rows(self) -> list[Slot]:
-        """The slots that were given rows and of whom no row of the result is; none while nothing is merged."""
+        """The slots that had rows in the plan and gave none to the result; empty while nothing is merged."""
         gave = self.manifest.slots if self.manifest else {}
         return [slot for slot in self.plan.used if slot.slot not in gave] if self.plan and gave else []
 
     def output(self, name: str) -> Output | None:
-        """`founding` or `backup` as the last phase states it; None where it does not."""
+        """Return `founding` or `backup` from the result of the last phase; None if it has none."""
         result = self.results.get(PHASES[-1])
         with suppress(RunbookError):
             return result.output(name) if result else None
@@ -112,11 +112,11 @@ class Facts:
 
 
 def number(value: object) -> float | None:
-    """A number, or None for anything else."""
+    """Return a number as float, or None for anything else."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def gather(run: Run) -> Facts:
+def gather(run: Run) -> RunFacts:
     """Read a run's files."""
     missing: list[str] = []
 
@@ -130,7 +130,7 @@ def gather(run: Run) -> Facts:
             missing.append(f"{what}: there is none")
         return default if value is None else value
 
-    return Facts(
+    return RunFacts(
         run=run,
         plan=attempt("plan", run.plan, None),
         results={phase: attempt(f"result of {phase}", partial(run.result, phase), None) for phase in PHASES},
@@ -146,77 +146,78 @@ def gather(run: Run) -> Facts:
 # ----------------------------------------------------------------------------------------------------------- journal
 
 
-def events(run: Run) -> list[Event]:
-    """The journal's events; a line that is none is left out here, and named by `runbook verify`."""
-    found = []
+def events(run: Run) -> list[DatedEvent]:
+    """Read the journal's events; an invalid line is left out here, and reported by `runbook verify`."""
+    dated = []
     for line in run.journal.path.read_bytes().splitlines():
         try:
             record = json.loads(line)
             when, name = datetime.fromisoformat(record["at"]), str(record["event"])
-            found.append(cast(Event, {**record, "when": when, "event": name}))
+            dated.append(cast(DatedEvent, {**record, "when": when, "event": name}))
         except (ValueError, KeyError, TypeError):
             continue
-    return found
+    return dated
 
 
 def kind(event: journal.Event) -> str:
-    """An event's kind: as it was written; of a line that says none of ours, as its name is known, else empty."""
-    said = event.get("kind")
-    if said in EVERY_KIND:
-        return str(said)
+    """Return an event's kind: the written one; else the kind that belongs to its name, or an empty text."""
+    written = event.get("kind")
+    if written in EVERY_KIND:
+        return str(written)
     if event["event"] == "gate":  # an earlier version wrote no kind
         return PHASE if event.get("ok") else FAULT
     return KINDS.get(event["event"], "")
 
 
-def told(event: Event) -> bool:
-    """Whether it tells what went wrong, what was done about it, or what a person undid."""
+def is_reported(event: DatedEvent) -> bool:
+    """Return whether an event is a fault, a recovery, or an act of a person that undid something."""
     return kind(event) in (FAULT, RECOVERY) or event["event"] in UNDOING
 
 
 def details(event: journal.Event) -> str:
-    """What an event of any name says besides its name, as `key: value` pairs."""
+    """Return the fields of an event besides its name, as `key: value` pairs."""
     skip = {"seq", "at", "when", "event", "kind", "prev"}
-    said = {key: value for key, value in event.items() if key not in skip and value not in ("", [])}
-    return "; ".join(f"{key}: {shown(value)}" for key, value in said.items())
+    values = {key: value for key, value in event.items() if key not in skip and value not in ("", [])}
+    return "; ".join(f"{key}: {as_text(value)}" for key, value in values.items())
 
 
-def shown(value: object) -> str:
-    """A JSON value in words."""
+def as_text(value: object) -> str:
+    """Return a JSON value in words."""
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {shown(item)}" for key, item in value.items())
-    return ", ".join(map(shown, value)) if isinstance(value, list) else str(value)
+        return ", ".join(f"{key}: {as_text(item)}" for key, item in value.items())
+    return ", ".join(map(as_text, value)) if isinstance(value, list) else str(value)
 
 
-def spans(found: Sequence[Event]) -> list[Span]:
-    """The executions of phases: from the chain's own events; for a notebook run by hand, from its first event to its
-    gate."""
-    chained = {event.get("phase") for event in found if event["event"] == "phase started"}
-    made: list[Span] = []
+def spans(events: Sequence[DatedEvent]) -> list[Span]:
+    """Return the executions of phases: by the chain's events; for a notebook run by hand, first event to gate."""
+    chained = {event.get("phase") for event in events if event["event"] == "phase started"}
+    ended: list[Span] = []
     under_way: Span | None = None
     before = None
-    for event in found:
+    for event in events:
         phase, name, when = str(event.get("phase")), event["event"], event["when"]
         before = before or when
         if name == "phase started":
-            made += [replace(under_way, outcome="broken off")] if under_way else []
+            ended += [replace(under_way, outcome="broken off")] if under_way else []
             under_way = Span(phase, int(number(event.get("attempt")) or 1), when, None, "not ended", when)
         elif name in ("phase ended", "phase failed") and under_way and under_way.phase == phase:
             outcome = "done" if name == "phase ended" else "failed"
-            made.append(replace(under_way, stop=when, outcome=outcome, seen=when))
+            ended.append(replace(under_way, stop=when, outcome=outcome, last_event_at=when))
             under_way = None
         elif name == "gate" and phase not in chained and before:
-            made.append(Span(phase, 1, before, when, "done" if event.get("ok") else "failed", when))
-        under_way = replace(under_way, seen=when) if under_way else None
-        before = None if name in ("gate", "phase ended", "phase failed") else before  # what is between them is idle
-    return [*made, under_way] if under_way else made
+            ended.append(Span(phase, 1, before, when, "done" if event.get("ok") else "failed", when))
+        under_way = replace(under_way, last_event_at=when) if under_way else None
+        before = (
+            None if name in ("gate", "phase ended", "phase failed") else before
+        )  # the time between two phases is idle
+    return [*ended, under_way] if under_way else ended
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
 
 
 def encoding(run: Run, missing: list[str]) -> Encoding:
-    """Rows and computing time from the parts' records; one record at a time is held."""
+    """Return rows and computing time from the parts' records; one record at a time is in memory."""
     rows, times, devices = 0, [], set()
     ranges = committed(run.local.parts)
     for start, stop in ranges:
@@ -235,7 +236,7 @@ def encoding(run: Run, missing: list[str]) -> Encoding:
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """How much of the line intervals cover together."""
+    """Return the total length that the intervals cover together."""
     total, at = 0.0, float("-inf")
     for low, high in sorted(intervals):
         total += max(0.0, high - max(low, at))

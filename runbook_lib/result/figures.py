@@ -1,4 +1,4 @@
-"""The figures of a validation, as validation.json keeps them: what pictures and the report are drawn from."""
+"""The figures of a validation, as stored in validation.json: the source of the pictures and the report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Point: TypeAlias = tuple[float | int | str | None, ...]
 
 @dataclass(frozen=True)
 class Histogram:
-    """`counts` in equal bins between `edges`, one more than they are; nothing where nothing is finite."""
+    """`counts` in equal bins between `edges` (one more than counts); both empty if no value is finite."""
 
     edges: tuple[float | None, ...]
     counts: tuple[int, ...]
@@ -35,7 +35,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Norms:
-    """How the norms of the rows lie; None where none is finite."""
+    """The distribution of the rows' norms; None if none is finite."""
 
     min: float | None
     max: float | None
@@ -46,7 +46,7 @@ class Norms:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens a document; how many documents were cut, and how many of all tokens the model never read."""
+    """Tokens for each document; the number of cut documents, and of tokens that the model never read."""
 
     min: float | None
     max: float | None
@@ -62,8 +62,8 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Lie:
-    """Mean cosine, share of the strongest direction and effective rank; None where there are too few rows."""
+class GeometryFigures:
+    """Mean cosine, share of the strongest direction and effective rank; None with too few rows."""
 
     mean_cosine: float | None
     top_share: float | None
@@ -72,7 +72,7 @@ class Lie:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Groups of equal vectors, and what explains them; of those that nothing explains, the first rows."""
+    """Groups of equal vectors, by their explanation; for unexplained groups also the first rows."""
 
     groups: int
     rows: int
@@ -84,9 +84,9 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class Projection:
-    """The documents' two strongest directions as x and y, and the shares of the variance that these have.
+    """The documents along their two strongest directions, x and y, and the share of the variance of each.
 
-    A document is (x, y, row, title, tokens), with as many tokens as were read; a question is (x, y, question).
+    A document is (x, y, row, title, tokens that were read); a question is (x, y, question).
     """
 
     shares: tuple[float | None, ...]
@@ -96,7 +96,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class Figures:
-    """All of them; None for what could not be told. Nothing at all is known before a merge."""
+    """All figures; None for an unknown one. Before a merge all are unknown."""
 
     documents: int | None = None
     questions: int | None = None
@@ -107,13 +107,13 @@ class Figures:
     norm_bound: float | None = None
     lengths: Lengths | None = None
     norms: Norms | None = None
-    geometry: Lie | None = None
+    geometry: GeometryFigures | None = None
     duplicates: Duplicates | None = None
     retrieval: Retrieval | None = None
     projection: Projection | None = None
 
     def as_json(self) -> dict[str, Json]:
-        """As they stand in validation.json."""
+        """Return the figures as JSON for validation.json."""
         return {**records.plain(self), **({"norm_bound": self.norm_bound} if self.documents is not None else {})}
 
 
@@ -123,18 +123,18 @@ class _File:
 
 
 def read(path: Path) -> Figures | None:
-    """The figures in a validation.json, or None where there is no such file. Raises DataError."""
-    found = records.read(_File, path)
-    return found.figures if found else None
+    """Read the figures in a validation.json; return None if the file does not exist. Raises DataError."""
+    file = records.read(_File, path)
+    return file.figures if file else None
 
 
 def rounded(value: float | None, digits: int = 6) -> float | None:
-    """`value` with so many significant digits; None for what JSON cannot say (NaN, infinity)."""
+    """Round `value` to this many significant digits; None for values that JSON does not have (NaN, infinity)."""
     return float(f"{value:.{digits}g}") if value is not None and np.isfinite(value) else None
 
 
 def histogram(values: np.ndarray) -> Histogram:
-    """Counts in equal bins from the least to the greatest value, finite ones only."""
+    """Count the finite values in equal bins from the least to the greatest."""
     values = values[np.isfinite(values)]
     if not len(values):
         return Histogram((), ())
@@ -156,12 +156,12 @@ def _spread(values: np.ndarray, digits: int) -> tuple[float | None, float | None
 
 
 def norms(values: np.ndarray) -> Norms:
-    """How the rows' norms lie."""
+    """Return the distribution of the rows' norms."""
     return Norms(*_spread(values, 9), histogram(values))
 
 
 def lengths(audit: Audit, stated: Tally) -> Lengths:
-    """Tokens a document, and how much of them the model never read. `stated` is the manifest's sum over documents."""
+    """Return tokens for each document, and how many were not read. `stated`: the manifest's sum over documents."""
     tokens = audit.tokens.astype(np.float64)
     return Lengths(
         *_spread(tokens, 6),
@@ -175,13 +175,15 @@ def lengths(audit: Audit, stated: Tally) -> Lengths:
     )
 
 
-def geometry(lie: Geometry) -> Lie:
-    """How the directions lie, rounded."""
-    return Lie(rounded(lie.mean_cosine), rounded(lie.top_share), rounded(lie.effective_rank, 4))
+def geometry(measured: Geometry) -> GeometryFigures:
+    """Return the figures of the geometry, rounded."""
+    return GeometryFigures(
+        rounded(measured.mean_cosine), rounded(measured.top_share), rounded(measured.effective_rank, 4)
+    )
 
 
 def duplicates(groups: Sequence[Sequence[int]], fingerprints: np.ndarray, audit: Audit) -> Duplicates:
-    """Equal vectors, and what explains each group: an equal text, or texts that the model read only up to its limit.
+    """Count equal vectors by their explanation: equal texts, or texts that the model cut at its limit.
 
     `fingerprints` are the corpus's, uint8 (rows, 16).
     """
@@ -205,25 +207,25 @@ def duplicates(groups: Sequence[Sequence[int]], fingerprints: np.ndarray, audit:
 
 
 def sample(shape: Header) -> list[int]:
-    """The rows that a projection shows: evenly spaced, at most 5,000."""
+    """Return the rows that a projection shows: evenly spaced, at most 5,000."""
     rows: list[int] = np.linspace(0, shape.rows - 1, min(shape.rows, PROJECTED)).astype(np.int64).tolist()
     return rows
 
 
 def projection(
-    found: Survey, lie: Geometry, rows: Sequence[int], audit: Audit, questions: np.ndarray, texts: Sequence[str]
+    survey: Survey, geometry: Geometry, rows: Sequence[int], audit: Audit, questions: np.ndarray, texts: Sequence[str]
 ) -> Projection:
-    """The documents and questions, placed along the documents' two strongest directions."""
+    """Place documents and questions along the documents' two strongest directions."""
 
     def placed(vectors: np.ndarray) -> list[list[float]]:
-        return [[round(float(x), 5), round(float(y), 5)] for x, y in (vectors - found.mean) @ lie.axes.T]
+        return [[round(float(x), 5), round(float(y), 5)] for x, y in (vectors - survey.mean) @ geometry.axes.T]
 
     articles = audit.articles(rows)
     return Projection(
-        shares=tuple(rounded(share) for share in lie.shares),
+        shares=tuple(rounded(share) for share in geometry.shares),
         documents=tuple(
             (x, y, row, articles[row].get("title"), articles[row].get("tokens"))
-            for (x, y), row in zip(placed(found.sample), rows, strict=True)
+            for (x, y), row in zip(placed(survey.sample), rows, strict=True)
         ),
         questions=tuple((x, y, text) for (x, y), text in zip(placed(questions), texts, strict=True)),
     )

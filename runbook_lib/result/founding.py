@@ -1,9 +1,9 @@
-"""The merged file in the founding shape, `wikipedia_merged.pkl`: written as a stream of pickle's own instructions.
+"""The merged file in the founding shape, `wikipedia_merged.pkl`: written as a stream of pickle instructions.
 
 `pickle.load` gives the dict that `pickle.dump` would have stored: embeddings (N, D) float32, articles (a list of dicts
-with id, title, url), total_articles, embedding_dim, model, timestamp. Writing the instructions ourselves needs the
-memory of one piece of the matrix instead of several matrices. The same content always gives the same bytes, so the file
-is checked by making them again and comparing: nothing is unpickled.
+with id, title, url), total_articles, embedding_dim, model, timestamp. Writing the instructions ourselves needs memory
+for one piece of the matrix instead of several matrices. The same content always gives the same bytes, so the check
+makes the bytes again and compares: nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ from .large_files import PIECE_BYTES, write
 
 PROTOCOL = 4
 ARTICLE_KEYS = ("id", "title", "url")
-# A pickle reader holds what lies between MARK and APPENDS on its stack: as many as pickle itself puts there.
+# A pickle reader keeps everything between MARK and APPENDS on its stack: as many items as pickle itself puts there.
 BATCH = 1000
 
 
 @dataclass(frozen=True)
-class Content:
-    """What the file is made from: the merged matrix and articles, and the values of the small keys."""
+class FoundingContent:
+    """The content of the file: the merged matrix and articles, and the values of the small keys."""
 
     embeddings: Path
     articles: Path
@@ -67,7 +67,7 @@ class Content:
 
     @property
     def matrix_bytes(self) -> int:
-        """The size of the vectors alone."""
+        """The size of the vectors without the rest."""
         return self.documents * self.dim * 4
 
 
@@ -87,7 +87,7 @@ def _number(value: int) -> bytes:
 
 
 def _scalar(value: object) -> bytes:
-    """An id, title or url. Raises DataError for anything that is not text, a number, a truth value or nothing."""
+    """Pickle an id, title or url. Raises DataError for anything except text, a number, true, false or None."""
     if isinstance(value, str):
         return _text(value)
     if value is None or isinstance(value, bool):
@@ -106,8 +106,8 @@ def _global(module: str, name: str) -> bytes:
 # ---------------------------------------------------------------------------------------------------- the stream
 
 
-def _matrix(content: Content) -> Iterator[bytes]:
-    """A float32 array as numpy 2 pickles one: an empty array, then its state with the raw bytes."""
+def _matrix(content: FoundingContent) -> Iterator[bytes]:
+    """Pickle a float32 array as numpy 2 does: an empty array, then its state with the raw bytes."""
     zero, one = _number(0), _number(1)
     yield _global("numpy._core.multiarray", "_reconstruct") + _global("numpy", "ndarray")
     yield zero + TUPLE1 + SHORT_BINBYTES + b"\x01b" + TUPLE3 + REDUCE
@@ -119,8 +119,8 @@ def _matrix(content: Content) -> Iterator[bytes]:
     yield TUPLE + BUILD
 
 
-def _raw_vectors(content: Content) -> Iterator[bytes]:
-    """The .npy file's vectors, which are the last of its bytes. Raises DataError when the file is too short."""
+def _raw_vectors(content: FoundingContent) -> Iterator[bytes]:
+    """Read the vectors at the end of the .npy file. Raises DataError if the file is too short."""
     left = content.matrix_bytes
     with content.embeddings.open("rb") as file:
         file.seek(max(0, content.embeddings.stat().st_size - left))
@@ -131,8 +131,8 @@ def _raw_vectors(content: Content) -> Iterator[bytes]:
         raise DataError(f"{content.embeddings}: {left} bytes short; delete {content.embeddings.parent} and merge again")
 
 
-def _articles(content: Content) -> Iterator[bytes]:
-    """A list of dicts; the three keys are stored once and referred to, so that a reader holds one copy of each."""
+def _articles(content: FoundingContent) -> Iterator[bytes]:
+    """Pickle a list of dicts; the three keys are stored once and referred to, so that a reader has one copy of each."""
     again = [BINGET + bytes([place]) for place in range(len(ARTICLE_KEYS))]
     first = [_text(key) + BINPUT + bytes([place]) for place, key in enumerate(ARTICLE_KEYS)]
     yield EMPTY_LIST
@@ -154,8 +154,8 @@ def _articles(content: Content) -> Iterator[bytes]:
         raise DataError(f"{content.articles}: expected {content.documents} lines, found {count}; merge again")
 
 
-def stream(content: Content) -> Iterator[bytes]:
-    """The file's bytes, in pieces of at most about a MiB. Raises DataError when matrix and articles do not fit."""
+def stream(content: FoundingContent) -> Iterator[bytes]:
+    """Return the file's bytes, in pieces of about 1 MiB at most. Raises DataError if matrix and articles do not fit."""
     yield PROTO + bytes([PROTOCOL]) + EMPTY_DICT + MARK + _text("embeddings")
     yield from _matrix(content)
     yield _text("articles")
@@ -168,19 +168,19 @@ def stream(content: Content) -> Iterator[bytes]:
 # -------------------------------------------------------------------------------------------------------- verbs
 
 
-def save(path: Path, content: Content, sha256: str = "") -> Written:
-    """Write the file whole under `path`, making its folder, and give its sha256 and size.
+def save(path: Path, content: FoundingContent, sha256: str = "") -> Written:
+    """Write the whole file under `path`, make its folder, and return its sha256 and size.
 
-    Raises DataError when it cannot be written, or comes out with another sha256 than the one given.
+    Raises DataError if it cannot be written, or has another sha256 than the given one.
     """
     remedy = "Free space there or change output.folder in the profile, then merge again."
     return write(path, stream(content), content.matrix_bytes + content.articles.stat().st_size, remedy, sha256)
 
 
-def check(path: Path, content: Content) -> list[str]:
-    """What differs between the file and its content, in words; empty when every byte is as it must be.
+def check(path: Path, content: FoundingContent) -> list[str]:
+    """Return in words how the file differs from its content; empty if every byte is right.
 
-    Compares with the stream made anew, piece by piece; the file is never unpickled.
+    Makes the stream again and compares piece by piece; the file is never unpickled.
     """
     try:
         return _differences(path, content)
@@ -190,14 +190,14 @@ def check(path: Path, content: Content) -> list[str]:
         return [f"cannot be compared: {safe_text(str(error), 300)}"]
 
 
-def _differences(path: Path, content: Content) -> list[str]:
+def _differences(path: Path, content: FoundingContent) -> list[str]:
     at = 0
     with path.open("rb") as file:
         for wanted in stream(content):
-            seen = file.read(len(wanted))
-            if seen != wanted:
-                place = next((i for i, (a, b) in enumerate(zip(seen, wanted, strict=False)) if a != b), len(seen))
-                what = "ends" if place == len(seen) else "differs from the merged matrix and articles"
+            piece = file.read(len(wanted))
+            if piece != wanted:
+                place = next((i for i, (a, b) in enumerate(zip(piece, wanted, strict=False)) if a != b), len(piece))
+                what = "ends" if place == len(piece) else "differs from the merged matrix and articles"
                 return [f"{what} at byte {at + place}"]
             at += len(wanted)
         return [f"goes on after its end, byte {at}"] if file.read(1) else []

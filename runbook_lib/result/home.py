@@ -1,4 +1,4 @@
-"""The parts at home, looked at: which are not what their records say, and how such a part is put aside."""
+"""The parts at home: which of them differ from their records, and how such a part is put aside."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..run.run import Run
 from .parts import read, verify
 
 
-def unsound(run: Run) -> Iterator[tuple[Path, str]]:
-    """The parts at home that this run cannot use, each with the reason; every byte is read."""
+def unusable_parts(run: Run) -> Iterator[tuple[Path, str]]:
+    """Return the parts at home that this run cannot use, each with the reason; reads every byte."""
     plan, fingerprints = run.plan(), corpora.load(run.corpus).fingerprints()
     for path in _paths(run):
         try:
@@ -26,8 +26,8 @@ def unsound(run: Run) -> Iterator[tuple[Path, str]]:
             yield path, "; ".join(problems)
 
 
-def cut_or_gone(run: Run) -> Iterator[tuple[Path, str]]:
-    """The parts at home whose array is gone, or has another size than its record says; sums are not made."""
+def truncated_or_missing_parts(run: Run) -> Iterator[tuple[Path, str]]:
+    """Return the parts at home whose array is missing or has another size than in its record; no sums are computed."""
     for path in _paths(run):
         try:
             stated = read(path).bytes
@@ -40,7 +40,7 @@ def cut_or_gone(run: Run) -> Iterator[tuple[Path, str]]:
 
 
 def put_aside(run: Run, path: Path, why: str) -> None:
-    """Take a part out of the parts, its record first: without it there is none, and its rows are missing."""
+    """Move a part out of the parts folder, its record first: without a record the part does not count."""
     run.refused.mkdir(exist_ok=True)
     for file in (path.with_suffix(".json"), path):
         if file.exists():
@@ -50,7 +50,7 @@ def put_aside(run: Run, path: Path, why: str) -> None:
 
 
 def _free(path: Path) -> Path:
-    """A name beside those that are there: what was refused before is evidence too."""
+    """Return a free file name next to `path`: earlier refused files are kept as evidence."""
     number, free = 1, path
     while free.exists():
         number += 1

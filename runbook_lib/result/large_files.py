@@ -1,4 +1,4 @@
-"""Large files: read in pieces, written whole or not at all, with the remedy when the disk will not take them."""
+"""Large files: read in pieces, written whole or not at all; write errors come with a remedy."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from ..errors import DataError
 from ..records import Written
 
 PIECE_BYTES = 2**20
-# Results are for other programs of the machine too; what must stay private lies in the run's folder, which is 0700.
+# Other programs of the machine may read results; private files lie in the run's folder, which is 0700.
 RESULT_MODE = 0o644
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def pieces(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, a piece at a time. Raises OSError."""
+    """Return the bytes of a file, piece by piece. Raises OSError."""
     with path.open("rb") as file:
         while piece := file.read(PIECE_BYTES):
             yield piece
 
 
 def write(path: Path, chunks: Iterable[bytes], needed_bytes: int, remedy: str, expected: str = "") -> Written:
-    """Write `chunks` whole under `path` or not at all, and give sha256 and size.
+    """Write all `chunks` under `path` or nothing, and return sha256 and size.
 
-    Raises DataError when the disk is full, the folder cannot be written, or the content has another sha256 than
-    `expected` (where given); `remedy` says what can be done.
+    Raises DataError if the disk is full, the folder cannot be written, or the content has another sha256 than
+    `expected` (if given); `remedy` says what a person can do.
     """
     if expected:
         chunks = _expecting(chunks, expected, f"writing {path}: what was to be written changed. {remedy}")
@@ -47,7 +47,7 @@ def write(path: Path, chunks: Iterable[bytes], needed_bytes: int, remedy: str, e
 
 
 def _expecting(chunks: Iterable[bytes], sha256: str, complaint: str) -> Iterator[bytes]:
-    """`chunks`, and an error at their end when they are not what was expected: before the file gets its name."""
+    """Pass `chunks` on; raise at the end if their sum is wrong, before the file gets its name."""
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
@@ -67,7 +67,7 @@ def _why(path: Path, error: OSError, needed_bytes: int) -> str:
 
 
 def _forget(fd: int) -> None:
-    """Let the next reads of a file come from the disk, as far as the system lets us ask for that."""
+    """Ask the system to read the file from the disk next time, not from its cache."""
     if sys.platform == "linux":
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     elif no_cache := getattr(fcntl, "F_NOCACHE", None):  # macOS
@@ -75,7 +75,7 @@ def _forget(fd: int) -> None:
 
 
 def read_back(path: Path) -> Written:
-    """What the disk holds of a file, asked of the disk and not of memory where the system can tell them apart."""
+    """Return sum and size of a file, read from the disk and not from the system's cache if possible."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         _forget(file.fileno())

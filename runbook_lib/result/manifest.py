@@ -1,4 +1,4 @@
-"""The manifest of a merged result: what went in, part by part, what came out, and what is known of the making."""
+"""The manifest of a merged result: its parts, its files, and how it was made."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..run.plan import ModelIdentity
 
 @dataclass(frozen=True)
 class MergedPart:
-    """A part that was there: its array's name and sha256, its record's sha256, whose it is.
+    """A part at the time of the merge: its array's name and sha256, its record's sha256, its slot and host.
 
-    `rows`: the [lo, hi) that were taken from it, or nothing where other parts had them all.
+    `rows`: the [lo, hi) that were taken from it, or empty if other parts had all of them.
     """
 
     name: str
@@ -25,8 +25,8 @@ class MergedPart:
 
 
 @dataclass(frozen=True)
-class Share:
-    """What a slot gave: parts, rows of the result, and the seconds it computed."""
+class SlotShare:
+    """The contribution of a slot: parts, rows of the result, and seconds of computing."""
 
     host: str
     parts: int
@@ -36,7 +36,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Tally:
-    """Tokens of texts, how many texts were cut, and the tokens (and their share) that the model never read."""
+    """The number of tokens and of cut texts, and the tokens (and their share) that the model never read."""
 
     tokens: int
     truncated_rows: int
@@ -46,7 +46,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Tallies:
-    """The same of the documents and of the questions."""
+    """The tallies of the documents and of the questions."""
 
     documents: Tally
     questions: Tally
@@ -54,7 +54,7 @@ class Tallies:
 
 @dataclass(frozen=True)
 class Amended:
-    """Rows whose texts were mended in the revision `epoch` of the plan."""
+    """Rows whose texts were corrected in the revision `epoch` of the plan."""
 
     epoch: int
     rows: tuple[int, ...]
@@ -62,10 +62,10 @@ class Amended:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a merged result is. `plan` and `corpus` are digests; `outputs` are the files beside it, by name.
+    """The description of a merged result. `plan` and `corpus` are digests; `outputs`: the files beside it, by name.
 
-    `seen`: for a key of the parts' records, each value with the number of parts that have it. `seconds` are of all
-    slots together. `founding` is the file in the founding shape, which lies elsewhere.
+    `seen`: for a key of the parts' records, each value with its number of parts. `seconds`: the sum over all slots.
+    `founding`: the file in the founding shape, which lies in another folder.
     """
 
     format: int
@@ -83,7 +83,7 @@ class Manifest:
     questions: int
     parts: tuple[MergedPart, ...]
     rows_done_twice: int
-    slots: dict[str, Share]
+    slots: dict[str, SlotShare]
     seconds: float
     seen: dict[str, dict[str, int]]
     redone_float32: int
@@ -91,7 +91,7 @@ class Manifest:
     outputs: dict[str, Written]
     founding: Written
     amended: tuple[Amended, ...] = ()
-    quarantined: tuple[int, ...] = ()  # always none: a row that was given up has no vector, and then no manifest
+    quarantined: tuple[int, ...] = ()  # always empty: with a given-up row there is no merge and no manifest
 
     @property
     def part_sums(self) -> set[tuple[str, str]]:

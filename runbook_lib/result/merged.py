@@ -13,7 +13,7 @@ from worker.layout import FORMAT
 from .. import records
 from ..errors import DataError
 from ..records import Json, Written
-from .founding import Content
+from .founding import FoundingContent
 from .manifest import Manifest
 
 AGAIN = "merge again (04_merge_validate, or runbook run)"
@@ -21,7 +21,7 @@ AGAIN = "merge again (04_merge_validate, or runbook run)"
 
 @dataclass(frozen=True)
 class Merged:
-    """Where the merged files of a run are; `Merged(run.merged)`."""
+    """The paths of a run's merged files; `Merged(run.merged)`."""
 
     folder: Path
 
@@ -32,12 +32,12 @@ class Merged:
 
     @property
     def questions(self) -> Path:
-        """The questions' vectors, where the run has questions: float32 (questions, dim)."""
+        """The questions' vectors, if the run has questions: float32 (questions, dim)."""
         return self.folder / "questions.npy"
 
     @property
     def articles(self) -> Path:
-        """One line a document: row, id, title, url, tokens, truncated, fingerprint."""
+        """One line for each document: row, id, title, url, tokens, truncated, fingerprint."""
         return self.folder / "articles.jsonl"
 
     @property
@@ -46,7 +46,7 @@ class Merged:
         return self.folder / "manifest.json"
 
     def manifest(self) -> Manifest | None:
-        """What the merged files are, or None before the first merge. Raises DataError when it was changed."""
+        """Read the manifest; return None before the first merge. Raises DataError if it was changed."""
         try:
             value = read_json(self.manifest_file)
         except (OSError, ValueError) as error:
@@ -58,13 +58,13 @@ class Merged:
         return records.parse(Manifest, value, str(self.manifest_file))
 
     def commit(self, manifest: Manifest) -> None:
-        """Write the manifest, with its own digest: from here on there is a merged result."""
+        """Write the manifest with its own digest: this makes the merged result valid."""
         value = records.plain(manifest)
         write_json(self.manifest_file, {**value, "sha256": _digest(value)})
 
-    def content(self, manifest: Manifest) -> Content:
-        """What the file in the founding shape is made from."""
-        return Content(
+    def content(self, manifest: Manifest) -> FoundingContent:
+        """Return the content of the file in the founding shape."""
+        return FoundingContent(
             embeddings=self.embeddings,
             articles=self.articles,
             documents=manifest.documents,
@@ -74,11 +74,8 @@ class Merged:
         )
 
     def problems(self, manifest: Manifest) -> list[str]:
-        """Which merged files are not what the manifest says, in words; every file is read."""
-        found = []
-        for name, stated in manifest.outputs.items():
-            found += differences(self.folder / name, stated)
-        return found
+        """Return in words which merged files differ from the manifest; reads every file."""
+        return [line for name, stated in manifest.outputs.items() for line in differences(self.folder / name, stated)]
 
 
 def _digest(manifest: Json) -> str:
@@ -86,9 +83,9 @@ def _digest(manifest: Json) -> str:
 
 
 def differences(path: Path, stated: Written, quick: bool = False) -> list[str]:
-    """How a file differs from its stated bytes and sha256, in words; its size only where `quick`.
+    """Return in words how a file differs from its stated size and sha256; with `quick`, compare the size only.
 
-    It is read only when the size is right. What cannot be read is not there as stated.
+    It is read only if the size is right. An unreadable file counts as different.
     """
     try:
         size = path.stat().st_size

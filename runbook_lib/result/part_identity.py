@@ -1,4 +1,4 @@
-"""Whose part it is: of this very run, and made with all that can change a vector as the plan says it."""
+"""Whether a part belongs to this run, and everything that can change a vector was as the plan says."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from worker.wire import PartRecord
 from ..run.plan import Plan, Slot
 
 
-def strange(record: PartRecord, plan: Plan) -> list[str]:
-    """What a part's record has otherwise than the plan, in words; empty for a part of this run and these settings."""
-    # A part from before an amendment is right where its texts are; those that are not are found row by row.
+def differences_from_plan(record: PartRecord, plan: Plan) -> list[str]:
+    """Return in words how a part's record differs from the plan; empty for a part of this run and these settings."""
+    # A part from before an amendment may be used; rows with a wrong text are found by their fingerprints.
     corpora = (plan.corpus, *(amendment.corpus for amendment in plan.amendments))
     facts = [
         ("format", FORMAT, record.format),
@@ -29,16 +29,16 @@ def strange(record: PartRecord, plan: Plan) -> list[str]:
         ("max_tokens", _limit(record, plan), record.max_tokens),
     ]
     return [
-        f"{what}: expected {wanted!r}, found {safe_text(repr(seen), 200)}"
-        for what, wanted, seen in facts
-        if wanted != seen
+        f"{what}: expected {wanted!r}, found {safe_text(repr(actual), 200)}"
+        for what, wanted, actual in facts
+        if wanted != actual
     ]
 
 
 def slot_of(plan: Plan, name: str, row: int) -> Slot:
-    """Who is said to have done a part that begins at `row`: the plan's own slot of this name, on the plan's host.
+    """Return the slot of a part that begins at `row`: the plan's slot of this name, on the plan's host.
 
-    A record may name a slot that helped, and no other than the plan's: else it is the slot that has the row.
+    A record may name any slot of the plan, because slots help each other; else it is the slot that has the row.
     """
     named = [slot for slot in plan.slots if slot.slot == name]
     owners = (slot for slot in plan.slots if any(low <= row < high for low, high in plan.ranges(slot)))
@@ -46,6 +46,6 @@ def slot_of(plan: Plan, name: str, row: int) -> Slot:
 
 
 def _limit(record: PartRecord, plan: Plan) -> int | None:
-    """Where texts must have been cut: at the plan's limit, or the model's own where that is lower or the only one."""
+    """Return the limit at which texts must be cut: the lower of the plan's and the model's limit, if any."""
     limits = (plan.max_tokens, record.model_max_tokens)
     return min((limit for limit in limits if limit is not None), default=None)

@@ -1,4 +1,4 @@
-"""The record of a part that came home: every field as the worker writes it, row by row, and nothing odd beside."""
+"""The record of a downloaded part: every field as the worker writes it, for every row, and nothing strange in it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from worker.wire import PartRecord, RowsRecord
 
 from ..hosts.bounds import problem
 
-ROW_BYTES, SHARED_BYTES = 256, 2**20  # more has no record: a row takes about 100, the rest holds two prompts
-# Fields that are held to a size of their own.
+ROW_BYTES, SHARED_BYTES = 256, 2**20  # limits: a row takes about 100 bytes, the rest holds two prompts
+# Fields that have their own size check.
 UNBOUNDED = ("fingerprints", "tokens", "truncated", "norms", "redone_float32", "max_tokens", "model_max_tokens")
 
 
 def size_limit(rows: int) -> int:
-    """The most bytes that a record of so many rows may have."""
+    """Return how many bytes a record of this many rows may have."""
     return SHARED_BYTES + ROW_BYTES * rows
 
 
 def parsed(value: dict[str, Any], start: int, stop: int) -> PartRecord:
-    """The record of rows [start, stop). Raises WireError for one that is none, or of other rows."""
+    """Parse the record of rows [start, stop). Raises WireError if it is invalid or of other rows."""
     record = PartRecord.from_json(value)
     if (record.start, record.stop) != (start, stop) or not start < stop:
         raise refuse("", "rows", f"{record.start}-{record.stop}", f"{start}-{stop} as in its name")

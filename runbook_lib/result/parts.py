@@ -1,4 +1,4 @@
-"""Parts that came home: what each one's record says, whether it is true, and which part gives which row."""
+"""Downloaded parts: what the record of each says, whether it is true, and which part gives which row."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from ..errors import DataError
 from ..run.plan import Plan
 from .array_file import HEAD_LIMIT, ITEM_BYTES, first_row
 from .large_files import PIECE_BYTES
-from .part_identity import slot_of, strange
+from .part_identity import differences_from_plan, slot_of
 from .part_record import parsed, size_limit
 from .survey import has_direction, norms_of
 
 FINGERPRINT_BYTES = 16
-NORM_ROUNDING = 1e-6  # a record has norms to seven places
-# A message names this many ranges, rows or files and counts the rest.
+NORM_ROUNDING = 1e-6  # a record has norms with seven decimals
+# A message lists this many ranges, rows or files and counts the rest.
 NAMED = 10
 
 Piece = tuple["Part", int, int]  # the rows [lo, hi) of a part
@@ -37,7 +37,7 @@ Piece = tuple["Part", int, int]  # the rows [lo, hi) of a part
 
 @dataclass(frozen=True)
 class Part:
-    """One committed slice of rows, as its record states it (`verify` tells whether truly); `path` is the array's."""
+    """One committed slice of rows, as its record states it (`verify` checks that); `path` is the array file."""
 
     start: int
     stop: int
@@ -51,7 +51,7 @@ class Part:
 
     @property
     def rows(self) -> int:
-        """How many rows."""
+        """The number of rows."""
         return self.stop - self.start
 
     @property
@@ -59,13 +59,13 @@ class Part:
         """The array's file name."""
         return self.path.name
 
-    def slim(self) -> Part:
-        """The same part without what its record holds for every single row."""
+    def without_row_data(self) -> Part:
+        """Return the part without the fields of its record that hold a value for every row."""
         return replace(self, record=replace(self.record, fingerprints=(), tokens=(), truncated=(), norms=()))
 
 
-def named(items: Sequence[object], separator: str = ", ") -> str:
-    """The first few of `items` for a message, and how many more there are."""
+def first_few(items: Sequence[object], separator: str = ", ") -> str:
+    """Return the first `items` for a message, and the number of the others."""
     text = separator.join(safe_text(str(item), 300) for item in items[:NAMED])
     return text + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")
 
@@ -74,7 +74,7 @@ def named(items: Sequence[object], separator: str = ", ") -> str:
 
 
 def read(path: Path) -> Part:
-    """The part of an array's or a record's path, as recorded. Raises DataError when the record is not one."""
+    """Read the part at the path of its array or record. Raises DataError if the record is invalid."""
     path = path.with_suffix(".npy")
     source = path.with_suffix(".json")
     name = PART_FILE.fullmatch(path.name)
@@ -97,25 +97,25 @@ def read(path: Path) -> Part:
 # -------------------------------------------------------------------------------------------------------- verifying
 
 
-def placed(part: Part, plan: Plan) -> Part:
-    """The same part with slot and host as the plan has them, whatever its record says."""
+def with_plan_slot(part: Part, plan: Plan) -> Part:
+    """Return the part with slot and host from the plan, whatever its record says."""
     slot = slot_of(plan, part.slot, part.start)
     return replace(part, slot=slot.slot, host=slot.host)
 
 
 def verify(part: Part, plan: Plan, fingerprints: np.ndarray) -> list[str]:
-    """What keeps a part from being merged, in words; empty when it is this run's, whole, and of these documents.
+    """Return in words why a part must not be merged; empty if it is whole and of this run and these documents.
 
     `fingerprints` are the corpus's, uint8 (rows, 16).
     """
-    found = strange(part.record, plan)
+    problems = differences_from_plan(part.record, plan)
     if part.stop > plan.rows:
-        return [*found, f"rows: {part.start}-{part.stop} are not within the plan's 0-{plan.rows}"]
-    return found + _texts(part, fingerprints) + _array(part)
+        return [*problems, f"rows: {part.start}-{part.stop} are not within the plan's 0-{plan.rows}"]
+    return problems + _texts(part, fingerprints) + _array(part)
 
 
 def fingerprint_bytes(texts: Sequence[object]) -> np.ndarray | None:
-    """Hexadecimal fingerprints as uint8 (rows, 16); None when one of them is not a fingerprint."""
+    """Convert hexadecimal fingerprints to uint8 (rows, 16); None if one of them is invalid."""
     if not all(isinstance(text, str) and len(text) == 2 * FINGERPRINT_BYTES for text in texts):
         return None
     try:
@@ -128,22 +128,22 @@ def fingerprint_bytes(texts: Sequence[object]) -> np.ndarray | None:
 
 
 def _texts(part: Part, fingerprints: np.ndarray) -> list[str]:
-    seen = fingerprint_bytes(part.record.fingerprints)
-    if seen is None:
+    stated = fingerprint_bytes(part.record.fingerprints)
+    if stated is None:
         return ["fingerprints: not hexadecimal ones"]
     wanted = np.asarray(fingerprints[part.start : part.stop])
-    if wanted.shape != seen.shape:
+    if wanted.shape != stated.shape:
         return [f"fingerprints: the corpus has none for all of rows {part.start}-{part.stop}"]
-    rows = part.start + np.flatnonzero((wanted != seen).any(axis=1))
+    rows = part.start + np.flatnonzero((wanted != stated).any(axis=1))
     return (
-        [f"fingerprints: the text of {len(rows)} rows is not the corpus's: rows {named(rows.tolist())}"]
+        [f"fingerprints: the text of {len(rows)} rows is not the corpus's: rows {first_few(rows.tolist())}"]
         if len(rows)
         else []
     )
 
 
 def _array(part: Part) -> list[str]:
-    """What is wrong with the .npy: its bytes first, because a header can only be trusted in a whole file."""
+    """Return what is wrong with the .npy: check its bytes first, because only a whole file has a valid header."""
     try:
         with part.path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -164,20 +164,20 @@ def _array(part: Part) -> list[str]:
 
 
 def _vectors(part: Part, file: BinaryIO) -> list[str]:
-    """Rows without a direction, or not as long as their record says: sums made anew over a bad array do not hide it.
+    """Check each row's direction and norm against the record: new sums over a bad array cannot hide a fault.
 
-    `file` stands at the first row; it is read in pieces of whole rows.
+    `file` is positioned at the first row; it is read in pieces of whole rows.
     """
     stated = np.array(part.record.norms, dtype=np.float64)
     row_bytes = part.dim * ITEM_BYTES
     pieces = iter(partial(file.read, max(1, PIECE_BYTES // row_bytes) * row_bytes), b"")
-    found = np.concatenate([norms_of(np.frombuffer(raw, "<f4").reshape(-1, part.dim)) for raw in pieces])
+    norms = np.concatenate([norms_of(np.frombuffer(raw, "<f4").reshape(-1, part.dim)) for raw in pieces])
     with np.errstate(invalid="ignore"):
-        right = has_direction(found) & (np.abs(found - stated) <= NORM_ROUNDING * np.maximum(1.0, stated))
+        right = has_direction(norms) & (np.abs(norms - stated) <= NORM_ROUNDING * np.maximum(1.0, stated))
     rows = np.flatnonzero(~right)
     if not len(rows):
         return []
-    first = f"row {part.start + rows[0]} has norm {found[rows[0]]:.7g}, its record says {stated[rows[0]]:.7g}"
+    first = f"row {part.start + rows[0]} has norm {norms[rows[0]]:.7g}, its record says {stated[rows[0]]:.7g}"
     return [f"vectors: {len(rows)} are not as their record says: {first}"]
 
 
@@ -185,10 +185,10 @@ def _vectors(part: Part, file: BinaryIO) -> list[str]:
 
 
 def cover(parts: Sequence[Part], rows: int) -> list[Piece]:
-    """Which rows [lo, hi) to take from which part, so that each of [0, rows) is taken once, in order.
+    """Choose which rows [lo, hi) to take from which part, so that each of [0, rows) is taken once, in order.
 
-    Parts overlap after rows were moved; the first by range wins, so the answer does not depend on who was faster.
-    Raises DataError naming the rows that no part has.
+    Parts overlap after rows were moved; the first by range wins, so the result does not depend on which host was
+    faster. Raises DataError with the rows that no part has.
     """
     chosen: list[Piece] = []
     at = 0
@@ -206,21 +206,20 @@ def cover(parts: Sequence[Part], rows: int) -> list[Piece]:
 
 
 def describe(ranges: Sequence[Range]) -> str:
-    """Half-open ranges for a message: `rows 100-200`, at most ten of them."""
-    return named([f"rows {low}-{high}" for low, high in ranges])
+    """Return half-open ranges for a message: `rows 100-200`, at most ten of them."""
+    return first_few([f"rows {low}-{high}" for low, high in ranges])
 
 
 def within(pieces: Sequence[Piece], low: int, high: int) -> list[Piece]:
-    """The pieces cut to the rows [low, high)."""
+    """Cut the pieces to the rows [low, high)."""
     cut = [(part, max(a, low), min(b, high)) for part, a, b in pieces]
     return [piece for piece in cut if piece[1] < piece[2]]
 
 
 def row_bytes(piece: Piece) -> Iterator[bytes]:
-    """The raw float32 bytes of a piece's rows, while the whole file is hashed: what is copied is what was verified.
+    """Return the raw float32 bytes of a piece's rows, and hash the whole file: the copied bytes are the verified ones.
 
-    Raises DataError when the file is no longer the one its record names: at once where it is of another shape, else
-    after the last byte.
+    Raises DataError if the file is no longer the recorded one: at once if the shape differs, else after the last byte.
     """
     part, low, high = piece
     width = ITEM_BYTES * part.dim

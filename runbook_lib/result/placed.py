@@ -1,4 +1,4 @@
-"""Where a result stands: its files in the run's folder and outside of it, and the record of that, published.json."""
+"""Where a result is stored: its files inside and outside the run's folder, and their record, published.json."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Copy(Placed):
 
 @dataclass(frozen=True)
 class Backup(Copy):
-    """A backup just made or found, `read_back`; `found`: it was there before. `warning` says what is amiss with it."""
+    """A backup that was just made, or found (`found`), and read back; `warning`: its weakness, if any."""
 
     read_back: bool
     same_disk: bool
@@ -34,9 +34,9 @@ class Backup(Copy):
 
 @dataclass(frozen=True)
 class Publication:
-    """What stands under the final names, as recorded: `files` of the run by their path in it, the others elsewhere.
+    """The record of the files under the final names: `files` of the run by their path in it, and files elsewhere.
 
-    `at`: when, in UTC. `plan`: the digest of the plan. `backups`: those that this run made, the newest last.
+    `at`: the time in UTC. `plan`: the digest of the plan. `backups`: the backups of this run, the newest last.
     """
 
     format: int

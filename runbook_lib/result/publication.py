@@ -1,9 +1,9 @@
-"""Publication: how a merged result gets its final names, all of it or nothing, and what is on record of it.
+"""Publication: gives a merged result its final names, all or none, and keeps a record of that.
 
 A merge writes a candidate: the folder `candidate/` of the run, and the file in the founding shape under a hidden name
-in the output folder. Once its checks hold, `publishing.json` is written: from then on the candidate is the result. The
-renames follow, then `published.json` says what stands where; whoever comes after a crash in between finishes it. Until
-then the result of before stands as it was. A candidate whose checks fail goes to `rejected/`, with the reason.
+in the output folder. When its checks pass, `publishing.json` is written: from then on the candidate is the result. The
+renames follow, then `published.json` records where each file is; after a crash in between, the next command finishes
+it. Until then the previous result stays unchanged. A candidate whose checks fail goes to `rejected/`, with the reason.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from .merged import Merged, differences
 from .placed import Backup, Copy, Placed, Publication
 
 REASON = "reason.json"
-MANIFEST = ".manifest.json"  # beside a backup, in the place of its suffix
+MANIFEST = ".manifest.json"  # beside a backup, instead of its suffix
 
 
 @dataclass(frozen=True)
-class AtHand:
-    """The result that is worked on: the candidate where there is one, else the published one."""
+class CurrentResult:
+    """The result that the phases work on: the candidate if there is one, else the published one."""
 
     merged: Merged
     founding: Path
     candidate: bool
 
 
-def at_hand(run: Run) -> AtHand:
-    """What merge, validation and backup speak of now."""
+def current_result(run: Run) -> CurrentResult:
+    """Return the result that merge, validation and backup work on now."""
     candidate = Merged(run.candidate)
     waits = candidate.manifest_file.exists()
     founding = run.founding_candidate if waits or run.founding_candidate.exists() else run.founding_file
-    return AtHand(candidate if waits else Merged(run.merged), founding, waits or run.founding_candidate.exists())
+    return CurrentResult(candidate if waits else Merged(run.merged), founding, waits or run.founding_candidate.exists())
 
 
 @explain_disk_errors("publishing the result")
-def settle(run: Run) -> None:
-    """Finish a publication that was decided and not finished: a crash came between. Raises DataError."""
+def finish_publication(run: Run) -> None:
+    """Finish a publication that a crash interrupted after the decision. Raises DataError."""
     record = _read(run.publishing_file)
     if record is not None:
         _rename(run)
@@ -58,17 +58,17 @@ def settle(run: Run) -> None:
 
 
 @explain_disk_errors("publishing the result")
-def discard(run: Run) -> None:
-    """Take away a candidate that does not follow from the parts of now."""
+def discard_candidate(run: Run) -> None:
+    """Delete a candidate that was not made from the present parts."""
     shutil.rmtree(run.candidate, ignore_errors=True)
     run.founding_candidate.unlink(missing_ok=True)
 
 
 @explain_disk_errors("publishing the result")
-def reject(run: Run, reasons: Sequence[str]) -> Path | None:
-    """Put the candidate aside with the reasons, for inspection; the result of before stands. None when there is none.
+def reject_candidate(run: Run, reasons: Sequence[str]) -> Path | None:
+    """Move the candidate aside with the reasons, for inspection; the previous result stays. None without a candidate.
 
-    Only the last one is kept. Its file in the founding shape follows from the others, so it goes.
+    Only the last one is kept. Its file in the founding shape is deleted: it can be made from the other files.
     """
     run.founding_candidate.unlink(missing_ok=True)
     if not run.candidate.exists():
@@ -83,11 +83,11 @@ def reject(run: Run, reasons: Sequence[str]) -> Path | None:
 
 @explain_disk_errors("publishing the result")
 def publish(run: Run, backup: Backup | None) -> Publication:
-    """Give the result at hand its final names, and record what stands where. What is published stays as it is.
+    """Give the current result its final names, and record where each file is. A published result stays as it is.
 
-    Raises DataError when something that no run wrote stands under the name of the founding file.
+    Raises DataError if the name of the founding file is taken by something that no run wrote.
     """
-    result = at_hand(run)
+    result = current_result(run)
     manifest = result.merged.manifest()
     if manifest is None:
         raise DataError(f"publishing: {result.merged.manifest_file} is missing; merge again")
@@ -108,7 +108,7 @@ def publish(run: Run, backup: Backup | None) -> Publication:
     before = published(run)
     if before and not result.candidate and replace(before, at="") == replace(record, at=""):
         return before
-    # Decided: what follows is finished by whoever comes after a crash.
+    # Decided: after a crash, the next command finishes the rest.
     write_json(run.publishing_file, records.plain(record))
     _rename(run)
     return _record(run, record)
@@ -116,15 +116,15 @@ def publish(run: Run, backup: Backup | None) -> Publication:
 
 @explain_disk_errors("looking at the result")
 def published(run: Run) -> Publication | None:
-    """What stands under the final names, as recorded; or None.
+    """Read the record of the published files; None if nothing was published.
 
-    Raises DataError when the record cannot be read.
+    Raises DataError if the record cannot be read.
     """
     return _read(run.published_file)
 
 
 def _rename(run: Run) -> None:
-    """The candidate takes the place of the result, then its founding file; what was replaced goes last."""
+    """Move the candidate to the final name, then its founding file; delete the replaced result last."""
     replaced = run.folder / "replaced"
     if Merged(run.candidate).manifest_file.exists():
         if run.merged.exists():
@@ -154,7 +154,7 @@ def _described(path: Path) -> Written:
 
 
 def _backups(run: Run, backup: Backup | None) -> tuple[Copy, ...]:
-    """The backups that this run made, the newest last."""
+    """Return the backups of this run, the newest last."""
     record = published(run)
     if backup is None:
         return record.backups if record else ()
@@ -166,7 +166,7 @@ def _read(path: Path) -> Publication | None:
     try:
         return records.read(Publication, path)
     except DataError as error:
-        raise DataError(f"{path}: {error}; it is written anew by 04_merge_validate: delete it and run again") from None
+        raise DataError(f"{path}: {error}; 04_merge_validate writes it again: delete it and run again") from None
 
 
 def _now() -> str:
@@ -177,25 +177,25 @@ def _now() -> str:
 
 
 @explain_disk_errors("looking at what stands under the result's name")
-def stranger(run: Run) -> str:
-    """Why what stands under the name of the founding file must not be replaced, in words; empty where it may be."""
+def founding_name_problem(run: Run) -> str:
+    """Return in words why the file under the name of the founding file must not be replaced; empty if it may be."""
     path = run.founding_file
     if not os.path.lexists(path):
         return ""
     if path.is_symlink() or not path.is_file():
         return f"{path} is there and is no plain file, so no run wrote it; nothing was replaced"
-    if writer(run, path):
+    if run_that_wrote(run, path):
         return ""
     return f"{path} is there, and no run wrote it as it is; nothing was replaced"
 
 
 def _make_way(run: Run) -> None:
-    """See to it that the founding file can get its name: what no run wrote is in the way, and stays there.
+    """Make the name of the founding file free, or raise DataError if something is there that no run wrote.
 
-    Where this run had put its own, and it was changed since, what is there now is kept beside it.
+    A file that this run published and somebody changed is renamed and kept beside it.
     """
     path = run.founding_file
-    why = stranger(run)
+    why = founding_name_problem(run)
     if not why:
         return
     record = published(run)
@@ -206,10 +206,10 @@ def _make_way(run: Run) -> None:
     run.journal.write("result changed", founding=str(path), kept=str(kept))
 
 
-def writer(run: Run, path: Path) -> str:
-    """The run that wrote the founding file at `path` as it is now, this one or another of its folder; else nothing.
+def run_that_wrote(run: Run, path: Path) -> str:
+    """Return the run that wrote the founding file at `path` as it is now: this run or one beside it; else empty.
 
-    It is known by its bytes: a run's own record, or the manifest beside a backup, names a file of this sha256.
+    The bytes decide: a run's own record, or the manifest beside a backup, contains this sha256.
     """
     sha256 = sha256_file(path)
     siblings = sorted(f for f in run.folder.parent.iterdir() if f.is_dir() and f != run.folder)
@@ -217,11 +217,11 @@ def writer(run: Run, path: Path) -> str:
     for folder in folders:
         if sha256 in _founding_sums(Run(folder, run.profile)):
             return folder.name
-    return next((name for found, name in _backed_up(run) if found == sha256), "")
+    return next((name for saved_sha256, name in _backed_up(run) if saved_sha256 == sha256), "")
 
 
 def _backed_up(run: Run) -> Iterator[tuple[str, str]]:
-    """The sums of founding files that were backed up, and their runs: those may be deleted long ago."""
+    """Return the sums of backed-up founding files with their runs, which may be deleted since."""
     for file in sorted(run.profile.output.backups.glob(f"*{MANIFEST}")):
         with contextlib.suppress(OSError, ValueError):
             manifest = read_json(file) or {}
@@ -231,36 +231,35 @@ def _backed_up(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _founding_sums(run: Run) -> set[str]:
-    """The sums of the founding files that a run's own records name."""
+    """Return the sums of the founding files in a run's own records."""
     reads: tuple[Callable[[], str | None], ...] = (
         lambda: record.founding.sha256 if (record := published(run)) else None,
         lambda: manifest.founding.sha256 if (manifest := Merged(run.merged).manifest()) else None,
         lambda: stated.sha256 if (result := run.result(PHASES[-1])) and (stated := result.output("founding")) else None,
     )
-    found = set()
+    sums = set()
     for read in reads:
-        with contextlib.suppress(RunbookError, OSError):  # what cannot be read names none
-            found.add(read())
-    return {sha256 for sha256 in found if sha256}
+        with contextlib.suppress(RunbookError, OSError):  # an unreadable record has none
+            sums.add(read())
+    return {sha256 for sha256 in sums if sha256}
 
 
 @explain_disk_errors("looking at the result")
 def losses(run: Run, quick: bool = False) -> list[str]:
-    """What is recorded as published and is not there as recorded, in words; by sizes only where `quick`."""
+    """Return in words which published files are missing or differ from the record; with `quick`, compare sizes only."""
     record = published(run)
     if record is None:
         return [f"{run.published_file.name}: no such file"]
-    told = []
-    for name, stated in record.files.items():
-        told += differences(run.folder / name, stated, quick)
-    told += _founding_lost(run, record.founding, quick)
+    stated_files = [(run.folder / name, stated) for name, stated in record.files.items()]
+    lost = [line for path, stated in stated_files for line in differences(path, stated, quick)]
     newest = record.backups[-1:]
-    return told + [line for stated in newest for line in differences(Path(stated.path), stated, quick)]
+    lost_backup = [line for stated in newest for line in differences(Path(stated.path), stated, quick)]
+    return [*lost, *_founding_lost(run, record.founding, quick), *lost_backup]
 
 
 def _founding_lost(run: Run, stated: Placed, quick: bool) -> list[str]:
     path = Path(stated.path)
-    told = differences(path, stated, quick)
-    with contextlib.suppress(OSError):  # what cannot be read is told already
-        return [] if told and path.is_file() and writer(run, path) not in ("", run.name) else told
-    return told
+    problems = differences(path, stated, quick)
+    with contextlib.suppress(OSError):  # `problems` names an unreadable file already
+        return [] if problems and path.is_file() and run_that_wrote(run, path) not in ("", run.name) else problems
+    return problems

@@ -1,7 +1,7 @@
-"""Repair: what is no longer as it was sealed is restored from its second copy, or put aside, so that it is made anew.
+"""Repair: a file that changed since the seal is restored from a second copy, or moved aside and made again.
 
-Parts come again from their hosts or are computed again, the result is merged again from them, a phase whose record is
-damaged is executed again. What nobody can make anew (the journal, a failed attempt) is left, and named by the seal.
+Parts are downloaded or computed again, the result is merged again, a phase with a damaged record is executed again.
+Files that cannot be made again (the journal, a failed attempt) stay, and the seal reports them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ..errors import DataError
 from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
 from . import home
-from .sealed import listed, since
+from .sealed import changes_since_seal, listed
 
-# Which phase makes a record anew, where no second copy of it is left.
+# Which phase makes a record again if no second copy of it is left.
 MADE_BY = {
     "report/hosts.json": PHASES[0],
     "plan.json": PHASES[0],
@@ -28,7 +28,7 @@ MADE_BY = {
 
 @explain_disk_errors("repairing the run")
 def repair(run: Run) -> set[str]:
-    """Prepare what can be made anew; gives the phases that must be executed again because of their own records."""
+    """Prepare what can be made again; return the phases to execute again because their records are damaged."""
     again = set()
     for name in _damaged(run):
         if _restored(run, name):
@@ -36,25 +36,25 @@ def repair(run: Run) -> set[str]:
         phase = MADE_BY.get(name) or next((p for p in PHASES if name.startswith(f"{run.report.name}/{p}.")), "")
         again |= {phase} if phase else set()
         if name.startswith(f"{run.local.parts.name}/"):
-            again.add(PHASES[3])  # a part that is another one now, and sound by its own record, is merged and checked
+            again.add(PHASES[3])  # a part that changed, and is valid by its record, must be merged and checked
         if name == run.plan_file.name and run.plan_file.exists():
             _put_aside(run, run.plan_file)
     again |= _corpus(run)
     if run.plan_file.exists() and not again & {PHASES[0]}:
-        for path, why in list(home.unsound(run)):
+        for path, why in list(home.unusable_parts(run)):
             home.put_aside(run, path, why)
     return again
 
 
 def _damaged(run: Run) -> list[str]:
     try:
-        return since(run, lambda path, stated: sha256_file(path)).damaged
+        return changes_since_seal(run, lambda path, stated: sha256_file(path)).damaged
     except (DataError, OSError):
-        return []  # there is no list to hold it against: the records tell what they can
+        return []  # without a list, only the records can show damage
 
 
 def _restored(run: Run, name: str) -> bool:
-    """Whether a small record could be restored from the copy that each attempt of a phase keeps."""
+    """Restore a small record from the copy that each attempt of a phase keeps; return whether that worked."""
     path = run.folder / name
     if not name.startswith(f"{run.report.name}/"):
         return False
@@ -68,7 +68,7 @@ def _restored(run: Run, name: str) -> bool:
 
 
 def _corpus(run: Run) -> set[str]:
-    """A damaged copy of the corpus is made anew where its source is still there."""
+    """Move a damaged copy of the corpus aside if its source still exists; return the phase that makes it again."""
     try:
         corpus = corpora.load(run.corpus)
         wrong = [n for n, stated in corpus.files.items() if sha256_file(run.corpus / n) != stated.sha256]

@@ -1,4 +1,4 @@
-"""The questions' nearest documents, and how far down the document that answers a question comes."""
+"""The questions' nearest documents, and the rank of the document that answers a question."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Answers = list[list[int]]
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A document near a question; its title, where it has one, and the cosine of the two."""
+    """A document near a question: its row, its title if it has one, and the cosine."""
 
     row: int
     title: str | None
@@ -29,9 +29,9 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Answered:
-    """A question: its nearest documents, the first rows that answer it, and how far down the first of these comes.
+    """A question: its nearest documents, the first rows that answer it, and the best rank of an answer.
 
-    `rank` is None where no answer is named.
+    `rank` is None if the question names no answer.
     """
 
     question: str
@@ -42,9 +42,9 @@ class Answered:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How the questions find their documents: how many name one, how many have it as the nearest, and in the first ten.
+    """How well the questions find their documents: how many name one, and have it nearest or among the first ten.
 
-    All None and nothing where the questions' vectors could not be used.
+    All None if the questions' vectors could not be used.
     """
 
     asked: int | None = None
@@ -55,24 +55,24 @@ class Retrieval:
 
 
 def wanted_titles(questions: Sequence[Question]) -> set[str]:
-    """The titles that questions name as their answer."""
+    """Return the titles that questions name as their answer."""
     return {title for question in questions if isinstance(title := question.get("title"), str)}
 
 
 def answers(questions: Sequence[Question], audit: Audit, documents: int) -> Answers:
-    """For each question the rows that answer it: by `passage_index` (a row), else by `title`; empty when not said."""
-    found = []
-    for question in questions:
-        row, title = question.get("passage_index"), question.get("title")
-        if isinstance(row, int) and not isinstance(row, bool) and 0 <= row < documents:
-            found.append([row])
-        else:
-            found.append(audit.titled.get(title, []) if isinstance(title, str) else [])
-    return found
+    """Return for each question the rows that answer it: by `passage_index` (a row), else by `title`; else empty."""
+    return [_rows_of(question, audit, documents) for question in questions]
+
+
+def _rows_of(question: Question, audit: Audit, documents: int) -> list[int]:
+    row, title = question.get("passage_index"), question.get("title")
+    if isinstance(row, int) and not isinstance(row, bool) and 0 <= row < documents:
+        return [row]
+    return audit.titled.get(title, []) if isinstance(title, str) else []
 
 
 def ask(vectors: np.ndarray, known: Answers, matrix: Path, shape: Header) -> Questions:
-    """The questions made ready for a survey: their directions, and the cosine of the best answer of each."""
+    """Prepare the questions for a survey: their directions, and the cosine of the best answer of each."""
     directions = unit(vectors)
     best = np.full(len(directions), np.inf)
     for place, rows in enumerate(known):
@@ -81,15 +81,15 @@ def ask(vectors: np.ndarray, known: Answers, matrix: Path, shape: Header) -> Que
     return Questions(directions, best)
 
 
-def figures(questions: Sequence[Question], known: Answers, found: Survey, audit: Audit) -> Retrieval:
-    """What a report shows: each question with its five nearest documents and, where known, the rank of its answer."""
-    shown = audit.articles([int(row) for row in found.nearest.ravel() if row >= 0])
-    ranks = [1 + int(ahead) if rows else None for ahead, rows in zip(found.ahead, known, strict=True)]
+def figures(questions: Sequence[Question], known: Answers, survey: Survey, audit: Audit) -> Retrieval:
+    """Return the figures of a report: each question with its five nearest documents and the rank of its answer."""
+    shown = audit.articles([int(row) for row in survey.nearest.ravel() if row >= 0])
+    ranks = [1 + int(ahead) if rows else None for ahead, rows in zip(survey.ahead, known, strict=True)]
     entries = []
     for place, question in enumerate(questions):
         nearest = tuple(
             Neighbour(int(row), shown[int(row)].get("title"), round(float(cosine), 6))
-            for row, cosine in zip(found.nearest[place], found.cosines[place], strict=True)
+            for row, cosine in zip(survey.nearest[place], survey.cosines[place], strict=True)
             if row >= 0 and np.isfinite(cosine)
         )
         text = question["question"][:QUESTION_CHARACTERS]

@@ -1,7 +1,7 @@
-"""What the seal listed, held against what is there now.
+"""Compares the files of a sealed run with the list that the seal wrote.
 
-A file may change after the seal in one way only: the journal says so. Its lines go on from the sealed ones, each with
-the sha256 of the line before, and an event that `wrote` a file names its sha256. Whatever else differs is damage.
+A file may change after the seal only if the journal records it. The journal's new lines follow the sealed ones, each
+with the sha256 of the line before, and an event that `wrote` a file has its sha256. Any other difference is damage.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from .merged import Merged
 SEALED = "sealed"
 LINE = re.compile(rb"([0-9a-f]{64})  ([^\n]+)\n")
 LONGEST_LINE = 64 + 2 + 4096 + 1
-# What sealing writes anew from the run's files.
+# Sealing writes these again from the run's files.
 PAGES = ("report/report.html", "report/report.pdf", "notes/")
-# A result that was not published is looked at and replaced; it is evidence and no part of what was proved.
+# A result that was not published is temporary; it is evidence, but not part of the proof.
 PASSING = ("candidate/", "rejected/", "replaced/", "incoming/")
 MOVED_TO = ("aside/", "refused/")
 
-Digest = Callable[[Path, str], str]  # the sha256 of a file, given the one that is expected
+Digest = Callable[[Path, str], str]  # returns the sha256 of a file; the second argument is the expected one
 
 
 @dataclass
-class Since:
-    """What is otherwise than at the seal: `problems` in the files `damaged`; for `written` the journal vouches."""
+class SealChanges:
+    """The differences from the seal: `problems` of the `damaged` files; `written`: changes that the journal records."""
 
     problems: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
@@ -45,37 +45,37 @@ class Since:
     events: list[str] = field(default_factory=list)
 
 
-def _left_out(name: str) -> bool:
-    """Locks, temporaries of a writer that was killed, what a look with the Finder leaves: nothing reads them."""
+def _is_ignored(name: str) -> bool:
+    """Return whether a file is ignored: locks, temporary files of a killed writer, files of the Finder."""
     return name.endswith(".lock") or (name.startswith(".") and name.endswith(".part")) or is_litter(name)
 
 
 def files(run: Run) -> list[str]:
-    """The relative paths of all that belongs to the archive, sorted. Raises DataError for what is no plain file."""
-    found = []
+    """Return the sorted relative paths of the archive's files. Raises DataError for anything except plain files."""
+    names = []
     for path in _walk(run.folder):
         name = path.relative_to(run.folder).as_posix()
         if path.is_symlink() or not path.is_file():
             raise DataError(f"{path}: neither a plain file nor a folder, so it cannot be sealed; take it away")
         if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
             raise DataError(f"{name!r}: a name with control characters cannot be listed; rename it")
-        found.append(name)
-    return sorted(found)
+        names.append(name)
+    return sorted(names)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    with os.scandir(folder) as found:
-        entries = list(found)
+    with os.scandir(folder) as scan:
+        entries = list(scan)
     for entry in entries:
         path = Path(entry.path)
         if entry.is_dir(follow_symlinks=False) and not is_litter(entry.name):
             yield from _walk(path)
-        elif not _left_out(entry.name):
+        elif not _is_ignored(entry.name):
             yield path
 
 
 def listed(run: Run) -> Iterator[tuple[str, str]]:
-    """The list's (sha256, path), one at a time. Raises DataError at the first line that is not in form."""
+    """Read the (sha256, path) pairs of the list. Raises DataError at the first malformed line."""
     before = ""
     with run.sums.open("rb") as file:
         number = 0
@@ -98,52 +98,52 @@ def listed(run: Run) -> Iterator[tuple[str, str]]:
             raise DataError(f"{run.sums.name}: empty")
 
 
-def since(run: Run, digest: Digest, sealing: bool = False) -> Since:
-    """What changed since the seal. With `sealing`, what is about to be written anew or listed for the first time is
-    no problem. Raises DataError where the list is not in form."""
-    found = Since()
+def changes_since_seal(run: Run, digest: Digest, sealing: bool = False) -> SealChanges:
+    """Return the changes since the seal. With `sealing`, files that the new seal writes or lists for the first time
+    are no problem. Raises DataError if the list is malformed."""
+    changes = SealChanges()
     stated = {name: sha256 for sha256, name in listed(run)}
     journal = run.journal.path
-    later = _journal_since(run, stated.get(journal.name, ""), found, torn=sealing)
-    vouched = _vouched(run, later, digest)
-    moved = _moved(run, digest) if sealing else set()
+    later = _journal_since(run, stated.get(journal.name, ""), changes, torn=sealing)
+    recorded = _written_since(run, later, digest)
+    moved = _sums_set_aside(run, digest) if sealing else set()
     absent: dict[str, str] = {}
     for name, sha256 in stated.items():
         path = run.folder / name
-        if is_litter(name):  # listed by a seal of before: it changes whenever somebody looks
+        if is_litter(name):  # an earlier seal may list it; the Finder changes it at any time
             continue
         if name == journal.name or (sealing and name.startswith((*PAGES, *PASSING))):
             continue
         if path.is_symlink() or not path.is_file():
             absent[name] = sha256
-        elif (seen := digest(path, sha256)) != sha256:
-            if vouched.get(name) == seen or sha256 in moved:
-                found.written.append(name)
+        elif (actual := digest(path, sha256)) != sha256:
+            if recorded.get(name) == actual or sha256 in moved:
+                changes.written.append(name)
             else:
-                found.damaged.append(name)
-                found.problems.append(f"{name}: sha256 {seen[:16]}…, {run.sums.name} says {sha256[:16]}…")
+                changes.damaged.append(name)
+                changes.problems.append(f"{name}: sha256 {actual[:16]}…, {run.sums.name} says {sha256[:16]}…")
     lost = [name for name, sha256 in absent.items() if sha256 not in moved]
-    found.damaged += lost
-    found.problems += [f"{name}: listed in {run.sums.name}, no such file" for name in lost]
-    return found
+    changes.damaged += lost
+    changes.problems += [f"{name}: listed in {run.sums.name}, no such file" for name in lost]
+    return changes
 
 
 def unlisted(run: Run, digest: Digest) -> list[str]:
-    """The files that neither the list nor the journal since the seal vouches for."""
+    """Return the files that are neither in the list nor in the journal since the seal."""
     stated = {name: sha256 for sha256, name in listed(run)}
-    vouched = _vouched(run, _journal_since(run, stated.get(run.journal.path.name, ""), Since()), digest)
-    found = [name for name in files(run) if name not in stated and run.folder / name != run.sums]
-    return [f"{name}: not listed" for name in found if vouched.get(name) != digest(run.folder / name, "")]
+    recorded = _written_since(run, _journal_since(run, stated.get(run.journal.path.name, ""), SealChanges()), digest)
+    names = [name for name in files(run) if name not in stated and run.folder / name != run.sums]
+    return [f"{name}: not listed" for name in names if recorded.get(name) != digest(run.folder / name, "")]
 
 
-def _journal_since(run: Run, sha256: str, found: Since, torn: bool = False) -> list[Event]:
-    """The journal's events after the sealed ones; what keeps them from following is a problem.
+def _journal_since(run: Run, sha256: str, changes: SealChanges, torn: bool = False) -> list[Event]:
+    """Return the journal's events after the sealed ones; add a problem if they do not follow them.
 
-    `torn`: half a line that a crash left is none; the next event cuts it off.
+    `torn`: half a line after a crash is no problem; the next event removes it.
     """
     path = run.journal.path
     if not path.is_file():
-        found.problems.append(f"{path.name}: listed in {run.sums.name}, no such file")
+        changes.problems.append(f"{path.name}: listed in {run.sums.name}, no such file")
         return []
     lines = path.read_bytes().splitlines(keepends=True)
     digest, sealed_at = hashlib.sha256(), 0
@@ -153,16 +153,16 @@ def _journal_since(run: Run, sha256: str, found: Since, torn: bool = False) -> l
             sealed_at = number
             break
     if not sealed_at:
-        found.problems.append(f"{path.name}: its sealed lines are not there as they were")
+        changes.problems.append(f"{path.name}: its sealed lines are not there as they were")
         return []
     later = lines[sealed_at:]
     if torn and later and not later[-1].endswith(b"\n"):
         later.pop()
     events = [event for line in later if (event := _event(line))]
     if run.journal.problems(torn) or len(events) != len(later):
-        found.problems.append(f"{path.name}: a line does not follow from the line before")
+        changes.problems.append(f"{path.name}: a line does not follow from the line before")
         return []
-    found.events = [str(event.get("event")) for event in events]
+    changes.events = [str(event.get("event")) for event in events]
     return events
 
 
@@ -174,23 +174,23 @@ def _event(line: bytes) -> Event | None:
     return cast(Event, value) if isinstance(value, dict) and value else None
 
 
-def _vouched(run: Run, later: list[Event], digest: Digest) -> dict[str, str]:
-    """name -> sha256 of what was written after the seal, by the journal, and by a manifest that is vouched for."""
-    found: dict[str, str] = {}
+def _written_since(run: Run, later: list[Event], digest: Digest) -> dict[str, str]:
+    """Return name -> sha256 of the files written after the seal, from the journal and from a manifest that it lists."""
+    sums: dict[str, str] = {}
     for event in later:
         wrote = event.get("wrote")
-        found |= wrote if isinstance(wrote, dict) else {}
+        sums |= wrote if isinstance(wrote, dict) else {}
     merged = Merged(run.merged)
     name = merged.manifest_file.relative_to(run.folder).as_posix()
-    if name in found and merged.manifest_file.is_file() and digest(merged.manifest_file, found[name]) == found[name]:
+    if name in sums and merged.manifest_file.is_file() and digest(merged.manifest_file, sums[name]) == sums[name]:
         manifest = merged.manifest()
         for part in manifest.parts if manifest else ():
             array = run.local.parts / part.name
-            found[array.relative_to(run.folder).as_posix()] = part.sha256
-            found[array.with_suffix(".json").relative_to(run.folder).as_posix()] = part.record
-    return found
+            sums[array.relative_to(run.folder).as_posix()] = part.sha256
+            sums[array.with_suffix(".json").relative_to(run.folder).as_posix()] = part.record
+    return sums
 
 
-def _moved(run: Run, digest: Digest) -> set[str]:
-    """The sums of what was set aside: it is not lost."""
+def _sums_set_aside(run: Run, digest: Digest) -> set[str]:
+    """Return the sums of the files that were set aside: these are not lost."""
     return {digest(run.folder / name, "") for name in files(run) if name.startswith(MOVED_TO)}

@@ -1,6 +1,6 @@
-"""Everything that one pass over a matrix tells of its rows: norms, odd rows, equal rows, geometry, nearest rows.
+"""One pass over a matrix that finds everything about its rows: norms, bad rows, equal rows, geometry, nearest rows.
 
-Reads a piece at a time. Per row it keeps a norm and a hash; else the memory depends on the dimension only.
+Reads piece by piece. It keeps a norm and a hash for each row; the other memory depends on the dimension only.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .array_file import ITEM_BYTES
 
 BLOCK_BYTES = 8 * 2**20
 NEAREST = 5
-# Equal vectors score equal only up to rounding: a document must be better by more than this to be ahead of another.
+# Equal vectors have equal scores only up to rounding: a document is ahead of another only if better by more than this.
 TIE = 1e-6
-# A vector shorter than this has no direction that float32 can tell.
+# A shorter vector has no direction that float32 can represent.
 SHORTEST = 1e-30
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a .npy file says of itself; `bytes` is the header's own size."""
+    """The header of a .npy file; `bytes` is its size."""
 
     rows: int
     dim: int
@@ -36,7 +36,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Questions:
-    """Unit vectors (questions, dim), and for each the cosine that a document must beat to come before its answer."""
+    """Unit vectors (questions, dim), and for each the cosine that a document must exceed to rank before its answer."""
 
     vectors: np.ndarray
     answer_cosines: np.ndarray
@@ -44,23 +44,23 @@ class Questions:
 
 @dataclass(frozen=True)
 class Survey:
-    """What the pass found. Cosines, moments and nearest rows leave out rows that have no direction."""
+    """The findings of the pass. Cosines, moments and nearest rows ignore rows without a direction."""
 
     sha256: str
-    norms: np.ndarray  # float64, one a row; not finite where the row is not
+    norms: np.ndarray  # float64, one for each row; not finite if the row is not
     constant: list[int]
-    hashes: np.ndarray  # int64, one a row: of this process only
-    directions: int  # how many rows have a direction
+    hashes: np.ndarray  # int64, one for each row: valid in this process only
+    directions: int  # number of rows with a direction
     mean: np.ndarray  # of the unit vectors
     covariance: np.ndarray  # of the unit vectors
-    nearest: np.ndarray  # rows (questions, up to 5), best first; -1 where there are fewer rows
+    nearest: np.ndarray  # rows (questions, up to 5), best first; -1 if there are fewer rows
     cosines: np.ndarray
-    ahead: np.ndarray  # for each question, how many documents come before its answer
-    sample: np.ndarray  # the unit vectors of the rows that were asked for
+    ahead: np.ndarray  # for each question, how many documents rank before its answer
+    sample: np.ndarray  # the unit vectors of the requested rows
 
 
 def header(path: Path) -> Header:
-    """The shape of a .npy file of float32 in C order. Raises DataError when it is none or its size does not fit."""
+    """Read the shape of a .npy file of float32 in C order. Raises DataError for another file or a wrong size."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: only the header is looked at
         size = path.stat().st_size
@@ -81,7 +81,7 @@ def _read(file: BinaryIO, rows: int, dim: int) -> np.ndarray:
 
 
 def blocks(path: Path, shape: Header, rows: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The matrix in blocks of at most `rows` rows, each with its first row; read, not mapped: mapped pages count."""
+    """Read the matrix in blocks of at most `rows` rows, each with its first row; mapped pages would use memory."""
     with path.open("rb") as file:
         file.seek(shape.bytes)
         for low in range(0, shape.rows, rows):
@@ -89,17 +89,17 @@ def blocks(path: Path, shape: Header, rows: int) -> Iterator[tuple[int, np.ndarr
 
 
 def some_rows(path: Path, shape: Header, rows: Sequence[int]) -> np.ndarray:
-    """A few rows of the matrix, in the order asked for."""
-    found = np.zeros((len(rows), shape.dim), np.float32)
+    """Read some rows of the matrix, in the given order."""
+    vectors = np.zeros((len(rows), shape.dim), np.float32)
     with path.open("rb") as file:
         for place, row in enumerate(rows):
             file.seek(shape.bytes + row * shape.dim * ITEM_BYTES)
-            found[place] = _read(file, 1, shape.dim)[0]
-    return found
+            vectors[place] = _read(file, 1, shape.dim)[0]
+    return vectors
 
 
 def norms_of(vectors: np.ndarray) -> np.ndarray:
-    """Euclidean norms in float64, which no float32 row can overflow."""
+    """Return Euclidean norms in float64: no float32 row can overflow it."""
     wide = vectors.astype(np.float64)
     with np.errstate(invalid="ignore"):
         norms: np.ndarray = np.sqrt(np.einsum("ij,ij->i", wide, wide))
@@ -107,13 +107,13 @@ def norms_of(vectors: np.ndarray) -> np.ndarray:
 
 
 def has_direction(norms: np.ndarray) -> np.ndarray:
-    """Which rows point anywhere: not zero, NaN or infinite."""
+    """Return which rows have a direction: not zero, NaN or infinite."""
     good: np.ndarray = np.isfinite(norms) & (norms > SHORTEST)
     return good
 
 
 def unit(vectors: np.ndarray, norms: np.ndarray | None = None) -> np.ndarray:
-    """The directions of rows; zeros where a row has none."""
+    """Return the directions of the rows; zeros for a row without one."""
     norms = norms_of(vectors) if norms is None else norms
     good = has_direction(norms)
     scale = np.zeros(len(norms), np.float32)
@@ -125,7 +125,7 @@ def unit(vectors: np.ndarray, norms: np.ndarray | None = None) -> np.ndarray:
 
 
 class _Nearest:
-    """The best few rows for each question so far."""
+    """The nearest rows for each question so far."""
 
     def __init__(self, questions: Questions):
         asked = len(questions.vectors)
@@ -134,7 +134,7 @@ class _Nearest:
         self.cosines = np.full((asked, NEAREST), -np.inf, np.float32)
         self.ahead = np.zeros(asked, np.int64)
 
-    def see(self, low: int, directions: np.ndarray, good: np.ndarray) -> None:
+    def add(self, low: int, directions: np.ndarray, good: np.ndarray) -> None:
         if not len(self.rows):
             return
         scores = self.questions.vectors @ directions.T
@@ -149,12 +149,12 @@ class _Nearest:
 
 
 def _hashes(block: np.ndarray) -> np.ndarray:
-    # 64 bits of SipHash: among a million different rows two look equal once in some ten million runs, as a warning.
+    # 64 bits of SipHash: among a million rows, two different ones look equal in one of ten million runs (a warning).
     return np.fromiter((hash(row.tobytes()) for row in block), np.int64, len(block))
 
 
 def survey(path: Path, shape: Header, questions: Questions, sample: Sequence[int]) -> Survey:
-    """Pass once over the matrix at `path`. `sample` are rows, ascending, whose directions are kept."""
+    """Read the matrix at `path` once. `sample`: ascending rows whose directions are kept."""
     rows, dim = shape.rows, shape.dim
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -177,7 +177,7 @@ def survey(path: Path, shape: Header, questions: Questions, sample: Sequence[int
         directions_seen += int(good.sum())
         total += directions.sum(axis=0, dtype=np.float64)
         second += directions.T @ directions
-        nearest.see(low, directions, good)
+        nearest.add(low, directions, good)
         here = (wanted >= low) & (wanted < high)
         kept[here] = directions[wanted[here] - low]
     mean = total / max(1, directions_seen)
@@ -197,7 +197,7 @@ def survey(path: Path, shape: Header, questions: Questions, sample: Sequence[int
 
 
 def equal_rows(hashes: np.ndarray) -> list[list[int]]:
-    """Groups of rows whose vectors are equal byte for byte; rows ascending, groups by their first row."""
+    """Return groups of rows with byte-identical vectors; rows ascending, groups by their first row."""
     if not len(hashes):
         return []
     order = np.argsort(hashes, kind="stable")
@@ -208,23 +208,23 @@ def equal_rows(hashes: np.ndarray) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How the directions lie: None where there are too few rows to say."""
+    """The distribution of the directions: None with too few rows."""
 
     mean_cosine: float | None  # of two different rows
     top_share: float | None  # of the variance, in its strongest direction
-    effective_rank: float | None  # exp of the entropy of the variance's shares: how many directions are in use
+    effective_rank: float | None  # exp of the entropy of the variance's shares: number of used directions
     axes: np.ndarray  # (2, dim): the two strongest directions, signed so that the largest entry is positive
     shares: tuple[float, ...]  # of the variance, of the axes
 
 
-def geometry(found: Survey) -> Geometry:
-    """Mean cosine, spread and principal axes from the moments of a survey."""
-    dim, n = len(found.mean), found.directions
+def geometry(survey: Survey) -> Geometry:
+    """Return mean cosine, spread and principal axes from the moments of a survey."""
+    dim, n = len(survey.mean), survey.directions
     if n < 2:
         return Geometry(None, None, None, np.zeros((2, dim)), (0.0, 0.0))
-    summed = float(np.dot(found.mean, found.mean)) * n * n
+    summed = float(np.dot(survey.mean, survey.mean)) * n * n
     mean_cosine = (summed - n) / (n * (n - 1))
-    values, vectors = np.linalg.eigh(found.covariance)
+    values, vectors = np.linalg.eigh(survey.covariance)
     values, vectors = np.clip(values[::-1], 0.0, None), vectors[:, ::-1].T
     axes = np.zeros((2, dim))
     axes[: min(2, dim)] = vectors[:2]

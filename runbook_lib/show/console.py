@@ -1,7 +1,7 @@
 """The console: the panel of a run with buttons, for a person in a notebook. The only door to ipywidgets.
 
-The buttons do what the command line does, through the same functions. On which thread a button is heard depends on the
-kernel's version, so a press is only handed to the loop that the cell awaits; nothing is done where it is heard.
+The buttons call the same functions as the command line. The thread that receives a press depends on the kernel's
+version, so a press is only passed to the loop that the cell awaits; nothing else is done on that thread.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ from ..result import facts
 from ..run.checks import Checks
 from ..run.run import Run
 from ..slots.snapshot import Snapshot
+from ..slots.watcher import Watcher
 from .live import Live, Spot, headless, in_notebook
 from .markup import MUTED, Markup, joined, tag, text
 from .panel import TALL
 from .words import one_line
 
-TALLEST = "75vh"  # of a panel with many slots: the buttons below it stay in sight
+TALLEST = "75vh"  # height of a panel with many slots: the buttons below it stay visible
 LINES = 6  # of the journal, below the panel
-TYPED_S = 0.1  # what was typed just before a press may be heard after it, on another thread
+TYPED_S = 0.1  # text that was typed just before a press may arrive after it, on another thread
 
 Act = Callable[[Run, Snapshot], list[str]]
 
 
 async def watch(run: Run, act: Act = tend.tend) -> Snapshot:
-    """Watch with buttons where a person looks, without them where the chain runs the notebook; see `monitor.watch`."""
+    """Watch with buttons for a person, without them if the chain runs the notebook; see `monitor.watch`."""
     if headless() or not in_notebook():
         return await monitor.watch(run, Live(kept=run.watching_file if headless() else None), act)
     return await Console(run).watch(act)
 
 
 class Console:
-    """One run's panel, its buttons and the last lines of its journal: the `Place` where `Live` shows its states."""
+    """One run's panel, its buttons and the last lines of its journal: the `Display` in which `Live` shows states."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -60,22 +61,22 @@ class Console:
         self.note = _button("Add note", "into the journal and the report", self._note)
         self.name = widgets.Text(placeholder="this run's name, to confirm", layout=wide)
         self.stop = _button("Stop workers", "all of this run's; committed rows stay", self._stop, "danger")
-        # A box of its own around what is replaced at every look: where it was scrolled to, it stays.
+        # A separate box around the part that every poll replaces, so that its scroll position stays.
         scrolls = {"max_height": TALLEST, "overflow": "auto"} if len(slots) > TALL else {}
         self.panel = widgets.HTML(layout=widgets.Layout(**scrolls))
-        self.said, self.journal = widgets.HTML(), widgets.HTML()
+        self.message, self.journal = widgets.HTML(), widgets.HTML()
         rows = [
             [self.pause, self.refresh, self.leave, self.slot, self.restart, self.move],
             [self.remark, self.note, self.name, self.stop],
         ]
         lines = [widgets.HBox(row, layout=widgets.Layout(flex_flow="row wrap")) for row in rows]
-        self.box = widgets.VBox([self.panel, *lines, self.said, self.journal])
-        # A saved notebook has the first picture and the last; a live one has the widget's.
+        self.box = widgets.VBox([self.panel, *lines, self.message, self.journal])
+        # A saved notebook contains the first and the last picture; a live one shows the widget.
         self._spot = Spot(self.box._repr_mimebundle_())
         self._shown = False
 
     def show(self, html: Markup, plain: str, line: str, last: bool) -> None:
-        """Show this instead of what was shown before."""
+        """Replace the shown panel."""
         self.panel.value = html
         self.journal.value = self._journal()
         if last or not self._shown:
@@ -83,7 +84,7 @@ class Console:
             self._spot.show(html, plain, line, last)
 
     async def rest(self, seconds: float) -> None:
-        """Wait for the next look: for as long, until somebody asks for it, or, paused, until watching is resumed."""
+        """Wait `seconds` before the next poll, or until a button asks for it; while paused, until it is resumed."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), None if self.paused else seconds)
         self._wake.clear()
@@ -91,7 +92,7 @@ class Console:
     async def watch(self, act: Act | None) -> Snapshot:
         """Watch and serve the buttons until the watching ends."""
         self._loop = asyncio.get_running_loop()
-        self._watching = asyncio.create_task(monitor.watch(self.run, Live(place=self, every_s=0.0), act, self.rest))
+        self._watching = asyncio.create_task(monitor.watch(self.run, Live(display=self, every_s=0.0), act, self.rest))
         serving = asyncio.create_task(self._serve())
         try:
             return await self._watching
@@ -105,25 +106,25 @@ class Console:
         self._say("Watching has ended. To look again, run this cell again.")
 
     async def _serve(self) -> None:
-        """Carry out one order after another, on a thread: a host that hangs must hold up nobody."""
+        """Do one order after the other, on another thread: a hanging host must not block the loop."""
         while True:
             words, order = await self._orders.get()
             self._say(f"{words} …")
             try:
-                said = await asyncio.to_thread(order)
+                result = await asyncio.to_thread(order)
             except (RunbookError, OSError) as error:
-                said = f"not done: {error}"
-            self._say(f"{words}: {said}")
+                result = f"not done: {error}"
+            self._say(f"{words}: {result}")
             self._wake.set()
 
     def _say(self, words: str) -> None:
-        self.said.value = tag("div", text(words, 1000), role="status")
+        self.message.value = tag("div", text(words, 1000), role="status")
 
     def _journal(self) -> Markup:
         lines = [(str(e.get("at"))[11:19], e.get("event"), facts.details(e)) for e in self.run.journal.last(LINES)]
         items = [
-            tag("li", joined((text(at), text(event), text(one_line(said, 160))), Markup(" ")))
-            for at, event, said in lines
+            tag("li", joined((text(at), text(event), text(one_line(details, 160))), Markup(" ")))
+            for at, event, details in lines
         ]
         style = "margin:0;padding:0;list-style:none;font-size:12px;line-height:1.4"
         return tag("div", Markup("Last in the journal (UTC)"), style=MUTED) + tag("ul", *items, style=style)
@@ -172,8 +173,8 @@ class Console:
             return
 
         def move() -> str:
-            seen = monitor.Watcher(self.run, self.run.plan()).poll()
-            return _words(recover.move(self.run, seen, host))
+            state = Watcher(self.run, self.run.plan()).poll()
+            return _words(recover.move(self.run, state, host))
 
         self._order(f"Move the rows of {host}", move)
 
@@ -201,11 +202,11 @@ class Console:
 
 
 def _button(words: str, tooltip: str, press: Callable[[widgets.Button], None], style: str = "") -> widgets.Button:
-    made = widgets.Button(description=words, tooltip=tooltip, button_style=style, layout=widgets.Layout(width="auto"))
-    made.on_click(press)
-    return made
+    button = widgets.Button(description=words, tooltip=tooltip, button_style=style, layout=widgets.Layout(width="auto"))
+    button.on_click(press)
+    return button
 
 
 def _words(checks: Checks) -> str:
-    """What came of it, in one line."""
+    """Return the checks in one line."""
     return "; ".join(f"{check.where or check.name}: {check.seen}" for check in checks)

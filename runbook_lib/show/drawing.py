@@ -1,7 +1,7 @@
-"""Drawing: how our pictures are made and look: small PNGs with their numbers as alt text. The only door to matplotlib.
+"""Drawing: makes our pictures: small PNGs with their numbers as alt text. The only door to matplotlib.
 
-It is loaded when first needed. Never pyplot: its global state breaks when a notebook draws from two threads. No text of
-a corpus is drawn, so nothing in it can be taken for markup and no glyph can be missing.
+It is loaded when first needed. Never pyplot: its global state breaks if a notebook draws from two threads. No text of
+a corpus is drawn, so none can be read as markup and no glyph can be missing.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ else:
 
 __all__ = ["PALE", "RULE", "WIDTH", "Axes", "Picture", "calm", "figure_of", "label", "nothing", "picture_of", "shaded"]
 
-DPI = 135  # drawn for dense screens, shown at two thirds
+DPI = 135  # drawn for high-resolution screens, shown at two thirds
 SHOWN_DPI = 90
-WIDTH = 10.6  # inches of a picture over the full width of the panel
-COLOURS = 48  # of a palette: flat drawings lose nothing and a picture stays under 40 kB
+WIDTH = 10.6  # inches: a picture over the full width of the panel
+COLOURS = 48  # size of the palette: flat drawings lose nothing and a picture stays under 40 kB
 INK, RULE, PALE = "#1f2328", "#d0d7de", "#b6d4f5"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG and what it shows, in words with the numbers; draws itself in a notebook."""
+    """A PNG and its description with the numbers; a notebook displays it."""
 
     png: bytes
     alt: str
@@ -42,7 +42,7 @@ class Picture:
     caption: str = ""
 
     def html(self) -> Markup:
-        """The picture as one self-contained element."""
+        """Return the picture as one self-contained element."""
         width = {"width": self.width} if self.width else {}
         data = base64.b64encode(self.png).decode()
         style = "max-width:100%;height:auto;background-color:#ffffff;border-radius:4px"
@@ -56,14 +56,14 @@ class Picture:
 
 
 def figure_of(width: float, height: float) -> Figure:
-    """An empty figure of so many inches."""
+    """Return an empty figure; sizes in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
 
 
 def picture_of(figure: Figure, alt: str, caption: str = "") -> Picture:
-    """Render with a small palette: a third of the bytes. `caption` stands in for an alt text that is long."""
+    """Render with a small palette: a third of the bytes. `caption` is used instead of a long alt text."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
@@ -78,7 +78,7 @@ def picture_of(figure: Figure, alt: str, caption: str = "") -> Picture:
 
 
 def calm(axes: Axes, title: str, grid: Literal["", "x", "y", "both"] = "y") -> None:
-    """The look that all of our axes share."""
+    """Apply the common style of our axes."""
     axes.set_title(title, loc="left", fontsize=9, color=INK, fontweight="bold")
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
@@ -96,7 +96,7 @@ def label(axes: Axes, x: str = "", y: str = "") -> None:
 
 
 def shaded(axes: Axes, points: np.ndarray, values: np.ndarray, name: str) -> None:
-    """Points (n, 2), each as dark as its value (n,) is low; a scale beside them says what is what."""
+    """Draw points (n, 2): the lower the value (n,), the darker the point; with a scale."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, LogNorm
 
@@ -115,7 +115,7 @@ def shaded(axes: Axes, points: np.ndarray, values: np.ndarray, name: str) -> Non
 
 
 def nothing(axes: Axes, why: str) -> None:
-    """Say why there is nothing to see."""
+    """Write into empty axes why there is nothing to show."""
     axes.text(0.5, 0.5, why, ha="center", va="center", fontsize=9, color=GREY, transform=axes.transAxes)
     axes.set_xticks([])
     axes.set_yticks([])

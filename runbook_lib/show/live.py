@@ -1,8 +1,8 @@
-"""Live: one spot of a notebook's output that is updated in place; lines of text where no notebook runs.
+"""Live: one output of a notebook that is updated in place; lines of text outside a notebook.
 
 The only door to IPython.display. One bundle (HTML with its picture inside, and text) goes out under one display_id, so
-an executed notebook keeps the last one and stays the same size however long it ran. No threads and no widgets of ours:
-what is shown needs neither kernel nor network afterwards.
+an executed notebook keeps only the last one, and its size does not grow with time. No threads and no own widgets: the
+output needs neither kernel nor network afterwards.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from . import markup, panel, pictures, words
 from .markup import CELL, NUMBER, Markup, tag, text
 from .words import one_line
 
-HEADLESS = "RUNBOOK_HEADLESS"  # set to 1 by the chain: nobody looks, so what is shown is refreshed seldom
-DRAW_S = 5.0  # a rate over a minute moves slowly
-DRAW_SHARE = 0.02  # of a processor, at most: a drawing takes a tenth of a second, and several times that where all work
+HEADLESS = "RUNBOOK_HEADLESS"  # set to 1 by the chain: no person looks, so the output is refreshed less often
+DRAW_S = 5.0  # least time between two drawings: a rate over a minute changes slowly
+DRAW_SHARE = 0.02  # of a processor, at most: a drawing takes 0.1 s, and several times that on a busy machine
 SHOW_S = {False: 0.0, True: 10.0}
 BARS_S = {False: 0.5, True: 5.0}
 LINE_S = 5.0  # between two lines of text in a terminal or a log
@@ -35,15 +35,15 @@ LINE_S = 5.0  # between two lines of text in a terminal or a log
 Clock = Callable[[], float]
 
 
-class Place(Protocol):
-    """Where a bundle is shown: a spot in a notebook, or a terminal."""
+class Display(Protocol):
+    """Where something is shown: an output in a notebook, or a terminal."""
 
     def show(self, html: Markup, plain: str, line: str, last: bool) -> None:
-        """Show this instead of what was shown before; `line` is it in one line, `last` when nothing will follow."""
+        """Replace what is shown; `line`: the same in one line; `last`: nothing will follow."""
 
 
 class Spot:
-    """One display_id of a notebook's output; `beside` are other forms of the same, such as a widget's view."""
+    """One display_id of a notebook's output; `beside`: other formats of the same content, such as a widget."""
 
     def __init__(self, beside: Mapping[str, Any] | None = None) -> None:
         self._id = uuid.uuid4().hex
@@ -60,45 +60,45 @@ class Spot:
 
 
 class Terminal:
-    """Lines of text: now and then one, and everything at the end."""
+    """Lines of text: one from time to time, and the full text at the end."""
 
     def __init__(self, clock: Clock = time.monotonic, out: Callable[[str], None] = print) -> None:
-        self._clock, self._out, self._next, self._said = clock, out, float("-inf"), ""
+        self._clock, self._out, self._next, self._last_text = clock, out, float("-inf"), ""
 
     def show(self, html: Markup, plain: str, line: str, last: bool) -> None:
-        """Print the line if it is new and the last one is a while ago; all of the text at the end, once."""
-        said = plain if last else line
-        if said == self._said or (self._clock() < self._next and not last):
+        """Print the line if it is new and the last one is not recent; at the end print the full text, once."""
+        shown = plain if last else line
+        if shown == self._last_text or (self._clock() < self._next and not last):
             return
-        self._out(said)
-        self._said, self._next = said, self._clock() + LINE_S
+        self._out(shown)
+        self._last_text, self._next = shown, self._clock() + LINE_S
 
 
 def in_notebook() -> bool:
-    """True in an IPython kernel, whose displays can be updated."""
+    """Return whether we run in an IPython kernel, which can update displays."""
     from IPython import get_ipython
 
     shell = get_ipython()
     return shell is not None and hasattr(shell, "kernel")
 
 
-def _place() -> Place:
+def _display() -> Display:
     return Spot() if in_notebook() else Terminal()
 
 
 def headless() -> bool:
-    """True when the chain runs the notebook: said by it, never guessed."""
+    """Return whether the chain runs the notebook: it sets a variable, we never guess."""
     return os.environ.get(HEADLESS) == "1"
 
 
 @dataclass
 class Live:
-    """Shows states of a run in one place; give it to `monitor.watch`.
+    """Shows the states of a run in one display; pass it to `monitor.watch`.
 
-    `kept`: a file that keeps the rate, the time left and the alerts, for the command that runs the notebook.
+    `kept`: a file for the rate, the time left and the alerts, which the command that runs the notebook reads.
     """
 
-    place: Place = field(default_factory=_place)
+    display: Display = field(default_factory=_display)
     every_s: float = field(default_factory=lambda: SHOW_S[headless()])
     clock: Clock = time.monotonic
     processor: Clock = time.thread_time
@@ -109,7 +109,7 @@ class Live:
     _picture: pictures.Picture | None = None
 
     def show(self, state: Snapshot) -> None:
-        """Show this state instead of the one before; a final one always and whole, others not too often."""
+        """Replace the shown state; the final one is always shown, others not too often."""
         self._keep(state)
         last = state.done or state.resting
         now = self.clock()
@@ -117,16 +117,18 @@ class Live:
             return
         self._next = now + self.every_s
         picture = self._draw(state, now, last)
-        self.place.show(pictures.progress_html(state, picture), panel.progress_text(state), panel.told(state), last)
+        self.display.show(
+            pictures.progress_html(state, picture), panel.progress_text(state), panel.log_lines(state), last
+        )
 
     def _keep(self, state: Snapshot) -> None:
         if self.kept is None:
             return
-        with suppress(OSError):  # such as a full disk: nothing of the run depends on it
+        with suppress(OSError):  # such as a full disk: the run does not depend on this file
             write_json(self.kept, {"at": state.at, "pace": panel.pace(state), "alerts": list(state.alerts)})
 
     def _draw(self, state: Snapshot, now: float, last: bool) -> pictures.Picture:
-        """The picture: the one drawn last, if it shows the same data or is young."""
+        """Return the picture; the last one again if its data did not change or it is recent."""
         data = (state.history, len(state.norms))  # the norms are one list that grows
         if self._picture is None or (data != self._drawn and (last or now >= self._draw_next)):
             began = self.processor()
@@ -141,7 +143,7 @@ class Live:
 
 @dataclass
 class _Bar:
-    """How far one thing is, and when it began here: its rate is of what was done since."""
+    """The progress of one task; `began` and `before` are the start values of its rate."""
 
     done: int
     of: int
@@ -161,15 +163,15 @@ class _Bar:
 
 @dataclass
 class Bars:
-    """Progress of several things at once; call it as `(what, done, total)` from any thread.
+    """The progress of several tasks; call it as `(what, done, total)` from any thread.
 
-    `unit` is `bytes`, shown as MB, or what is counted, such as `parts`. `below` draws a picture to be shown under the
-    bars, now and then, while something is under way.
+    `unit` is `bytes`, shown as MB, or another unit such as `parts`. `below` draws a picture under the bars from time
+    to time while a task runs.
     """
 
     title: str
     unit: str = "bytes"
-    place: Place = field(default_factory=_place)
+    display: Display = field(default_factory=_display)
     every_s: float = field(default_factory=lambda: BARS_S[headless()])
     clock: Clock = time.monotonic
     below: Callable[[], pictures.Picture] | None = None
@@ -180,7 +182,7 @@ class Bars:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Take note, and show it if the last time is a while ago; always when this thing is done."""
+        """Update one task, and show the bars if they were not shown recently, or the task is done."""
         with self._lock:
             now = self.clock()
             known = self._bars.get(what)
@@ -193,7 +195,7 @@ class Bars:
                 return
             self._next = now + self.every_s
             last = all(bar.whole for bar in self._bars.values())
-            self.place.show(
+            self.display.show(
                 self._html() + self._under(now, last),
                 self._text(),
                 f"{one_line(self.title)}: {'; '.join(self._lines())}",
@@ -201,12 +203,12 @@ class Bars:
             )
 
     def _under(self, now: float, last: bool) -> Markup:
-        """The picture below, drawn seldom; none at the end: a cell of its own shows it then."""
+        """Return the picture under the bars, drawn seldom; none at the end: another cell shows it then."""
         if self.below and not last and now >= self._below_next:
             self._below_next = now + DRAW_S
             try:
                 self._below = self.below().html()
-            except Exception as error:  # drawn while a transfer waits: a picture must not cost it
+            except Exception as error:  # a picture that fails must not stop the transfer
                 self._below = tag("p", Markup("This picture cannot be drawn: "), text(error))
         return Markup("") if last else self._below
 
@@ -254,8 +256,8 @@ class Bars:
 
 
 def bars(title: str, unit: str = "bytes", below: Callable[[], pictures.Picture] | None = None) -> Bars:
-    """Progress bars under a title, usable as `on_progress` of staging.stage, download.collect and merge.merge.
+    """Return progress bars with a title, for `on_progress` of staging.stage, download.collect and merge.merge.
 
-    `below` draws a picture under them while something is under way, such as the part grid.
+    `below` draws a picture under them while a task runs, such as the part grid.
     """
     return Bars(title, unit, below=below)

@@ -1,8 +1,8 @@
-"""HTML, told from plain text by its type: what makes it takes and gives `Markup`, and text becomes it by `text` only.
+"""HTML has its own type, `Markup`: functions that make HTML take and return it, and only `text` converts plain text.
 
-So mypy finds where somebody forgot to escape. Only inline styles, because JupyterLab drops style sheets of a notebook
-it does not trust. A bar is a <progress> with its numbers beside it, a badge is a shape and a word: nothing is told by
-colour alone. The only door to markupsafe.
+So mypy finds a missing escape. Only inline styles, because JupyterLab removes style sheets from a notebook that it
+does not trust. A bar is a <progress> with its numbers beside it, a badge is a shape and a word: no information is in
+the colour alone. The only door to markupsafe.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ LINE = "1px solid var(--jp-border-color2,#8c959f)"
 CELL = "padding:1px 10px 1px 0;text-align:left;vertical-align:middle;white-space:nowrap;background-color:transparent"
 WIDE = CELL.replace("nowrap", "normal;min-width:11em")
 NUMBER = f"{CELL};text-align:right;font-variant-numeric:tabular-nums"
-EMPTY = ("img", "meta")  # elements that hold nothing and are not closed
+EMPTY = ("img", "meta")  # elements without content and closing tag
 
 
 def text(value: object, limit: int = 300) -> Markup:
-    """Any value for a page: markup shown as text, control characters as escapes."""
+    """Convert any value to HTML: markup is shown as text, control characters as escapes."""
     return Markup(html.escape(safe_text(str(value), limit)))
 
 
 def joined(parts: Iterable[Markup], between: Markup | None = None) -> Markup:
-    """Pieces of HTML one after another."""
+    """Join pieces of HTML."""
     return (between or Markup("")).join(parts)
 
 
 def tag(name: str, /, *inside: Markup, **attributes: object) -> Markup:
-    """An element. `class_` stands for class and `aria_label` for aria-label; a value that is no `Markup` is escaped.
+    """Return an element. `class_` means class and `aria_label` aria-label; values that are not `Markup` are escaped.
 
-    A truth value says whether the attribute is there.
+    True adds an attribute without a value, False leaves it out.
     """
-    told = "".join(_attribute(key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items())
-    return Markup(f"<{name}{told}>{''.join(inside)}{'' if name in EMPTY else f'</{name}>'}")
+    written = "".join(_attribute(key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items())
+    return Markup(f"<{name}{written}>{''.join(inside)}{'' if name in EMPTY else f'</{name}>'}")
 
 
 def _attribute(name: str, value: object) -> str:
@@ -55,19 +55,19 @@ def _attribute(name: str, value: object) -> str:
 
 
 def badge(word: str, shape: str, colour: str) -> Markup:
-    """A word on a coloured ground with a shape before it."""
+    """Return a word on a coloured background with a shape before it."""
     style = f"background-color:{colour};color:#ffffff;border-radius:9px;padding:0 8px;font-size:90%;white-space:nowrap"
     return tag("span", text(shape), Markup(" "), text(word, 40), style=style)
 
 
 def bar(done: int, of: int, label: str, width: str = "9em") -> Markup:
-    """A bar for the eye; its numbers stand beside it."""
+    """Return a progress bar; its numbers are shown beside it."""
     style = f"width:{width};height:.8em;vertical-align:middle;accent-color:{GREEN if done >= of else BLUE}"
     return tag("progress", max=max(1, of), value=min(done, of), aria_label=text(label), style=style)
 
 
 def table(caption: str, heads: Sequence[tuple[str, str]], rows: Iterable[Markup]) -> Markup:
-    """A table with a caption and column headers; `heads` are (title, style)."""
+    """Return a table with a caption and column headers; `heads` are (title, style)."""
     titles = [tag("th", text(t), scope="col", style=f"{style};{MUTED};font-weight:normal") for t, style in heads]
     return tag(
         "table",

@@ -1,4 +1,4 @@
-"""Each question's nearest documents, as a table for a page and as lines for a terminal."""
+"""Each question's nearest documents, as an HTML table and as lines of text."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ NEAREST = 5
 
 @dataclass(frozen=True)
 class Nearest:
-    """Each question's nearest documents; draws itself as a table."""
+    """Each question's nearest documents; a notebook displays them as a table."""
 
     questions: tuple[Answered, ...]
 
     @property
     def hits(self) -> tuple[int, int]:
-        """How many questions have their own document as the nearest, of how many that name one."""
+        """The number of questions whose own document is the nearest, and of questions that name one."""
         ranks = [question.rank for question in self.questions if question.rank is not None]
         return sum(rank == 1 for rank in ranks), len(ranks)
 
     def html(self) -> Markup:
-        """A table: a line a question, how far down its own document comes, and its nearest documents with cosines."""
+        """Return a table: for each question the rank of its own document, and its nearest documents with cosines."""
         if not self.questions:
             return Markup("<p>No questions in the validation.</p>")
         titles = ("question", "own document comes", "nearest documents, cosine")
         heads = list(zip(titles, (markup.WIDE, markup.CELL, markup.WIDE), strict=True))
         first, asked = self.hits
-        told = f"; its own document is the nearest for {first} of the {asked} that name one" if asked else ""
-        caption = f"{words.many(len(self.questions), 'question')}{told}"
+        score = f"; its own document is the nearest for {first} of the {asked} that name one" if asked else ""
+        caption = f"{words.many(len(self.questions), 'question')}{score}"
         return markup.table(caption, heads, (self._row(*numbered) for numbered in enumerate(self.questions, 1)))
 
     def _row(self, place: int, question: Answered) -> Markup:
@@ -74,7 +74,7 @@ def _comes(question: Answered) -> str:
 
 
 def _neighbours(question: Answered) -> list[tuple[str, str, bool]]:
-    """Title, cosine and whether it is the question's own document, of the nearest five."""
+    """Return title, cosine and whether it is the question's own document, for the nearest five."""
     return [
         (each.title or f"row {each.row}", f"{each.cosine:.3f}", each.row in question.answers)
         for each in question.nearest[:NEAREST]
@@ -82,5 +82,5 @@ def _neighbours(question: Answered) -> list[tuple[str, str, bool]]:
 
 
 def nearest(figures: Figures) -> Nearest:
-    """Each question's nearest documents, from the figures of the validation."""
+    """Return each question's nearest documents, from the figures of the validation."""
     return Nearest((figures.retrieval.questions if figures.retrieval else None) or ())

@@ -29,23 +29,23 @@ from .markup import (
 from .words import duration, many, one_line, percent, rate, spark
 
 BAR = 24  # characters of a bar in a terminal
-TALL = 24  # slots; more than these cannot be seen at once
-STALE_S = 60.0  # a slot that was not heard of for so long is marked, whatever its last word was
+TALL = 24  # slots; more do not fit on a screen
+STALE_S = 60.0  # a slot without a heartbeat for so long is marked, whatever its state
 # White text on each of these has a contrast of at least 4.5.
 COLOURS = {"blue": BLUE, "green": GREEN, "grey": GREY, "amber": AMBER, "purple": PURPLE, "red": RED}
 BADGES = {verdict.name: (verdict.badge[0], COLOURS[verdict.badge[1]]) for verdict in states.TABLE}
-TROUBLE = ("✕", RED)  # dead, fenced, what it died of, and whatever else a slot says
+TROUBLE = ("✕", RED)  # for every other state or verdict
 
 
 def remaining(state: Snapshot) -> str:
-    """How long it will still take: `about 3 min`, `unknown yet`, `nothing left`."""
+    """Return the time left: `about 3 min`, `unknown yet`, `nothing left`."""
     if state.done:
         return "nothing left"
     return "unknown yet" if state.eta_s is None else f"about {duration(state.eta_s)}"
 
 
 def between(state: Snapshot) -> str:
-    """The range of the time left, where it says more than its middle: `2 min to 5 min`; else empty."""
+    """Return the range of the time left: `2 min to 5 min`; empty if both ends read the same."""
     if state.done or state.eta_range_s is None:
         return ""
     soon, late = map(duration, state.eta_range_s)
@@ -53,61 +53,61 @@ def between(state: Snapshot) -> str:
 
 
 def pace(state: Snapshot) -> str:
-    """Rate and time left in words: `9.1 rows/s, about 7 min left`."""
+    """Return rate and time left in words: `9.1 rows/s, about 7 min left`."""
     per_second = f"{rate(state.rate)[:-2]} rows/s" if state.rate else "" if state.done else "no rate yet"
     left = "done" if state.done else f"{remaining(state)} left" if state.eta_s is not None else "time left unknown yet"
     return ", ".join(filter(None, (per_second, left)))
 
 
 def headline(state: Snapshot) -> str:
-    """The whole state in one line."""
+    """Return the whole state in one line."""
     share = percent(state.committed, state.rows)
     given_up = f", {many(len(state.quarantined), 'row')} given up" if state.quarantined else ""
     return f"{state.committed:,} of {state.rows:,} rows ({share}), {pace(state)}{given_up}"
 
 
-def told(state: Snapshot) -> str:
-    """The state in a line of a log, and a line for each alert."""
+def log_lines(state: Snapshot) -> str:
+    """Return the state in one line for a log, and a line for each alert."""
     alerts = "".join(f"\n  ! {one_line(alert, 500)}" for alert in state.alerts)
     return f"{one_line(state.run, 100)}: {headline(state)}{alerts}"
 
 
 def gpu(slot: SlotState) -> str:
-    """What a slot's GPU does: use, memory, temperature, power; empty where nobody tells."""
+    """Return the figures of a slot's GPU: use, memory, temperature, power; empty if unknown."""
     if slot.gpu is None:
         return ""
     use, used, warmth, watts = slot.gpu
-    said = (
+    values = (
         None if use is None else f"{use} %",
         None if used is None else f"{used / 1024:.1f} GiB",
         None if warmth is None else f"{warmth} °C",
         None if watts is None else f"{watts:.0f} W",
     )
-    return " ".join(filter(None, said))
+    return " ".join(filter(None, values))
 
 
 def in_order(slots: Sequence[SlotState]) -> list[SlotState]:
-    """As they are while all can be seen at once; of more, the worst host first, its slots together, the worst first."""
+    """Sort the slots if they do not fit on a screen: the worst host first, its slots together, the worst first."""
     if len(slots) <= TALL:
         return list(slots)
     worst: dict[str, int] = {}
     for slot in slots:
         worst[slot.host] = min(worst.get(slot.host, 9), _concern(slot))
-    place = {host: at for at, host in enumerate(sorted(worst, key=worst.__getitem__))}  # stable: else as they are
+    place = {host: at for at, host in enumerate(sorted(worst, key=worst.__getitem__))}  # stable for equal hosts
     return sorted(slots, key=lambda slot: (place[slot.host], _concern(slot)))
 
 
-CALM = 2  # from here on nobody needs to look
+CALM = 2  # from this value on no attention is needed
 
 
 def _concern(slot: SlotState) -> int:
-    """0 for what needs a look first."""
+    """Return how urgent a slot is; 0 is the most urgent."""
     colour = BADGES.get(slot.verdict or slot.state, TROUBLE)[1]
     return 0 if colour == RED else 1 if colour in (AMBER, PURPLE) else CALM + slot.done
 
 
 def contact(slot: SlotState) -> str:
-    """When a slot was last heard of; with a mark when that is long ago."""
+    """Return the age of a slot's last heartbeat, with a mark if it is old."""
     if slot.age_s is None:
         return "never" if not slot.done else "–"
     ago = f"{duration(max(0.0, slot.age_s))} ago"
@@ -115,15 +115,15 @@ def contact(slot: SlotState) -> str:
 
 
 def notes(slot: SlotState) -> str:
-    """How often a slot's worker was started again, and why."""
+    """Return how often a slot's worker was restarted, and why."""
     restarts = many(slot.restarts, "restart") if slot.restarts else ""
     return ": ".join(part for part in (restarts, one_line(slot.reason)) if part)
 
 
 def _spark_cell(slot: SlotState) -> Markup:
     drawn = spark(slot.trend)
-    said = f"rate at the last {len(slot.trend)} looks: {', '.join(f'{value:.1f}' for value in slot.trend)} rows/s"
-    inside = [tag("span", text(drawn), role="img", aria_label=text(said), style=f"color:{BLUE}")] if drawn else []
+    described = f"rate at the last {len(slot.trend)} looks: {', '.join(f'{value:.1f}' for value in slot.trend)} rows/s"
+    inside = [tag("span", text(drawn), role="img", aria_label=text(described), style=f"color:{BLUE}")] if drawn else []
     return tag("td", *inside, style=f"{CELL};font-family:monospace")
 
 
@@ -176,7 +176,7 @@ def _summary(state: Snapshot) -> Markup:
 
 
 def _hosts(state: Snapshot) -> Markup:
-    """A line a host, where there are several."""
+    """Return a table with a line for each host, if there are several."""
     hosts: dict[str, list[SlotState]] = {}
     for slot in in_order(state.slots):
         hosts.setdefault(slot.host, []).append(slot)
@@ -215,7 +215,7 @@ def _alerts(state: Snapshot) -> Markup:
 
 
 def progress_html(state: Snapshot, picture: Markup | None = None) -> Markup:
-    """The panel: all rows, alerts, a line a slot, and below them `picture`."""
+    """Return the panel: all rows, alerts, a line for each slot, and below them `picture`."""
     with_gpu = any(slot.gpu for slot in state.slots)
     heads = [
         ("slot", CELL),
@@ -241,7 +241,7 @@ def progress_html(state: Snapshot, picture: Markup | None = None) -> Markup:
 
 
 def text_bar(done: int, of: int, width: int = BAR) -> str:
-    """A bar in characters that every terminal has; full only when all is done."""
+    """Return a bar of ASCII characters; it is full only when everything is done."""
     filled = width if done >= of else min(width - 1, width * done // max(1, of))
     return "#" * filled + "-" * (width - filled)
 
@@ -259,7 +259,7 @@ def _columns(rows: Sequence[Sequence[str]], right: Iterable[int]) -> list[str]:
 
 
 def progress_text(state: Snapshot) -> str:
-    """The panel for a terminal, and for whoever reads a notebook as text."""
+    """Return the panel as text, for a terminal or a notebook without HTML."""
     rows: list[tuple[str, ...]] = [
         ("slot", "host", "committed", "rows", "rate", "of late", "left", "GPU", "state", "last contact", "why")
     ]

@@ -1,6 +1,6 @@
-"""Pictures: of progress, of the result and of the run's time, each with its numbers as alt text.
+"""Pictures of the progress, the result and the timeline of a run, each with its numbers as alt text.
 
-Questions are numbered in a picture, their words stand in the alt text.
+Questions are numbered in a picture; their words are in the alt text.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ __all__ = [
     "timeline",
 ]
 
-POINTS = 3000  # drawn of a projection; more hide each other
+POINTS = 3000  # of a projection that are drawn; more would hide each other
 
 
 # ---------------------------------------------------------------------------------------------------------- progress
 
 
 def progress_html(state: Snapshot, picture: Picture | None = None) -> Markup:
-    """The panel of a state as self-contained HTML; `picture` is one drawn before, else it is drawn now.
+    """Return the panel of a state as self-contained HTML; without a given `picture` it is drawn now.
 
-    Without a picture while there is nothing to draw.
+    There is no picture while there is no data.
     """
     something = len(state.history) or len(state.norms)
     return panel.progress_html(state, (picture or progress_png(state)).html() if something else None)
 
 
 def progress_png(state: Snapshot) -> Picture:
-    """The rate over time and the norms of the rows that came home, side by side."""
+    """Draw the rate over time and the norms of the downloaded rows, side by side."""
     figure = figure_of(WIDTH, 1.75)
     left, right = figure.subplots(1, 2)
-    said = [_draw_rate(left, state), _draw_norms(right, *_counted(state.norms))]
-    return picture_of(figure, " ".join(said))
+    alts = [_draw_rate(left, state), _draw_norms(right, *_counted(state.norms))]
+    return picture_of(figure, " ".join(alts))
 
 
 def _draw_rate(axes: Axes, state: Snapshot) -> str:
@@ -83,8 +83,8 @@ def _draw_rate(axes: Axes, state: Snapshot) -> str:
 
 
 def _counted(norms: Sequence[float], bins: int = 40) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """Counts, edges, and min, mean, max of norms; a spread below float32's own rounding is one bar."""
-    values = np.array(norms, dtype=float)  # a copy: the monitor's own list grows meanwhile
+    """Return counts, edges, and min, mean, max of norms; a spread below the rounding of float32 is one bar."""
+    values = np.array(norms, dtype=float)  # a copy: the monitor's list grows meanwhile
     values = values[np.isfinite(values)]
     if not len(values):
         return np.zeros(0), np.zeros(0), {}
@@ -102,11 +102,11 @@ def _draw_norms(axes: Axes, counts: np.ndarray, edges: np.ndarray, stated: dict[
         nothing(axes, "no rows came home yet")
         return "Norms: no rows yet."
     unit = ""
-    if np.abs(edges - 1).max() < 1e-3:  # a unit-norm model: only the deviation from 1 can be seen
+    if np.abs(edges - 1).max() < 1e-3:  # a unit-norm model: show the deviation from 1
         power = math.floor(math.log10(float(np.abs(edges - 1).max()) or 1e-7))
         edges, unit = (edges - 1) / 10.0**power, f"norm − 1, in units of 1e{power}"
     widths = np.diff(edges)
-    # The smallest bar must be seen: one bad row among 250,000 is what this picture is for.
+    # The smallest bar must be visible: this picture must show one bad row among 250,000.
     shown = np.where(counts > 0, np.maximum(counts, counts.max() * 0.012), 0)
     axes.bar(edges[:-1], shown, widths, align="edge", color=BLUE, linewidth=0)
     axes.locator_params(axis="y", nbins=4, integer=True)
@@ -119,7 +119,7 @@ def _draw_norms(axes: Axes, counts: np.ndarray, edges: np.ndarray, stated: dict[
 
 
 def norm_histogram(figures: Figures) -> Picture:
-    """The norms of all documents, from the figures of the validation."""
+    """Draw the norms of all documents, from the figures of the validation."""
     norms, counts, edges, stated = figures.norms, np.zeros(0), np.zeros(0), dict[str, float]()
     if norms:
         measures = {"min": norms.min, "mean": norms.mean, "max": norms.max, "sd": norms.sd}
@@ -130,10 +130,10 @@ def norm_histogram(figures: Figures) -> Picture:
 
 
 def projection(figures: Figures) -> Picture:
-    """Documents as points in the plane of their two strongest directions, by length; questions as numbered marks."""
-    found = figures.projection or Projection((), (), ())
-    documents, questions = _points(found.documents), _points(found.questions)
-    tokens = _tokens(found.documents, len(documents))
+    """Draw documents as points in the plane of their two strongest directions, and questions as numbered marks."""
+    projected = figures.projection or Projection((), (), ())
+    documents, questions = _points(projected.documents), _points(projected.questions)
+    tokens = _tokens(projected.documents, len(documents))
     figure = figure_of(6.2, 4.4)
     axes = figure.subplots()
     calm(axes, "Documents and questions, projected", grid="both")
@@ -148,67 +148,65 @@ def projection(figures: Figures) -> Picture:
     for place, (x, y) in enumerate(questions, 1):
         axes.plot([x], [y], "D", color=RED, markersize=11, markeredgecolor="white", markeredgewidth=0.8)
         axes.text(x, y, str(place), ha="center", va="center", fontsize=7, color="white", fontweight="bold")
-    shares = [share or 0.0 for share in found.shares]
+    shares = [share or 0.0 for share in projected.shares]
     names = [f"{axis} ({100 * s:.1f} % of the variance)" for axis, s in zip(("axis 1", "axis 2"), shares, strict=False)]
     label(axes, *(names if len(names) == 2 else ("axis 1", "axis 2")))
     axes.locator_params(nbins=5)
-    asked = [str(question[2]) if len(question) > 2 else "" for question in found.questions]
+    asked = [str(question[2]) if len(question) > 2 else "" for question in projected.questions]
     listed = "; ".join(f"{i} {words.one_line(name, 120)}" for i, name in enumerate(asked, 1) if name)
-    said = f"{many(len(documents), 'document')} as points, {many(len(questions), 'question')} as numbered marks"
+    alt = f"{many(len(documents), 'document')} as points, {many(len(questions), 'question')} as numbered marks"
     if tokens is not None:
-        said += f"; documents are shaded by their length, {tokens.min():,} to {tokens.max():,} tokens"
-    return picture_of(
-        figure, f"Projection: {said}{': ' + listed if listed else ''}.", f"{said}; questions stand below."
-    )
+        alt += f"; documents are shaded by their length, {tokens.min():,} to {tokens.max():,} tokens"
+    return picture_of(figure, f"Projection: {alt}{': ' + listed if listed else ''}.", f"{alt}; questions stand below.")
 
 
 def _tokens(documents: Sequence[Point], count: int) -> np.ndarray | None:
-    """How long the documents of a projection are; None where it does not say so of every one."""
-    found = [point[4] for point in documents if len(point) > 4]
-    whole = [value for value in found if isinstance(value, int) and value >= 0]
+    """Return the lengths of the documents of a projection; None if one of them is unknown."""
+    counts = [point[4] for point in documents if len(point) > 4]
+    whole = [value for value in counts if isinstance(value, int) and value >= 0]
     return np.asarray(whole) if count and len(whole) == count else None
 
 
 def _points(points: Sequence[Point]) -> np.ndarray:
-    """(n, 2) coordinates, of those points that have finite ones."""
+    """Return the finite coordinates of points, (n, 2)."""
     pairs = [(facts.number(point[0]), facts.number(point[1])) for point in points if len(point) > 1]
-    found = [(x, y) for x, y in pairs if x is not None and y is not None and math.isfinite(x + y)]
-    return np.asarray(found, dtype=float).reshape(-1, 2)
+    finite = [(x, y) for x, y in pairs if x is not None and y is not None and math.isfinite(x + y)]
+    return np.asarray(finite, dtype=float).reshape(-1, 2)
 
 
 # ----------------------------------------------------------------------------------------------------------- timeline
 
 
 def timeline(run: Run) -> Picture:
-    """When each phase ran, and where faults and recoveries fell, from the journal."""
+    """Draw when each phase ran, and the times of faults and recoveries, from the journal."""
     try:
-        found = facts.events(run)
+        events = facts.events(run)
     except OSError:
-        found = []
+        events = []
     figure = figure_of(WIDTH, 2.1)
     axes = figure.subplots()
     calm(axes, "What happened when", grid="x")
-    if not found:
+    if not events:
         nothing(axes, "no journal")
         return picture_of(figure, "Timeline: no journal.")
-    began, length = found[0]["when"], (found[-1]["when"] - found[0]["when"]).total_seconds()
+    began, length = events[0]["when"], (events[-1]["when"] - events[0]["when"]).total_seconds()
     unit, size = ("min", 60.0) if length >= 180 else ("s", 1.0)
-    spans = facts.spans(found)
+    spans = facts.spans(events)
     for span in spans:
         start = (span.start - began).total_seconds() / size
-        stop = (span.seen - began).total_seconds() / size
+        stop = (span.last_event_at - began).total_seconds() / size
         last = span is [other for other in spans if other.phase == span.phase][-1]
-        _draw_span(axes, span, start, max(stop, start + length / size * 0.004), last)  # what took no time is still seen
-    _draw_marks(axes, found, size)
+        _draw_span(axes, span, start, max(stop, start + length / size * 0.004), last)  # at least a visible width
+    _draw_marks(axes, events, size)
     axes.set_yticks(range(len(PHASES) + 1), [*PHASES, "faults, recoveries"])
     axes.set_ylim(len(PHASES) + 0.5, -0.5)
     axes.set_xlim(0, max(length / size * 1.08, 1e-3))
     label(axes, f"{unit} since the run was made")
-    return picture_of(figure, _told(found, spans))
+    return picture_of(figure, _timeline_alt(events, spans))
 
 
 def _draw_span(axes: Axes, span: facts.Span, start: float, stop: float, named: bool) -> None:
-    """One execution of a phase; one that did not end well is hatched, not only coloured."""
+    """Draw one execution of a phase; a failed one is hatched, not only coloured."""
     lane = PHASES.index(span.phase) if span.phase in PHASES else len(PHASES) - 1
     colour = {"done": BLUE, "failed": RED}.get(span.outcome, AMBER)
     hatch = None if span.outcome == "done" else "////"
@@ -219,9 +217,9 @@ def _draw_span(axes: Axes, span: facts.Span, start: float, stop: float, named: b
     axes.text(stop, lane, f" {took}", va="center", fontsize=8, color="#424a53")
 
 
-def _draw_marks(axes: Axes, found: Sequence[facts.Event], size: float) -> None:
+def _draw_marks(axes: Axes, events: Sequence[facts.DatedEvent], size: float) -> None:
     for kind, plural, marker, colour in (("fault", "faults", "X", RED), ("recovery", "recoveries", "^", GREEN)):
-        marked = [event["when"] - found[0]["when"] for event in found if facts.kind(event) == kind]
+        marked = [event["when"] - events[0]["when"] for event in events if facts.kind(event) == kind]
         if marked:
             label = f"{len(marked)} {kind if len(marked) == 1 else plural}"
             times = [at.total_seconds() / size for at in marked]
@@ -231,9 +229,9 @@ def _draw_marks(axes: Axes, found: Sequence[facts.Event], size: float) -> None:
         axes.legend(loc="upper right", fontsize=8, frameon=False, ncols=2)
 
 
-def _told(found: Sequence[facts.Event], spans: Sequence[facts.Span]) -> str:
+def _timeline_alt(events: Sequence[facts.DatedEvent], spans: Sequence[facts.Span]) -> str:
     phases = "; ".join(f"{s.phase} {s.outcome}{f' after {exactly(s.seconds)}' if s.stop else ''}" for s in spans)
-    faults, recoveries = (sum(facts.kind(event) == kind for event in found) for kind in ("fault", "recovery"))
-    length = (found[-1]["when"] - found[0]["when"]).total_seconds()
+    faults, recoveries = (sum(facts.kind(event) == kind for event in events) for kind in ("fault", "recovery"))
+    length = (events[-1]["when"] - events[0]["when"]).total_seconds()
     counted = f"{many(faults, 'fault')}, recoveries: {recoveries}"
     return f"Timeline of {exactly(length)}: {phases or 'no phase ended'}; {counted}."

@@ -1,4 +1,4 @@
-"""Pictures of the plan: which slot does which rows, and which of them are home."""
+"""Pictures of the plan: which slot does which rows, and which rows are at home."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .words import many
 if TYPE_CHECKING:
     from .drawing import Axes
 
-STRIPS = 32  # slots that get a line of their own
-TICKS = 200  # boundaries of parts that can still be told apart
+STRIPS = 32  # with more slots there is no line for each
+TICKS = 200  # with more boundaries of parts they are not drawn
 
 
 def row_strip(plan: Plan) -> Picture:
-    """Which rows belong to which slot: all rows as one strip, then a line a slot with the boundaries of its parts."""
+    """Draw which rows belong to which slot: all rows as one strip, then a line for each slot with its parts."""
     slots = [slot for slot in plan.slots if slot.rows]
     lines = slots if len(slots) <= STRIPS else []
     figure = figure_of(WIDTH, 1.05 + 0.2 * len(lines))
@@ -43,7 +43,7 @@ def row_strip(plan: Plan) -> Picture:
 
 
 def part_grid(run: Run) -> Picture:
-    """A line a slot: the rows whose parts are home in green, cut where a part ends; what is missing is left grey."""
+    """Draw a line for each slot: rows at home are green, with a cut at the end of each part; missing rows are grey."""
     plan, home = run.plan(), committed(run.local.parts)
     slots = [slot for slot in plan.slots if slot.rows]
     gaps = missing(0, plan.rows, home)
@@ -55,8 +55,8 @@ def part_grid(run: Run) -> Picture:
     for place, slot in enumerate(shown):
         _draw_home(axes, place, slot.start, slot.stop, home)
         left = count(missing(slot.start, slot.stop, home))
-        said = f"{slot.rows - left:,} of {slot.rows:,} home" if left else f"all {slot.rows:,} home"
-        axes.text(1.01, place, said, va="center", fontsize=8, color="#424a53", clip_on=False)
+        progress = f"{slot.rows - left:,} of {slot.rows:,} home" if left else f"all {slot.rows:,} home"
+        axes.text(1.01, place, progress, va="center", fontsize=8, color="#424a53", clip_on=False)
     if shown:
         axes.set_yticks(range(len(shown)), [slot.slot for slot in shown])
     else:  # more slots than lines: all rows as one
@@ -67,12 +67,12 @@ def part_grid(run: Run) -> Picture:
     axes.set_ylim(max(1, len(shown)) - 0.4, -0.6)
     axes.spines["bottom"].set_visible(False)
     first = ", ".join(f"[{low:,}, {high:,})" for low, high in gaps[:10]) + (" and more" if len(gaps) > 10 else "")
-    said = f"{here:,} of {plan.rows:,} rows are home, in {many(len(home), 'part')}, from {many(len(slots), 'slot')}."
-    return picture_of(figure, f"{said} {f'Missing rows: {first}.' if gaps else 'No row is missing.'}")
+    alt = f"{here:,} of {plan.rows:,} rows are home, in {many(len(home), 'part')}, from {many(len(slots), 'slot')}."
+    return picture_of(figure, f"{alt} {f'Missing rows: {first}.' if gaps else 'No row is missing.'}")
 
 
 def _draw_home(axes: Axes, place: int, start: int, stop: int, home: Sequence[Range]) -> None:
-    """One line of the part grid: rows [start, stop) over the full width."""
+    """Draw one line of the part grid: rows [start, stop) over the full width."""
     rows = stop - start
     axes.barh(place, 1, height=0.62, color=RULE, linewidth=0)
     gaps = missing(start, stop, home)
@@ -87,7 +87,7 @@ def _draw_home(axes: Axes, place: int, start: int, stop: int, home: Sequence[Ran
 
 
 def _shade(plan: Plan, slot: Slot, dark: bool = False) -> str:
-    """Neighbours differ, and so do the slots of neighbouring hosts."""
+    """Return a slot's colour: neighbouring slots and hosts have different ones."""
     pairs = ((BLUE, "#54a0f0"), (GREEN, "#4fb56b"), (PURPLE, "#a98ae6"), (AMBER, "#c69a3a"))
     return pairs[plan.hosts.index(slot.host) % len(pairs)][0 if dark else slot.index % 2]
 
@@ -115,7 +115,7 @@ def _draw_strip(axes: Axes, plan: Plan, slots: Sequence[Slot]) -> None:
 
 
 def _draw_lines(axes: Axes, plan: Plan, slots: Sequence[Slot]) -> None:
-    """Each slot's rows over the full width, cut where its parts end."""
+    """Draw each slot's rows over the full width, with a cut at the end of each part."""
     calm(axes, "Each slot, cut into its parts", grid="")
     for place, slot in enumerate(slots):
         axes.barh(place, 1, height=0.62, color=_shade(plan, slot), linewidth=0)

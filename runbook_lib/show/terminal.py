@@ -1,6 +1,6 @@
-"""`runbook watch`: the monitor's picture in a terminal, drawn anew at every look. It only looks; it never acts.
+"""`runbook watch`: the monitor's panel in a terminal, drawn again at every poll. It only watches; it never acts.
 
-Where the output is no terminal (a pipe, a log) lines of text come instead, as from the notebooks.
+If the output is not a terminal (a pipe, a log), it prints lines of text, as the notebooks do.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..phases.monitor import Watcher
 from ..run.run import Run
 from ..slots.snapshot import SlotState, Snapshot
+from ..slots.watcher import Watcher
 from . import markup, panel, words
 from .live import Terminal
 from .words import one_line
@@ -31,7 +31,7 @@ STYLES = {
 
 
 def watch(run: Run, every_s: float, console: Console | None = None) -> Snapshot:
-    """Look every `every_s` seconds until every row is committed or nobody works any more; gives the last state."""
+    """Poll every `every_s` seconds until every row is committed or no worker works any more; return the last state."""
     console = console or Console()
     watcher = Watcher(run, run.plan())
     state = watcher.poll()
@@ -39,12 +39,12 @@ def watch(run: Run, every_s: float, console: Console | None = None) -> Snapshot:
         lines = Terminal(out=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
         while True:
             last = state.done or state.resting
-            lines.show(markup.Markup(""), panel.progress_text(state), panel.told(state), last)
+            lines.show(markup.Markup(""), panel.progress_text(state), panel.log_lines(state), last)
             if last:
                 return state
             time.sleep(every_s)
             state = watcher.poll()
-    # No alternate screen: the last picture stays when this ends.
+    # No alternate screen: the last picture stays on the screen.
     with Live(picture(state), console=console, auto_refresh=False, vertical_overflow="ellipsis") as shown:
         while not (state.done or state.resting):
             time.sleep(every_s)
@@ -54,7 +54,7 @@ def watch(run: Run, every_s: float, console: Console | None = None) -> Snapshot:
 
 
 def picture(state: Snapshot) -> Group:
-    """All rows, alerts, and a line a slot. Every word of a host is text here, never markup or an escape."""
+    """Return all rows, alerts, and a line for each slot. Text of a host is never used as markup or an escape."""
     head = Text(f"{one_line(state.run, 100)}: {panel.headline(state)}", style="bold")
     alerts = [Text(f"! {one_line(alert, 500)}", style="bold red") for alert in state.alerts]
     return Group(head, ProgressBar(total=max(1, state.rows), completed=state.committed), *alerts, _slots(state))

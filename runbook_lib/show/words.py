@@ -1,4 +1,4 @@
-"""Numbers and names in words a person would use, one line each. Pure."""
+"""Numbers and names in words, one line each. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def one_line(value: object, limit: int = 300) -> str:
-    """Any value for one line of a terminal."""
+    """Return any value as one line for a terminal."""
     return " ".join(safe_text(str(value), limit).split())
 
 
 def many(count: float, what: str) -> str:
-    """A number with its noun: `1 question`, `10 questions`."""
+    """Return a number with its noun: `1 question`, `10 questions`."""
     return f"{count:,.0f} {what}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float | None) -> str:
-    """A time in words a person would use: `40 s`, `3 min`, `2 h 05 min`."""
+    """Return a time in words, rounded: `40 s`, `3 min`, `2 h 05 min`."""
     if seconds is None:
         return "–"
     if seconds < 90:
@@ -32,7 +32,7 @@ def duration(seconds: float | None) -> str:
 
 
 def exactly(seconds: float | None) -> str:
-    """A time that is over, to the second: `40 s`, `1 min 51 s`, `2 h 05 min 03 s`."""
+    """Return a time in words, to the second: `40 s`, `1 min 51 s`, `2 h 05 min 03 s`."""
     if seconds is None:
         return "–"
     if seconds < 60:
@@ -42,20 +42,20 @@ def exactly(seconds: float | None) -> str:
 
 
 def percent(done: int, of: int) -> str:
-    """A share that says 100 % only when it is all."""
+    """Return a share in percent; it is 100 % only if everything is done."""
     share = 100.0 if done >= of else min(99.9, 100 * done / of)
     return f"{share:.1f} %"
 
 
 def rate(value: float | None) -> str:
-    """Rows a second, with as many digits as mean something."""
+    """Return rows a second, with a useful number of digits."""
     if value is None:
         return "–"
     return f"{value:,.0f}/s" if value >= 100 else f"{value:.1f}/s"
 
 
 def spark(values: Sequence[float]) -> str:
-    """A line of blocks as high as the values, from nothing to the largest; empty without any."""
+    """Return a line of blocks, scaled from zero to the largest value; empty without values above zero."""
     top = max(values, default=0.0)
     if top <= 0:
         return ""

@@ -1,1 +1,1 @@
-"""What is the matter with a slot: its states, verdicts and incidents."""
+"""How each slot is doing: its states, verdicts and incidents."""

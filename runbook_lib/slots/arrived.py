@@ -1,4 +1,4 @@
-"""What was downloaded: the norms of its rows and how many texts were cut, from the records of the parts."""
+"""The downloaded parts: the norms of their rows and the number of cut texts, from the parts' records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worker.wire import PartRecord
 
 
 class Arrived:
-    """Reads the record of each part once, at the first look after it came. `norms` is one list that grows."""
+    """Reads the record of each part once, at the first poll after its download. `norms` is one list that grows."""
 
     def __init__(self, folder: HostFolder):
         self._folder = folder
@@ -22,15 +22,15 @@ class Arrived:
         self.norms_bad = 0
         self.truncated = 0
 
-    def see(self, home: Sequence[Range]) -> None:
-        """Take in what is new among the parts that are home."""
+    def update(self, home: Sequence[Range]) -> None:
+        """Read the records of the parts that are new among those at home."""
         for low, high in home:
             if (low, high) in self._known:
                 continue
             self._known.add((low, high))
             try:
                 record = PartRecord.from_json(read_json(self._folder.part(low, high).with_suffix(".json")))
-            except (OSError, ValueError):  # damaged here since it came: the merge refuses it, looking goes on
+            except (OSError, ValueError):  # damaged after its download: the merge refuses it, watching goes on
                 continue
             norms = array("d", record.norms)
             self.norms.extend(norms)

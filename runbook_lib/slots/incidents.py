@@ -1,7 +1,7 @@
-"""Incidents: when something went wrong, what, and when it worked again; for the journal, and so log and report.
+"""Incidents: what went wrong, when, and when it worked again; for the journal, and so for log and report.
 
-How a worker ended is on file at its host: each end is told once, whoever looks first, however long nobody looked.
-Slowness is no incident: nothing is lost by it, and it comes and goes. A person's stop or restart is none either.
+Each host keeps a record of how its workers ended. The first command that reads such an end writes it into the journal,
+once. Slowness is no incident: it loses nothing, and comes and goes. A person's stop or restart is no incident either.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from .states import NAMED
 
 BEGAN, ENDED, LOST, GIVEN_UP = "slot in trouble", "slot recovered", "supervisor lost", "row given up"
 DIED = "died"
-STANDS_STILL = (states.UNREACHABLE, states.STUCK)  # its worker has not ended: no row goes again
+STANDS_STILL = (states.UNREACHABLE, states.STUCK)  # its worker has not ended: no row is done again
 IDLE = "slot without a row"
-LOADS_OF_OTHERS, STARTS_S = 3.0, 5.0  # how often the slowest load, and how long beside, a worker may take at the end
-RECENT = 100  # events; a host that fails again in the same way is told anew after so many
+LOADS_OF_OTHERS, STARTS_S = 3.0, 5.0  # at the end a worker may take this many times the slowest load, plus seconds
+RECENT = 100  # events; the same failure of a host is written again after so many
 
 
 def record(run: Run, host: str, reading: Reading) -> None:
-    """Write into the journal how workers of a host ended, and a supervisor, as far as it does not know yet."""
-    with contextlib.suppress(OSError):  # a full disk here: told at the next look
+    """Write into the journal how workers and the supervisor of a host ended, unless it is already there."""
+    with contextlib.suppress(OSError):  # a full disk here: written at the next poll
         for slot, entry in reading.slots.items():
             _record(run, slot, host, entry.exits, 0)
         _record_lost(run, host, reading.supervised.predecessor)
@@ -42,12 +42,12 @@ def record(run: Run, host: str, reading: Reading) -> None:
 
 
 def refusals(host: str, reading: Reading) -> list[Refusal]:
-    """What a host tells of rows that were given up, and why."""
+    """Return the rows that a host gave up, with the reasons."""
     return [Refusal(each.row, host, each.slot, each.at, each.reason) for each in reading.given_up]
 
 
 def _record_given_up(run: Run, refusals: Sequence[Refusal]) -> None:
-    """Tell of documents that a host gave up, and why: each once, and once more where it was tried again in vain."""
+    """Write into the journal which documents a host gave up, and why; once for each failed try."""
     if not refusals:
         return
     with locks.held(run.faults_lock):
@@ -72,7 +72,7 @@ def _refusal(each: Refusal) -> tuple[object, ...]:
 
 
 def _record_lost(run: Run, host: str, predecessor: Identity | None) -> None:
-    """Tell of a supervisor that was gone while it had work, where its workers brought another before anybody looked."""
+    """Write into the journal that a supervisor died while it had work and its workers started another one."""
     if predecessor is None:
         return
     identity = safe_text(f"{predecessor['pid']} {predecessor.get('start')}", 80)
@@ -83,7 +83,7 @@ def _record_lost(run: Run, host: str, predecessor: Identity | None) -> None:
 
 
 def _record(run: Run, slot: str, host: str, exits: Sequence[Exit], again: int) -> list[Exit]:
-    """Tell the ends of a slot's workers that the journal does not know; gives them. Two that look tell none twice."""
+    """Write the ends of a slot's workers that the journal does not have, and return them. The lock prevents doubles."""
     if not any(map(_is_fault, exits)):
         return []
     with locks.held(run.faults_lock):
@@ -110,22 +110,22 @@ def _is_fault(exit: Exit) -> bool:
 
 
 def _name(exit: Exit) -> str:
-    """What a worker ended of, by name of a verdict."""
+    """Return the name of the verdict that says why a worker ended."""
     refused = states.REFUSED if exit.code == verdicts.EXIT_REFUSED else DIED
     return verdicts.cause(exit.reason) or refused
 
 
 def host_failed(run: Run, host: str, what: str, why: object) -> None:
-    """Write into the journal that something could not be done on a host; the same again only after a while."""
-    said = safe_text(str(why), 500)
+    """Write a failure of a host into the journal; skip it if a similar one is among the recent events."""
+    reason = safe_text(str(why), 500)
     before = [e for e in run.journal.last(RECENT) if e.get("event") == "host failed" and e.get("host") == host]
-    if not any(e.get("what") == what and _alike(str(e.get("reason")), said) for e in before):
+    if not any(e.get("what") == what and _alike(str(e.get("reason")), reason) for e in before):
         with contextlib.suppress(OSError):
-            run.journal.write("host failed", host=host, what=what, reason=said)
+            run.journal.write("host failed", host=host, what=what, reason=reason)
 
 
 def link_breaks(run: Run, host: str, breaks: Sequence[str]) -> None:
-    """Write into the journal what broke on the way to a host and went on."""
+    """Write into the journal which connections to a host broke and were resumed."""
     for words in breaks:
         with contextlib.suppress(OSError):
             run.journal.write("link broke", host=host, seen=words)
@@ -138,7 +138,7 @@ def _alike(one: str, other: str) -> bool:
 
 @dataclass
 class _Trouble:
-    """A slot's trouble that is not over: since when by our clock (None: nobody looked), and what goes again."""
+    """A slot's open trouble: its beginning by our clock (None: not watched then), and how many rows are done again."""
 
     verdict: str
     began: float | None
@@ -147,7 +147,7 @@ class _Trouble:
 
 
 class Incidents:
-    """Takes note of one state after another, of one watching. What is still open stands in the journal."""
+    """Compares one state with the next while a run is watched. Open troubles are read from the journal."""
 
     def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic):
         self.run, self.clock = run, clock
@@ -166,9 +166,9 @@ class Incidents:
                 self._open[slot] = _Trouble(str(event.get("verdict")), began, int(event.get("rows_again") or 0))
 
     def note(self, state: Snapshot) -> None:
-        """Write into the journal what is new: a slot in trouble, or one that is out of it.
+        """Write into the journal which slots got into trouble, and which recovered.
 
-        What cannot be written (a full disk here) is tried again at the next look: it must not end the watching.
+        A failed write (a full disk here) is tried again at the next poll: it must not end the watching.
         """
         for host, identity in state.gone.items():
             with contextlib.suppress(OSError):
@@ -184,7 +184,7 @@ class Incidents:
             self._before[slot.slot] = slot.in_part
 
     def note_idle(self, state: Snapshot) -> None:
-        """At the end, tell of workers that still load, and began long before the others would have."""
+        """At the end, write into the journal which workers still load, far longer than the others took."""
         usual_s = max((slot.loaded_s or 0.0 for slot in state.slots), default=0.0)
         for slot in state.slots:
             if slot.idle_s is not None and slot.idle_s > LOADS_OF_OTHERS * usual_s + STARTS_S:
@@ -207,7 +207,7 @@ class Incidents:
             self._lost.add((host, identity))
 
     def _note_ends(self, slot: SlotState) -> None:
-        """The ends of its workers that are new here; the last one is what it has to recover from."""
+        """Write the new ends of a slot's workers; the slot has to recover from the last one."""
         unknown = [exit for exit in slot.exits if (slot.slot, exit.at) not in self._known]
         if not unknown:
             return
@@ -221,34 +221,34 @@ class Incidents:
             self._open[slot.slot] = _Trouble(_name(new[-1]), began, again, slot.committed)
 
     def _note(self, slot: SlotState) -> None:
-        said = slot.verdict or slot.state
-        wrong = said != states.SLOW and said in NAMED and NAMED[said].wrong
-        said = states.FENCED if slot.state == states.FENCED else said
+        name = slot.verdict or slot.state
+        wrong = name != states.SLOW and name in NAMED and NAMED[name].wrong
+        name = states.FENCED if slot.state == states.FENCED else name
         known = self._open.get(slot.slot)
-        # Told above, by what is on file; of one that says itself that it failed it will be in a moment.
+        # `_note_ends` writes a worker's end from its host's record; a worker in state FAILED gets its record soon.
         ended = slot.state == states.RESTARTING and bool(slot.exits)
         wrong = wrong and slot.state != states.FAILED
-        if wrong and not (known and (ended or known.verdict == said)):
-            self._begin(slot, said, known)
+        if wrong and not (known and (ended or known.verdict == name)):
+            self._begin(slot, name, known)
         elif known and slot.state == states.STOPPED:
-            del self._open[slot.slot]  # by a person: no recovery, and no trouble any more
+            del self._open[slot.slot]  # stopped by a person: no recovery, and no trouble any more
         elif known and not wrong and self._recovered(slot, known):
             self._end(slot, known)
 
-    def _begin(self, slot: SlotState, said: str, known: _Trouble | None) -> None:
-        """One that turns out to be another keeps its beginning. Rows inside a part that was not committed go again."""
-        again = 0 if said in STANDS_STILL else self._before.get(slot.slot, 0)
+    def _begin(self, slot: SlotState, verdict: str, known: _Trouble | None) -> None:
+        """Open a trouble; a changed verdict keeps the first beginning. Rows of an uncommitted part are done again."""
+        again = 0 if verdict in STANDS_STILL else self._before.get(slot.slot, 0)
         began, again = (known.began, max(again, known.again)) if known else (self.clock(), again)
         self.run.journal.write(
-            BEGAN, slot=slot.slot, host=slot.host, verdict=said, cause=slot.evidence, action=slot.action
+            BEGAN, slot=slot.slot, host=slot.host, verdict=verdict, cause=slot.evidence, action=slot.action
         )
-        self._open[slot.slot] = _Trouble(said, began, again, slot.committed)
+        self._open[slot.slot] = _Trouble(verdict, began, again, slot.committed)
 
     def _recovered(self, slot: SlotState, known: _Trouble) -> bool:
-        """Whether a slot works again: with a row to show for it, for a broken device starts as well as another."""
+        """Return whether a slot works again: it needs a new row, because a worker on a broken device starts too."""
         if slot.state in states.SETTLED - states.OVER and known.verdict not in STANDS_STILL:
             return slot.in_part > 0 or slot.committed > known.committed >= 0 or slot.state == states.HELPING
-        return slot.state in states.SETTLED  # one that starts anew has not recovered yet
+        return slot.state in states.SETTLED  # a starting worker has not recovered yet
 
     def _end(self, slot: SlotState, known: _Trouble) -> None:
         lost_s = None if known.began is None else round(self.clock() - known.began, 1)

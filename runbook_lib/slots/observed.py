@@ -1,4 +1,4 @@
-"""What was read of one slot at one poll, and the state that follows from it."""
+"""The reading of one slot at one poll, and the state that follows from it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from . import states
 from .readings import Answer, Late
 from .snapshot import SlotState
 
-FRESH_S = 60.0  # a GPU's figures, or a worker's rate, that are older say nothing about now
+FRESH_S = 60.0  # older figures of a GPU, or an older rate of a worker, are ignored
 
 
 @dataclass(frozen=True)
 class Observed:
-    """One slot by the last reading of its host; of its `rows`, `done` are committed. `state` as `judge` has it.
+    """One slot in the last reading of its host; of its `rows`, `done` are committed. `state` comes from `judge`.
 
-    `silent`: why its host cannot be asked now; None where it answers, or is waited for.
+    `silent`: the error if its host cannot be asked now; None if it answers, or may still answer.
     """
 
     slot: Slot
@@ -40,28 +40,28 @@ class Observed:
 
     @property
     def entry(self) -> SlotReading:
-        """What its host has on file of it."""
+        """What its host has stored about it."""
         return self.reading.slots[self.name]
 
     @property
     def report(self) -> WorkerReport:
-        """Its worker's own word."""
+        """The last report of its worker."""
         return self.entry.worker
 
     @property
     def in_part(self) -> int:
-        """Rows of the part at hand, by the worker's own word."""
+        """Rows done of the uncommitted part, as the worker reports."""
         return (self.report.rows_in_part or 0) if self.entry.alive else 0
 
     @property
     def reason(self) -> str:
-        """Why its last worker ended; empty where that says nothing about the slot."""
+        """Why its last worker ended; empty if the slot is done or running."""
         exits = self.entry.exits
         return exits[-1].reason if exits and self.state not in (states.DONE, states.RUNNING) else ""
 
     @property
     def explained(self) -> bool:
-        """Whether its last worker's end speaks of now: no later worker has begun since."""
+        """Whether the last worker's end explains the present state: no worker has begun since."""
         if not self.entry.exits:
             return False
         began, at = self.report.started_at, self.entry.exits[-1].at
@@ -74,7 +74,7 @@ class Observed:
 
     @property
     def sample(self) -> gpus.Sample | None:
-        """What its GPU did at its supervisor's last look, unless that is long ago."""
+        """The last GPU figures of its supervisor, unless they are old."""
         supervisor = self.reading.supervised
         if supervisor.gpus_at is None or abs(self.reading.now - supervisor.gpus_at) > FRESH_S:
             return None
@@ -89,7 +89,7 @@ def observe(
     answer: Answer | None,
     launched: bool,
 ) -> Observed:
-    """A slot with rows `ranges`, of which its host or this machine `have` some, by a reading that names it."""
+    """Return a slot's state from a reading that contains it; `have`: the rows of its host and of this machine."""
     rows = count(ranges)
     entry = reading.slots[slot.slot]
     settled = [*have, *((row, row + 1) for row in reading.quarantined)]
@@ -100,12 +100,12 @@ def observe(
         state = judge(whole, entry.alive, reading, entry.worker, own, launched)
     silent = answer if isinstance(answer, RunbookError) else None
     if silent and state not in states.REST:
-        state = states.UNREACHABLE  # which is not dead: its workers may be computing
+        state = states.UNREACHABLE  # not dead: its workers may be computing
     return Observed(slot, rows, rows - left(ranges, have), state, reading, silent)
 
 
 def unread(slot: Slot, ranges: Sequence[Range], have: Sequence[Range], answer: Answer | None, read: bool) -> SlotState:
-    """A slot of which its host has said nothing; `read`: the host itself has."""
+    """Return the state of a slot that is in no reading; `read`: its host has sent one without it."""
     rows, open_ = count(ranges), left(ranges, have)
     if not rows:
         state = states.MOVED
@@ -115,8 +115,8 @@ def unread(slot: Slot, ranges: Sequence[Range], have: Sequence[Range], answer: A
         state = states.NOT_LAUNCHED
     else:
         state = states.NOT_READ if isinstance(answer, Late) else states.UNREACHABLE
-    told = state == states.UNREACHABLE and isinstance(answer, RunbookError)
-    evidence = safe_text(str(answer), 300) if told else ""
+    explained = state == states.UNREACHABLE and isinstance(answer, RunbookError)
+    evidence = safe_text(str(answer), 300) if explained else ""
     return SlotState(slot.slot, slot.host, rows, rows - open_, 0, state, evidence=evidence)
 
 
@@ -128,10 +128,10 @@ def judge(
     supervised: SupervisedSlot,
     launched: bool = True,
 ) -> str:
-    """A slot's state in one word, from what is on file and who lives.
+    """Return a slot's state in one word, from the stored reports and the living processes.
 
-    `whole`: nothing is left to do; `report` is the worker's own word, `supervised` its supervisor's; `launched`:
-    whether there ever was one.
+    `whole`: nothing is left to do; `report` comes from the worker, `supervised` from its supervisor; `launched`:
+    whether a supervisor was ever started.
     """
     if whole and not (alive and report.helping):
         return states.DONE
@@ -139,27 +139,27 @@ def judge(
         return states.HELPING if whole else (report.state or states.STARTING)
     if reading.stop_requested:
         return states.STOPPED
-    said = supervised.state or ""
-    if said == states.STOPPED:  # but by no request of a person: its supervisor was ended, as before a reboot
+    last = supervised.state or ""
+    if last == states.STOPPED:  # without a person's request: its supervisor was ended, for example by a reboot
         return states.DEAD
     if not reading.supervisor_alive:
-        # Given up on purpose, or nobody is left who would start it again.
-        return said if said == states.FENCED else states.DEAD if launched else states.NOT_LAUNCHED
-    return {states.WAITING: states.RESTARTING, states.RUNNING: states.STARTING, "": states.STARTING}.get(said, said)
+        # Given up on purpose, or no supervisor is left to start it again.
+        return last if last == states.FENCED else states.DEAD if launched else states.NOT_LAUNCHED
+    return {states.WAITING: states.RESTARTING, states.RUNNING: states.STARTING, "": states.STARTING}.get(last, last)
 
 
 def supervised(reading: Reading, slot: str) -> SupervisedSlot:
-    """A slot in its supervisor's report; blank where it is not."""
+    """Return a slot's entry in its supervisor's report; blank if there is none."""
     return reading.supervised.slots.get(slot) or SupervisedSlot.blank()
 
 
 def idle_s(reading: Reading, entry: SlotReading) -> float | None:
-    """Since a living worker began, by its host's clock, where it still loads."""
+    """Return seconds since a living worker began, by its host's clock, if it still loads; else None."""
     began = entry.worker.started_at
     loads = entry.alive and entry.worker.state in states.LOADS
     return max(0.0, reading.now - began) if loads and began is not None else None
 
 
 def left(ranges: Sequence[Range], have: Sequence[Range]) -> int:
-    """How many rows of `ranges` nobody of `have` has."""
+    """Return how many rows of `ranges` are not in `have`."""
     return sum(count(missing(start, stop, have)) for start, stop in ranges)

@@ -1,24 +1,24 @@
-"""Rates: rows a second over a window, the time left at them, and a clock that does not count our own sleep."""
+"""Rates: rows a second over a window, the time left at that rate, and a clock that does not count our own sleep."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 
-WINDOW_S = 60.0  # the rate and the ETA look back this far: a cumulative rate stays confidently wrong
-BAND_S = 300.0  # and the range of the ETA is that of the rates of the last five
+WINDOW_S = 60.0  # the rate and the ETA look back this far: a cumulative rate stays wrong for too long
+BAND_S = 300.0  # the range of the ETA comes from the rates of the last five minutes
 
 
-class Awake:
-    """Seconds in which somebody looked. What this machine slept, or the watching was paused, is nobody's silence."""
+class AwakeClock:
+    """Seconds in which the run was watched. Sleep of this machine and pauses of the watching do not count."""
 
     def __init__(self, most_s: float, clock: Callable[[], float] = time.monotonic):
-        """`most_s`: the longest time between two looks that is not a sleep."""
+        """Start the clock. `most_s`: a longer time between two polls counts as this much."""
         self._most_s, self._clock = most_s, clock
         self._last = self._now = clock()
 
     def now(self) -> float:
-        """The time of this look."""
+        """Return the time of this poll."""
         at = self._clock()
         self._now += min(max(0.0, at - self._last), self._most_s)
         self._last = at
@@ -26,7 +26,7 @@ class Awake:
 
 
 def windowed(points: list[tuple[float, int]], now: float, rows: int, window_s: float = WINDOW_S) -> float | None:
-    """Rows a second over the last `window_s`, from (time, rows) points that this call extends; None while unknown."""
+    """Add a (time, rows) point; return rows a second over the last `window_s`, None while unknown."""
     points.append((now, rows))
     while len(points) > 2 and points[1][0] < now - window_s:
         points.pop(0)
@@ -35,6 +35,6 @@ def windowed(points: list[tuple[float, int]], now: float, rows: int, window_s: f
 
 
 def eta_range(left: int, history: Sequence[tuple[float, float]], band_s: float = BAND_S) -> tuple[float, float] | None:
-    """(earliest, latest) seconds to do `left` rows at the rates of the last `band_s`; None with fewer than three."""
+    """Return (least, most) seconds for `left` rows at the rates of the last `band_s`; None with fewer than three."""
     rates = [rate for at, rate in history if at >= history[-1][0] - band_s and rate > 0]
     return (left / max(rates), left / min(rates)) if len(rates) >= 3 else None

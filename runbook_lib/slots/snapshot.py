@@ -17,29 +17,29 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SlotState:
-    """One slot at one moment; `committed` counts, the rest is what was said or measured."""
+    """One slot at one moment; `committed` counts, the rest was reported or measured."""
 
     slot: str
     host: str
     rows: int
     committed: int
-    in_part: int  # rows of the part at hand, by the worker's own word
+    in_part: int  # rows done of the uncommitted part, as the worker reports
     state: str  # of slots.states
     rate: float | None = None  # rows a second
     age_s: float | None = None  # since its last heartbeat
     restarts: int = 0
-    reason: str = ""  # why its worker ended last
+    reason: str = ""  # why its last worker ended
     device: str = ""
     processing_s: float | None = None  # since its model was loaded
     ended_at: float | None = None
     trend: tuple[float, ...] = ()  # its rate at the last polls, the newest last
-    gpu: gpus.Sample | None = None  # what its GPU does; None where it is not known
-    verdict: str = ""  # of the table of verdicts; empty where it says no more than the state
-    evidence: str = ""  # how the verdict is known; empty where nothing is the matter
-    action: str = ""  # what happens by itself; empty where nothing is the matter
-    exits: tuple[Exit, ...] = ()  # how its workers ended, as its host has it on file
-    loaded_s: float | None = None  # what loading the model took
-    idle_s: float | None = None  # since its worker began, while it lives and still loads
+    gpu: gpus.Sample | None = None  # the figures of its GPU; None if unknown
+    verdict: str = ""  # from the table of verdicts; empty if it is the same word as the state
+    evidence: str = ""  # how the verdict is known; empty if nothing is wrong
+    action: str = ""  # what happens by itself; empty if nothing is wrong
+    exits: tuple[Exit, ...] = ()  # how its workers ended, from its host's record
+    loaded_s: float | None = None  # how long loading the model took
+    idle_s: float | None = None  # time since its worker began, while it lives and still loads
 
     @property
     def done(self) -> bool:
@@ -48,13 +48,13 @@ class SlotState:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds for the slot's rows that are left, at its rate of the last minute; None while unknown or done."""
+        """Seconds for the remaining rows, at the rate of the last minute; None while unknown or done."""
         return (self.rows - self.committed) / self.rate if self.rate and not self.done else None
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a host gave a row up, `at` a time by its clock."""
+    """Why a host gave up a row; `at` is a time by its clock."""
 
     row: int
     host: str
@@ -65,7 +65,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One reading of a run, or of the hosts of it that are meant, at one moment; what is by host is by its name."""
+    """A run, or the selected hosts of it, at one moment; mappings by host use the host's name as key."""
 
     run: str
     at: float
@@ -80,19 +80,19 @@ class Snapshot:
     quarantined: tuple[int, ...]  # rows that were given up
     alerts: tuple[str, ...]
     committed_by_host: Mapping[str, Sequence[Range]] = field(default_factory=dict)  # of the hosts that answered
-    silent_s: Mapping[str, float] = field(default_factory=dict)  # of those that did not: since they last did
+    silent_s: Mapping[str, float] = field(default_factory=dict)  # hosts that did not: time since their last answer
     eta_range_s: tuple[float, float] | None = None  # from the fastest and the slowest rate of the last five minutes
-    truncated: int = 0  # rows that came home cut at the model's length
-    norms_bad: int = 0  # rows that came home with a norm that is zero or no number
+    truncated: int = 0  # downloaded rows whose text was cut at the model's length
+    norms_bad: int = 0  # downloaded rows with a norm that is zero or no number
     busy: frozenset[str] = frozenset()  # hosts whose supervisor has work
     invalid: frozenset[str] = frozenset()  # hosts whose answer is invalid
-    unassigned_s: Mapping[str, float] = field(default_factory=dict)  # hosts that answer and were given nothing, since
+    unassigned_s: Mapping[str, float] = field(default_factory=dict)  # hosts that answer without an assignment: time
     epochs: Mapping[str, int | None] = field(default_factory=dict)  # the revision of the plan that each host has
     named: Mapping[int, str] = field(default_factory=dict)  # rows given up, with title and id
     refusals: Sequence[Refusal] = ()  # of the first of these
-    unsupervised: Mapping[str, str] = field(default_factory=dict)  # workers live, the supervisor (named) does not
-    gone: Mapping[str, str] = field(default_factory=dict)  # supervisors that are gone
-    late: Mapping[str, float] = field(default_factory=dict)  # hosts that were asked and have not answered yet, since
+    unsupervised: Mapping[str, str] = field(default_factory=dict)  # the dead supervisor of a host with living workers
+    gone: Mapping[str, str] = field(default_factory=dict)  # dead supervisors whose hosts have work
+    late: Mapping[str, float] = field(default_factory=dict)  # hosts that have not answered yet: seconds since the query
 
     @property
     def done(self) -> bool:
@@ -101,11 +101,11 @@ class Snapshot:
 
     @property
     def resting(self) -> bool:
-        """True when nobody works any more, though rows may be missing."""
+        """True when no worker works any more, though rows may be missing."""
         return not self.busy and all(slot.state in REST for slot in self.slots)
 
-    def of(self, host: str) -> Snapshot:
-        """What concerns one host only; the rows are still those of all."""
+    def for_host(self, host: str) -> Snapshot:
+        """Return the snapshot limited to one host; the row counts are still those of all hosts."""
 
         def own(by_host: Mapping[str, T]) -> dict[str, T]:
             return {name: value for name, value in by_host.items() if name == host}

@@ -1,8 +1,8 @@
-"""The states of a slot and the verdicts on it: one table, a row a word, with all that follows from it.
+"""The states of a slot and the verdicts on it: one table, one row for each word, with everything that follows from it.
 
-Three judge, each once, each by the word of the one before. The host's supervisor (`worker/supervise.py`) sees its own
-workers. `observed.judge` makes a state of its word, the worker's report, what is committed and who answers.
-`verdicts.judge` tells the cause: what a worker died of, or that it is slow or stuck. Nobody else concludes a state.
+Three steps decide, each from the result of the step before. The host's supervisor (`worker/supervise.py`) sees its own
+workers. `observed.judge` derives a state from its report, the worker's report, the committed rows and which hosts
+answer. `verdicts.judge` finds the cause: why a worker died, or that it is slow or stuck. No other code does this.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ NOT_LAUNCHED, NOT_READ, MORE_TO_DO = "not launched", "not read yet", "more to do
 STARTING, LOADING, RUNNING, HELPING = "starting", "loading model", "running", "helping"
 SLOW, STUCK, RESTARTING, FAILED, DEAD = "slow", "stuck", "restarting", "failed", "dead"
 UNSUPERVISED, UNREACHABLE, REFUSED, FENCED = "unsupervised", "unreachable", "refused", "fenced"
-WAITING = "waiting"  # a supervisor's word only: its next worker has not begun
+WAITING = "waiting"  # used by supervisors only: the next worker has not begun
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A state of a slot, or the cause of one. `by_itself`: what happens without a person; `person`: what one can do.
+    """A state of a slot, or its cause. `by_itself`: what happens without a person; `person`: what a person can do.
 
-    `wrong`: worth an alert. `rests`: nobody works, or will by itself; `settled`: it is well, not on its way to it;
-    `takes`: rows may be moved to it; `ended`: its last worker's end tells the cause; `loads`: it has not encoded yet.
-    `badge`: its shape, and its colour by name.
+    `wrong`: worth an alert. `rests`: no worker works, or starts by itself; `settled`: it works well or is finished;
+    `takes`: rows may be moved to it; `ended`: the last worker's end is the cause; `loads`: it has not encoded yet.
+    `badge`: its shape, and the name of its colour.
     """
 
     name: str
@@ -113,7 +113,7 @@ TABLE = (
     Verdict(
         UNREACHABLE,
         "its workers go on; after `unreachable_s` of silence its rows move to hosts that answer",
-        "mend the way to it, or `runbook move RUN HOST` at once",
+        "repair the connection to it, or `runbook move RUN HOST` at once",
         takes=False,
         badge=("?", "purple"),
     ),
@@ -156,6 +156,6 @@ NAMED = {verdict.name: verdict for verdict in TABLE}
 REST = frozenset(verdict.name for verdict in TABLE if verdict.rests)
 SETTLED = frozenset(verdict.name for verdict in TABLE if verdict.settled)
 OVER = REST & SETTLED  # nothing of its own is left
-CANNOT = frozenset(verdict.name for verdict in TABLE if not verdict.takes)
+TAKES_NO_ROWS = frozenset(verdict.name for verdict in TABLE if not verdict.takes)
 ENDED = frozenset(verdict.name for verdict in TABLE if verdict.ended)
 LOADS = frozenset(verdict.name for verdict in TABLE if verdict.loads)

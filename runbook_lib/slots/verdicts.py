@@ -1,7 +1,7 @@
-"""Verdicts: what is the matter with a slot, and how that is known: a pure function over the table of `states`.
+"""Verdicts: what is wrong with a slot, and the evidence: a pure function over the table of `states`.
 
-Nothing here acts. What a worker died of is told by the reason that its supervisor kept: an exit code, or the last
-words of the worker itself.
+Nothing here acts. The cause of a worker's death comes from the reason that its supervisor stored: an exit code, or the
+worker's last line of output.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..profile.profile import MonitorSpec
 from . import states
 from .states import NAMED, Verdict
 
-# What a reason says, in the order in which it is looked for: the more telling first.
+# Patterns in a reason, in the order in which they are tried: the more specific first.
 CAUSES = (
     ("disk full", r"disk full|no space left on device|dis[ck] quota exceeded|Errno (28|69|122)\b"),
     ("GPU lost", r"\bXid\b|fallen off the bus|uncorrectable ecc|gpu is lost|no cuda gpus are available|"
@@ -27,22 +27,22 @@ CAUSES = (
     (states.STUCK, r"no sign of work for"),
 )  # fmt: skip
 _PATTERNS = tuple((name, re.compile(pattern, re.IGNORECASE)) for name, pattern in CAUSES)
-BY_A_PERSON = "restarted by a person"  # as its supervisor has it on file
-NO_MORE = (states.DEAD, states.FENCED)  # nobody is there, or means, to try again
-EXIT_REFUSED = 2  # of a worker: what it was given does not fit together
+BY_A_PERSON = "restarted by a person"  # the reason that its supervisor stores
+NO_MORE = (states.DEAD, states.FENCED)  # no supervisor will try again
+EXIT_REFUSED = 2  # of a worker: its inputs do not fit together
 
 
 def cause(reason: str) -> str:
-    """What a worker ended of, by name of a verdict; empty where its reason tells nothing more."""
+    """Return the name of the verdict that a worker's end reason shows; empty if it shows none."""
     return next((name for name, pattern in _PATTERNS if pattern.search(reason)), "")
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is seen of a slot: its state on file, why its last worker ended, and how it has moved.
+class Signs:
+    """The signs by which a slot is judged: its stored state, why its last worker ended, and its progress.
 
-    `still_s`: how long it has shown no new row, by our clock; `age_s`: since its heartbeat, by its host's; `finished`:
-    its supervisor ended because nothing was left, so what is left now came later.
+    `still_s`: seconds without a new row, by our clock; `age_s`: seconds since its heartbeat, by its host's clock;
+    `finished`: its supervisor ended because nothing was left, so the rows that it has now came later.
     """
 
     state: str
@@ -55,32 +55,33 @@ class Seen:
     finished: bool = False
 
 
-def judge(seen: Seen, limits: MonitorSpec) -> tuple[Verdict, str]:
-    """The verdict on a slot and the evidence for it, in words; no evidence where nothing is the matter."""
-    if seen.state == states.DEAD and seen.finished:
+def judge(signs: Signs, limits: MonitorSpec) -> tuple[Verdict, str]:
+    """Return the verdict on a slot and the evidence in words; empty evidence if nothing is wrong."""
+    if signs.state == states.DEAD and signs.finished:
         return NAMED[states.MORE_TO_DO], ""
-    if seen.state in states.ENDED:
-        name = states.REFUSED if seen.code == EXIT_REFUSED and not cause(seen.reason) else cause(seen.reason)
-        name = name or (states.DEAD if seen.state == states.FAILED else seen.state)
-        said = f"{'given up' if seen.state == states.FENCED else seen.state}; {seen.reason or 'no reason on record'}"
-        if seen.state == states.RESTARTING and (not seen.reason or seen.reason == BY_A_PERSON):
-            return NAMED[states.STARTING], ""  # a first start waits too: nothing has happened yet
-        found = NAMED[name]
-        if seen.state in NO_MORE and name != states.REFUSED:
-            found = replace(found, by_itself=NAMED[seen.state].by_itself)
-        return found, said
-    if seen.state == states.RUNNING:
-        stuck_s = patience_s(seen, limits)
-        if seen.age_s is not None and seen.age_s > limits.stuck_s:
-            return NAMED[states.STUCK], f"no heartbeat for {seen.age_s:.0f} s (expected within {limits.stuck_s:g} s)"
-        if seen.still_s > stuck_s:
-            return NAMED[states.STUCK], f"no new row for {seen.still_s:.0f} s (expected within {stuck_s:.0f} s)"
-        if seen.rate is not None and seen.rate < limits.slow_rows_per_s:
+    if signs.state in states.ENDED:
+        name = states.REFUSED if signs.code == EXIT_REFUSED and not cause(signs.reason) else cause(signs.reason)
+        name = name or (states.DEAD if signs.state == states.FAILED else signs.state)
+        state = "given up" if signs.state == states.FENCED else signs.state
+        evidence = f"{state}; {signs.reason or 'no reason on record'}"
+        if signs.state == states.RESTARTING and (not signs.reason or signs.reason == BY_A_PERSON):
+            return NAMED[states.STARTING], ""  # a first start waits too: nothing went wrong yet
+        verdict = NAMED[name]
+        if signs.state in NO_MORE and name != states.REFUSED:
+            verdict = replace(verdict, by_itself=NAMED[signs.state].by_itself)
+        return verdict, evidence
+    if signs.state == states.RUNNING:
+        stuck_s = patience_s(signs, limits)
+        if signs.age_s is not None and signs.age_s > limits.stuck_s:
+            return NAMED[states.STUCK], f"no heartbeat for {signs.age_s:.0f} s (expected within {limits.stuck_s:g} s)"
+        if signs.still_s > stuck_s:
+            return NAMED[states.STUCK], f"no new row for {signs.still_s:.0f} s (expected within {stuck_s:.0f} s)"
+        if signs.rate is not None and signs.rate < limits.slow_rows_per_s:
             expected = f"the profile expects at least {limits.slow_rows_per_s:g}"
-            return NAMED[states.SLOW], f"{seen.rate:.1f} rows/s ({expected})"
-    return NAMED.get(seen.state, Verdict(seen.state, "", wrong=False)), ""
+            return NAMED[states.SLOW], f"{signs.rate:.1f} rows/s ({expected})"
+    return NAMED.get(signs.state, Verdict(signs.state, "", wrong=False)), ""
 
 
-def patience_s(seen: Seen, limits: MonitorSpec) -> float:
-    """How long a slot may show no new row: the profile's time, or twice that of one of its parts."""
-    return max(limits.stuck_s, 2 * seen.part_s) if seen.part_s else limits.stuck_s
+def patience_s(signs: Signs, limits: MonitorSpec) -> float:
+    """Return how long a slot may show no new row: the profile's time, or twice the time of one part if longer."""
+    return max(limits.stuck_s, 2 * signs.part_s) if signs.part_s else limits.stuck_s

@@ -1,7 +1,7 @@
-"""Watcher: readings of a run over time, made into a `Snapshot`. It changes nothing.
+"""Watcher: turns the readings of a run into a `Snapshot`. It changes nothing.
 
-Progress is what is committed: rows in parts whose record stands under its final name. What a worker reports beyond
-that (rows inside the part at hand, its rate, its state) is shown and never counted.
+Progress is what is committed: rows in parts whose record has its final name. Everything else that a worker reports
+(rows of the unfinished part, its rate, its state) is shown and never counted.
 """
 
 from __future__ import annotations
@@ -25,50 +25,50 @@ from .arrived import Arrived
 from .incidents import refusals
 from .movement import Movement
 from .observed import Observed, idle_s, observe, unread
-from .rates import Awake, eta_range
+from .rates import AwakeClock, eta_range
 from .readings import Answer, Late, Readings
 from .snapshot import Refusal, SlotState, Snapshot
 
-AWAKE_S = 60.0  # beyond the pause between two looks: what takes longer is our own sleep
+AWAKE_S = 60.0  # added to the pause between two polls: a longer gap means that this machine slept
 
 
 @dataclass
 class Watcher:
-    """Readings of a run over time: turns what the hosts say into a `Snapshot`. Holds nothing that files do not.
+    """Turns the hosts' readings over time into a `Snapshot`. Its state can always be rebuilt from files.
 
-    `within_s`: how long a look waits for hosts that are slow; all of them are waited for where there is no next look.
+    `within_s`: how long a poll waits for slow hosts; None waits for all of them, as in a single poll.
     """
 
     run: Run
     plan: Plan
     within_s: float | None = None
     _last: dict[str, Reading] = field(default_factory=dict)
-    _plan_of: int = 0
-    _heard: dict[str, float] = field(default_factory=dict)
-    _blank: dict[str, float] = field(default_factory=dict)
-    _named: dict[int, str] = field(default_factory=dict)
+    _plan_mtime_ns: int = 0
+    _answered_at: dict[str, float] = field(default_factory=dict)
+    _unassigned_since: dict[str, float] = field(default_factory=dict)
+    _given_up_names: dict[int, str] = field(default_factory=dict)
     _offsets: dict[str, float] = field(default_factory=dict)
     _launched_at: float | None = None
-    _journal_of: int = -1
+    _journal_size: int = -1
 
     def __post_init__(self) -> None:
-        """Begin to count."""
+        """Start the clocks."""
         self._readings = Readings(self.run)
-        self._awake = Awake(self.run.profile.monitor.interval_s + AWAKE_S)
+        self._awake = AwakeClock(self.run.profile.monitor.interval_s + AWAKE_S)
         self._since = self._awake.now()
         self._movement = Movement(self._since)
         self._arrived = Arrived(self.run.local)
 
     def poll(self) -> Snapshot:
-        """Read all hosts side by side, once, and judge them by the plan of now: rows may have moved."""
+        """Read all hosts in parallel, once, and judge them by the current plan: rows may have moved."""
         self._renew_plan()
         readings = self._readings.look(self.within_s)
         now = self._awake.now()
         for name, answer in readings.items():
             self._keep(name, answer, now)
-        self._see_launch()
-        home = committed(self.run.local.parts)  # also what came from a host that is silent now
-        self._arrived.see(home)
+        self._find_launch()
+        home = committed(self.run.local.parts)  # also parts from a host that is silent now
+        self._arrived.update(home)
         have = self._have(home)
         launched = self._was_launched(readings)
         judged = [
@@ -79,15 +79,15 @@ class Watcher:
         slots = tuple(slot for slot, _ in judged)
         given_up = self._given_up(have)
         gone = self._gone(readings, slots)
-        told = [
+        shown = [
             *(alerts.of_host(name, answer) for name, answer in readings.items()),
             *(alert for _, alert in judged),
-            alerts.of_rows(given_up, self._named, self._refusals()),
+            alerts.of_rows(given_up, self._given_up_names, self._refusals()),
             *(alerts.of_unsupervised(name, alive) for name in gone if (alive := self._alive(name))),
             self._about_all(slots, launched),
         ]
         return self._state(
-            readings, slots, given_up, gone, tuple(safe_text(alert, 500) for alert in told if alert), now
+            readings, slots, given_up, gone, tuple(safe_text(alert, 500) for alert in shown if alert), now
         )
 
     def _state(
@@ -101,7 +101,7 @@ class Watcher:
     ) -> Snapshot:
         rows, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
         rate = self._movement.rate_of_all(slots, now)
-        fresh = {name: found for name, found in readings.items() if isinstance(found, Reading)}
+        fresh = {name: reading for name, reading in readings.items() if isinstance(reading, Reading)}
         return Snapshot(
             run=self.run.name,
             at=time.time(),
@@ -117,64 +117,64 @@ class Watcher:
             norms_bad=self._arrived.norms_bad,
             truncated=self._arrived.truncated,
             quarantined=given_up,
-            named=self._named,
+            named=self._given_up_names,
             refusals=self._refusals(),
             alerts=shown,
-            committed_by_host={name: found.committed for name, found in fresh.items()},
+            committed_by_host={name: reading.committed for name, reading in fresh.items()},
             invalid=frozenset(
                 n for n, e in readings.items() if isinstance(e, HostError) and not isinstance(e, LinkLost)
             ),
             busy=frozenset(n for n, answer in readings.items() if _busy(self._last.get(n), answer)),
-            epochs={name: found.epoch for name, found in fresh.items() if found.assigned},
-            unassigned_s={name: now - since for name, since in self._blank.items() if name in fresh},
+            epochs={name: reading.epoch for name, reading in fresh.items() if reading.assigned},
+            unassigned_s={name: now - since for name, since in self._unassigned_since.items() if name in fresh},
             silent_s=self._silent_s(readings, now),
             unsupervised={name: process for name, process in gone.items() if self._alive(name)},
             gone=gone,
-            late={name: found.asked_s for name, found in readings.items() if isinstance(found, Late)},
+            late={name: reading.asked_s for name, reading in readings.items() if isinstance(reading, Late)},
         )
 
     # ------------------------------------------------------------------------------------------------------- reading
 
     def _renew_plan(self) -> None:
-        changed = self.run.plan_file.stat().st_mtime_ns
-        if changed != self._plan_of:
-            self.plan, self._plan_of = self.run.plan(), changed
+        mtime_ns = self.run.plan_file.stat().st_mtime_ns
+        if mtime_ns != self._plan_mtime_ns:
+            self.plan, self._plan_mtime_ns = self.run.plan(), mtime_ns
 
     def _keep(self, name: str, answer: Answer, now: float) -> None:
-        """Keep what is new; of a host that failed, or has not answered yet, its last reading stays."""
+        """Keep a new reading; for a host that failed or has not answered yet, the last reading stays."""
         if not isinstance(answer, Reading):
             return
         self._last[name] = answer
-        self._heard[name] = now
+        self._answered_at[name] = now
         self._offsets[name] = time.time() - answer.now
         if answer.assigned:
-            self._blank.pop(name, None)
+            self._unassigned_since.pop(name, None)
         else:
-            self._blank.setdefault(name, now)
+            self._unassigned_since.setdefault(name, now)
 
     def _silent_s(self, readings: Mapping[str, Answer], now: float) -> dict[str, float]:
         failed = [name for name, answer in readings.items() if isinstance(answer, RunbookError)]
-        return {name: now - self._heard.get(name, self._since) for name in failed}
+        return {name: now - self._answered_at.get(name, self._since) for name in failed}
 
     def _have(self, home: Sequence[Range]) -> dict[str, list[Range]]:
-        """What counts for the slots of each host: what is home, and the word of that host and no other's."""
+        """Return the committed rows that count for each host: those at home, and those that the host itself reports."""
         theirs = {name: reading.committed for name, reading in self._last.items()}
         return {spec.name: joined([*home, *theirs.get(spec.name, ())]) for spec in self.run.hosts}
 
-    def _see_launch(self) -> None:
-        """When the run was launched: the deadline counts from there, whoever watches."""
+    def _find_launch(self) -> None:
+        """Find the time of the launch in the journal: the deadline counts from there, in every watching command."""
         path = self.run.journal.path
         size = path.stat().st_size if path.exists() else 0
-        if self._launched_at is None and size != self._journal_of:
-            self._journal_of = size
+        if self._launched_at is None and size != self._journal_size:
+            self._journal_size = size
             for event in self.run.journal.events("supervisor started"):
                 self._launched_at = datetime.fromisoformat(event["at"]).timestamp()
                 return
 
     def _was_launched(self, readings: Mapping[str, Answer]) -> bool:
-        """Whether this run was ever launched: by the journal, or by what supervisors and workers left on hosts."""
+        """Return whether this run was ever launched: by the journal, or by files that supervisors and workers left."""
         if self._launched_at is not None or any(isinstance(answer, RunbookError) for answer in readings.values()):
-            return True  # of a host that cannot be asked it is not known
+            return True  # not known for a host that cannot be asked
         return any(self._left_traces(name, reading) for name, reading in self._last.items())
 
     def _left_traces(self, host: str, reading: Reading) -> bool:
@@ -190,93 +190,93 @@ class Watcher:
     def _slot(
         self, slot: Slot, have: Sequence[Range], now: float, answer: Answer | None, launched: bool
     ) -> tuple[SlotState, str]:
-        """A slot by its host's last reading, with its rate and what is the matter with it; and an alert, if any."""
+        """Return a slot's state by its host's last reading, with rate and verdict; and its alert, or an empty text."""
         reading = self._last.get(slot.host)
         ranges = self.plan.ranges(slot)
         if reading is None or slot.slot not in reading.slots:
             return unread(slot, ranges, have, answer, reading is not None), ""
-        seen = observe(slot, ranges, have, reading, answer, launched)
-        age_s = self._movement.age_s(seen, now)
-        rate = self._movement.rate(seen, age_s, now)
-        verdict, evidence = self._verdict(seen, rate, age_s, now)
-        return self._slot_state(seen, rate, age_s, verdict, evidence), alerts.of_slot(seen, verdict, evidence)
+        observed = observe(slot, ranges, have, reading, answer, launched)
+        age_s = self._movement.age_s(observed, now)
+        rate = self._movement.rate(observed, age_s, now)
+        verdict, evidence = self._verdict(observed, rate, age_s, now)
+        return self._slot_state(observed, rate, age_s, verdict, evidence), alerts.of_slot(observed, verdict, evidence)
 
     def _verdict(
-        self, seen: Observed, rate: float | None, age_s: float | None, now: float
+        self, observed: Observed, rate: float | None, age_s: float | None, now: float
     ) -> tuple[states.Verdict, str]:
-        trend = self._movement.trend(seen.name)
-        shown = verdicts.Seen(
-            state=seen.state,
-            reason=seen.reason if seen.explained else "",
-            code=seen.entry.exits[-1].code if seen.explained else None,
+        trend = self._movement.trend(observed.name)
+        signs = verdicts.Signs(
+            state=observed.state,
+            reason=observed.reason if observed.explained else "",
+            code=observed.entry.exits[-1].code if observed.explained else None,
             rate=rate,
-            still_s=self._movement.still_s(seen, now),
+            still_s=self._movement.still_s(observed, now),
             age_s=age_s,
             part_s=self.plan.part_rows / max(trend) if any(trend) else None,
-            finished=seen.finished,
+            finished=observed.finished,
         )
-        verdict, evidence = verdicts.judge(shown, self.run.profile.monitor)
-        return verdict, str(seen.silent) if seen.silent and seen.state == states.UNREACHABLE else evidence
+        verdict, evidence = verdicts.judge(signs, self.run.profile.monitor)
+        return verdict, str(observed.silent) if observed.silent and observed.state == states.UNREACHABLE else evidence
 
     def _slot_state(
-        self, seen: Observed, rate: float | None, age_s: float | None, verdict: states.Verdict, evidence: str
+        self, observed: Observed, rate: float | None, age_s: float | None, verdict: states.Verdict, evidence: str
     ) -> SlotState:
-        report, exits = seen.report, seen.entry.exits
-        ended_at = report.ended_at
+        report, exits, ended_at = observed.report, observed.entry.exits, observed.report.ended_at
+        ended = observed.reason if observed.explained and observed.state in states.ENDED else ""
         return SlotState(
-            slot=seen.name,
-            host=seen.slot.host,
-            rows=seen.rows,
-            committed=seen.done,
-            in_part=seen.in_part,
-            state=seen.state,
+            slot=observed.name,
+            host=observed.slot.host,
+            rows=observed.rows,
+            committed=observed.done,
+            in_part=observed.in_part,
+            state=observed.state,
             rate=rate,
             age_s=age_s,
             restarts=len(exits),
-            reason=safe_text(seen.reason, 300),
-            device=safe_text(report.device or seen.slot.device, 80),
+            reason=safe_text(observed.reason, 300),
+            device=safe_text(report.device or observed.slot.device, 80),
             processing_s=report.processing_time,
-            ended_at=None if ended_at is None else ended_at + self._offsets.get(seen.slot.host, 0.0),
-            trend=self._movement.trend(seen.name),
-            gpu=seen.sample,
-            verdict="" if verdict.name == seen.state else verdict.name,
-            evidence=safe_text((seen.reason if seen.explained and seen.state in states.ENDED else "") or evidence, 300),
+            ended_at=None if ended_at is None else ended_at + self._offsets.get(observed.slot.host, 0.0),
+            trend=self._movement.trend(observed.name),
+            gpu=observed.sample,
+            verdict="" if verdict.name == observed.state else verdict.name,
+            evidence=safe_text(ended or evidence, 300),
             action=verdict.by_itself if verdict.wrong else "",
             exits=exits,
             loaded_s=report.loaded_s,
-            idle_s=idle_s(seen.reading, seen.entry),
+            idle_s=idle_s(observed.reading, observed.entry),
         )
 
     def _given_up(self, have: Mapping[str, Sequence[Range]]) -> tuple[int, ...]:
         refused = sorted({row for reading in self._last.values() for row in reading.quarantined})
         everywhere = joined([rows for ranges in have.values() for rows in ranges]) if refused else []
-        found = tuple(row for row in refused if missing(row, row + 1, everywhere))  # another host may have done it
-        if set(found) - set(self._named):
-            self._named = corpora.row_names(self.run.corpus, found)
-        return found
+        lost = tuple(row for row in refused if missing(row, row + 1, everywhere))  # another host may have done it
+        if set(lost) - set(self._given_up_names):
+            self._given_up_names = corpora.row_names(self.run.corpus, lost)
+        return lost
 
     def _refusals(self) -> list[Refusal]:
-        """What the hosts told last of rows that were given up, and why."""
+        """Return which rows the hosts gave up, and why, by their last readings."""
         return [each for name, last in self._last.items() for each in refusals(name, last)]
 
     def _gone(self, readings: Mapping[str, Answer], slots: Sequence[SlotState]) -> dict[str, str]:
-        """The hosts whose supervisor ended though there is work for it, with the process that it was."""
+        """Return the hosts whose supervisor ended though it has work, each with the process that ended."""
         waiting = {s.host for s in slots if s.state not in states.REST and s.verdict != states.MORE_TO_DO}
-        found: dict[str, str] = {}
+        processes: dict[str, str] = {}
         for name, reading in readings.items():
             if not isinstance(reading, Reading) or reading.supervisor_alive or reading.stop_requested:
                 continue
             gone = reading.supervised.process
             if name in waiting and gone:
-                found[name] = f"{gone['pid']} {gone.get('start')}"
-        return found
+                processes[name] = f"{gone['pid']} {gone.get('start')}"
+        return processes
 
     def _alive(self, host: str) -> int:
-        """How many workers of a host live, by its last reading."""
+        """Return how many workers of a host live, by its last reading."""
         return sum(entry.alive for entry in self._last[host].slots.values())
 
     def _about_all(self, slots: Sequence[SlotState], launched: bool) -> str:
-        """What is to be said of the whole run."""
+        """Return an alert about the whole run, or an empty text."""
         if all(slot.done for slot in slots):
             return ""
         if not launched and any(slot.state == states.NOT_LAUNCHED for slot in slots):
@@ -289,9 +289,9 @@ class Watcher:
 
 
 def _busy(last: Reading | None, answer: Answer) -> bool:
-    """Whether a host's supervisor lives and has work, perhaps with the rows of a slot that was given up.
+    """Return whether a host's supervisor lives and has work, perhaps the rows of a slot that was given up.
 
-    One that has not answered yet is taken at its last word, and one that never did may have some.
+    For a host that has not answered yet, the last reading decides; a host that never answered may have work.
     """
     if isinstance(answer, RunbookError):
         return False

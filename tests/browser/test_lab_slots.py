@@ -19,7 +19,7 @@ from runbook_lib.show.console import Console
 from runbook_lib.show.live import Live
 from states import slot, state
 console = Console(run.open_folder(Path({folder!r})))
-view = Live(place=console, every_s=0.0)
+view = Live(display=console, every_s=0.0)
 for look in range(1000):
     slots = [slot(i, committed=1000 + look, state="stuck" if i == {bad} else "running") for i in range({slots})]
     view.show(replace(state({slots}), slots=tuple(slots), elapsed_s=float(look)))

@@ -103,7 +103,7 @@ def no_digest_at_merge() -> None:
     from runbook_lib.result import parts
 
     def verify(part, plan, fingerprints):
-        return parts.strange(part.record, plan) + parts._texts(part, fingerprints)
+        return parts.differences_from_plan(part.record, plan) + parts._texts(part, fingerprints)
 
     def row_bytes(piece):
         part, low, high = piece
@@ -118,7 +118,7 @@ def no_identity() -> None:
     """A part's run, corpus, model, dtype and prompt are not looked at."""
     from runbook_lib.result import parts
 
-    parts.strange = lambda record, plan: []
+    parts.differences_from_plan = lambda record, plan: []
 
 
 def no_fingerprints() -> None:

@@ -102,7 +102,7 @@ def staged(root: Path) -> None:
         folder=root, files=(), digest="1" * 64, dim=8, normalises=True, max_tokens=16, architecture="", **words
     )
     model.resolve = lambda *args: nothing_to_send
-    probing.assure = lambda *args: None  # no model is tried: there is none
+    probing.ensure_tried = lambda *args: None  # no model is tried: there is none
     checks = staging.stage(open_run(root))
     assert checks.ok, checks
     light_model()

@@ -17,10 +17,11 @@ from waiting import wait_for
 
 from runbook_lib.corpus import corpus
 from runbook_lib.hosts import hosts
-from runbook_lib.phases import monitor, preflight
+from runbook_lib.phases import preflight
 from runbook_lib.profile import profile
 from runbook_lib.run import model, plan, run
 from runbook_lib.slots.snapshot import Snapshot
+from runbook_lib.slots.watcher import Watcher
 from worker.files import read_json
 from worker.layout import HostFolder
 from worker.rows import planned_parts
@@ -105,7 +106,7 @@ def nobody_there(folder: Path) -> Path:
 
 def look(this: run.Run) -> Snapshot:
     """One look of the monitor at all slots."""
-    return monitor.Watcher(this, this.plan()).poll()
+    return Watcher(this, this.plan()).poll()
 
 
 def alive(this: run.Run, name: str = "one") -> bool:

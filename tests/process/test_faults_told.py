@@ -12,6 +12,7 @@ from runbook_lib.phases import download, launch, monitor, workers
 from runbook_lib.report import report
 from runbook_lib.run import run
 from runbook_lib.slots.incidents import BEGAN
+from runbook_lib.slots.watcher import Watcher
 from worker import process
 from worker.blame import quarantine
 from worker.files import read_json
@@ -64,7 +65,7 @@ def test_status_and_watching_without_leave_write_nothing(make):
     wait_for(lambda: len(committed(folder(this, "one").parts)) == 1)
     kill_a_worker(this, "one")
     before = this.journal.path.read_bytes()
-    state = monitor.Watcher(this, this.plan()).poll()
+    state = Watcher(this, this.plan()).poll()
     assert state.slots[0].restarts == 1 and this.journal.path.read_bytes() == before
 
 

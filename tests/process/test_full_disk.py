@@ -159,7 +159,7 @@ UNREADABLE = textwrap.dedent(
     output = this.profile.output
     looks = {
         "losses": lambda: publication.losses(this), "sizes": lambda: publication.losses(this, quick=True),
-        "stranger": lambda: publication.stranger(this), "outcome": lambda: str(outcome.outcome(this)),
+        "stranger": lambda: publication.founding_name_problem(this), "outcome": lambda: str(outcome.outcome(this)),
         "verify": lambda: [check.seen for check in report.verify(this).failed],
     }
     for path in (output.folder, output.backups, this.merged, this.founding_file, this.folder.parent):
@@ -172,7 +172,7 @@ UNREADABLE = textwrap.dedent(
                 told = [str(error)]
             print(json.dumps({"path": path.name, "look": name, "told": told}))
         path.chmod(mode)
-        assert publication.losses(this) == [] and not publication.stranger(this)
+        assert publication.losses(this) == [] and not publication.founding_name_problem(this)
     """
 )
 

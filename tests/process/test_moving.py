@@ -13,7 +13,8 @@ from local_run import executable, folder, host
 from vanishing import SUPERVISE, go, gone
 from waiting import wait_for
 
-from runbook_lib.phases import download, launch, monitor, recover, tend, workers
+from runbook_lib.phases import download, launch, recover, tend, workers
+from runbook_lib.slots.watcher import Watcher
 from worker import process
 from worker.files import read_json
 from worker.layout import committed
@@ -31,7 +32,7 @@ def kill(this, name):
 
 def follow(this, until, within_s=60.0):
     """Watch as notebook 03 does, until `until(state)`; gives all that was done."""
-    watcher, did = monitor.Watcher(this, this.plan()), []
+    watcher, did = Watcher(this, this.plan()), []
 
     def look():
         state = watcher.poll()
@@ -140,7 +141,7 @@ def test_a_policy_of_asking_asks_once_and_a_person_can_say_yes(make):
     this = make(waits=(20,), policy="{unreachable: ask}")
     wait_for(lambda: len(committed(folder(this, "two").parts)) == 2, "it comes to that")
     gone.add("two")
-    watcher = monitor.Watcher(this, this.plan())
+    watcher = Watcher(this, this.plan())
     looks = [watcher.poll() for _ in range(2)]
     wait_for(lambda: looks.append(watcher.poll()) or looks[-1].silent_s["two"] > 0.6, "it comes to that")
     for _ in range(3):
@@ -157,7 +158,7 @@ def test_a_policy_of_asking_asks_once_and_a_person_can_say_yes(make):
 def test_when_nobody_answers_nothing_moves(make):
     """It is this machine's own network."""
     this = make(waits=(4, 20))
-    watcher = monitor.Watcher(this, this.plan())
+    watcher = Watcher(this, this.plan())
     watcher.poll()
     gone.update({"one", "two"})
     wait_for(lambda: watcher.poll().silent_s.get("one", 0.0) > 0.6, "it comes to that")
@@ -169,7 +170,7 @@ def test_rows_of_a_host_that_was_stopped_stay(make):
     this = make(waits=(20,))
     wait_for(lambda: len(committed(folder(this, "two").parts)) == 2, "it comes to that")
     workers.stop(this)
-    watcher = monitor.Watcher(this, this.plan())
+    watcher = Watcher(this, this.plan())
     assert tend.tend(this, watcher.poll()) == [] and this.plan().epoch == 1
 
 
@@ -199,7 +200,7 @@ def test_where_a_person_is_to_be_asked_a_host_that_was_away_at_the_launch_is_nam
     gone.add("two")
     this = make(monitor="{interval_s: 0.2, unreachable_s: 600}", policy="{dead: ask}")
     gone.clear()
-    watcher = monitor.Watcher(this, this.plan())
+    watcher = Watcher(this, this.plan())
     for _ in range(3):
         assert tend.tend(this, watcher.poll()) == []
     (asked,) = this.journal.events("asked")
@@ -256,7 +257,7 @@ def test_a_host_whose_folder_went_is_given_a_while_before_it_is_launched_again(m
     wait_for(lambda: committed(folder(this, "two").parts), "it has begun")
     kill(this, "two")
     folder(this, "two").root.rename(this.folder / "unmounted")
-    watcher = monitor.Watcher(this, this.plan())
+    watcher = Watcher(this, this.plan())
     assert tend.tend(this, watcher.poll()) == [] and not folder(this, "two").root.exists()
     monkeypatch.setattr(recover, "BLANK_S", 0.2)
     go(this, "one")
@@ -271,7 +272,7 @@ def test_a_run_that_nobody_launched_is_not_launched_by_watching_it(make):
     for name in ("one", "two"):
         folder(this, name).root.rename(this.folder / f"{name}_away")
     this.journal.path.unlink()
-    state = monitor.Watcher(this, this.plan()).poll()
+    state = Watcher(this, this.plan()).poll()
     assert set(state.unassigned_s) == {"one", "two"}
     assert tend.tend(this, state) == [] and not folder(this, "one").root.exists()
 
@@ -306,7 +307,7 @@ def test_from_scratch_asks_for_the_runs_name(make, capsys):
 
 def a_state(this, **hosts_):
     """A state of these hosts: {name: (committed, rate, loaded_s)}, one slot each, all busy but those that are done."""
-    state = monitor.Watcher(this, this.plan()).poll()
+    state = Watcher(this, this.plan()).poll()
     slots = []
     for slot in state.slots:
         committed_, rate, loaded_s = hosts_[slot.host]

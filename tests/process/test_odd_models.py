@@ -234,7 +234,7 @@ def judged(folder: Path, dtype: str = "float32") -> tuple[probing.Probe, Checks]
     argv = [sys.executable, "-m", "worker", "probe", "--model", str(folder), "--dtype", dtype]
     found = models.resolve(ModelSpec(name=str(folder), dtype=dtype))
     argv += [f"--prompt={found.template}", f"--question-prompt={found.question_template}"]
-    probe = probing.read(probing.answer(Completed(**run_here(argv))))
+    probe = probing.parse_probe(probing.parse_answer(Completed(**run_here(argv))))
     checks = Checks("a host")
     probing.judge(checks, "host", probe, found, ModelSpec(name=str(folder), dtype=dtype))
     return probe, checks

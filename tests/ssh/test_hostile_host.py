@@ -35,6 +35,8 @@ from runbook_lib.report import clean, status
 from runbook_lib.run import plan, run
 from runbook_lib.run.checks import Checks
 from runbook_lib.show import panel, pictures
+from runbook_lib.slots.snapshot import Snapshot
+from runbook_lib.slots.watcher import Watcher
 from worker import environment, machine, process
 from worker.files import write_json
 from worker.layout import HostFolder
@@ -182,7 +184,7 @@ def two(tmp_path: Path) -> Two:
     return Two(tmp_path)
 
 
-def check_shown(this: Two, state: monitor.Snapshot) -> None:
+def check_shown(this: Two, state: Snapshot) -> None:
     """Everything that shows a state shows it, and nothing that a host said comes out raw."""
     assert safe(panel.progress_text(state))
     assert safe_page(panel.progress_html(state))
@@ -194,7 +196,7 @@ def check_shown(this: Two, state: monitor.Snapshot) -> None:
 
 def test_what_is_accepted_of_a_reading_can_be_judged_and_shown_and_hides_no_other_host(two: Two) -> None:
     chance = random.Random(53)
-    going_on = monitor.Watcher(two.run, two.plan)
+    going_on = Watcher(two.run, two.plan)
     refused = accepted = 0
     whole = changed(two.true[0], "committed", [[0, 10]])
     for turn in range(ROUNDS):
@@ -215,7 +217,7 @@ def test_what_is_accepted_of_a_reading_can_be_judged_and_shown_and_hides_no_othe
                     checks.add(slot, ok, words)
             assert safe(repr(checks)) and safe_page(checks._repr_html_())
             assert all(isinstance(found["pid"], int) for found in two.host.workers(reading))
-            state = (going_on if turn % 2 else monitor.Watcher(two.run, two.plan)).poll()
+            state = (going_on if turn % 2 else Watcher(two.run, two.plan)).poll()
         assert (state.slots[1].slot, state.slots[1].host) == ("cluster1_gpu0", "honest")
         assert state.slots[1].state in ("running", "done")
         check_shown(two, state)
@@ -290,7 +292,7 @@ def test_what_a_worker_and_a_supervisor_say_in_words_is_shown_and_is_no_markup(t
     two.liar.answers["poll"] = changed(lie, "slots.cluster0_gpu0.alive", False)
     two.liar.answers["tail"] = EVIL
     two.liar.answers["follow"] = {"text": EVIL, "offset": 9}
-    state = monitor.Watcher(two.run, two.plan).poll()
+    state = Watcher(two.run, two.plan).poll()
     assert state.slots[0].state == "starting" and "evil" in state.slots[0].reason
     check_shown(two, state)
     page = pictures.progress_html(state, pictures.progress_png(state))
@@ -805,7 +807,7 @@ def test_an_array_with_a_header_that_numpy_stumbles_over_is_refused(forged: Forg
 def test_norms_that_are_none_are_refused_and_do_not_blind_the_monitor(forged: Forged, norms: Any) -> None:
     forged.commit(0, 4, norms=norms)
     found = download.collect(forged.run)
-    assert monitor.Watcher(forged.run, forged.made.plan).poll().norms is not None
+    assert Watcher(forged.run, forged.made.plan).poll().norms is not None
     assert (found.rows, found.new, found.failures, len(found.refused)) == (0, 0, (), 1)
 
 
@@ -875,7 +877,7 @@ def test_a_far_end_that_lies_harms_no_other_host(
         for entry, host in zip(this.run.hosts, (liar, honest), strict=True):
             hosts._hosts[entry, this.run.name] = host
         found = hosts.side_by_side(this.run, lambda host: host.poll())
-        state = monitor.Watcher(this.run, this.plan).poll()
+        state = Watcher(this.run, this.plan).poll()
     assert isinstance(found["honest"], Reading) and isinstance(found["liar"], HostError)
     assert str(found["liar"]).startswith("tensor01: ") and named in str(found["liar"]) and safe(str(found["liar"]))
     assert [slot.state for slot in state.slots] == ["unreachable", "not launched"]

@@ -453,7 +453,7 @@ def test_a_host_that_the_hub_refuses_says_so(ssh_fleet: fleet.Fleet, near_hosts:
     hosts.bring_bundle(first)
     near_hosts.repos[NAME].members.clear()
     with pytest.raises(Exception, match=f"{first.name}: fetching the model there: .*accept the model's licence"):
-        sent_model.fetch_there(this, first, found, first.workdir / "models" / "other")
+        sent_model.fetch_on_host(this, first, found, first.workdir / "models" / "other")
 
 
 def test_a_link_that_breaks_meanwhile_costs_nothing(ssh_fleet: fleet.Fleet, near_hosts: Hub, tmp_path: Path) -> None:

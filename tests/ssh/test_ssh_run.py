@@ -25,6 +25,7 @@ from runbook_lib.profile import profile
 from runbook_lib.report import clean
 from runbook_lib.run import run
 from runbook_lib.run.phase_result import PhaseResult
+from runbook_lib.slots.watcher import Watcher
 from worker.layout import committed
 
 COUNT = 40
@@ -77,7 +78,7 @@ def launched(this):
 
 
 def look(this):
-    return monitor.Watcher(this, this.plan()).poll()
+    return Watcher(this, this.plan()).poll()
 
 
 def finish(this):
@@ -124,7 +125,7 @@ def test_a_host_whose_network_goes_keeps_its_workers_and_is_taken_up_again(ssh_f
     wait_for(lambda: all(slot.state == "running" for slot in look(this).slots), "both run")
     before = {slot.slot: host(this, slot.host).poll().slots[slot.slot].report.process for slot in this.plan().slots}
     supervised = supervisors(this)
-    watcher = monitor.Watcher(this, this.plan())
+    watcher = Watcher(this, this.plan())
     watcher.poll()
     far = ssh_fleet.hosts["tensor01"]
     far.cut()

@@ -146,7 +146,7 @@ def in_this_process(run: Any, phase: str, notebook: Path, output: Path, *more: A
     finally:
         os.chdir(here)
     nbformat.write(made, output)
-    return endings.Ended(code, said, 0)
+    return endings.ProcessEnd(code, said, 0)
 
 
 async def _execute(source: str, names: dict[str, Any]) -> None:

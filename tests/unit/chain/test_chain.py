@@ -15,7 +15,7 @@ from waiting import wait_for
 
 from runbook_lib import cli
 from runbook_lib.chain import attempts, chain
-from runbook_lib.chain.endings import Ended
+from runbook_lib.chain.endings import ProcessEnd
 from runbook_lib.errors import RunbookError
 from runbook_lib.hosts import hosts
 from runbook_lib.profile import profile
@@ -97,7 +97,7 @@ def executed_here(run, phase, notebook, output):
             break
         names.update({"run": str(run.folder)} if number == 1 else {})
     nbformat.write(book, output)
-    return Ended(1 if error else 0, "")
+    return ProcessEnd(1 if error else 0, "")
 
 
 @pytest.fixture

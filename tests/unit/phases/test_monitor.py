@@ -17,6 +17,10 @@ from runbook_lib.hosts import hosts
 from runbook_lib.phases import monitor, tend
 from runbook_lib.report import gate
 from runbook_lib.run import run
+from runbook_lib.slots.movement import TREND
+from runbook_lib.slots.observed import judge
+from runbook_lib.slots.rates import eta_range, windowed
+from runbook_lib.slots.watcher import Watcher
 from worker import process
 from worker.files import write_json
 from worker.wire import Reading, SupervisedSlot, WorkerReport
@@ -50,13 +54,13 @@ STOPPING = {"supervisor_alive": False, "stop_requested": True}
 def test_a_slots_state(whole, alive, reading, report, supervised, state):
     seen = Reading.from_json(wired.reading(**reading))
     by = SupervisedSlot.from_json(supervised)
-    assert monitor.judge(whole, alive, seen, WorkerReport.from_json(report), by) == state
+    assert judge(whole, alive, seen, WorkerReport.from_json(report), by) == state
 
 
 def test_a_worker_whose_heart_beats_but_moves_no_row_is_stuck_and_one_that_was_killed_says_why(tmp_path):
     this = new_run(tmp_path, names=("one",))
     planned(this)
-    watcher = monitor.Watcher(this, this.plan())
+    watcher = Watcher(this, this.plan())
     slot = this.plan().slots[0]
     report = {"state": "running", "heartbeat_at": 100.0, "rows_in_part": 1}
     entry = wired.slot_reading(alive=True, report=report)
@@ -87,15 +91,15 @@ def test_a_worker_whose_heart_beats_but_moves_no_row_is_stuck_and_one_that_was_k
 
 def test_the_rate_is_unknown_until_rows_move():
     points = []
-    assert monitor.windowed(points, 0.0, 0) is None
-    assert monitor.windowed(points, 5.0, 0) is None
-    assert monitor.windowed(points, 10.0, 50) == pytest.approx(5.0)
+    assert windowed(points, 0.0, 0) is None
+    assert windowed(points, 5.0, 0) is None
+    assert windowed(points, 10.0, 50) == pytest.approx(5.0)
 
 
 def test_the_rate_forgets_what_is_older_than_the_window():
     points = []
     for second in range(0, 200, 10):
-        rate = monitor.windowed(points, float(second), 100 * second if second < 100 else 10_000 + 2 * (second - 100))
+        rate = windowed(points, float(second), 100 * second if second < 100 else 10_000 + 2 * (second - 100))
     assert rate == pytest.approx(2.0)
 
 
@@ -110,7 +114,7 @@ def two(made):
 
 
 def test_a_host_where_nothing_was_launched_is_shown_as_such(made):
-    state = monitor.Watcher(made, made.plan()).poll()
+    state = Watcher(made, made.plan()).poll()
     assert [slot.state for slot in state.slots] == ["not launched"] * 2
     assert (state.committed, state.rows) == (0, 20)
 
@@ -140,7 +144,7 @@ def test_only_committed_rows_count_whatever_a_worker_says(made):
     living = {"state": "running", "process": process.identify(os.getpid()), "rows_in_part": 4, "rows_committed": 99}
     folder = staged(made, cluster0_gpu0=living)
     commit(folder, (0, 5))
-    state = monitor.Watcher(made, made.plan()).poll()
+    state = Watcher(made, made.plan()).poll()
     assert state.committed == 5
     assert (state.slots[0].committed, state.slots[0].in_part, state.slots[0].state) == (5, 4, "running")
 
@@ -148,13 +152,13 @@ def test_only_committed_rows_count_whatever_a_worker_says(made):
 def test_overlapping_parts_count_each_row_once(made):
     folder = staged(made)
     commit(folder, (0, 5), (3, 8), (3, 5))
-    assert monitor.Watcher(made, made.plan()).poll().committed == 8
+    assert Watcher(made, made.plan()).poll().committed == 8
 
 
 def test_a_report_that_is_not_json_hides_no_other_slot(made):
     folder = staged(made, cluster0_gpu1={"state": "running", "process": process.identify(os.getpid())})
     folder.progress("cluster0_gpu0").write_text("{half")
-    states = monitor.Watcher(made, made.plan()).poll().slots
+    states = Watcher(made, made.plan()).poll().slots
     assert states[1].state == "running"
 
 
@@ -210,7 +214,7 @@ def test_what_is_done_about_a_state_keeps_the_watch_going(made):
 def test_norms_come_from_parts_that_are_home(made):
     staged(made)
     write_json(made.local.part(0, 2).with_suffix(".json"), {**wired.PART, "norms": [1.0, 0.5]})
-    watcher = monitor.Watcher(made, made.plan())
+    watcher = Watcher(made, made.plan())
     assert list(watcher.poll().norms) == [1.0, 0.5]
     assert list(watcher.poll().norms) == [1.0, 0.5]
 
@@ -246,7 +250,7 @@ def test_the_status_command_shows_the_hosts_that_are_meant(two, monkeypatch, cap
 
 
 def test_what_each_host_that_answers_has_is_told_and_who_is_silent(two):
-    watcher = monitor.Watcher(two, two.plan())
+    watcher = Watcher(two, two.plan())
     assert watcher.poll().committed_by_host == {"here": ((0, 5), (5, 10)), "there": ()}
     lose(two, "here")
     state = watcher.poll()
@@ -377,18 +381,18 @@ def test_what_a_slots_gpu_does_is_its_supervisors_word_while_it_is_fresh(made, a
     slots = [{**wired.slot(f"cluster0_gpu{i}", (10 * i, 10 * i + 10)), "gpu": CARD} for i in range(2)]
     write_json(folder.assignment("here"), wired.assignment(slots))
     write_json(folder.supervisor("here"), {"slots": {}, "gpus": said, "gpus_at": time.time() - age_s})
-    assert monitor.Watcher(made, made.plan()).poll().slots[0].gpu == seen
+    assert Watcher(made, made.plan()).poll().slots[0].gpu == seen
 
 
 def test_a_slots_trend_keeps_its_last_looks_only(made):
     folder = staged(made)
-    watcher = monitor.Watcher(made, made.plan())
+    watcher = Watcher(made, made.plan())
     for row in range(10):
         commit(folder, (row, row + 1))
         state = watcher.poll()
-    for _ in range(monitor.TREND):
+    for _ in range(TREND):
         state = watcher.poll()
-    assert len(state.slots[0].trend) == monitor.TREND
+    assert len(state.slots[0].trend) == TREND
     assert state.slots[0].trend[-1] > 0
     assert not any(state.slots[1].trend)
 
@@ -397,12 +401,12 @@ def test_rows_that_came_home_cut_or_with_a_norm_of_zero_are_counted(made):
     staged(made)
     record = {**wired.PART, "norms": [1.0, 0.0, 0.0, 1.0], "truncated": [0, 3]}
     write_json(made.local.part(0, 4).with_suffix(".json"), record)
-    watcher = monitor.Watcher(made, made.plan())
+    watcher = Watcher(made, made.plan())
     for _ in range(2):  # once each, however often it is looked at
         state = watcher.poll()
         assert (state.truncated, state.norms_bad) == (2, 2)
 
 
 def test_the_range_of_the_time_left_is_of_the_last_rates_only():
-    assert monitor.eta_range(100, [(0.0, 5.0), (1.0, 5.0)]) is None
-    assert monitor.eta_range(100, [(0.0, 100.0), (1000.0, 5.0), (1001.0, 10.0), (1002.0, 20.0)]) == (5.0, 20.0)
+    assert eta_range(100, [(0.0, 5.0), (1.0, 5.0)]) is None
+    assert eta_range(100, [(0.0, 100.0), (1000.0, 5.0), (1001.0, 10.0), (1002.0, 20.0)]) == (5.0, 20.0)

@@ -122,11 +122,11 @@ def test_a_file_that_no_run_wrote_is_never_replaced(made):
 
 def test_a_file_of_another_run_may_be_replaced_and_its_writer_is_known(made):
     made_up.published(made.run)
-    assert publication.writer(made.run, made.run.founding_file) == made.run.name
+    assert publication.run_that_wrote(made.run, made.run.founding_file) == made.run.name
     later = run.create(made.run.profile, "made-up-later")
-    assert publication.writer(later, made.run.founding_file) == made.run.name
+    assert publication.run_that_wrote(later, made.run.founding_file) == made.run.name
     made.run.founding_file.write_bytes(b"edited")
-    assert publication.writer(later, made.run.founding_file) == ""
+    assert publication.run_that_wrote(later, made.run.founding_file) == ""
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "dangling link", "folder", "pipe"])
@@ -161,10 +161,10 @@ def test_what_a_person_puts_there_between_a_crash_and_the_next_command_stays(mad
     made.run.published_file.unlink()
     made.run.founding_file.write_text("mine")
     with pytest.raises(DataError, match="no run wrote it"):
-        publication.settle(made.run)
+        publication.finish_publication(made.run)
     assert made.run.founding_file.read_text() == "mine"
     made.run.founding_file.rename(made.run.founding_file.with_name("mine"))
-    publication.settle(made.run)
+    publication.finish_publication(made.run)
     assert publication.losses(made.run) == []
 
 
@@ -184,10 +184,10 @@ def test_a_result_of_a_run_that_was_deleted_is_known_by_its_backup(made):
     made_up.published(made.run)
     later = run.create(made.run.profile, "made-up-later")
     shutil.rmtree(made.run.folder)
-    assert publication.writer(later, later.founding_file) == made.run.name
-    assert publication.stranger(later) == ""
+    assert publication.run_that_wrote(later, later.founding_file) == made.run.name
+    assert publication.founding_name_problem(later) == ""
     shutil.rmtree(later.profile.output.backups)
-    assert "no run wrote it" in publication.stranger(later)
+    assert "no run wrote it" in publication.founding_name_problem(later)
 
 
 class Crash(BaseException):

@@ -12,6 +12,7 @@ from runbook_lib.hosts import hosts
 from runbook_lib.hosts.local import LocalTransport
 from runbook_lib.phases import launch, monitor, recover, staging, tend, workers
 from runbook_lib.run import run
+from runbook_lib.slots.watcher import Watcher
 from worker import process
 from worker.files import read_json, write_json
 from worker.layout import committed
@@ -47,7 +48,7 @@ def test_a_dead_supervisor_is_started_again_and_takes_over_its_worker(make):
     process.send(read_json(folder(this).supervisor("one"))["process"], signal.SIGKILL)
     wait_for(lambda: not alive(this))
     assert states(this) == {"one": "dead"}
-    (did,) = recover.Revive()(this, look(this))
+    (did,) = recover.Recovery()(this, look(this))
     assert did.startswith("one: started (pid ")
     assert worker(this) == before
     assert process.alive(before)
@@ -65,7 +66,7 @@ def test_a_supervisor_whose_code_was_damaged_comes_back_with_the_right_one(make)
     code.write_bytes(b"raise SystemExit(1)\n" + good)
     process.send(read_json(folder(this).supervisor("one"))["process"], signal.SIGKILL)
     wait_for(lambda: not alive(this))
-    assert len(recover.Revive()(this, look(this))) == 1
+    assert len(recover.Recovery()(this, look(this))) == 1
     assert code.read_bytes() == good and alive(this)
 
 
@@ -87,9 +88,9 @@ def test_a_report_that_cannot_be_true_is_written_anew_though_its_writer_is_dead(
     code = folder(this).root / "worker" / "supervise.py"
     if edited:
         code.write_bytes(b"raise SystemExit(1)\n" + code.read_bytes())
-    watcher = monitor.Watcher(this, this.plan())
+    watcher = Watcher(this, this.plan())
     assert watcher.poll().invalid == {"one"}
-    recover.Revive()(this, watcher.poll())
+    recover.Recovery()(this, watcher.poll())
     wait_for(lambda: not watcher.poll().invalid)
     assert process.alive(before)
     assert watcher.poll().silent_s == {}
@@ -100,7 +101,7 @@ def test_a_host_whose_reading_cannot_be_true_is_started_as_the_preflight_found_i
     this.save_json("hosts.json", {"hosts": {"one": {"unit": True}, "two": {"unit": False}}})
     asked = {}
     monkeypatch.setattr(hosts.Host, "launch", lambda host, by: asked.setdefault(host.name, by))
-    launch.start_unseen(this, {"one", "two"})
+    launch.start_without_reading(this, {"one", "two"})
     assert asked == {"one": "unit", "two": "process"}
 
 
@@ -109,7 +110,7 @@ def test_a_living_supervisor_is_left_alone(make):
     this = make(names=("one",))
     launch.start(this)
     worker(this)
-    assert recover.Revive()(this, look(this)) == []
+    assert recover.Recovery()(this, look(this)) == []
 
 
 @pytest.mark.process
@@ -119,7 +120,7 @@ def test_a_host_that_was_stopped_stays_stopped(make):
     worker(this)
     workers.stop(this)
     assert states(this) == {"one": "stopped"}
-    assert recover.Revive()(this, look(this)) == []
+    assert recover.Recovery()(this, look(this)) == []
     assert not alive(this)
     assert folder(this).stop_request("one").exists()
 
@@ -136,7 +137,7 @@ def test_a_host_whose_supervisor_was_ended_by_a_signal_is_started_again(make):
     assert {(slot.state, slot.reason) for slot in state.slots} == {
         ("dead", "with its supervisor, ended by SIGTERM, not by us")
     }
-    (did,) = recover.Revive()(this, state)
+    (did,) = recover.Recovery()(this, state)
     assert did.startswith("one: started")
 
 
@@ -144,7 +145,7 @@ def test_a_slot_that_was_given_up_stays_so(make):
     this = make(names=("one",))
     write_json(folder(this).supervisor("one"), {"slots": {"cluster0_gpu0": {"state": "fenced"}}})
     assert states(this) == {"one": "fenced"}
-    assert recover.Revive()(this, look(this)) == []
+    assert recover.Recovery()(this, look(this)) == []
     assert not alive(this)
 
 
@@ -157,7 +158,7 @@ def test_a_dead_host_is_no_reason_to_start_another_one(make, state):
     else:
         write_json(folder(this, "two").supervisor("two"), {"slots": {"cluster1_gpu0": {"state": "fenced"}}})
     assert states(this) == {"one": "dead", "two": state}
-    (did,) = recover.Revive()(this, look(this))
+    (did,) = recover.Recovery()(this, look(this))
     assert did.startswith("one: started")
     assert not alive(this, "two")
     assert states(this)["two"] == state
@@ -167,7 +168,7 @@ def test_a_dead_host_is_no_reason_to_start_another_one(make, state):
 def test_rows_given_up_are_not_tried_again_by_it(make):
     this = make(names=("one",))
     write_json(folder(this).quarantined(4), {"row": 4})
-    assert recover.Revive()(this, look(this))[0].endswith("17 rows left")
+    assert recover.Recovery()(this, look(this))[0].endswith("17 rows left")
     assert folder(this).quarantined(4).exists()
 
 
@@ -192,7 +193,7 @@ def test_finished_parts_come_home_while_others_are_not_done(make):
 def test_recovery_alone_brings_nothing_home(make):
     this = make()
     commit_all(this)
-    assert recover.Revive()(this, look(this)) == []
+    assert recover.Recovery()(this, look(this)) == []
     assert committed(this.local.parts) == []
 
 
@@ -236,7 +237,7 @@ def test_hosts_that_are_not_meant_are_neither_started_nor_fetched_from(make):
 def test_a_host_that_is_silent_is_neither_started_nor_fetched_from(make, tmp_path):
     this = make()
     commit_all(this)
-    watcher = monitor.Watcher(this, this.plan())
+    watcher = Watcher(this, this.plan())
     watcher.poll()
     (tmp_path / "one").rename(tmp_path / "one as it was")
     (tmp_path / "one").write_text("a file stands where the folder should be")
@@ -261,7 +262,7 @@ def test_a_supervisor_that_is_gone_beside_living_workers_is_told_and_started_aga
     assert any(
         alert.startswith("one: unsupervised: its supervisor is gone, 1 of its workers live") for alert in state.alerts
     )
-    (did,) = recover.Revive()(this, state)
+    (did,) = recover.Recovery()(this, state)
     assert did.startswith("one: started (pid ") and alive(this)
     assert worker(this) == before and process.alive(before)
     assert look(this).unsupervised == {}
@@ -276,7 +277,7 @@ def test_without_leave_a_lost_supervisor_is_only_told(make, recovery):
     write_json(folder(this).progress("cluster0_gpu0"), {"state": "running", "process": before})
     process.send(read_json(folder(this).supervisor("one"))["process"], signal.SIGKILL)
     wait_for(lambda: not alive(this))
-    assert recover.Revive()(this, look(this)) == [] and not alive(this)
+    assert recover.Recovery()(this, look(this)) == [] and not alive(this)
     assert len(list(this.journal.events("asked"))) == (recovery == "ask")
 
 
@@ -333,7 +334,7 @@ def test_a_host_that_is_slow_to_answer_holds_up_no_look_and_is_not_called_unreac
         return real(self)
 
     monkeypatch.setattr(hosts.Host, "poll", poll)
-    watcher = monitor.Watcher(this, this.plan(), within_s=0.2)
+    watcher = Watcher(this, this.plan(), within_s=0.2)
     for _ in range(2):
         state = watcher.poll()
         assert [slot.state for slot in state.slots] == ["done", "not read yet"]
@@ -358,12 +359,12 @@ def test_a_host_that_answers_only_between_two_looks_is_heard_at_the_next_one(mak
             ended.release()
 
     monkeypatch.setattr(hosts.Host, "poll", poll)
-    watcher = monitor.Watcher(this, this.plan(), within_s=0.1)
+    watcher = Watcher(this, this.plan(), within_s=0.1)
     assert watcher.poll().late
     for _ in range(3):  # it always takes longer than a look waits
         go.release()
         assert ended.acquire(timeout=60)
-        wait_for(lambda: watcher._readings._questions["one"].answer is not None)
+        wait_for(lambda: watcher._readings._queries["one"].answer is not None)
         state = watcher.poll()
         assert not state.late and state.done
     go.release()
@@ -380,5 +381,5 @@ def test_what_a_person_stopped_while_a_host_was_looked_after_stays_stopped(make)
     before = look(this)
     assert before.unsupervised or states(this) == {"one": "dead"}
     workers.stop(this)
-    assert recover.Revive()(this, before) == []
+    assert recover.Recovery()(this, before) == []
     assert not alive(this) and states(this) == {"one": "stopped"}

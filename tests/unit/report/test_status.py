@@ -7,9 +7,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from runbook_lib.hosts import gpus
-from runbook_lib.phases import monitor
 from runbook_lib.report import status
 from runbook_lib.run import plan
+from runbook_lib.slots.snapshot import SlotState, Snapshot
 
 FIELDS = {"start_index", "end_index", "items_processed", "processing_time", "rate", "completed_at", "output_file"}
 SUMMARY = {"total_workers_completed", "total_items_processed", "target_items", "percent_complete", "last_updated"}
@@ -18,16 +18,16 @@ AT = 1_763_134_354.0  # 2025-11-14 15:32:34 UTC
 MODEL = plan.ModelIdentity("m", "r", "d", 4, True)
 SLOTS = tuple(plan.Slot(f"cluster{i}_gpu0", f"host{i}", 0, "cpu", 1, 10 * i, 10 * i + 10) for i in range(2))
 PLAN = plan.Plan("t", 1, 18, 2, "c", MODEL, "float32", "{text}", "{text}", None, 5, SLOTS)
-DONE = monitor.SlotState(
+DONE = SlotState(
     "cluster0_gpu0", "host0", 10, 10, 0, "done", rate=5.0, age_s=1.234, restarts=2, reason="killed", processing_s=4.0
 )
-HALF = monitor.SlotState("cluster1_gpu0", "host1", 10, 5, 3, "running", processing_s=2.0)
+HALF = SlotState("cluster1_gpu0", "host1", 10, 5, 3, "running", processing_s=2.0)
 
 
 def state(*slots, committed=15, rows=20, **more):
     fields = {"run": "t", "at": AT, "elapsed_s": 9.0, "rate": 2.5, "eta_s": 2.0, "history": (), "norms": ()}
     fields |= {"quarantined": (), "alerts": (), **more}
-    return monitor.Snapshot(rows=rows, committed=committed, slots=slots or (DONE, HALF), **fields)
+    return Snapshot(rows=rows, committed=committed, slots=slots or (DONE, HALF), **fields)
 
 
 def test_every_slot_and_the_summary_have_the_founding_fields():

@@ -18,7 +18,7 @@ def content(tmp_path, articles, dim=5):
     np.save(tmp_path / "embeddings.npy", matrix)
     lines = [json.dumps({"row": row, **article, "tokens": 7}) for row, article in enumerate(articles)]
     (tmp_path / "articles.jsonl").write_text("".join(line + "\n" for line in lines))
-    made = founding.Content(
+    made = founding.FoundingContent(
         tmp_path / "embeddings.npy",
         tmp_path / "articles.jsonl",
         len(articles),

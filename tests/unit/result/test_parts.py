@@ -257,7 +257,7 @@ def test_rows_are_read_from_the_middle_of_a_part_and_only_while_it_is_whole(made
 
 
 def test_a_slim_part_keeps_what_is_not_of_single_rows(made):
-    slim = parts.read(made.commit_part(0, 4)).slim()
+    slim = parts.read(made.commit_part(0, 4)).without_row_data()
     assert slim.record.seconds == 0.5
     assert not any(getattr(slim.record, name) for name in ("fingerprints", "tokens", "truncated", "norms"))
     assert json.dumps(slim.record.to_json())
@@ -282,7 +282,7 @@ def test_a_part_cut_where_the_model_itself_ends_is_this_runs(tmp_path):
     ],
 )
 def test_slot_and_host_are_the_plans_whatever_a_part_says(made, said, slot):
-    part = parts.placed(parts.read(made.commit_part(0, 4, **said)), made.plan)
+    part = parts.with_plan_slot(parts.read(made.commit_part(0, 4, **said)), made.plan)
     assert (part.slot, part.host) == (slot, "here")
 
 

@@ -11,7 +11,7 @@ import pytest
 from small_run import make_profile, runbook, runbook_here
 
 from runbook_lib.chain import attempts, endings
-from runbook_lib.chain.endings import Ended
+from runbook_lib.chain.endings import ProcessEnd
 from runbook_lib.report import report
 from runbook_lib.run import run
 from worker.files import sha256_file
@@ -154,20 +154,20 @@ NOISE = "  warnings.warn(\nKernel is running over TCP without encryption\n"
 @pytest.mark.parametrize(
     ("ended", "said"),
     [
-        (Ended(1, "kernel ended: -9\n"), f"the kernel died: {KILLED}"),
-        (Ended(1, "kernel ended: -9\n", 1), "the kernel died: killed (SIGKILL) by the system's memory killer"),
-        (Ended(1, "kernel ended: -11\n"), "the kernel died: ended by SIGSEGV"),
-        (Ended(1, "kernel ended: 3\n"), "the kernel died: it ended by itself with exit code 3"),
-        (Ended(1, "kernel ended: unknown\n"), "the kernel died: how it ended is not known"),
+        (ProcessEnd(1, "kernel ended: -9\n"), f"the kernel died: {KILLED}"),
+        (ProcessEnd(1, "kernel ended: -9\n", 1), "the kernel died: killed (SIGKILL) by the system's memory killer"),
+        (ProcessEnd(1, "kernel ended: -11\n"), "the kernel died: ended by SIGSEGV"),
+        (ProcessEnd(1, "kernel ended: 3\n"), "the kernel died: it ended by itself with exit code 3"),
+        (ProcessEnd(1, "kernel ended: unknown\n"), "the kernel died: how it ended is not known"),
         (
-            Ended(-9, "  warnings.warn(\nKernel is running over TCP without encryption\n"),
+            ProcessEnd(-9, "  warnings.warn(\nKernel is running over TCP without encryption\n"),
             "executes the notebook died: killed",
         ),
         (
-            Ended(1, "ValueError: no room\n  warnings.warn(\nKernel is running over TCP\n"),
+            ProcessEnd(1, "ValueError: no room\n  warnings.warn(\nKernel is running over TCP\n"),
             "exit code 1: ValueError: no room",
         ),
-        (Ended(1, "\n"), "exit code 1: it printed nothing"),
+        (ProcessEnd(1, "\n"), "exit code 1: it printed nothing"),
     ],
 )
 def test_the_cause_of_an_end_is_told_by_exit_codes_and_never_by_a_warning(ended, said):

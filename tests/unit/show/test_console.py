@@ -8,8 +8,9 @@ from local_run import commit_all, look, new_run, planned, worker
 from waiting import wait_for
 
 from runbook_lib.errors import ProfileError
-from runbook_lib.phases import launch, monitor, staging, tend, workers
+from runbook_lib.phases import launch, staging, tend, workers
 from runbook_lib.show import console, live
+from runbook_lib.slots.watcher import Watcher
 from worker.files import read_json
 
 
@@ -40,7 +41,7 @@ def seen(monkeypatch):
 
 
 def said(made):
-    return made.said.value
+    return made.message.value
 
 
 def press(made, *steps, act=None):
@@ -73,8 +74,8 @@ def test_stop_watching_answers_at_once_though_the_next_look_is_far_and_the_worke
 
 def test_a_paused_console_does_not_look_until_it_is_resumed(staged, seen, monkeypatch):
     looks = []
-    poll = monitor.Watcher.poll
-    monkeypatch.setattr(monitor.Watcher, "poll", lambda self: looks.append(1) or poll(self))
+    poll = Watcher.poll
+    monkeypatch.setattr(Watcher, "poll", lambda self: looks.append(1) or poll(self))
     made = console.Console(staged)
     counted = []
 

@@ -337,7 +337,7 @@ def test_without_a_kernel_lines_are_printed_and_the_end_whole(capsys: pytest.Cap
 
 def test_bars_show_megabytes_rate_and_end_in_full() -> None:
     board, clock = Board(), Hands()
-    sending = live.Bars("Sending", place=board, every_s=0.5, clock=clock)
+    sending = live.Bars("Sending", display=board, every_s=0.5, clock=clock)
     for tenth in range(101):
         clock.now = tenth / 10
         sending("tensor01", tenth * 250_000, 25_000_000)
@@ -353,7 +353,7 @@ def test_a_picture_below_the_bars_is_drawn_seldom_and_not_at_the_end() -> None:
         drawn.append(clock.now)
         return pictures.Picture(PNG, f"grid {len(drawn)}")
 
-    bars = live.Bars("Collecting", place=board, every_s=0.0, clock=clock, below=below)
+    bars = live.Bars("Collecting", display=board, every_s=0.0, clock=clock, below=below)
     for second in range(11):
         clock.now = float(second)
         bars("one", second, 11)
@@ -365,7 +365,7 @@ def test_a_picture_below_the_bars_is_drawn_seldom_and_not_at_the_end() -> None:
 
 def test_a_picture_that_cannot_be_drawn_costs_no_transfer() -> None:
     board = Board()
-    bars = live.Bars("Collecting", place=board, every_s=0.0, clock=Hands(), below=lambda: 1 / 0)
+    bars = live.Bars("Collecting", display=board, every_s=0.0, clock=Hands(), below=lambda: 1 / 0)
     bars("one", 1, 2)
     assert "cannot be drawn: division by zero" in board.shown[-1][0]
 
@@ -380,7 +380,7 @@ def test_bars_count_other_things_by_name_and_take_an_unknown_total() -> None:
 
 def test_bars_are_called_from_several_threads_and_hostile_names_stay_text() -> None:
     board = Board()
-    sending = live.Bars(NASTY, place=board, every_s=0.0)
+    sending = live.Bars(NASTY, display=board, every_s=0.0)
     threads = [
         threading.Thread(target=lambda n=n: [sending(f"{n}{NASTY}", i, 50) for i in range(51)]) for n in range(4)
     ]

@@ -15,7 +15,8 @@ from runbook_lib import cli
 from runbook_lib.phases import monitor
 from runbook_lib.run import run
 from runbook_lib.show import panel
-from runbook_lib.slots.rates import Awake
+from runbook_lib.slots.rates import AwakeClock
+from runbook_lib.slots.watcher import Watcher
 from worker import process
 from worker.files import write_json
 from worker.progress import Pace
@@ -71,7 +72,7 @@ def test_what_nobody_computes_any_more_has_no_rate(made):
 
 def test_a_watch_that_begins_at_99_percent_shows_the_rate_of_now_and_not_of_what_it_finds(made):
     folder = staged(made, cluster0_gpu1=living(rows_per_s=0.25))
-    watcher = monitor.Watcher(made, made.plan())
+    watcher = Watcher(made, made.plan())
     watcher.poll()
     commit(folder, (0, 10), (10, 19))
     state = watcher.poll()
@@ -104,7 +105,7 @@ def off(reading, host, off_s):
 
 def test_a_clock_that_is_set_on_between_two_heartbeats_makes_no_worker_stuck(made):
     folder = staged(made, cluster0_gpu0=living(rows_per_s=2.0))
-    watcher = monitor.Watcher(made, made.plan())
+    watcher = Watcher(made, made.plan())
     watcher.poll()
     write_json(folder.progress("cluster0_gpu0"), living(heartbeat=2, heartbeat_at=time.time() - HOURS, rows_per_s=2.0))
     slot = watcher.poll().slots[0]
@@ -122,14 +123,14 @@ def test_the_deadline_counts_from_the_launch_and_not_from_the_watching(made):
 
 def test_what_this_machine_slept_is_nobodys_silence():
     now = [0.0]
-    clock = Awake(90.0, lambda: now[0])
+    clock = AwakeClock(90.0, lambda: now[0])
     for later, counted in ((30.0, 30.0), (3600.0, 120.0), (30.0, 150.0), (-5.0, 150.0)):
         now[0] += later
         assert clock.now() == counted
 
 
 def test_after_an_hour_of_sleep_a_silent_host_keeps_its_rows(two, monkeypatch):
-    watcher = monitor.Watcher(two, two.plan())
+    watcher = Watcher(two, two.plan())
     assert not watcher.poll().silent_s
     lose(two, "there")
     slept = time.monotonic() + 3600

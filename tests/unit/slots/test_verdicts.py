@@ -9,7 +9,7 @@ from runbook_lib.profile.profile import MonitorSpec
 from runbook_lib.show import panel
 from runbook_lib.slots import verdicts
 from runbook_lib.slots.states import NAMED, TABLE
-from runbook_lib.slots.verdicts import Seen, judge
+from runbook_lib.slots.verdicts import Signs, judge
 from worker import encode
 
 LIMITS = MonitorSpec()
@@ -18,30 +18,30 @@ LIMITS = MonitorSpec()
 @pytest.mark.parametrize(
     ("seen", "name", "evidence"),
     [
-        (Seen("done"), "done", ""),
-        (Seen("running", rate=50.0, still_s=3.0, age_s=1.0), "running", ""),
-        (Seen("running", rate=None, still_s=119.0), "running", ""),
-        (Seen("running", rate=19.9), "slow", "19.9 rows/s (the profile expects at least 20)"),
-        (Seen("running", still_s=121.0, age_s=1.0), "stuck", "no new row for 121 s (expected within 120 s)"),
-        (Seen("running", still_s=121.0, part_s=90.0), "running", ""),
-        (Seen("running", still_s=181.0, part_s=90.0), "stuck", "no new row for 181 s (expected within 180 s)"),
-        (Seen("running", age_s=125.0), "stuck", "no heartbeat for 125 s (expected within 120 s)"),
-        (Seen("loading model", still_s=500.0), "loading model", ""),
-        (Seen("unreachable", still_s=500.0, rate=1.0), "unreachable", ""),
-        (Seen("stopped", "stopped by the operator", 143), "stopped", ""),
-        (Seen("restarting"), "starting", ""),
-        (Seen("restarting", "killed by SIGSEGV", -11), "restarting", "restarting; killed by SIGSEGV"),
-        (Seen("dead"), "dead", "dead; no reason on record"),
-        (Seen("fenced", "exit code 1", 1), "fenced", "given up; exit code 1"),
+        (Signs("done"), "done", ""),
+        (Signs("running", rate=50.0, still_s=3.0, age_s=1.0), "running", ""),
+        (Signs("running", rate=None, still_s=119.0), "running", ""),
+        (Signs("running", rate=19.9), "slow", "19.9 rows/s (the profile expects at least 20)"),
+        (Signs("running", still_s=121.0, age_s=1.0), "stuck", "no new row for 121 s (expected within 120 s)"),
+        (Signs("running", still_s=121.0, part_s=90.0), "running", ""),
+        (Signs("running", still_s=181.0, part_s=90.0), "stuck", "no new row for 181 s (expected within 180 s)"),
+        (Signs("running", age_s=125.0), "stuck", "no heartbeat for 125 s (expected within 120 s)"),
+        (Signs("loading model", still_s=500.0), "loading model", ""),
+        (Signs("unreachable", still_s=500.0, rate=1.0), "unreachable", ""),
+        (Signs("stopped", "stopped by the operator", 143), "stopped", ""),
+        (Signs("restarting"), "starting", ""),
+        (Signs("restarting", "killed by SIGSEGV", -11), "restarting", "restarting; killed by SIGSEGV"),
+        (Signs("dead"), "dead", "dead; no reason on record"),
+        (Signs("fenced", "exit code 1", 1), "fenced", "given up; exit code 1"),
         (
-            Seen("fenced", "shard x: another sha256", encode.EXIT_REFUSED),
+            Signs("fenced", "shard x: another sha256", encode.EXIT_REFUSED),
             "refused",
             "given up; shard x: another sha256",
         ),
-        (Seen("failed", "exit code 1", 1), "dead", "failed; exit code 1"),
+        (Signs("failed", "exit code 1", 1), "dead", "failed; exit code 1"),
     ],
 )
-def test_what_is_seen_gives_one_verdict_and_its_evidence(seen: Seen, name: str, evidence: str) -> None:
+def test_what_is_seen_gives_one_verdict_and_its_evidence(seen: Signs, name: str, evidence: str) -> None:
     verdict, said = judge(seen, LIMITS)
     assert (verdict.name, said) == (name, evidence)
 
@@ -83,14 +83,14 @@ def test_what_is_seen_gives_one_verdict_and_its_evidence(seen: Seen, name: str, 
 def test_what_a_worker_died_of_is_read_from_its_last_words(reason: str, name: str) -> None:
     assert verdicts.cause(reason) == name
     if name:
-        assert judge(Seen("restarting", reason, 1), LIMITS)[0] == NAMED[name]
+        assert judge(Signs("restarting", reason, 1), LIMITS)[0] == NAMED[name]
 
 
 @pytest.mark.parametrize("state", ["dead", "fenced"])
 def test_nobody_is_told_that_a_worker_is_tried_again_when_it_is_not(state: str) -> None:
-    verdict, _ = judge(Seen(state, "OSError: [Errno 28] No space left on device", encode.EXIT_DISK), LIMITS)
+    verdict, _ = judge(Signs(state, "OSError: [Errno 28] No space left on device", encode.EXIT_DISK), LIMITS)
     assert (verdict.name, verdict.by_itself) == ("disk full", NAMED[state].by_itself)
-    assert judge(Seen("restarting", "No space left on device", encode.EXIT_DISK), LIMITS)[0] == NAMED["disk full"]
+    assert judge(Signs("restarting", "No space left on device", encode.EXIT_DISK), LIMITS)[0] == NAMED["disk full"]
 
 
 def test_every_cause_is_in_the_table_and_every_verdict_says_what_happens() -> None:
