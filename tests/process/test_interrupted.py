@@ -60,7 +60,7 @@ def test_a_worker_killed_while_watched_is_one_incident_with_its_cause_and_its_en
     assert (began["verdict"], began["host"]) == ("died", "one")  # no memory killer was counted there
     assert "killed (SIGKILL): the system's memory killer, or a person" in began["cause"]
     (ended,) = (event for event in this.journal.events("slot recovered") if event["slot"] == "cluster0_gpu0")
-    assert ended["seconds_lost"] > 3.0 and ended["rows_again"] <= 8
+    assert 0.2 < ended["seconds_lost"] < 60 and ended["rows_again"] <= 8
     log = (this.notes / "failures.log").read_text()
     assert "slot in trouble: slot: cluster0_gpu0; host: one; verdict: died; cause: killed (SIGKILL)" in log
     assert "slot recovered: " in log
