@@ -79,11 +79,11 @@ def main(argv: list[str] | None = None) -> int:
         os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu
     templates = {DOCUMENT: args.prompt, QUERY: args.question_prompt}
     try:
-        found = probing.probe(args.model, args.device, args.dtype, args.max_tokens, templates, args.longest)
+        answer = probing.probe(args.model, args.device, args.dtype, args.max_tokens, templates, args.longest)
     except Exception as error:  # whatever the libraries say is what a person has to know
         traceback.print_exc()
-        found = {"error": f"{type(error).__name__}: {error}", "missing": isinstance(error, ImportError)}
-    print(json.dumps(found))
+        answer = {"error": f"{type(error).__name__}: {error}", "missing": isinstance(error, ImportError)}
+    print(json.dumps(answer))
     return 0
 
 

@@ -46,8 +46,8 @@ def hold(say: Callable[[str], None]) -> None:
 def _watch(child: subprocess.Popen[bytes], name: str, say: Callable[[str], None]) -> None:
     """Nothing is lost where it does not work, as without a log-in or a bus: then the log says so."""
     assert child.stderr
-    said = child.stderr.read(2**16).decode(errors="replace").strip()
-    why = said.splitlines()[-1] if said else f"exit code {child.wait()}"
+    printed = child.stderr.read(2**16).decode(errors="replace").strip()
+    why = printed.splitlines()[-1] if printed else f"exit code {child.wait()}"
     say(f"this machine may fall asleep: {Path(name).name} has ended ({why})")
 
 

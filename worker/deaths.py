@@ -37,11 +37,11 @@ def memory_kills() -> int | None:
     """How many processes of our control group the system killed for its memory; None where it does not say."""
     for path in _memory_files():
         try:
-            found = re.search(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE)
+            match = re.search(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE)
         except OSError:
             continue
-        if found:
-            return int(found.group(1))
+        if match:
+            return int(match.group(1))
     return None
 
 
@@ -51,14 +51,14 @@ def _memory_files() -> list[Path]:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
         return []
-    found = []
+    paths = []
     for line in lines:
         _, controllers, name = line.split(":", 2)
         if not controllers:
-            found.append(Path(f"/sys/fs/cgroup{name}/memory.events"))
+            paths.append(Path(f"/sys/fs/cgroup{name}/memory.events"))
         elif "memory" in controllers.split(","):
-            found.append(Path(f"/sys/fs/cgroup/memory{name}/memory.oom_control"))
-    return [*found, Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control")]
+            paths.append(Path(f"/sys/fs/cgroup/memory{name}/memory.oom_control"))
+    return [*paths, Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control")]
 
 
 def named_by_the_kernel(pid: int) -> bool:

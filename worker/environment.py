@@ -148,12 +148,12 @@ class Place:
 def absolute(path: str) -> Path:
     """A path of the profile with its ~ resolved. ValueError for a relative one, or a ~somebody who is not there."""
     try:
-        found = Path(path).expanduser()
+        expanded = Path(path).expanduser()
     except RuntimeError as error:  # ~somebody
         raise ValueError(f"{path}: {error}") from None
-    if not found.is_absolute():
+    if not expanded.is_absolute():
         raise ValueError(f"{path}: expected an absolute path, or one that begins with ~/")
-    return Path(os.path.normpath(found))  # links stay: a venv's python is one, and is not what it points to
+    return Path(os.path.normpath(expanded))  # links stay: a venv's python is one, and is not what it points to
 
 
 def _runs(python: Path) -> bool:
@@ -261,7 +261,7 @@ def _tool() -> str:
     """The path of conda, or of what can do its work; empty when there is none."""
     places = [str(Path(folder).expanduser()) for folder in TOOL_FOLDERS]
     path = os.pathsep.join([os.environ.get("PATH", ""), *places])
-    return next((found for name in TOOLS if (found := shutil.which(name, path=path))), "")
+    return next((tool for name in TOOLS if (tool := shutil.which(name, path=path))), "")
 
 
 def conda_prefix(name: str, tool: str, ask: bool) -> Path | None:
@@ -288,8 +288,8 @@ def _conda_list(tool: str) -> list[str]:
     except subprocess.TimeoutExpired:
         raise OSError(f"{shlex.join(argv)}: no answer within {ASK_S:g} s") from None
     except (ValueError, KeyError, TypeError):
-        said = tail(done.stderr or done.stdout, 3)
-        raise OSError(f"{shlex.join(argv)}: expected a list of environments, found {said}") from None
+        printed = tail(done.stderr or done.stdout, 3)
+        raise OSError(f"{shlex.join(argv)}: expected a list of environments, found {printed}") from None
 
 
 def variables() -> dict[str, str]:

@@ -81,9 +81,9 @@ def _without(text: str, token: str | None) -> str:
 def _order(raw: bytes) -> Order:
     order = None
     try:
-        found = json.loads(raw)
-        files = tuple(Wanted(str(f["path"]), int(f["bytes"]), str(f["sha256"])) for f in found["files"])
-        order = Order(found["name"], found["revision"], files, Path(found["folder"]), found["token"], found["endpoint"])
+        value = json.loads(raw)
+        files = tuple(Wanted(str(f["path"]), int(f["bytes"]), str(f["sha256"])) for f in value["files"])
+        order = Order(value["name"], value["revision"], files, Path(value["folder"]), value["token"], value["endpoint"])
     except (ValueError, TypeError, KeyError, RecursionError):
         pass  # what they say shows what was read
     if order is None or not _makes_sense(order):
@@ -162,15 +162,15 @@ def _bring(order: Order, file: Wanted, aside: Path) -> None:
     part = _part(aside, file)
     resumed = _have(part)
     _download(order, file, part)
-    if (found := sha256_file(part)) != file.sha256:
+    if (actual := sha256_file(part)) != file.sha256:
         part.unlink()
         if resumed:  # what lay here from before may be what is wrong
             _download(order, file, part)
-            found = sha256_file(part)
-    if found != file.sha256:
+            actual = sha256_file(part)
+    if actual != file.sha256:
         part.unlink(missing_ok=True)
         raise FetchError(
-            f"{file.path} of {order.name}: expected sha256 {file.sha256}, the hub gave {found}; it was removed"
+            f"{file.path} of {order.name}: expected sha256 {file.sha256}, the hub gave {actual}; it was removed"
         )
     target = order.folder / file.path
     make_folder(target.parent)
@@ -217,8 +217,8 @@ def _download(order: Order, file: Wanted, part: Path) -> None:
 
 def _status(error: Exception) -> int | None:
     """What the hub answered, if it is that."""
-    found: int | None = getattr(getattr(error, "response", None), "status_code", None)
-    return found
+    status: int | None = getattr(getattr(error, "response", None), "status_code", None)
+    return status
 
 
 def _is_of_disk(error: Exception) -> bool:

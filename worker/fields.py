@@ -183,8 +183,8 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON."""
-        found = {each.name: (getattr(self, each.name), each.default is not None) for each in fields(self)}
-        return {name: _plain(value) for name, (value, always) in found.items() if always or value is not None}
+        values = {each.name: (getattr(self, each.name), each.default is not None) for each in fields(self)}
+        return {name: _plain(value) for name, (value, always) in values.items() if always or value is not None}
 
 
 def read_record(kind: type[W], path: Path) -> W:

@@ -146,7 +146,7 @@ def run_name_problem(name: str) -> str:
 
 def committed(parts: Path) -> list[Range]:
     """The row ranges committed in a folder, sorted: judged by name, since only a commit has a final .json name."""
-    found = []
+    ranges = []
     try:
         names = os.listdir(parts)  # noqa: PTH208  (asked at every look, of thousands of names)
     except FileNotFoundError:
@@ -154,8 +154,8 @@ def committed(parts: Path) -> list[Range]:
     for name in names:
         match = PART_FILE.fullmatch(name) if name.endswith(".json") else None
         if match and match.group(1) < match.group(2):
-            found.append((int(match.group(1)), int(match.group(2))))
-    return sorted(found)
+            ranges.append((int(match.group(1)), int(match.group(2))))
+    return sorted(ranges)
 
 
 def quarantined(folder: Path) -> list[int]:

@@ -79,10 +79,10 @@ def facts(workdir: str, cuda: bool, token: str, timeout_s: float = 10.0) -> Fact
         nothing: dict[str, CardsSaid] = {"gpus": silent, "list": silent, "apps": silent}
         # Three rounds at most: all cards, the basic fields alone, card by card.
         jobs["nvidia"] = (lambda: {"nvidia": _nvidia(timeout_s)}, 3 * (timeout_s + 2), {"nvidia": nothing})
-    found = _here()
+    facts = _here()
     for answer in _together(jobs).values():
-        found.update(answer)
-    return found
+        facts.update(answer)
+    return facts
 
 
 def unmark(workdir: str, token: str) -> None:
@@ -253,7 +253,7 @@ def _mark(folder: Path, token: str) -> list[str] | None:
         folder.mkdir(mode=0o700, exist_ok=True)
         write_atomic(folder / token, b"")
         now = (folder / token).stat().st_mtime
-        seen = []
+        others = []
         with os.scandir(folder) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # its owner was quicker
@@ -263,10 +263,10 @@ def _mark(folder: Path, token: str) -> list[str] | None:
                     if abs(now - info.st_mtime) > MARKER_AGE_S:
                         Path(entry.path).unlink()
                     elif TOKEN.fullmatch(entry.name):
-                        seen.append(entry.name)
+                        others.append(entry.name)
     except OSError:
         return None
-    return sorted(seen)[:MARKER_LIMIT]
+    return sorted(others)[:MARKER_LIMIT]
 
 
 def _logout(timeout_s: float) -> Facts:
@@ -278,12 +278,12 @@ def _logout(timeout_s: float) -> Facts:
         "linger": ["loginctl", "show-user", user, "--property=Linger"],
         "kills": ["busctl", "get-property", *manager, *settings],
     }
-    said = _ask(asked, timeout_s)
+    answers = _ask(asked, timeout_s)
     # Older systemds have no --value, so the answer is `Linger=yes`.
-    linger = said["linger"]["out"].strip().rpartition("=")[2]
+    linger = answers["linger"]["out"].strip().rpartition("=")[2]
     return {
-        "kills_user_processes": _kills(said["kills"], user),
-        "linger": {"yes": True, "no": False}.get(linger) if said["linger"]["exit"] == 0 else None,
+        "kills_user_processes": _kills(answers["kills"], user),
+        "linger": {"yes": True, "no": False}.get(linger) if answers["linger"]["exit"] == 0 else None,
     }
 
 
@@ -308,7 +308,7 @@ def _logind_settings() -> dict[str, str] | None:
     extra: dict[str, Path] = {}
     for place in LOGIND_PLACES:
         extra.update((path.name, path) for path in sorted(Path(place, "logind.conf.d").glob("*.conf"))[:100])
-    found = {"KillUserProcesses": "no", "KillOnlyUsers": "", "KillExcludeUsers": "root"}
+    settings = {"KillUserProcesses": "no", "KillOnlyUsers": "", "KillExcludeUsers": "root"}
     read = False
     for path in [*main, *(extra[name] for name in sorted(extra))]:
         with contextlib.suppress(OSError), path.open(errors="replace") as file:
@@ -319,9 +319,9 @@ def _logind_settings() -> dict[str, str] | None:
             defaults = [line[1:] for line in lines if line.startswith("#")] if path in main else []
             for line in [*defaults, *lines]:
                 key, _, value = line.partition("=")
-                if key.strip() in found:
-                    found[key.strip()] = value.strip()
-    return found if read else None
+                if key.strip() in settings:
+                    settings[key.strip()] = value.strip()
+    return settings if read else None
 
 
 def _nvidia_smi() -> str:
@@ -351,17 +351,17 @@ def _nvidia(timeout_s: float) -> dict[str, CardsSaid]:
         "list": [smi, "-L"],
         "apps": [smi, *_query("compute-apps", APP_FIELDS)],
     }
-    said = _ask(asked, timeout_s)
+    answers = _ask(asked, timeout_s)
     fields: Sequence[str] = GPU_FIELDS
-    if "not a valid field" in said["gpus"]["out"] + said["gpus"]["err"]:  # an old driver refuses the whole question
+    if "not a valid field" in answers["gpus"]["out"] + answers["gpus"]["err"]:  # by an old driver
         fields = BASIC_FIELDS
-        said["gpus"] = _say([smi, *_query("gpu", fields)], timeout_s)
-    if LOST.search(said["gpus"]["out"] + said["gpus"]["err"]):  # one lost card hides all the others
-        said["gpus"] = _card_by_card(smi, fields, said["gpus"], said["list"], timeout_s)
-    return said
+        answers["gpus"] = _say([smi, *_query("gpu", fields)], timeout_s)
+    if LOST.search(answers["gpus"]["out"] + answers["gpus"]["err"]):  # one lost card hides all the others
+        answers["gpus"] = _card_by_card(smi, fields, answers["gpus"], answers["list"], timeout_s)
+    return answers
 
 
-def _card_by_card(smi: str, fields: Sequence[str], said: CardsSaid, listed: CardsSaid, timeout_s: float) -> CardsSaid:
+def _card_by_card(smi: str, fields: Sequence[str], whole: CardsSaid, listed: CardsSaid, timeout_s: float) -> CardsSaid:
     """The rows of the cards that answer; `lost` says of the others, by index, why not."""
     indices = set(re.findall(r"^GPU ([0-9]{1,2}):", listed["out"], re.MULTILINE))
     if listed["exit"] != 0 or LOST.search(listed["out"] + listed["err"]):  # then the list is not whole
@@ -376,5 +376,5 @@ def _card_by_card(smi: str, fields: Sequence[str], said: CardsSaid, listed: Card
             rows.append(answer["out"].strip())
         elif LOST.search(text) or answer["exit"] is None:
             lost[index] = text.partition("\n")[0].strip()[:WORD_LIMIT]
-    whole = f"{said['out']}\n{said['err']}".strip()
-    return {"out": "\n".join(rows)[:TEXT_LIMIT], "err": whole[:TEXT_LIMIT], "exit": said["exit"], "lost": lost}
+    text = f"{whole['out']}\n{whole['err']}".strip()
+    return {"out": "\n".join(rows)[:TEXT_LIMIT], "err": text[:TEXT_LIMIT], "exit": whole["exit"], "lost": lost}

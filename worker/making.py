@@ -76,12 +76,12 @@ def create(spec: Path) -> int:
     if lock is None:
         return _refuse(f"{place.lock}: another process makes this environment; this one leaves", EXIT_BUSY)
     try:
-        found = look(place, held=False)
-        if found["state"] in ("ready", "foreign"):
+        reading = look(place, held=False)
+        if reading["state"] in ("ready", "foreign"):
             return EXIT_DONE
-        if found["state"] == "unusable":
-            return _refuse(found["why"])
-        return _Maker(order, place, lock, found["tool"]).run()
+        if reading["state"] == "unusable":
+            return _refuse(reading["why"])
+        return _Maker(order, place, lock, reading["tool"]).run()
     finally:
         os.close(lock)
 
@@ -97,10 +97,10 @@ def _stop(signum: int, frame: object) -> NoReturn:
 
 
 def _order(spec: Path) -> EnvironmentOrder:
-    found = read_json(spec)
-    if found is None:
+    value = read_json(spec)
+    if value is None:
         raise ValueError(f"{spec}: no such file")
-    order = EnvironmentOrder.from_json(found, f"{spec}:")
+    order = EnvironmentOrder.from_json(value, f"{spec}:")
     imports = IMPORTS if order.imports is None else order.imports
     return replace(order, python=order.python or "3.11", imports=imports)
 
@@ -174,10 +174,10 @@ class _Maker:
         if self.order.wheels is not None:
             folder = _absolute_folder(self.order.wheels)
             wheels = wheels_in(folder)
-        if (seen := digest(self.order.requirements, wheels)) != self.place.digest:
+        if (actual := digest(self.order.requirements, wheels)) != self.place.digest:
             names = ", ".join(name for name, _ in wheels[:20]) or "none"
             raise _Failed(
-                f"expected requirements and wheels with digest {self.place.digest}, found {seen}; wheels: {names}",
+                f"expected requirements and wheels with digest {self.place.digest}, found {actual}; wheels: {names}",
                 hint="Send the wheels again: a file is missing, damaged or too many.",
             )
 
@@ -330,7 +330,7 @@ def running_from(prefix: Path) -> list[int] | None:
     if not Path("/proc/self/exe").exists():
         return _running_from_by_ps(folders)
     inside = tuple(f"{folder}/".encode() for folder in folders)
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -339,8 +339,8 @@ def running_from(prefix: Path) -> list[int] | None:
             words += (entry / "cmdline").read_bytes().split(b"\0")
             words.append(os.fsencode((entry / "exe").readlink()))
         if any(word.startswith(inside) for word in words):
-            found.append(int(entry.name))
-    return sorted(found)
+            pids.append(int(entry.name))
+    return sorted(pids)
 
 
 def _running_from_by_ps(folders: set[str]) -> list[int] | None:

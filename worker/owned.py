@@ -26,16 +26,16 @@ SHOWN = 3
 def why_not(path: Path) -> str:
     """Why a file or folder is not ours alone, and what to do, in words; empty where it is, or is not there."""
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return ""
     quoted = shlex.quote(str(path))
-    if found.st_uid != os.geteuid():
-        return f"{path} belongs to {_account(found.st_uid)}, who can change it: it is not used. {_ELSEWHERE}"
-    if stat.S_ISLNK(found.st_mode):
+    if status.st_uid != os.geteuid():
+        return f"{path} belongs to {_account(status.st_uid)}, who can change it: it is not used. {_ELSEWHERE}"
+    if stat.S_ISLNK(status.st_mode):
         return f"{path} is a link, which nothing of ours is: it is not used. Remove it: rm {quoted}"
-    if found.st_mode & 0o022:
-        mode = stat.S_IMODE(found.st_mode)
+    if status.st_mode & 0o022:
+        mode = stat.S_IMODE(status.st_mode)
         return f"{path} can be changed by other accounts (mode {mode:04o}). Close it: chmod go-w {quoted}"
     return ""
 
@@ -97,10 +97,10 @@ def used(root: Path, path: Path) -> str:
 def mismatch(root: Path, run_id: object) -> str:
     """Why a folder is not that of the run with this id, in words; empty where its mark says it is."""
     try:
-        found = (read_json(HostFolder(root).mark) or {}).get("id")
+        owner = (read_json(HostFolder(root).mark) or {}).get("id")
     except (OSError, ValueError) as error:
         return f"{root}: whose it is cannot be read: {error}"
-    return "" if found == run_id else f"{root} is marked by the run with id {found}, not by {run_id}"
+    return "" if owner == run_id else f"{root} is marked by the run with id {owner}, not by {run_id}"
 
 
 # --- the mark ---------------------------------------------------------------------------------------------------------
@@ -119,16 +119,16 @@ def unclaimed(workdir: str, run: str, run_id: str) -> str:
     if not root.exists():
         return ""
     try:
-        found = read_json(HostFolder(root).mark)
+        mark = read_json(HostFolder(root).mark)
     except (OSError, ValueError) as error:
         return f"{root} is there, and whose it is cannot be read: {error}. {_otherwise(root)}"
-    if found is None:
+    if mark is None:
         # A crash may have come between the folder and its mark.
         there = sorted(entry.name for entry in root.iterdir() if not _is_temporary(entry.name))
         strangers = f"{root} is there, with {_listed(there)}, and no run marked it as its own. {_otherwise(root)}"
         return strangers if there else ""
-    if found.get("id") != run_id:
-        other = safe_text(f"{found.get('run')}, id {found.get('id')}", 200)
+    if mark.get("id") != run_id:
+        other = safe_text(f"{mark.get('run')}, id {mark.get('id')}", 200)
         return f"{root} belongs to another run ({other}); this one has id {run_id}. {_otherwise(root)}"
     return ""
 

@@ -77,12 +77,12 @@ def encode_part(
 def _checking(encoder: AnyEncoder, second: Second | None) -> Callable[[str], None]:
     """What holds the device against the known texts after something went wrong; `said` is what did."""
 
-    def check(said: str) -> None:
+    def check(what: str) -> None:
         if second:
             try:
                 second.check(encoder)
             except DeviceFault as error:
-                raise DeviceFault(f"{error}; after {said}") from None
+                raise DeviceFault(f"{error}; after {what}") from None
 
     return check
 
@@ -102,7 +102,7 @@ def _compute(
     """
     unwritten: list[OSError] = []
 
-    def told(rows: list[int]) -> None:
+    def note(rows: list[int]) -> None:
         try:
             noting(rows)
         except OSError as error:  # a full disk: no text's fault
@@ -113,7 +113,7 @@ def _compute(
         rows, some = [start + i for i in positions], [texts[i] for i in positions]
         suspects.note(rows)  # a text may end its worker in the tokenizer already
         lengths = encoder.lengths(some)
-        return lengths, encoder.encode(some, lengths, rows, told)
+        return lengths, encoder.encode(some, lengths, rows, note)
 
     tries = 0
     while positions := [i for i in range(len(texts)) if i not in failed]:
@@ -122,20 +122,20 @@ def _compute(
         except Exception as error:
             if second is None or unwritten:
                 raise
-            said, row = words(error), getattr(error, "row", None)
-            _checking(encoder, second)(said)
+            reason, row = words(error), getattr(error, "row", None)
+            _checking(encoder, second)(reason)
             if isinstance(row, int):
-                failed[row - start] = str(getattr(error, "reason", said))
+                failed[row - start] = str(getattr(error, "reason", reason))
                 continue
         at_hand = [row - start for row in suspects.at_hand]
-        found = raising(run, at_hand)
-        failed.update(found)
-        if not found:
+        raising_alone = raising(run, at_hand)
+        failed.update(raising_alone)
+        if not raising_alone:
             tries += 1
             encoder.row_limit = max(1, min(encoder.row_limit or len(at_hand), len(at_hand)) // 2)
-            say(f"batches of at most {encoder.row_limit} rows: {len(at_hand)} raise together and none alone: {said}")
+            say(f"batches of at most {encoder.row_limit} rows: {len(at_hand)} raise together and none alone: {reason}")
         if tries > TRIES + len(texts).bit_length():
-            raise DeviceFault(f"a known text comes out right, but batches raise and none of their texts does: {said}")
+            raise DeviceFault(f"a known text comes out right, but batches raise and none of their texts does: {reason}")
     return [], [], None
 
 
@@ -149,10 +149,10 @@ def redo(
     second: Second | None,
 ) -> dict[int, str]:
     """Compute bad vectors again in float32; gives the positions that stay bad, and why."""
-    said = ", ".join(f"row {rows[i]} ({reason})" for i, reason in list(bad.items())[:10])
+    reasons = ", ".join(f"row {rows[i]} ({reason})" for i, reason in list(bad.items())[:10])
     check = _checking(encoder, second)
-    check(said)
-    say(f"redone in float32: {said}")
+    check(reasons)
+    say(f"redone in float32: {reasons}")
     still: dict[int, str] = {}
     for i in bad:
         suspects.note([rows[i]])

@@ -104,8 +104,8 @@ def command_lines() -> dict[int, str] | None:
     except OSError:
         return None
     rows = [line.split(None, 1) for line in done.stdout.splitlines()]
-    found = {int(row[0]): row[-1] for row in rows if len(row) == 2 and row[0].isdigit()}
-    return found if os.getpid() in found else None  # who does not see us does not see all
+    lines = {int(row[0]): row[-1] for row in rows if len(row) == 2 and row[0].isdigit()}
+    return lines if os.getpid() in lines else None  # who does not see us does not see all
 
 
 def identify(pid: int) -> Identity:
@@ -156,17 +156,17 @@ def _in_proc(paths: Sequence[Path], root: str, host: str) -> list[Running]:
     for path in paths:
         with contextlib.suppress(OSError):
             files.add((path.stat().st_dev, path.stat().st_ino))
-    found = []
+    processes = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # ended meanwhile, or somebody else's
             identity = identify(int(entry.name))  # before its words: should they be another's, it is not signalled
             words = (entry / "cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
             at = words.index("worker") if "worker" in words else 0
             verb = "".join(words[at + 1 : at + 2])
-            told = [words[at - 1], *words[at + 2 : at + 6]] == ["-m", "--root", root, "--host", host]
-            if told and verb in VERBS and _has_open(entry, files):
-                found.append(Running(verb, identity))
-    return found
+            matches = [words[at - 1], *words[at + 2 : at + 6]] == ["-m", "--root", root, "--host", host]
+            if matches and verb in VERBS and _has_open(entry, files):
+                processes.append(Running(verb, identity))
+    return processes
 
 
 def _has_open(entry: Path, files: set[tuple[int, int]]) -> bool:

@@ -15,7 +15,7 @@ def has_room(parts: Path) -> bool:
     """Whether the folder of parts takes one more of the largest so far: only then can a worker get anywhere."""
     probe = parts / f".room.{os.getpid()}.part"
     try:
-        size = max((found.stat().st_size for found in parts.glob("*.npy")), default=0)
+        size = max((path.stat().st_size for path in parts.glob("*.npy")), default=0)
         try:
             probe.write_bytes(bytes(max(size, ROOM_BYTES)))
         finally:

@@ -15,13 +15,13 @@ def fingerprint(text: str) -> str:
 
 def joined(ranges: Iterable[Sequence[int]]) -> list[Range]:
     """The same rows in as few ranges as can be, sorted: what is looked at many times is joined once."""
-    found: list[Range] = []
+    joint: list[Range] = []
     for low, high in sorted((int(low), int(high)) for low, high in ranges):
-        if found and low <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], high))
+        if joint and low <= joint[-1][1]:
+            joint[-1] = (joint[-1][0], max(joint[-1][1], high))
         else:
-            found.append((low, high))
-    return found
+            joint.append((low, high))
+    return joint
 
 
 def missing(start: int, stop: int, have: Iterable[Range]) -> list[Range]:

@@ -169,10 +169,10 @@ class Share:
 
     def _stamped(self) -> tuple[int, int] | None:
         try:
-            found = self._path.stat()
+            status = self._path.stat()
         except OSError:
             return None
-        return found.st_ino, found.st_mtime_ns
+        return status.st_ino, status.st_mtime_ns
 
     def _renew(self) -> None:
         """Take over a newer assignment; while it cannot be read, or does not name this slot, the one before holds."""
@@ -219,9 +219,9 @@ class Share:
                 shard = self._shard_of(self.spec, rows)
                 if self._take(rows):
                     return rows, shard, self.slot
-            found = self._of_a_neighbour(have)
-            if found or not own:
-                return found
+            task = self._of_a_neighbour(have)
+            if task or not own:
+                return task
             time.sleep(WAIT_S)  # a neighbour has claimed what is left of ours: it may fail
 
     def leave(self, rows: Iterable[int]) -> None:
@@ -257,8 +257,8 @@ class Share:
 
     def _suspects(self, slot: str) -> set[int]:
         """The rows that a neighbour was computing; none of one given up, or that hangs: it will not try them again."""
-        said = read_record(SupervisorReport, self.folder.supervisor(self.assignment.host)).slots.get(slot)
-        if said and (said.state == states.FENCED or said.hung):
+        supervised = read_record(SupervisorReport, self.folder.supervisor(self.assignment.host)).slots.get(slot)
+        if supervised and (supervised.state == states.FENCED or supervised.hung):
             return set()
         return set(read_record(Suspected, self.folder.suspects(slot)).rows)
 

@@ -80,8 +80,8 @@ class Slot:
         """Put on file how the last worker ended, where no supervisor lived to see it."""
         report = self._report()
         began, noted = report.started_at, self.exits[-1].at if self.exits else None
-        told = report.state in (states.DONE, states.STOPPED)
-        if began is None or began < (noted or 0) or told:
+        on_file = report.state in (states.DONE, states.STOPPED)
+        if began is None or began < (noted or 0) or on_file:
             return
         self._note_end(report.exit_code, report.reason or "ended while no supervisor lived: how is not known")
 

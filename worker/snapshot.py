@@ -42,8 +42,8 @@ def _assignment(path: Path) -> Assignment | None:
 
 def _exits(path: Path, unwritten: Any) -> list[Any]:
     """The last ends of a slot's workers; `unwritten`: the very last, where it could not be written there."""
-    found = (_read(path) or {}).get("exits")
-    exits = found[-50:] if isinstance(found, list) else []
+    on_file = (_read(path) or {}).get("exits")
+    exits = on_file[-50:] if isinstance(on_file, list) else []
     return [*exits, unwritten][-50:] if isinstance(unwritten, dict) and _at(unwritten) > _at(exits[-1:]) else exits
 
 

@@ -195,7 +195,7 @@ def open_regular(path: str) -> BinaryIO:
 
 def listing(root: str) -> Listing:
     """Every file below `root` with its size, by its path from there; links are listed, never followed."""
-    found: list[tuple[str, int]] = []
+    files: list[tuple[str, int]] = []
 
     def unread(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):  # one that went meanwhile is no matter
@@ -207,10 +207,10 @@ def listing(root: str) -> Listing:
             if name in folders and not os.path.islink(path):  # noqa: PTH114
                 continue
             with contextlib.suppress(FileNotFoundError):
-                found.append((os.path.relpath(path, root), os.lstat(path).st_size))
-        if len(found) > LIST_LIMIT:
+                files.append((os.path.relpath(path, root), os.lstat(path).st_size))
+        if len(files) > LIST_LIMIT:
             raise ValueError(f"{root}: more than {LIST_LIMIT} files")
-    return {"files": sorted(found)}
+    return {"files": sorted(files)}
 
 
 def remove(path: str, root: str) -> None:

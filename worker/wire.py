@@ -212,8 +212,8 @@ class Assignment(Record):
 
 def read_assignment(path: Path) -> Assignment | None:
     """What a host is to do, or None where there is no such file. Raises ValueError for anything else in its place."""
-    found = read_json(path)
-    return None if found is None else Assignment.from_json(found, f"{path}:")
+    value = read_json(path)
+    return None if value is None else Assignment.from_json(value, f"{path}:")
 
 
 # ------------------------------------------------------------------------------------------------- who does it, and how
