@@ -29,7 +29,7 @@ from .verbs import VERBS, open_regular
 from .wire import Greeting
 
 SIGN_S = 4.0  # between two signs of life
-IDLE_S = 900.0  # without a request for so long, nobody is there any more: a dead client leaves no end of file
+IDLE_S = 900.0  # without a request for so long, the operator is gone: a dead client leaves no end of file
 STALE_S = 30.0  # nor in the middle of an upload without a frame for so long, and its next try wants the file
 CHUNK = 2**18
 BLOCK = 2**20  # of what comes up: hashed as one, while the next comes

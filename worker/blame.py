@@ -39,7 +39,7 @@ class GivenUp(Exception):
 
 
 class LeftToOthers(Exception):
-    """Rows that this device cannot do, and nobody here says whether another one can."""
+    """Rows that this device cannot do, and this host cannot say whether another one can."""
 
     def __init__(self, rows: Mapping[int, str]):
         super().__init__("; ".join(f"row {row}: {why}" for row, why in rows.items()))
@@ -53,7 +53,7 @@ class Suspects:
         self._path = folder.suspects(slot)
         self._boot = process.boot_id()
         before = read_record(Suspected, self._path)
-        known = before.boot == self._boot  # else the machine went down: nobody knows why
+        known = before.boot == self._boot  # else the machine went down, for a reason not known
         self.rows = list(before.rows) if known else []
         self.deaths = (before.deaths or 0) + 1 if self.rows else 0
         self.at_hand: list[int] = []

@@ -36,7 +36,7 @@ from .wire import EnvironmentFailure, Holder
 
 # In a conda environment of ours; the second one from its making until the first one is written.
 RECORD, BEGUN = "runbook_environment.json", "runbook_begun.json"
-CONDA_CREATE = "conda create"  # the step during which what conda leaves behind is nobody's yet
+CONDA_CREATE = "conda create"  # the step during which what conda leaves behind belongs to no environment yet
 ASK_S = 30.0
 
 # A login that is not interactive has no conda in its PATH.
@@ -146,10 +146,10 @@ class Place:
 
 
 def absolute(path: str) -> Path:
-    """A path of the profile with its ~ resolved. ValueError for a relative one, or a ~somebody who is not there."""
+    """A path of the profile with its ~ resolved. ValueError for a relative one, or a ~name without such an account."""
     try:
         expanded = Path(path).expanduser()
-    except RuntimeError as error:  # ~somebody
+    except RuntimeError as error:  # ~name
         raise ValueError(f"{path}: {error}") from None
     if not expanded.is_absolute():
         raise ValueError(f"{path}: expected an absolute path, or one that begins with ~/")
@@ -189,7 +189,7 @@ def _find_path(kind: str) -> Found:
 
 
 def look(place: Place, held: bool) -> Found:
-    """`find` for what we make; `held`: somebody makes it now (asked before the record is read: none is missed)."""
+    """`find` for what we make; `held`: a process makes it now (asked before the record is read: none is missed)."""
     tool = _tool() if place.conda else ""
     found: Found = {"python": "", "state": "unusable", "why": "", "tool": tool, "record": None, "log": str(place.log)}
     if why := place.not_ours():

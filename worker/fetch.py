@@ -27,7 +27,7 @@ from .files import make_folder, put_in_place, sha256_file
 ORDER_LIMIT = 2**24
 FULL = {errno.ENOSPC, errno.EDQUOT}
 CHUNK = 2**20  # what came of one is lost when a connection breaks
-# The library tells nobody about us and prints nothing; that a download is wanted here was said by who gave the order.
+# The library sends no telemetry and prints nothing; the download was allowed by the one who gave the order.
 SETTINGS = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "critical"}
 UNSET = ("HF_DEBUG", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_ENABLE_HF_TRANSFER")
 
@@ -126,7 +126,7 @@ def fetch(order: Order) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock, waiting for whoever has it; it goes with the process that holds it."""
+    """Hold a lock, waiting for the process that has it; it goes with the process that holds it."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:

@@ -1,4 +1,4 @@
-"""Fields of a record: what each may hold, how it is read from JSON, and how what nobody honest writes is refused.
+"""Fields of a record: what each may hold, how it is read from JSON, and how a false value is refused.
 
 Standard library only. `worker.wire` describes with it all that passes between machines and processes.
 """
@@ -78,7 +78,7 @@ def maybe(kind: Kind) -> Kind:
 
 
 def lax(kind: Kind) -> Kind:
-    """The same of what nobody builds on: what is of another kind counts as not said."""
+    """The same for a value that only informs: one of another kind counts as absent."""
 
     def read(value: Any, where: str, name: str) -> Any:
         try:
@@ -157,7 +157,7 @@ LAX_CODE, LAX_TIME, LAX_RANGE, LAX_PROCESS = map(lax, (CODE, TIME, RANGE, PROCES
 
 
 class Identity(TypedDict):
-    """Which process: a pid alone may be somebody else's tomorrow (`worker.process.identify`)."""
+    """Which process: a pid may be given to another process later (`worker.process.identify`)."""
 
     pid: int
     start: str | None  # in the machine's own terms; None for one that is gone

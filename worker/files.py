@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Iterable  # noqa: UP035  (Python 3.9 on lab bo
 
 JSON_LIMIT = 64 * 2**20  # bytes of one file
 # What a look leaves behind: by the Finder, Spotlight, a copy to another disk (macOS), the Explorer (Windows), Dolphin
-# (KDE), an office program, a network disk, JupyterLab. Nobody reads it, so no digest and no list holds it.
+# (KDE), an office program, a network disk, JupyterLab. No program of ours reads it, so no digest and no list holds it.
 LITTER = re.compile(
     r"\._.*|\.DS_Store|\.localized|Icon\r|\.Spotlight-V100|\.fseventsd|\.Trashes|\.TemporaryItems|\.apdisk|__MACOSX"
     r"|\.DocumentRevisions-V100|\.VolumeIcon\.icns|\.AppleD(ouble|esktop|B)|Thumbs\.db|[Dd]esktop\.ini|\$RECYCLE\.BIN"
@@ -78,7 +78,7 @@ def open_private(path: Path, flags: int) -> BinaryIO:
 def put_in_place(file: BinaryIO, temporary: Path, path: Path) -> None:
     """Give an open file its final name, once all of it is on the disk; after this a power cut takes neither.
 
-    Its temporary name is its writer's own: one that nobody else has, or one from which the next try goes on.
+    Its temporary name is its writer's own: one that no other writer has, or one from which the next try goes on.
     """
     file.flush()
     sync(file.fileno())

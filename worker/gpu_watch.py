@@ -11,10 +11,10 @@ GPU_S = 5.0
 
 
 class GpuWatch(threading.Thread):
-    """Asks the driver of this machine's GPUs now and then, so that nobody who looks has to start a process for it."""
+    """Asks the driver of this machine's GPUs now and then, so that no look has to start a process for it."""
 
     def __init__(self) -> None:
-        super().__init__(name="GPUs", daemon=True)  # a driver that hangs must hold up nobody
+        super().__init__(name="GPUs", daemon=True)  # a driver that hangs must not hold up the supervisor
         self.text, self.at = "", 0.0
 
     def run(self) -> None:

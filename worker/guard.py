@@ -1,6 +1,6 @@
 """A worker watches its supervisor and starts it again when it was killed: else no next worker would be started.
 
-With nobody watching from outside, the workers are all that is left of a host. The supervisor's lock decides: should two
+When no operator watches, the workers are all that is left of a host. The supervisor's lock decides: should two
 workers start one, the second leaves.
 """
 
@@ -23,7 +23,7 @@ LONGEST_S = 300.0  # between two tries
 
 
 def lost(folder: HostFolder, host: str) -> bool:
-    """Whether a supervisor that had work is gone, and nobody wanted that."""
+    """Whether a supervisor that had work is gone, without having been asked to."""
     report = read_record(SupervisorReport, folder.supervisor(host))
     if not report.process or report.working is False or process.alive(report.process):
         return False

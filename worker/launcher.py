@@ -1,4 +1,4 @@
-"""Launchers: what starts the supervisor of a host so that it outlives whoever asked, sees it alive, and stops it.
+"""Launchers: what starts a host's supervisor so that it outlives the process that asked, sees it alive, and stops it.
 
 Two today: a process of its own session, and a unit of the user's systemd, for where logging out ends everything that a
 login started. A scheduler would be a third row: submit, ask queue and heartbeat, cancel. Standard library only.

@@ -43,7 +43,7 @@ DEVICE_NAMES = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
 
 @dataclass(frozen=True)
 class HostFolder:
-    """Every path of one run on one host; nobody else joins these names."""
+    """Every path of one run on one host; no other code joins these names."""
 
     root: Path
 

@@ -1,6 +1,6 @@
 """Lock files: held by a living process, and telling who it is. Standard library only.
 
-Whoever only looks holds the lock too, for a moment and beside other lookers; so whoever wants it tries for a second.
+A process that only looks also holds the lock, shared and for a moment; so one that wants it tries for a second.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def held(path: Path) -> bool:
 
 
 def note(path: Path) -> Holder:
-    """What the process that holds a lock says of itself; blank where nobody holds it, or nothing can be read."""
+    """What the process that holds a lock says of itself; blank where no process holds it, or nothing can be read."""
     with contextlib.suppress(OSError, ValueError):
         is_held, text = _look(path)
         if is_held:

@@ -116,7 +116,7 @@ def _hang() -> bool:
 def _together(jobs: Mapping[str, tuple[Callable[[], T], float, T]]) -> dict[str, T]:
     """The answers of jobs (function, seconds it may take, answer when it takes longer), run side by side.
 
-    Daemon threads: one that hangs in the kernel is left behind and holds up nobody, not even the end of this process.
+    Daemon threads: one that hangs in the kernel is left behind and holds up nothing, not even the end of this process.
     """
     answers = {name: default for name, (_, _, default) in jobs.items()}
 
@@ -175,7 +175,7 @@ def _say(argv: Sequence[str], timeout_s: float) -> CardsSaid:
     except subprocess.TimeoutExpired:
         err = f"did not answer within {timeout_s:g} s"
         with contextlib.suppress(ProcessLookupError, PermissionError):  # a Mac's word for one that has ended
-            os.killpg(child.pid, signal.SIGKILL)  # its own session, which we made: nobody else is in it
+            os.killpg(child.pid, signal.SIGKILL)  # its own session, which we made: no other process is in it
         try:
             child.wait(1.0)
         except subprocess.TimeoutExpired:
@@ -233,7 +233,7 @@ def _place(workdir: str, token: str) -> Facts:
             file.flush()
             os.fsync(file.fileno())
         disk = os.statvfs(path)
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: ~somebody who is nobody
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: ~name, and no such account
         return {**_NO_PLACE, "workdir": workdir, "why_not": f"{workdir}: {error}"[:WORD_LIMIT]}
     return {
         "workdir": str(path),

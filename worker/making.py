@@ -66,7 +66,7 @@ def create(spec: Path) -> int:
     try:
         order = _order(spec)
         place = Place.of(order.kind, order.workdir, order.digest)
-        os.umask(os.umask(0o022) | 0o022)  # what pip and conda make is for nobody else to change
+        os.umask(os.umask(0o022) | 0o022)  # what pip and conda make must not be changed by other accounts
         make_folder(place.folder, 0o700)
         if why := place.not_ours():
             return _refuse(why)
@@ -307,7 +307,7 @@ def _absolute_folder(path: str) -> Path:
 
 
 def _refuse_while_used(prefix: Path) -> None:
-    """_Failed while a process runs from a half-made environment, or nobody can tell."""
+    """_Failed while a process runs from a half-made environment, or where the system does not tell."""
     pids = running_from(prefix)
     if pids is None:
         raise _Failed(
@@ -335,7 +335,7 @@ def running_from(prefix: Path) -> list[int] | None:
         if not entry.name.isdigit():
             continue
         words = []
-        with contextlib.suppress(OSError):  # ended meanwhile, or somebody else's
+        with contextlib.suppress(OSError):  # ended meanwhile, or another account's
             words += (entry / "cmdline").read_bytes().split(b"\0")
             words.append(os.fsencode((entry / "exe").readlink()))
         if any(word.startswith(inside) for word in words):
@@ -353,8 +353,8 @@ def _running_from_by_ps(folders: set[str]) -> list[int] | None:
 def _end(child: subprocess.Popen[bytes]) -> None:
     """End a command that we started, with all that it started; conda needs a moment to clean up."""
     for signum, within_s in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
-        # Its own session, which we made, and not waited for yet: nobody else is in it. A Mac says "not permitted" of
-        # a group that has ended.
+        # Its own session, which we made, and not waited for yet: no other process is in it. A Mac says "not permitted"
+        # of a group that has ended.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signum)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -30,8 +30,8 @@ def encode_part(
     """The vectors of a part, float32 (rows, dim), and what is to be recorded of them.
 
     A row that the device cannot do is done by the processor (`second`); the rows of `condemned` are not even tried on
-    the device. Raises DeviceFault where the device cannot do known texts, GivenUp for rows that nobody can do. Without
-    a second opinion it raises RowError for the first row that the device cannot do.
+    the device. Raises DeviceFault where the device cannot do known texts, GivenUp for rows that no device can do.
+    Without a second opinion it raises RowError for the first row that the device cannot do.
     """
     began = time.monotonic()
     out_of_memory = encoder.out_of_memory
@@ -174,7 +174,7 @@ def redo(
 def _together(
     count: int, by_device: list[int], lengths: list[int], vectors: Any, answers: Mapping[int, Answer]
 ) -> tuple[list[int], Any]:
-    """(tokens, vectors) of all positions, whoever did them."""
+    """(tokens, vectors) of all positions, done by the device or by the processor."""
     if not answers:
         return lengths, vectors
     import numpy as np

@@ -1,4 +1,4 @@
-"""Which process is which: a pid alone may be somebody else's tomorrow, so pid + start time + boot id name one.
+"""Which process is which: a pid may be given to another process later, so pid + start time + boot id name one.
 
 Standard library only. Only processes that a run recorded, or that hold a lock of its folder, are ever signalled, and
 only while all three still agree. Where the system does not answer in time, a process counts as alive and is not
@@ -122,7 +122,7 @@ def alive(identity: Identity | None) -> bool:
 
 
 def _surely_alive(identity: Identity) -> bool:
-    """The same for whoever means to signal it: a guess will not do."""
+    """The same before a signal: a guess will not do."""
     try:
         return _known_alive(identity)
     except NotKnown:
@@ -150,7 +150,7 @@ def running(root: str, host: str) -> list[Running]:
 
 def _in_proc(paths: Sequence[Path], root: str, host: str) -> list[Running]:
     """A process of this account counts when its command line says so word for word, and it has one of the locks open:
-    whoever only looks alike has none.
+    a process that only looks alike has none.
     """
     files = set()
     for path in paths:
@@ -158,7 +158,7 @@ def _in_proc(paths: Sequence[Path], root: str, host: str) -> list[Running]:
             files.add((path.stat().st_dev, path.stat().st_ino))
     processes = []
     for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # ended meanwhile, or somebody else's
+        with contextlib.suppress(OSError):  # ended meanwhile, or another account's
             identity = identify(int(entry.name))  # before its words: should they be another's, it is not signalled
             words = (entry / "cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
             at = words.index("worker") if "worker" in words else 0
@@ -194,7 +194,7 @@ def ended_by(code: int) -> str:
 
 
 def send(identity: Identity | None, signum: int) -> bool:
-    """Signal the recorded process and nobody else; False when it is gone, not ours to signal, or not known to live.
+    """Signal the recorded process and no other; False when it is gone, not ours to signal, or not known to live.
 
     With a pidfd (Linux 5.3) there is no moment in which the pid could be given to another process.
     """

@@ -1,4 +1,4 @@
-"""A worker's report to whoever looks: one small file, one writer, a heartbeat that goes on while a batch computes."""
+"""A worker's report: one small file, one writer, a heartbeat that goes on while a batch computes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Which rows a worker computes next: its own in order, then, from the end, what its neighbours on this host have left.
 
 So the rows of a slot that was given up, and the tail of a slow one, are done by the others of its host, with the laptop
-shut. Rows are claimed by a lock that ends with its process; without locks nobody helps and nothing is lost. The
-boundaries stay those of the plan, so it makes no difference to the bytes who computes a part.
+shut. Rows are claimed by a lock that ends with its process; without locks no worker helps another and nothing is lost.
+The boundaries stay those of the plan, so the bytes of a part do not depend on the worker that computes it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Shard:
 
 
 def settled(folder: HostFolder) -> list[Range]:
-    """What is committed or given up here: nobody has to compute it."""
+    """What is committed or given up here, and so need not be computed."""
     return committed(folder.parts) + [(row, row + 1) for row in quarantined(folder.quarantine)]
 
 
@@ -192,11 +192,11 @@ class Share:
         return self.rows - sum(count(missing(shard.start, shard.stop, have)) for shard in self.spec.shards)
 
     def left(self) -> int:
-        """How many of them nobody has to show yet: neither committed nor given up."""
+        """How many of them are neither committed nor given up."""
         return count(left_to_do(self.spec, settled(self.folder)))
 
     def one(self, row: int) -> tuple[Range, Shard, str] | None:
-        """Claim one row of this host, as `next` does; None when nobody has to do it, or somebody else does."""
+        """Claim one row of this host, as `next` does; None when it need not be done, or another worker does it."""
         rows = (row, row + 1)
         if not missing(*rows, settled(self.folder)):
             return None
@@ -229,7 +229,7 @@ class Share:
         self._left.update(rows)
 
     def _take(self, rows: Range) -> bool:
-        """Claim rows, unless somebody committed them meanwhile."""
+        """Claim rows, unless they were committed meanwhile."""
         return self._claims.take(rows) and not self.folder.part(*rows).with_suffix(".json").exists()
 
     def release(self) -> None:

@@ -89,7 +89,7 @@ class Slot:
         return read_record(WorkerReport, self.folder.progress(self.name))
 
     def _adopt(self, identity: Identity | None) -> bool:
-        """Take over a worker of this slot that lives, whoever started it."""
+        """Take over a worker of this slot that lives, by whichever process it was started."""
         if self.state != states.WAITING or identity is None or not process.alive(identity):
             return False
         self.identity, self.state, self._moved = identity, states.RUNNING, time.monotonic()
@@ -113,7 +113,7 @@ class Slot:
         return self._loads(self._report())
 
     def rows_left(self) -> int:
-        """The rows of its own that nobody has done."""
+        """How many of its own rows are not done."""
         return self._left()
 
     def rows_for_others(self) -> int:
@@ -203,7 +203,7 @@ class Slot:
         return min(limit, max(stuck_s, PARTS_TO_STALL * self.spec.part_rows / rate))
 
     def end_idle(self) -> None:
-        """End a worker that loads without a sign though nothing is left to do: a load that hangs holds up nobody."""
+        """End a worker that loads without a sign though nothing is left to do: others must not wait for it."""
         still_s = time.monotonic() - self._moved
         if still_s > IDLE_S and self._loads(self._report()):
             self._why = f"no sign of work for {still_s:.0f} s while it loaded, and others did its rows: ended"
@@ -253,7 +253,7 @@ class Slot:
         self.child = self.identity = None
         if code == EXIT_BUSY:
             self.state = states.WAITING
-            if self._adopt_any():  # whoever is in its place: it may hang, and nobody else ends it
+            if self._adopt_any():  # the worker in its place may hang, and nothing else ends it
                 return
         failed = code not in (EXIT_DONE, EXIT_BUSY) and not stopped
         self.full = self.full + 1 if code == EXIT_DISK else 0

@@ -24,7 +24,7 @@ REASONS_SHOWN = 20  # rows given up whose reason a reading tells; all their numb
 def _read(path: Path, limit: int = REPORT_LIMIT) -> dict[str, Any] | None:
     """A report, or what is wrong with it: a half-written file of a dying disk must not hide the other slots."""
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):  # whoever opens a pipe waits for ever
+        if not stat.S_ISREG(path.lstat().st_mode):  # opening a pipe would wait for ever
             return {"unreadable": f"{path}: not a regular file"}
         return read_json(path, limit)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """One supervisor per host: it starts a worker per slot, restarts it, and lets others do the rows of one it gave up.
 
-It runs detached from whoever started it, so recovery goes on with the laptop shut. Started again it takes over workers
-that still live. What it writes is a record: a full disk, or a report damaged by a power cut, must not end it.
+It runs detached from the process that started it, so recovery goes on with the laptop shut. Started again it takes
+over workers that still live. What it writes is a record: a full disk, or a damaged report, must not end it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Supervisor:
         self._me = process.identify(os.getpid())
         before = read_record(SupervisorReport, folder.supervisor(host))
         killed = before.working and not process.alive(before.process)
-        self._predecessor = before.process if killed else None  # it ended while it had work: nobody else tells
+        self._predecessor = before.process if killed else None  # it had work: only its successor can tell
         self._reserve = Reserve(folder.reserve(host))
         self._watch = GpuWatch()
         if any(spec.device == "cuda" for spec in assignment.slots):

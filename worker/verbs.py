@@ -1,7 +1,7 @@
 """What can be asked of a host, by name: the same functions for a folder of this machine and for the far end of a wire.
 
 Standard library only. Arguments and answers are JSON values, paths are texts. A verb raises OSError or ValueError with
-a message for people; whoever calls adds the host's name.
+a message for people; the caller adds the host's name.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def run(
     except subprocess.TimeoutExpired:
         code = None
         with contextlib.suppress(ProcessLookupError, PermissionError):  # a Mac's word for one that has ended
-            os.killpg(child.pid, signal.SIGKILL)  # its own session, which we made: nobody else is in it
+            os.killpg(child.pid, signal.SIGKILL)  # its own session, which we made: no other process is in it
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(5.0)  # in the kernel's hands (a hung driver): left behind
     answer: Said = {"exit": code, "out": out.text(), "err": err.text()}
@@ -110,7 +110,7 @@ def alive(identity: Identity | None) -> bool:
 
 
 def stop(identity: Identity, grace_s: float, by: str = PROCESS) -> bool:
-    """Ask the recorded process, and nobody else, to end; then end it. True when it is gone. `by`: its launcher."""
+    """Ask the recorded process, and no other, to end; then end it. True when it is gone. `by`: its launcher."""
     return LAUNCHERS[by].stop(identity, grace_s)
 
 
@@ -222,7 +222,7 @@ def remove(path: str, root: str) -> None:
         raise ValueError(f"refused to remove {path}: not inside {root}")
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
-    else:  # a file, a link, or a pipe that somebody put there
+    else:  # a file, a link, or a pipe
         target.unlink(missing_ok=True)  # two hosts may share the folder
 
 
