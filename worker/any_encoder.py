@@ -31,6 +31,9 @@ class AnyEncoder(Protocol):
     out_of_memory: int  # how often memory ran out so far; a smaller batch did it then
     row_limit: int | None  # rows that a batch may have; set by whoever knows that larger ones end the process
 
+    def pack(self) -> str:
+        """Compute batches without padding from now on; else all stays as it was, and it says why."""
+
     def describe(self) -> Described:
         """The device and versions in words, and the model's own limit of tokens."""
 

@@ -40,6 +40,22 @@ def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return found
 
 
+def rows_of(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Positions of `lengths` in batches that are one row of tokens each and pad nothing, longest texts first.
+
+    A text longer than the budget is a row of its own. Ties keep their order.
+    """
+    found: list[list[int]] = []
+    room = 0
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if not found or lengths[i] > room:
+            found.append([])
+            room = budget
+        found[-1].append(i)
+        room -= max(1, lengths[i])
+    return found
+
+
 def padded_tokens(lengths: Sequence[int], layout: Sequence[Sequence[int]]) -> int:
     """How many token positions a layout computes, padding included."""
     return sum(len(batch) * max(max(1, lengths[i]) for i in batch) for batch in layout if batch)

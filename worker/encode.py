@@ -31,7 +31,7 @@ from .say import say
 from .second import DeviceFault, Second
 from .share import Refused, Shard, Share
 from .texts import DOCUMENT, QUERY
-from .wire import Assignment, EncodingIdentity, Holder, ModelName, PartRecord, WorkerReport
+from .wire import PACKED, Assignment, EncodingIdentity, Holder, ModelName, PartRecord, WorkerReport
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_DISK, EXIT_DEVICE, EXIT_STOPPED = 0, 1, 2, 3, 5, 6, 143
 
@@ -74,18 +74,25 @@ def take_lock(path: Path, verb: str = "", host: str = "") -> int | None:
 
 
 def load(assignment: Assignment, device: str, dtype: str, threads: int) -> AnyEncoder:
-    """The model that an assignment names, on a device."""
+    """The model that an assignment names, on a device. Raises Refused where it cannot be packed and is to be."""
     from .encoder import Encoder
 
     templates = {DOCUMENT: assignment.prompt, QUERY: assignment.question_prompt}
-    return Encoder(Path(assignment.model.folder), device, dtype, assignment.max_tokens, threads, templates)
+    encoder = Encoder(Path(assignment.model.folder), device, dtype, assignment.max_tokens, threads, templates)
+    if assignment.batching == PACKED and (why := encoder.pack()):
+        raise Refused(
+            f"{assignment.model.folder}: batches: expected packed, as the run began and as this host could when it was "
+            f"tried; seen: {why}. Next: give it the libraries of then (runbook check says which it has), or begin "
+            "another run (runbook run PROFILE --new)"
+        )
+    return encoder
 
 
 def _identity(encoder: AnyEncoder, assignment: Assignment, vectors: Any) -> EncodingIdentity:
     model = ModelName(assignment.model.name, assignment.model.revision, assignment.model.digest)
     prompts = assignment.prompt, assignment.question_prompt
     limit, dim = encoder.max_tokens, int(vectors.shape[1])
-    return EncodingIdentity(model, assignment.dtype, *prompts, limit, encoder.normalises, dim)
+    return EncodingIdentity(model, assignment.dtype, *prompts, limit, encoder.normalises, dim, assignment.batching)
 
 
 def work(folder: HostFolder, share: Share, progress: Progress) -> None:
@@ -175,6 +182,7 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
             epoch=epoch,
             threads=threads,
             written_at=time.time(),
+            why_padded=assignment.why_padded,
         )
         commit(folder, vectors, record)
         committed_now += high - low

@@ -15,7 +15,7 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
-from .batches import TOKEN_BUDGET, batches, padded_tokens
+from .batches import TOKEN_BUDGET, batches, padded_tokens, rows_of
 from .text_model import TextModel, library_versions
 from .texts import DOCUMENT, KINDS, kind_of
 from .wire import Described, Libraries, TriedGpu
@@ -75,6 +75,17 @@ class Encoder:
         self._calm = 0
         self._float32: Any = None
 
+    @property
+    def packed(self) -> bool:
+        """Whether a batch is one row of tokens without padding."""
+        return self.texts.packing is not None
+
+    def pack(self) -> str:
+        """Pad nothing from now on; else all stays as it is, and it says why."""
+        if self.device != "cpu" or self.dtype != "float32":
+            return f"it is computed in {self.dtype} on {self.device}, and only float32 on a cpu is packed"
+        return self.texts.pack(self.budget)
+
     def describe(self) -> Described:
         """Device, versions and the model's own limit of tokens, for the record of a part."""
         on_gpu = self.device.startswith("cuda")
@@ -104,7 +115,8 @@ class Encoder:
         cut = self.cut(lengths, texts)
         found = []
         for positions in _by_kind(texts):
-            of_kind = batches([cut[i] for i in positions], self.budget)
+            cut_into = rows_of if self.packed else batches
+            of_kind = cut_into([cut[i] for i in positions], self.budget)
             found += [[positions[i] for i in batch] for batch in of_kind]
         return found
 
@@ -178,7 +190,8 @@ class Encoder:
     def padding(self, lengths: Sequence[int], texts: Sequence[str]) -> dict[str, int]:
         """Real and padded tokens of the layout that `encode` uses for these texts."""
         cut = self.cut(lengths, texts)
-        return {"real_tokens": sum(cut), "padded_tokens": padded_tokens(cut, self._layout(lengths, texts))}
+        padded = sum(cut) if self.packed else padded_tokens(cut, self._layout(lengths, texts))
+        return {"real_tokens": sum(cut), "padded_tokens": padded}
 
     def readers(self) -> list[str]:
         """The kinds of text that are read each in a way of its own: one where all are read alike."""

@@ -62,6 +62,7 @@ def probe(
 
     encoder = Encoder(model, device, dtype, max_tokens, None, templates)
     loaded_s = time.monotonic() - began
+    why_padded = encoder.pack()  # where it can be, what is tried below is what a worker would do
     filled = {kind: _filled(kind, (templates or {}).get(kind, "{text}")) for kind in KINDS}
     long = {kind: _long(encoder, kind, filled[kind], longest) for kind in encoder.readers()}
     texts = [WORD] if any(found["error"] for found in long.values()) else SHORT
@@ -72,6 +73,7 @@ def probe(
         "norm": _norm(first[0]),
         "bad": next(iter(encoder.bad_rows(first).values()), ""),
         "normalises": encoder.normalises,
+        "why_padded": why_padded,
         "max_tokens": encoder.max_tokens,
         "loaded_s": round(loaded_s, 2),
         "cosine": {kind: _lowest_cosine(encoder, filled[kind](texts), vectors[kind]) for kind in KINDS},

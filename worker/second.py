@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -30,7 +30,7 @@ from .files import never_make, write_json
 from .layout import HostFolder
 from .process import ended_by
 from .texts import QUERY, Question, kind_of
-from .wire import Assignment, Known, Opinion, SlotSpec, read_assignment
+from .wire import PADDED, Assignment, Known, Opinion, SlotSpec, read_assignment
 
 ANSWER_S = 600.0  # for one text, and three times that to load the model
 KNOWN_S = 180.0  # so long a worker waits for the known vectors; without them it begins, and looks again at each commit
@@ -76,9 +76,7 @@ def serve(root: Path, host: str, threads: int) -> int:
     assignment = read_assignment(HostFolder(root).assignment(host))
     if assignment is None:
         return 1
-    from .encode import load
-
-    encoder = load(assignment, "cpu", "float32", threads)
+    encoder = _load(assignment, threads)
     print("{}", file=out, flush=True)
     signal.alarm(0)
     for line in sys.stdin:
@@ -88,6 +86,13 @@ def serve(root: Path, host: str, threads: int) -> int:
         print(json.dumps(_answer(encoder, text).to_json()), file=out, flush=True)
         signal.alarm(0)
     return 0
+
+
+def _load(assignment: Assignment, threads: int) -> AnyEncoder:
+    """The model as the library computes it: padded, so that a packed slot too is held against something else."""
+    from .encode import load
+
+    return load(replace(assignment, batching=PADDED), "cpu", "float32", threads)
 
 
 def _answer(encoder: AnyEncoder, text: str) -> Opinion:
@@ -119,9 +124,7 @@ def learn(root: Path, host: str, threads: int) -> int:
     signal.alarm(int(4 * ANSWER_S))
     if assignment is None or read_known(folder.known, known_key(assignment)):
         return BUSY
-    from .encode import load
-
-    encoder = load(assignment, "cpu", "float32", threads)
+    encoder = _load(assignment, threads)
     answers = [_answer(encoder, text) for text in KNOWN]
     errors = [answer.error for answer in answers if answer.error is not None]
     if errors:

@@ -8,6 +8,7 @@ a film or a sound, and opens it; a corpus is data, and nothing that it says is e
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers import __version__ as library_version
 from transformers import __version__ as transformers_version
 
+from .packing import Packing, self_check, why_not
 from .texts import DOCUMENT, KINDS, fixed_prompt, kind_of
 
 # A limit above this is none: tokenizers write 1e30 where they know of none.
@@ -53,6 +55,7 @@ class TextModel:
             for kind in KINDS:
                 _lower_limit(_reader(self.model, kind), kind, max_tokens)
         self.limits = {kind: _limit(_reader(self.model, kind), kind) for kind in KINDS}
+        self.packing: Packing | None = None
         self.prompts = {kind: fixed_prompt(templates.get(kind, "{text}")) for kind in KINDS}
         for kind, prompt in self.prompts.items():
             if prompt is None and self._keeps_prompts_apart(kind):
@@ -71,6 +74,15 @@ class TextModel:
     def normalises(self) -> bool:
         """Whether every vector has length 1 by the model's own last module; one that is cut afterwards has not."""
         return type(self.model[-1]).__name__ == "Normalize" and self.width is None
+
+    def pack(self, budget: int) -> str:
+        """Have batches packed, rows of `budget` tokens, from now on; else all is as it was, and it says why."""
+        why = why_not(self.model)
+        if not why:
+            packing = Packing(self.model)
+            why = self_check(packing, self, budget)
+            self.packing = None if why else packing
+        return why
 
     def readers(self) -> list[str]:
         """The kinds of text that are read each in a way of its own: one where all are read alike."""
@@ -126,11 +138,12 @@ class TextModel:
         return vectors
 
     def as_the_library(self, texts: Sequence[str]) -> Any:
-        """The vectors of texts of one kind by the library's own entry point."""
+        """The vectors of texts of one kind by the library's own entry point, padded as it does."""
         kind = kind_of(texts[0])
         prompt = self.prompts[kind] or ""
         own = self.model.encode_document if kind == DOCUMENT else self.model.encode_query
-        return own([str(text[len(prompt) :]) for text in texts], prompt=prompt)
+        with contextlib.nullcontext() if self.packing is None else self.packing.paused():
+            return own([str(text[len(prompt) :]) for text in texts], prompt=prompt)
 
 
 def _dtype_key() -> str:

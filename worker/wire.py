@@ -68,6 +68,19 @@ from .files import read_json
 from .layout import FORMAT
 from .rows import Range
 
+# How texts are put together for one computation: one row of tokens, or rows that are padded to one length.
+PACKED, PADDED = BATCHINGS = ("packed", "padded")
+
+
+def _batching(value: Any, where: str, name: str) -> str:
+    """One of the two; a version that knew only padded batches said nothing."""
+    if value is None:
+        return PADDED
+    if value not in BATCHINGS:
+        raise refuse(where, name, value, " or ".join(BATCHINGS))
+    return str(value)
+
+
 # ------------------------------------------------------------------------------------- what can change a vector; parts
 
 
@@ -91,6 +104,7 @@ class EncodingIdentity(Record):
     max_tokens: int | None = field(metadata=MAYBE_LIMIT)  # where documents are cut, as used; None: nowhere
     normalises: bool | None = field(metadata=MAYBE_FLAG)  # by the model's own contract
     dim: int = field(metadata=LEAST_1)  # numbers of a vector
+    batching: str = field(metadata={"read": _batching})  # packed or padded: another order of sums, so other last bits
 
 
 @dataclass(frozen=True)
@@ -138,6 +152,7 @@ class PartRecord(RowsRecord, Described, EncodingIdentity):
     written_at: float | None = field(metadata=MAYBE_TIME)
     format: int | None = field(default=FORMAT, metadata=MAYBE_COUNT)
     capability: str | None = field(default=None, metadata=MAYBE_TEXT)  # of the device, in older versions
+    why_padded: str | None = field(default=None, metadata=MAYBE_TEXT)  # as the plan has it
 
     @classmethod
     def from_json(cls, value: Any, where: str = "", name: str = "") -> PartRecord:
@@ -198,6 +213,8 @@ class Assignment(Record):
     slots: tuple[SlotSpec, ...] = field(metadata=many(of(SlotSpec)))
     plan: str | None = field(default=None, metadata=MAYBE_TEXT)  # its sha256
     documents: int | None = field(default=None, metadata=MAYBE_SOME)  # the rows from this one on are questions
+    batching: str = field(default=PADDED, metadata={"read": _batching})  # packed or padded, for the whole run
+    why_padded: str | None = field(default=None, metadata=MAYBE_TEXT)
     stuck_s: float | None = field(default=None, metadata=MAYBE_TIME)  # without a row: a worker is ended
     first_progress_s: float | None = field(default=None, metadata=MAYBE_TIME)  # the same while it loads
     keep_awake: bool | None = field(default=None, metadata=MAYBE_FLAG)  # whether the machine must not sleep meanwhile
@@ -536,6 +553,7 @@ class Probed(TypedDict, total=False):
     norm: float  # of the first vector
     bad: str  # why a vector of a short text cannot be right
     normalises: bool
+    why_padded: str  # why its batches cannot be packed on this host; empty where they were
     max_tokens: int | None
     loaded_s: float
     cosine: dict[str, float]  # kind of text -> the lowest of a short one to what the library gives

@@ -290,7 +290,7 @@ def _manifest(
         rows_done_twice=sum(part.rows for part in parts) - sum(high - low for low, high in taken.values()),
         slots=slots,
         seconds=round(sum(share.seconds for share in slots.values()), 3),
-        seen={key: _value_counts(parts, key) for key in ("device", "torch", "python", "max_tokens")},
+        seen={key: _value_counts(parts, key) for key in ("device", "torch", "python", "max_tokens", "batching")},
         redone_float32=sum(len(part.record.redone_float32) for part in parts),
         lengths=Tallies(_tally(documents), _tally(questions)),
         outputs=outputs,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from worker.layout import committed
 from worker.rows import count
+from worker.wire import PACKED
 
 from ..corpus import corpus as corpora
 from ..errors import CorpusError, ProfileError, RunbookError
@@ -310,6 +311,7 @@ def the_plan(
     even = stands or max(sizes) - min(sizes) <= 1  # slots that came later were cut no rows
     checks.add("rows a slot", even, f"{min(sizes):,} to {max(sizes):,}", "equal within one")
     checks.add("rows a part", True, f"{drawn.part_rows:,}")
+    checks.add("batches", True, f"{drawn.batching}{f' ({drawn.why_padded})' if drawn.why_padded else ''}")
     return checks, drawn
 
 
@@ -326,7 +328,7 @@ def _drawn(
         problem = f"not made: too few GPUs on {', '.join(lacking)}"
         checks.add("plan", False, problem, "made", "repair the GPUs or lower `slots`")
         return None
-    drawn = planning.make_plan(run, model, corpus, facts)
+    drawn = planning.make_plan(run, model, corpus, facts, probing.why_padded(run, model))
     drawn.save(run.plan_file)
     return drawn
 
@@ -336,6 +338,8 @@ def _standing(
 ) -> plan.Plan | None:
     """Compare the present plan with the profile, and add the slots of new hosts to it."""
     wrong = planning.differences(run, run.plan(), model, corpus)
+    if run.plan().batching == PACKED and (why := probing.cannot_pack(run, model)):
+        wrong.append(("batches", "packed, as the run began", why))
     for what, expected, actual in wrong:
         remedy = "put it back as it was, or start a new run (runbook run PROFILE --new)"
         checks.add(what, False, actual, expected, remedy)

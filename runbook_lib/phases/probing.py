@@ -25,12 +25,13 @@ import numpy.typing as npt
 
 from worker import verbs
 from worker.escape import safe_text
+from worker.wire import PACKED
 
 from ..corpus import corpus as corpora
 from ..errors import CannotStart, DataError, HostError, RunbookError
 from ..hosts import hosts as machines
 from ..profile import secret
-from ..profile.profile import ModelSpec
+from ..profile.profile import HostSpec, ModelSpec
 from ..run import model as models
 from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
@@ -52,7 +53,8 @@ Vectors = dict[str, npt.NDArray[np.float32]]
 class Probe:
     """The findings of a host; only `error` if the model could not be loaded or used.
 
-    `missing`: Python or a library is missing; `own_code`: the model contains its own code.
+    `missing`: Python or a library is missing; `own_code`: the model contains its own code. `why_padded`: why batches
+    cannot be packed there; empty where they can.
     """
 
     error: str = ""
@@ -62,6 +64,7 @@ class Probe:
     norm: float = 0.0
     bad: str = ""
     normalises: bool = False
+    why_padded: str = ""
     loading: str = ""
     cosine: float = -1.0
     tokens: int = 0
@@ -201,6 +204,7 @@ def parse_probe(answer: Mapping[str, Any]) -> Probe:
             norm=math.nan if answer["norm"] != answer["norm"] else _number(answer["norm"]),
             bad=safe_text(str(answer["bad"]), 500),
             normalises=answer["normalises"] is True,
+            why_padded=safe_text(str(answer.get("why_padded", "its worker does not say")), 500),
             loading=f"in {_number(answer['loaded_s']):g} s on {safe_text(str(answer['device']), 100)}, "
             f"torch {safe_text(str(answer['torch']), 50)}",
             cosine=min(_number(cosine) for cosine in cosines),
@@ -235,6 +239,7 @@ def _array(text: str, dim: int) -> npt.NDArray[np.float32]:
 
 # ------------------------------------------------------------------------------------------------------------- judged
 
+OTHER_LIBRARIES = "give this host the libraries of the others, or leave it out of this run"
 REMEDY = "the model cannot be used as it is on this host: see the message; use another model, or repair its files"
 INSTALL = "on a machine that encodes: pip install -e '.[worker]' (README: which torch)"
 OWN_CODE = "the model comes with code of its own, which is not run here: use one made of the library's own modules"
@@ -349,6 +354,38 @@ def measured(run: Run, model: models.Model) -> models.Model:
     return replace(model, dim=dim, normalises=normalises)
 
 
+def why_padded(run: Run, model: models.Model) -> str:
+    """Why batches of this run are padded: the first host that cannot pack them, or was not tried; else empty."""
+    if run.profile.model.dtype != "float32":
+        return f"computed in {run.profile.model.dtype}"
+    return next(filter(None, (_why_padded(run, spec, model) for spec in run.profile.hosts)), "")
+
+
+def cannot_pack(run: Run, model: models.Model) -> str:
+    """Why a run that began with packed batches cannot go on with the hosts it has now; empty where it can.
+
+    A host that could not be tried is no reason: it is refused when it is staged.
+    """
+    tried = [spec for spec in run.profile.hosts if spec.device != "cpu" or _kept_probe(run, spec.name, model)]
+    return next(filter(None, (_why_padded(run, spec, model) for spec in tried)), "")
+
+
+def _why_padded(run: Run, spec: HostSpec, model: models.Model) -> str:
+    if spec.device != "cpu":
+        return f"{spec.name} computes on a GPU"
+    probe = _kept_probe(run, spec.name, model)
+    if probe is None:
+        return f"{spec.name} was not tried before the plan was made"
+    return f"{spec.name}: {probe.why_padded}" if probe.why_padded else ""
+
+
+def _kept_probe(run: Run, name: str, model: models.Model) -> Probe | None:
+    """What a host found with this model; None where it was not tried, or could not use it."""
+    kept = _kept(run, name)
+    found = parse_probe(kept.answer) if kept and kept.model == model.digest else None
+    return None if found is None or found.error else found
+
+
 def ensure_tried(run: Run, host: machines.Host, model: models.Model) -> None:
     """Try the model on a host that had no environment yet when the others tried it. Raises HostError.
 
@@ -364,7 +401,10 @@ def ensure_tried(run: Run, host: machines.Host, model: models.Model) -> None:
         return
     answer = _ask(run, host, model, facts, _longest(run))
     checks = Checks("the model there")
-    judge(checks, host.name, parse_probe(answer), model, run.profile.model)
+    probe = parse_probe(answer)
+    judge(checks, host.name, probe, model, run.profile.model)
+    if probe.why_padded and run.plan().batching == PACKED:
+        checks.add("batches", False, probe.why_padded, "packed, as the run began", OTHER_LIBRARIES)
     if checks.failed:
         why = checks.failed[0]
         raise HostError(f"{host.name}: {why.name}: {why.seen} (expected {why.expected}). Next: {why.remedy}")

@@ -186,6 +186,8 @@ def _stage_host(
         slots=tuple(_slot(plan, slot, shards) for slot in slots),
         plan=plan.sha256,
         documents=plan.documents,
+        batching=plan.batching,
+        why_padded=plan.why_padded or None,
         stuck_s=run.profile.monitor.stuck_s,
         first_progress_s=run.profile.monitor.first_progress_s,
         keep_awake=host.spec.is_here,

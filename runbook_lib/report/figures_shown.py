@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from worker.wire import PACKED
+
 from ..result.facts import RunFacts, covered
 from ..result.figures import Figures
 from ..result.manifest import Manifest
@@ -105,8 +107,10 @@ def _model(run_facts: RunFacts) -> list[Figure]:
         return [Figure("model", "")]
     about = f"revision {plan.model.revision}, digest {plan.model.digest[:16]}, {plan.dtype}"
     read = f"reads {plan.max_tokens:,} tokens" if plan.max_tokens else "reads as many tokens as the model takes"
+    batches = "no padding" if plan.batching == PACKED else plan.why_padded
     return [
         Figure("model", plan.model.name, about),
+        Figure("batches", plan.batching, batches),
         Figure("prompt of documents", repr(plan.prompt) if plan.prompt else "none", read),
     ]
 

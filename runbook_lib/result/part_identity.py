@@ -24,6 +24,7 @@ def differences_from_plan(record: PartRecord, plan: Plan) -> list[str]:
         ("normalises", plan.model.normalises, record.normalises),
         ("dim", plan.model.dim, record.dim),
         ("dtype", plan.dtype, record.dtype),
+        ("batches", plan.batching, record.batching),
         ("prompt", plan.prompt, record.prompt),
         ("question prompt", plan.question_prompt, record.question_prompt),
         ("max_tokens", _limit(record, plan), record.max_tokens),

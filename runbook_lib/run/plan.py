@@ -11,6 +11,7 @@ from pathlib import Path
 from worker.files import read_json, write_json
 from worker.layout import FORMAT
 from worker.rows import Range, count, missing
+from worker.wire import PADDED
 
 from ..errors import DataError
 from .disk import explain_disk_errors
@@ -97,6 +98,8 @@ class Plan:
     moves: tuple[Move, ...] = ()
     run_id: str = ""
     amendments: tuple[Amendment, ...] = ()
+    batching: str = PADDED
+    why_padded: str = ""
 
     @property
     def rows(self) -> int:
@@ -107,9 +110,11 @@ class Plan:
     def sha256(self) -> str:
         """The plan's own digest: equal plans have equal digests."""
         value = asdict(self)
-        for name in ("run_id", "amendments"):
+        for name in ("run_id", "amendments", "why_padded"):
             if not value[name]:  # as in a version without them: its digest still holds
                 del value[name]
+        if self.batching == PADDED:  # likewise
+            del value["batching"]
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
     def ranges(self, slot: Slot) -> list[Range]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from worker.rows import Range
+from worker.wire import PACKED, PADDED
 
 from ..corpus import corpus as corpora
 from ..profile.profile import HostSpec
@@ -17,8 +18,13 @@ from .plan import ModelIdentity, Plan, Slot
 from .run import Run
 
 
-def make_plan(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, MachineFacts]) -> Plan:
-    """Make the plan from profile, model, corpus and hosts; equal inputs give an equal plan."""
+def make_plan(
+    run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, MachineFacts], why_padded: str
+) -> Plan:
+    """Make the plan from profile, model, corpus and hosts; equal inputs give an equal plan.
+
+    Its batches are packed unless there is a reason in `why_padded`.
+    """
     profile = run.profile
     places = [
         (number, host, index)
@@ -63,6 +69,8 @@ def make_plan(run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict
         part_rows=part_rows,
         slots=slots,
         run_id=run.id,
+        batching=PADDED if why_padded else PACKED,
+        why_padded=why_padded,
     )
 
 

@@ -168,6 +168,9 @@ class Encoder:
     def cut(self, lengths, texts):
         return [min(length, self.max_tokens) for length in lengths]
 
+    def pack(self):
+        return "it has no layers"
+
     def readers(self):
         return ["document"]
 

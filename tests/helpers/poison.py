@@ -157,6 +157,9 @@ class Encoder:
         if how == "hangs":
             os.kill(os.getpid(), signal.SIGSTOP)
 
+    def pack(self) -> str:
+        return "it has no layers"
+
     def readers(self) -> list[str]:
         return ["document"]
 

@@ -14,7 +14,7 @@ PART: dict[str, Any] = {
     **{"normalises": True, "device": "cpu", "torch": "2", "python": "3.11", "model_max_tokens": None, "threads": 1},
     **{"fingerprints": ["0" * 32, None], "tokens": [3, 600], "norms": [1.0, 0.5], "truncated": [11]},
     **{"redone_float32": [10], "done_by_processor": {"10": "why"}, "by_processor": 1, "out_of_memory": 0},
-    **{"real_tokens": 515, "padded_tokens": 520, "seconds": 0.25, "written_at": 1.7e9},
+    **{"batching": "packed", "real_tokens": 515, "padded_tokens": 520, "seconds": 0.25, "written_at": 1.7e9},
 }
 
 
@@ -32,7 +32,13 @@ def slot(name: str, *ranges: tuple[int, int]) -> dict[str, Any]:
 def assignment(slots: Sequence[Any], **more: Any) -> dict[str, Any]:
     """What a host is to do, as launch writes it."""
     said = {"format": 1, "run": "t", "run_id": "f" * 32, "host": "here", "epoch": 1, "corpus": "c", "python": "python"}
-    how = {"dtype": "float32", "prompt": "{text}", "question_prompt": "{text}", "max_tokens": None}
+    how = {
+        "batching": "padded",
+        "dtype": "float32",
+        "prompt": "{text}",
+        "question_prompt": "{text}",
+        "max_tokens": None,
+    }
     return {**said, **how, "model": {**MODEL, "folder": "/model"}, "slots": list(slots), **more}
 
 

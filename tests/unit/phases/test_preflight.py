@@ -12,7 +12,7 @@ import wired
 from local_run import executable, folder, new_run, nobody_there, numbered, planned
 from local_run import host as connected
 
-from runbook_lib.phases import preflight, staging
+from runbook_lib.phases import preflight, probing, staging
 from runbook_lib.run import model, plan, planning, run
 from worker import probe, process
 from worker.files import write_json
@@ -219,7 +219,7 @@ def test_a_part_is_as_large_as_the_slowest_kind_of_device_takes_whatever_host_co
     this = new_run(tmp_path, hosts=f"[{hosts}]", part_rows="", count=9000)
     found, texts = numbered(this)
     facts = {"one": {"cores": 2, "gpus": [{"uuid": uuid(0)}]}, "two": {"cores": 2, "gpus": [{"uuid": uuid(1)}]}}
-    made = planning.make_plan(this, found, texts, facts)
+    made = planning.make_plan(this, found, texts, facts, "two computes on a GPU")
     assert made.part_rows == plan.part_rows_for("cpu", 4500, found.weights_bytes)
     assert made.part_rows < plan.part_rows_for("cuda", 4500, found.weights_bytes)
 
@@ -438,6 +438,7 @@ PROBE = {
     "norm": 1.0,
     "bad": "",
     "normalises": True,
+    "why_padded": "",
     "loaded_s": 0.1,
     "device": "cpu",
     "torch": "none",
@@ -602,6 +603,81 @@ def test_a_device_that_this_runs_workers_use_is_not_tried_again(tmp_path):
     assert preflight.the_hosts(this, found)[0].ok
     there.progress("cluster0_gpu0").unlink()
     assert not preflight.the_hosts(this, found)[0].ok
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("changes", "batching", "why"),
+    [
+        ({}, "packed", ""),
+        ({"why_padded": "it has a module CNN"}, "padded", "one: it has a module CNN"),
+        ({"why_padded": None}, "padded", "one: None"),
+        ({"error": "OSError: no such file"}, "padded", "one was not tried before the plan was made"),
+    ],
+)
+def test_batches_are_packed_only_where_every_host_says_that_it_can(tmp_path, changes, batching, why):
+    this, _, facts = probed(tmp_path, **changes)
+    checks, drawn = preflight.the_plan(this, *numbered(this), facts)
+    assert (drawn.batching, drawn.why_padded) == (batching, why)
+    assert named(checks, "batches").seen == (f"padded ({why})" if why else "packed")
+
+
+def test_a_worker_that_does_not_say_whether_it_can_is_padded(tmp_path):
+    """One of the version before, whose answer is kept."""
+    said = {"vectors": vectors(4), **PROBE}
+    assert probing.parse_probe(said).why_padded == ""
+    del said["why_padded"]
+    assert probing.parse_probe(said).why_padded == "its worker does not say"
+
+
+@pytest.mark.process
+def test_a_run_goes_on_as_it_began(tmp_path):
+    """One that was packed is refused where a host cannot any more; one that was padded stays so."""
+    this, _, facts = probed(tmp_path)
+    found, texts = numbered(this)
+    assert preflight.the_plan(this, found, texts, facts)[1].batching == "packed"
+    write_json(this.local.part(0, 3).with_suffix(".json"), {})
+    assert preflight.the_plan(this, found, texts, facts)[1].batching == "packed"
+    kept = this.load_json("probe_one.json")
+    this.save_json("probe_one.json", {**kept, "answer": {**kept["answer"], "why_padded": "it is too old"}})
+    checks, made = preflight.the_plan(this, found, texts, facts)
+    assert made is None
+    assert (checks.failed[0].name, checks.failed[0].seen) == ("batches", "one: it is too old")
+    replace(this.plan(), batching="padded", why_padded="").save(this.plan_file)
+    assert preflight.the_plan(this, found, texts, facts)[1].batching == "padded"
+    this.save_json("probe_one.json", kept)
+    assert preflight.the_plan(this, found, texts, facts)[1].batching == "padded"
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ({"model": "{name: ./model, dtype: bfloat16}"}, "computed in bfloat16"),
+        ({"hosts": "[{name: one, kind: local, device: cuda, workdir: one}]"}, "one computes on a GPU"),
+    ],
+)
+def test_only_float32_on_processors_is_packed(tmp_path, keys, why):
+    this = new_run(tmp_path, **keys)
+    assert probing.why_padded(this, preflight.the_model(this)[1]) == why
+
+
+@pytest.mark.process
+def test_a_host_that_came_later_and_cannot_pack_is_given_no_rows(tmp_path):
+    this, _, facts = probed(tmp_path)
+    found, texts = numbered(this)
+    assert preflight.the_plan(this, found, texts, facts)[1].batching == "packed"
+    (this.report / "probe_one.json").unlink()
+    this.save_json("hosts.json", {"hosts": {"one": {**facts["one"], "made": False}}})
+    answer = {"vectors": vectors(4), **PROBE, "why_padded": "its version of sentence-transformers is too old"}
+    executable(tmp_path / "bin" / "python", f"#!/bin/sh\ncat <<'END'\n{json.dumps(answer)}\nEND\n")
+    staged = staging.stage(this)
+    assert "batches: its version of sentence-transformers is too old" in staged.failed[0].seen
+    assert not folder(this).assignment("one").exists()
+    executable(
+        tmp_path / "bin" / "python", f"#!/bin/sh\ncat <<'END'\n{json.dumps({**answer, 'why_padded': ''})}\nEND\n"
+    )
+    assert staging.stage(this).ok
+    assert json.loads(folder(this).assignment("one").read_text())["batching"] == "packed"
 
 
 @pytest.mark.process

@@ -42,6 +42,7 @@ MODEL = {"name": "owner/model", "revision": "0" * 40, "digest": "1" * 64}
         ({"model": {**MODEL, "digest": "2" * 64}}, "model digest: expected"),
         ({"model": {}}, "model name: expected"),
         ({"dtype": "bfloat16"}, "dtype: expected"),
+        ({"batching": "packed"}, "batches: expected 'padded', found 'packed'"),
         ({"prompt": "{text}"}, "prompt: expected"),
         ({"question_prompt": "{text}"}, "question prompt: expected"),
         ({"dim": 9}, "dim: expected"),

@@ -100,6 +100,28 @@ def test_equal_plans_have_equal_digests_and_a_moved_row_changes_it():
     assert made().sha256 != made(part_rows=3).sha256
 
 
+def test_a_plan_of_the_version_before_keeps_its_digest_and_is_padded(tmp_path):
+    before = "334a958f0bcc7ffa6fb6313cc1ec0e093be73ac1d9c8fcf368377fd115567373"
+    assert made().sha256 == before
+    made().save(tmp_path / "plan.json")
+    value = json.loads((tmp_path / "plan.json").read_text())
+    del value["batching"], value["why_padded"]
+    (tmp_path / "plan.json").write_text(json.dumps(value))
+    assert plan.load(tmp_path / "plan.json") == made(batching="padded")
+
+
+def test_how_batches_are_made_stays_in_every_revision_and_cannot_be_edited(tmp_path):
+    packed = made(batching="packed")
+    assert packed.sha256 != made().sha256 != made(why_padded="one computes on a GPU").sha256
+    later = packed.moved([plan.Move(2, 0, 1, "cluster0_gpu0", "cluster0_gpu1", "why")]).amended("d", [3])
+    later.save(tmp_path / "plan.json")
+    assert plan.load(tmp_path / "plan.json").batching == "packed"
+    edited = (tmp_path / "plan.json").read_text().replace('"packed"', '"padded"')
+    (tmp_path / "plan.json").write_text(edited)
+    with pytest.raises(DataError, match="changed since it was written"):
+        plan.load(tmp_path / "plan.json")
+
+
 def test_a_part_is_smaller_for_a_larger_model_on_a_cpu_and_never_less_than_a_quarter_shard():
     assert plan.part_rows_for("cpu", 10_000, 90_000_000) == 256
     assert plan.part_rows_for("cpu", 10_000, 1_200_000_000) == 19

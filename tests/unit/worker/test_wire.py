@@ -53,6 +53,16 @@ def test_a_record_comes_back_as_it_went(record: type[fields.Record], value: dict
     assert record.from_json(value).to_json() == value
 
 
+@pytest.mark.parametrize(("record", "value"), [RECORDS["part"], RECORDS["assignment"]], ids=["part", "assignment"])
+def test_a_version_that_knew_only_padded_batches_said_nothing_of_them(
+    record: type[fields.Record], value: dict[str, Any]
+) -> None:
+    before = {name: each for name, each in value.items() if name != "batching"}
+    assert record.from_json(before).to_json()["batching"] == wire.PADDED
+    with pytest.raises(fields.WireError, match="batching: 'mixed', expected packed or padded"):
+        record.from_json({**value, "batching": "mixed"})
+
+
 @pytest.mark.parametrize(("record", "value"), RECORDS.values(), ids=RECORDS)
 def test_what_a_newer_one_says_beside_is_passed_over(record: type[fields.Record], value: dict[str, Any]) -> None:
     assert record.from_json({**value, "of_tomorrow": [1]}) == record.from_json(value)

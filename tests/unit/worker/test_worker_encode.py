@@ -250,6 +250,32 @@ def test_what_others_left_in_the_folder_does_no_harm(make_box: MakeBox, undistur
 
 
 @pytest.mark.process
+def test_a_worker_that_is_told_to_pack_does_and_its_parts_say_so(make_box: MakeBox, tiny_bert: Path) -> None:
+    """The processor that it is held against pads."""
+    texts = ["a b c", "d", "", "e f " * 60, "g h", "i"]
+    packed = make_box(texts, model=tiny_bert, batching="packed")
+    padded = make_box(texts, model=tiny_bert, why_padded="one computes on a GPU")
+    for box in (packed, padded):
+        assert box.end(box.worker()) == 0, box.logs()
+    record, before = packed.record(0, 4), padded.record(0, 4)
+    assert (record["batching"], record.get("why_padded")) == ("packed", None)
+    assert (before["batching"], before["why_padded"]) == ("padded", "one computes on a GPU")
+    assert record["padded_tokens"] == record["real_tokens"] == before["real_tokens"]
+    found, expected = (np.load(box.folder.part(0, 4)) for box in (packed, padded))
+    assert (found * expected).sum(axis=1).min() >= 1 - 1e-6
+    assert packed.folder.known.read_bytes() == padded.folder.known.read_bytes()
+
+
+@pytest.mark.process
+def test_a_worker_that_cannot_pack_as_it_is_told_is_refused_in_words(make_box: MakeBox) -> None:
+    box = make_box(TEXTS[:4], light=True, batching="packed")
+    assert box.end(box.worker()) == EXIT_REFUSED
+    assert "batches: expected packed, as the run began" in box.report()["reason"]
+    assert "seen: it has no layers. Next: give it the libraries of then" in box.report()["reason"]
+    assert box.parts() == []
+
+
+@pytest.mark.process
 def test_rows_that_another_slot_committed_are_not_done_again(make_box: MakeBox) -> None:
     """Ranges of an earlier plan need not fit the boundaries of this one."""
     box = make_box(TEXTS, light=True)
@@ -265,7 +291,7 @@ def test_rows_that_another_slot_committed_are_not_done_again(make_box: MakeBox) 
 def test_the_light_encoder_has_all_that_the_worker_needs_of_one() -> None:
     """So does any other that is put in; of the one with torch mypy holds it."""
     methods = {name for name in vars(AnyEncoder) if not name.startswith("_")}
-    assert len(methods) == 10 and len(AnyEncoder.__annotations__) == 7
+    assert len(methods) == 11 and len(AnyEncoder.__annotations__) == 7
     stand_in = poison.Encoder(None, "cpu", "float32", None)
     assert isinstance(stand_in.describe(), Described)
     assert {*methods, *AnyEncoder.__annotations__} <= set(dir(stand_in))
