@@ -17,6 +17,7 @@ SMALLEST = {
         "both merged files load as the same dict: True",
     ),
     "transfer": (["--quick", "--rounds", "1", "--mode", "loopback", "--rtt-ms", "2", "--folder", "{}"], "down 8 x"),
+    "packing": (["--texts", "12", "--rounds", "1", "--max-tokens", "32"], "packed "),
     "kill_cost": (["--folder", "{}/kills", "--kills", "1", "--documents", "200"], "same parts, byte for byte: True"),
 }
 # Real runs of minutes, or what needs a browser: held alive to where their work begins. remote_poll has its own test.
