@@ -153,10 +153,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    from runbook_lib.run.plan import part_rows_for
+    from runbook_lib.run.plan import part_rows_for, row_tokens
 
     texts = texts_of(args.corpus, args.texts)
-    part_rows = args.part_rows or part_rows_for("cpu", 10**6, WEIGHTS[args.shape])
+    a_row = row_tokens(sum(len(text.encode()) for text in texts), len(texts), args.max_tokens)
+    part_rows = args.part_rows or part_rows_for("cpu", 10**6, WEIGHTS[args.shape], a_row)
     processes = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as made:
         folder = model_folder(args.shape, args.layers, args.max_tokens, Path(made))

@@ -1,7 +1,7 @@
 """How the rows of a part are cut into batches: sorted by length, by a budget of tokens.
 
 Batches of a fixed number of rows in corpus order pad articles 3.3-fold at a cut of 2,048 tokens. Rows sorted by length
-hardly pad, and a budget keeps a batch in the cache of a CPU and in the memory of a GPU. The layout follows from the
+hardly pad, and a budget keeps a batch in the memory of a GPU and its steps small on a CPU. The layout follows from the
 rows of the part alone, so the same part has the same bytes whatever happened before.
 """
 
@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# A batch is closed rather than padded by more than this, so no part ever exceeds 1.02 padded tokens a real one.
+# On a GPU a batch is closed rather than padded by more than this, so no part exceeds 1.02 padded tokens a real one.
 PADDING_LIMIT = 1.02
 
-# Tokens a batch may hold, padding included. On a CPU about 2,000 stay in the cache (measured: larger is slower).
+# On a CPU a batch costs as much as so many tokens more, whatever is in it. A limit instead made batches of three rows
+# where a part is small: rows of one length are rare in it.
+BATCH_COST = 48
+
+# Tokens a batch may hold, padding included. On a CPU larger ones are slower (measured): their layers need blocks of
+# memory so large that the system maps them anew each time.
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
 
 
@@ -40,6 +45,27 @@ def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return found
 
 
+def cheapest(lengths: Sequence[int], budget: int, batch_cost: int = BATCH_COST) -> list[list[int]]:
+    """The same with the lowest sum of padded tokens and `batch_cost` a batch, whatever the padding."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    cost, begins = [0.0] + [float("inf")] * len(order), [0] * (len(order) + 1)
+    for start, first in enumerate(order):
+        width = max(1, lengths[first])
+        for stop in range(start + 1, len(order) + 1):
+            rows = stop - start
+            # A row so much shorter is never worth its padding: another batch for it and all behind it is cheaper.
+            if rows > 1 and (rows * width > budget or width - lengths[order[stop - 1]] > batch_cost):
+                break
+            if (total := cost[start] + rows * width + batch_cost) < cost[stop]:
+                cost[stop], begins[stop] = total, start
+    found: list[list[int]] = []
+    stop = len(order)
+    while stop:
+        found.append(order[begins[stop] : stop])
+        stop = begins[stop]
+    return found[::-1]
+
+
 def rows_of(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Positions of `lengths` in batches that are one row of tokens each and pad nothing, longest texts first.
 
@@ -48,11 +74,12 @@ def rows_of(lengths: Sequence[int], budget: int) -> list[list[int]]:
     found: list[list[int]] = []
     room = 0
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if not found or lengths[i] > room:
+        tokens = max(1, lengths[i])
+        if not found or tokens > room:
             found.append([])
             room = budget
         found[-1].append(i)
-        room -= max(1, lengths[i])
+        room -= tokens
     return found
 
 

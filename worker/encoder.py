@@ -15,7 +15,7 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
-from .batches import TOKEN_BUDGET, batches, padded_tokens, rows_of
+from .batches import TOKEN_BUDGET, batches, cheapest, padded_tokens, rows_of
 from .text_model import TextModel, library_versions
 from .texts import DOCUMENT, KINDS, kind_of
 from .wire import Described, Libraries, TriedGpu
@@ -115,7 +115,7 @@ class Encoder:
         cut = self.cut(lengths, texts)
         found = []
         for positions in _by_kind(texts):
-            cut_into = rows_of if self.packed else batches
+            cut_into = rows_of if self.packed else batches if self.device.startswith("cuda") else cheapest
             of_kind = cut_into([cut[i] for i in positions], self.budget)
             found += [[positions[i] for i in batch] for batch in of_kind]
         return found

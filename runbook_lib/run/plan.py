@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from worker.batches import TOKEN_BUDGET
 from worker.files import read_json, write_json
 from worker.layout import FORMAT
 from worker.rows import Range, count, missing
@@ -18,9 +19,12 @@ from .disk import explain_disk_errors
 
 # Rows that one slot does in 10-30 s: a kill costs at most one part.
 PART_ROWS_CUDA = 1024
-PART_ROWS_CPU = 256
-# The CPU figure is for a model of about this many bytes of weights (all-MiniLM-L6-v2); the time grows with the weights.
+# On a CPU the same in full batches, for a model of about this many bytes of weights (all-MiniLM-L6-v2): the time grows
+# with the weights. Never so few that most of them are not full, nor so many rows that a part's record is long.
+PART_BATCHES_CPU, FEWEST_BATCHES_CPU = 32, 4
 CPU_WEIGHTS_BYTES = 90_000_000
+MOST_ROWS_CPU = 512
+BYTES_A_TOKEN = 4  # of text, about
 # Even a short shard is cut, so that progress shows and a kill costs little.
 PARTS_PER_SHARD = 4
 
@@ -186,13 +190,24 @@ def cut(rows: int, pieces: int) -> list[Range]:
     return [(rows * i // pieces, rows * (i + 1) // pieces) for i in range(pieces)]
 
 
-def part_rows_for(device: str, shard_rows: int, weights_bytes: int) -> int:
-    """Return the rows of a part: it should take 10-30 s on its slot, and a shard have at least four."""
+def part_rows_for(device: str, shard_rows: int, weights_bytes: int, row_tokens: int) -> int:
+    """Return the rows of a part: it should take 10-30 s on its slot, and a shard have at least four.
+
+    `row_tokens`: about as many has a row, as the model reads it.
+    """
     if device == "cuda":
         usual = PART_ROWS_CUDA
     else:
-        usual = max(16, min(PART_ROWS_CPU, PART_ROWS_CPU * CPU_WEIGHTS_BYTES // max(1, weights_bytes)))
+        batches = min(PART_BATCHES_CPU, PART_BATCHES_CPU * CPU_WEIGHTS_BYTES // max(1, weights_bytes))
+        tokens = max(FEWEST_BATCHES_CPU, batches) * TOKEN_BUDGET["cpu"]
+        usual = min(MOST_ROWS_CPU, tokens // max(1, row_tokens))
     return max(1, min(usual, -(-shard_rows // PARTS_PER_SHARD)))
+
+
+def row_tokens(text_bytes: int, rows: int, limit: int | None) -> int:
+    """About how many tokens the model reads of a row, by the bytes of all texts."""
+    tokens = max(1, text_bytes // max(1, rows) // BYTES_A_TOKEN)
+    return tokens if limit is None else min(tokens, limit)
 
 
 def problems(ranges: Iterable[Sequence[int]], rows: int) -> list[str]:

@@ -37,8 +37,10 @@ def make_plan(
     workers = {host.name: len(here) if host.is_here else slots_of(host, facts[host.name]) for _, host, _ in places}
     largest = max(stop - start for start, stop in ranges)
     # One size for all, as rows move in whole parts: that of the slowest kind of device.
+    tokens = plans.row_tokens(corpus.text_bytes, corpus.rows, profile.model.max_tokens or model.max_tokens)
     part_rows = profile.part_rows or min(
-        plans.part_rows_for(device, largest, model.weights_bytes) for device in {host.device for _, host, _ in places}
+        plans.part_rows_for(device, largest, model.weights_bytes, tokens)
+        for device in {host.device for _, host, _ in places}
     )
     slots = tuple(
         Slot(

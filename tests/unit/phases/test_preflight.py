@@ -220,8 +220,9 @@ def test_a_part_is_as_large_as_the_slowest_kind_of_device_takes_whatever_host_co
     found, texts = numbered(this)
     facts = {"one": {"cores": 2, "gpus": [{"uuid": uuid(0)}]}, "two": {"cores": 2, "gpus": [{"uuid": uuid(1)}]}}
     made = planning.make_plan(this, found, texts, facts, "two computes on a GPU")
-    assert made.part_rows == plan.part_rows_for("cpu", 4500, found.weights_bytes)
-    assert made.part_rows < plan.part_rows_for("cuda", 4500, found.weights_bytes)
+    tokens = plan.row_tokens(texts.text_bytes, texts.rows, found.max_tokens)
+    assert made.part_rows == plan.part_rows_for("cpu", 4500, found.weights_bytes, tokens)
+    assert made.part_rows < plan.part_rows_for("cuda", 4500, found.weights_bytes, tokens)
 
 
 def test_no_plan_is_made_while_a_host_is_not_known(tmp_path):

@@ -122,9 +122,22 @@ def test_how_batches_are_made_stays_in_every_revision_and_cannot_be_edited(tmp_p
         plan.load(tmp_path / "plan.json")
 
 
-def test_a_part_is_smaller_for_a_larger_model_on_a_cpu_and_never_less_than_a_quarter_shard():
-    assert plan.part_rows_for("cpu", 10_000, 90_000_000) == 256
-    assert plan.part_rows_for("cpu", 10_000, 1_200_000_000) == 19
-    assert plan.part_rows_for("cuda", 15_625, 1_200_000_000) == 1024
-    assert plan.part_rows_for("cpu", 10, 90_000_000) == 3
-    assert plan.part_rows_for("cpu", 0, 90_000_000) == 1
+def test_a_part_is_smaller_for_a_larger_model_on_a_cpu_and_never_more_than_a_quarter_shard():
+    assert plan.part_rows_for("cpu", 10_000, 90_000_000, 256) == 256
+    assert plan.part_rows_for("cpu", 10_000, 440_000_000, 256) == 48
+    assert plan.part_rows_for("cuda", 15_625, 1_200_000_000, 256) == 1024
+    assert plan.part_rows_for("cpu", 10, 90_000_000, 256) == 3
+    assert plan.part_rows_for("cpu", 0, 90_000_000, 256) == 1
+
+
+@pytest.mark.parametrize(("tokens", "rows"), [(0, 512), (8, 512), (106, 77), (600, 13), (2048, 4), (9000, 1)])
+def test_a_part_on_a_cpu_has_four_full_batches_however_large_the_model_and_long_the_texts(tokens, rows):
+    assert plan.part_rows_for("cpu", 10_000, 1_200_000_000, tokens) == rows
+    assert rows * tokens <= 4 * 2048 or rows == 1
+
+
+def test_the_tokens_of_a_row_are_guessed_by_its_bytes_and_the_cut():
+    assert plan.row_tokens(100_000, 250, 256) == 100
+    assert plan.row_tokens(100_000, 250, 64) == 64
+    assert plan.row_tokens(100_000, 250, None) == 100
+    assert plan.row_tokens(0, 0, None) == 1

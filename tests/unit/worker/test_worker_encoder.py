@@ -89,7 +89,7 @@ def test_vectors_equal_the_librarys_own_in_the_order_of_the_rows(encoder: Encode
     assert np.abs(ours - theirs).max() < 2e-6
     assert not encoder.bad_rows(ours)
     lengths = encoder.lengths(texts)
-    assert encoder.padding(lengths, texts)["padded_tokens"] <= 1.02 * sum(encoder.cut(lengths, texts))
+    assert encoder.padding(lengths, texts)["padded_tokens"] <= 1.15 * sum(encoder.cut(lengths, texts))
 
 
 def test_a_row_has_the_same_vector_in_any_company(encoder: Encoder) -> None:
