@@ -111,9 +111,12 @@ def run_way(way: str, folder: Path, limit: int, threads: int, part_rows: int, te
     """Be the process of one way: say what it is, then encode whenever asked, and send seconds and vectors."""
     import torch
 
+    from worker import malloc
     from worker.encoder import Encoder
 
     torch.set_num_threads(threads)
+    if way != "encode":
+        malloc.keep()
     encoder = Encoder(folder, "cpu", "float32", limit, threads)
     why = encoder.pack() if way == "packed" else ""
     if why:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import locks, owned, process, states
+from . import locks, malloc, owned, process, states
 from .any_encoder import AnyEncoder
 from .blame import GivenUp, LeftToOthers, Suspects, quarantine
 from .escape import safe_text
@@ -77,6 +77,8 @@ def load(assignment: Assignment, device: str, dtype: str, threads: int) -> AnyEn
     """The model that an assignment names, on a device. Raises Refused where it cannot be packed and is to be."""
     from .encoder import Encoder
 
+    if device == "cpu":
+        malloc.keep()
     templates = {DOCUMENT: assignment.prompt, QUERY: assignment.question_prompt}
     encoder = Encoder(Path(assignment.model.folder), device, dtype, assignment.max_tokens, threads, templates)
     if assignment.batching == PACKED and (why := encoder.pack()):
