@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def _nobody(rows: list[int]) -> None:
+def _ignore(rows: list[int]) -> None:
     """Take no notice."""
 
 
@@ -29,7 +29,7 @@ class AnyEncoder(Protocol):
     normalises: bool  # whether every vector has the norm 1, by the model's own contract
     budget: int  # tokens that a batch may hold, padding included
     out_of_memory: int  # how often memory ran out so far; a smaller batch did it then
-    row_limit: int | None  # rows that a batch may have; set by whoever knows that larger ones end the process
+    row_limit: int | None  # rows that a batch may have; set where larger ones are known to end the process
 
     def pack(self) -> str:
         """Compute batches without padding from now on; else all stays as it was, and it says why."""
@@ -57,7 +57,7 @@ class AnyEncoder(Protocol):
         texts: Sequence[str],
         lengths: Sequence[int],
         rows: Sequence[int],
-        before_batch: Callable[[list[int]], None] = _nobody,
+        before_batch: Callable[[list[int]], None] = _ignore,
     ) -> np.ndarray:
         """Vectors of `texts` in their order, float32 (len(texts), dim): the same bytes for the same call.
 

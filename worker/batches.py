@@ -27,22 +27,22 @@ def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     Longest first, so that running out of memory shows in the first batch. Ties keep their order.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    found: list[list[int]] = []
+    layout: list[list[int]] = []
     current: list[int] = []
     width = real = 0
     for i in order:
         length = max(1, lengths[i])
         padded = (len(current) + 1) * width
         if current and (padded > budget or padded > PADDING_LIMIT * (real + length)):
-            found.append(current)
+            layout.append(current)
             current = []
         if not current:
             width, real = length, 0
         current.append(i)
         real += length
     if current:
-        found.append(current)
-    return found
+        layout.append(current)
+    return layout
 
 
 def cheapest(lengths: Sequence[int], budget: int, batch_cost: int = BATCH_COST) -> list[list[int]]:
@@ -58,12 +58,12 @@ def cheapest(lengths: Sequence[int], budget: int, batch_cost: int = BATCH_COST) 
                 break
             if (total := cost[start] + rows * width + batch_cost) < cost[stop]:
                 cost[stop], begins[stop] = total, start
-    found: list[list[int]] = []
+    layout: list[list[int]] = []
     stop = len(order)
     while stop:
-        found.append(order[begins[stop] : stop])
+        layout.append(order[begins[stop] : stop])
         stop = begins[stop]
-    return found[::-1]
+    return layout[::-1]
 
 
 def rows_of(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -71,16 +71,16 @@ def rows_of(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
     A text longer than the budget is a row of its own. Ties keep their order.
     """
-    found: list[list[int]] = []
+    layout: list[list[int]] = []
     room = 0
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         tokens = max(1, lengths[i])
-        if not found or tokens > room:
-            found.append([])
+        if not layout or tokens > room:
+            layout.append([])
             room = budget
-        found[-1].append(i)
+        layout[-1].append(i)
         room -= tokens
-    return found
+    return layout
 
 
 def padded_tokens(lengths: Sequence[int], layout: Sequence[Sequence[int]]) -> int:

@@ -37,7 +37,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_DISK, EXIT_DEVICE, EXIT_ST
 
 
 class Stopped(BaseException):
-    """Somebody asked this worker to end."""
+    """This worker was asked to end."""
 
 
 def npy_chunks(vectors: Any) -> Iterator[bytes]:

@@ -69,7 +69,7 @@ class Encoder:
         self.normalises = self.texts.normalises
         self.budget = TOKEN_BUDGET["cuda" if device.startswith("cuda") else "cpu"]
         self.out_of_memory = 0
-        # A batch has never more rows than this: set by whoever knows that larger ones end the process.
+        # A batch has never more rows than this: set where larger ones are known to end the process.
         self.row_limit: int | None = None
         self._row_cap: int | None = None
         self._calm = 0
@@ -99,11 +99,11 @@ class Encoder:
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text before truncation, special tokens included."""
-        found = [0] * len(texts)
+        lengths = [0] * len(texts)
         for positions in _by_kind(texts):
             for i, tokens in zip(positions, self.texts.tokens([texts[i] for i in positions])):
-                found[i] = tokens
-        return found
+                lengths[i] = tokens
+        return lengths
 
     def cut(self, lengths: Sequence[int], texts: Sequence[str]) -> list[int]:
         """`lengths` as the model reads them: at most its limit for texts of that kind."""
@@ -113,12 +113,12 @@ class Encoder:
     def _layout(self, lengths: Sequence[int], texts: Sequence[str]) -> list[list[int]]:
         """The positions of each batch: those of documents first, none holds both kinds."""
         cut = self.cut(lengths, texts)
-        found = []
+        layout = []
         for positions in _by_kind(texts):
             cut_into = rows_of if self.packed else batches if self.device.startswith("cuda") else cheapest
             of_kind = cut_into([cut[i] for i in positions], self.budget)
-            found += [[positions[i] for i in batch] for batch in of_kind]
-        return found
+            layout += [[positions[i] for i in batch] for batch in of_kind]
+        return layout
 
     @torch.inference_mode()
     def _forward(self, model: Any, texts: list[str]) -> np.ndarray:
@@ -135,7 +135,7 @@ class Encoder:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            said = str(error)
+            reason = str(error)
         else:
             self._calm += 1
             if self._row_cap and self._calm >= 20:  # twenty batches without trouble: the neighbour may have left
@@ -146,19 +146,19 @@ class Encoder:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(texts) == 1:
-            self._blame(rows[0], said)
+            self._blame(rows[0], reason)
         self._row_cap, self._calm = max(1, len(texts) // 2), 0
         return self._in_pieces(texts, rows, self._row_cap)
 
-    def _blame(self, row: int, said: str) -> None:
+    def _blame(self, row: int, reason: str) -> None:
         """Raise RowError for a row too large for the device, but RuntimeError when not even a word fits any more."""
         try:
             self._forward(self.model, ["word"])
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            raise RuntimeError(f"out of memory even for one word: something else holds the memory ({said})") from None
-        raise RowError(row, f"out of memory even alone: {said}")
+            raise RuntimeError(f"out of memory even for one word: something else holds the memory ({reason})") from None
+        raise RowError(row, f"out of memory even alone: {reason}")
 
     def _in_pieces(self, texts: list[str], rows: list[int], size: int) -> np.ndarray:
         pieces = [self._shrinking(texts[i : i + size], rows[i : i + size]) for i in range(0, len(texts), size)]
@@ -180,10 +180,10 @@ class Encoder:
         for batch in self._layout(lengths, texts):
             names = [rows[i] for i in batch]
             before_batch(names)
-            found = self._shrinking([texts[i] for i in batch], names)
+            of_batch = self._shrinking([texts[i] for i in batch], names)
             if vectors is None:
-                vectors = np.empty((len(texts), found.shape[1]), np.float32)
-            vectors[batch] = found
+                vectors = np.empty((len(texts), of_batch.shape[1]), np.float32)
+            vectors[batch] = of_batch
         assert vectors is not None  # a part has at least one row
         return vectors
 
@@ -232,14 +232,14 @@ class Encoder:
 
 def _by_kind(texts: Sequence[str]) -> list[list[int]]:
     """The positions of the documents, then those of the questions."""
-    found = [[i for i, text in enumerate(texts) if kind_of(text) == kind] for kind in KINDS]
-    return [positions for positions in found if positions]
+    groups = [[i for i, text in enumerate(texts) if kind_of(text) == kind] for kind in KINDS]
+    return [positions for positions in groups if positions]
 
 
 def libraries(cuda: bool) -> Libraries:
     """Versions, the CUDA that torch was built for, and for each GPU whether one matrix product comes out right."""
     gpus: list[TriedGpu] = []
-    found: Libraries = {
+    answer: Libraries = {
         "versions": {"torch": str(torch.__version__), **library_versions()},
         "cuda_build": torch.version.cuda,
         "gpus": gpus,
@@ -254,4 +254,4 @@ def libraries(cuda: bool) -> Libraries:
         except Exception as error:  # whatever the driver says is what a person has to know
             gpu["error"] = str(error).splitlines()[0][:300]
         gpus.append(gpu)
-    return found
+    return answer

@@ -90,12 +90,12 @@ def attention(
         raise NotPacked(f"attention over {query.shape[2]} tokens and {key.shape[2]} keys, of texts with {bounds[-1]}")
     CALLS.note(sliding_window)
     causal = _is_causal(module, is_causal)
-    found = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+    result = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
     for start, length, count in _groups(bounds, position_bias is not None):
         some = [_texts(each[0], start, length, count) for each in (query, key, value)]
         within = _within(some[0], some[1], some[2], scaling, causal, sliding_window, position_bias)
-        found[0, start : start + length * count] = within.transpose(1, 2).flatten(0, 1)
-    return found, None
+        result[0, start : start + length * count] = within.transpose(1, 2).flatten(0, 1)
+    return result, None
 
 
 def _texts(row: torch.Tensor, start: int, length: int, count: int) -> torch.Tensor:
@@ -148,14 +148,14 @@ def _within(
             bias = bias.masked_fill(~_band(0, length, length, length, True), float("-inf"))
         return scaled_dot_product_attention(query, key, value, attn_mask=bias, **options)
     assert window is not None
-    found = []
+    pieces = []
     for first in range(0, length, STEP):
         last = min(first + STEP, length)
         low, high = max(0, first - window + 1), last if causal else min(length, last + window - 1)
         band = _band(first - low, last - first, high - low, window, causal)
         some = key[:, :, low:high], value[:, :, low:high]
-        found.append(scaled_dot_product_attention(query[:, :, first:last], *some, attn_mask=band, **options))
-    return torch.cat(found, 2)
+        pieces.append(scaled_dot_product_attention(query[:, :, first:last], *some, attn_mask=band, **options))
+    return torch.cat(pieces, 2)
 
 
 @functools.lru_cache(maxsize=64)
@@ -223,8 +223,8 @@ def why_not(model: Any) -> str:
     reader, *later = model
     pools = [module for module in later if _name(module).endswith(".Pooling")]
     old = not hasattr(reader, "_infer_flatten_position_offset")
-    if (seen := _name(reader)) != READER:
-        return f"its texts are read by {seen.rpartition('.')[2]}"
+    if (kind := _name(reader)) != READER:
+        return f"its texts are read by {kind.rpartition('.')[2]}"
     if others := [_name(module).rpartition(".")[2] for module in later if _name(module) not in LATER]:
         return f"it has a module {others[0]}"
     if old or not all(hasattr(pool, "_forward_flattened") for pool in pools):
@@ -298,16 +298,16 @@ class Packing:
 
 def _configs(model: Any) -> list[Any]:
     """Every configuration in which a model or one in it looks up its attention, once."""
-    found = [module.config for module in model.modules() if hasattr(module, "config")]
-    found = [each for each in found if hasattr(each, "_attn_implementation_internal")]
-    return list({id(each): each for each in found}.values())
+    configs = [module.config for module in model.modules() if hasattr(module, "config")]
+    configs = [each for each in configs if hasattr(each, "_attn_implementation_internal")]
+    return list({id(each): each for each in configs}.values())
 
 
 # ------------------------------------------------------------------------------------------------------------- MPNet
 
 
 class _Row:
-    """Where the texts of the row at hand begin: MPNet hands nothing down to its layers."""
+    """Where the texts of the present row begin: MPNet hands nothing down to its layers."""
 
     bounds: torch.Tensor | None = None
 
@@ -343,8 +343,8 @@ def _mpnet_attention(
     shape = (*hidden.shape[:-1], -1, module.attention_head_size)
     query, key, value = (each(hidden).view(shape).transpose(1, 2) for each in (module.q, module.k, module.v))
     given = {"is_causal": False, "position_bias": position_bias, "cu_seq_lens_q": row.bounds, **others}
-    found, _ = attention(module, query, key, value, attention_mask, **given)
-    return (module.o(found.flatten(2)),)
+    result, _ = attention(module, query, key, value, attention_mask, **given)
+    return (module.o(result.flatten(2)),)
 
 
 PATCHES = (_mpnet_forward, _mpnet_bias, _mpnet_attention)
@@ -402,8 +402,8 @@ def _texts_of(packing: Packing, texts: TextModel, kind: str, longest: int) -> li
     plain = [" ".join(WORDS[(5 * i + 3 * j) % len(WORDS)] for j in range(size)) for i, size in enumerate(SIZES)]
     plain[4] = " ".join(f"{WORDS[i % len(WORDS)]} {token}" for i, token in enumerate(special)) or plain[4]
     plain.append(" ".join(WORDS[7 * j % len(WORDS)] for j in range(max(longest, SIZES[-1]))))
-    made = Question if kind == QUERY else str
-    return [made(f"{texts.prompts[kind] or ''}{text}") for text in plain]
+    kind_of_text = Question if kind == QUERY else str
+    return [kind_of_text(f"{texts.prompts[kind] or ''}{text}") for text in plain]
 
 
 def _longer(texts: TextModel, row: list[str], alone: Any, tokens: int) -> tuple[list[str], Any]:
@@ -421,10 +421,10 @@ def _vectors(texts: TextModel, some: Sequence[str]) -> Any:
         return texts.vectors(texts.model, some).double().numpy()
 
 
-def _away(found: Any, expected: Any) -> float:
+def _away(vectors: Any, expected: Any) -> float:
     """The largest 1 - cosine of two rows; as if opposite where one has no direction or is not as long."""
-    norms, wanted = np.linalg.norm(found, axis=1), np.linalg.norm(expected, axis=1)
+    norms, wanted = np.linalg.norm(vectors, axis=1), np.linalg.norm(expected, axis=1)
     with np.errstate(all="ignore"):
-        away = 1 - (found * expected).sum(axis=1) / (norms * wanted)
+        away = 1 - (vectors * expected).sum(axis=1) / (norms * wanted)
         alike = np.isfinite(away) & (np.abs(norms / wanted - 1) <= SAME_NORM)
     return float(np.where(alike, away, 2.0).max())

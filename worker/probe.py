@@ -37,10 +37,10 @@ def devices(cuda: bool) -> Libraries:
     """What can be known before a model is here: that the libraries import, and that every GPU multiplies matrices."""
     from .encoder import libraries
 
-    found = libraries(cuda)
-    if cuda and not found["gpus"]:
-        found["error"] = f"torch {found['versions']['torch']} sees no GPU (built for CUDA {found['cuda_build']})"
-    return found
+    answer = libraries(cuda)
+    if cuda and not answer["gpus"]:
+        answer["error"] = f"torch {answer['versions']['torch']} sees no GPU (built for CUDA {answer['cuda_build']})"
+    return answer
 
 
 def probe(
@@ -137,15 +137,15 @@ def _long(encoder: AnyEncoder, kind: str, filled: Any, longest: int | None) -> L
     rows = max(1, encoder.budget // most)
     texts = filled([text(most)] * rows + [text(1 + most * i // 8) for i in range(8)])
     tokens = max(encoder.cut(encoder.lengths(texts), texts))
-    found: LongProbe = {"claimed": claimed, "tokens": tokens, "error": "", "works": None, "cosine": None}
+    answer: LongProbe = {"claimed": claimed, "tokens": tokens, "error": "", "works": None, "cosine": None}
     try:
-        found["cosine"] = _lowest_cosine(encoder, texts, _encode(encoder, texts))
-        found["rows"], found["out_of_memory"] = len(texts), encoder.out_of_memory
+        answer["cosine"] = _lowest_cosine(encoder, texts, _encode(encoder, texts))
+        answer["rows"], answer["out_of_memory"] = len(texts), encoder.out_of_memory
     except Exception as error:  # whatever it is, a document of that length would have met it
-        found["error"] = f"{type(error).__name__}: {error}"[:WHY_LIMIT]
+        answer["error"] = f"{type(error).__name__}: {error}"[:WHY_LIMIT]
         if encoder.device == "cpu":  # a GPU does nothing more after some errors
-            found["works"] = _most_that_works(encoder, filled, text, most)
-    return found
+            answer["works"] = _most_that_works(encoder, filled, text, most)
+    return answer
 
 
 def _most_that_works(encoder: AnyEncoder, filled: Any, text: Any, most: int) -> int | None:

@@ -72,7 +72,7 @@ def serve(root: Path, host: str, threads: int) -> int:
     """Be that process: a text a line on standard input, an answer a line on standard output, until it ends."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints goes to the log
-    signal.alarm(int(3 * ANSWER_S))  # should whoever asks be gone, and this hang
+    signal.alarm(int(3 * ANSWER_S))  # should the worker be gone, and this hang
     assignment = read_assignment(HostFolder(root).assignment(host))
     if assignment is None:
         return 1
@@ -106,7 +106,7 @@ def _answer(encoder: AnyEncoder, text: str) -> Opinion:
 
 
 def learn(root: Path, host: str, threads: int) -> int:
-    """Compute the known texts for all workers of this host: on file, and on standard output for whoever asked.
+    """Compute the known texts for all workers of this host: on file, and on standard output for the worker that asked.
 
     A process of its own does it, so a worker that hangs holds up no other. BUSY where another one is at it.
     """
@@ -131,7 +131,7 @@ def learn(root: Path, host: str, threads: int) -> int:
         print(json.dumps(Known(errors[0]).to_json()), file=out, flush=True)
         return 1
     vectors = tuple(answer.vector or () for answer in answers)
-    with contextlib.suppress(OSError):  # a full disk: whoever asked has them all the same
+    with contextlib.suppress(OSError):  # a full disk: the worker that asked has them all the same
         on_file = Known(vectors=vectors, key=known_key(assignment), sha256=_digest(vectors))
         write_json(folder.known, on_file.to_json())
     print(json.dumps(Known(vectors=vectors).to_json()), file=out, flush=True)
@@ -146,8 +146,8 @@ def known_key(assignment: Assignment) -> str:
 
 def read_known(path: Path, key: str) -> Sequence[Sequence[float]]:
     """The known vectors on file; none where there are none, or others, or damaged ones."""
-    found = read_record(Known, path)
-    return found.vectors if found.key == key and found.sha256 == _digest(found.vectors) else ()
+    known = read_record(Known, path)
+    return known.vectors if known.key == key and known.sha256 == _digest(known.vectors) else ()
 
 
 class Processor:
@@ -189,14 +189,14 @@ class Processor:
         try:
             self._child.stdin.write(json.dumps({"text": text, "kind": kind_of(text)}).encode() + b"\n")
             self._child.stdin.flush()
-            found = self._line(self._answer_s, "asking the processor")
+            opinion = self._line(self._answer_s, "asking the processor")
         except OSError:
-            found = None
-        if found is None:
+            opinion = None
+        if opinion is None:
             raise CannotEither(self._end())
-        if found.error is not None or found.tokens is None or found.vector is None:
-            raise CannotEither(safe_text(found.error or "no answer"))
-        return Answer(found.tokens, found.vector)
+        if opinion.error is not None or opinion.tokens is None or opinion.vector is None:
+            raise CannotEither(safe_text(opinion.error or "no answer"))
+        return Answer(opinion.tokens, opinion.vector)
 
     def _line(self, within_s: float, doing: str) -> Opinion | None:
         """Its next line; None when it ended, or was ended because none came in time."""
@@ -265,12 +265,12 @@ class Second:
     # ------------------------------------------------------------------------------------------------- known texts
 
     def _read(self) -> bool:
-        """Take the known vectors from file, where somebody of this host computed them."""
+        """Take the known vectors from file, where a worker of this host had them computed."""
         self._known = dict(zip(KNOWN, read_known(self._path, self._key)))
         return bool(self._known)
 
     def _learn(self, within_s: float) -> None:
-        """Have the known vectors: from file, or from whoever of this host computes them; after so long without."""
+        """Have the known vectors: from file, or from the process that computes them; after so long without."""
         deadline = time.monotonic() + within_s
         while not self._known and not self._why and not self._read() and time.monotonic() < deadline:
             if self._learner or not self._held():
@@ -289,16 +289,16 @@ class Second:
 
     def _take(self, learner: subprocess.Popen[bytes]) -> None:
         """What the process that computes them says at its end; nothing where a neighbour's is at it."""
-        said, _ = learner.communicate()
+        printed, _ = learner.communicate()
         self._learner = None
         try:
-            found = Known.from_json(json.loads(said))
+            known = Known.from_json(json.loads(printed))
         except ValueError:
             if learner.returncode != BUSY:
                 self._why = ended_by(learner.returncode)
             return
-        self._why = safe_text(found.error or "")
-        self._known = dict(zip(KNOWN, found.vectors))
+        self._why = safe_text(known.error or "")
+        self._known = dict(zip(KNOWN, known.vectors))
 
     def blind(self) -> str:
         """Why the device is held against nothing at this moment; empty where known vectors are there."""

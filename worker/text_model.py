@@ -67,8 +67,8 @@ class TextModel:
     @property
     def width(self) -> int | None:
         """How many numbers of a vector are kept: None for all."""
-        found = getattr(self.model, "truncate_dim", None)
-        return int(found) if found else None
+        width = getattr(self.model, "truncate_dim", None)
+        return int(width) if width else None
 
     @property
     def normalises(self) -> bool:
@@ -123,18 +123,18 @@ class TextModel:
             features = model.tokenize([prompt + text for text in plain], task=kind)
             if prompt and (length := model._get_prompt_length(prompt, task=kind)) is not None:
                 features["prompt_length"] = length
-        if found := [key for key in MEDIA if key in features]:
-            raise RuntimeError(f"the library took a text for a picture, a film or a sound ({', '.join(found)})")
+        if media := [key for key in MEDIA if key in features]:
+            raise RuntimeError(f"the library took a text for a picture, a film or a sound ({', '.join(media)})")
         return dict(features)
 
     def vectors(self, model: Any, texts: Sequence[str]) -> torch.Tensor:
         """The vectors of texts of one kind, as `model` gives them, cut to the model's own width."""
         features = self.features(model, texts)
         features = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
-        found = model(features, task=kind_of(texts[0])).get("sentence_embedding")
-        if found is None:
+        embeddings = model(features, task=kind_of(texts[0])).get("sentence_embedding")
+        if embeddings is None:
             raise ValueError("the model gives no vector of a text (no sentence_embedding): it has no pooling module")
-        vectors: torch.Tensor = found[:, : self.width]
+        vectors: torch.Tensor = embeddings[:, : self.width]
         return vectors
 
     def as_the_library(self, texts: Sequence[str]) -> Any:
@@ -163,8 +163,8 @@ def _take_every_string_for_a_text() -> None:
         return
     for name in ("is_image_url_or_path", "is_video_url_or_path", "is_audio_url_or_path"):
         setattr(modality, name, lambda text: False)
-    if (seen := modality.infer_modality(ADDRESS)) != "text":
-        raise RuntimeError(f"sentence-transformers {library_version} takes a text for: {seen}; use another version")
+    if (kind := modality.infer_modality(ADDRESS)) != "text":
+        raise RuntimeError(f"sentence-transformers {library_version} takes a text for: {kind}; use another version")
 
 
 def _reader(model: Any, kind: str) -> Any:
@@ -181,8 +181,8 @@ def _reader(model: Any, kind: str) -> Any:
 def _limit(reader: Any, kind: str) -> int | None:
     """How many tokens of a text are read; None for all."""
     own = (getattr(reader, "processing_kwargs", None) or {}).get("text", {}).get("max_length")
-    found = own or getattr(reader, f"{kind}_length", None) or getattr(reader, "max_seq_length", None)
-    return int(found) if found and found < NO_LIMIT else None
+    limit = own or getattr(reader, f"{kind}_length", None) or getattr(reader, "max_seq_length", None)
+    return int(limit) if limit and limit < NO_LIMIT else None
 
 
 def _lower_limit(reader: Any, kind: str, max_tokens: int) -> None:
@@ -196,5 +196,5 @@ def _lower_limit(reader: Any, kind: str, max_tokens: int) -> None:
         raise ValueError("model.max_tokens: this model reads whole texts and cannot read less; leave it out") from None
     if getattr(reader, f"{kind}_length", None):
         setattr(reader, f"{kind}_length", max_tokens)
-    if (seen := _limit(reader, kind)) != max_tokens:
-        raise ValueError(f"model.max_tokens: asked for {max_tokens}, but the model reads {seen}")
+    if (limit := _limit(reader, kind)) != max_tokens:
+        raise ValueError(f"model.max_tokens: asked for {max_tokens}, but the model reads {limit}")

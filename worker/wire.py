@@ -1,11 +1,11 @@
 """The wire: all that passes between machines or processes as JSON, field by field, with units. Standard library only.
 
-A record is read at one place, `from_json`, and is used by its attributes from there on: what nobody honest writes is
+A record is read at one place, `from_json`, and is used by its attributes from there on: a false value is
 refused with where it came from, the field, what was seen and what was expected. Fields that are not known here are
 passed over and a field that may be None may be missing, since older and newer workers talk to us. `to_json` gives the
 same names back; it leaves out what has a default and is None.
 
-Records are frozen dataclasses. What is only handed back to whoever gave it (a process's identity) stays the JSON that
+Records are frozen dataclasses. What is only handed back to its sender (a process's identity) stays the JSON that
 it was, typed. Times are seconds since 1970 by the clock of the host that wrote them; rows are numbered by the corpus.
 """
 
@@ -254,7 +254,7 @@ class WorkerReport(Record):
     loaded_s: float | None = field(default=None, metadata=MAYBE_TIME)  # what loading the model took
     rows_committed: int | None = field(default=None, metadata=MAYBE_SOME)  # of its own rows, by whomever
     computed: int | None = field(default=None, metadata=LAX_SOME)  # by this process, committed
-    part: Range | None = field(default=None, metadata=LAX_RANGE)  # the rows at hand
+    part: Range | None = field(default=None, metadata=LAX_RANGE)  # the rows that it computes now
     rows_in_part: int | None = field(default=None, metadata=MAYBE_SOME)  # of them computed
     helping: str | None = field(default=None, metadata=LAX_TEXT)  # the slot whose rows they are, if not its own
     processing_time: float | None = field(default=None, metadata=MAYBE_TIME)  # seconds since the model was loaded

@@ -13,10 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # Which process is which, stopping, taking over, environments, the archive: what a Mac's operator stands on.
 TRIED = [
-    "tests/unit/worker/test_worker_process.py",
+    "tests/unit/worker/test_process.py",
     "tests/helpers/mac/test_on_a_mac.py",
-    "tests/unit/hosts/test_environment.py::test_a_killed_making_is_taken_up_again_beside_an_older_environment",
-    "tests/unit/hosts/test_environment.py::test_a_half_made_venv_is_not_removed_under_a_process",
+    "tests/unit/worker/test_environment.py::test_a_killed_making_is_taken_up_again_beside_an_older_environment",
+    "tests/unit/worker/test_environment.py::test_a_half_made_venv_is_not_removed_under_a_process",
     "tests/unit/worker/test_supervise.py::test_its_workers_outlive_it_and_the_next_one_takes_them_over",
     "tests/unit/worker/test_supervise.py::test_stopping_ends_all_workers_and_keeps_what_is_committed",
 ]

@@ -1,4 +1,4 @@
-"""The Python environment of a host is made once from pinned requirements, used again, and never changed under anybody.
+"""The Python environment of a host is made once from pinned requirements, used again, never changed while it is in use.
 
 The venvs, pip and the wheels are real; nothing is fetched. conda was not to be had where this was written: a script of
 the same name and arguments stands in for it, and makes a copy of a venv. What real conda prints is not tested here.
