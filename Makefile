@@ -36,7 +36,7 @@ demo-ssh: $(VENV)/.ready ## the same over SSH: two OpenSSH servers on this machi
 		--set hosts.tensor01.environment=$(CURDIR)/$(BIN)/python --set hosts.tensor02.environment=$(CURDIR)/$(BIN)/python
 
 # Test files at a time: most of them wait for processes. A file stays together, as it shares what is dear to set up.
-JOBS ?= 2
+JOBS ?= 3
 
 test-quick: $(VENV)/.ready ## ruff, and the tests that start no process
 	$(BIN)/ruff check .
