@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from typing import Iterable, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
 Range = tuple[int, int]
@@ -24,21 +25,30 @@ def joined(ranges: Iterable[Sequence[int]]) -> list[Range]:
     return joint
 
 
-def missing(start: int, stop: int, have: Iterable[Range]) -> list[Range]:
-    """The parts of [start, stop) that no range of `have` covers; `have` may overlap and be in any order."""
-    gaps = []
-    at = start
-    for low, high in sorted(have):
-        if low >= stop:
-            break
-        if low >= high:
-            continue
-        if low > at:
-            gaps.append((at, low))
-        at = max(at, high)
-    if at < stop:
-        gaps.append((at, stop))
-    return gaps
+class Covered:
+    """The rows that some ranges cover, which may overlap and be in any order: sorted once, for many questions."""
+
+    def __init__(self, ranges: Iterable[Sequence[int]]):
+        self._ranges = joined(each for each in ranges if each[0] < each[1])
+        self._stops = [stop for _, stop in self._ranges]
+
+    def missing(self, start: int, stop: int) -> list[Range]:
+        """The parts of [start, stop) that are not covered."""
+        gaps = []
+        at, place = start, bisect_right(self._stops, start)
+        while at < stop and place < len(self._ranges):
+            low, high = self._ranges[place]
+            if low > at:
+                gaps.append((at, min(low, stop)))
+            at, place = high, place + 1
+        if at < stop:
+            gaps.append((at, stop))
+        return gaps
+
+
+def missing(start: int, stop: int, have: Iterable[Sequence[int]]) -> list[Range]:
+    """The parts of [start, stop) that no range of `have` covers; for many questions, make one `Covered`."""
+    return Covered(have).missing(start, stop)
 
 
 def planned_parts(start: int, stop: int, part_rows: int, grid: int | None = None) -> list[Range]:

@@ -21,7 +21,7 @@ from . import states
 from .fields import read_record
 from .files import make_folder, read_json
 from .layout import HostFolder, committed, quarantined
-from .rows import Range, count, missing, planned_parts
+from .rows import Covered, Range, count, missing, planned_parts
 from .texts import Question
 from .wire import RowGivenUp, SlotSpec, SupervisorReport, Suspected, read_assignment
 
@@ -95,12 +95,12 @@ def _surely(record: Path) -> bool:
 
 def left_to_do(spec: SlotSpec, have: list[Range]) -> list[Range]:
     """What is left of a slot's shards, within the planned boundaries."""
-    have = sorted(have)
+    covered = Covered(have)
     return [
         gap
         for shard in spec.shards
         for low, high in planned_parts(shard.start, shard.stop, spec.part_rows, shard.grid)
-        for gap in missing(low, high, have)
+        for gap in covered.missing(low, high)
     ]
 
 
@@ -188,8 +188,8 @@ class Share:
 
     def done(self) -> int:
         """How many of them are committed; rows given up do not count."""
-        have = sorted(committed(self.folder.parts))
-        return self.rows - sum(count(missing(shard.start, shard.stop, have)) for shard in self.spec.shards)
+        have = Covered(committed(self.folder.parts))
+        return self.rows - sum(count(have.missing(shard.start, shard.stop)) for shard in self.spec.shards)
 
     def left(self) -> int:
         """How many of them are neither committed nor given up."""

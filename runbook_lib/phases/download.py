@@ -15,7 +15,7 @@ import numpy as np
 from worker.escape import safe_text
 from worker.files import make_folder, sync_folder, write_atomic
 from worker.layout import committed
-from worker.rows import Range, count, missing
+from worker.rows import Covered, Range, count, missing
 
 from ..corpus import corpus as corpora
 from ..errors import DataError, HostError, LinkLost, RunbookError
@@ -113,14 +113,14 @@ def _collect_host(
     on_progress: OnProgress,
     outage_s: float | None,
 ) -> tuple[int, list[str]]:
-    here = committed(run.local.parts)
+    here = Covered(committed(run.local.parts))
     own = plan.rows_ever_given(host.name)
     # From a folder that two hosts share, each host fetches its own rows; of moved rows, the first part wins.
     again = {part for part, (times, _) in _repeated_refusals(run, host.name).items() if times >= TRIES}
     wanted = [
         r
         for r in there
-        if missing(*r, here) and tuple(r) not in again and any(r[0] < stop and start < r[1] for start, stop in own)
+        if here.missing(*r) and tuple(r) not in again and any(r[0] < stop and start < r[1] for start, stop in own)
     ]
     total = sum(stop - start for start, stop in wanted) * plan.model.dim * ITEM_BYTES
     moved = 0

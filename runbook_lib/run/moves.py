@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from worker.rows import Range, count, missing, planned_parts
+from worker.rows import Covered, Range, count, planned_parts
 
 from .plan import Move, Plan, Slot
 
@@ -16,12 +16,12 @@ AHEAD = 2  # parts that a living slot keeps: its present one, and one that it ma
 
 def left(plan: Plan, slot: Slot, home: Sequence[Range]) -> list[Range]:
     """Return the parts of a slot that are not in `home`, in order."""
-    have = sorted(home)
+    covered = Covered(home)
     return [
         gap
         for start, stop in plan.ranges(slot)
         for low, high in planned_parts(start, stop, plan.part_rows, plan.grid(start))
-        for gap in missing(low, high, have)
+        for gap in covered.missing(low, high)
     ]
 
 

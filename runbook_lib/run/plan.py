@@ -11,7 +11,7 @@ from pathlib import Path
 from worker.batches import TOKEN_BUDGET
 from worker.files import read_json, write_json
 from worker.layout import FORMAT
-from worker.rows import Range, count, missing
+from worker.rows import Covered, Range, count, missing
 from worker.wire import PADDED
 
 from ..errors import DataError
@@ -133,8 +133,8 @@ class Plan:
 
     def left(self, slot: Slot, have: Iterable[Sequence[int]]) -> int:
         """Return how many of a slot's rows are in none of these ranges."""
-        ranges = [(low, high) for low, high in have]
-        return sum(count(missing(start, stop, ranges)) for start, stop in self.ranges(slot))
+        covered = Covered(have)
+        return sum(count(covered.missing(start, stop)) for start, stop in self.ranges(slot))
 
     def files(self, slot: Slot) -> list[Range]:
         """The rows of each shard file that a slot's host was given for it."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.escape import safe_text
-from worker.rows import Range, count, missing
+from worker.rows import Covered, Range, count
 from worker.wire import Reading, SlotReading, SupervisedSlot, WorkerReport
 
 from ..errors import RunbookError
@@ -162,4 +162,5 @@ def idle_s(reading: Reading, entry: SlotReading) -> float | None:
 
 def left(ranges: Sequence[Range], have: Sequence[Range]) -> int:
     """Return how many rows of `ranges` are not in `have`."""
-    return sum(count(missing(start, stop, have)) for start, stop in ranges)
+    covered = Covered(have)
+    return sum(count(covered.missing(start, stop)) for start, stop in ranges)

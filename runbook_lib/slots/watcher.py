@@ -13,7 +13,7 @@ from datetime import datetime
 
 from worker.escape import safe_text
 from worker.layout import committed
-from worker.rows import Range, joined, missing
+from worker.rows import Covered, Range, joined
 from worker.wire import Reading
 
 from ..corpus import corpus as corpora
@@ -159,6 +159,7 @@ class Watcher:
     def _have(self, home: Sequence[Range]) -> dict[str, list[Range]]:
         """Return the committed rows that count for each host: those at home, and those that the host itself reports."""
         theirs = {name: reading.committed for name, reading in self._last.items()}
+        home = joined(home)  # once, not once a host
         return {spec.name: joined([*home, *theirs.get(spec.name, ())]) for spec in self.run.hosts}
 
     def _find_launch(self) -> None:
@@ -249,8 +250,8 @@ class Watcher:
 
     def _given_up(self, have: Mapping[str, Sequence[Range]]) -> tuple[int, ...]:
         refused = sorted({row for reading in self._last.values() for row in reading.quarantined})
-        everywhere = joined([rows for ranges in have.values() for rows in ranges]) if refused else []
-        lost = tuple(row for row in refused if missing(row, row + 1, everywhere))  # another host may have done it
+        everywhere = Covered(rows for ranges in have.values() for rows in ranges) if refused else Covered(())
+        lost = tuple(row for row in refused if everywhere.missing(row, row + 1))  # another host may have done it
         if set(lost) - set(self._given_up_names):
             self._given_up_names = corpora.row_names(self.run.corpus, lost)
         return lost
