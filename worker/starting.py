@@ -32,7 +32,7 @@ ALWAYS = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-IMPORT_S = 300.0  # for the libraries, from a slow disk
+IMPORT_S = 120.0  # for the libraries; what was read from a slow disk meanwhile is in memory for plain starts
 FORK_S = 10.0  # for the answer to one request
 CLOSE_S = 2.0  # for its end once its input is closed
 STARTS = 5  # of warm processes in the life of a supervisor

@@ -208,7 +208,7 @@ def test_where_it_cannot_serve_each_worker_starts_plainly(make_box: MakeBox, com
         python=script(box.root / "python", f'#!/bin/sh\n[ $3 = warm ] && {{ {warm_only}; exit; }}\nexec {light} "$@"\n')
     )
     code = box.root / "worker" / "starting.py"
-    code.write_text(code.read_text().replace("IMPORT_S = 300.0", "IMPORT_S = 1.0"))
+    code.write_text(code.read_text().replace("IMPORT_S = 120.0", "IMPORT_S = 1.0"))
     assert box.end(box.start("supervise", python=light)) == 0, box.logs()
     assert len(box.sums()) == 4 and box.exits() == []
     assert reason in box.logs() and "each worker imports the libraries itself" in box.logs()
