@@ -21,7 +21,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers import __version__ as library_version
 from transformers import __version__ as transformers_version
 
-from .packing import Packing, self_check, why_not
+from .packing import Packing, why_not
+from .packing_check import self_check
 from .texts import DOCUMENT, KINDS, fixed_prompt, kind_of
 
 # A limit above this is none: tokenizers write 1e30 where they know of none.

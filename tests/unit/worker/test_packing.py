@@ -16,6 +16,7 @@ import odd_models as odd  # noqa: E402
 import transformers as all_models  # noqa: E402
 from sentence_transformers import SentenceTransformer  # noqa: E402
 
+from worker import packed_attention as packed  # noqa: E402
 from worker import packing  # noqa: E402
 from worker.encoder import Encoder  # noqa: E402
 from worker.texts import DOCUMENT, QUERY, Question  # noqa: E402
@@ -224,10 +225,10 @@ BOUNDS = torch.tensor([0, 2, 5])
 )
 def test_attention_gives_nothing_rather_than_something_wrong(given: dict[str, Any], why: str) -> None:
     asked = {"query": Q, "key": K, "value": K, "attention_mask": None, "cu_seq_lens_q": BOUNDS, "softcap": None}
-    found, _ = packing.attention(torch.nn.Module(), **asked)
+    found, _ = packed.attention(torch.nn.Module(), **asked)
     assert found.shape == (1, 5, 2, 4)
-    with pytest.raises(packing.NotPacked, match=why):
-        packing.attention(torch.nn.Module(), **{**asked, **given})
+    with pytest.raises(packed.NotPacked, match=why):
+        packed.attention(torch.nn.Module(), **{**asked, **given})
 
 
 def test_a_padded_batch_of_a_packed_model_raises(tmp_path: Path) -> None:
@@ -235,7 +236,7 @@ def test_a_padded_batch_of_a_packed_model_raises(tmp_path: Path) -> None:
     encoder = loaded(built(PACKED["BERT mean"], tmp_path / "model"))
     assert encoder.pack() == ""
     encoder.model[0].can_flatten_inputs = False
-    with pytest.raises(packing.NotPacked, match="a padded batch of 2"):
+    with pytest.raises(packed.NotPacked, match="a padded batch of 2"):
         encoded(encoder, ["lake", "river stone"])
 
 
@@ -245,7 +246,7 @@ def test_a_text_of_no_tokens_raises(tmp_path: Path) -> None:
     bare.backend_tokenizer.post_processor = None
     encoder = loaded(built(lambda folder: [odd.raw(folder, words=bare), odd.mean()], tmp_path / "model"))
     assert encoder.pack() == ""
-    with pytest.raises(packing.NotPacked, match="a text of no tokens"):
+    with pytest.raises(packed.NotPacked, match="a text of no tokens"):
         encoded(encoder, ["lake", ""])
 
 
@@ -254,16 +255,16 @@ def test_the_librarys_own_entry_point_pads_meanwhile(tmp_path: Path, monkeypatch
     expected = encoder.as_the_library(TEXTS)
     assert encoder.pack() == ""
     assert encoder.as_the_library(TEXTS).tobytes() == expected.tobytes()
-    calls = packing.CALLS.count
+    calls = packed.CALLS.count
     encoded(encoder, TEXTS)
-    assert packing.CALLS.count > calls
+    assert packed.CALLS.count > calls
 
 
 # ------------------------------------------------------------------------------------------------ what the check sees
 
 
 Patch = Callable[[pytest.MonkeyPatch], None]
-attention, band, one_row, is_causal = packing.attention, packing._band, packing.one_row, packing._is_causal
+attention, band, one_row, is_causal = packed.attention, packed._band, packing.one_row, packed._is_causal
 
 
 def shifted(by: int) -> Patch:
@@ -286,7 +287,7 @@ def unscaled(*given: Any, scaling: float, **more: Any) -> Any:
 
 
 def window(by: int) -> Patch:
-    return lambda patch: patch.setattr(packing, "_band", lambda a, b, c, size, causal: band(a, b, c, size + by, causal))
+    return lambda patch: patch.setattr(packed, "_band", lambda a, b, c, size, causal: band(a, b, c, size + by, causal))
 
 
 def positions(padding: int | None) -> Any:
@@ -308,11 +309,11 @@ FAULTS: dict[str, tuple[str, Patch]] = {
     "a window one too wide": ("ModernBERT", window(1)),
     "a window one too narrow": ("Gemma 3, both ways", window(-1)),
     "a causal window one too wide": ("Mistral, windows", window(1)),
-    "causal where it is not": ("BERT mean", lambda p: p.setattr(packing, "_is_causal", lambda *given: True)),
-    "not causal where it is": ("Llama", lambda p: p.setattr(packing, "_is_causal", lambda *given: False)),
+    "causal where it is not": ("BERT mean", lambda p: p.setattr(packed, "_is_causal", lambda *given: True)),
+    "not causal where it is": ("Llama", lambda p: p.setattr(packed, "_is_causal", lambda *given: False)),
     "by the module's flag alone": (
         "Qwen3, both ways",
-        lambda p: p.setattr(packing, "_is_causal", lambda module, given: module.is_causal),
+        lambda p: p.setattr(packed, "_is_causal", lambda module, given: module.is_causal),
     ),
     "positions that go on": ("BERT mean", lambda p: p.setattr(packing, "one_row", positions)),
     "padding written out counts": ("RoBERTa", lambda p: p.setattr(packing, "one_row", lambda padding: late(padding))),
