@@ -12,8 +12,7 @@ from pathlib import Path
 from .texts import DOCUMENT, QUERY
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Parse the command line and do it; give the exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     encode = verbs.add_parser("encode", help="encode what is left of one slot's shard, then end")
@@ -43,7 +42,12 @@ def main(argv: list[str] | None = None) -> int:
     maker = verbs.add_parser("environment", help="make the Python environment that an order file describes")
     maker.add_argument("--spec", type=Path, required=True, help="the order, a JSON file")
     verbs.add_parser("fetch", help="bring a model's weights from the hub; the order, with the token, on standard input")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and do it; give the exit code."""
+    args = _parser().parse_args(argv)
     if args.verb in ("encode", "supervise", "warm"):
         args.root = args.root.absolute()  # the supervisor's workers start in that folder
     if args.verb == "encode":
@@ -75,8 +79,14 @@ def main(argv: list[str] | None = None) -> int:
     if args.verb == "devices":
         print(json.dumps(probing.devices(args.cuda)))
         return 0
+    return _probe(args)
+
+
+def _probe(args: argparse.Namespace) -> int:
     if args.gpu:  # before torch is imported
         os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu
+    from . import probe as probing
+
     templates = {DOCUMENT: args.prompt, QUERY: args.question_prompt}
     try:
         answer = probing.probe(args.model, args.device, args.dtype, args.max_tokens, templates, args.longest)

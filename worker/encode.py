@@ -31,7 +31,7 @@ from .say import say
 from .second import DeviceFault, Second
 from .share import Refused, Shard, Share
 from .texts import DOCUMENT, QUERY
-from .wire import PACKED, Assignment, EncodingIdentity, Holder, ModelName, PartRecord, WorkerReport
+from .wire import PACKED, Assignment, EncodingIdentity, Holder, ModelName, PartRecord, RowsRecord, WorkerReport
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_DISK, EXIT_DEVICE, EXIT_STOPPED = 0, 1, 2, 3, 5, 6, 143
 
@@ -123,23 +123,51 @@ def _tasks(share: Share, suspects: Suspects) -> Iterator[tuple[tuple[Range, Shar
         yield task, {}
 
 
-def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: Suspects, second: Second) -> None:
-    slot, assignment = share.slot, share.assignment
+def _ready(folder: HostFolder, share: Share, progress: Progress, second: Second) -> AnyEncoder:
+    """The model of a slot, loaded on a device that does known texts as the processor does."""
+    assignment = share.assignment
     progress.update(state=states.LOADING, write=True)
     second.begin()
     began = time.monotonic()
     if why := owned.used(folder.root, Path(assignment.model.folder)):
         raise Refused(why)
     encoder = load(assignment, share.spec.device, assignment.dtype, share.spec.threads)
-    loaded_s = round(time.monotonic() - began, 2)
-    described, threads = encoder.describe(), share.spec.threads
-    say(f"model loaded in {loaded_s} s: {described.device}, {assignment.dtype}")
-    progress.update(loaded_s=loaded_s, device=described.device, write=True)
+    loaded_s, device = round(time.monotonic() - began, 2), encoder.describe().device
+    say(f"model loaded in {loaded_s} s: {device}, {assignment.dtype}")
+    progress.update(loaded_s=loaded_s, device=device, write=True)
     second.check(encoder)
     if why := second.blind():
         say(f"the device is not held against what the processor gives: {why}")
     progress.update(state=states.RUNNING, computed=0, write=True)
+    return encoder
 
+
+def _record(encoder: AnyEncoder, share: Share, part: Range, vectors: Any, rows: RowsRecord) -> PartRecord:
+    """What a part is; `sha256` and `bytes` are known once its array is written."""
+    assignment = share.assignment
+    return PartRecord(
+        **vars(_identity(encoder, assignment, vectors)),
+        **vars(encoder.describe()),
+        **vars(rows),
+        start=part[0],
+        stop=part[1],
+        sha256="",
+        bytes=0,
+        slot=share.slot,
+        host=assignment.host,
+        run=assignment.run,
+        run_id=assignment.run_id,
+        corpus=assignment.corpus,
+        epoch=assignment.epoch,
+        threads=share.spec.threads,
+        written_at=time.time(),
+        why_padded=assignment.why_padded,
+    )
+
+
+def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: Suspects, second: Second) -> None:
+    slot = share.slot
+    encoder = _ready(folder, share, progress, second)
     left_to_others: dict[int, str] = {}
     began = time.monotonic()
     committed_now = 0
@@ -167,31 +195,12 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
             continue
         suspects.clear()  # before the commit: what a full disk does is not the rows' fault
         second.check(encoder, whole=False)  # before the commit: what a device that went bad computed is not believed
-        epoch = share.assignment.epoch
-        record = PartRecord(
-            **vars(_identity(encoder, assignment, vectors)),
-            **vars(described),
-            **vars(rows),
-            start=low,
-            stop=high,
-            sha256="",  # known once the array is written
-            bytes=0,
-            slot=slot,
-            host=assignment.host,
-            run=assignment.run,
-            run_id=assignment.run_id,
-            corpus=assignment.corpus,
-            epoch=epoch,
-            threads=threads,
-            written_at=time.time(),
-            why_padded=assignment.why_padded,
-        )
+        record = _record(encoder, share, (low, high), vectors, rows)
         commit(folder, vectors, record)
         committed_now += high - low
-        done = share.done()
-        spent = time.monotonic() - began
+        done, spent = share.done(), time.monotonic() - began
         progress.update(
-            epoch=epoch,
+            epoch=record.epoch,
             rows_committed=done,
             computed=committed_now,
             rows_in_part=0,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from worker.escape import safe_text
@@ -171,65 +171,92 @@ def first_progress(run: Run, within_s: float | None = None, on_progress: OnProgr
     return _wait_until(run, "Every slot produces", "rows", _first_rows, within_s, on_progress)
 
 
+@dataclass
+class _Look:
+    """The last look at all hosts: `reports` slot -> (is well, in words), `over` slot -> why not to wait for it."""
+
+    expected: dict[str, str]  # slot -> host
+    readings: machines.Results[Reading] = field(default_factory=machines.Results)
+    reports: dict[str, tuple[bool, str]] = field(default_factory=dict)
+    over: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def well(self) -> set[str]:
+        """The slots that are well."""
+        return {slot for slot in self.expected if self.reports[slot][0]}
+
+    def take(
+        self, readings: machines.Results[Reading], judge: Callable[[Reading], dict[str, tuple[bool, str]]]
+    ) -> None:
+        """Take over what the hosts answered; a slot that was not read keeps its last report."""
+        self.readings, self.over = readings, {}
+        for reading in readings.ok.values():
+            self.reports.update(judge(reading))
+            self.over |= _not_waited_for(reading)
+        for name, error in readings.failures.items():
+            mine = {slot for slot, host in self.expected.items() if host == name}
+            self.reports.update(dict.fromkeys(mine, (False, str(error))))
+            self.over |= dict.fromkeys(mine, states.DEAD) if isinstance(error, AWAY) else {}
+
+    def waited(self) -> set[str]:
+        """Return the slots to wait for: one that died often is not waited for where others are well."""
+        well = self.well
+        waited = {slot for slot in {*self.expected} - well if self.over.get(slot, states.WAITING) == states.WAITING}
+        return waited - (set(self.over) if well else set())
+
+
 def _wait_until(
     run: Run,
     title: str,
     wanted: str,
-    look: Callable[[Reading], dict[str, tuple[bool, str]]],
+    judge: Callable[[Reading], dict[str, tuple[bool, str]]],
     within_s: float | None,
     on_progress: OnProgress,
 ) -> Checks:
-    """Read all hosts until `look` accepts every slot or the time is over; return a check for each slot.
+    """Read all hosts until `judge` accepts every slot or the time is over; return a check for each slot.
 
     If at least one slot is well and the profile allows us to act, a slot that is not well is a warning: other slots do
     its rows, and the run goes on. The wait for it is a multiple of the time that the last good slot took: a slot that
     hangs while loading must not delay the watching of the others.
     """
-    plan = run.plan()
     within_s = run.profile.monitor.first_progress_s if within_s is None else within_s
     began = last_well = time.monotonic()
-    deadline = began + within_s
     may_act = run.profile.policy_for(states.DEAD) == "auto"
     before: set[str] = set()
     lost: set[str] = set()
     meant = {spec.name for spec in run.hosts}
-    expected = {slot.slot: slot.host for slot in plan.used if slot.host in meant}
-    reports = {slot: (False, "no report") for slot in expected}
-    over: dict[str, str] = {}
+    look = _Look({slot.slot: slot.host for slot in run.plan().used if slot.host in meant})
+    look.reports = {slot: (False, "no report") for slot in look.expected}
     while True:
-        readings = machines.side_by_side(run, poll_staged)
-        over = {}
-        for reading in readings.ok.values():
-            reports.update(look(reading))
-            over |= _not_waited_for(reading)
-        for name, error in readings.failures.items():
-            mine = {slot for slot, host in expected.items() if host == name}
-            reports.update(dict.fromkeys(mine, (False, str(error))))
-            over |= dict.fromkeys(mine, states.DEAD) if isinstance(error, AWAY) else {}
-        well = {slot for slot in expected if reports[slot][0]}
-        on_progress("slots", len(well), len(expected))
-        waited = {slot for slot in {*expected} - well if over.get(slot, states.WAITING) == states.WAITING}
+        look.take(machines.side_by_side(run, poll_staged), judge)
+        well = look.well
+        on_progress("slots", len(well), len(look.expected))
         now = time.monotonic()
         last_well = now if well - before else last_well
         before = well
         late = well and may_act and now - began > max(LATE_S, LATE * (last_well - began))
-        if not waited - (set(over) if well else set()) or late or now > deadline:
-            break
-        lost_now = {name for name, reading in readings.ok.items() if _supervisor_lost(reading)}
+        if not look.waited() or late or now > began + within_s:
+            return _slot_checks(run, title, wanted, within_s, look)
+        lost_now = {name for name, reading in look.readings.ok.items() if _supervisor_lost(reading)}
         if may_act and (gone := lost & lost_now):  # no watching command runs yet
             start(run, retry_given_up=False, only=gone, undo_stop=False)
         lost = lost_now
         time.sleep(0.3)
+
+
+def _slot_checks(run: Run, title: str, wanted: str, within_s: float, look: _Look) -> Checks:
+    """Return a check for each slot, and write the trouble of slots that others go on without into the journal."""
+    well, over = look.well, look.over
     recorded = set()
-    for name, reading in readings.ok.items():
+    for name, reading in look.readings.ok.items():
         incidents.record(run, name, reading)
         ends = {slot: [end.at for end in entry.exits] for slot, entry in reading.slots.items()}
         recorded |= {slot for slot, times in ends.items() if set(times) - {None}}
     checks = Checks(title)
-    for slot, host in expected.items():
-        ok, what = reports[slot]
-        if isinstance(readings[host], AWAY):
-            add_failure(run, checks, slot, host, readings, wanted)
+    for slot, host in look.expected.items():
+        ok, what = look.reports[slot]
+        if isinstance(look.readings[host], AWAY):
+            add_failure(run, checks, slot, host, look.readings, wanted)
             continue
         if not ok:
             what += _last_log_line(run, host, slot)
@@ -237,15 +264,15 @@ def _wait_until(
         verdict = over.get(slot, "") if over.get(slot) in (states.FENCED, states.STOPPED) else states.DEAD
         if ok or not well or verdict == states.STOPPED or run.profile.policy_for(verdict) != "auto":
             checks.add(slot, ok, what, expects, remedy, where=host)
-        else:
-            _warn(checks, slot, host, what, expects, remedy)
-            last = readings.ok.get(host)
-            if last and _loads(last, slot):  # no trouble yet: the monitor reports it when it is one
-                continue
-            if slot not in recorded:
-                _note_trouble(run, slot, host, verdicts.cause(what) or verdict, what)
-            elif verdict == states.FENCED:  # the ends of its workers are in the journal already
-                _note_trouble(run, slot, host, verdict, what)
+            continue
+        _warn(checks, slot, host, what, expects, remedy)
+        last = look.readings.ok.get(host)
+        if last and _loads(last, slot):  # no trouble yet: the monitor reports it when it is one
+            continue
+        if slot not in recorded:
+            _note_trouble(run, slot, host, verdicts.cause(what) or verdict, what)
+        elif verdict == states.FENCED:  # the ends of its workers are in the journal already
+            _note_trouble(run, slot, host, verdict, what)
     return checks
 
 
