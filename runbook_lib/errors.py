@@ -57,6 +57,10 @@ class CannotStart(HostError):
     """A command does not exist on that machine, or may not be run."""
 
 
+class InvalidReading(HostError):
+    """A machine's reading cannot be true: a report in it is damaged or forged, and nothing is taken from it."""
+
+
 class LinkLost(HostError):
     """The connection to a machine could not be made, broke or fell silent. Programs there may still run."""
 

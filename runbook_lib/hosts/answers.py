@@ -10,13 +10,13 @@ from worker.escape import safe_text
 from worker.fields import ENTRIES, STATE, WireError, refuse, shown
 from worker.wire import Reading, Running
 
-from ..errors import HostError
+from ..errors import HostError, InvalidReading
 from ..profile.rules import UNWANTED
 from . import bounds
 
 
 def reading(value: Any, host: str) -> Reading:
-    """Check a reading (`worker.snapshot.snapshot`). Raises HostError naming the field that cannot be true."""
+    """Check a reading (`worker.snapshot.snapshot`). Raises InvalidReading naming the field that cannot be true."""
     try:
         for name, record in _records(value):
             _bounded(record, name)
@@ -24,7 +24,7 @@ def reading(value: Any, host: str) -> Reading:
         if answer.supervisor_alive and not answer.supervised.process:
             raise refuse("supervisor", "process", None, "one: it may have to be stopped")
     except WireError as why:
-        raise HostError(
+        raise InvalidReading(
             f"{host}: its reading is invalid ({why}); nothing was taken from it. Look at that machine: a disk that "
             "fails, or somebody who writes into the run's folder"
         ) from None

@@ -16,7 +16,7 @@ from worker.fields import Identity
 from worker.rows import count, missing
 from worker.wire import Reading, SlotReading, SupervisedSlot
 
-from ..errors import LinkLost, RunbookError
+from ..errors import InvalidReading, LinkLost, RunbookError
 from ..hosts import gpus
 from ..hosts import hosts as machines
 from ..run import acts
@@ -98,7 +98,7 @@ def _start(
 
 def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, undo_stop: bool) -> Outcome:
     slots = plan.of_host(host.name)
-    reading = host.poll()
+    reading = _valid_reading(host, by)
     given_up = [] if retry_given_up else [(row, row + 1) for row in reading.quarantined]
     settled = [*reading.committed, *given_up]
     left = sum(plan.left(slot, settled) for slot in slots)
@@ -122,6 +122,25 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, 
         identity = host.launch(by) if again is None else again
     _wait_for_its_report(host, identity)
     return Running(identity["pid"], left, started=True)
+
+
+def _valid_reading(host: machines.Host, by: str, within_s: float = 10.0) -> Reading:
+    """Read a host. If its reading is invalid, start its supervisor, which writes a damaged report anew.
+
+    A supervisor that lives keeps its lock, so the new one ends at once; if a stop was requested, it stops.
+    """
+    try:
+        return host.poll()
+    except InvalidReading:
+        host.launch(by)
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            return host.poll()
+        except InvalidReading:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
 
 
 def start_without_reading(run: Run, only: Collection[str]) -> None:

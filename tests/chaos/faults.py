@@ -94,6 +94,19 @@ def kill_host(scene: Scene, dice: random.Random) -> str:
     return _kill(sorted(everybody, key=lambda each: each.kind != "supervise"))
 
 
+@fault(1, weight=2)
+def kill_warm(scene: Scene, dice: random.Random) -> str:
+    """SIGKILL to the process from which a host's workers are forked; they live on."""
+    return _kill(scene.some("warm", dice))
+
+
+@fault(40, weight=1)
+def stop_warm(scene: Scene, dice: random.Random) -> str:
+    """SIGSTOP to it, for good."""
+    hit = [each for each in scene.some("warm", dice) if processes.signal_it(each, signal.SIGSTOP)]
+    return ", ".join(f"{each.option('--host')} {each.pid}" for each in hit)
+
+
 @fault(57, 58, weight=3, early=True)
 def kill_driver(scene: Scene, dice: random.Random) -> str:
     """SIGKILL to the operator's process."""

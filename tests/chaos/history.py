@@ -134,7 +134,7 @@ def lay_out(folder: Path, history: History, texts: list[str], weak: str, machine
     silent = f", unreachable_s: {network.SILENT_S}" if machines else ""
     (folder / "profile.yaml").write_text(
         f"run: chaos\ncorpus: {{path: corpus.jsonl}}\nmodel: {{{model}}}\n"
-        f"part_rows: {history.size.part_rows}\nmonitor: {{interval_s: 0.1, first_progress_s: 20{silent}}}\n"
+        f"part_rows: {history.size.part_rows}\nmonitor: {{interval_s: 0.1, first_progress_s: 6{silent}}}\n"
         f"hosts:\n{hosts}"
     )
 

@@ -25,7 +25,7 @@ class Process:
 
     @property
     def kind(self) -> str:
-        """`encode` or `supervise`."""
+        """`encode`, `supervise` or `warm`."""
         return self.words[self.words.index("-m") + 2]
 
     def option(self, name: str) -> str:
@@ -41,9 +41,10 @@ class Process:
 def words_of(pid: int) -> tuple[str, ...]:
     """The command line of a process; empty for none, or a zombie."""
     try:
-        return tuple(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1])
+        line = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0")  # a forked worker's has room at its end
     except OSError:
         return ()
+    return tuple(line.decode(errors="replace").split("\0")) if line else ()
 
 
 def working_in(folder: Path) -> list[Process]:

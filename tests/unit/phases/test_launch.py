@@ -193,6 +193,22 @@ def test_a_stopped_host_starts_again(one):
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("harm", [{"exits": 7, "slots": []}, {"slots": {"cluster0_gpu0": 7}}, {"process": 1}])
+@pytest.mark.parametrize("lives", [False, True])
+def test_a_report_that_cannot_be_true_keeps_no_host_from_its_launch(one, harm, lives):
+    """Found by the chaos suite: its writer was dead, so the same command refused for ever."""
+    assert launch.start(one).ok
+    before = supervisor(one).process
+    if not lives:
+        process.send(before, signal.SIGKILL)
+        wait_for(lambda: not process.alive(before))
+    write_json(folder(one).supervisor("one"), harm)
+    assert launch.start(one).ok
+    after = supervisor(one).process
+    assert (after == before) == lives and process.alive(after)
+
+
+@pytest.mark.process
 def test_stopping_ends_a_worker_whose_supervisor_died_before_it_reported(one):
     launch.start(one)
     report = supervisor(one)

@@ -176,11 +176,14 @@ def test_when_it_hangs_an_end_is_seen_and_the_next_worker_starts_without_it(
     assert "did not fork" in box.logs()
 
 
-def test_when_its_supervisor_is_killed_it_ends_and_its_workers_go_on(make_box: MakeBox) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_when_its_supervisor_is_killed_it_ends_and_its_workers_go_on(make_box: MakeBox, stopped: bool) -> None:
     box = make_box(waiting(6), light=True, look_s=600)
     supervisor = box.supervisor()
     (first,) = at_work(box, SLOT)
     above = warm_process(box, first)
+    if stopped:
+        os.kill(above, signal.SIGSTOP)
     supervisor.kill()
     supervisor.wait()
     wait_for(lambda: start_time(above) is None, "it ends")
