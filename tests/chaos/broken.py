@@ -312,7 +312,7 @@ def no_resume() -> None:
     """A worker does all that others did again; its look before each part is the second wall."""
     import sys
 
-    if "encode" not in sys.argv:
+    if not {"encode", "warm"} & set(sys.argv):  # a worker, or the process from which workers are forked
         return
     from worker import share
 
