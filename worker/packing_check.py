@@ -85,7 +85,7 @@ def _texts_of(packing: Packing, texts: TextModel, kind: str, longest: int) -> li
 def _longer(texts: TextModel, row: list[str], alone: Any, tokens: int) -> tuple[list[str], Any]:
     """The same texts, and short ones of them again until they have more than so many tokens, and their vectors."""
     limit = texts.limits[DOCUMENT]
-    lengths = [min(n, limit or n) for n in texts.tokens(row)]
+    lengths = [max(1, min(n, limit or n)) for n in texts.tokens(row)]  # 0 each would never be enough
     chosen = list(range(len(row)))
     while sum(lengths[i] for i in chosen) <= tokens:
         chosen += range(len(SIZES))

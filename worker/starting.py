@@ -32,6 +32,7 @@ ALWAYS = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
+NO_CUDA_YET = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}  # whether there is a GPU is asked without touching it
 IMPORT_S = 120.0  # for the libraries; what was read from a slow disk meanwhile is in memory for plain starts
 FORK_S = 10.0  # for the answer to one request
 CLOSE_S = 2.0  # for its end once its input is closed
@@ -99,14 +100,16 @@ class Warm:
 
     def ready(self, python: str) -> bool | None:
         """Whether workers of this Python can be forked now; None: not yet. The process is started where none lives."""
-        if sys.platform != "linux" or self._unfit:
+        if sys.platform != "linux":
+            return False
+        self.listen(0.0)  # first: it may have said why it ended
+        if self._unfit:
             return False
         if not self.lives():
             if self._child and not self._imported:
                 self._give_up("it ended before it was ready")
             else:
                 self._start(python)
-        self.listen(0.0)
         if not self._imported and time.monotonic() > self._deadline:
             self._give_up(f"the libraries are not imported within {IMPORT_S:g} s")
         return False if self._unfit or python != self._python else self._imported or None
@@ -173,7 +176,7 @@ class Warm:
         self._deadline = time.monotonic() + IMPORT_S
         argv = [python, "-m", "worker", "warm", "--root", str(self._folder.root), "--host", self._host]
         # One thread until it forks: what a library starts by itself does not live on in a fork.
-        environment = {**os.environ, **dict.fromkeys(THREADS, "1"), **ALWAYS, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+        environment = {**os.environ, **dict.fromkeys(THREADS, "1"), **ALWAYS, **NO_CUDA_YET}
         environment.pop(GPU, None)
         log = self._folder.log(f"host_{self._host}")
         try:

@@ -21,6 +21,7 @@ from typing import Any
 
 from .files import open_private
 from .layout import HostFolder
+from .starting import NO_CUDA_YET
 from .wire import read_assignment
 
 PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
@@ -134,6 +135,8 @@ def _fork(
         for fd in ours:
             os.close(fd)
         os.environ.update(environment)
+        for name in NO_CUDA_YET:  # as in a plain start from here on
+            os.environ.pop(name, None)
         name_process(words)
         from .__main__ import main
 

@@ -42,11 +42,13 @@ def failure_log(run: Run) -> Path:
     except OSError:
         events = []
     lines = [
-        f"{event['when'].astimezone(UTC):%a %b %e %H:%M:%S UTC %Y}: {_named(event)}: {facts.details(event)}"
+        # The date as `date` writes it, a one-digit day after two blanks, so outside one_line, which makes one of them.
+        f"{event['when'].astimezone(UTC):%a %b %e %H:%M:%S UTC %Y}: "
+        f"{one_line(f'{_named(event)}: {facts.details(event)}', 1000)}\n"
         for event in events
     ]
     path = run.notes / "failures.log"
-    write_atomic(path, "".join(f"{one_line(line, 1000)}\n" for line in lines).encode())
+    write_atomic(path, "".join(lines).encode())
     return path
 
 

@@ -1,5 +1,6 @@
 """Incidents: what went wrong with a slot and when it worked again, once each, in the journal and the failure log."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -78,6 +79,20 @@ def test_the_failure_log_has_a_line_an_incident_in_the_founding_form(tmp_path):
     (tmp_path / "other").mkdir()
     calm = run_folder(tmp_path / "other").run
     assert report.failure_log(calm).read_text() == ""
+
+
+def test_the_failure_log_dates_its_lines_as_the_command_date_does_on_any_day(tmp_path):
+    run = run_folder(tmp_path).run
+    run.journal.path.parent.mkdir(parents=True, exist_ok=True)
+    moments = ("2026-12-01T00:04:55.123+00:00", "2026-02-10T23:59:59+00:00", "2026-03-09T01:30:00+02:00")
+    lines = [{"seq": i, "at": at, "event": "note", "text": "a  b\nc"} for i, at in enumerate(moments)]
+    run.journal.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    dates = [line.partition(": ")[0] for line in report.failure_log(run).read_text().splitlines()]
+    assert dates == [
+        "Tue Dec  1 00:04:55 UTC 2026",
+        "Tue Feb 10 23:59:59 UTC 2026",
+        "Sun Mar  8 23:30:00 UTC 2026",
+    ]
 
 
 def test_the_reports_verdict_says_what_was_in_trouble_and_what_became_of_it(tmp_path):
