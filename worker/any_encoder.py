@@ -28,6 +28,7 @@ class AnyEncoder(Protocol):
     max_tokens: int | None  # the same of a document
     normalises: bool  # whether every vector has the norm 1, by the model's own contract
     budget: int  # tokens that a batch may hold, padding included
+    ahead: bool  # whether the device computes by itself: the next batch is made ready meanwhile; may be set to False
     out_of_memory: int  # how often memory ran out so far; a smaller batch did it then
     row_limit: int | None  # rows that a batch may have; set where larger ones are known to end the process
 
@@ -61,9 +62,9 @@ class AnyEncoder(Protocol):
     ) -> np.ndarray:
         """Vectors of `texts` in their order, float32 (len(texts), dim): the same bytes for the same call.
 
-        `lengths` are those of `lengths(texts)`; `rows`, one a text, are for messages. `before_batch` is called with
-        the rows of each batch before it is computed. Raises an error with `row` and `reason` for a row that cannot be
-        encoded alone.
+        `lengths` is what `lengths(texts)` gave; `rows`, one a text, are for messages. `before_batch` is called with
+        all rows that are being computed, before another batch of them is begun. Raises an error with `row` and `reason`
+        for a row that cannot be encoded alone.
         """
 
     def bad_rows(self, vectors: np.ndarray) -> dict[int, str]:

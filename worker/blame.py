@@ -5,6 +5,7 @@ A text is given up only when the device that does known texts right fails at it,
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
@@ -15,7 +16,7 @@ from .escape import safe_text
 from .fields import read_record
 from .files import write_json
 from .layout import FORMAT, HostFolder
-from .progress import write_report
+from .progress import write_in_place
 from .say import say
 from .second import Answer, CannotEither, Second, Unusable
 from .wire import RowGivenUp, Suspected
@@ -57,21 +58,45 @@ class Suspects:
         self.rows = list(before.rows) if known else []
         self.deaths = (before.deaths or 0) + 1 if self.rows else 0
         self.at_hand: list[int] = []
+        self._expected: list[int] = []
+        self._unsettled = set(self.rows)
+        self._lock = threading.Lock()
+
+    @property
+    def careful(self) -> bool:
+        """Whether rows that were there at a death are still to be done: then nothing is begun before its turn."""
+        return bool(self._unsettled)
 
     def note(self, rows: Sequence[int]) -> None:
-        """These rows are computed next."""
-        same = set(rows) <= set(self.rows)
+        """These rows are being computed."""
         self.at_hand = list(rows)
-        write_report(self._path, Suspected(tuple(rows), self.deaths if same else 0, self._boot))
+        self._write()
+
+    def expect(self, rows: Sequence[int]) -> None:
+        """These are read besides, for their turn to come."""
+        before, self._expected = self._expected, list(rows)
+        if before or rows:
+            self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            rows = [*self.at_hand, *self._expected]
+            same = set(rows) <= set(self.rows)
+            if rows:
+                write_in_place(self._path, Suspected(tuple(rows), self.deaths if same else 0, self._boot))
+            else:
+                self._path.unlink(missing_ok=True)
 
     def spare(self) -> None:
         """A death is not theirs from here on, until the next `note`: what was counted stays."""
         if self.rows:
-            write_report(self._path, Suspected(tuple(self.rows), self.deaths - 1, self._boot))
+            write_in_place(self._path, Suspected(tuple(self.rows), self.deaths - 1, self._boot))
 
-    def clear(self) -> None:
-        """All rows are computed, or the worker ends for a reason that is not theirs."""
-        self._path.unlink(missing_ok=True)
+    def clear(self, done: Sequence[int] = ()) -> None:
+        """What was noted is computed, or the worker ends for a reason that is not theirs. `done`: rows that are."""
+        self.at_hand = []
+        self._unsettled.difference_update(done)
+        self._write()
 
     def condemned(self) -> dict[int, str]:
         """The row that ended so many workers, the last ones alone, with that as its reason."""

@@ -6,6 +6,7 @@ Top to bottom: settings, what is left to do, load, loop, commit. Whatever kills 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 
 from . import locks, malloc, owned, process, states
 from .any_encoder import AnyEncoder
+from .around import Around, Task
 from .blame import GivenUp, LeftToOthers, Suspects, quarantine
 from .escape import safe_text
 from .files import never_make, write_atomic, write_json
@@ -26,10 +28,9 @@ from .layout import HostFolder
 from .part import encode_part
 from .progress import Progress
 from .room import DISK_FULL
-from .rows import Range
 from .say import say
 from .second import DeviceFault, Second
-from .share import Refused, Shard, Share
+from .share import Refused, Share
 from .texts import DOCUMENT, QUERY
 from .wire import PACKED, Assignment, EncodingIdentity, Holder, ModelName, PartRecord, RowsRecord, WorkerReport
 
@@ -104,23 +105,11 @@ def work(folder: HostFolder, share: Share, progress: Progress) -> None:
     done = share.done()
     progress.update(rows_committed=done, write=True)
     say(f"worker {share.slot}: {share.rows} rows, {done} committed before, {share.left()} to do")
-    if share.next() is None:
+    if (task := share.next()) is None:
         return
-    share.release()  # others may do these rows, should the model never come to be loaded
+    share.release(task[0])  # others may do these rows, should the model never come to be loaded
     with contextlib.closing(Second(folder, share.assignment, share.spec, progress.doing)) as second:
         _encode_all(folder, share, progress, suspects, second)
-
-
-def _tasks(share: Share, suspects: Suspects) -> Iterator[tuple[tuple[Range, Shard, str], dict[int, str]]]:
-    """What is to be done, each with the rows that are not to be tried on the device, and why.
-
-    Such a row comes first and is a part of its own: should another one end this worker, that is done.
-    """
-    for row, why in suspects.condemned().items():
-        if task := share.one(row):
-            yield task, {row: why}
-    while task := share.next():
-        yield task, {}
 
 
 def _ready(folder: HostFolder, share: Share, progress: Progress, second: Second) -> AnyEncoder:
@@ -142,15 +131,15 @@ def _ready(folder: HostFolder, share: Share, progress: Progress, second: Second)
     return encoder
 
 
-def _record(encoder: AnyEncoder, share: Share, part: Range, vectors: Any, rows: RowsRecord) -> PartRecord:
+def _record(encoder: AnyEncoder, share: Share, task: Task, vectors: Any, rows: RowsRecord) -> PartRecord:
     """What a part is; `sha256` and `bytes` are known once its array is written."""
-    assignment = share.assignment
+    assignment = task.assignment
     return PartRecord(
         **vars(_identity(encoder, assignment, vectors)),
         **vars(encoder.describe()),
         **vars(rows),
-        start=part[0],
-        stop=part[1],
+        start=task.rows[0],
+        stop=task.rows[1],
         sha256="",
         bytes=0,
         slot=share.slot,
@@ -166,54 +155,83 @@ def _record(encoder: AnyEncoder, share: Share, part: Range, vectors: Any, rows: 
 
 
 def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: Suspects, second: Second) -> None:
-    slot = share.slot
     encoder = _ready(folder, share, progress, second)
     left_to_others: dict[int, str] = {}
     began = time.monotonic()
-    committed_now = 0
-    for ((low, high), shard, owner), condemned in _tasks(share, suspects):
-        in_part = 0
-
-        def noting(rows: list[int]) -> None:
-            nonlocal in_part
-            suspects.note(rows)
-            progress.update(rows_in_part=in_part)
-            in_part += len(rows)
-
-        progress.update(part=(low, high), rows_in_part=0, helping=owner if owner != slot else None)
-        try:
-            vectors, rows = encode_part(encoder, shard.read(low, high), low, suspects, noting, second, condemned)
-        except GivenUp as error:
-            for row, why in error.rows.items():
-                quarantine(folder, row, why, slot, sure=True)
-            suspects.clear()
-            continue  # the rest of this part comes first
-        except LeftToOthers as error:
-            left_to_others.update(error.rows)
-            share.leave(error.rows)
-            suspects.clear()
-            continue
-        suspects.clear()  # before the commit: what a full disk does is not the rows' fault
-        second.check(encoder, whole=False)  # before the commit: what a device that went bad computed is not believed
-        record = _record(encoder, share, (low, high), vectors, rows)
-        commit(folder, vectors, record)
-        committed_now += high - low
-        done, spent = share.done(), time.monotonic() - began
-        progress.update(
-            epoch=record.epoch,
-            rows_committed=done,
-            computed=committed_now,
-            rows_in_part=0,
-            part=None,
-            processing_time=round(spent, 3),
-            rate=round(committed_now / spent, 3),
-            out_of_memory=encoder.out_of_memory,
-            write=True,
-        )
-        say(f"committed rows {low}-{high}{f' of {owner}' if owner != slot else ''}: {done}/{share.rows}")
-        second.tell(high - low, rows.by_processor or 0)
+    computed, again = 0, False
+    with contextlib.closing(Around(share, suspects, encoder)) as around:
+        while (task := around.next()) or again:
+            if task is None:  # of a part that was not done whole, the rest is to be done
+                again = False
+                continue
+            (low, high), ahead = task.rows, encoder.ahead
+            encoder.ahead = ahead and not suspects.careful
+            suspects.expect(())
+            if encoder.ahead:
+                around.prepare()
+            progress.update(part=task.rows, rows_in_part=0, helping=task.owner if task.owner != share.slot else None)
+            noting = _Noting(suspects, progress)
+            try:
+                vectors, rows = encode_part(
+                    encoder, task.texts, low, suspects, noting, second, task.condemned, task.lengths
+                )
+            except (GivenUp, LeftToOthers) as error:
+                if isinstance(error, GivenUp):
+                    for row, why in error.rows.items():
+                        quarantine(folder, row, why, share.slot, sure=True)
+                else:
+                    left_to_others.update(error.rows)
+                    share.leave(error.rows)
+                suspects.clear()
+                share.release(task.rows)
+                again = True
+                continue
+            finally:
+                encoder.ahead = ahead
+            suspects.clear(range(low, high))  # before the commit: what a full disk does is not the rows' fault
+            second.check(encoder, whole=False)  # before it, too: what a device that went bad computed is not believed
+            computed += high - low
+            spent = time.monotonic() - began
+            progress.update(
+                computed=computed,
+                rows_in_part=0,
+                part=None,
+                processing_time=round(spent, 3),
+                rate=round(computed / spent, 3),
+                out_of_memory=encoder.out_of_memory,
+            )
+            record = _record(encoder, share, task, vectors, rows)
+            around.commit(task.rows, functools.partial(_commit, folder, share, progress, task.owner, vectors, record))
+            if not encoder.ahead:  # nothing is gained by going on meanwhile, and a kill costs one part, not two
+                around.committed()
+            second.tell(high - low, rows.by_processor or 0)
+        around.committed()
     if left_to_others:
         raise LeftToOthers(left_to_others)
+
+
+class _Noting:
+    """Told the rows that are being computed, it notes them, and how many of the part are computed."""
+
+    def __init__(self, suspects: Suspects, progress: Progress):
+        self._suspects, self._progress = suspects, progress
+        self._begun: list[int] = []
+        self._ended = 0
+
+    def __call__(self, rows: list[int]) -> None:
+        self._suspects.note(rows)
+        self._ended += len(set(self._begun).difference(rows))
+        self._begun = rows
+        self._progress.update(rows_in_part=self._ended)
+
+
+def _commit(folder: HostFolder, share: Share, progress: Progress, owner: str, vectors: Any, record: PartRecord) -> None:
+    """Commit a part, and say so."""
+    commit(folder, vectors, record)
+    done = share.done()
+    progress.update(epoch=record.epoch, rows_committed=done, write=True)
+    of = f" of {owner}" if owner != share.slot else ""
+    say(f"committed rows {record.start}-{record.stop}{of}: {done}/{share.rows}")
 
 
 def run(root: Path, host: str, slot: str) -> int:

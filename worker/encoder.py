@@ -16,8 +16,11 @@ import numpy as np
 import torch
 
 from .batches import TOKEN_BUDGET, batches, cheapest, padded_tokens, rows_of
+from .fetching import fetched, pinned
+from .pipeline import through
 from .text_model import TextModel, library_versions
 from .texts import DOCUMENT, KINDS, kind_of
+from .tokenizing import Features, Lengths
 from .wire import Described, Libraries, TriedGpu
 
 # How far a norm may be from 1 where the model's last module normalises: the rounding of the dtype, with room.
@@ -71,6 +74,8 @@ class Encoder:
         self.out_of_memory = 0
         # A batch has never more rows than this: set where larger ones are known to end the process.
         self.row_limit: int | None = None
+        # Whether batches are made ready and started while others are computed. Not after a death: it was one of them.
+        self.ahead = self.device.startswith("cuda")
         self._row_cap: int | None = None
         self._calm = 0
         self._float32: Any = None
@@ -97,13 +102,15 @@ class Encoder:
         """Versions of the libraries that decide a vector."""
         return {"torch": str(torch.__version__), **library_versions()}
 
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text before truncation, special tokens included."""
+    def lengths(self, texts: Sequence[str]) -> Lengths:
+        """Tokens of each text before truncation, special tokens included; and where they are kept, which."""
         lengths = [0] * len(texts)
+        read: list[np.ndarray | None] = [None] * len(texts)
         for positions in _by_kind(texts):
-            for i, tokens in zip(positions, self.texts.tokens([texts[i] for i in positions])):
-                lengths[i] = tokens
-        return lengths
+            found = self.texts.tokens([texts[i] for i in positions])
+            for i, tokens, kept in zip(positions, found, found.read):
+                lengths[i], read[i] = tokens, kept
+        return Lengths(lengths, read)
 
     def cut(self, lengths: Sequence[int], texts: Sequence[str]) -> list[int]:
         """`lengths` as the model reads them: at most its limit for texts of that kind."""
@@ -120,18 +127,23 @@ class Encoder:
             layout += [[positions[i] for i in batch] for batch in of_kind]
         return layout
 
-    @torch.inference_mode()
     def _forward(self, model: Any, texts: list[str]) -> np.ndarray:
-        vectors: np.ndarray = self.texts.vectors(model, texts).float().cpu().numpy()
-        return vectors
+        return self._start(model, texts, self.texts.features(model, texts))()
 
-    def _shrinking(self, texts: list[str], rows: list[int]) -> np.ndarray:
-        """Vectors of one batch; when memory runs out the batch is halved at the same place, and grows back later."""
+    @torch.inference_mode()
+    def _start(self, model: Any, texts: list[str], features: Features) -> Callable[[], np.ndarray]:
+        """Have one batch computed; what is returned waits for its vectors."""
+        return fetched(self.texts.vectors(model, kind_of(texts[0]), features).float())
+
+    def _shrinking(self, texts: list[str], rows: list[int], features: Features | None) -> Callable[[], np.ndarray]:
+        """Have one batch computed; when memory runs out it is halved at the same place, and grows back later."""
         caps = [cap for cap in (self._row_cap, self.row_limit) if cap]
         if caps and len(texts) > min(caps):
             return self._in_pieces(texts, rows, min(caps))
         try:
-            vectors = self._forward(self.model, texts)
+            if features is None:
+                features = self.texts.features(self.model, texts)
+            vectors = self._start(self.model, texts, features)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -160,9 +172,10 @@ class Encoder:
             raise RuntimeError(f"out of memory even for one word: something else holds the memory ({reason})") from None
         raise RowError(row, f"out of memory even alone: {reason}")
 
-    def _in_pieces(self, texts: list[str], rows: list[int], size: int) -> np.ndarray:
-        pieces = [self._shrinking(texts[i : i + size], rows[i : i + size]) for i in range(0, len(texts), size)]
-        return np.concatenate(pieces)
+    def _in_pieces(self, texts: list[str], rows: list[int], size: int) -> Callable[[], np.ndarray]:
+        starts = range(0, len(texts), size)
+        pieces = [self._shrinking(texts[i : i + size], rows[i : i + size], None)() for i in starts]
+        return lambda: np.concatenate(pieces)
 
     def encode(
         self,
@@ -173,14 +186,28 @@ class Encoder:
     ) -> np.ndarray:
         """Vectors of `texts` in their order, float32 (len(texts), dim).
 
-        `rows` are the row numbers, for messages; `before_batch` is told the rows about to be computed.
-        Raises RowError for a row that cannot be encoded alone.
+        `rows` are the row numbers, for messages; `before_batch` is told all rows that are being computed. Raises
+        RowError for a row that cannot be encoded alone.
         """
+        read = lengths.read if isinstance(lengths, Lengths) else [None] * len(texts)
+
+        def make_ready(batch: list[int]) -> Features | None:
+            try:
+                features = self.texts.features(self.model, [texts[i] for i in batch], [read[i] for i in batch])
+                return pinned(features) if self.device.startswith("cuda") else features
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                return None  # done again in its turn, and halved
+
+        def start(batch: list[int], features: Features | None) -> Callable[[], np.ndarray]:
+            return self._shrinking([texts[i] for i in batch], [rows[i] for i in batch], features)
+
+        def tell(begun: list[list[int]]) -> None:
+            before_batch([rows[i] for batch in begun for i in batch])
+
         vectors: np.ndarray | None = None
-        for batch in self._layout(lengths, texts):
-            names = [rows[i] for i in batch]
-            before_batch(names)
-            of_batch = self._shrinking([texts[i] for i in batch], names)
+        for batch, of_batch in through(self._layout(lengths, texts), make_ready, start, tell, self.ahead):
             if vectors is None:
                 vectors = np.empty((len(texts), of_batch.shape[1]), np.float32)
             vectors[batch] = of_batch

@@ -101,7 +101,7 @@ class Packing:
         self.reader = model[0]
         self.model = self.reader.model
         offset = self.reader._infer_flatten_position_offset()
-        self._collate = one_row(offset - 1 if offset else None)
+        self.collate = one_row(offset - 1 if offset else None)
         self._before: dict[str, Any] = {}
         self._attentions: list[tuple[Any, str]] = []
         self._row = _Row()
@@ -122,7 +122,7 @@ class Packing:
             self.model.set_attn_implementation(NAME)
         if reader.model_forward_params is not None:
             reader.model_forward_params = {*reader.model_forward_params, *FLAT, "position_ids"}
-        reader.data_collator, reader._flatten_position_offset = self._collate, 0
+        reader.data_collator, reader._flatten_position_offset = self.collate, 0
         reader.can_flatten_inputs = True
 
     def off(self) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from .packed_attention import CALLS
 from .packing import Packing
-from .texts import DOCUMENT, KINDS, QUERY, Question
+from .texts import DOCUMENT, KINDS, QUERY, Question, kind_of
 
 if TYPE_CHECKING:
     from .text_model import TextModel
@@ -94,7 +94,8 @@ def _longer(texts: TextModel, row: list[str], alone: Any, tokens: int) -> tuple[
 
 def _vectors(texts: TextModel, some: Sequence[str]) -> Any:
     with torch.inference_mode():
-        return texts.vectors(texts.model, some).double().numpy()
+        features = texts.features(texts.model, some)
+        return texts.vectors(texts.model, kind_of(some[0]), features).double().numpy()
 
 
 def _away(vectors: Any, expected: Any) -> float:

@@ -26,19 +26,21 @@ def encode_part(
     noting: Noting,
     second: Second | None = None,
     condemned: Mapping[int, str] | None = None,
+    tokenized: Any = None,
 ) -> tuple[Any, RowsRecord]:
     """The vectors of a part, float32 (rows, dim), and what is to be recorded of them.
 
     A row that the device cannot do is done by the processor (`second`); the rows of `condemned` are not even tried on
     the device. Raises DeviceFault where the device cannot do known texts, GivenUp for rows that no device can do.
-    Without a second opinion it raises RowError for the first row that the device cannot do.
+    Without a second opinion it raises RowError for the first row that the device cannot do. `tokenized`: what
+    `encoder.lengths` gave for these texts, where it was asked before.
     """
     began = time.monotonic()
     out_of_memory = encoder.out_of_memory
     failed = {row - start: why for row, why in (condemned or {}).items() if start <= row < start + len(texts)}
     if suspects.deaths >= DEATHS_BEFORE_SUSPICION and not failed:
         failed = try_alone(encoder, texts, start, suspects, _checking(encoder, second))
-    by_device, lengths, vectors = _compute(encoder, texts, start, suspects, noting, second, failed)
+    by_device, lengths, vectors = _compute(encoder, texts, start, suspects, noting, second, failed, tokenized)
     redone: list[int] = []
     if by_device:
         bad = encoder.bad_rows(vectors)
@@ -95,6 +97,7 @@ def _compute(
     noting: Noting,
     second: Second | None,
     failed: dict[int, str],
+    tokenized: Any,
 ) -> tuple[list[int], list[int], Any]:
     """(positions that the device did, their tokens, their vectors); `failed` gets the others, with the reason.
 
@@ -112,7 +115,8 @@ def _compute(
     def run(positions: Sequence[int]) -> tuple[list[int], Any]:
         rows, some = [start + i for i in positions], [texts[i] for i in positions]
         suspects.note(rows)  # a text may end its worker in the tokenizer already
-        lengths = encoder.lengths(some)
+        whole = tokenized is not None and len(some) == len(texts)
+        lengths = tokenized if whole else encoder.lengths(some)
         return lengths, encoder.encode(some, lengths, rows, note)
 
     tries = 0

@@ -32,6 +32,23 @@ def write_report(path: Path, value: Record) -> None:
         raise
 
 
+def write_in_place(path: Path, value: Record) -> None:
+    """Write a report over itself: for one that changes with every batch, and may be unreadable at times.
+
+    A kill leaves it as it was or as it is to be; very rarely neither, which is read as if there were none.
+    """
+    data = (json.dumps(value.to_json(), sort_keys=True) + "\n").encode()
+    try:
+        file = open_private(path, 0)
+    except FileNotFoundError:
+        make_folder(path.parent, 0o700)
+        file = open_private(path, 0)
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        file.write(data.ljust(size))  # one write: blanks instead of a second one that cuts the file
+        file.flush()
+
+
 class Pace:
     """Rows a second over the last minute, by this process's own clock: a single look at its report tells it."""
 

@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
-import time
+import threading
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
@@ -105,36 +105,46 @@ def left_to_do(spec: SlotSpec, have: list[Range]) -> list[Range]:
 
 
 class Claims:
-    """At most one range of rows, held against every other worker of this host until the next one or our end."""
+    """Ranges of rows that are held against every other worker of this host, each until it is released or we end."""
 
     def __init__(self, folder: HostFolder):
         make_folder(folder.rows_lock.parent, 0o700)
         self._fd = os.open(folder.rows_lock, os.O_RDWR | os.O_CREAT, 0o600)
-        self._held: Range | None = None
+        self._lock = threading.Lock()
+        self._held: list[Range] = []
         self.work = True
 
+    @property
+    def held(self) -> list[Range]:
+        """What is held now."""
+        with self._lock:
+            return list(self._held)
+
     def take(self, rows: Range) -> bool:
-        """Claim these rows instead of those held before; False when another one has some of them."""
-        self.release()
-        try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, rows[1] - rows[0], rows[0])
-        except (BlockingIOError, PermissionError):
-            return False
-        except OSError:  # a file system without such locks: each slot does its own rows
-            self.work = False
-            return True
-        self._held = rows
+        """Claim these rows; False when another one has some of them."""
+        with self._lock:
+            try:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, rows[1] - rows[0], rows[0])
+            except (BlockingIOError, PermissionError):
+                return False
+            except OSError:  # a file system without such locks: each slot does its own rows
+                self.work = False
+            self._held.append(rows)
         return True
 
     def close(self) -> None:
         """Hold nothing, for good."""
-        os.close(self._fd)  # which ends the lock too
+        with self._lock:
+            os.close(self._fd)  # which ends the locks too
+            self._fd, self._held = -1, []
 
-    def release(self) -> None:
-        """Hold nothing."""
-        if self._held:
-            fcntl.lockf(self._fd, fcntl.LOCK_UN, self._held[1] - self._held[0], self._held[0])
-        self._held = None
+    def release(self, rows: Range) -> None:
+        """Hold these no more."""
+        with self._lock:
+            if rows in self._held:
+                self._held.remove(rows)
+                if self.work:
+                    fcntl.lockf(self._fd, fcntl.LOCK_UN, rows[1] - rows[0], rows[0])
 
 
 class Share:
@@ -149,10 +159,16 @@ class Share:
         self._broken: set[Range] = set()
         self._stamp: tuple[int, int] | None = None
         self._left: set[int] = set()  # rows that this device cannot do
+        self._stopped = threading.Event()
         self._read()
+
+    def stop(self) -> None:
+        """Wait no more for rows that a neighbour has claimed."""
+        self._stopped.set()
 
     def close(self) -> None:
         """Let go of everything."""
+        self.stop()
         self._claims.close()
         for shard in self._shards.values():
             shard.close()
@@ -209,11 +225,12 @@ class Share:
     def next(self) -> tuple[Range, Shard, str] | None:
         """Claim the next rows: (rows, their shard, the slot whose they are); None when there is nothing to do.
 
-        Raises Refused for an own shard that is not as staged; one of a neighbour is left to that neighbour.
+        Those claimed before stay claimed, and do not come again, until they are released. Raises Refused for an own
+        shard that is not as staged; one of a neighbour is left to that neighbour.
         """
-        while True:
+        while not self._stopped.is_set():
             self._renew()
-            have = [*settled(self.folder), *((row, row + 1) for row in self._left)]
+            have = [*settled(self.folder), *self._claims.held, *((row, row + 1) for row in tuple(self._left))]
             own = left_to_do(self.spec, have)
             for rows in own:
                 shard = self._shard_of(self.spec, rows)
@@ -222,7 +239,8 @@ class Share:
             task = self._of_a_neighbour(have)
             if task or not own:
                 return task
-            time.sleep(WAIT_S)  # a neighbour has claimed what is left of ours: it may fail
+            self._stopped.wait(WAIT_S)  # a neighbour has claimed what is left of ours: it may fail
+        return None
 
     def leave(self, rows: Iterable[int]) -> None:
         """These rows are not for this device: others may do them."""
@@ -230,11 +248,16 @@ class Share:
 
     def _take(self, rows: Range) -> bool:
         """Claim rows, unless they were committed meanwhile."""
-        return self._claims.take(rows) and not self.folder.part(*rows).with_suffix(".json").exists()
+        if not self._claims.take(rows):
+            return False
+        if self.folder.part(*rows).with_suffix(".json").exists():
+            self.release(rows)
+            return False
+        return True
 
-    def release(self) -> None:
-        """Let go of the rows claimed last."""
-        self._claims.release()
+    def release(self, rows: Range) -> None:
+        """Let go of rows: they are committed, or others may do them."""
+        self._claims.release(rows)
 
     def _of_a_neighbour(self, have: list[Range]) -> tuple[Range, Shard, str] | None:
         """From the end of the neighbour who has most left; not the rows that its worker just died of."""
@@ -252,7 +275,6 @@ class Share:
                     continue
                 if self._take(rows):
                     return rows, shard, spec.slot
-        self.release()
         return None
 
     def _suspects(self, slot: str) -> set[int]:

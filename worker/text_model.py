@@ -9,8 +9,10 @@ a film or a sound, and opens it; a corpus is data, and nothing that it says is e
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import re
+import threading
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +25,8 @@ from transformers import __version__ as transformers_version
 
 from .packing import Packing, why_not
 from .packing_check import self_check
-from .texts import DOCUMENT, KINDS, fixed_prompt, kind_of
+from .texts import DOCUMENT, KINDS, QUERY, Question, fixed_prompt, kind_of
+from .tokenizing import Lengths, Once
 
 # A limit above this is none: tokenizers write 1e30 where they know of none.
 NO_LIMIT = 10_000_000
@@ -57,6 +60,7 @@ class TextModel:
                 _lower_limit(_reader(self.model, kind), kind, max_tokens)
         self.limits = {kind: _limit(_reader(self.model, kind), kind) for kind in KINDS}
         self.packing: Packing | None = None
+        self._turn = threading.Lock()  # of a tokenizer, which holds what it was last told
         self.prompts = {kind: fixed_prompt(templates.get(kind, "{text}")) for kind in KINDS}
         for kind, prompt in self.prompts.items():
             if prompt is None and self._keeps_prompts_apart(kind):
@@ -64,6 +68,19 @@ class TextModel:
                     f"this model treats the prompt of a {kind} apart from its text, so it cannot hold the title: "
                     "choose a prompt without {title}"
                 )
+        self._once = self._kept()
+
+    def _kept(self) -> dict[str, Once]:
+        """What tokenizes each kind of text once; nothing for a kind whose batches the library makes otherwise."""
+        kept: dict[str, Once] = {}
+        for kind in KINDS if hasattr(self.model, "preprocess") else ():
+            like: str = (Question if kind == QUERY else str)(self.prompts[kind] or "")
+            with contextlib.suppress(Exception):  # whatever it is, the library's own way stays
+                tokenizer = _reader(self.model, kind).tokenizer
+                once = Once(tokenizer, self.limits[kind], self.packing.collate if self.packing else None)
+                if once.is_as(functools.partial(self._by_library, self.model), self._count, like):
+                    kept[kind] = once
+        return kept
 
     @property
     def width(self) -> int | None:
@@ -83,6 +100,7 @@ class TextModel:
             packing = Packing(self.model)
             why = self_check(packing, self, budget)
             self.packing = None if why else packing
+            self._once = self._kept()
         return why
 
     def readers(self) -> list[str]:
@@ -95,12 +113,19 @@ class TextModel:
         excluded = any(getattr(module, "include_prompt", True) is False for module in self.model.modules())
         return excluded or "message" in getattr(_reader(self.model, kind), "modality_config", ())
 
-    def tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text before truncation, special tokens included. All of one kind."""
+    def tokens(self, texts: Sequence[str]) -> Lengths:
+        """Tokens of each text before truncation, special tokens included, and where known which. All of one kind."""
+        once = self._once.get(kind_of(texts[0]))
+        if once:
+            return once.tokens(texts, self._turn)
+        with self._turn:
+            return Lengths(self._count(texts))
+
+    def _count(self, texts: Sequence[str]) -> list[int]:
         reader = _reader(self.model, kind_of(texts[0]))
         if "message" in getattr(reader, "modality_config", ()):  # a chat template puts words of its own around each
             untruncated = {"processing_kwargs": {"text": {"truncation": False}}}
-            return [int(self.features(self.model, [text], **untruncated)["input_ids"].shape[-1]) for text in texts]
+            return [int(self._by_library(self.model, [text], **untruncated)["input_ids"].shape[-1]) for text in texts]
         tokenizer: Any = getattr(reader, "tokenizer", None)
         tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor of texts and pictures
         plain = [str(text) for text in texts]
@@ -111,8 +136,18 @@ class TextModel:
         encoded = tokenizer(plain, add_special_tokens=True, truncation=False, verbose=False)
         return [len(ids) for ids in encoded["input_ids"]]
 
-    def features(self, model: Any, texts: Sequence[str], **more: Any) -> dict[str, Any]:
-        """What the modules of `model`, this one or a copy, are given for texts of one kind."""
+    def features(self, model: Any, texts: Sequence[str], read: Sequence[Any] = ()) -> dict[str, Any]:
+        """What the modules of `model`, this one or a copy, are given for texts of one kind.
+
+        `read`: their tokens as `tokens` gave them; what is not known is tokenized again.
+        """
+        once = self._once.get(kind_of(texts[0]))
+        if once and read and all(tokens is not None for tokens in read):
+            return once.features(read)
+        with self._turn:
+            return self._by_library(model, texts)
+
+    def _by_library(self, model: Any, texts: Sequence[str], **more: Any) -> dict[str, Any]:
         kind = kind_of(texts[0])
         prompt = self.prompts[kind] or ""
         if not prompt or not all(text.startswith(prompt) for text in texts):
@@ -128,11 +163,14 @@ class TextModel:
             raise RuntimeError(f"the library took a text for a picture, a film or a sound ({', '.join(media)})")
         return dict(features)
 
-    def vectors(self, model: Any, texts: Sequence[str]) -> torch.Tensor:
+    def vectors(self, model: Any, kind: str, features: dict[str, Any]) -> torch.Tensor:
         """The vectors of texts of one kind, as `model` gives them, cut to the model's own width."""
-        features = self.features(model, texts)
-        features = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
-        embeddings = model(features, task=kind_of(texts[0])).get("sentence_embedding")
+        features = {
+            # From memory that the device reads by itself, it is not waited for.
+            name: value.to(self.device, non_blocking=value.is_pinned()) if isinstance(value, torch.Tensor) else value
+            for name, value in features.items()
+        }
+        embeddings = model(features, task=kind).get("sentence_embedding")
         if embeddings is None:
             raise ValueError("the model gives no vector of a text (no sentence_embedding): it has no pooling module")
         vectors: torch.Tensor = embeddings[:, : self.width]

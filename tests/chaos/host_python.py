@@ -28,6 +28,7 @@ import signal
 import sys
 import time
 import types
+import zlib
 from pathlib import Path
 
 BACK_OFF_S = (0.02, 0.05, 0.1, 0.2, 0.3)
@@ -113,12 +114,14 @@ def ordered(what: str) -> bool:
 class Encoder:
     """What the worker asks of an encoder."""
 
-    normalises, out_of_memory, row_limit = True, 0, None
+    normalises, out_of_memory, row_limit, ahead = True, 0, None, False
 
     limits, budget, device = {"document": 64, "query": 64}, 2048, "cpu"
 
     def __init__(self, folder, device, dtype, max_tokens, threads=None, templates=None) -> None:
         self.max_tokens = min(64, max_tokens or 64)
+        # Half the slots are as a GPU: the next rows are claimed and tokenized, and a part is committed, meanwhile.
+        self.ahead = "--slot" in sys.argv and zlib.crc32(sys.argv[sys.argv.index("--slot") + 1].encode()) % 2 == 1
         how = mode()
         if how == "kill-load":
             os.kill(os.getpid(), signal.SIGKILL)

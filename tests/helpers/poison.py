@@ -10,6 +10,8 @@ Called as `poison.py -m worker encode ...`. Everything but the model is the real
     RAISE     the encoding raises              ALONE    one of these four, before a text: only on the slot's device,
                                                such as ALONERAISE; the processor does that text
 
+While there is a file `ahead` in the host's folder, batches are begun before others have ended, as on a GPU.
+
 A file `device.<slot>` in the host's folder says how the device of that slot misbehaves (see DEVICES); the processor,
 which has no slot, does not. While there is a file `broken` in the host's folder, whatever it says, the encoder ends the
 process; `broken` says how.
@@ -79,7 +81,7 @@ class RowError(Exception):
 
 
 class Encoder:
-    normalises, out_of_memory, row_limit = True, 0, None
+    normalises, out_of_memory, row_limit, ahead = True, 0, None, False
     limits, budget, device = {"document": 64, "query": 64}, 2048, "cpu"
 
     def __init__(
@@ -92,6 +94,7 @@ class Encoder:
         templates: object = None,
     ) -> None:
         self.max_tokens = min(64, max_tokens or 64)
+        self.ahead = Path("ahead").exists()
         if globals()["device"]() == "kills while loading":
             os.kill(os.getpid(), signal.SIGKILL)
         if globals()["device"]() == "hangs while loading":
@@ -115,14 +118,25 @@ class Encoder:
         before_batch: Callable[[list[int]], None] = lambda rows: None,
     ) -> np.ndarray:
         from worker.batches import batches
+        from worker.pipeline import through
 
         vectors = np.empty((len(texts), 8), np.float32)
-        for batch in batches(lengths, 2048):
-            before_batch([rows[i] for i in batch])
-            size = min(len(batch), self.row_limit or len(batch))
-            for at in range(0, len(batch), size):
-                self._forward(texts, batch[at : at + size], vectors)
+
+        def start(batch: list[int], ready: None) -> Callable[[], None]:
+            """As late as it may be: then most batches are begun."""
+            return lambda: self._in_pieces(texts, batch, vectors)
+
+        def tell(begun: list[list[int]]) -> None:
+            before_batch([rows[i] for batch in begun for i in batch])
+
+        for _ in through(batches(lengths, 2048), lambda batch: None, start, tell, self.ahead):
+            pass
         return vectors
+
+    def _in_pieces(self, texts: list[str], batch: list[int], vectors: np.ndarray) -> None:
+        size = min(len(batch), self.row_limit or len(batch))
+        for at in range(0, len(batch), size):
+            self._forward(texts, batch[at : at + size], vectors)
 
     def _forward(self, texts: list[str], batch: list[int], vectors: np.ndarray) -> None:
         said = " ".join(texts[i] for i in batch if slot() or "ALONE" not in texts[i])

@@ -57,13 +57,29 @@ def encoder(loaded: Encoder) -> Iterator[Encoder]:
 Forward = Callable[..., np.ndarray]
 
 
+def forward_of(encoder: Encoder) -> Forward:
+    """How it computes a batch of texts, now."""
+    start = encoder._start
+    return lambda model, texts: start(model, texts, encoder.texts.features(model, texts))()
+
+
+def put_instead(monkeypatch: pytest.MonkeyPatch, encoder: Encoder, instead: Forward) -> None:
+    """Have each batch computed so."""
+
+    def start(model: object, texts: list[str], features: object) -> Callable[[], np.ndarray]:
+        found = instead(model, texts)
+        return lambda: found
+
+    monkeypatch.setattr(encoder, "_start", start)
+
+
 @pytest.fixture
 def forward(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[str]], None]], list[int]]:
     """Puts something before each computation of a batch; gives the list that the batches' sizes go to."""
 
     def put(before: Callable[[list[str]], None]) -> list[int]:
         sizes: list[int] = []
-        own = encoder._forward
+        own = forward_of(encoder)
 
         def instead(model: object, texts: list[str]) -> np.ndarray:
             sizes.append(len(texts))
@@ -71,7 +87,7 @@ def forward(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> Callable[[Call
             found: np.ndarray = own(model, texts)
             return found
 
-        monkeypatch.setattr(encoder, "_forward", instead)
+        put_instead(monkeypatch, encoder, instead)
         return sizes
 
     return put
@@ -271,7 +287,7 @@ def spoil(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     """Spoils the vectors of texts with `bad` in them: the first time only, or always."""
 
     def put(change: Callable[[np.ndarray], np.ndarray], always: bool) -> None:
-        own = encoder._forward
+        own = forward_of(encoder)
 
         def instead(model: object, texts: list[str]) -> np.ndarray:
             vectors: np.ndarray = own(model, texts)
@@ -280,7 +296,7 @@ def spoil(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
                     vectors[i] = change(vectors[i])
             return vectors
 
-        monkeypatch.setattr(encoder, "_forward", instead)
+        put_instead(monkeypatch, encoder, instead)
 
     return put
 
@@ -328,7 +344,7 @@ def test_a_broken_model_is_not_blamed_on_its_rows(encoder: Encoder, spoil: Calla
 
 
 def test_a_redo_without_memory_names_its_row(encoder: Encoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    own = encoder._forward
+    own = forward_of(encoder)
 
     def instead(model: object, texts: list[str]) -> np.ndarray:
         if texts == ["a bad text"]:
@@ -337,7 +353,7 @@ def test_a_redo_without_memory_names_its_row(encoder: Encoder, monkeypatch: pyte
         vectors[[i for i, text in enumerate(texts) if "bad" in text]] = np.nan
         return vectors
 
-    monkeypatch.setattr(encoder, "_forward", instead)
+    put_instead(monkeypatch, encoder, instead)
     suspects = encode.Suspects(HostFolder(tmp_path), "cluster0_gpu0")
     with pytest.raises(RowError, match="row 1: NaN or infinity in the vector, and redoing it ran out of memory"):
         encode.encode_part(encoder, TEXTS, 0, suspects, lambda rows: None)

@@ -236,8 +236,9 @@ def test_a_padded_batch_of_a_packed_model_raises(tmp_path: Path) -> None:
     encoder = loaded(built(PACKED["BERT mean"], tmp_path / "model"))
     assert encoder.pack() == ""
     encoder.model[0].can_flatten_inputs = False
+    features = encoder.texts.features(encoder.model, ["lake", "river stone"])
     with pytest.raises(packed.NotPacked, match="a padded batch of 2"):
-        encoded(encoder, ["lake", "river stone"])
+        encoder.texts.vectors(encoder.model, DOCUMENT, features)
 
 
 def test_a_text_of_no_tokens_raises(tmp_path: Path) -> None:

@@ -215,10 +215,16 @@ def test_the_rows_that_a_worker_died_of_are_its_neighbours_once_it_hangs_when_it
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("poison", ["POISON", "TOKENIZE"])
-def test_a_document_that_kills_its_worker_is_found_and_all_others_are_done(make_box: MakeBox, poison: str) -> None:
+def test_a_document_that_kills_its_worker_is_found_and_all_others_are_done(
+    make_box: MakeBox, poison: str, ahead: bool
+) -> None:
+    """`ahead`: batches are begun, and the next part is tokenized, before others have ended, so more is suspected."""
     texts = [*TEXTS[:9], f"{TEXTS[9]} {poison}", *TEXTS[10:]]
     box = make_box(texts, part_rows=8, light=True)
+    if ahead:
+        (box.root / "ahead").touch()
     box.save(back_off_s=[0.01] * 5)
     assert box.end(box.supervisor()) == 0, box.logs()
     assert box.given_up() == [9]
@@ -230,9 +236,12 @@ def test_a_document_that_kills_its_worker_is_found_and_all_others_are_done(make_
 
 
 @pytest.mark.process
-def test_two_such_documents_in_one_part_are_both_found(make_box: MakeBox) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_two_such_documents_in_one_part_are_both_found(make_box: MakeBox, ahead: bool) -> None:
     texts = ["POISON word", *TEXTS[1:5], "POISON more words", *TEXTS[6:8]]
     box = make_box(texts, part_rows=8, light=True)
+    if ahead:
+        (box.root / "ahead").touch()
     box.save(back_off_s=[0.01] * 5)
     assert box.end(box.supervisor()) == 0, box.logs()
     assert box.given_up() == [0, 5]
