@@ -102,8 +102,9 @@ def kill_warm(scene: Scene, dice: random.Random) -> str:
 
 @fault(40, weight=1)
 def stop_warm(scene: Scene, dice: random.Random) -> str:
-    """SIGSTOP to it, for good."""
-    hit = [each for each in scene.some("warm", dice) if processes.signal_it(each, signal.SIGSTOP)]
+    """SIGSTOP to it, for good; not in its first moments, when it has not asked yet to end with its supervisor."""
+    asked = [each for each in scene.some("warm", dice) if processes.ignores(each, signal.SIGINT)]
+    hit = [each for each in asked if processes.signal_it(each, signal.SIGSTOP)]
     return ", ".join(f"{each.option('--host')} {each.pid}" for each in hit)
 
 

@@ -58,6 +58,16 @@ def working_in(folder: Path) -> list[Process]:
     return sorted(found, key=lambda each: each.pid)
 
 
+def ignores(process: Process, signum: int) -> bool:
+    """Whether this process has said that it ignores a signal."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        return False
+    mask = next(line for line in status.splitlines() if line.startswith("SigIgn:"))
+    return bool(int(mask.split()[1], 16) >> (signum - 1) & 1)
+
+
 def signal_it(process: Process, signum: int) -> bool:
     """Signal this very process; False when it is gone."""
     try:
