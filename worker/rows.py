@@ -32,6 +32,11 @@ class Covered:
         self._ranges = joined(each for each in ranges if each[0] < each[1])
         self._stops = [stop for _, stop in self._ranges]
 
+    @classmethod
+    def of(cls, ranges: Covered | Iterable[Sequence[int]]) -> Covered:
+        """These ranges, sorted unless they are already."""
+        return ranges if isinstance(ranges, Covered) else cls(ranges)
+
     def missing(self, start: int, stop: int) -> list[Range]:
         """The parts of [start, stop) that are not covered."""
         gaps = []

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from worker.escape import safe_text
 from worker.fields import Identity
-from worker.rows import count, missing
+from worker.rows import Covered, count, missing
 from worker.wire import Reading, SlotReading, SupervisedSlot
 
 from ..errors import InvalidReading, LinkLost, RunbookError
@@ -100,7 +100,7 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, 
     slots = plan.of_host(host.name)
     reading = _valid_reading(host, by)
     given_up = [] if retry_given_up else [(row, row + 1) for row in reading.quarantined]
-    settled = [*reading.committed, *given_up]
+    settled = Covered([*reading.committed, *given_up])
     left = sum(plan.left(slot, settled) for slot in slots)
     if not left:
         return LeftAlone.NO_ROWS

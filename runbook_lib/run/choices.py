@@ -16,7 +16,7 @@ from pathlib import Path
 from worker.escape import safe_text
 from worker.files import read_json
 from worker.layout import HostFolder
-from worker.rows import Range
+from worker.rows import Covered, Range
 
 from ..corpus.corpus import Corpus
 from ..errors import ProfileError
@@ -208,6 +208,7 @@ class _Comparison:
     def _rows_left(self, host: str) -> str:
         """Say how many rows need a host: it has to compute them, or they are not home yet."""
         plan, home = self.basis.plan, self.basis.home
-        left = sum(plan.left(slot, home) for slot in self._slots(host)) if plan else 0
+        covered = Covered(home)
+        left = sum(plan.left(slot, covered) for slot in self._slots(host)) if plan else 0
         remedy = f"`runbook move {self.basis.name} {host}` gives them to the others"
         return f"{left:,} of its rows are not home yet; {remedy}" if left else ""

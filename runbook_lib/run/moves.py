@@ -14,9 +14,9 @@ from .plan import Move, Plan, Slot
 AHEAD = 2  # parts that a living slot keeps: its present one, and one that it may begin meanwhile
 
 
-def left(plan: Plan, slot: Slot, home: Sequence[Range]) -> list[Range]:
+def left(plan: Plan, slot: Slot, home: Covered | Sequence[Range]) -> list[Range]:
     """Return the parts of a slot that are not in `home`, in order."""
-    covered = Covered(home)
+    covered = Covered.of(home)
     return [
         gap
         for start, stop in plan.ranges(slot)
@@ -37,8 +37,9 @@ def evacuate(
 
     `rates`: rows a second of each target by its name, if known. Empty without rows to move, or without targets.
     """
-    parts = [(part, slot.slot) for slot in sources for part in left(plan, slot, home)]
-    return _distribute(plan, home, parts, targets, rates, why)
+    here = Covered(home)
+    parts = [(part, slot.slot) for slot in sources for part in left(plan, slot, here)]
+    return _distribute(plan, here, parts, targets, rates, why)
 
 
 def rebalance(
@@ -56,30 +57,33 @@ def rebalance(
     `begin_s`: the time the targets need to begin; `load_s`: a move that gains no more than this is not made. Rows
     never go back to a host that had them before.
     """
-    stays = {slot.slot: left(plan, slot, home) for slot in sources}
+    here = Covered(home)
+    stays = {slot.slot: left(plan, slot, here) for slot in sources}
+    rows_left = {name: count(parts) for name, parts in stays.items()}
     before = [rows for host in {slot.host for slot in targets} for rows in plan.rows_ever_given(host)]
     can = {
         name: [part for part in parts[AHEAD:] if not any(low < part[1] and part[0] < high for low, high in before)]
         for name, parts in stays.items()
     }
     speed, share = _speed(rates, sources), _speed(rates, targets)
-    total = sum(count(parts) for parts in stays.values())
-    own = sum(count(left(plan, slot, home)) for slot in targets)
+    total = sum(rows_left.values())
+    own = sum(count(left(plan, slot, here)) for slot in targets)
     if not any(rates.get(slot.slot) for slot in sources):  # rows cannot be converted into seconds
         load_s = begin_s = 0.0
     wanted = (total * share - own * speed - begin_s * speed * share) / (speed + share)
     parts: list[tuple[Range, str]] = []
     while any(can.values()):  # always from the slot that has most left
-        name = max((slot for slot in can if can[slot]), key=lambda slot: count(stays[slot]) / rates.get(slot, 1.0))
+        name = max((slot for slot in can if can[slot]), key=lambda slot: rows_left[slot] / rates.get(slot, 1.0))
         part = can[name].pop()
-        if part[1] - part[0] > wanted:
+        size = part[1] - part[0]
+        if size > wanted:
             break
-        stays[name].remove(part)
-        wanted -= part[1] - part[0]
+        rows_left[name] -= size
+        wanted -= size
         parts.append((part, name))
     if sum(part[1] - part[0] for part, _ in parts) / speed <= load_s:
         return []
-    return _distribute(plan, home, sorted(parts), targets, rates, why)
+    return _distribute(plan, here, sorted(parts), targets, rates, why)
 
 
 def _speed(rates: Mapping[str, float], slots: Sequence[Slot]) -> float:
@@ -91,7 +95,7 @@ def _speed(rates: Mapping[str, float], slots: Sequence[Slot]) -> float:
 
 def _distribute(
     plan: Plan,
-    home: Sequence[Range],
+    home: Covered,
     parts: Sequence[tuple[Range, str]],
     targets: Sequence[Slot],
     rates: Mapping[str, float],

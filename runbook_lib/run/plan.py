@@ -131,9 +131,9 @@ class Plan:
                 own.append((move.start, move.stop))
         return own
 
-    def left(self, slot: Slot, have: Iterable[Sequence[int]]) -> int:
+    def left(self, slot: Slot, have: Covered | Iterable[Sequence[int]]) -> int:
         """Return how many of a slot's rows are in none of these ranges."""
-        covered = Covered(have)
+        covered = Covered.of(have)
         return sum(count(covered.missing(start, stop)) for start, stop in self.ranges(slot))
 
     def files(self, slot: Slot) -> list[Range]:

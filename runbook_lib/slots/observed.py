@@ -84,27 +84,26 @@ class Observed:
 def observe(
     slot: Slot,
     ranges: Sequence[Range],
-    have: Sequence[Range],
+    have: Covered,
     reading: Reading,
     answer: Answer | None,
     launched: bool,
 ) -> Observed:
     """Return a slot's state from a reading that contains it; `have`: the rows of its host and of this machine."""
-    rows = count(ranges)
+    rows, open_ = count(ranges), left(ranges, have)
     entry = reading.slots[slot.slot]
-    settled = [*have, *((row, row + 1) for row in reading.quarantined)]
     state = states.MOVED
     if rows:
-        whole = not left(ranges, settled)
+        whole = not open_ or not left(_gaps(ranges, have), Covered((row, row + 1) for row in reading.quarantined))
         own = supervised(reading, slot.slot)
         state = judge(whole, entry.alive, reading, entry.worker, own, launched)
     silent = answer if isinstance(answer, RunbookError) else None
     if silent and state not in states.REST:
         state = states.UNREACHABLE  # not dead: its workers may be computing
-    return Observed(slot, rows, rows - left(ranges, have), state, reading, silent)
+    return Observed(slot, rows, rows - open_, state, reading, silent)
 
 
-def unread(slot: Slot, ranges: Sequence[Range], have: Sequence[Range], answer: Answer | None, read: bool) -> SlotState:
+def unread(slot: Slot, ranges: Sequence[Range], have: Covered, answer: Answer | None, read: bool) -> SlotState:
     """Return the state of a slot that is in no reading; `read`: its host has sent one without it."""
     rows, open_ = count(ranges), left(ranges, have)
     if not rows:
@@ -160,7 +159,10 @@ def idle_s(reading: Reading, entry: SlotReading) -> float | None:
     return max(0.0, reading.now - began) if loads and began is not None else None
 
 
-def left(ranges: Sequence[Range], have: Sequence[Range]) -> int:
+def left(ranges: Sequence[Range], have: Covered) -> int:
     """Return how many rows of `ranges` are not in `have`."""
-    covered = Covered(have)
-    return sum(count(covered.missing(start, stop)) for start, stop in ranges)
+    return count(_gaps(ranges, have))
+
+
+def _gaps(ranges: Sequence[Range], have: Covered) -> list[Range]:
+    return [gap for start, stop in ranges for gap in have.missing(start, stop)]

@@ -156,11 +156,11 @@ class Watcher:
         failed = [name for name, answer in readings.items() if isinstance(answer, RunbookError)]
         return {name: now - self._answered_at.get(name, self._since) for name in failed}
 
-    def _have(self, home: Sequence[Range]) -> dict[str, list[Range]]:
+    def _have(self, home: Sequence[Range]) -> dict[str, Covered]:
         """Return the committed rows that count for each host: those at home, and those that the host itself reports."""
         theirs = {name: reading.committed for name, reading in self._last.items()}
         home = joined(home)  # once, not once a host
-        return {spec.name: joined([*home, *theirs.get(spec.name, ())]) for spec in self.run.hosts}
+        return {spec.name: Covered([*home, *theirs.get(spec.name, ())]) for spec in self.run.hosts}
 
     def _find_launch(self) -> None:
         """Find the time of the launch in the journal: the deadline counts from there, in every watching command."""
@@ -189,7 +189,7 @@ class Watcher:
     # ------------------------------------------------------------------------------------------------------- judging
 
     def _slot(
-        self, slot: Slot, have: Sequence[Range], now: float, answer: Answer | None, launched: bool
+        self, slot: Slot, have: Covered, now: float, answer: Answer | None, launched: bool
     ) -> tuple[SlotState, str]:
         """Return a slot's state by its host's last reading, with rate and verdict; and its alert, or an empty text."""
         reading = self._last.get(slot.host)
@@ -248,10 +248,10 @@ class Watcher:
             idle_s=idle_s(observed.reading, observed.entry),
         )
 
-    def _given_up(self, have: Mapping[str, Sequence[Range]]) -> tuple[int, ...]:
+    def _given_up(self, have: Mapping[str, Covered]) -> tuple[int, ...]:
         refused = sorted({row for reading in self._last.values() for row in reading.quarantined})
-        everywhere = Covered(rows for ranges in have.values() for rows in ranges) if refused else Covered(())
-        lost = tuple(row for row in refused if everywhere.missing(row, row + 1))  # another host may have done it
+        # Another host may have done it.
+        lost = tuple(row for row in refused if all(each.missing(row, row + 1) for each in have.values()))
         if set(lost) - set(self._given_up_names):
             self._given_up_names = corpora.row_names(self.run.corpus, lost)
         return lost

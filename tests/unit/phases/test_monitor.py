@@ -23,6 +23,7 @@ from runbook_lib.slots.rates import eta_range, windowed
 from runbook_lib.slots.watcher import Watcher
 from worker import process
 from worker.files import write_json
+from worker.rows import Covered
 from worker.wire import Reading, SupervisedSlot, WorkerReport
 
 LIVING = {"supervisor_alive": True, "stop_requested": False}
@@ -72,7 +73,7 @@ def test_a_worker_whose_heart_beats_but_moves_no_row_is_stuck_and_one_that_was_k
 
     def look(now):
         watcher._last["one"] = Reading.from_json(reading)
-        state, alert = watcher._slot(slot, [], now, None, True)
+        state, alert = watcher._slot(slot, Covered([]), now, None, True)
         return state, [alert] if alert else []
 
     assert look(0.0)[0].verdict == look(119.0)[0].verdict == ""
