@@ -24,7 +24,7 @@ PIDS = 2**31
 
 W = TypeVar("W", bound="Record")
 Read = Callable[[Any, str, str], Any]  # (value, where, field) -> what is kept of it
-Kind = dict[str, Read]  # as the metadata of a field
+Kind = dict[str, Any]  # as the metadata of a field: `read`, and `holds` where a value is kept as it is if that is true
 
 
 class WireError(ValueError):
@@ -64,7 +64,7 @@ def one(expected: str, holds: Callable[[Any], bool]) -> Kind:
             raise refuse(where, name, value, expected)
         return value
 
-    return {"read": read}
+    return {"read": read, "holds": holds}
 
 
 def _is_sane(value: Any) -> bool:
@@ -74,7 +74,10 @@ def _is_sane(value: Any) -> bool:
 
 def maybe(kind: Kind) -> Kind:
     """The same, or nothing."""
-    return {"read": lambda value, where, name: None if value is None else kind["read"](value, where, name)}
+    made: Kind = {"read": lambda value, where, name: None if value is None else kind["read"](value, where, name)}
+    if holds := kind.get("holds"):
+        made["holds"] = lambda value: value is None or holds(value)
+    return made
 
 
 def lax(kind: Kind) -> Kind:
@@ -91,11 +94,14 @@ def lax(kind: Kind) -> Kind:
 
 def many(kind: Kind, most: int = ENTRIES, or_none: bool = False) -> Kind:
     """A list of at most `most` of a kind; with `or_none`, nothing is an empty one."""
+    holds = kind.get("holds")
 
     def read(value: Any, where: str, name: str) -> Any:
         value = [] if or_none and value is None else value
         if not isinstance(value, (list, tuple)) or len(value) > most:
             raise refuse(where, name, value, f"a list of at most {most}")
+        if holds and all(map(holds, value)):  # the usual case, of thousands of values
+            return tuple(value)
         return tuple([kind["read"](each, where, name) for each in value])
 
     return {"read": read}

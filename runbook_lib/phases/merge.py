@@ -199,9 +199,14 @@ def _write(
         asked = within(pieces, plan.documents, plan.rows)
         size = plan.questions * dim * ITEM_BYTES
         outputs[merged.questions.name] = write(merged.questions, _matrix(asked, dim, on_progress), size, remedy)
-    outputs[merged.articles.name] = write(merged.articles, _articles(corpus, documents), plan.documents * 200, remedy)
+    of_documents, of_questions = _Tallying(), _Tallying()
+    articles = _articles(corpus, of_documents.through(_row_records(documents)))
+    outputs[merged.articles.name] = write(merged.articles, articles, plan.documents * 200, remedy)
+    for _ in of_questions.through(_row_records(within(pieces, plan.documents, plan.rows))):
+        pass
+    lengths = Tallies(of_documents.tally(), of_questions.tally())
 
-    manifest = _manifest(plan, parts, pieces, _timestamp(run, plan, parts), outputs)
+    manifest = _manifest(plan, parts, pieces, lengths, _timestamp(run, plan, parts), outputs)
     manifest = replace(manifest, founding=founding.save(run.founding_candidate, merged.content(manifest)))
     merged.commit(manifest)
     return manifest
@@ -231,7 +236,10 @@ def _matrix(pieces: Sequence[Piece], dim: int, on_progress: OnProgress) -> Itera
         on_progress("writing vectors", done * dim * ITEM_BYTES, rows * dim * ITEM_BYTES)
 
 
-def _row_records(pieces: Sequence[Piece]) -> Iterator[tuple[int, int, bool, str, int | None]]:
+RowRecord = tuple[int, int, bool, str, int | None]
+
+
+def _row_records(pieces: Sequence[Piece]) -> Iterator[RowRecord]:
     """Return row, tokens, whether it was cut, fingerprint and limit, in row order; one part's record at a time."""
     for part, low, high in pieces:
         again = read(part.path)
@@ -243,11 +251,11 @@ def _row_records(pieces: Sequence[Piece]) -> Iterator[tuple[int, int, bool, str,
             yield row, record.tokens[at], row in cut, record.fingerprints[at] or "", record.max_tokens
 
 
-def _articles(corpus: Corpus, documents: Sequence[Piece]) -> Iterator[bytes]:
+def _articles(corpus: Corpus, records: Iterator[RowRecord]) -> Iterator[bytes]:
     """Return one line for each document: the corpus's record and the fields that the encoding adds."""
     lines: list[bytes] = []
     articles = iter(corpus.articles())
-    for row, tokens, cut, fingerprint, _ in _row_records(documents):
+    for row, tokens, cut, fingerprint, _ in records:
         article = next(articles, None)
         if article is None or article["row"] != row:
             raise DataError(
@@ -266,12 +274,16 @@ def _articles(corpus: Corpus, documents: Sequence[Piece]) -> Iterator[bytes]:
 
 
 def _manifest(
-    plan: Plan, parts: Sequence[Part], pieces: Sequence[Piece], timestamp: str, outputs: dict[str, Written]
+    plan: Plan,
+    parts: Sequence[Part],
+    pieces: Sequence[Piece],
+    lengths: Tallies,
+    timestamp: str,
+    outputs: dict[str, Written],
 ) -> Manifest:
     """Describe the merged result, without the file in the founding shape."""
     taken = {part.name: (low, high) for part, low, high in pieces}
     slots = _shares(parts, taken)
-    documents, questions = within(pieces, 0, plan.documents), within(pieces, plan.documents, plan.rows)
     return Manifest(
         format=FORMAT,
         run=plan.run,
@@ -292,7 +304,7 @@ def _manifest(
         seconds=round(sum(share.seconds for share in slots.values()), 3),
         seen={key: _value_counts(parts, key) for key in ("device", "torch", "python", "max_tokens", "batching")},
         redone_float32=sum(len(part.record.redone_float32) for part in parts),
-        lengths=Tallies(_tally(documents), _tally(questions)),
+        lengths=lengths,
         outputs=outputs,
         founding=Written("", 0),
         amended=tuple(Amended(each.epoch, each.rows) for each in plan.amendments),
@@ -324,11 +336,23 @@ def _value_counts(parts: Sequence[Part], key: str) -> dict[str, int]:
     return dict(Counter(safe_text(str(getattr(part.record, key)), 200) for part in parts))
 
 
-def _tally(pieces: Sequence[Piece]) -> Tally:
-    tokens = truncated = lost = 0
-    for _, length, cut, _, limit in _row_records(pieces):
-        tokens += length
-        if cut:
-            truncated += 1
-            lost += max(0, length - (limit or length))
-    return Tally(tokens, truncated, lost, round(lost / tokens, 6) if tokens else 0.0)
+class _Tallying:
+    """Counts the tokens of the rows that pass through."""
+
+    def __init__(self) -> None:
+        self._tokens = self._truncated = self._lost = 0
+
+    def through(self, records: Iterator[RowRecord]) -> Iterator[RowRecord]:
+        """Return the same records; they are counted as they are taken."""
+        for record in records:
+            _, length, cut, _, limit = record
+            self._tokens += length
+            if cut:
+                self._truncated += 1
+                self._lost += max(0, length - (limit or length))
+            yield record
+
+    def tally(self) -> Tally:
+        """Return what was counted."""
+        share = round(self._lost / self._tokens, 6) if self._tokens else 0.0
+        return Tally(self._tokens, self._truncated, self._lost, share)
