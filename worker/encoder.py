@@ -19,6 +19,7 @@ from .batches import TOKEN_BUDGET, batches, cheapest, padded_tokens, rows_of
 from .fetching import fetched, pinned
 from .pipeline import through
 from .text_model import TextModel, library_versions
+from .text_model import load_before_forks as load_before_forks
 from .texts import DOCUMENT, KINDS, kind_of
 from .tokenizing import Features, Lengths
 from .wire import Described, Libraries, TriedGpu

@@ -40,6 +40,26 @@ def library_versions() -> dict[str, str]:
     return {"sentence-transformers": str(library_version), "transformers": str(transformers_version)}
 
 
+_loaded: dict[Any, Any] = {}  # what was loaded before this process was forked: its pages are shared
+
+
+def load_before_forks(folder: Path, dtype: str) -> None:
+    """Load a model on the processor for the processes that are forked from this one, each of which may change it."""
+    _take_every_string_for_a_text()
+    _loaded[_key(folder, dtype)] = _load(folder, "cpu", dtype)
+
+
+def _load(folder: Path, device: str, dtype: str) -> Any:
+    kept = {_dtype_key(): getattr(torch, dtype), "use_safetensors": True}
+    return SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=kept).eval()
+
+
+def _key(folder: Path, dtype: str) -> Any:
+    """What a loaded model was made of: another one if a file was replaced since."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return dtype, tuple((str(path), s.st_ino, s.st_size, s.st_mtime_ns) for path in files for s in (path.stat(),))
+
+
 class TextModel:
     """A loaded model; `features` and `vectors` take texts of one kind (`worker.texts.Question` marks the questions)."""
 
@@ -47,13 +67,8 @@ class TextModel:
         """Load from `folder` without network. Raises ValueError for a model that cannot be used as it has to be."""
         _take_every_string_for_a_text()
         self.device = device
-        self.model = SentenceTransformer(
-            str(folder),
-            device=device,
-            local_files_only=True,
-            model_kwargs={_dtype_key(): getattr(torch, dtype), "use_safetensors": True},
-        )
-        self.model.eval()
+        ready = _loaded.pop(_key(folder, dtype), None) if device == "cpu" else None
+        self.model: Any = _load(folder, device, dtype) if ready is None else ready
         self.own_limits = {kind: _limit(_reader(self.model, kind), kind) for kind in KINDS}
         if max_tokens is not None:
             for kind in KINDS:

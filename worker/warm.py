@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import owned
 from .files import open_private
 from .layout import HostFolder
 from .starting import NO_CUDA_YET
@@ -44,6 +45,7 @@ def serve(root: Path, host: str) -> int:
     except Exception as error:  # each worker will say it better
         _tell(out, {"unfit": f"{type(error).__name__}: {error}"})
         return 1
+    _load_model(folder, host)
     gc.collect()
     gc.freeze()  # a collection in a worker would else copy every page of it
     here = ["--root", str(root), "--host", host]
@@ -71,6 +73,19 @@ def serve(root: Path, host: str) -> int:
             _tell(out, {"forked": _fork(words, folder.log(slot), request["environment"], ours)})
     _tell(out, {"unfit": why})
     return 1
+
+
+def _load_model(folder: HostFolder, host: str) -> None:
+    """Load the model, where workers compute on the processor: they share its pages, and a restart need not load it."""
+    with contextlib.suppress(Exception):  # whatever it is, each worker will say it better
+        from .encoder import load_before_forks
+
+        assignment = read_assignment(folder.assignment(host))
+        if assignment is None or all(spec.device != "cpu" for spec in assignment.slots):
+            return
+        model = Path(assignment.model.folder)
+        if not owned.used(folder.root, model):
+            load_before_forks(model, assignment.dtype)
 
 
 def _learner(folder: HostFolder, host: str, here: Sequence[str], ours: Sequence[int]) -> int:

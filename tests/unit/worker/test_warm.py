@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,48 @@ def test_a_forked_worker_has_the_threads_and_the_device_of_its_slot(make_box: Ma
     assert box.end(box.start("supervise", python=sys.executable)) == 0, box.logs()
     told = json.loads((box.root / "how.json").read_text())
     assert told["threads"] == 2 and told["OMP_NUM_THREADS"] == "2" and told["HF_HUB_OFFLINE"] == "1" and told["session"]
+
+
+WAITS = """    began = time.monotonic()
+    from pathlib import Path
+
+    while any("WAIT" in text for text in texts) and not Path("go").exists():
+        suspects.note([start])
+        time.sleep(0.02)
+"""
+NOTED = """
+
+_without_note = _load
+
+
+def _load(*given: Any) -> Any:
+    import os
+
+    with open("loads", "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    return _without_note(*given)
+"""
+
+
+def test_workers_on_the_processor_share_the_model_that_was_loaded_before_they_were_forked(
+    make_box: MakeBox, tiny_bert: Path
+) -> None:
+    """Until a file of it is another one: then a worker loads what lies there."""
+    box = make_box(waiting(6, 14), slots=2, model=Path(shutil.copytree(tiny_bert, tiny_bert.parent / "shared")))
+    code = box.root / "worker" / "text_model.py"
+    code.write_text(code.read_text() + NOTED)
+    encode = box.root / "worker" / "part.py"  # with the real encoder, a text that says WAIT waits too
+    encode.write_text(encode.read_text().replace("    began = time.monotonic()\n", WAITS, 1))
+    supervisor = box.start("supervise", python=sys.executable)
+    first, _ = at_work(box, *BOTH)
+    loads = box.root / "loads"
+    assert loads.read_text().split() == [str(warm_process(box, first))]
+    os.utime(tiny_bert.parent / "shared" / "model.safetensors", (1, 1))
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: len(loads.read_text().split()) == 2, "a worker loads it")
+    box.go()
+    assert box.end(supervisor) == 0, box.logs()
+    assert len(box.sums()) == 4
 
 
 # ----------------------------------------------------------------------------------------------- whatever becomes of it
