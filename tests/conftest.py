@@ -19,6 +19,7 @@ from worker.layout import HostFolder
 
 pytest_plugins = ["tiers"]
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "passive"  # threads that wait by turning would take the processors of other tests
 os.umask(0o022)  # where a login's own is 002, what tests make by hand would be open to its group, and refused
 
 
