@@ -1,10 +1,11 @@
 """Python processes that tests start often, forked from one that has imported their libraries.
 
 To import torch and sentence-transformers takes a process 6 seconds of processor time, papermill and a kernel 3; a fork
-takes hundredths. `python()` names a command that does what this Python does, for these words:
+takes hundredths. `python()` names a command that does what this Python does, and forks for these words:
 
-    -m worker probe|devices|warm: forked from a process with the libraries of the encoder
-    -m runbook_lib.cli|runbook_lib.chain.execution|ipykernel_launcher: from one with the libraries of the driver
+    -m worker probe|devices|warm, and encode|second where that is asked for: from a process with the encoder's libraries
+    -m runbook_lib.cli|runbook_lib.chain.execution|papermill|ipykernel_launcher: from one with those of the driver
+    kill_cost.py of the benchmarks: the same
 
 Anything else it starts plainly. No code of ours is imported before a fork: what runs on a host reads that host's files.
 A forked process has the command as its `sys.executable`, so what it starts is forked too. The pid that the caller gets
@@ -25,36 +26,45 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 KINDS = ("worker", "driver")
+VERBS = ("probe", "devices", "warm")  # of `-m worker`
+WORKERS = ("encode", "second")  # what a supervisor starts knows its pid
 LONGEST = 120  # characters of a path that the first line of a script may name, on any Linux
 COMMAND = """#!{python} -IS
 import sys
 sys.path.append({here!r})
 import forking_client
-forking_client.main({python!r}, {folder!r})
+forking_client.main({python!r}, {folder!r}, {verbs!r})
 """
 
 _held: dict[str, socket.socket] = {}  # while one process of this session holds one, the process that forks lives
-_command: list[str] = []
+_folders: list[Path] = []
 
 
-def python() -> str:
-    """The command; this Python itself where forks after imports are not safe. It lasts as long as this session."""
+def python(workers: bool = False) -> str:
+    """The command; this Python itself where forks after imports are not safe. It lasts as long as this session.
+
+    With `workers` it forks a slot's worker and its second opinion too: for a test that starts them itself.
+    """
     if sys.platform != "linux" or " " in sys.executable or len(sys.executable) > LONGEST:
         return sys.executable
-    if not _command:
+    if not _folders:
         folder = _folder()
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for kind in KINDS:
                 _held[kind] = _hold(folder / kind, kind)
-            command = folder / "python"
-            if not command.exists():
-                text = COMMAND.format(python=sys.executable, here=str(HERE), folder=str(folder))
-                (folder / "new").write_text(text)
-                (folder / "new").chmod(0o755)
-                (folder / "new").rename(command)
-        _command.append(str(command))
-    return _command[0]
+            for name, verbs in (("python", VERBS), ("python_of_workers", VERBS + WORKERS)):
+                _write(folder / name, folder, verbs)
+        _folders.append(folder)
+    return str(_folders[0] / ("python_of_workers" if workers else "python"))
+
+
+def _write(command: Path, folder: Path, verbs: tuple[str, ...]) -> None:
+    if not command.exists():
+        text = COMMAND.format(python=sys.executable, here=str(HERE), folder=str(folder), verbs=verbs)
+        (folder / "new").write_text(text)
+        (folder / "new").chmod(0o755)
+        (folder / "new").rename(command)
 
 
 def _folder() -> Path:

@@ -12,15 +12,15 @@ import signal
 import socket
 import sys
 
-MODULES = {"runbook_lib.cli": "driver", "runbook_lib.chain.execution": "driver", "ipykernel_launcher": "driver"}
-VERBS = ("probe", "devices", "warm")  # of `-m worker`
+MODULES = ("runbook_lib.cli", "runbook_lib.chain.execution", "papermill", "ipykernel_launcher")
+SCRIPTS = ("/benchmarks/kill_cost.py",)
 PASSED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def main(python: str, folder: str) -> None:
+def main(python: str, folder: str, verbs: tuple[str, ...]) -> None:
     """Have it forked and wait for its end; or become the plain `python`."""
     command, *words = sys.argv
-    kind = of_kind(words)
+    kind = of_kind(words, verbs)
     if not kind:
         os.execv(python, [python, *words])
     link = socket.socket(socket.AF_UNIX)
@@ -28,8 +28,7 @@ def main(python: str, folder: str) -> None:
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     order = {
         "command": command,
-        "module": words[1],
-        "words": words[2:],
+        "words": words,
         "folder": os.getcwd(),  # noqa: PTH109
         "umask": os.umask(0o077),
         "leads": os.getsid(0) == os.getpid(),
@@ -43,14 +42,15 @@ def main(python: str, folder: str) -> None:
     for signum in PASSED:
         if not (ignored and signum == signal.SIGINT):
             signal.signal(signum, lambda number, frame: link.sendall(b"%d\n" % number))
-    end(wait(link, kernel=words[1] == "ipykernel_launcher"))
+    end(wait(link, kernel="ipykernel_launcher" in words[:2]))
 
 
-def of_kind(words: list[str]) -> str:
+def of_kind(words: list[str], verbs: tuple[str, ...]) -> str:
     """From which process it is forked; empty: from none."""
-    if words[:2] == ["-m", "worker"] and words[2:3] and words[2] in VERBS:
+    if words[:2] == ["-m", "worker"] and words[2:3] and words[2] in verbs:
         return "worker"
-    return MODULES.get(words[1], "") if words[:1] == ["-m"] and len(words) > 1 else ""
+    by_name = words[:1] == ["-m"] and words[1:] and words[1] in MODULES
+    return "driver" if by_name or (words[:1] and words[0].endswith(SCRIPTS)) else ""
 
 
 def wait(link: socket.socket, kernel: bool) -> int:

@@ -104,7 +104,7 @@ def tell_ends(orders: list[Order]) -> None:
 
 
 def fork(order: dict[str, Any], fds: list[int], ours: list[int]) -> int:
-    """Fork a process that runs a module as `python -m` does."""
+    """Fork a process that does what `python` does with these words."""
     if (threads := threading.active_count()) != 1:
         raise RuntimeError(f"expected one thread before a fork, found {threads}")
     pid = os.fork()
@@ -113,7 +113,7 @@ def fork(order: dict[str, Any], fds: list[int], ours: list[int]) -> int:
     code = 1
     try:
         take_place(order, fds, ours)
-        code = run(order["module"])
+        code = run(order["words"])
     except BaseException:
         traceback.print_exc()
     finally:
@@ -140,9 +140,10 @@ def take_place(order: dict[str, Any], fds: list[int], ours: list[int]) -> None:
     renew_streams(bool(os.environ.get("PYTHONUNBUFFERED")))
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     named = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[:] = [order["folder"], *named, *sys.path]
+    first, *_ = order["words"]
+    sys.path[:] = [order["folder"] if first == "-m" else str(Path(first).parent), *named, *sys.path]
     sys.executable = order["command"]
-    sys.argv = ["-m", *order["words"]]
+    sys.argv = order["words"][1:] if first == "-m" else order["words"]
     importlib.invalidate_caches()
     if "torch" in sys.modules and "OMP_NUM_THREADS" not in os.environ:
         sys.modules["torch"].set_num_threads(len(os.sched_getaffinity(0)))
@@ -159,11 +160,14 @@ def renew_streams(unbuffered: bool) -> None:
     sys.stderr = sys.__stderr__ = io.TextIOWrapper(err, "utf-8", "backslashreplace", line_buffering=True)
 
 
-def run(module: str) -> int:
-    """Run it, and give its exit code. At its end come threads, then functions of `atexit`, then what is not written."""
+def run(words: list[str]) -> int:
+    """Run a module, or a file, and give its exit code. It ends with threads, `atexit` and open streams."""
     code = 0
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if words[0] == "-m":
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(words[0], run_name="__main__")
     except SystemExit as ended:
         code = exit_code(ended)
     except KeyboardInterrupt:
