@@ -49,8 +49,8 @@ test: $(VENV)/.ready ## ruff, mypy, all tests, the notebooks with their default 
 	@$(BIN)/python tests/helpers/browser.py install || echo "Tests in a browser will be skipped."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --platform linux
-	$(BIN)/mypy --platform darwin
+	@$(BIN)/mypy --platform linux --cache-dir .mypy_cache/linux & linux=$$!; \
+		$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin; darwin=$$?; wait $$linux && exit $$darwin
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=30
 
 # How many seeds, and which tier: A local hosts and a light encoder, B two OpenSSH hosts, C the real model.
