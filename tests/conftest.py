@@ -15,9 +15,12 @@ import pytest
 from box import HELPERS, HOST, Box, MakeBox, put_shard, script
 
 import worker
+from runbook_lib.report import notebook_file
 from worker.layout import HostFolder
 
 pytest_plugins = ["tiers"]
+notebook_file.skip_grammar()  # also in test files that import nbformat themselves
+sys.dont_write_bytecode = False
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process of a test compiles the library anew
 os.environ["OMP_WAIT_POLICY"] = "passive"  # threads that wait by turning would take the processors of other tests
