@@ -38,10 +38,11 @@ demo-ssh: $(VENV)/.ready ## the same over SSH: two OpenSSH servers on this machi
 # Test files at a time: most of them wait for processes. A file stays together, as it shares what is dear to set up.
 JOBS ?= 3
 
+# Both leave out nbval, which each process would import: the test of the notebooks has it in a pytest of its own.
 test-quick: $(VENV)/.ready ## ruff, and the tests that start no process
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/unit \
+	$(BIN)/python -m pytest -p no:nbval -n $(JOBS) --dist worksteal tests/unit \
 		-m "not process and not kernel and not ssh and not browser and not chaos"
 
 test: $(VENV)/.ready ## ruff, mypy, all tests, the notebooks with their default parameters
@@ -49,9 +50,9 @@ test: $(VENV)/.ready ## ruff, mypy, all tests, the notebooks with their default 
 	@$(BIN)/python tests/helpers/browser.py install || echo "Tests in a browser will be skipped."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --platform linux
-	$(BIN)/mypy --platform darwin
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=30
+	@$(BIN)/mypy --platform linux --cache-dir .mypy_cache/linux & linux=$$!; \
+		$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin; darwin=$$?; wait $$linux && exit $$darwin
+	$(BIN)/python -m pytest -p no:nbval -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=30
 
 # How many seeds, and which tier: A local hosts and a light encoder, B two OpenSSH hosts, C the real model.
 SEEDS ?= 100-105

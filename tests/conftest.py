@@ -15,10 +15,15 @@ import pytest
 from box import HELPERS, HOST, Box, MakeBox, put_shard, script
 
 import worker
+from runbook_lib.report import notebook_file
 from worker.layout import HostFolder
 
 pytest_plugins = ["tiers"]
+notebook_file.skip_grammar()  # also in test files that import nbformat themselves
+sys.dont_write_bytecode = False
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process of a test compiles the library anew
+os.environ["OMP_WAIT_POLICY"] = "passive"  # threads that wait by turning would take the processors of other tests
 os.umask(0o022)  # where a login's own is 002, what tests make by hand would be open to its group, and refused
 
 
@@ -130,5 +135,5 @@ def ssh_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fleet.Fleet]
     """Two real OpenSSH hosts, tensor01 and tensor02; a test that cuts or crashes one brings it back."""
     if why := fleet.available():
         pytest.skip(f"no SSH hosts: {why}")
-    with fleet.start(tmp_path_factory.mktemp("fleet")) as started:
+    with fleet.start(tmp_path_factory.mktemp("fleet"), sshd=["SetEnv OMP_WAIT_POLICY=passive"]) as started:
         yield started

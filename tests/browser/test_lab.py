@@ -5,9 +5,9 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 
 import browser
+import forking
 import pytest
 from small_run import DEMO, PROFILE, runbook
 from waiting import wait_for
@@ -32,7 +32,7 @@ def live(tmp_path_factory):
     profile.write_text(PROFILE)
     for name in ("01_preflight", "02_launch"):
         subprocess.run(
-            [sys.executable, "-m", "papermill", f"{name}.ipynb", f"{folder}/{name}.ipynb", "-p", "profile", profile],
+            [forking.python(), "-m", "papermill", f"{name}.ipynb", f"{folder}/{name}.ipynb", "-p", "profile", profile],
             cwd=ROOT / "notebooks", env={**os.environ, "RUNBOOK_HEADLESS": "1", "PYTHONPATH": str(ROOT)},
             check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=300,
         )  # fmt: skip

@@ -5,7 +5,8 @@
     {"id": 7, "do": "drive", "folder": "...", "broken": "-"}
 
 It answers `started ID PID` and, when that process is gone, `ended ID STATUS`. To start it again is all that an
-operator may do; `restart` and `stop` are the command line's verbs of that name.
+operator may do; `restart` and `stop` are the command line's verbs of that name. Where a run has no host of this
+machine, its preflight tries the model here by the Python that CHAOS_PYTHON names, or by this one.
 """
 
 from __future__ import annotations
@@ -187,6 +188,7 @@ def serve() -> None:
     from runbook_lib.run import run  # noqa: F401
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.executable = os.environ.get("CHAOS_PYTHON", sys.executable)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     print("ready", file=answers)
     ids: dict[int, int] = {}

@@ -1,12 +1,14 @@
 """A little chaos with fixed seeds, and the suite's own sense of sight; the other seeds are `make chaos`."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import fleet
+import forking
 import numpy as np
 import pytest
 from waiting import wait_for
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="fi
 def chaos(*words):
     return subprocess.run(
         [sys.executable, "-m", "tests.chaos", *words], cwd=ROOT, capture_output=True, text=True, check=False,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL, env={**os.environ, "CHAOS_PYTHON": forking.python()},
     )  # fmt: skip
 
 

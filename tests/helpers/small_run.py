@@ -10,10 +10,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import forking
 import numpy as np
 import pytest
 
@@ -50,7 +50,7 @@ def make_profile(folder: Path) -> Path:
 def runbook(*words: object, cwd: Path, code: int = 0) -> str:
     """What the command says, in a process of its own; it must end with `code`."""
     done = subprocess.run(
-        [sys.executable, "-m", "runbook_lib.cli", *map(str, words)],
+        [forking.python(), "-m", "runbook_lib.cli", *map(str, words)],
         cwd=cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr

@@ -24,6 +24,12 @@ FOLDERS = {
     "chaos": "chaos",
     "trials": "chaos",
 }
+# Files that take a minute or more. One that makes the run that others compare with comes before those that wait for it.
+LONGEST = (
+    "test_interrupted", "test_chaos", "test_lowest", "test_end_to_end_ssh", "test_benchmarks", "test_lab",
+    "test_end_to_end", "test_the_version_before", "test_notebooks", "test_odd_models", "test_ssh_run",
+    "test_pseudo_mac",
+)  # fmt: skip
 # Switch -> by what a test is known that may not be skipped then: a folder, a file, a word of its reason; and its kind.
 REQUIRED = {
     "RUNBOOK_REQUIRE_SSH": ("ssh", "SSH", "tests of SSH"),
@@ -52,14 +58,16 @@ if sys.platform == "linux":  # on a Mac the library asks `ps` where Linux has fi
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by the folder of tests/ in which it stands, before any is chosen by its marks.
 
-    Files with marks come first: of two that take them turn by turn, none is left with a long one at the end.
+    The longest files come first, then the others with marks: of those that take files turn by turn, none is left with
+    a long one at the end.
     """
     tests = Path(__file__).parents[1]
     for item in items:
         if item.path.is_relative_to(tests) and (mark := FOLDERS.get(item.path.relative_to(tests).parts[0])):
             item.add_marker(mark)
     starting = {item.path for item in items if marked(item)}
-    items.sort(key=lambda item: item.path not in starting)
+    turn = {stem: number for number, stem in enumerate(LONGEST)}
+    items.sort(key=lambda item: (turn.get(item.path.stem, len(turn)), item.path not in starting))
 
 
 def marked(item: pytest.Item) -> bool:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forking
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -31,7 +32,7 @@ def test_a_benchmark_runs_at_its_smallest_size_and_prints_its_figures(name: str,
     if name == "transfer" and shutil.which("sshd") is None and not Path("/usr/sbin/sshd").exists():
         pytest.skip("no OpenSSH server here")
     options, figures = SMALLEST[name]
-    argv = [sys.executable, str(BENCHMARKS / f"{name}.py"), *(option.format(tmp_path) for option in options)]
+    argv = [forking.python(), str(BENCHMARKS / f"{name}.py"), *(option.format(tmp_path) for option in options)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
     assert figures in done.stdout

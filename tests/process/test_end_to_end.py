@@ -1,4 +1,7 @@
-"""The whole way with real parts: four notebooks, two local hosts, the real all-MiniLM-L6-v2."""
+"""The whole way with real parts: four notebooks, two local hosts, the real all-MiniLM-L6-v2; then harm to its result.
+
+All tests share one run. Each that harms it leaves it whole, and the last takes its hosts' files away.
+"""
 
 import json
 import pickle
@@ -8,7 +11,9 @@ import pytest
 from small_run import DOCUMENTS, by_the_library, make_profile, runbook, runbook_here, undisturbed
 
 from runbook_lib.corpus import corpus
+from runbook_lib.report import report
 from runbook_lib.run import run
+from worker.files import sha256_file
 from worker.layout import HostFolder
 
 
@@ -107,6 +112,114 @@ def test_the_padding_stays_within_two_percent(finished):
     this, _ = finished
     records = [json.loads(path.read_text()) for path in this.local.parts.glob("*.json")]
     assert sum(r["padded_tokens"] for r in records) <= 1.02 * sum(r["real_tokens"] for r in records)
+
+
+# ------------------------------------------------- the same command on it: what was lost is made anew, or it is named
+
+
+@pytest.fixture
+def there(finished):
+    return finished[0].profile.corpus.path.parent / "small.yaml"
+
+
+@pytest.fixture
+def this(finished):
+    return finished[0]
+
+
+def again(path, code=0, *more):
+    (folder,) = (path.parent / "runs").iterdir()
+    return runbook("run", path, "--run", folder.name, *more, cwd=path.parent, code=code)
+
+
+def results(this):
+    files = [*this.merged.iterdir(), this.founding_file]
+    return {path.name: sha256_file(path) for path in files}
+
+
+def flip(path):
+    raw = bytearray(path.read_bytes())
+    raw[-5] ^= 1
+    path.write_bytes(raw)
+
+
+def test_a_sound_run_is_looked_at_and_nothing_of_it_runs_again(there, this):
+    before = this.sums.read_bytes()
+    assert "looked at now, every byte" in again(there)
+    assert "looked at now, sizes of large files" in again(there, 0, "--quick")
+    assert this.sums.read_bytes() == before
+
+
+def test_the_executed_notebooks_name_the_profile_that_was_used(there, this):
+    for phase in run.PHASES:
+        cells = json.loads((this.report / f"{phase}.ipynb").read_text())["cells"]
+        sources = ["".join(cell["source"]) for cell in cells]
+        assert any(f'profile = "{there}"' in source for source in sources), phase
+        assert not any("demo.yaml" in source for source in sources), phase
+
+
+def test_a_lost_result_is_merged_again_byte_for_byte(there, this):
+    good = results(this)
+    (this.merged / "embeddings.npy").unlink()
+    this.founding_file.unlink()
+    status = runbook_here("status", this.folder, cwd=there.parent, code=1)
+    assert "verdict: damaged: " in status and "embeddings.npy: no such file" in status
+    assert "was not sealed again" in runbook_here("report", this.folder, cwd=there.parent, code=1)
+    assert "not as sealed: every file as listed: merged/embeddings.npy" in again(there)
+    assert results(this) == good
+    assert report.verify(this).ok
+    assert "damage found: " in (this.notes / "failures.log").read_text()
+
+
+def test_a_part_that_decayed_at_home_comes_anew_from_its_host(there, this):
+    part = sorted(this.local.parts.glob("*.npy"))[1]
+    good = sha256_file(part)
+    flip(part)
+    again(there)
+    assert sha256_file(part) == good
+    assert report.verify(this).ok
+    assert next(this.journal.events("part put aside"))["part"] == part.name
+
+
+def test_lost_records_of_phases_are_restored_from_their_second_copies(there, this):
+    (this.report / "02_launch.result.json").unlink()
+    (this.report / "03_monitor.ipynb").unlink()
+    flip(this.report / "01_preflight.result.json")
+    said = again(there)
+    assert "done in" not in said
+    assert report.verify(this).ok
+
+
+def test_a_lost_backup_is_made_anew(there, this):
+    for copy in this.profile.output.backups.glob("*.pkl"):
+        copy.unlink()
+    again(there, 0, "--quick")
+    assert report.verify(this).ok
+
+
+def test_fetch_looks_at_what_it_counts(there, this):
+    part = sorted(this.local.parts.glob("*.npy"))[2]
+    part.write_bytes(part.read_bytes()[:-4])
+    said = runbook_here("fetch", this.folder, cwd=there.parent)
+    assert f"put aside: {part.name}: expected" in said and "1 parts fetched; 70 of 70 rows" in said
+    assert report.verify(this).ok
+
+
+def test_what_nobody_can_make_anew_is_named_and_no_seal_is_put_on_it(there, this):
+    journal = this.journal.path
+    whole, sums = journal.read_bytes(), this.sums.read_bytes()
+    try:
+        journal.write_bytes(whole.replace(b'"run created"', b'"run CREATED"', 1))
+        assert "was not sealed again" in again(there, 1)
+        assert this.sums.read_bytes() == sums
+        assert "damage found" in (this.notes / "failures.log").read_text()
+    finally:
+        journal.write_bytes(whole)
+    report.seal(this)
+    assert report.verify(this).ok
+
+
+# ---------------------------------------------------------------------------------------------------- what is left
 
 
 def test_clean_lists_and_removes_only_this_runs_files(finished):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import forking
 import pytest
 from small_run import DEMO, digest, make_profile, runbook, runbook_here, undisturbed
 from waiting import wait_for
@@ -48,7 +49,7 @@ def test_everything_killed_in_the_middle_and_the_same_command_gives_the_same_byt
 def test_a_worker_killed_while_watched_is_one_incident_with_its_cause_and_its_end(tmp_path):
     path = make_profile(tmp_path / "incident")
     shutil.copy(DEMO / "corpus.jsonl", path.parent / "corpus.jsonl")  # long enough to be watched
-    command = [sys.executable, "-m", "runbook_lib.cli", "run", str(path)]
+    command = [forking.python(), "-m", "runbook_lib.cli", "run", str(path)]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = wait_for(lambda: next((path.parent / "runs").glob("*/journal.jsonl"), None), "a journal", 120).parent
     this = run.open_folder(folder)
@@ -69,7 +70,7 @@ def test_a_worker_killed_while_watched_is_one_incident_with_its_cause_and_its_en
 
 def test_a_stopped_run_says_so_and_goes_on_with_the_same_command(reference, tmp_path):
     path = make_profile(tmp_path / "stopped")
-    command = [sys.executable, "-m", "runbook_lib.cli", "run", str(path)]
+    command = [forking.python(), "-m", "runbook_lib.cli", "run", str(path)]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: sorted((path.parent / "shared").glob("*/parts/*.json")), "a part", 120)
     (folder,) = (path.parent / "runs").iterdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -44,12 +45,19 @@ def by(python: Path | str, *argv: str, cwd: Path = ROOT) -> str:
     return done.stdout
 
 
+@functools.cache
+def vectors(python: Path, model: Path, dtype: str) -> list[list[float]]:
+    """What the encoder gives under a Python, a row for each of `TEXTS`: the same each time, so it is asked once."""
+    said = by(python, "-c", VECTORS, str(model), json.dumps(TEXTS), dtype)
+    found: list[list[float]] = json.loads(said.splitlines()[-1])
+    return found
+
+
 def agree(python: Path, model: Path, dtype: str = "float32") -> None:
     """The vectors under another Python's libraries are those of this one's."""
     import numpy as np
 
-    argv = ["-c", VECTORS, str(model), json.dumps(TEXTS), dtype]
-    there, here = (np.array(json.loads(by(each, *argv).splitlines()[-1])) for each in (python, sys.executable))
+    there, here = (np.array(vectors(each, model, dtype)) for each in (python, Path(sys.executable)))
     cosines = (there * here).sum(axis=1) / np.linalg.norm(there, axis=1) / np.linalg.norm(here, axis=1)
     assert cosines.min() >= (1 - 1e-6 if dtype == "float32" else 1 - 1e-3), cosines
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forking
 import numpy as np
 import pytest
 
@@ -171,7 +172,14 @@ from worker.encoder import Encoder
 from worker.texts import Question
 traps = [str(path) for path in Path({traps!r}).iterdir()]
 texts = [*traps, *{addresses!r}, *("file://" + trap for trap in traps), "lake"]
-encoder = Encoder(Path({model!r}), "cpu", "float32", None, 1)
+for kind, model in {models!r}.items():
+    if child := os.fork():  # the libraries are imported once, and each model is watched in a process of its own
+        print(kind, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), sep=": ", flush=True)
+    else:
+        break
+else:
+    os._exit(0)
+encoder = Encoder(Path(model), "cpu", "float32", None, 1)
 encoder.encode(["river"], [3], [0])
 def touched(path):
     return isinstance(path, (str, bytes)) and {traps!r} in os.fsdecode(path)
@@ -189,23 +197,34 @@ def stat(path, *rest, **more):
 os.stat = os.lstat = stat
 for each in (texts, [Question(text) for text in texts]):
     encoder.encode(each, encoder.lengths(each), range(len(each)))
-print("done")
+print(kind, "done", flush=True)
+os._exit(0)
 """
+WATCHED = ["CLIP", "CLIP and Dense", "plain", "other encoders for questions", "a chat template"]
 
 
-@pytest.mark.parametrize("kind", ["CLIP", "CLIP and Dense", "plain", "other encoders for questions", "a chat template"])
-def test_no_text_is_ever_opened_fetched_or_looked_for(built: Built, tmp_path: Path, kind: str) -> None:
+@pytest.fixture(scope="module")
+def watched(built: Built, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a program prints that watches an encoder of each kind."""
     from PIL import Image
 
-    traps = tmp_path / "traps"
+    traps = tmp_path_factory.mktemp("watched") / "traps"
     traps.mkdir()
     Image.new("RGB", (40, 40), (200, 10, 10)).save(traps / "lake.png")
     for name in ("film.mp4", "sound.wav", "lake.jpg"):
         (traps / name).write_bytes((traps / "lake.png").read_bytes())
     root = str(Path(__file__).parents[2])
-    script = WATCH.format(root=root, traps=str(traps), addresses=ADDRESSES, model=str(built(kind)))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout.strip()) == (0, "done"), done.stdout + done.stderr[-2000:]
+    kinds = {kind: str(built(kind)) for kind in WATCHED}
+    script = WATCH.format(root=root, traps=str(traps), addresses=ADDRESSES, models=kinds)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("kind", WATCHED)
+def test_no_text_is_ever_opened_fetched_or_looked_for(watched: str, kind: str) -> None:
+    lines = watched.splitlines()
+    assert f"{kind} done" in lines and f"{kind}: 0" in lines, watched
 
 
 def test_an_address_in_a_text_is_read_like_any_other_word(built: Built) -> None:
@@ -231,7 +250,7 @@ def test_a_library_that_still_takes_a_text_for_a_picture_is_refused(
 
 def judged(folder: Path, dtype: str = "float32") -> tuple[probing.Probe, Checks]:
     """What a probe of this folder finds, as a host would tell it, and the checks that come of it."""
-    argv = [sys.executable, "-m", "worker", "probe", "--model", str(folder), "--dtype", dtype]
+    argv = [forking.python(), "-m", "worker", "probe", "--model", str(folder), "--dtype", dtype]
     found = models.resolve(ModelSpec(name=str(folder), dtype=dtype))
     argv += [f"--prompt={found.template}", f"--question-prompt={found.question_template}"]
     probe = probing.parse_probe(probing.parse_answer(Completed(**run_here(argv))))
@@ -308,7 +327,7 @@ def test_a_part_may_hold_documents_and_questions(make_box: Any, built: Built) ->
     texts = as_staged(folder, TEXTS[:9])
     prompts = {"prompt": filled[DOCUMENT], "question_prompt": filled[QUERY]}
     box = make_box(texts, model=folder, part_rows=6, documents=9, **prompts)
-    assert box.end(box.worker()) == 0, box.logs()
+    assert box.end(box.worker(python=forking.python(workers=True))) == 0, box.logs()
     assert box.parts() == [(0, 6), (6, 12), (12, 18)]
     found = np.concatenate([np.load(box.folder.part(*part)) for part in box.parts()])
     assert_the_same(found, the_librarys(folder, TEXTS[:9]))

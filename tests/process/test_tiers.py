@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import tiers
 from box import HELPERS
 
 TESTS = """
@@ -58,6 +59,11 @@ def test_a_test_that_starts_a_process_and_is_not_marked_fails(tmp_path):
         "test_marked": "PASSED", "test_marked_by_another": "PASSED",
     }, done.stdout  # fmt: skip
     assert "it starts a process and is not marked" in done.stdout
+
+
+def test_the_files_that_come_first_are_there():
+    there = {path.stem for path in HELPERS.parent.rglob("test_*.py")}
+    assert set(tiers.LONGEST) <= there and len(set(tiers.LONGEST)) == len(tiers.LONGEST)
 
 
 SKIPPED = """

@@ -8,6 +8,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import forking
 import pytest
 from small_run import PROFILE, digest, make_profile, runbook, undisturbed
 from waiting import wait_for
@@ -81,7 +82,7 @@ def test_a_host_that_dies_for_good_is_done_by_the_other_and_the_bytes_are_the_sa
     path.write_text(PROFILE.split("monitor:")[0] + "monitor: {interval_s: 0.5, unreachable_s: 3}\n" + hosts)
     parts = two.home / "mapper_embeddings"
     with subprocess.Popen(
-        [sys.executable, "-m", "runbook_lib.cli", "run", str(path)],
+        [forking.python(), "-m", "runbook_lib.cli", "run", str(path)],
         cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as child:  # fmt: skip
         try:
@@ -120,7 +121,7 @@ def test_four_notebooks_over_two_ssh_hosts_give_the_local_bytes_and_show_no_secr
     path.write_text(PROFILE.split("hosts:")[0] + "hf_token: hf.token\n" + hosts)
     said = b""
     with subprocess.Popen(
-        [sys.executable, "-m", "runbook_lib.cli", "run", str(path)],
+        [forking.python(), "-m", "runbook_lib.cli", "run", str(path)],
         cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as child:  # fmt: skip
         while child.poll() is None:

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
+import forking
 import made_up
 import pytest
 from box import script
@@ -20,7 +22,7 @@ from waiting import wait_for
 
 from runbook_lib.hosts import hosts
 from runbook_lib.hosts.ssh import link
-from runbook_lib.phases import download, launch, merge, monitor, preflight, staging, tend, workers
+from runbook_lib.phases import download, launch, merge, monitor, preflight, probing, staging, tend, workers
 from runbook_lib.profile import profile
 from runbook_lib.report import clean
 from runbook_lib.run import run
@@ -37,7 +39,9 @@ class Quiet:
 
 
 @pytest.fixture(autouse=True)
-def own_connections():
+def own_connections(monkeypatch):
+    """And where the preflight tries the model on this machine too, for a run without a host of it, that is forked."""
+    monkeypatch.setattr(probing, "sys", types.SimpleNamespace(executable=forking.python()))
     yield
     hosts._hosts.clear()
     link.close_all()

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import forking
 import nbformat
 import pytest
 from waiting import wait_for
@@ -31,6 +32,13 @@ from runbook_lib.run.run import open_run
 this = open_run(run=run)
 """
 GATE = f'held = Checks("x")\nheld.add("one", True, "seen")\ngate.gate(this, "{PHASE}", held)'
+
+
+@pytest.fixture(autouse=True)
+def forked(request, monkeypatch):
+    """What this process starts by its own Python is forked; a driver that a test starts, and its kernels, are not."""
+    if request.node.get_closest_marker("kernel"):
+        monkeypatch.setattr(sys, "executable", forking.python())
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forking
 import numpy as np
 import poison
 import pytest
@@ -62,12 +63,12 @@ def undisturbed(make_box: MakeBox) -> Any:
 def test_a_worker_killed_and_started_again_gives_the_same_bytes(make_box: MakeBox, tiny_bert: Path) -> None:
     """And what it commits is what the model gives, with a record of each part."""
     texts = [f"{LETTERS[i % 6]} {i}" for i in range(120)]
-    calm, cut = make_box(texts, model=tiny_bert), make_box(texts, model=tiny_bert)
+    calm, cut = (make_box(texts, model=tiny_bert, python=forking.python(workers=True)) for _ in range(2))
     first, second = calm.worker(), cut.worker()
     wait_for(lambda: len(cut.parts()) >= 2, "a few parts")
-    second.kill()
+    assert process.send(cut.report()["process"], signal.SIGKILL)
     assert calm.end(first) == 0, calm.logs()
-    cut.end(second)
+    assert cut.end(second) == -signal.SIGKILL
     kept = cut.sums()
     assert cut.end(cut.worker()) == 0, cut.logs()
     assert kept.items() <= cut.sums().items() and cut.sums() == calm.sums()
@@ -111,7 +112,7 @@ def test_a_worker_killed_and_started_again_gives_the_same_bytes(make_box: MakeBo
 
     (calm.root / "torch.py").write_text("raise SystemExit('torch was imported')")  # found before the real one
     before = {p.name: p.stat().st_mtime_ns for p in calm.folder.parts.iterdir()}
-    assert calm.end(calm.worker()) == 0, calm.logs()
+    assert calm.end(calm.worker(python=sys.executable)) == 0, calm.logs()
     assert {p.name: p.stat().st_mtime_ns for p in calm.folder.parts.iterdir()} == before
 
 
@@ -253,8 +254,9 @@ def test_what_others_left_in_the_folder_does_no_harm(make_box: MakeBox, undistur
 def test_a_worker_that_is_told_to_pack_does_and_its_parts_say_so(make_box: MakeBox, tiny_bert: Path) -> None:
     """The processor that it is held against pads."""
     texts = ["a b c", "d", "", "e f " * 60, "g h", "i"]
-    packed = make_box(texts, model=tiny_bert, batching="packed")
-    padded = make_box(texts, model=tiny_bert, why_padded="one computes on a GPU")
+    python = forking.python(workers=True)
+    packed = make_box(texts, model=tiny_bert, python=python, batching="packed")
+    padded = make_box(texts, model=tiny_bert, python=python, why_padded="one computes on a GPU")
     for box in (packed, padded):
         assert box.end(box.worker()) == 0, box.logs()
     record, before = packed.record(0, 4), padded.record(0, 4)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forking
 import numpy as np
 import pytest
 from box import HELPERS, HOST, SLOT, Box, MakeBox, codes, failing, waiting
@@ -36,7 +37,7 @@ def workers_started(box: Box) -> int:
 @pytest.mark.process
 def test_two_slots_do_a_whole_corpus(make_box: MakeBox, tiny_bert: Path) -> None:
     """With a real model and torch; everything else in this file has a light stand-in for the model."""
-    box = make_box(TEXTS, slots=2, model=tiny_bert)
+    box = make_box(TEXTS, slots=2, model=tiny_bert, python=forking.python())
     assert box.end(box.supervisor()) == 0, box.logs()
     assert box.parts() == [(0, 4), (4, 8), (8, 12), (12, 16)]
     box.sums()
