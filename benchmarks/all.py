@@ -32,7 +32,7 @@ import pictures
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rows import SHORT, Measurement, rows_of
 from ways import versions
-from work import MEASURED, Encoding, Int8, Script
+from work import CORES, MEASURED, Encoding, Int8, Script
 
 HERE = Path(__file__).resolve().parent
 What = Encoding | Int8 | Script
@@ -117,7 +117,8 @@ def measure(what: What, given: encoding.Given, tell: measuring.Tell) -> dict[str
     if not given.quick:
         tell("waiting for a quiet machine")
         measuring.settle()
-    load, began = measuring.Load(), time.monotonic()
+    own = CORES if isinstance(what, Script) else what.threads
+    load, began = measuring.Load(own, detached=isinstance(what, Script)), time.monotonic()
     found: dict[str, Any] = {}
     try:
         if isinstance(what, Script):

@@ -37,7 +37,7 @@ def pythons(ways: tuple[str, ...], given: Given) -> tuple[dict[str, str], dict[s
 
 def ways_of(what: Encoding | Int8) -> tuple[str, ...]:
     """The ways that take turns, the yardstick first."""
-    return ("encode", "packed", *what.ways) if isinstance(what, Int8) else ("encode", "packed", *what.peers)
+    return ("encode", *what.ways) if isinstance(what, Int8) else ("encode", "packed", *what.peers)
 
 
 def texts_of(what: Encoding | Int8, given: Given) -> list[str]:
@@ -77,7 +77,7 @@ def measure(what: Encoding | Int8, given: Given, tell: measuring.Tell) -> dict[s
                 del there["fastembed"]
         turns = measuring.take_turns(there, job, rounds_of(what, given), tell)
     for way in ("encode", "packed"):
-        if way in turns.failed:
+        if way in there and way in turns.failed:
             raise measuring.WayEnded(f"{way}: {turns.failed[way]}")
     return figures_of(turns, missing, answers, texts) | {"part_rows": part_rows, "questions": len(questions)}
 
@@ -86,7 +86,7 @@ def figures_of(
     turns: measuring.Turns, missing: Mapping[str, str], answers: list[int | None], texts: list[str]
 ) -> dict[str, Any]:
     """What is kept of the turns."""
-    lengths = turns.said["packed"]["lengths"]
+    lengths = turns.said["encode"]["lengths"]
     close = measuring.closeness(turns, "encode", answers)
     ways = {
         way: {

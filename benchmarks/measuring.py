@@ -59,17 +59,20 @@ def settle(most_s: float = 120.0) -> None:
 class Load:
     """The load average at start and end, and how many cores others' work took meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: int, detached: bool):
+        """`own`: cores that the benchmark itself keeps busy; `detached`: its processes are not its children."""
+        self._own, self._detached = own, detached
         self.start, self._began = os.getloadavg()[0], time.monotonic()
         self._busy, self._ours = busy_s(), sum(os.times()[:4])
 
     def end(self) -> dict[str, float | None]:
-        """All three; `others` counts once every process of ours has ended, None where nothing tells."""
+        """All of it; `others` counts once every process of ours has ended, None where nothing tells."""
         now, took = busy_s(), max(0.01, time.monotonic() - self._began)
         others = None
-        if now is not None and self._busy is not None:
+        if now is not None and self._busy is not None and not self._detached:
             others = round(max(0.0, now - self._busy - (sum(os.times()[:4]) - self._ours)) / took, 2)
-        return {"start": round(self.start, 2), "end": round(os.getloadavg()[0], 2), "others": others}
+        found = {"start": round(self.start, 2), "end": round(os.getloadavg()[0], 2)}
+        return {**found, "own": self._own, "others": others}
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
@@ -254,15 +257,13 @@ def closeness(turns: Turns, yardstick: str, answers: Sequence[int | None] = ()) 
 
 
 def git_commit() -> str:
-    """The commit that was measured, with + where files differ from it; empty outside git."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-        cwd=HERE,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip()
+    """The commit that was measured, with + where the code differs from it; empty outside git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
+
+    code = (":(top)worker", ":(top)runbook_lib", ":(top)benchmarks/*.py")
+    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", *code) else "")
 
 
 def own_python() -> str:

@@ -60,7 +60,7 @@ def main() -> None:
         turns = measuring.take_turns(dict.fromkeys(WAYS, measuring.own_python()), job, args.rounds)
     if turns.failed:
         raise SystemExit("; ".join(f"{way}: {why}" for way, why in turns.failed.items()))
-    lengths = turns.said["packed"]["lengths"]
+    lengths = turns.said["encode"]["lengths"]
     layers = f", {args.layers} layers" if args.layers else ""
     print(f"{args.shape}{layers}: {len(texts)} texts, {sum(lengths):,} tokens")
     print(f"parts of {part_rows} rows, {args.threads} threads, {args.rounds} rounds, load {os.getloadavg()[0]:.1f}")

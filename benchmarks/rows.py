@@ -56,7 +56,7 @@ def load_words(load: dict[str, Any]) -> str:
     """The load at start and end, and whether the machine was quiet."""
     words, others = f"{load['start']:.1f}, {load['end']:.1f}", load["others"]
     # At the end the load is our own work too: others' share tells, where it can be had.
-    loud = load["start"] > QUIET or (load["end"] > QUIET if others is None else others > OTHERS)
+    loud = load["start"] > QUIET or (load["end"] - load["own"] > QUIET if others is None else others > OTHERS)
     if others is not None:
         words += f"; others {others:.2f}"
     return f"{words}: not quiet" if loud else words

@@ -52,12 +52,20 @@ def library(job: Job, **more: Any) -> Any:
 
 def encode(job: Job) -> Encode:
     """One call of the library's `encode` with its defaults."""
-    return by_library(library(job))
+    model = library(job)
+    said["lengths"] = tokens(model, job)
+    return by_library(model)
 
 
 def by_library(model: Any, **more: Any) -> Encode:
     """What encodes by `encode` of a loaded model."""
     return lambda texts: model.encode(texts, show_progress_bar=False, **more)
+
+
+def tokens(model: Any, job: Job) -> list[int]:
+    """How many tokens the model reads of each text."""
+    encoded = model.tokenizer(job.texts, truncation=True, max_length=job.limit)
+    return [len(ids) for ids in encoded["input_ids"]]
 
 
 def best_batch(job: Job) -> Encode:
@@ -194,7 +202,6 @@ def worker(job: Job, packed: bool) -> Encode:
             found.append(encoder.encode(part, encoder.lengths(part), range(len(part))))
         return np.concatenate(found)
 
-    said["lengths"] = encoder.cut(encoder.lengths(job.texts), job.texts)
     return by_parts
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,15 @@ def make_profile(folder: Path, corpus: Path | None, texts: int) -> Path:
     return folder / "profile.yaml"
 
 
+def runbook(verb: str, profile: Path) -> subprocess.CompletedProcess[str]:
+    """A verb of the command line in the folder of a profile."""
+    argv = [sys.executable, "-m", "runbook_lib.cli", verb, *([str(profile)] if verb == "run" else [])]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        argv, cwd=profile.parent, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environment
+    )
+
+
 def encoding_s(run: Path) -> tuple[float, int, int]:
     """(seconds of the slot whose parts took longest, slots, rows) by the records of the parts that came home."""
     seconds: Counter[str] = Counter()
@@ -70,8 +80,11 @@ def main() -> int:
         folder = Path(scratch)
         path = make_profile(folder, told.corpus, told.texts)
         began = time.monotonic()
-        argv = [sys.executable, "-m", "runbook_lib.cli", "run", str(path)]
-        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        try:
+            done = runbook("run", path)
+        except BaseException:  # workers outlive who started them
+            runbook("stop", path)
+            raise
         whole = time.monotonic() - began
         if done.returncode:
             raise SystemExit((done.stdout + done.stderr)[-2000:])
