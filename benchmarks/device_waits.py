@@ -26,7 +26,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import packing  # noqa: E402
+import models  # noqa: E402
 
 from worker.blame import Suspects  # noqa: E402
 from worker.encode import commit  # noqa: E402
@@ -122,8 +122,8 @@ def main() -> None:
     parser.add_argument("--tokens-per-s", type=float, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    texts = packing.texts_of(args.corpus, args.texts)
-    encoder = StandIn(packing.mini_lm(), "cpu", "float32", 256, 1)
+    texts = models.texts_of(args.corpus, args.texts)
+    encoder = StandIn(models.mini_lm(), "cpu", "float32", 256, 1)
     found: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
     for turn in range(args.rounds):
         for ahead in (False, True) if turn % 2 else (True, False):

