@@ -63,9 +63,9 @@ def main(argv: list[str] | None = None) -> int:
 
         return warming.serve(args.root, args.host)
     if args.verb == "second":
-        from . import second as asked
+        from . import processor, second
 
-        return (asked.learn if args.learn else asked.serve)(args.root, args.host, args.threads)
+        return (second.learn if args.learn else processor.serve)(args.root, args.host, args.threads)
     if args.verb == "environment":
         from . import making
 

@@ -20,7 +20,7 @@ CAUSES = (
                  r"cuda initialization|unspecified launch failure|illegal memory access|no cuda-capable device"),
     ("GPU taken", r"exclusive.?process|devices? (is|are)[ /]*(busy|unavailable)|busy or unavailable"),
     ("out of memory", r"out of memory|cannot allocate memory|out_of_memory|MemoryError|Errno 12\b"),
-    ("device wrong", r"a known text (comes out|cannot be computed)"),
+    ("device wrong", r"a known text (comes out|cannot be computed)|comes out otherwise than on the processor"),
     ("model refused", r"\b40[13]\b (client )?error|gated repo|unauthorized|offline mode|LocalEntryNotFound"),
     ("environment broken", r"no module named|ImportError|cannot start |undefined symbol|shared object file"),
     ("no permission", r"permission denied|read-only file system|operation not permitted"),

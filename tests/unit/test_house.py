@@ -64,8 +64,8 @@ DOORS = {  # outside library -> the only modules that may import it
 }
 # Of the worker, the library may use what needs neither numpy nor torch.
 SHARED = {
-    "awake", "batches", "environment", "escape", "fields", "files", "launcher", "layout", "locks", "machine", "owned",
-    "placed", "process", "reserve", "rows", "snapshot", "states", "texts", "verbs", "wire",
+    "again", "awake", "batches", "environment", "escape", "fields", "files", "launcher", "layout", "locks", "machine",
+    "owned", "placed", "process", "reserve", "rows", "snapshot", "states", "texts", "verbs", "wire",
 }  # fmt: skip
 
 

@@ -445,6 +445,7 @@ PROBE = {
     "torch": "none",
     "cosine": {"document": 1.0, "query": 1.0},
     "long": {"document": LONG},
+    "again": {"rows": 32, "tokens": 64, "cosine": {"in one batch": 1.0}},
 }
 
 
@@ -476,6 +477,12 @@ OUT_OF_RANGE = {**LONG, "error": "IndexError: index out of range in self", "work
         ({"cosine": {"document": 1.0, "query": 0.2}}, "as the library", "lowest cosine 0.2000000", "another model"),
         ({"long": {"query": {**LONG, "cosine": 0.9}}}, "as the library", "lowest cosine 0.9000000", "side of padding"),
         ({"long": {"query": OUT_OF_RANGE}}, "longest text", OUT_OF_RANGE["error"], f"{CLAIM}, and keeps 30: set model"),
+        (
+            {"again": {"rows": 32, "tokens": 64, "cosine": {"alone": 1.0, "in one batch": 0.5}}},
+            "as the processor",
+            "lowest cosine 0.5000000 in one batch, of 32 texts of up to 64 tokens",
+            "`device: cpu` for this host",
+        ),
         (
             {"long": {"document": {**OUT_OF_RANGE, "works": None}}},
             "longest text",
@@ -510,12 +517,24 @@ def test_what_the_probe_finds_is_held_against_what_the_model_says(tmp_path, chan
         {"vectors": {"document": "!", "query": "!"}},
         {"vectors": dict.fromkeys(("document", "query"), "AAAAAAAA")},
         {"loaded_s": []},
+        {"again": []},
+        {"again": {"rows": 32, "tokens": 64, "cosine": {}}},
+        {"again": {"rows": 32, "tokens": 64, "cosine": {"alone": "much"}}},
     ],
 )
 def test_a_probe_that_cannot_be_true_is_refused(tmp_path, changes):
     _, checks, _ = probed(tmp_path, **changes)
     assert [check.name for check in checks.failed] == ["model loads"]
     assert "answered what no probe answers" in checks.failed[0].seen
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("again", [None, {"rows": 32, "tokens": 64, "cosine": {}, "error": "in one batch: no memory"}])
+def test_a_device_that_was_not_held_against_the_processor_is_a_warning(tmp_path, again):
+    _, checks, _ = probed(tmp_path, again=again)
+    assert checks.ok and named(checks, "as the processor").verdict == "warning"
+    said = again["error"] if again else "its worker does not say"
+    assert named(checks, "as the processor").seen == f"not compared: {said}"
 
 
 @pytest.mark.process

@@ -54,6 +54,7 @@ def test_what_is_seen_gives_one_verdict_and_its_evidence(seen: Signs, name: str,
         ("killed (SIGKILL) by the system's memory killer: out of memory (the kernel's log says so)", "out of memory"),
         ("disk full: its last words could not be written either (exit code 5)", "disk full"),
         ("a known text comes out wrong: 'word': a vector of zeros", "device wrong"),
+        ("row 17 comes out otherwise than on the processor in float32: cosine 0.5, expected ...", "device wrong"),
         ("a known text cannot be computed: RuntimeError: CUDA error: illegal memory access", "GPU lost"),
         ("a known text cannot be computed: RuntimeError: CUDA out of memory", "out of memory"),
         (
