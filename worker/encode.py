@@ -21,6 +21,7 @@ from . import locks, malloc, owned, process, states
 from .any_encoder import AnyEncoder
 from .around import Around, Task
 from .blame import GivenUp, LeftToOthers, Suspects, quarantine
+from .device import kind
 from .escape import safe_text
 from .files import never_make, write_atomic, write_json
 from .guard import LOOK_S, Guard
@@ -160,6 +161,15 @@ def _record(
     )
 
 
+def _too_full(device: str) -> str:
+    """Why this worker is to end at the end of a part; only on mps does the driver keep memory for itself."""
+    if kind(device) != "mps":
+        return ""
+    from .accelerator import too_full
+
+    return too_full()
+
+
 def _encode_all(
     folder: HostFolder, share: Share, progress: Progress, suspects: Suspects, second: Second, recheck: Recheck
 ) -> None:
@@ -215,6 +225,8 @@ def _encode_all(
             if not encoder.ahead:  # nothing is gained by going on meanwhile, and a kill costs one part, not two
                 around.committed()
             second.tell(high - low, rows.by_processor or 0)
+            if why := _too_full(share.spec.device):
+                raise RuntimeError(why)  # what is committed stays, and the next worker goes on
         around.committed()
     if left_to_others:
         raise LeftToOthers(left_to_others)

@@ -29,17 +29,17 @@ SHORT = (
 )
 # How many tokens are tried of what a model claims: so many, more where the corpus has longer texts, and never more than
 # the second number: attention grows with the square.
-TRIED = {"cpu": (2048, 8192), "cuda": (8192, 32768)}
+TRIED = {"cpu": (2048, 8192), "cuda": (8192, 32768), "mps": (2048, 8192), "xpu": (2048, 8192)}
 FILLERS = ("the", "a", "x", ".")  # words that are likely one token each
 WHY_LIMIT = 1000  # characters of an error
 
 
-def devices(cuda: bool) -> Libraries:
+def devices(device: str) -> Libraries:
     """What can be known before a model is here: that the libraries import, and that every GPU multiplies matrices."""
     from .encoder import libraries
 
-    answer = libraries(cuda)
-    if cuda and not answer["gpus"]:
+    answer = libraries(device)
+    if device == "cuda" and not answer["gpus"]:
         answer["error"] = f"torch {answer['versions']['torch']} sees no GPU (built for CUDA {answer['cuda_build']})"
     return answer
 

@@ -18,6 +18,7 @@ from . import again
 from .any_encoder import AnyEncoder
 from .around import Task
 from .blame import Suspects, words
+from .device import Complaints
 from .layout import HostFolder
 from .processor import CannotEither, Processor, Unusable
 from .say import say
@@ -39,6 +40,7 @@ class Recheck:
         self._share = share
         assignment, spec = share.assignment, share.spec
         self._dtype = assignment.dtype
+        self._complaints = Complaints(folder.log(share.slot), spec.device)
         alone = _computes_so(spec, assignment)
         self._processor = None if alone else Processor(folder, assignment, spec.threads, alive)
         self._why = "" if alone else _no_memory(assignment, spec)  # the processor cannot be asked
@@ -75,8 +77,12 @@ class Recheck:
     ) -> tuple[Again, ...]:
         """Hold the part's vectors, float32 (rows, dim), against the second computation.
 
-        Raises DeviceFault where they differ. A row that cannot be computed again is recorded with why.
+        Raises DeviceFault where they differ, or where the driver complained. A row that cannot be computed again is
+        recorded with why.
         """
+        suspects.clear()  # the part is computed: what is found now is no row's fault
+        if line := self._complaints.look():
+            raise DeviceFault(f"the device's driver complained, and what it computed then is not believed: {line}")
         found = []
         for row in self._rows:
             by_processor = str(row) in (rows.done_by_processor or {})
@@ -92,7 +98,9 @@ class Recheck:
         """The vector of a text by the second computation; None, and why, where there is none."""
         if self._processor is None:
             suspects.note([row])  # should it end the worker
-            return _alone(encoder, text)
+            found = _alone(encoder, text)
+            suspects.clear()
+            return found
         if self._why:
             return None, self._why
         try:

@@ -20,7 +20,7 @@ from typing import Any, Callable
 
 from . import locks
 from .any_encoder import AnyEncoder
-from .batches import TOKEN_BUDGET
+from .device import budget
 from .escape import safe_text
 from .fields import read_record
 from .files import never_make, write_json
@@ -99,8 +99,7 @@ class Second:
         self.processor = Processor(folder, assignment, spec.threads, alive)
         self._path, self._lock = folder.known, folder.known_lock
         self._dtype, self._alive = assignment.dtype, alive
-        budget = TOKEN_BUDGET["cuda" if spec.device.startswith("cuda") else "cpu"]
-        self._rows, self._budget = spec.part_rows, budget
+        self._rows, self._budget = spec.part_rows, budget(spec.device)
         self._key = known_key(assignment)
         self._learner: subprocess.Popen[bytes] | None = None
         self._why = ""  # why the processor has no opinion

@@ -199,7 +199,7 @@ class SlotSpec(Record):
     """What one slot is to do, on which device."""
 
     slot: str = field(metadata=TEXT)
-    device: str = field(metadata=TEXT)  # cpu or cuda
+    device: str = field(metadata=TEXT)  # cpu, cuda, mps or xpu
     gpu: str | None = field(metadata=MAYBE_TEXT)  # its UUID
     threads: int = field(metadata=LEAST_1)
     part_rows: int = field(metadata=LEAST_1)
@@ -522,6 +522,7 @@ class Facts(TypedDict, total=False):
     linger: bool | None
     systemd_run: bool
     nvidia: dict[str, CardsSaid]
+    chip: str  # of a Mac, with its system; empty elsewhere
     cores: int
     memory_bytes: int | None
     now: float
@@ -542,6 +543,7 @@ class Libraries(TypedDict, total=False):
     versions: dict[str, str]
     cuda_build: str | None  # the CUDA that torch was built for
     gpus: list[TriedGpu]
+    product: str  # what came of a matrix product on mps or xpu, where it was not right; empty where it was
     error: str  # instead of the others, or beside them
 
 

@@ -9,6 +9,7 @@ Called as `poison.py -m worker encode ...`. Everything but the model is the real
 
     RAISE     the encoding raises              ALONE    one of these four, before a text: only on the slot's device,
                                                such as ALONERAISE; the processor does that text
+    COMPLAIN  a driver's complaint is logged   ABORT    the same of a failed assertion, and the process aborts
     PROCESSORRAISE  the encoding raises on the processor, and not on the slot's device
 
 While there is a file `ahead` in the host's folder, batches are begun before others have ended, as on a GPU.
@@ -160,6 +161,11 @@ class Encoder:
             raise IndexError("index out of range in self")
         if "RAISE" in said.replace("PROCESSORRAISE", ""):
             raise IndexError("index out of range in self")
+        if "COMPLAIN" in said:
+            print("Error: command buffer exited with error status.", file=sys.stderr, flush=True)
+        if "ABORT" in said:
+            print("/GPU.mm:1: failed assertion `[MPSNDArray] dimension larger than 2**31'", file=sys.stderr, flush=True)
+            os.abort()
         if "HANG" in said:
             os.kill(os.getpid(), signal.SIGSTOP)
         while "WAIT" in said and not Path("go").exists():

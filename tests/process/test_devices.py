@@ -237,3 +237,41 @@ def test_a_row_that_the_processor_did_in_the_first_place_is_not_held_against_it(
     assert box.end(box.worker()) == 0, box.logs()
     (row,) = box.record(0, 2)["again"]
     assert row == {"row": row["row"], "why": "the processor did it in the first place"}
+
+
+# ---------------------------------------------------------------------------------------------------- an Apple GPU
+
+
+def on_mps(box: Box) -> None:
+    """Have its slot computed on an Apple GPU, as far as the worker knows."""
+    box.assignment["slots"][0]["device"] = "mps"
+    box.save(back_off_s=FAST)
+
+
+def test_what_was_computed_while_the_driver_complained_is_not_believed(make_box: MakeBox) -> None:
+    box = make_box([*TEXTS[:8], "a text to COMPLAIN of", *TEXTS[9:16]], part_rows=8, light=True)
+    on_mps(box)
+    assert box.end(box.supervisor()) == 1, box.logs()
+    assert box.parts() == [(0, 8)] and box.given_up() == []
+    assert "driver complained" in box.exits()[-1]["reason"] and "command buffer" in box.exits()[-1]["reason"]
+
+
+def test_a_process_that_a_driver_aborts_ends_with_its_last_words(make_box: MakeBox) -> None:
+    box = make_box([*TEXTS[:4], "a text to ABORT at"], part_rows=8, light=True)
+    on_mps(box)
+    assert box.end(box.supervisor()) == 0, box.logs()
+    assert box.given_up() == [4]  # the processor aborts at it too
+    assert "SIGABRT" in box.exits()[0]["reason"] and "failed assertion `[MPSNDArray]" in box.exits()[0]["reason"]
+
+
+def test_its_worker_starts_plainly_and_with_its_variables(make_box: MakeBox) -> None:
+    box = make_box(TEXTS[:4], part_rows=8, light=True)
+    light = box.assignment["python"]
+    path = box.root / "tells"
+    path.write_text(f'#!/bin/sh\nenv > "{box.root}/variables.$3"\nexec {light} "$@"\n')
+    path.chmod(0o755)
+    on_mps(box)
+    box.save(python=str(path))
+    assert box.end(box.supervisor()) == 0, box.logs()
+    assert not (box.root / "variables.warm").exists()
+    assert "PYTORCH_MPS_HIGH_WATERMARK_RATIO=1.0" in (box.root / "variables.encode").read_text()

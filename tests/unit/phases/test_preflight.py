@@ -12,8 +12,11 @@ import wired
 from local_run import executable, folder, new_run, nobody_there, numbered, planned
 from local_run import host as connected
 
+from runbook_lib.hosts import inventory
 from runbook_lib.phases import preflight, probing, staging
+from runbook_lib.profile.profile import HostSpec
 from runbook_lib.run import model, plan, planning, run
+from runbook_lib.run.checks import Checks
 from worker import probe, process
 from worker.files import write_json
 
@@ -609,6 +612,47 @@ def test_a_host_whose_vectors_are_others_is_named(tmp_path):
     checks, _ = preflight.the_hosts(this, preflight.the_model(this)[1])
     assert [(check.name, check.where) for check in checks.failed] == [("same vectors", "two")]
     assert "to one" in checks.failed[0].seen
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_a_device_that_nobody_here_ever_ran_is_said_to_be_one_and_has_one_slot(tmp_path, device):
+    """The host's Python answers a probe as if it had such a device."""
+    python = executable(tmp_path / "bin" / "python", "")
+    hosts = f"[{{name: one, kind: local, device: {device}, workdir: one, environment: {python}}}]"
+    this = new_run(tmp_path, hosts=hosts, model="{name: ./model, dtype: bfloat16}")
+    answer = {"vectors": vectors(4), **PROBE, "device": f"{device} (a GPU)"}
+    text = f'#!/bin/sh\necho "$@" > {tmp_path}/told\n'
+    executable(tmp_path / "bin" / "python", f"{text}cat <<'END'\n{json.dumps(answer)}\nEND\n")
+    found, texts = numbered(this)
+    checks, facts = preflight.the_hosts(this, found)
+    assert checks.ok, checks
+    assert "never run on such hardware" in named(checks, "device").seen and named(checks, "device").verdict == "warning"
+    assert named(checks, "dtype").verdict == "warning" and "float32" in named(checks, "dtype").remedy
+    assert f"--device {device}" in (tmp_path / "told").read_text()
+    made = preflight.the_plan(this, found, texts, facts)[1]
+    assert [(slot.device, slot.gpu) for slot in made.slots] == [(device, None)]
+    assert made.why_padded == "computed in bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("answer", "ok", "seen"),
+    [
+        ({"product": ""}, True, "a matrix product came out right"),
+        ({"product": "PyTorch is not linked with support for mps devices"}, False, "not linked with support"),
+        ({}, False, "its worker does not say"),
+    ],
+)
+def test_a_far_device_that_is_no_nvidia_gpu_must_multiply_right(answer, ok, seen):
+    checks = Checks("hosts")
+    spec = HostSpec(name="mac", device="mps")
+    assert inventory.judge_libraries(checks, spec, {"gpus": []}, {"versions": {"torch": "2.13"}, **answer})
+    assert named(checks, "GPU computes").ok == ok and seen in named(checks, "GPU computes").seen
+
+
+def test_a_part_on_a_new_kind_of_device_is_between_those_of_a_cpu_and_of_a_gpu():
+    sizes = [plan.part_rows_for(device, 10**6, 90_000_000, 250) for device in ("cpu", "mps", "xpu", "cuda")]
+    assert sizes[0] < sizes[1] == sizes[2] <= sizes[3]
 
 
 @pytest.mark.process
