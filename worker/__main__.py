@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     second.add_argument("--learn", action="store_true", help="compute the known texts for all workers, then end")
     probe = verbs.add_parser("probe", help="load a model, encode short and long texts, print what was found as JSON")
     probe.add_argument("--model", type=Path, required=True, help="the model's folder")
-    probe.add_argument("--device", default="cpu", help="cpu or cuda")
+    probe.add_argument("--device", default="cpu", help="cpu, cuda, mps or xpu")
     probe.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
     probe.add_argument("--gpu", help="the GPU to use, by its UUID")
     probe.add_argument("--max-tokens", type=int, help="where texts are cut, if before the model's own limit")
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("--prompt", default="{text}", help="what documents are filled into")
     probe.add_argument("--question-prompt", default="{text}", help="what questions are filled into")
     devices = verbs.add_parser("devices", help="import the libraries, multiply on each GPU, print what was found")
-    devices.add_argument("--cuda", action="store_true", help="look at the GPUs too")
+    devices.add_argument("--device", default="cpu", help="cpu, or whose GPUs to look at: cuda, mps or xpu")
     maker = verbs.add_parser("environment", help="make the Python environment that an order file describes")
     maker.add_argument("--spec", type=Path, required=True, help="the order, a JSON file")
     verbs.add_parser("fetch", help="bring a model's weights from the hub; the order, with the token, on standard input")
@@ -63,9 +63,9 @@ def main(argv: list[str] | None = None) -> int:
 
         return warming.serve(args.root, args.host)
     if args.verb == "second":
-        from . import second as asked
+        from . import processor, second
 
-        return (asked.learn if args.learn else asked.serve)(args.root, args.host, args.threads)
+        return (second.learn if args.learn else processor.serve)(args.root, args.host, args.threads)
     if args.verb == "environment":
         from . import making
 
@@ -77,12 +77,18 @@ def main(argv: list[str] | None = None) -> int:
     from . import probe as probing
 
     if args.verb == "devices":
-        print(json.dumps(probing.devices(args.cuda)))
+        print(json.dumps(probing.devices(args.device)))
         return 0
     return _probe(args)
 
 
 def _probe(args: argparse.Namespace) -> int:
+    from .device import settle
+
+    environment = settle(args.device, os.environ)
+    for key in {*os.environ} - {*environment}:
+        del os.environ[key]
+    os.environ.update(environment)
     if args.gpu:  # before torch is imported
         os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu
     from . import probe as probing

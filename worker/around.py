@@ -26,6 +26,7 @@ class Task:
     owner: str  # the slot whose rows they are
     assignment: Assignment  # of that moment
     texts: list[str]
+    sizes: list[int]  # of each row, the bytes of its line
     condemned: dict[int, str] = field(default_factory=dict)  # not to be tried on the device, and why
     lengths: Any = None
 
@@ -84,7 +85,7 @@ class Around:
         if found is None:
             return None
         (rows, shard, owner), condemned = found
-        task = Task(rows, owner, self._share.assignment, shard.read(*rows), condemned)
+        task = Task(rows, owner, self._share.assignment, shard.read(*rows), shard.sizes(*rows), condemned)
         if condemned or not self._encoder.ahead or self._suspects.careful:
             return task
         self._suspects.expect(range(*rows))  # a text may end its worker in the tokenizer already

@@ -18,7 +18,11 @@ BATCH_COST = 48
 
 # Tokens a batch may hold, padding included. On a CPU larger ones are slower (measured): their layers need blocks of
 # memory so large that the system maps them anew each time.
-TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
+TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 8192, "xpu": 8192}
+
+# On a GPU that compiles a graph for each new shape, and keeps its memory, shapes are few: widths are multiples of this,
+# and the scores of attention, rows x heads x width x width numbers of 4 bytes, stay below what it can address.
+WIDTH, SCORE_BYTES = 64, 2**31
 
 
 def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -81,6 +85,29 @@ def rows_of(lengths: Sequence[int], budget: int) -> list[list[int]]:
         layout[-1].append(i)
         room -= tokens
     return layout
+
+
+def few_shapes(lengths: Sequence[int], budget: int, heads: int) -> list[list[int]]:
+    """Positions of `lengths` in batches of few shapes, longest rows first: each is to be padded to `wide` of its rows.
+
+    All rows of a batch have one width, and their number is a power of two. Ties keep their order.
+    """
+    by_width: dict[int, list[int]] = {}
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        by_width.setdefault(wide(lengths[i]), []).append(i)
+    layout: list[list[int]] = []
+    for width, positions in by_width.items():
+        most = min(budget // width, (SCORE_BYTES - 1) // (4 * heads * width * width))
+        while positions:
+            rows = 1 << (max(1, min(most, len(positions))).bit_length() - 1)
+            layout.append(positions[:rows])
+            positions = positions[rows:]
+    return layout
+
+
+def wide(tokens: int) -> int:
+    """The width that so many tokens are padded to where shapes are few."""
+    return -(-max(1, tokens) // WIDTH) * WIDTH
 
 
 def padded_tokens(lengths: Sequence[int], layout: Sequence[Sequence[int]]) -> int:

@@ -16,9 +16,10 @@ from .escape import safe_text
 from .fields import read_record
 from .files import write_json
 from .layout import FORMAT, HostFolder
+from .processor import Answer, CannotEither, Unusable
 from .progress import write_in_place
 from .say import say
-from .second import Answer, CannotEither, Second, Unusable
+from .second import Second
 from .wire import RowGivenUp, Suspected
 
 # A batch that ended two workers is looked at row by row; a row that then ends two more, alone, is left to the

@@ -21,18 +21,20 @@ from . import locks, malloc, owned, process, states
 from .any_encoder import AnyEncoder
 from .around import Around, Task
 from .blame import GivenUp, LeftToOthers, Suspects, quarantine
+from .device import kind
 from .escape import safe_text
 from .files import never_make, write_atomic, write_json
 from .guard import LOOK_S, Guard
 from .layout import HostFolder
 from .part import encode_part
 from .progress import Progress
+from .recheck import Recheck
 from .room import DISK_FULL
 from .say import say
 from .second import DeviceFault, Second
 from .share import Refused, Share
 from .texts import DOCUMENT, QUERY
-from .wire import PACKED, Assignment, EncodingIdentity, Holder, ModelName, PartRecord, RowsRecord, WorkerReport
+from .wire import PACKED, Again, Assignment, EncodingIdentity, Holder, ModelName, PartRecord, RowsRecord, WorkerReport
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_DISK, EXIT_DEVICE, EXIT_STOPPED = 0, 1, 2, 3, 5, 6, 143
 
@@ -108,8 +110,10 @@ def work(folder: HostFolder, share: Share, progress: Progress) -> None:
     if (task := share.next()) is None:
         return
     share.release(task[0])  # others may do these rows, should the model never come to be loaded
-    with contextlib.closing(Second(folder, share.assignment, share.spec, progress.doing)) as second:
-        _encode_all(folder, share, progress, suspects, second)
+    with contextlib.ExitStack() as ended:
+        second = ended.enter_context(contextlib.closing(Second(folder, share.assignment, share.spec, progress.doing)))
+        recheck = ended.enter_context(contextlib.closing(Recheck(folder, share, progress.doing)))
+        _encode_all(folder, share, progress, suspects, second, recheck)
 
 
 def _ready(folder: HostFolder, share: Share, progress: Progress, second: Second) -> AnyEncoder:
@@ -131,7 +135,9 @@ def _ready(folder: HostFolder, share: Share, progress: Progress, second: Second)
     return encoder
 
 
-def _record(encoder: AnyEncoder, share: Share, task: Task, vectors: Any, rows: RowsRecord) -> PartRecord:
+def _record(
+    encoder: AnyEncoder, share: Share, task: Task, vectors: Any, rows: RowsRecord, twice: tuple[Again, ...]
+) -> PartRecord:
     """What a part is; `sha256` and `bytes` are known once its array is written."""
     assignment = task.assignment
     return PartRecord(
@@ -151,10 +157,22 @@ def _record(encoder: AnyEncoder, share: Share, task: Task, vectors: Any, rows: R
         threads=share.spec.threads,
         written_at=time.time(),
         why_padded=assignment.why_padded,
+        again=twice,
     )
 
 
-def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: Suspects, second: Second) -> None:
+def _too_full(device: str) -> str:
+    """Why this worker is to end at the end of a part; only on mps does the driver keep memory for itself."""
+    if kind(device) != "mps":
+        return ""
+    from .accelerator import too_full
+
+    return too_full()
+
+
+def _encode_all(
+    folder: HostFolder, share: Share, progress: Progress, suspects: Suspects, second: Second, recheck: Recheck
+) -> None:
     encoder = _ready(folder, share, progress, second)
     left_to_others: dict[int, str] = {}
     began = time.monotonic()
@@ -171,10 +189,12 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
                 around.prepare()
             progress.update(part=task.rows, rows_in_part=0, helping=task.owner if task.owner != share.slot else None)
             noting = _Noting(suspects, progress)
+            recheck.begin(task)
             try:
                 vectors, rows = encode_part(
                     encoder, task.texts, low, suspects, noting, second, task.condemned, task.lengths
                 )
+                twice = recheck.end(encoder, task, vectors, rows, suspects)
             except (GivenUp, LeftToOthers) as error:
                 if isinstance(error, GivenUp):
                     for row, why in error.rows.items():
@@ -200,11 +220,13 @@ def _encode_all(folder: HostFolder, share: Share, progress: Progress, suspects: 
                 rate=round(computed / spent, 3),
                 out_of_memory=encoder.out_of_memory,
             )
-            record = _record(encoder, share, task, vectors, rows)
+            record = _record(encoder, share, task, vectors, rows, twice)
             around.commit(task.rows, functools.partial(_commit, folder, share, progress, task.owner, vectors, record))
             if not encoder.ahead:  # nothing is gained by going on meanwhile, and a kill costs one part, not two
                 around.committed()
             second.tell(high - low, rows.by_processor or 0)
+            if why := _too_full(share.spec.device):
+                raise RuntimeError(why)  # what is committed stays, and the next worker goes on
         around.committed()
     if left_to_others:
         raise LeftToOthers(left_to_others)

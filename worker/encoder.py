@@ -15,7 +15,9 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
-from .batches import TOKEN_BUDGET, batches, cheapest, padded_tokens, rows_of
+from . import accelerator
+from .batches import batches, cheapest, few_shapes, padded_tokens, rows_of, wide
+from .device import NEW, budget, kind
 from .fetching import fetched, pinned
 from .pipeline import through
 from .text_model import TextModel, library_versions
@@ -26,6 +28,16 @@ from .wire import Described, Libraries, TriedGpu
 
 # How far a norm may be from 1 where the model's last module normalises: the rounding of the dtype, with room.
 NORM_BOUND = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
+
+# Words of an error that means it: torch's own, Linux's, those of cuBLAS and cuDNN, of mps, and the last two of xpu.
+NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "status_alloc_failed",
+    "invalid buffer size",
+    "out_of_device_memory",
+    "out_of_host_memory",
+)
 
 
 class RowError(Exception):
@@ -42,8 +54,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    signs = ("out of memory", "can't allocate memory", "status_alloc_failed")  # the last: cuBLAS and cuDNN
-    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in NO_MEMORY)
 
 
 class Encoder:
@@ -58,7 +69,7 @@ class Encoder:
         threads: int | None = None,
         templates: dict[str, str] | None = None,
     ):
-        """Load from `folder` without network. `device` is cpu or cuda, `dtype` float32, bfloat16 or float16.
+        """Load from `folder` without network. `device`: cpu, cuda, mps or xpu; `dtype`: float32, bfloat16, float16.
 
         `templates`: by kind of text, the prompt that its texts were filled into, such as `query: {text}`.
         """
@@ -71,7 +82,7 @@ class Encoder:
         self.limits = self.texts.limits
         self.max_tokens = self.limits[DOCUMENT]
         self.normalises = self.texts.normalises
-        self.budget = TOKEN_BUDGET["cuda" if device.startswith("cuda") else "cpu"]
+        self.shape_as(device)
         self.out_of_memory = 0
         # A batch has never more rows than this: set where larger ones are known to end the process.
         self.row_limit: int | None = None
@@ -80,6 +91,14 @@ class Encoder:
         self._row_cap: int | None = None
         self._calm = 0
         self._float32: Any = None
+        self._processor: Callable[[], Encoder] = lambda: Encoder(
+            folder, "cpu", "float32", max_tokens, threads, templates
+        )
+
+    def shape_as(self, device: str) -> None:
+        """Lay out batches as for this kind of device, wherever they are computed."""
+        self.kind, self.budget = kind(device), budget(device)
+        self.texts.width_of = wide if self.kind in NEW else None
 
     @property
     def packed(self) -> bool:
@@ -94,9 +113,7 @@ class Encoder:
 
     def describe(self) -> Described:
         """Device, versions and the model's own limit of tokens, for the record of a part."""
-        on_gpu = self.device.startswith("cuda")
-        name = torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability()
-        limit = self.texts.own_limits[DOCUMENT]
+        name, limit = accelerator.name(self.device), self.texts.own_limits[DOCUMENT]
         return Described(f"{self.device} ({name})", str(torch.__version__), platform.python_version(), limit)
 
     def versions(self) -> dict[str, str]:
@@ -123,10 +140,14 @@ class Encoder:
         cut = self.cut(lengths, texts)
         layout = []
         for positions in _by_kind(texts):
-            cut_into = rows_of if self.packed else batches if self.device.startswith("cuda") else cheapest
-            of_kind = cut_into([cut[i] for i in positions], self.budget)
+            of_kind = self._cut_into([cut[i] for i in positions])
             layout += [[positions[i] for i in batch] for batch in of_kind]
         return layout
+
+    def _cut_into(self, lengths: list[int]) -> list[list[int]]:
+        if self.kind in NEW:
+            return few_shapes(lengths, self.budget, self.texts.heads)
+        return (rows_of if self.packed else batches if self.kind == "cuda" else cheapest)(lengths, self.budget)
 
     def _forward(self, model: Any, texts: list[str]) -> np.ndarray:
         return self._start(model, texts, self.texts.features(model, texts))()
@@ -156,8 +177,7 @@ class Encoder:
             return vectors
         # Outside the except clause: the traceback would keep the failed batch's tensors alive.
         self.out_of_memory += 1
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        accelerator.release(self.device)
         if len(texts) == 1:
             self._blame(rows[0], reason)
         self._row_cap, self._calm = max(1, len(texts) // 2), 0
@@ -218,7 +238,8 @@ class Encoder:
     def padding(self, lengths: Sequence[int], texts: Sequence[str]) -> dict[str, int]:
         """Real and padded tokens of the layout that `encode` uses for these texts."""
         cut = self.cut(lengths, texts)
-        padded = sum(cut) if self.packed else padded_tokens(cut, self._layout(lengths, texts))
+        read = [wide(n) for n in cut] if self.kind in NEW else cut
+        padded = sum(cut) if self.packed else padded_tokens(read, self._layout(lengths, texts))
         return {"real_tokens": sum(cut), "padded_tokens": padded}
 
     def readers(self) -> list[str]:
@@ -243,19 +264,29 @@ class Encoder:
         return bad
 
     def redo(self, texts: Sequence[str], positions: Sequence[int], vectors: np.ndarray) -> dict[int, str]:
-        """Compute some positions again, one by one in float32; give those that are still bad."""
+        """Compute some positions again, one by one in float32; give those that are still bad.
+
+        Where shapes are few the device itself is in doubt: there the processor does it.
+        """
         without_memory: dict[int, str] = {}
         for i in positions:
             try:
-                if self._float32 is None:
-                    self._float32 = self.model if self.dtype == "float32" else copy.deepcopy(self.model).float()
-                vectors[i] = self._forward(self._float32, [texts[i]])[0]
+                vectors[i] = self._again(texts[i])
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 without_memory[i] = "redoing it ran out of memory"
         still = {positions[i]: reason for i, reason in self.bad_rows(vectors[list(positions)]).items()}
         return {i: ", and ".join(filter(None, (reason, without_memory.get(i)))) for i, reason in still.items()}
+
+    def _again(self, text: str) -> Any:
+        """The vector of one text (dim,), in float32."""
+        if self.kind in NEW:
+            processor = self._float32 = self._float32 or self._processor()
+            return processor.encode([text], processor.lengths([text]), [-1])[0]
+        if self._float32 is None:
+            self._float32 = self.model if self.dtype == "float32" else copy.deepcopy(self.model).float()
+        return self._forward(self._float32, [text])[0]
 
 
 def _by_kind(texts: Sequence[str]) -> list[list[int]]:
@@ -264,7 +295,7 @@ def _by_kind(texts: Sequence[str]) -> list[list[int]]:
     return [positions for positions in groups if positions]
 
 
-def libraries(cuda: bool) -> Libraries:
+def libraries(device: str) -> Libraries:
     """Versions, the CUDA that torch was built for, and for each GPU whether one matrix product comes out right."""
     gpus: list[TriedGpu] = []
     answer: Libraries = {
@@ -272,14 +303,11 @@ def libraries(cuda: bool) -> Libraries:
         "cuda_build": torch.version.cuda,
         "gpus": gpus,
     }
-    for index in range(torch.cuda.device_count() if cuda else 0):
+    for index in range(torch.cuda.device_count() if device == "cuda" else 0):
         gpu: TriedGpu = {"uuid": f"GPU-{getattr(torch.cuda.get_device_properties(index), 'uuid', '')}"}
-        try:
-            ones = torch.ones((256, 256), device=f"cuda:{index}")
-            # A sum of ones is exact in any precision that a card may choose: 256 in every place, or it is broken.
-            if not bool(((ones @ ones) == 256).all()):
-                gpu["error"] = "a matrix product came out wrong"
-        except Exception as error:  # whatever the driver says is what a person has to know
-            gpu["error"] = str(error).splitlines()[0][:300]
+        if wrong := accelerator.product(f"cuda:{index}"):
+            gpu["error"] = wrong
         gpus.append(gpu)
+    if device in NEW:
+        answer["product"] = accelerator.product(device)
     return answer

@@ -148,6 +148,7 @@ LEAST_1 = one("a whole number from 1 on", lambda value: is_count(value) and valu
 CODE = one("an exit code", lambda value: type(value) is int and abs(value) < PIDS)
 TIME, RATE = one("seconds", _is_sane), one("rows a second", _is_sane)
 FLOAT = one("a number", lambda value: isinstance(value, (int, float)) and not isinstance(value, bool))
+COSINE = one("a cosine", lambda value: type(value) in (int, float) and -1 <= value <= 1)
 PYTHON = matching(re.compile(r"3\.[0-9]{1,2}(\.[0-9]{1,2})?"), "a python such as 3.11")
 MODULE = matching(re.compile(r"[A-Za-z_][\w.]*"), "names of modules")
 LIMIT = one("a number of tokens", lambda value: is_count(value, 10**40))  # some tokenizers say 10^30 for "no limit"

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Callable, Mapping, Sequence, TypeVar  # noqa: UP035  (Python 3.9 on lab boxes)
 
 from . import owned
+from .chip import apple_chip
 from .files import write_atomic
 from .layout import SHARED_FOLDERS
 from .wire import CardsSaid, Facts
@@ -73,6 +74,7 @@ def facts(workdir: str, cuda: bool, token: str, timeout_s: float = 10.0) -> Fact
     jobs: dict[str, tuple[Callable[[], Facts], float, Facts]] = {
         "place": (lambda: _place(workdir, token), timeout_s, {**_NO_PLACE, "workdir": workdir, "why_not": unknown}),
         "logout": (lambda: _logout(timeout_s), timeout_s + 2, {"kills_user_processes": None, "linger": None}),
+        "chip": (lambda: {"chip": apple_chip()}, timeout_s + 1, {"chip": ""}),
     }
     if cuda:
         silent = _silent(timeout_s)
@@ -103,7 +105,7 @@ def gpu_sample(timeout_s: float = 10.0) -> str:
     """
     if _hang():
         return ""
-    out = _say([_nvidia_smi(), *_query("gpu", SAMPLE_FIELDS)], timeout_s)["out"]
+    out = _say([nvidia_smi() or "nvidia-smi", *_query("gpu", SAMPLE_FIELDS)], timeout_s)["out"]
     return "\n".join(line for line in out.splitlines() if line.startswith("GPU-"))
 
 
@@ -324,10 +326,10 @@ def _logind_settings() -> dict[str, str] | None:
     return settings if read else None
 
 
-def _nvidia_smi() -> str:
-    """The path of nvidia-smi, or its bare name where it is not found."""
+def nvidia_smi() -> str:
+    """The path of nvidia-smi; empty where it is not found."""
     places = os.pathsep.join([os.environ.get("PATH", os.defpath), *NVIDIA_PLACES])
-    return shutil.which("nvidia-smi", path=places) or "nvidia-smi"
+    return shutil.which("nvidia-smi", path=places) or ""
 
 
 def _query(what: str, fields: Sequence[str]) -> list[str]:
@@ -345,7 +347,7 @@ def _ask(asked: Mapping[str, Sequence[str]], timeout_s: float) -> dict[str, Card
 
 def _nvidia(timeout_s: float) -> dict[str, CardsSaid]:
     """What nvidia-smi says of its cards (`gpus`), their names and MIG devices (`list`), and who uses them (`apps`)."""
-    smi = _nvidia_smi()
+    smi = nvidia_smi() or "nvidia-smi"
     asked = {
         "gpus": [smi, *_query("gpu", GPU_FIELDS)],
         "list": [smi, "-L"],

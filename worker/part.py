@@ -8,9 +8,10 @@ from typing import Any, Callable
 
 from .any_encoder import AnyEncoder
 from .blame import DEATHS_BEFORE_SUSPICION, FEW_ROWS, Suspects, judged, raising, try_alone, words
+from .processor import Answer
 from .rows import fingerprint
 from .say import say
-from .second import Answer, DeviceFault, Second
+from .second import DeviceFault, Second
 from .wire import RowsRecord
 
 TRIES = 3  # of a batch that raised, and did not raise again when it was tried alone

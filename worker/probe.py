@@ -15,6 +15,7 @@ from typing import Any
 from . import owned
 from .any_encoder import AnyEncoder
 from .layout import SHARED_FOLDERS
+from .probe_again import compare, lowest_cosine
 from .texts import DOCUMENT, KINDS, QUERY, Question
 from .wire import Libraries, LongProbe, Probed
 
@@ -28,17 +29,17 @@ SHORT = (
 )
 # How many tokens are tried of what a model claims: so many, more where the corpus has longer texts, and never more than
 # the second number: attention grows with the square.
-TRIED = {"cpu": (2048, 8192), "cuda": (8192, 32768)}
+TRIED = {"cpu": (2048, 8192), "cuda": (8192, 32768), "mps": (2048, 8192), "xpu": (2048, 8192)}
 FILLERS = ("the", "a", "x", ".")  # words that are likely one token each
 WHY_LIMIT = 1000  # characters of an error
 
 
-def devices(cuda: bool) -> Libraries:
+def devices(device: str) -> Libraries:
     """What can be known before a model is here: that the libraries import, and that every GPU multiplies matrices."""
     from .encoder import libraries
 
-    answer = libraries(cuda)
-    if cuda and not answer["gpus"]:
+    answer = libraries(device)
+    if device == "cuda" and not answer["gpus"]:
         answer["error"] = f"torch {answer['versions']['torch']} sees no GPU (built for CUDA {answer['cuda_build']})"
     return answer
 
@@ -65,10 +66,11 @@ def probe(
     why_padded = encoder.pack()  # where it can be, what is tried below is what a worker would do
     filled = {kind: _filled(kind, (templates or {}).get(kind, "{text}")) for kind in KINDS}
     long = {kind: _long(encoder, kind, filled[kind], longest) for kind in encoder.readers()}
-    texts = [WORD] if any(found["error"] for found in long.values()) else SHORT
+    short_only = any(found["error"] for found in long.values())
+    texts = [WORD] if short_only else SHORT
     vectors = {kind: _encode(encoder, filled[kind](texts)) for kind in KINDS}
     first, described = vectors[DOCUMENT], encoder.describe()
-    return {
+    answer: Probed = {
         "dim": int(first.shape[1]),
         "norm": _norm(first[0]),
         "bad": next(iter(encoder.bad_rows(first).values()), ""),
@@ -85,6 +87,9 @@ def probe(
         "python": described.python,
         "model_max_tokens": described.model_max_tokens,
     }
+    if not short_only:
+        answer["again"] = compare(encoder, model, max_tokens, templates, filled[DOCUMENT])
+    return answer
 
 
 def _filled(kind: str, template: str) -> Any:
@@ -106,14 +111,7 @@ def _norm(vector: Any) -> float:
 
 def _lowest_cosine(encoder: AnyEncoder, texts: Sequence[str], ours: Any) -> float:
     """The lowest cosine of a row to what the library's own entry point gives; -1 where one is no number."""
-    import numpy as np
-
-    theirs = np.asarray(encoder.as_the_library(texts), np.float64)
-    ours = ours.astype(np.float64)
-    sizes = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    same = np.abs(ours - theirs).max(axis=1) <= 1e-7  # vectors of zeros have no direction
-    cosines = np.where(same, 1.0, (ours * theirs).sum(axis=1) / np.where(sizes > 0, sizes, 1.0))
-    return float(np.nan_to_num(cosines, nan=-1.0).min())
+    return lowest_cosine(ours, encoder.as_the_library(texts))
 
 
 def _long(encoder: AnyEncoder, kind: str, filled: Any, longest: int | None) -> LongProbe:

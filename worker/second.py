@@ -1,8 +1,7 @@
-"""A second opinion: the same model in float32 on this machine's processor, in a process of its own.
+"""A second opinion: the same model in float32 on this machine's processor (`processor.py`).
 
 It says what known texts give, so that a device which computes wrong is found before its vectors are believed; and it is
-asked for every text that a device could not do, before that text is blamed. A process of its own: a text may end it,
-and what a broken device does to the memory of its worker does not reach it.
+asked for every text that a device could not do, before that text is blamed.
 """
 
 from __future__ import annotations
@@ -14,32 +13,28 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
 from . import locks
 from .any_encoder import AnyEncoder
-from .batches import TOKEN_BUDGET
+from .device import budget
 from .escape import safe_text
 from .fields import read_record
 from .files import never_make, write_json
 from .layout import HostFolder
 from .process import ended_by
-from .texts import QUERY, Question, kind_of
-from .wire import PADDED, Assignment, Known, Opinion, SlotSpec, read_assignment
+from .processor import ANSWER_S, Answer, CannotEither, Processor, Unusable, answer, load_padded
+from .wire import Assignment, Known, SlotSpec, read_assignment
 
-ANSWER_S = 600.0  # for one text, and three times that to load the model
 KNOWN_S = 180.0  # so long a worker waits for the known vectors; without them it begins, and looks again at each commit
 BUSY = 3
 WORD = "word"
 SENTENCE = "The quick brown fox jumps over the lazy dog near the old river bank in 1984."
 LONG = " ".join([SENTENCE] * 32)  # some 600 tokens
 KNOWN = (WORD, SENTENCE, LONG)
-NO_GPU = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"), "")
 
 # How far a device's vector may be from the processor's float32 one, as a share of its length: rounding, with much room.
 DISTANCE = {"float32": 0.01, "float16": 0.1, "bfloat16": 0.2}
@@ -50,59 +45,6 @@ FAULTS, FAULTY_SHARE = 3, 0.1
 
 class DeviceFault(Exception):
     """The device cannot do what it must be able to do: no text is blamed by it."""
-
-
-class CannotEither(Exception):
-    """The processor fails at a text too; the message says how."""
-
-
-class Unusable(Exception):
-    """The processor cannot run this model at all: it has no opinion."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the processor makes of a text: its tokens before the cut, and its vector."""
-
-    tokens: int
-    vector: Sequence[float]
-
-
-def serve(root: Path, host: str, threads: int) -> int:
-    """Be that process: a text a line on standard input, an answer a line on standard output, until it ends."""
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints goes to the log
-    signal.alarm(int(3 * ANSWER_S))  # should the worker be gone, and this hang
-    assignment = read_assignment(HostFolder(root).assignment(host))
-    if assignment is None:
-        return 1
-    encoder = _load(assignment, threads)
-    print("{}", file=out, flush=True)
-    signal.alarm(0)
-    for line in sys.stdin:
-        signal.alarm(int(ANSWER_S))
-        asked = json.loads(line)
-        text = Question(asked["text"]) if asked["kind"] == QUERY else asked["text"]
-        print(json.dumps(_answer(encoder, text).to_json()), file=out, flush=True)
-        signal.alarm(0)
-    return 0
-
-
-def _load(assignment: Assignment, threads: int) -> AnyEncoder:
-    """The model as the library computes it: padded, so that a packed slot too is held against something else."""
-    from .encode import load
-
-    return load(replace(assignment, batching=PADDED), "cpu", "float32", threads)
-
-
-def _answer(encoder: AnyEncoder, text: str) -> Opinion:
-    try:
-        lengths = encoder.lengths([text])
-        vectors = encoder.encode([text], lengths, [-1])
-        bad = encoder.bad_rows(vectors)
-    except Exception as error:
-        return Opinion(f"{type(error).__name__}: {error}"[:2000])
-    return Opinion(bad[0]) if bad else Opinion(tokens=lengths[0], vector=tuple(vectors[0].tolist()))
 
 
 def learn(root: Path, host: str, threads: int) -> int:
@@ -124,13 +66,13 @@ def learn(root: Path, host: str, threads: int) -> int:
     signal.alarm(int(4 * ANSWER_S))
     if assignment is None or read_known(folder.known, known_key(assignment)):
         return BUSY
-    encoder = _load(assignment, threads)
-    answers = [_answer(encoder, text) for text in KNOWN]
-    errors = [answer.error for answer in answers if answer.error is not None]
+    encoder = load_padded(assignment, threads)
+    answers = [answer(encoder, text) for text in KNOWN]
+    errors = [each.error for each in answers if each.error is not None]
     if errors:
         print(json.dumps(Known(errors[0]).to_json()), file=out, flush=True)
         return 1
-    vectors = tuple(answer.vector or () for answer in answers)
+    vectors = tuple(each.vector or () for each in answers)
     with contextlib.suppress(OSError):  # a full disk: the worker that asked has them all the same
         on_file = Known(vectors=vectors, key=known_key(assignment), sha256=_digest(vectors))
         write_json(folder.known, on_file.to_json())
@@ -150,88 +92,6 @@ def read_known(path: Path, key: str) -> Sequence[Sequence[float]]:
     return known.vectors if known.key == key and known.sha256 == _digest(known.vectors) else ()
 
 
-class Processor:
-    """Asks that process, and starts it anew when a text ended it."""
-
-    def __init__(self, folder: HostFolder, assignment: Assignment, threads: int, alive: Callable[[str], None]):
-        self._argv = [assignment.python, "-m", "worker", "second", "--root", str(folder.root)]
-        self._argv += ["--host", assignment.host, "--threads", str(threads)]
-        self._root, self._alive = folder.root, alive
-        self._answer_s = assignment.answer_s or ANSWER_S
-        self._child: subprocess.Popen[bytes] | None = None
-        self._loaded = False
-
-    def start(self) -> None:
-        """Let it load, without waiting for it."""
-        if self._child is None:
-            self._child = self._popen(stdin=subprocess.PIPE)
-
-    def learn(self) -> subprocess.Popen[bytes]:
-        """Start the process that computes the known texts."""
-        return self._popen("--learn", stdin=subprocess.DEVNULL)
-
-    def _popen(self, *more: str, stdin: int) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, **NO_GPU}
-        argv = [*self._argv, *more]
-        try:
-            return subprocess.Popen(argv, cwd=self._root, env=environment, stdin=stdin, stdout=subprocess.PIPE)
-        except OSError as error:
-            raise Unusable(f"cannot start {argv[0]}: {error}") from None
-
-    def ask(self, text: str) -> Answer:
-        """The answer to one text. Raises CannotEither, or Unusable when it does not come to load the model."""
-        self.start()
-        if not self._loaded:
-            self._loaded = self._line(3 * self._answer_s, "loading the model") is not None
-            if not self._loaded:
-                raise Unusable(self._end())
-        assert self._child is not None and self._child.stdin is not None
-        try:
-            self._child.stdin.write(json.dumps({"text": text, "kind": kind_of(text)}).encode() + b"\n")
-            self._child.stdin.flush()
-            opinion = self._line(self._answer_s, "asking the processor")
-        except OSError:
-            opinion = None
-        if opinion is None:
-            raise CannotEither(self._end())
-        if opinion.error is not None or opinion.tokens is None or opinion.vector is None:
-            raise CannotEither(safe_text(opinion.error or "no answer"))
-        return Answer(opinion.tokens, opinion.vector)
-
-    def _line(self, within_s: float, doing: str) -> Opinion | None:
-        """Its next line; None when it ended, or was ended because none came in time."""
-        assert self._child is not None and self._child.stdout is not None
-        began = time.monotonic()
-        while not select.select([self._child.stdout], [], [], 0.5)[0]:
-            waited = time.monotonic() - began
-            self._alive(f"{doing}: {waited:.0f} s")
-            if waited > within_s:
-                return None
-        try:
-            return Opinion.from_json(json.loads(self._child.stdout.readline()))
-        except ValueError:
-            return None
-
-    def _end(self) -> str:
-        """End it, and say how it ended by itself, or that it gave no answer."""
-        assert self._child is not None
-        code = self._child.poll()
-        if code is None:
-            try:
-                code = self._child.wait(1.0)  # it closed its output a moment ago
-            except subprocess.TimeoutExpired:
-                code = None
-        self.close()
-        return "no answer in time" if code is None else ended_by(code)
-
-    def close(self) -> None:
-        """End it; it may be started again."""
-        if self._child:
-            self._child.kill()
-            self._child.communicate()
-        self._child, self._loaded = None, False
-
-
 class Second:
     """What a worker asks before it believes its device, or blames a text."""
 
@@ -239,8 +99,7 @@ class Second:
         self.processor = Processor(folder, assignment, spec.threads, alive)
         self._path, self._lock = folder.known, folder.known_lock
         self._dtype, self._alive = assignment.dtype, alive
-        budget = TOKEN_BUDGET["cuda" if spec.device.startswith("cuda") else "cpu"]
-        self._rows, self._budget = spec.part_rows, budget
+        self._rows, self._budget = spec.part_rows, budget(spec.device)
         self._key = known_key(assignment)
         self._learner: subprocess.Popen[bytes] | None = None
         self._why = ""  # why the processor has no opinion

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from . import locks, owned, process, states
 from .deaths import MemoryWatch, reason_for
+from .device import last_words
 from .encode import EXIT_BUSY, EXIT_DEVICE, EXIT_DISK, EXIT_DONE, EXIT_REFUSED, EXIT_STOPPED
 from .fields import Identity, read_record
 from .layout import HostFolder, committed
@@ -241,6 +242,8 @@ class Slot:
         if self.identity and report.process == self.identity:  # its own last words, and not an earlier worker's
             code = report.exit_code if code is None else code
             reason = reason or report.reason or ""
+        if code == -signal.SIGABRT and not reason and (line := last_words(self.folder.log(self.name))):
+            reason = f"{reason_for(code)}: {line}"
         if code == -signal.SIGKILL and not reason and self.identity:
             reason = reason_for(code, by_memory=self.memory.killed(self.identity["pid"]))
         asked = self._asked or self.folder.stop_request(self.assignment.host).exists()

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Union
 
 from . import process
+from .device import NEW, settle
 from .files import make_folder, open_private
 from .launcher import command, detached
 from .layout import HostFolder
@@ -45,6 +46,8 @@ def start_worker(folder: HostFolder, assignment: Assignment, spec: SlotSpec, war
     environment = dict.fromkeys(THREADS, str(spec.threads))
     if spec.device == "cuda":
         environment[GPU] = spec.gpu or ""
+    if spec.device in NEW:
+        warm = None  # nobody looks whether the libraries have touched such a GPU before they fork
     ready = warm.ready(assignment.python) if warm else False
     if ready is None:
         return None
@@ -52,7 +55,9 @@ def start_worker(folder: HostFolder, assignment: Assignment, spec: SlotSpec, war
         return forked
     argv = [assignment.python, "-m", "worker", "encode", "--root", str(folder.root)]
     argv += ["--host", assignment.host, "--slot", spec.slot]
-    return detached(argv, folder.log(spec.slot), folder.root, {**os.environ, **environment, **ALWAYS})
+    return detached(
+        argv, folder.log(spec.slot), folder.root, {**settle(spec.device, os.environ), **environment, **ALWAYS}
+    )
 
 
 def start_supervisor(folder: HostFolder, host: str, python: str) -> subprocess.Popen[bytes]:

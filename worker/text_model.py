@@ -16,7 +16,7 @@ import threading
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -27,9 +27,11 @@ from .packing import Packing, why_not
 from .packing_check import self_check
 from .texts import DOCUMENT, KINDS, QUERY, Question, fixed_prompt, kind_of
 from .tokenizing import Lengths, Once
+from .widths import widened
 
 # A limit above this is none: tokenizers write 1e30 where they know of none.
 NO_LIMIT = 10_000_000
+USUAL_HEADS = 16
 # What only a picture, a film or a sound leaves in the features of a batch.
 MEDIA = ("pixel_values", "pixel_values_videos", "input_features", "input_values", "image_sizes", "image_grid_thw")
 ADDRESS = "data:image/png;base64,AAAA"  # names a picture without a file or an address: to try what is done with it
@@ -76,6 +78,8 @@ class TextModel:
         self.limits = {kind: _limit(_reader(self.model, kind), kind) for kind in KINDS}
         self.packing: Packing | None = None
         self._turn = threading.Lock()  # of a tokenizer, which holds what it was last told
+        # From the tokens of a batch to the width it is padded to, where that is not their number.
+        self.width_of: Callable[[int], int] | None = None
         self.prompts = {kind: fixed_prompt(templates.get(kind, "{text}")) for kind in KINDS}
         for kind, prompt in self.prompts.items():
             if prompt is None and self._keeps_prompts_apart(kind):
@@ -102,6 +106,12 @@ class TextModel:
         """How many numbers of a vector are kept: None for all."""
         width = getattr(self.model, "truncate_dim", None)
         return int(width) if width else None
+
+    @property
+    def heads(self) -> int:
+        """Heads of attention of the model, by its own configuration; as many as is usual where it says nothing."""
+        found = (getattr(getattr(each, "config", None), "num_attention_heads", None) for each in self.model.modules())
+        return next((int(heads) for heads in found if isinstance(heads, int) and heads > 0), USUAL_HEADS)
 
     @property
     def normalises(self) -> bool:
@@ -180,6 +190,7 @@ class TextModel:
 
     def vectors(self, model: Any, kind: str, features: dict[str, Any]) -> torch.Tensor:
         """The vectors of texts of one kind, as `model` gives them, cut to the model's own width."""
+        features = self._widened(features, kind)
         features = {
             # From memory that the device reads by itself, it is not waited for.
             name: value.to(self.device, non_blocking=value.is_pinned()) if isinstance(value, torch.Tensor) else value
@@ -190,6 +201,17 @@ class TextModel:
             raise ValueError("the model gives no vector of a text (no sentence_embedding): it has no pooling module")
         vectors: torch.Tensor = embeddings[:, : self.width]
         return vectors
+
+    def _widened(self, features: dict[str, Any], kind: str) -> dict[str, Any]:
+        """The features, padded to one of few widths, where that is asked for and the model reads so many tokens."""
+        ids, limit = features.get("input_ids"), self.limits[kind]
+        if self.width_of is None or limit is None or not isinstance(ids, torch.Tensor):
+            return features
+        tokenizer: Any = getattr(_reader(self.model, kind), "tokenizer", None)
+        pad, side = getattr(tokenizer, "pad_token_id", None), getattr(tokenizer, "padding_side", "right")
+        if not isinstance(pad, int):
+            return features
+        return widened(features, min(self.width_of(ids.shape[-1]), limit), pad, side == "left")
 
     def as_the_library(self, texts: Sequence[str]) -> Any:
         """The vectors of texts of one kind by the library's own entry point, padded as it does."""

@@ -90,7 +90,7 @@ def _load_model(folder: HostFolder, host: str) -> None:
 
 def _learner(folder: HostFolder, host: str, here: Sequence[str], ours: Sequence[int]) -> int:
     """Have the known texts computed for all workers: each waits for them before it believes its device."""
-    from .second import NO_GPU
+    from .processor import NO_GPU
 
     try:
         assignment = read_assignment(folder.assignment(host))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Mapping, TypedDict  # noqa: UP035  (Python 3.9 on lab boxes)
 
 from .fields import (
+    COSINE,
     COUNT,
     ENTRIES,
     FLAG,
@@ -135,6 +136,15 @@ class RowsRecord(Record):
 
 
 @dataclass(frozen=True)
+class Again(Record):
+    """A row of a part that was computed a second time, on the processor in float32 (`worker.recheck`)."""
+
+    row: int = field(metadata=ROW)
+    cosine: float | None = field(default=None, metadata=maybe(COSINE))  # of both vectors
+    why: str | None = field(default=None, metadata=MAYBE_TEXT)  # there is no second vector
+
+
+@dataclass(frozen=True)
 class PartRecord(RowsRecord, Described, EncodingIdentity):
     """The record of a part, `rows_<start>_<stop>.json`: it commits the array beside it and is never modified."""
 
@@ -153,6 +163,7 @@ class PartRecord(RowsRecord, Described, EncodingIdentity):
     format: int | None = field(default=FORMAT, metadata=MAYBE_COUNT)
     capability: str | None = field(default=None, metadata=MAYBE_TEXT)  # of the device, in older versions
     why_padded: str | None = field(default=None, metadata=MAYBE_TEXT)  # as the plan has it
+    again: tuple[Again, ...] | None = field(default=None, metadata=maybe(many(of(Again))))  # None: by a version before
 
     @classmethod
     def from_json(cls, value: Any, where: str = "", name: str = "") -> PartRecord:
@@ -188,7 +199,7 @@ class SlotSpec(Record):
     """What one slot is to do, on which device."""
 
     slot: str = field(metadata=TEXT)
-    device: str = field(metadata=TEXT)  # cpu or cuda
+    device: str = field(metadata=TEXT)  # cpu, cuda, mps or xpu
     gpu: str | None = field(metadata=MAYBE_TEXT)  # its UUID
     threads: int = field(metadata=LEAST_1)
     part_rows: int = field(metadata=LEAST_1)
@@ -511,6 +522,7 @@ class Facts(TypedDict, total=False):
     linger: bool | None
     systemd_run: bool
     nvidia: dict[str, CardsSaid]
+    chip: str  # of a Mac, with its system; empty elsewhere
     cores: int
     memory_bytes: int | None
     now: float
@@ -531,6 +543,7 @@ class Libraries(TypedDict, total=False):
     versions: dict[str, str]
     cuda_build: str | None  # the CUDA that torch was built for
     gpus: list[TriedGpu]
+    product: str  # what came of a matrix product on mps or xpu, where it was not right; empty where it was
     error: str  # instead of the others, or beside them
 
 
@@ -546,6 +559,15 @@ class LongProbe(TypedDict, total=False):
     out_of_memory: int  # times
 
 
+class AgainProbe(TypedDict, total=False):
+    """Texts on the device and on the processor (`worker.probe_again`)."""
+
+    rows: int
+    tokens: int  # of the longest
+    cosine: dict[str, float]  # way of computing them on the device -> the lowest of a row
+    error: str  # why that is not known
+
+
 class Probed(TypedDict, total=False):
     """What `python -m worker probe` prints: of a model that loads and encodes all but the last two, else only those."""
 
@@ -559,6 +581,7 @@ class Probed(TypedDict, total=False):
     cosine: dict[str, float]  # kind of text -> the lowest of a short one to what the library gives
     vectors: dict[str, str]  # kind of text -> float32 (texts, dim) in base64
     long: dict[str, LongProbe]  # by kind of text
+    again: AgainProbe  # where texts of all lengths work
     versions: dict[str, str]
     device: str | None
     torch: str | None

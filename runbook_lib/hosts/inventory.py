@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker import awake
+from worker.device import NEW
 from worker.environment import Found
 from worker.escape import safe_text
 from worker.fields import shown
@@ -62,6 +63,7 @@ def take(run: Run) -> tuple[Checks, dict[str, MachineFacts]]:
             checks.add("reachable", tolerated, result, "reachable", _way_out(result), where=spec.name, warn=tolerated)
             continue
         facts[spec.name] = _judge(checks, spec, result, names)
+        _untried(checks, spec, run.profile.model.dtype)
     for name, sharers in _shared(facts).items():
         checks.add("folder", True, f"shared with {', '.join(sharers)}", where=name, warn=True)
         facts[name]["shared"] = sharers
@@ -107,7 +109,7 @@ def _judge(checks: Checks, spec: HostSpec, observed: _Observation, names: Mappin
         "workdir": _text(answer.get("workdir")),
         "python": observed.python,
         "device": spec.device,
-        "system": _text(answer.get("system")),
+        "system": ", ".join(filter(None, (_text(answer.get("system")), _text(answer.get("chip"))))),
         "memory_bytes": _number(answer.get("memory_bytes"), 2**63),
         "cores": max(1, int(_number(answer.get("cores"), CORES) or 1)),
         "free_bytes": _number(answer.get("free_bytes"), 2**63),
@@ -169,6 +171,19 @@ def _power(checks: Checks, spec: HostSpec) -> None:
     if spec.is_here and awake.on_battery():
         checks.add("power", True, "on battery", "plugged in: workers stand still while this machine sleeps",
                    "plug it in, and leave the lid open", spec.name, warn=True)  # fmt: skip
+
+
+def _untried(checks: Checks, spec: HostSpec, dtype: str) -> None:
+    """Say of a device that this software was never run on, and of a dtype that is worse there."""
+    if spec.device not in NEW:
+        return
+    text = (
+        f"{spec.device}: this software was never run on such hardware; what it computes is held against the processor"
+    )
+    checks.add("device", True, text, where=spec.name, warn=True)
+    if dtype == "bfloat16":
+        remedy = "`dtype: float32`: bfloat16 saves memory there and no time, and has faults that float32 has not"
+        checks.add("dtype", True, f"{dtype} on {spec.device}", "float32", remedy, spec.name, warn=True)
 
 
 def _gpus(checks: Checks, spec: HostSpec, answer: Mapping[str, Any], facts: MachineFacts, own: frozenset[int]) -> None:
@@ -257,6 +272,11 @@ def judge_libraries(checks: Checks, spec: HostSpec, facts: MachineFacts, answer:
     old = [f"{name}>={least}" for name, least in LOWEST.items() if _is_older(_text(named.get(name, least)), least)]
     listed = ", ".join(f"{name} {_text(version)}" for name, version in named.items())
     checks.add("libraries", True, listed, ", ".join(old), remedy, spec.name, warn=bool(old))
+    if spec.device in NEW:
+        wrong = _text(answer.get("product", "its worker does not say"))
+        remedy = "another version of torch or of the system; or `device: cpu` for this host"
+        text = wrong or "a matrix product came out right"
+        checks.add("GPU computes", not wrong, text, "a right product", remedy, spec.name)
     if spec.device != "cuda":
         return True
     driver = next((gpu["driver"] for gpu in facts["gpus"]), "")

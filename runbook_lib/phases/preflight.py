@@ -29,7 +29,12 @@ from .progress import OnProgress, ignore
 
 PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
 DEVICES_TIMEOUT_S = 600.0
-ENVIRONMENT_BYTES = {"cuda": 8_000_000_000, "cpu": 2_000_000_000}  # torch and its dependencies, installed
+ENVIRONMENT_BYTES = {  # torch and its dependencies, installed
+    "cuda": 8_000_000_000,
+    "xpu": 8_000_000_000,
+    "mps": 2_000_000_000,
+    "cpu": 2_000_000_000,
+}
 SPARE_BYTES = 200_000_000  # for logs, records and the file system itself
 
 
@@ -224,8 +229,8 @@ def _devices(run: Run, host: machines.Host) -> probing.Answer:
     """Return what the libraries of a host's Python report about themselves and its GPUs."""
     host.claim(run.id)
     machines.bring_bundle(host)
-    cuda = ["--cuda"] if host.spec.device == "cuda" else []
-    done = host.run([host.python, "-m", "worker", "devices", *cuda], DEVICES_TIMEOUT_S, cwd=host.folder.root)
+    argv = [host.python, "-m", "worker", "devices", "--device", host.spec.device]
+    done = host.run(argv, DEVICES_TIMEOUT_S, cwd=host.folder.root)
     return probing.parse_answer(done)
 
 

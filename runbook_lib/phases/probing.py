@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from worker import verbs
+from worker import again, verbs
 from worker.escape import safe_text
 from worker.wire import PACKED
 
@@ -54,7 +54,8 @@ class Probe:
     """The findings of a host; only `error` if the model could not be loaded or used.
 
     `missing`: Python or a library is missing; `own_code`: the model contains its own code. `why_padded`: why batches
-    cannot be packed there; empty where they can.
+    cannot be packed there; empty where they can. `again`: the lowest cosine of its device to its processor, with what
+    was tried; None: not known, with why.
     """
 
     error: str = ""
@@ -71,6 +72,8 @@ class Probe:
     claimed: int | None = None
     long_error: str = ""
     works: int | None = None
+    again: float | None = None
+    again_words: str = ""
     vectors: Vectors | None = None
 
 
@@ -212,10 +215,23 @@ def parse_probe(answer: Mapping[str, Any]) -> Probe:
             claimed=None if worst["claimed"] is None else _whole(worst["claimed"]),
             long_error=safe_text(str(worst["error"]), 1000),
             works=None if worst["works"] is None else _whole(worst["works"]),
+            **_again(answer.get("again")),
             vectors={kind: _array(answer["vectors"][kind], dim) for kind in KINDS},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return Probe(f"answered what no probe answers ({type(error).__name__}: {safe_text(str(error), 200)})")
+
+
+def _again(answer: Any) -> dict[str, Any]:
+    """What a host found of its device beside its processor."""
+    if answer is None:
+        return {"again_words": "its worker does not say"}
+    if answer.get("error"):
+        return {"again_words": safe_text(str(answer["error"]), 1000)}
+    cosines = {safe_text(str(way), 50): _number(cosine) for way, cosine in answer["cosine"].items()}
+    way = min(cosines, key=lambda each: cosines[each])
+    tried = f"of {_whole(answer['rows'])} texts of up to {_whole(answer['tokens']):,} tokens"
+    return {"again": cosines[way], "again_words": f"{way}, {tried}"}
 
 
 def _whole(value: object, least: int = 1) -> int:
@@ -266,6 +282,22 @@ def judge(checks: Checks, name: str, probe: Probe, model: models.Model, spec: Mo
     )
     measured = f"lowest cosine {probe.cosine:.7f} to the library's own encode_document and encode_query"
     checks.add("as the library", probe.cosine >= bound, measured, f"at least {bound:g}", remedy, where=name)
+    if not probe.long_error and probe.cosine >= bound:
+        _judge_again(checks, name, probe, spec.dtype)
+
+
+def _judge_again(checks: Checks, name: str, probe: Probe, dtype: str) -> None:
+    """The device beside the processor of the same host: what no norm shows."""
+    least, what = again.COSINE[dtype], "as the processor"
+    if probe.again is None:
+        checks.add(what, True, f"not compared: {probe.again_words}", where=name, warn=True)
+        return
+    remedy = (
+        "this device computes otherwise than the processor beside it: another version of torch or of the driver, "
+        "`dtype: float32`, or `device: cpu` for this host"
+    )
+    measured = f"lowest cosine {probe.again:.7f} {probe.again_words}"
+    checks.add(what, probe.again >= least, measured, f"at least {least:g} ({dtype})", remedy, where=name)
 
 
 def _judge_long(checks: Checks, name: str, probe: Probe) -> None:

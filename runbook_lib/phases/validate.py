@@ -14,7 +14,7 @@ import numpy as np
 
 from ..corpus import corpus as corpora
 from ..errors import DataError
-from ..result import figures, founding, publication
+from ..result import computed_again, figures, founding, publication
 from ..result.array_file import ITEM_BYTES
 from ..result.evidence import Evidence, gather
 from ..result.figures import Duplicates, Figures
@@ -239,6 +239,7 @@ def _further_checks(e: Evidence, checks: Checks) -> None:
     rows = e.audit.other_text
     _about_rows(checks, "every row encoded from the corpus's text", rows, "fingerprints of all", _redo(e, rows))
     _asked(e, checks)
+    computed_again.check(checks, e.run, e.plan, e.corpus, e.manifest)
     if e.matrix is None:
         checks.add("every row as in its part", False, UNREAD, "", AGAIN)
         return

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from worker import device as devices
 from worker import layout
 
 from ..errors import ProfileError
@@ -75,6 +76,11 @@ def _check_host(given: Given, node: Node, at: str, problems: Problems) -> None:
     if kind == "ssh" and workdir and not workdir.startswith(("/", "~/")):
         why = f'expected a folder on that host, starting with / or ~/; seen the text "{shown(workdir)}"'
         problems.add(_line(node, "workdir"), f"{at}.workdir", why)
+    if kind == "local" and "device" not in given:
+        given["device"] = devices.there()
+    if given.get("device") in devices.NEW and (given.get("slots") or 1) > 1:
+        why = f"expected 1 or auto: {given['device']} is one GPU; seen the number {given['slots']}"
+        problems.add(_line(node, "slots"), f"{at}.slots", why)
     if kind == "local":
         for key in ways:
             problems.add(_line(node, key), f"{at}.{key}", "a local host takes none; leave it out, or say kind: ssh")
@@ -83,6 +89,16 @@ def _check_host(given: Given, node: Node, at: str, problems: Problems) -> None:
             given["workdir"] = str(rules.absolute(workdir or WORKDIR, (own or node).folder))
         except InvalidValue as why:
             problems.add(_line(node, "workdir"), f"{at}.workdir", f"expected a folder; {why}")
+
+
+def _check_together(given: Given, top: Node, problems: Problems) -> None:
+    """What does not fit between the model and the hosts."""
+    model, hosts = given.get("model"), given.get("hosts") or ()
+    new = [host for host in hosts if host.device in devices.NEW]
+    if model and new and model.dtype == "float16":
+        why = f"float16 gives equal or no vectors on {new[0].device} ({new[0].name}); use float32"
+        node = top.value["model"] if isinstance(top.value, dict) else top
+        problems.add(_line(node, "dtype"), "model.dtype", why)
 
 
 def _hosts() -> Rule:
@@ -162,7 +178,9 @@ class HostSpec:
     name: str = field(metadata=rules.text("letters, digits, `_`, `.`, `-`, at most 64", layout.HOST_NAME.pattern))
     kind: str = field(default="ssh", metadata=rules.one_of("ssh", "local"))
     slots: int | None = field(default=None, metadata=rules.whole(1024, auto=True))
-    device: str = field(default="cuda", metadata=rules.one_of("cuda", "cpu"))
+    device: str = field(
+        default="cuda", metadata=rules.one_of(*devices.KINDS, default="cuda; of a local host, what this machine has")
+    )
     workdir: str = field(default=WORKDIR, metadata=rules.text("a folder on that host"))
     credentials: Path | None = field(default=None, metadata=rules.secret())
     ssh: str | None = field(
@@ -264,6 +282,9 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None, *, as_use
     if top:
         top = _with_defaults(_override(top, overrides or {}, problems))
     given = rules.read_keys(Profile, top, "", problems) if top else {}
+    problems.stop_if_any()
+    if top:
+        _check_together(given, top, problems)
     problems.stop_if_any()
     return Profile(path=place, **given)
 

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import os.path
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ UNWANTED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 # Words that other programs use: by spelling alone, the word most similar to `gpu` would be `cpu`.
-OTHER_NAMES = {"gpu": "cuda", "fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
+OTHER_NAMES = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
+OTHER_NAMES |= {"gpu": "mps" if sys.platform == "darwin" else "cuda", "metal": "mps", "intel": "xpu"}
 
 
 class InvalidValue(Exception):
@@ -119,7 +121,7 @@ def text(allowed: str = "text", pattern: str = r".{1,1000}", default: str = "") 
     return rule(allowed, take, default)
 
 
-def one_of(*words: str) -> Rule:
+def one_of(*words: str, default: str = "") -> Rule:
     """One of a few words."""
 
     def take(node: Node) -> str:
@@ -127,7 +129,7 @@ def one_of(*words: str) -> Rule:
             raise InvalidValue(seen_text(node) + suggestion(node.value, words))
         return str(node.value)
 
-    return rule(f"one of {', '.join(words)}", take)
+    return rule(f"one of {', '.join(words)}", take, default)
 
 
 def some_of(*words: str) -> Rule:

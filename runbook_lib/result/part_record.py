@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from worker.fields import WireError, refuse
-from worker.wire import PartRecord, RowsRecord
+from worker.wire import PartRecord
 
 from ..hosts.bounds import problem
 
@@ -32,13 +32,15 @@ def parsed(value: dict[str, Any], start: int, stop: int) -> PartRecord:
     return record
 
 
-def _row_by_row(record: RowsRecord, start: int, stop: int) -> None:
+def _row_by_row(record: PartRecord, start: int, stop: int) -> None:
     for name in ("fingerprints", "tokens", "norms"):
         if len(getattr(record, name)) != stop - start:
             raise refuse("", name, getattr(record, name), f"one of each of {stop - start} rows")
     for name in ("truncated", "redone_float32"):
         if not _are_rows(getattr(record, name), start, stop):
             raise refuse("", name, getattr(record, name), f"rows of {start}-{stop}, each once, in order")
+    if not _are_rows([each.row for each in record.again or ()], start, stop):
+        raise refuse("", "again", record.again, f"rows of {start}-{stop}, each once, in order")
 
 
 def _are_rows(rows: Sequence[int], start: int, stop: int) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from worker.batches import TOKEN_BUDGET
+from worker.device import NEW
 from worker.files import read_json, write_json
 from worker.layout import FORMAT
 from worker.rows import Covered, Range, count, missing
@@ -24,6 +25,7 @@ PART_ROWS_CUDA = 1024
 PART_BATCHES_CPU, FEWEST_BATCHES_CPU = 32, 4
 CPU_WEIGHTS_BYTES = 90_000_000
 MOST_ROWS_CPU = 512
+FASTER_THAN_A_CPU = 4  # mps and xpu: a guess, so that a part is not too long for what was never measured
 BYTES_A_TOKEN = 4  # of text, about
 # Even a short shard is cut, so that progress shows and a kill costs little.
 PARTS_PER_SHARD = 4
@@ -198,9 +200,10 @@ def part_rows_for(device: str, shard_rows: int, weights_bytes: int, row_tokens: 
     if device == "cuda":
         usual = PART_ROWS_CUDA
     else:
+        faster = FASTER_THAN_A_CPU if device in NEW else 1
         batches = min(PART_BATCHES_CPU, PART_BATCHES_CPU * CPU_WEIGHTS_BYTES // max(1, weights_bytes))
         tokens = max(FEWEST_BATCHES_CPU, batches) * TOKEN_BUDGET["cpu"]
-        usual = min(MOST_ROWS_CPU, tokens // max(1, row_tokens))
+        usual = min(PART_ROWS_CUDA, faster * min(MOST_ROWS_CPU, tokens // max(1, row_tokens)))
     return max(1, min(usual, -(-shard_rows // PARTS_PER_SHARD)))
 
 

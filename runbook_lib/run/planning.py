@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from worker.device import NEW
 from worker.rows import Range
 from worker.wire import PACKED, PADDED
 
@@ -77,14 +78,16 @@ def make_plan(
 
 
 def has_enough_gpus(host: HostSpec, facts: MachineFacts) -> bool:
-    """Whether a machine has a working GPU for each slot asked for, and at least one."""
-    return host.device == "cpu" or len(facts["gpus"]) >= (host.slots or 1)
+    """Whether a machine has a working GPU for each slot asked for, and at least one; only NVIDIA's are counted."""
+    return host.device != "cuda" or len(facts["gpus"]) >= (host.slots or 1)
 
 
 def slots_of(host: HostSpec, facts: MachineFacts) -> int:
     """Return how many slots a host has: as many as the profile says, else what fits its GPUs or cores."""
     if host.slots is not None:
         return host.slots
+    if host.device in NEW:
+        return 1
     return len(facts["gpus"]) if host.device == "cuda" else max(1, facts["cores"] // 4)
 
 

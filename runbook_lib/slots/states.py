@@ -136,7 +136,7 @@ TABLE = (
     ),
     Verdict(
         "device wrong",
-        "it does known texts wrong, so no text is blamed: tried again, then given up, neighbours do its rows",
+        "it does known texts wrong, or rows that are done twice: no text is blamed, tried again, then given up",
         "have the machine's owner look at that device",
     ),
     Verdict("GPU taken", "tried again after a pause", "see whose process holds it; none of theirs is ever ended"),

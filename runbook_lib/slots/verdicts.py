@@ -17,10 +17,13 @@ from .states import NAMED, Verdict
 CAUSES = (
     ("disk full", r"disk full|no space left on device|dis[ck] quota exceeded|Errno (28|69|122)\b"),
     ("GPU lost", r"\bXid\b|fallen off the bus|uncorrectable ecc|gpu is lost|no cuda gpus are available|"
-                 r"cuda initialization|unspecified launch failure|illegal memory access|no cuda-capable device"),
+                 r"cuda initialization|unspecified launch failure|illegal memory access|no cuda-capable device|"
+                 r"command buffer|device_lost"),
     ("GPU taken", r"exclusive.?process|devices? (is|are)[ /]*(busy|unavailable)|busy or unavailable"),
-    ("out of memory", r"out of memory|cannot allocate memory|out_of_memory|MemoryError|Errno 12\b"),
-    ("device wrong", r"a known text (comes out|cannot be computed)"),
+    ("out of memory", r"out of memory|cannot allocate memory|out_of_memory|MemoryError|Errno 12\b|invalid buffer size|"
+                      r"out_of_(device|host)_memory|failed assertion.*MPSNDArray"),
+    ("device wrong", r"a known text (comes out|cannot be computed)|comes out otherwise than on the processor|"
+                     r"driver complained"),
     ("model refused", r"\b40[13]\b (client )?error|gated repo|unauthorized|offline mode|LocalEntryNotFound"),
     ("environment broken", r"no module named|ImportError|cannot start |undefined symbol|shared object file"),
     ("no permission", r"permission denied|read-only file system|operation not permitted"),

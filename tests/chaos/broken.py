@@ -148,13 +148,15 @@ def no_corpus_hash() -> None:
 
 
 def no_nan_check_on_host() -> None:
-    """A vector of NaN is as good as any; its norm, the second wall, is said to be one."""
+    """A vector of NaN is as good as any; its norm, the second wall, is said to be one; no row is computed again."""
     import numpy as np
 
     from worker import encode
     from worker.encoder import Encoder
+    from worker.recheck import Recheck
 
     Encoder.bad_rows = lambda self, vectors: {}
+    Recheck.end = lambda *words: ()
     real = encode.encode_part
 
     def part(*words):

@@ -17,7 +17,7 @@ from runbook_lib.corpus import corpus
 from runbook_lib.phases import merge, publish, validate
 from runbook_lib.profile import profile
 from runbook_lib.run import plan, run
-from worker import encode
+from worker import again, encode
 from worker.files import read_json, write_atomic, write_json
 from worker.layout import HostFolder
 from worker.rows import planned_parts
@@ -101,8 +101,14 @@ class MadeUp:
             "real_tokens": 10,
             "padded_tokens": 10,
             "written_at": 0.0,
+            "again": [{"row": row, "cosine": 1.0} for row in self.computed_again(start, min(stop, self.plan.rows))],
         }
         return {**record, **changes}
+
+    def computed_again(self, start: int, stop: int) -> list[int]:
+        """The rows of a part that a worker computes a second time."""
+        sizes = np.diff(self.corpus.offsets()[start : stop + 1]).tolist()
+        return again.chosen(self.plan.run_id, (start, stop), self.plan.grid(start), self.plan.part_rows, sizes)
 
     def commit_part(self, start: int, stop: int, rows: np.ndarray | None = None, **changes: Any) -> Path:
         """Commit rows [start, stop) as a worker does; `rows` replaces the vectors, `changes` go into the record."""

@@ -9,6 +9,8 @@ Called as `poison.py -m worker encode ...`. Everything but the model is the real
 
     RAISE     the encoding raises              ALONE    one of these four, before a text: only on the slot's device,
                                                such as ALONERAISE; the processor does that text
+    COMPLAIN  a driver's complaint is logged   ABORT    the same of a failed assertion, and the process aborts
+    PROCESSORRAISE  the encoding raises on the processor, and not on the slot's device
 
 While there is a file `ahead` in the host's folder, batches are begun before others have ended, as on a GPU.
 
@@ -65,6 +67,13 @@ DEVICES = {
     "kills while loading": None,
     "hangs while loading": None,
     "hangs": None,
+}
+
+# The same of what the known texts do not show, as they are shorter and longer.
+HIDDEN = {
+    "turned in texts of middling length": lambda vectors, texts: (
+        turned(vectors) if all(10 < len(text) < 60 for text in texts) else vectors
+    ),
 }
 
 
@@ -148,8 +157,15 @@ class Encoder:
         self._misbehave(len(batch))
         if "POISON" in said or ("TWO" in said and len(batch) > 2):
             os.kill(os.getpid(), signal.SIGKILL)
-        if "RAISE" in said:
+        if not slot() and any("PROCESSORRAISE" in texts[i] for i in batch):
             raise IndexError("index out of range in self")
+        if "RAISE" in said.replace("PROCESSORRAISE", ""):
+            raise IndexError("index out of range in self")
+        if "COMPLAIN" in said:
+            print("Error: command buffer exited with error status.", file=sys.stderr, flush=True)
+        if "ABORT" in said:
+            print("/GPU.mm:1: failed assertion `[MPSNDArray] dimension larger than 2**31'", file=sys.stderr, flush=True)
+            os.abort()
         if "HANG" in said:
             os.kill(os.getpid(), signal.SIGSTOP)
         while "WAIT" in said and not Path("go").exists():
@@ -158,7 +174,7 @@ class Encoder:
             found = np.random.default_rng(zlib.crc32(texts[i].encode())).normal(size=8)
             bad = "NAN" in texts[i] and (slot() or "ALONE" not in texts[i])
             vectors[i] = np.nan if bad else found / np.linalg.norm(found)
-        if change := DEVICES.get(device()):
+        if change := {**DEVICES, **HIDDEN}.get(device()):
             vectors[batch] = change(vectors[batch], [texts[i] for i in batch])
 
     def _misbehave(self, size: int) -> None:

@@ -13,7 +13,7 @@ from worker.files import write_json
 from worker.share import surely_given_up
 
 sys.path.insert(0, str(HELPERS))
-from poison import DEVICES, Encoder
+from poison import DEVICES, HIDDEN, Encoder
 
 BAD, GOOD = "cluster0_gpu0", "cluster0_gpu1"
 TEXTS = [f"text {'word ' * (i % 7)}{i}" for i in range(48)]
@@ -149,3 +149,129 @@ def test_rows_that_one_device_alone_gave_up_are_no_progress(make_box: MakeBox) -
     assert [entry["deaths"] for entry in box.exits()] == [1, 2, 3, 4, 5]
     write_json(box.folder.quarantined(2), {"row": 2, "at": 1.0, "reason": "why", "slot": SLOT, "sure": True})
     assert surely_given_up(box.folder) == [(2, 3)]
+
+
+# ------------------------------------------------------------------------------------------------- a second computation
+
+
+def on_a_gpu(box: Box) -> None:
+    """Have its slots computed on what is no processor, as far as the worker knows."""
+    for spec in box.assignment["slots"]:
+        spec["device"] = "cuda"
+    box.save(back_off_s=FAST)
+
+
+(MIDDLING,) = HIDDEN
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_few_rows_are_computed_a_second_time_and_their_cosines_are_on_record(make_box: MakeBox, device: str) -> None:
+    texts = [f"text {'word ' * (i % 7)}{i}" for i in range(250)]
+    box = make_box(texts, part_rows=25, light=True)
+    if device == "cuda":
+        on_a_gpu(box)
+    assert box.end(box.worker()) == 0, box.logs()
+    found = {part: box.record(*part)["again"] for part in box.parts()}
+    assert [part for part, rows in found.items() if rows] == [(0, 25), (200, 225)]
+    assert all(part[0] <= row["row"] < part[1] and row["cosine"] == 1 for part, rows in found.items() for row in rows)
+
+
+def test_the_same_rows_are_done_again_after_a_restart_and_by_a_neighbour(make_box: MakeBox) -> None:
+    """Which rows they are follows from the plan; here the second slot does all of the first one's."""
+    alone, helped = (make_box(TEXTS, slots=2, part_rows=8, light=True) for _ in range(2))
+    assert alone.end(alone.supervisor()) == 0, alone.logs()
+    spoil(helped, BAD, "kills while loading")
+    helped.save(back_off_s=FAST)
+    assert helped.end(helped.supervisor()) == 0, helped.logs()
+    rows = [{part: box.record(*part)["again"] for part in box.parts()} for box in (alone, helped)]
+    assert rows[0] == rows[1] and sum(map(len, rows[0].values())) == 2
+    assert {helped.record(*part)["slot"] for part in helped.parts()} == {GOOD}
+
+
+def test_a_device_that_does_known_texts_right_and_a_row_wrong_commits_no_such_part(make_box: MakeBox) -> None:
+    box = make_box([f"some text of words {i}" for i in range(16)], part_rows=8, light=True)
+    on_a_gpu(box)
+    spoil(box, SLOT, MIDDLING)
+    assert box.end(box.supervisor()) == 1, box.logs()
+    assert box.parts() == [] and box.given_up() == [] and box.supervised()["state"] == "fenced"
+    reason = box.exits()[-1]["reason"]
+    assert "comes out otherwise than on the processor in float32: cosine" in reason and "at least 0.99999" in reason
+    (box.root / f"device.{SLOT}").unlink()
+    assert box.end(box.supervisor()) == 0, box.logs()
+    assert np.abs(vectors(box) - expected(list(box.texts))).max() < 1e-6
+
+
+def test_its_neighbour_does_the_rows_of_a_device_that_the_second_computation_found(make_box: MakeBox) -> None:
+    box = make_box([f"some text of words {i}" for i in range(32)], slots=2, part_rows=8, light=True)
+    on_a_gpu(box)
+    spoil(box, BAD, MIDDLING)
+    assert box.end(box.supervisor()) == 0, box.logs()
+    assert np.abs(vectors(box) - expected(list(box.texts))).max() < 1e-6
+    assert all(box.record(*part)["slot"] == GOOD for part in box.parts() if box.record(*part)["again"])
+
+
+def test_a_row_that_the_processor_cannot_do_again_is_on_record_with_why(make_box: MakeBox) -> None:
+    """The device did it: no device and no text is blamed."""
+    box = make_box([f"text {i} PROCESSORRAISE" for i in range(8)], part_rows=8, light=True)
+    on_a_gpu(box)
+    assert box.end(box.worker()) == 0, box.logs()
+    (row,) = box.record(0, 8)["again"]
+    assert "cosine" not in row and row["why"].startswith("IndexError: index out of range")
+
+
+def test_where_the_processor_cannot_run_the_model_each_part_says_that_nothing_was_compared(make_box: MakeBox) -> None:
+    box = make_box(TEXTS[:16], part_rows=8, light=True)
+    light = box.assignment["python"]
+    path = box.root / "no_second"
+    path.write_text(f'#!/bin/sh\ncase "$*" in *second*) exit 7;; *) exec {light} "$@";; esac\n')
+    path.chmod(0o755)
+    on_a_gpu(box)
+    box.save(python=str(path))
+    assert box.end(box.worker()) == 0, box.logs()
+    (row,) = box.record(0, 8)["again"]
+    assert row["why"] == "ended with exit code 7" or "exit code 7" in row["why"]
+
+
+def test_a_row_that_the_processor_did_in_the_first_place_is_not_held_against_it(make_box: MakeBox) -> None:
+    box = make_box([f"text {i} ALONERAISE" for i in range(2)], part_rows=8, light=True)
+    assert box.end(box.worker()) == 0, box.logs()
+    (row,) = box.record(0, 2)["again"]
+    assert row == {"row": row["row"], "why": "the processor did it in the first place"}
+
+
+# ---------------------------------------------------------------------------------------------------- an Apple GPU
+
+
+def on_mps(box: Box) -> None:
+    """Have its slot computed on an Apple GPU, as far as the worker knows."""
+    box.assignment["slots"][0]["device"] = "mps"
+    box.save(back_off_s=FAST)
+
+
+def test_what_was_computed_while_the_driver_complained_is_not_believed(make_box: MakeBox) -> None:
+    box = make_box([*TEXTS[:8], "a text to COMPLAIN of", *TEXTS[9:16]], part_rows=8, light=True)
+    on_mps(box)
+    assert box.end(box.supervisor()) == 1, box.logs()
+    assert box.parts() == [(0, 8)] and box.given_up() == []
+    assert "driver complained" in box.exits()[-1]["reason"] and "command buffer" in box.exits()[-1]["reason"]
+
+
+def test_a_process_that_a_driver_aborts_ends_with_its_last_words(make_box: MakeBox) -> None:
+    box = make_box([*TEXTS[:4], "a text to ABORT at"], part_rows=8, light=True)
+    on_mps(box)
+    assert box.end(box.supervisor()) == 0, box.logs()
+    assert box.given_up() == [4]  # the processor aborts at it too
+    assert "SIGABRT" in box.exits()[0]["reason"] and "failed assertion `[MPSNDArray]" in box.exits()[0]["reason"]
+
+
+def test_its_worker_starts_plainly_and_with_its_variables(make_box: MakeBox) -> None:
+    box = make_box(TEXTS[:4], part_rows=8, light=True)
+    light = box.assignment["python"]
+    path = box.root / "tells"
+    path.write_text(f'#!/bin/sh\nenv > "{box.root}/variables.$3"\nexec {light} "$@"\n')
+    path.chmod(0o755)
+    on_mps(box)
+    box.save(python=str(path))
+    assert box.end(box.supervisor()) == 0, box.logs()
+    assert not (box.root / "variables.warm").exists()
+    assert "PYTORCH_MPS_HIGH_WATERMARK_RATIO=1.0" in (box.root / "variables.encode").read_text()

@@ -59,13 +59,22 @@ DOORS = {  # outside library -> the only modules that may import it
     "yaml": {"yaml_lines"},
     "pyarrow": {"tables"},
     "huggingface_hub": {"model", "fetch"},
-    "torch": {"encoder", "fetching", "packed_attention", "packing", "packing_check", "text_model", "tokenizing"},
+    "torch": {
+        "accelerator",
+        "encoder",
+        "fetching",
+        "packed_attention",
+        "packing",
+        "packing_check",
+        "text_model",
+        "tokenizing",
+    },
     "sentence_transformers": {"text_model"},
 }
 # Of the worker, the library may use what needs neither numpy nor torch.
 SHARED = {
-    "awake", "batches", "environment", "escape", "fields", "files", "launcher", "layout", "locks", "machine", "owned",
-    "placed", "process", "reserve", "rows", "snapshot", "states", "texts", "verbs", "wire",
+    "again", "awake", "batches", "chip", "device", "environment", "escape", "fields", "files", "launcher", "layout",
+    "locks", "machine", "owned", "placed", "process", "reserve", "rows", "snapshot", "states", "texts", "verbs", "wire",
 }  # fmt: skip
 
 
@@ -161,6 +170,7 @@ def test_the_worker_imports_nothing_but_itself_the_standard_library_numpy_and_th
     assert not any(name.startswith("runbook_lib") for name in own)
     outside = {name.split(".")[0] for name in other} - set(sys.stdlib_module_names)
     doors = {
+        "accelerator": {"torch"},
         "encoder": {"torch"},
         "fetching": {"torch"},
         "packed_attention": {"torch"},

@@ -12,8 +12,11 @@ import wired
 from local_run import executable, folder, new_run, nobody_there, numbered, planned
 from local_run import host as connected
 
+from runbook_lib.hosts import inventory
 from runbook_lib.phases import preflight, probing, staging
+from runbook_lib.profile.profile import HostSpec
 from runbook_lib.run import model, plan, planning, run
+from runbook_lib.run.checks import Checks
 from worker import probe, process
 from worker.files import write_json
 
@@ -445,6 +448,7 @@ PROBE = {
     "torch": "none",
     "cosine": {"document": 1.0, "query": 1.0},
     "long": {"document": LONG},
+    "again": {"rows": 32, "tokens": 64, "cosine": {"in one batch": 1.0}},
 }
 
 
@@ -476,6 +480,12 @@ OUT_OF_RANGE = {**LONG, "error": "IndexError: index out of range in self", "work
         ({"cosine": {"document": 1.0, "query": 0.2}}, "as the library", "lowest cosine 0.2000000", "another model"),
         ({"long": {"query": {**LONG, "cosine": 0.9}}}, "as the library", "lowest cosine 0.9000000", "side of padding"),
         ({"long": {"query": OUT_OF_RANGE}}, "longest text", OUT_OF_RANGE["error"], f"{CLAIM}, and keeps 30: set model"),
+        (
+            {"again": {"rows": 32, "tokens": 64, "cosine": {"alone": 1.0, "in one batch": 0.5}}},
+            "as the processor",
+            "lowest cosine 0.5000000 in one batch, of 32 texts of up to 64 tokens",
+            "`device: cpu` for this host",
+        ),
         (
             {"long": {"document": {**OUT_OF_RANGE, "works": None}}},
             "longest text",
@@ -510,12 +520,24 @@ def test_what_the_probe_finds_is_held_against_what_the_model_says(tmp_path, chan
         {"vectors": {"document": "!", "query": "!"}},
         {"vectors": dict.fromkeys(("document", "query"), "AAAAAAAA")},
         {"loaded_s": []},
+        {"again": []},
+        {"again": {"rows": 32, "tokens": 64, "cosine": {}}},
+        {"again": {"rows": 32, "tokens": 64, "cosine": {"alone": "much"}}},
     ],
 )
 def test_a_probe_that_cannot_be_true_is_refused(tmp_path, changes):
     _, checks, _ = probed(tmp_path, **changes)
     assert [check.name for check in checks.failed] == ["model loads"]
     assert "answered what no probe answers" in checks.failed[0].seen
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("again", [None, {"rows": 32, "tokens": 64, "cosine": {}, "error": "in one batch: no memory"}])
+def test_a_device_that_was_not_held_against_the_processor_is_a_warning(tmp_path, again):
+    _, checks, _ = probed(tmp_path, again=again)
+    assert checks.ok and named(checks, "as the processor").verdict == "warning"
+    said = again["error"] if again else "its worker does not say"
+    assert named(checks, "as the processor").seen == f"not compared: {said}"
 
 
 @pytest.mark.process
@@ -590,6 +612,47 @@ def test_a_host_whose_vectors_are_others_is_named(tmp_path):
     checks, _ = preflight.the_hosts(this, preflight.the_model(this)[1])
     assert [(check.name, check.where) for check in checks.failed] == [("same vectors", "two")]
     assert "to one" in checks.failed[0].seen
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_a_device_that_nobody_here_ever_ran_is_said_to_be_one_and_has_one_slot(tmp_path, device):
+    """The host's Python answers a probe as if it had such a device."""
+    python = executable(tmp_path / "bin" / "python", "")
+    hosts = f"[{{name: one, kind: local, device: {device}, workdir: one, environment: {python}}}]"
+    this = new_run(tmp_path, hosts=hosts, model="{name: ./model, dtype: bfloat16}")
+    answer = {"vectors": vectors(4), **PROBE, "device": f"{device} (a GPU)"}
+    text = f'#!/bin/sh\necho "$@" > {tmp_path}/told\n'
+    executable(tmp_path / "bin" / "python", f"{text}cat <<'END'\n{json.dumps(answer)}\nEND\n")
+    found, texts = numbered(this)
+    checks, facts = preflight.the_hosts(this, found)
+    assert checks.ok, checks
+    assert "never run on such hardware" in named(checks, "device").seen and named(checks, "device").verdict == "warning"
+    assert named(checks, "dtype").verdict == "warning" and "float32" in named(checks, "dtype").remedy
+    assert f"--device {device}" in (tmp_path / "told").read_text()
+    made = preflight.the_plan(this, found, texts, facts)[1]
+    assert [(slot.device, slot.gpu) for slot in made.slots] == [(device, None)]
+    assert made.why_padded == "computed in bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("answer", "ok", "seen"),
+    [
+        ({"product": ""}, True, "a matrix product came out right"),
+        ({"product": "PyTorch is not linked with support for mps devices"}, False, "not linked with support"),
+        ({}, False, "its worker does not say"),
+    ],
+)
+def test_a_far_device_that_is_no_nvidia_gpu_must_multiply_right(answer, ok, seen):
+    checks = Checks("hosts")
+    spec = HostSpec(name="mac", device="mps")
+    assert inventory.judge_libraries(checks, spec, {"gpus": []}, {"versions": {"torch": "2.13"}, **answer})
+    assert named(checks, "GPU computes").ok == ok and seen in named(checks, "GPU computes").seen
+
+
+def test_a_part_on_a_new_kind_of_device_is_between_those_of_a_cpu_and_of_a_gpu():
+    sizes = [plan.part_rows_for(device, 10**6, 90_000_000, 250) for device in ("cpu", "mps", "xpu", "cuda")]
+    assert sizes[0] < sizes[1] == sizes[2] <= sizes[3]
 
 
 @pytest.mark.process

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from runbook_lib.profile.profile import CorpusSpec, HostSpec, ModelSpec, Monitor
 
 SHIPPED = sorted((Path(__file__).parents[3] / "profiles").glob("*.yaml"))
 
+GPU = "mps" if sys.platform == "darwin" else "cuda"  # what is most likely meant by it
 SMALL = """\
 run: trial
 corpus:
@@ -199,6 +201,25 @@ def test_the_workdir_of_an_ssh_host_stays_as_written(tmp_path: Path) -> None:
     assert loaded(tmp_path, text).hosts[0].workdir == "~/a/../b"
 
 
+@pytest.mark.parametrize("kind", ["cuda", "mps", "xpu", "cpu"])
+def test_a_local_hosts_default_is_what_this_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("worker.device.there", lambda: kind)
+    text = SMALL.replace("    device: cpu\n", "")
+    assert "device" not in text
+    assert loaded(tmp_path, text).hosts[0].device == kind
+    assert loaded(tmp_path, text.replace("kind: local", "kind: ssh")).hosts[0].device == "cuda"
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_float16_is_refused_where_it_gives_no_vectors(tmp_path: Path, device: str) -> None:
+    text = SMALL.replace("device: cpu", f"device: {device}").replace("owner/model", "owner/model\n  dtype: float16")
+    (said,) = problems(refusal(tmp_path, text))
+    assert "model.dtype" in said and f"on {device} (" in said and "use float32" in said
+    assert loaded(tmp_path, text.replace("float16", "bfloat16")).model.dtype == "bfloat16"
+
+
 # ---------------------------------------------------------------------------------------------- refusals, with the line
 
 
@@ -212,7 +233,10 @@ def test_the_workdir_of_an_ssh_host_stays_as_written(tmp_path: Path) -> None:
         ("run: trial", "run: trial\nmonitor: {stuk_s: 5}", 2, "monitor.stuk_s", "did you mean `stuck_s`?"),
         ("run: trial", "run: trial\nxyzzy: 5", 2, "xyzzy", "unknown key; allowed here: run, corpus, questions, model,"),
         ("kind: local", "kind: locl", 8, "hosts.0.kind", 'seen the text "locl"; did you mean `local`?'),
-        ("device: cpu", "device: gpu", 9, "hosts.0.device", "did you mean `cuda`?"),
+        ("device: cpu", "device: gpu", 9, "hosts.0.device", f"did you mean `{GPU}`?"),
+        ("device: cpu", "device: metal", 9, "hosts.0.device", "did you mean `mps`?"),
+        ("device: cpu", "device: mps\n    slots: 2", 10, "hosts.0.slots", "expected 1 or auto: mps is one GPU"),
+        ("device: cpu", "device: xpu\n    slots: 2", 10, "hosts.0.slots", "expected 1 or auto: xpu is one GPU"),
         ("run: trial", "run: trial\nrecovery: no", 2, "recovery", 'one of auto, ask, off; seen the text "no"'),
         ("run: trial", "run: trial\nrecovery: false", 2, "recovery", "seen false"),
         ("corpus.jsonl", "c\n  accept: [empty_txt]", 4, "corpus.accept", "did you mean `empty_text`?"),

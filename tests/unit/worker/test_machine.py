@@ -352,7 +352,7 @@ def test_without_nvidia_smi_that_is_the_answer(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(machine, "NVIDIA_PLACES", ())
     assert machine._nvidia(20.0)["gpus"] == {"out": "", "err": "nvidia-smi: not found", "exit": 127}
-    assert machine._nvidia_smi() == "nvidia-smi"
+    assert machine.nvidia_smi() == ""
     assert machine.gpu_sample() == ""
 
 
@@ -361,7 +361,7 @@ def test_nvidia_smi_outside_path_is_found(tmp_path, commands, monkeypatch):
     commands("nvidia-smi", {"*": say(f"GPU-{ID}0, 1, 2, 3, 4")})
     monkeypatch.setenv("PATH", "/bin")
     monkeypatch.setattr(machine, "NVIDIA_PLACES", (str(tmp_path / "bin"),))
-    assert machine._nvidia_smi() == str(tmp_path / "bin/nvidia-smi")
+    assert machine.nvidia_smi() == str(tmp_path / "bin/nvidia-smi")
     assert machine.gpu_sample()
 
 
