@@ -76,8 +76,6 @@ def run(encoder: StandIn, texts: list[str], part_rows: int, folder: Path, ahead:
         suspects.clear(range(low, high))
         record = PartRecord.from_json({**BLANK, **rows.to_json(), "start": low, "stop": high})
         around.commit(task.rows, lambda vectors=vectors, record=record: commit(host, vectors, record))  # type: ignore[misc]
-        if not ahead:
-            around.committed()
     around.committed()
     around.close()
     return time.perf_counter() - began, encoder.busy
@@ -107,6 +105,9 @@ class _Parts:
 
     def read(self, start: int, stop: int) -> list[str]:
         return self._texts[start:stop]
+
+    def sizes(self, start: int, stop: int) -> list[int]:
+        return [len(text) for text in self._texts[start:stop]]
 
     def release(self, rows: tuple[int, int]) -> None: ...
 

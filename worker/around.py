@@ -1,7 +1,8 @@
 """What a worker does while its device computes: claim and read the next rows, tokenize them, commit the rows before.
 
 Each in a thread of its own, so that a slow disk holds up neither the device nor the other. What goes wrong there is
-raised where the worker asks for what comes of it.
+raised where the worker asks for what comes of it. Where the device is this processor nothing would be gained: there all
+is done in turn, without a thread.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Around:
         self._committing.shutdown()
 
     def prepare(self) -> None:
-        """Have the next rows claimed and read; and tokenized, where the device computes by itself meanwhile."""
+        """Have the next rows claimed, read and tokenized meanwhile."""
         if self._next is None:
             self._next = self._claiming.submit(self._prepare)
 
@@ -57,13 +58,16 @@ class Around:
         """The next rows; None when there is nothing to do. Raises Refused for a shard that is not as staged."""
         if self._last and self._last.done():
             self.committed()
-        self.prepare()
-        assert self._next is not None
+        if self._next is None:
+            return self._prepare()
         waited, self._next = self._next, None
         return waited.result()
 
     def commit(self, rows: Range, job: Callable[[], None]) -> None:
-        """Have `job` commit these rows, after those before. Raises what went wrong with the commit before."""
+        """Have `job` commit these rows, after those before. Raises what went wrong with the commit before.
+
+        Done when this returns, unless the device computes by itself: there a kill may cost this part and the next.
+        """
         self.committed()
 
         def release() -> None:
@@ -72,7 +76,10 @@ class Around:
             finally:
                 self._share.release(rows)
 
-        self._last = self._committing.submit(release)
+        if self._encoder.ahead:
+            self._last = self._committing.submit(release)
+        else:
+            release()
 
     def committed(self) -> None:
         """Wait until all is committed that was to be."""

@@ -222,8 +222,6 @@ def _encode_all(
             )
             record = _record(encoder, share, task, vectors, rows, twice)
             around.commit(task.rows, functools.partial(_commit, folder, share, progress, task.owner, vectors, record))
-            if not encoder.ahead:  # nothing is gained by going on meanwhile, and a kill costs one part, not two
-                around.committed()
             second.tell(high - low, rows.by_processor or 0)
             if why := _too_full(share.spec.device):
                 raise RuntimeError(why)  # what is committed stays, and the next worker goes on

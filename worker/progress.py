@@ -39,14 +39,16 @@ def write_in_place(path: Path, value: Record) -> None:
     """
     data = (json.dumps(value.to_json(), sort_keys=True) + "\n").encode()
     try:
-        file = open_private(path, 0)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
     except FileNotFoundError:
         make_folder(path.parent, 0o700)
-        file = open_private(path, 0)
-    with file:
-        size = os.fstat(file.fileno()).st_size
-        file.write(data.ljust(size))  # one write: blanks instead of a second one that cuts the file
-        file.flush()
+        with open_private(path, 0) as file:
+            file.write(data)
+        return
+    try:
+        os.write(fd, data.ljust(os.fstat(fd).st_size))  # at once: blanks, not a second call that cuts the file
+    finally:
+        os.close(fd)
 
 
 class Pace:

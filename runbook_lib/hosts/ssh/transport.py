@@ -19,8 +19,10 @@ from .rate import Rate
 WINDOW_ADJUST, DATA, EXTENDED_DATA = 93, 94, 95  # RFC 4254, 5.2
 PACKET_LIMIT = 2**18  # bytes; OpenSSH takes no larger ones either
 FIRST_LIMIT = 2**16  # bytes in front of the server's version, a line at a time
-# Packets that carry no data of ours: keepalives, keys again, debug messages, standard error.
+# Packets that carry no data: keepalives, keys again, debug messages. Standard error does: a login may print thousands
+# of lines there, each a packet of its own on a slow machine, and how much it prints has a limit of its own.
 CHATTER, CHATTER_S = 2000, 50.0
+STDERR = 1  # the one stream beside a channel's own that RFC 4254 knows
 SLACK = 2**15  # bytes over the window: what one packet holds
 STRAY = 2**26  # bytes for closed channels: what was under way at the close, four of our largest windows
 
@@ -74,9 +76,12 @@ class _Packets(Packetizer):  # type: ignore[misc]
 
 
 def _says_nothing(kind: int, message: Any) -> bool:
+    packet = message.packet.getbuffer()
     if kind == DATA:
-        return bool(message.packet.getbuffer().nbytes <= 8)  # the channel and the length, which is 0
-    return kind != WINDOW_ADJUST
+        return bool(packet.nbytes <= 8)  # the channel and the length, which is 0
+    if kind == EXTENDED_DATA:  # the channel, the stream, of which only standard error is known, and the length
+        return bool(packet.nbytes <= 12 or int.from_bytes(packet[4:8], "big") != STDERR)
+    return bool(kind != WINDOW_ADJUST)
 
 
 def _hold(channel: Any, more: int) -> None:

@@ -558,7 +558,7 @@ def test_a_far_end_that_takes_a_file_says_that_it_lives(tmp_path, monkeypatch):
     # On a slow line all of a file may stand in buffers on the way while the sender waits for the last answer.
     hurry(monkeypatch, SIGN_S=0.2)
     content = b"x" * 20_000
-    with far_end(tmp_path, patience=replace(PATIENCE, silence_s=2.0)) as session:
+    with far_end(tmp_path, patience=replace(PATIENCE, silence_s=6.0)) as session:
         giving = session.give(str(tmp_path / "file"), len(content), hashlib.sha256(content).hexdigest())
         heard = 0
         for at in range(0, len(content), 1000):
