@@ -93,6 +93,7 @@ class Processor:
         self._child: subprocess.Popen[bytes] | None = None
         self.loaded = False
         self.pending = 0  # texts that were posted and are not answered yet
+        self._have = b""  # of its output: more than a line may come at once
 
     def start(self) -> None:
         """Let it load, without waiting for it."""
@@ -125,7 +126,7 @@ class Processor:
         """Let it begin with these texts, each to be had by `take`; False while it has not loaded the model."""
         self.start()
         assert self._child is not None and self._child.stdout is not None
-        if not self.loaded and select.select([self._child.stdout], [], [], 0.0)[0]:
+        if not self.loaded and (self._have or select.select([self._child.stdout], [], [], 0.0)[0]):
             self.loaded = self._line(self._answer_s, "loading the model") is not None
         if self.loaded:
             self._send(texts)
@@ -154,14 +155,20 @@ class Processor:
     def _line(self, within_s: float, doing: str) -> Opinion | None:
         """Its next line; None when it ended, or was ended because none came in time."""
         assert self._child is not None and self._child.stdout is not None
-        began = time.monotonic()
-        while not select.select([self._child.stdout], [], [], 0.5)[0]:
+        began, fd = time.monotonic(), self._child.stdout.fileno()
+        while b"\n" not in self._have:
+            if select.select([fd], [], [], 0.5)[0]:
+                if not (more := os.read(fd, 2**16)):
+                    return None
+                self._have += more
+                continue
             waited = time.monotonic() - began
             self._alive(f"{doing}: {waited:.0f} s")
             if waited > within_s:
                 return None
+        line, _, self._have = self._have.partition(b"\n")
         try:
-            return Opinion.from_json(json.loads(self._child.stdout.readline()))
+            return Opinion.from_json(json.loads(line))
         except ValueError:
             return None
 
@@ -182,4 +189,4 @@ class Processor:
         if self._child:
             self._child.kill()
             self._child.communicate()
-        self._child, self.loaded, self.pending = None, False, 0
+        self._child, self.loaded, self.pending, self._have = None, False, 0, b""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from box import HELPERS, SLOT, Box, MakeBox
+from box import HELPERS, HOST, SLOT, Box, MakeBox
 
 from worker.files import write_json
+from worker.processor import CannotEither, Processor
 from worker.share import surely_given_up
+from worker.wire import read_assignment
 
 sys.path.insert(0, str(HELPERS))
 from poison import DEVICES, HIDDEN, Encoder
@@ -238,6 +243,24 @@ def test_a_row_that_the_processor_did_in_the_first_place_is_not_held_against_it(
     assert box.end(box.worker()) == 0, box.logs()
     (row,) = box.record(0, 2)["again"]
     assert row == {"row": row["row"], "why": "the processor did it in the first place"}
+
+
+def test_answers_that_come_at_once_are_taken_one_by_one(make_box: MakeBox) -> None:
+    """Two rows of a part are asked together, and both answers may lie ready when the first is taken."""
+    box = make_box(TEXTS[:1], light=True)
+    assignment = read_assignment(box.folder.assignment(HOST))
+    assert assignment is not None
+    waits: list[str] = []
+    with contextlib.closing(Processor(box.folder, replace(assignment, answer_s=5.0), 1, waits.append)) as processor:
+        first = processor.ask("one text")
+        assert processor.post(["one text", "PROCESSORRAISE", "one text"]) and processor.pending == 3
+        time.sleep(1.0)
+        waits.clear()
+        assert processor.take() == first
+        with pytest.raises(CannotEither, match="IndexError"):
+            processor.take()
+        assert processor.take() == first
+        assert processor.pending == 0 and not waits
 
 
 # ---------------------------------------------------------------------------------------------------- an Apple GPU
