@@ -26,11 +26,15 @@ def joined(ranges: Iterable[Sequence[int]]) -> list[Range]:
 
 
 class Covered:
-    """The rows that some ranges cover, which may overlap and be in any order: sorted once, for many questions."""
+    """The rows that some ranges cover, which may overlap and be in any order: sorted once, for many questions.
 
-    def __init__(self, ranges: Iterable[Sequence[int]]):
+    The rows of `beside` are covered too: what all share is sorted once, not once for each who adds a little to it.
+    """
+
+    def __init__(self, ranges: Iterable[Sequence[int]], beside: Covered | None = None):
         self._ranges = joined(each for each in ranges if each[0] < each[1])
         self._stops = [stop for _, stop in self._ranges]
+        self._beside = beside
 
     @classmethod
     def of(cls, ranges: Covered | Iterable[Sequence[int]]) -> Covered:
@@ -48,7 +52,9 @@ class Covered:
             at, place = high, place + 1
         if at < stop:
             gaps.append((at, stop))
-        return gaps
+        if self._beside is None:
+            return gaps
+        return [gap for low, high in gaps for gap in self._beside.missing(low, high)]
 
 
 def missing(start: int, stop: int, have: Iterable[Sequence[int]]) -> list[Range]:

@@ -27,7 +27,7 @@ from ..run import locks
 from ..run.checks import Checks
 from ..run.disk import explain, explain_disk_errors
 from ..run.plan import Plan
-from ..run.run import Run
+from ..run.run import Run, limited
 from ..slots import incidents
 from .progress import OnProgress, ignore
 
@@ -50,37 +50,65 @@ class Collected:
 
 
 @explain_disk_errors("bringing parts home")
-def collect(
-    run: Run,
-    on_progress: OnProgress = ignore,
-    *,
-    committed_by_host: Mapping[str, Sequence[Range]] | None = None,
-    outage_s: float | None = None,
-) -> Collected:
+def collect(run: Run, on_progress: OnProgress = ignore) -> Collected:
     """Fetch every committed part that is not at home yet, from all hosts in parallel.
 
-    `committed_by_host`: from a fresh snapshot, if there is one; hosts that are not in it are left out.
-    `on_progress(host, bytes, total bytes)` is called meanwhile; `outage_s`: how long a broken transfer is retried.
+    `on_progress(host, bytes, total bytes)` is called meanwhile.
 
     A part that does not match its record or the plan is removed from the host, so that its rows are redone, and never
     gets a final name here. A part at home whose size differs from its record is put aside first.
     """
-    watching = committed_by_host is not None  # parts at home are not checked then
-    cut = [] if watching else list(home.truncated_or_missing_parts(run))
+    cut = list(home.truncated_or_missing_parts(run))
     for path, why in cut:
         home.put_aside(run, path, why)
-    plan, fingerprints = run.plan(), corpora.load(run.corpus).fingerprints()
+    plan, here = run.plan(), Covered(committed(run.local.parts))
+
+    def wanted(host: machines.Host) -> list[Range]:
+        return not_home(plan, host.name, _committed_there(run, host), here)
+
+    new, refused, failures = _from_hosts(run, plan, wanted, on_progress, None)
+    rows = plan.rows - count(missing(0, plan.rows, committed(run.local.parts)))
+    aside = tuple(f"{path.name}: {why}" for path, why in cut)
+    return Collected(rows, new, tuple(refused), tuple(failures), aside)
+
+
+@explain_disk_errors("bringing parts home")
+def fetch_parts(run: Run, parts_by_host: Mapping[str, Sequence[Range]], outage_s: float | None = None) -> list[str]:
+    """Fetch these parts, each from its host, as `collect` does; return the refused ones with the reasons.
+
+    Nothing is listed, here or there: while a run is watched this is done again and again. `outage_s`: how long a broken
+    transfer is retried.
+    """
+    if not parts_by_host:
+        return []
+    hosts = limited(run, ",".join(parts_by_host))
+    return _from_hosts(hosts, run.plan(), lambda host: list(parts_by_host[host.name]), ignore, outage_s)[1]
+
+
+def not_home(plan: Plan, host: str, there: Sequence[Range], here: Covered) -> list[Range]:
+    """Return the committed parts of a host that are not `here`.
+
+    From a folder that two hosts share, each host fetches its own rows; of moved rows, the first part wins.
+    """
+    new = [part for part in there if here.missing(*part)]
+    own = Covered(plan.rows_ever_given(host) if new else ())
+    return [part for part in new if count(own.missing(*part)) < part[1] - part[0]]
+
+
+def _from_hosts(
+    run: Run,
+    plan: Plan,
+    wanted: Callable[[machines.Host], list[Range]],
+    on_progress: OnProgress,
+    outage_s: float | None,
+) -> tuple[int, list[str], list[str]]:
+    """Fetch what is wanted of each host; return the number of new parts, the refused ones, and the failed hosts."""
+    fingerprints = corpora.load(run.corpus).fingerprints()
     make_folder(run.local.parts)
 
     def one(host: machines.Host) -> tuple[int, list[str]]:
-        if committed_by_host is None:
-            ranges: Sequence[Range] = _committed_there(run, host)
-        elif host.name in committed_by_host:
-            ranges = committed_by_host[host.name]
-        else:
-            return 0, []
         try:
-            return _collect_host(run, host, plan, fingerprints, ranges, on_progress, outage_s)
+            return _collect_host(run, host, plan, fingerprints, wanted(host), on_progress, outage_s)
         finally:
             incidents.link_breaks(run, host.name, host.breaks())
 
@@ -92,9 +120,7 @@ def collect(
     for came, not_taken in results.ok.values():
         new += came
         refused += not_taken
-    rows = plan.rows - count(missing(0, plan.rows, committed(run.local.parts)))
-    aside = tuple(f"{path.name}: {why}" for path, why in cut)
-    return Collected(rows, new, tuple(refused), tuple(failures), aside)
+    return new, refused, failures
 
 
 def _committed_there(run: Run, host: machines.Host) -> list[Range]:
@@ -109,19 +135,12 @@ def _collect_host(
     host: machines.Host,
     plan: Plan,
     fingerprints: np.ndarray[Any, Any],
-    there: Sequence[Range],
+    wanted: Sequence[Range],
     on_progress: OnProgress,
     outage_s: float | None,
 ) -> tuple[int, list[str]]:
-    here = Covered(committed(run.local.parts))
-    own = plan.rows_ever_given(host.name)
-    # From a folder that two hosts share, each host fetches its own rows; of moved rows, the first part wins.
     again = {part for part, (times, _) in _repeated_refusals(run, host.name).items() if times >= TRIES}
-    wanted = [
-        r
-        for r in there
-        if here.missing(*r) and tuple(r) not in again and any(r[0] < stop and start < r[1] for start, stop in own)
-    ]
+    wanted = [part for part in wanted if tuple(part) not in again and not _is_home(run, part)]
     total = sum(stop - start for start, stop in wanted) * plan.model.dim * ITEM_BYTES
     moved = 0
     refused: list[str] = []
@@ -163,6 +182,10 @@ def _collect_host(
             for future in futures:
                 future.cancel()  # after a failure the rest waits for the next round
     return len(wanted) - len(refused) - len(gone), refused
+
+
+def _is_home(run: Run, part: Range) -> bool:
+    return run.local.part(*part).with_suffix(".json").exists()
 
 
 def _fetch(

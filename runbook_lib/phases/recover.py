@@ -103,6 +103,8 @@ def _restart_dead(run: Run, state: Snapshot, refused: bool) -> list[str]:
 
 def _launch_late(run: Run, state: Snapshot) -> list[str]:
     """Start hosts that the launch could not reach and that answer now, or whose folder stays missing."""
+    if not state.unassigned_s:
+        return []
     launched = {event["host"] for event in run.journal.events("supervisor started")}
     if not launched:
         return []  # this run was not launched yet: watching does not launch it
@@ -155,8 +157,8 @@ def _move(run: Run, state: Snapshot) -> list[str]:
 def _lost(run: Run, state: Snapshot) -> dict[str, tuple[str, str]]:
     """Return host -> (verdict, why) for the hosts that do not work on their remaining rows."""
     reasons = {}
-    for name in {slot.host: None for slot in state.slots}:
-        left = [slot for slot in state.slots if slot.host == name and not slot.done]
+    for name, slots in state.slots_by_host.items():
+        left = [slot for slot in slots if not slot.done]
         silent_s = state.silent_s.get(name, 0.0)
         if left and silent_s > run.profile.monitor.unreachable_s:
             reasons[name] = (states.UNREACHABLE, f"silent for {silent_s:.0f} s")
@@ -167,7 +169,7 @@ def _lost(run: Run, state: Snapshot) -> dict[str, tuple[str, str]]:
 
 def _share_tail(run: Run, state: Snapshot) -> list[str]:
     """Move the last rows of slow hosts to hosts that are done, or will be soon: before their workers end."""
-    answering = {name: [slot for slot in state.slots if slot.host == name] for name in state.committed_by_host}
+    answering = {name: state.slots_by_host.get(name, ()) for name in state.committed_by_host}
     ends = {name: _ends_s(slots, name in state.busy) for name, slots in answering.items()}
     idle = {name for name, end_s in ends.items() if end_s is not None and end_s <= SPLIT_S}
     working = {name for name, end_s in ends.items() if end_s is not None and end_s > SPLIT_S and name in state.busy}

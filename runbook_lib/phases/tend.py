@@ -21,8 +21,10 @@ tend = Tend()
 
 
 def bring_home(run: Run, state: Snapshot) -> list[str]:
-    """Fetch the committed parts of the hosts in a state; the rows of a refused part are done again."""
-    refused = download.collect(run, committed_by_host=state.committed_by_host, outage_s=OUTAGE_S).refused
+    """Fetch what the hosts in a state committed and was not home then; the rows of a refused part are done again."""
+    plan, there = run.plan(), state.committed_by_host
+    new = {name: download.not_home(plan, name, parts, state.home) for name, parts in there.items()}
+    refused = download.fetch_parts(run, {name: parts for name, parts in new.items() if parts}, OUTAGE_S)
     if not refused:
         return []
     return [*(f"part refused, its rows are done again: {why}" for why in refused), *recover.restart_refused(run, state)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -82,8 +83,37 @@ class Amendment:
     rows: tuple[int, ...]
 
 
+class _SharedOut:
+    """Who has which rows by a plan: of each slot, of each host, and where each shard began."""
+
+    def __init__(self, slots: Sequence[Slot], moves: Sequence[Move]):
+        first = {slot.slot: [(slot.start, slot.stop)] if slot.rows else [] for slot in slots}
+        self.rows = {name: list(rows) for name, rows in first.items()}  # in this revision
+        self.files = first  # of each shard file that the slot's host was given for it
+        for move in moves:
+            taken = (move.start, move.stop)
+            if move.source in first:
+                own = self.rows[move.source]
+                self.rows[move.source] = [left for low, high in own for left in missing(low, high, [taken])]
+            if move.target in first:
+                self.rows[move.target].append(taken)
+                self.files[move.target].append(taken)
+        self.used: dict[str, list[Slot]] = {}  # of each host, those that have rows or had some
+        for slot in slots:
+            if self.files[slot.slot]:
+                self.used.setdefault(slot.host, []).append(slot)
+        self.grid = sorted(slot.start for slot in slots if slot.rows)
+
+
+class _Once:
+    """Room beside the fields of a frozen record for what is worked out of them."""
+
+    __slots__ = ("_once",)
+    _once: _SharedOut
+
+
 @dataclass(frozen=True)
-class Plan:
+class Plan(_Once):
     """One revision of the plan. Rows count documents first, then questions.
 
     A slot's rows are those it was first given, without the ones that moved away, with the ones that moved to it.
@@ -123,47 +153,52 @@ class Plan:
             del value["batching"]
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def _shared_out(self) -> _SharedOut:
+        """Who has which rows: worked out once, as moves and slots may be many."""
+        try:
+            return self._once
+        except AttributeError:
+            object.__setattr__(self, "_once", _SharedOut(self.slots, self.moves))
+            return self._once
+
     def ranges(self, slot: Slot) -> list[Range]:
         """The rows of a slot in this revision; each range lies in one file of `files`."""
-        own = [(slot.start, slot.stop)] if slot.rows else []
-        for move in self.moves:
-            if move.source == slot.slot:
-                own = [left for low, high in own for left in missing(low, high, [(move.start, move.stop)])]
-            if move.target == slot.slot:
-                own.append((move.start, move.stop))
-        return own
+        return list(self._shared_out.rows[slot.slot])
 
     def left(self, slot: Slot, have: Covered | Iterable[Sequence[int]]) -> int:
         """Return how many of a slot's rows are in none of these ranges."""
         covered = Covered.of(have)
-        return sum(count(covered.missing(start, stop)) for start, stop in self.ranges(slot))
+        return sum(count(covered.missing(start, stop)) for start, stop in self._shared_out.rows[slot.slot])
 
     def files(self, slot: Slot) -> list[Range]:
         """The rows of each shard file that a slot's host was given for it."""
-        first = [(slot.start, slot.stop)] if slot.rows else []
-        return first + [(move.start, move.stop) for move in self.moves if move.target == slot.slot]
+        return list(self._shared_out.files[slot.slot])
 
     def grid(self, row: int) -> int:
         """Return where the shard that first had `row` begins: parts are cut from there, also after its rows moved."""
-        return next(slot.start for slot in self.slots if slot.start <= row < slot.stop)
+        place = bisect_right(self._shared_out.grid, row)
+        if not place or row >= self.rows:
+            raise DataError(f"row {row} is not within the plan's 0-{self.rows}")
+        return self._shared_out.grid[place - 1]
 
     def rows_ever_given(self, host: str) -> list[Range]:
         """Return all rows that a host was given in any revision: those it has done count."""
-        return [rows for slot in self.slots if slot.host == host for rows in self.files(slot)]
+        return [rows for slot in self._shared_out.used.get(host, ()) for rows in self._shared_out.files[slot.slot]]
 
     def of_host(self, host: str) -> list[Slot]:
         """The slots of one host that have rows, or had some."""
-        return [slot for slot in self.used if slot.host == host]
+        return list(self._shared_out.used.get(host, ()))
 
     @property
     def used(self) -> list[Slot]:
         """The slots that have rows, or had some."""
-        return [slot for slot in self.slots if self.files(slot)]
+        return [slot for slot in self.slots if self._shared_out.files[slot.slot]]
 
     @property
     def hosts(self) -> list[str]:
         """The hosts that have rows, or had some, in the profile's order."""
-        return list(dict.fromkeys(slot.host for slot in self.used))
+        return list(self._shared_out.used)
 
     def first(self) -> Plan:
         """The first revision: before any rows moved."""
@@ -240,8 +275,28 @@ def problems(ranges: Iterable[Sequence[int]], rows: int) -> list[str]:
     return messages
 
 
+_known: dict[Path, tuple[tuple[int, int, int], Plan]] = {}  # the plans read last: each look asks for it again
+KEPT = 4
+
+
 def load(path: Path) -> Plan:
-    """Read a plan and verify its digest. Raises DataError."""
+    """Read a plan and verify its digest; a file that did not change since is not read again. Raises DataError."""
+    try:
+        status = path.stat()
+        stamp = status.st_ino, status.st_size, status.st_mtime_ns
+    except OSError:
+        return _read(path)
+    known = _known.get(path)
+    if known and known[0] == stamp:
+        return known[1]
+    plan = _read(path)
+    while len(_known) >= KEPT and path not in _known:
+        _known.pop(next(iter(_known)), None)
+    _known[path] = stamp, plan
+    return plan
+
+
+def _read(path: Path) -> Plan:
     try:
         value = read_json(path)
     except ValueError as error:

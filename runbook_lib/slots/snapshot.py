@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TypeVar
 
-from worker.rows import Range
+from worker.rows import Covered, Range
 from worker.wire import Exit
 
 from ..hosts import gpus
@@ -80,6 +81,7 @@ class Snapshot:
     quarantined: tuple[int, ...]  # rows that were given up
     alerts: tuple[str, ...]
     committed_by_host: Mapping[str, Sequence[Range]] = field(default_factory=dict)  # of the hosts that answered
+    home: Covered = field(default_factory=lambda: Covered(()))  # the rows that were at home
     silent_s: Mapping[str, float] = field(default_factory=dict)  # hosts that did not: time since their last answer
     eta_range_s: tuple[float, float] | None = None  # from the fastest and the slowest rate of the last five minutes
     truncated: int = 0  # downloaded rows whose text was cut at the model's length
@@ -104,15 +106,23 @@ class Snapshot:
         """True when no worker works any more, though rows may be missing."""
         return not self.busy and all(slot.state in REST for slot in self.slots)
 
+    @cached_property
+    def slots_by_host(self) -> Mapping[str, tuple[SlotState, ...]]:
+        """The slots of each host that has some."""
+        by_host: dict[str, list[SlotState]] = {}
+        for slot in self.slots:
+            by_host.setdefault(slot.host, []).append(slot)
+        return {host: tuple(slots) for host, slots in by_host.items()}
+
     def for_host(self, host: str) -> Snapshot:
         """Return the snapshot limited to one host; the row counts are still those of all hosts."""
 
         def own(by_host: Mapping[str, T]) -> dict[str, T]:
-            return {name: value for name, value in by_host.items() if name == host}
+            return {host: by_host[host]} if host in by_host else {}
 
         return replace(
             self,
-            slots=tuple(slot for slot in self.slots if slot.host == host),
+            slots=self.slots_by_host.get(host, ()),
             committed_by_host=own(self.committed_by_host),
             silent_s=own(self.silent_s),
             unassigned_s=own(self.unassigned_s),

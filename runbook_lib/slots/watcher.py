@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from worker.escape import safe_text
 from worker.layout import committed
-from worker.rows import Covered, Range, joined
+from worker.rows import Covered
 from worker.wire import Reading
 
 from ..corpus import corpus as corpora
@@ -69,7 +69,8 @@ class Watcher:
         self._find_launch()
         home = committed(self.run.local.parts)  # also parts from a host that is silent now
         self._arrived.update(home)
-        have = self._have(home)
+        here = Covered(home)  # sorted once, not once a host
+        have = self._have(here)
         launched = self._was_launched(readings)
         judged = [
             self._slot(slot, have[slot.host], now, readings.get(slot.host), launched)
@@ -86,9 +87,8 @@ class Watcher:
             *(alerts.of_unsupervised(name, alive) for name in gone if (alive := self._alive(name))),
             self._about_all(slots, launched),
         ]
-        return self._state(
-            readings, slots, given_up, gone, tuple(safe_text(alert, 500) for alert in shown if alert), now
-        )
+        alerts_shown = tuple(safe_text(alert, 500) for alert in shown if alert)
+        return replace(self._state(readings, slots, given_up, gone, alerts_shown, now), home=here)
 
     def _state(
         self,
@@ -156,11 +156,10 @@ class Watcher:
         failed = [name for name, answer in readings.items() if isinstance(answer, RunbookError)]
         return {name: now - self._answered_at.get(name, self._since) for name in failed}
 
-    def _have(self, home: Sequence[Range]) -> dict[str, Covered]:
+    def _have(self, home: Covered) -> dict[str, Covered]:
         """Return the committed rows that count for each host: those at home, and those that the host itself reports."""
         theirs = {name: reading.committed for name, reading in self._last.items()}
-        home = joined(home)  # once, not once a host
-        return {spec.name: Covered([*home, *theirs.get(spec.name, ())]) for spec in self.run.hosts}
+        return {spec.name: Covered(theirs.get(spec.name, ()), home) for spec in self.run.hosts}
 
     def _find_launch(self) -> None:
         """Find the time of the launch in the journal: the deadline counts from there, in every watching command."""

@@ -19,6 +19,7 @@ from runbook_lib.result import parts
 from runbook_lib.run.run import Run
 from worker.files import sha256_file, write_json
 from worker.layout import committed
+from worker.rows import Covered
 
 
 @pytest.fixture
@@ -283,16 +284,19 @@ def test_the_command_fetches_from_the_hosts_that_are_meant(two, monkeypatch, cap
 
 def test_what_a_reading_of_just_now_names_is_fetched_and_nothing_else(two):
     two.commit_all()
-    assert download.collect(two.run, committed_by_host={}).rows == 0
-    found = download.collect(two.run, committed_by_host={"other": [(10, 14), (4, 8)]})
-    assert (found.rows, found.new) == (4, 1)
+    nothing = Covered(())
+    plan = two.run.plan()
+    assert download.fetch_parts(two.run, {}) == []
+    assert download.not_home(plan, "other", [(10, 14), (4, 8)], nothing) == [(10, 14)]
+    assert download.not_home(plan, "other", [(10, 14), (14, 18)], Covered([(8, 15)])) == [(14, 18)]
+    assert download.fetch_parts(two.run, {"other": [(10, 14)]}) == []
     assert committed(two.run.local.parts) == [(10, 14)]
 
 
 def test_a_part_that_a_reading_names_and_is_gone_is_no_damage_and_hides_no_other(two):
     two.commit(10, 14)
-    found = download.collect(two.run, committed_by_host={"other": [(10, 14), (14, 18)]})
-    assert (found.rows, found.new, found.refused) == (4, 1, ())
+    assert download.fetch_parts(two.run, {"other": [(10, 14), (14, 18)]}) == []
+    assert committed(two.run.local.parts) == [(10, 14)]
 
 
 def test_a_folder_that_is_away_for_a_moment_costs_no_part(two, monkeypatch):
@@ -304,8 +308,17 @@ def test_a_folder_that_is_away_for_a_moment_costs_no_part(two, monkeypatch):
         raise DataError("no such file")
 
     monkeypatch.setattr(download, "_fetch", away)
-    found = download.collect(two.run, committed_by_host={"other": [(10, 14)]})
-    assert (found.rows, found.new, found.refused) == (4, 1, ())
+    assert download.fetch_parts(two.run, {"other": [(10, 14)]}) == []
+    assert committed(two.run.local.parts) == [(10, 14)]
+
+
+def test_a_part_that_came_home_since_the_state_was_seen_is_not_fetched_again(two, monkeypatch):
+    two.commit_all()
+    assert download.fetch_parts(two.run, {"other": [(10, 14)]}) == []
+    fetched = []
+    monkeypatch.setattr(download, "_fetch", lambda *words: fetched.append(words[4:6]))
+    assert download.fetch_parts(two.run, {"other": [(10, 14), (14, 18)]}) == []
+    assert fetched == [(14, 18)]
 
 
 # ------------------------------------------------------------------------------------------------- trouble at home

@@ -141,3 +141,34 @@ def test_the_tokens_of_a_row_are_guessed_by_its_bytes_and_the_cut():
     assert plan.row_tokens(100_000, 250, 64) == 64
     assert plan.row_tokens(100_000, 250, None) == 100
     assert plan.row_tokens(0, 0, None) == 1
+
+
+def test_who_has_which_rows_follows_the_moves_one_after_the_other():
+    drawn = made(moves=(plan.Move(2, 2, 3, "cluster0_gpu0", "cluster0_gpu2", "x"),
+                        plan.Move(3, 2, 3, "cluster0_gpu2", "cluster0_gpu1", "x")))  # fmt: skip
+    assert [drawn.ranges(slot) for slot in drawn.slots] == [[(0, 2)], [(3, 6), (2, 3)], [(6, 10)]]
+    assert [drawn.files(slot) for slot in drawn.slots] == [[(0, 3)], [(3, 6), (2, 3)], [(6, 10), (2, 3)]]
+    assert drawn.hosts == ["here"] and drawn.of_host("here") == list(drawn.slots) == drawn.used
+    assert [drawn.grid(row) for row in range(10)] == [0] * 3 + [3] * 3 + [6] * 4
+    with pytest.raises(DataError, match="row 10 is not within the plan's 0-10"):
+        drawn.grid(10)
+
+
+def test_what_a_caller_does_to_the_rows_of_a_slot_changes_no_plan():
+    drawn = made()
+    drawn.ranges(drawn.slots[0]).clear()
+    drawn.files(drawn.slots[0]).clear()
+    assert drawn.ranges(drawn.slots[0]) == drawn.files(drawn.slots[0]) == [(0, 3)]
+
+
+def test_a_plan_that_did_not_change_is_not_read_again_and_one_that_did_is_verified(tmp_path, monkeypatch):
+    path, read, times = tmp_path / "plan.json", plan.read_json, []
+    monkeypatch.setattr(plan, "read_json", lambda file: times.append(file) or read(file))
+    made().save(path)
+    assert plan.load(path) == plan.load(path) == made()
+    assert times == [path]
+    made(epoch=2).save(path)
+    assert plan.load(path).epoch == 2
+    path.write_text(path.read_text().replace('"epoch": 2', '"epoch": 3'))
+    with pytest.raises(DataError, match="changed since it was written"):
+        plan.load(path)

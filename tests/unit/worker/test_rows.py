@@ -58,3 +58,19 @@ def test_a_fingerprint_never_changes() -> None:
     assert fingerprint("") == "e3b0c44298fc1c149afbf4c8996fb924"
     assert fingerprint("Grüße, 世界 🌍\n") == hashlib.sha256("Grüße, 世界 🌍\n".encode()).hexdigest()[:32]
     assert fingerprint("a") != fingerprint("a ")
+
+
+def test_rows_beside_are_covered_too_and_are_not_sorted_again():
+    home = Covered([(0, 4), (10, 12)])
+    host = Covered([(4, 6), (20, 30)], home)
+    assert host.missing(0, 30) == [(6, 10), (12, 20)]
+    assert host.missing(0, 6) == [] and host.missing(5, 11) == [(6, 10)]
+    assert Covered((), home).missing(0, 12) == home.missing(0, 12) == [(4, 10)]
+
+
+def test_rows_beside_give_the_same_gaps_as_all_ranges_together():
+    rng = random.Random(5)
+    for _ in range(500):
+        some, others = ([(at, at + rng.randint(0, 9)) for at in rng.choices(range(60), k=6)] for _ in range(2))
+        start, stop = sorted(rng.choices(range(70), k=2))
+        assert Covered(some, Covered(others)).missing(start, stop) == Covered([*some, *others]).missing(start, stop)
