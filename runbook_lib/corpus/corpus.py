@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
-from array import array
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +33,12 @@ from worker.files import make_folder, sha256_file, sync_folder, write_atomic, wr
 from .. import records
 from ..errors import DataError
 from ..records import Written
+from .columns import Column
 from .documents import read_documents
 from .formats.source import refusal, shown
 from .formats.whole_file import WholeFile
 from .inspection import Document, Fields
+from .lengths import Lengths
 from .prompt import as_encoded, check_template
 from .questions import Question, read_questions
 
@@ -47,6 +48,7 @@ FORMAT = 1
 Line = TypeVar("Line")
 
 _FILES = ("texts.jsonl", "articles.jsonl", "questions.jsonl", "fingerprints.npy", "offsets.npy")
+_INT64 = struct.Struct("<q")
 _ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 # ---------------------------------------------------------------- numbering
@@ -77,7 +79,7 @@ def build(
             before = _state(path), _state(questions_path)
             notes: list[str] = []
             questions = read_questions(questions_path, notes=notes)
-            rows = _Rows(texts)
+            rows = stack.enter_context(contextlib.closing(_Rows(texts, folder)))
             documents = read_documents(path, fields, expected, notes=notes, scratch=folder)
             lengths = _write_documents(documents, template, rows, articles, on_progress)
             for question in questions:
@@ -85,7 +87,6 @@ def build(
                 asked_file.write(_json({"row": row} | question) + b"\n")
             source = _SourceFile(shown(path, 4096), path.stat().st_size, sha256_file(path))
             questions_sha256 = sha256_file(questions_path) if questions_path else None
-            fingerprint = hashlib.sha256(rows.fingerprints).hexdigest()
             if (_state(path), _state(questions_path)) != before:
                 raise refusal(path, "it, or the questions, changed while it was read", "run again")
             files = _commit_files(folder, [texts, articles, asked_file], rows)
@@ -93,15 +94,15 @@ def build(
                 format=FORMAT,
                 source=source,
                 questions_sha256=questions_sha256,
-                documents=len(lengths),
+                documents=lengths.texts,
                 questions=len(questions),
-                fingerprint=fingerprint,
+                fingerprint=rows.fingerprint.hexdigest(),
                 fields=_FieldNames(**fields.names),
                 accept=tuple(sorted(fields.accept)),
                 template=template,
                 question_template=question_template,
                 notes=tuple(notes),
-                characters=_statistics(lengths),
+                characters=lengths.statistics(),
                 files=files,
             )
             write_json(folder / "corpus.json", {**records.plain(record), "questions_sha256": questions_sha256})
@@ -125,29 +126,18 @@ def _write_documents(
     rows: _Rows,
     articles: WholeFile,
     on_progress: Callable[[int], None],
-) -> array[int]:
-    """Write every document to its row; return the number of characters of each text."""
-    lengths = array("q")
+) -> Lengths:
+    """Write every document to its row; return how long the texts are."""
+    lengths = Lengths()
     for document in documents:
         row = rows.add(as_encoded(template, document.text, document.title))
         article = {"row": row, "id": document.id, "title": document.title, "url": document.url}
         articles.write(_json(article) + b"\n")
-        lengths.append(len(document.text))
-        if len(lengths) % 1000 == 0:
-            on_progress(len(lengths))
-    on_progress(len(lengths))
+        lengths.add(len(document.text))
+        if lengths.texts % 1000 == 0:
+            on_progress(lengths.texts)
+    on_progress(lengths.texts)
     return lengths
-
-
-def _statistics(lengths: array[int]) -> dict[str, int]:
-    values = np.frombuffer(lengths, dtype=np.int64)
-    return {
-        "total": int(values.sum()),
-        "min": int(values.min()),
-        "median": int(np.median(values)),
-        "p95": int(np.percentile(values, 95)),
-        "max": int(values.max()),
-    }
 
 
 def _commit_files(folder: Path, outputs: list[WholeFile], rows: _Rows) -> dict[str, Written]:
@@ -155,14 +145,12 @@ def _commit_files(folder: Path, outputs: list[WholeFile], rows: _Rows) -> dict[s
     (folder / "corpus.json").unlink(missing_ok=True)
     sync_folder(folder)
     files = {output.path.name: output.commit() for output in outputs}
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "fingerprints.npy": np.frombuffer(bytes(rows.fingerprints), dtype=np.uint8).reshape(-1, 16),
-        "offsets.npy": np.frombuffer(rows.offsets, dtype=np.int64),
+    arrays = {
+        "fingerprints.npy": rows.fingerprints.npy(np.uint8, (rows.count, 16)),
+        "offsets.npy": rows.offsets.npy(np.int64, (rows.count + 1,)),
     }
-    for name, values in arrays.items():
-        file = io.BytesIO()
-        np.save(file, values, allow_pickle=False)
-        files[name] = Written(write_atomic(folder / name, file.getvalue()), file.tell())
+    for name, chunks in arrays.items():
+        files[name] = Written(write_atomic(folder / name, chunks), (folder / name).stat().st_size)
     return files
 
 
@@ -173,18 +161,28 @@ def _json(value: object) -> bytes:
 class _Rows:
     """The rows of texts.jsonl as they are numbered: a line, a fingerprint and an offset each."""
 
-    def __init__(self, output: WholeFile) -> None:
+    def __init__(self, output: WholeFile, folder: Path) -> None:
         self.output = output
-        self.fingerprints = bytearray()
-        self.offsets = array("q", [0])
+        self.count = 0
+        self.fingerprint = hashlib.sha256()  # of all fingerprints
+        self.fingerprints, self.offsets = Column(folder), Column(folder)
+        self.offsets.append(_INT64.pack(0))
 
     def add(self, text: str) -> int:
         """Append a text as encoded and return its row."""
-        row = len(self.offsets) - 1
+        row = self.count
         self.output.write(b'{"row": %d, "text": %b}\n' % (row, _json(text)))
-        self.fingerprints += hashlib.sha256(text.encode()).digest()[:16]  # layout.fingerprint, as bytes
-        self.offsets.append(self.output.bytes)
+        fingerprint = hashlib.sha256(text.encode()).digest()[:16]  # layout.fingerprint, as bytes
+        self.fingerprint.update(fingerprint)
+        self.fingerprints.append(fingerprint)
+        self.offsets.append(_INT64.pack(self.output.bytes))
+        self.count += 1
         return row
+
+    def close(self) -> None:
+        """Give memory and disk back."""
+        self.fingerprints.close()
+        self.offsets.close()
 
 
 # ---------------------------------------------------------------- reading it back

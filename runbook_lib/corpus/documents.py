@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -35,8 +36,10 @@ def read_documents(
     After the first problem no more documents are yielded, but the file is read to its end and all problems are raised
     there: the documents yielded before count only when no error follows. A gzip is unpacked in the folder `scratch`.
     """
-    inspection = Inspection(fields)
-    with open_source(path, fields.names.values(), scratch) as source:
+    with (
+        contextlib.closing(Inspection(fields, scratch)) as inspection,
+        open_source(path, fields.names.values(), scratch) as source,
+    ):
         if source.columns is not None:
             inspection.names = list(source.columns)
             given = [key for key, name in fields.names.items() if name in source.columns]
@@ -63,6 +66,7 @@ def read_documents(
 
 def _conclude(inspection: Inspection, source: Source, rows: int, expected: int | None, whole: bool) -> list[str]:
     """Return the notes of a file that was read, whole or in part; raise when it cannot be taken."""
+    inspection.conclude()
     findings, path = inspection.findings, source.path
     if rows == 0:
         raise refusal(path, "no documents", "name the file with them in corpus.path")

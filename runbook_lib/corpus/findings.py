@@ -69,6 +69,11 @@ class Findings:
         if len(places) < NAMED:
             places.append(place)
 
+    def note_all(self, kind: str, count: int, places: list[str]) -> None:
+        """Note `count` of a kind at once; `places` names the first of them."""
+        if count:
+            self.counts[kind], self.places[kind] = count, places[:NAMED]
+
     def notes(self) -> list[str]:
         """Return a sentence for every kind of note."""
         notes = []

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
+import json
 import math
+import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import ProfileError
 from .characters import LONG_WORD, SURROGATES, has_control, has_long_word, is_visible
+from .columns import Column
 from .findings import ACCEPTABLE, LONG_TEXT, NAMED, Findings, counted
 from .formats.source import Unreadable, shown
+from .repeats import WIDTH, Repeats, digest
 
 _WIDEST_INT = 2**63
+_ID_SHOWN = 40  # characters
 
 
 @dataclass(frozen=True)
@@ -49,36 +55,79 @@ class Fields:
         return {"id": self.id, "title": self.title, "text": self.text, "url": self.url}
 
 
-class Inspection:
-    """Turns raw items into documents, and notes what is odd or wrong with them."""
+class _Seen:
+    """The ids and the texts of all documents, to find those that an earlier one has; and what each is called."""
 
-    def __init__(self, fields: Fields) -> None:
+    def __init__(self, scratch: Path | None) -> None:
+        self.ids, self.texts, self._names = Repeats(scratch), Repeats(scratch), Column(scratch)
+
+    def add(self, place: str, own_id: str | int | None, text: str | None) -> None:
+        """Add the next document; without an id, or a text that can be taken, it is like no other."""
+        self.ids.add(os.urandom(WIDTH) if own_id is None else digest(f"{type(own_id).__name__} {own_id}".encode()))
+        self.texts.add(os.urandom(WIDTH) if text is None else digest(text.encode()))
+        self._names.append(json.dumps((place, str(own_id)[: 2 * _ID_SHOWN])).encode() + b"\n")
+
+    def named(self, rows: Iterable[int]) -> dict[int, tuple[str, str]]:
+        """Return row -> its document's place and id."""
+        wanted = set(rows)
+        lines = self._names.lines() if wanted else ()
+        return {row: json.loads(line) for row, line in enumerate(lines) if row in wanted}
+
+    def close(self) -> None:
+        """Give memory and disk back."""
+        for each in (self.ids, self.texts, self._names):
+            each.close()
+
+
+class Inspection:
+    """Turns raw items into documents, and notes what is odd or wrong with them.
+
+    `scratch`: a folder on a disk with room for some 80 bytes a document, so that memory does not grow with them.
+    """
+
+    def __init__(self, fields: Fields, scratch: Path | None = None) -> None:
         self.fields = fields
         self.findings = Findings()
         self.names: list[str] = []  # the fields of the first dict
         self.given: set[str] = set()  # which of id, title, text and url any document had
         self.types: Counter[str] = Counter()  # of items that are not dicts
-        self.ids: dict[str | int, int] = {}
-        self.texts: set[bytes] = set()
+        self._seen = _Seen(scratch)
+
+    def conclude(self) -> None:
+        """Note which documents have the id or the text of an earlier one: known only when all were seen."""
+        (ids, of_ids), (texts, of_texts) = self._seen.ids.later(NAMED), self._seen.texts.later(NAMED)
+        named = self._seen.named(row for row, _ in (*of_ids, *of_texts))
+        places = [f'{named[row][0]}: "{shown(named[row][1], _ID_SHOWN)}" of row {first}' for row, first in of_ids]
+        self.findings.note_all("repeated_id", ids, places)
+        self.findings.note_all("repeated_text", texts, [named[row][0] for row, _ in of_texts])
+
+    def close(self) -> None:
+        """Give memory and disk back."""
+        self._seen.close()
 
     def document(self, row: int, place: str, item: Any) -> Document | None:
-        """Return the document, or None when there is a problem with it."""
-        if isinstance(item, Unreadable):
-            self.findings.problem("unreadable", place, item.reason)
-            return None
+        """Return the document, or None when there is a problem with it. To be called for each row, in order."""
         if type(item) is not dict:
-            self.types[type(item).__name__] += 1
-            self.findings.problem("not_a_dict", place, f"{type(item).__name__}, expected a dict")
+            self._seen.add(place, None, None)
+            self._no_dict(place, item)
             return None
         self.names = self.names or [str(name) for name in itertools.islice(item, NAMED)]
         fields = self.fields
         text = self._text(place, item)
         title = self._title(place, item.get(fields.title), fields.title in item)
         own_id = self._id(row, place, item.get(fields.id))
+        self._seen.add(place, None if item.get(fields.id) is None else own_id, text)
         url = self._url(place, item.get(fields.url))
         if text is None or title is None or own_id is None or url is None:
             return None
         return Document(row, own_id, title, text, url)
+
+    def _no_dict(self, place: str, item: Any) -> None:
+        if isinstance(item, Unreadable):
+            self.findings.problem("unreadable", place, item.reason)
+            return
+        self.types[type(item).__name__] += 1
+        self.findings.problem("not_a_dict", place, f"{type(item).__name__}, expected a dict")
 
     def _text(self, place: str, item: dict[str, object]) -> str | None:
         name = self.fields.text
@@ -114,10 +163,6 @@ class Inspection:
             self.findings.note("long_text", place)
         if len(text) > LONG_WORD and has_long_word(text):
             self.findings.note("long_word", place)
-        digest = hashlib.sha256(data).digest()[:16]
-        if digest in self.texts:
-            self.findings.note("repeated_text", place)
-        self.texts.add(digest)
 
     def _title(self, place: str, title: Any, given: bool) -> str | None:
         if given:
@@ -153,8 +198,6 @@ class Inspection:
             kind = "a number of over 64 bits" if type(value) is int else type(value).__name__
             self.findings.problem("id_type", place, f"id is {kind}, expected a string or a whole number")
             return None
-        if own is not None and self.ids.setdefault(own, row) != row:
-            self.findings.note("repeated_id", f'{place}: "{shown(own, 40)}" of row {self.ids[own]}')
         return own
 
     def _url(self, place: str, value: Any) -> str | None:

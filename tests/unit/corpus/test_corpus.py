@@ -618,3 +618,17 @@ def test_a_disk_is_left_before_it_is_full_and_nothing_stays(tmp_path: Path, monk
     with pytest.raises(DataError, match=r"next to no space left on the disk \(1 MiB\).*Next: look at that disk"):
         corpus.build(source, corpus.Fields(), None, None, "{text}", "{text}", tmp_path / "numbered")
     assert list((tmp_path / "numbered").iterdir()) == []
+
+
+def test_ids_are_compared_as_they_are_and_documents_without_one_are_like_no_other(tmp_path: Path) -> None:
+    changes: Any = {2: {"id": 7}, 3: {"id": "7"}, 4: {"id": None}, 5: {"id": None}, 6: {"id": 7}, 8: {"id": "7" * 90}}
+    made = number(tmp_path, changed({**changes, 10: {"id": "7" * 90}}))
+    note = next(note for note in made.notes if "id of an earlier document" in note)
+    long = "7" * 40 + "…"
+    assert f'in 2 documents (item 6: "7" of row 2, item 10: "{long}" of row 8): rows' in note
+    assert not any("text of an earlier" in note for note in made.notes)
+
+
+def test_a_problem_before_it_does_not_move_the_row_of_a_repeated_id(tmp_path: Path) -> None:
+    message = refused(tmp_path, changed({0: {"text": None}, 1: {"id": None}, 5: {"id": "a2"}, 7: {"text": "text 2 é"}}))
+    assert 'item 5: "a2" of row 2' in message and "the text of an earlier document in 1 document (item 7)" in message
