@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -60,8 +61,13 @@ class Part:
         return self.path.name
 
     def without_row_data(self) -> Part:
-        """Return the part without the fields of its record that hold a value for every row."""
-        return replace(self, record=replace(self.record, fingerprints=(), tokens=(), truncated=(), norms=()))
+        """Return the part without the fields of its record that hold a value for every row.
+
+        What is the same in all parts, such as the prompts, is then held once for all of them.
+        """
+        texts: Any = {name: sys.intern(value) for name, value in vars(self.record).items() if type(value) is str}
+        rest = replace(self.record, fingerprints=(), tokens=(), truncated=(), norms=(), again=None, **texts)
+        return replace(self, record=rest)
 
 
 def first_few(items: Sequence[object], separator: str = ", ") -> str:
