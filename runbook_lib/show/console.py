@@ -19,9 +19,9 @@ from ..run.checks import Checks
 from ..run.run import Run
 from ..slots.snapshot import Snapshot
 from ..slots.watcher import Watcher
+from .listed import MANY, TALL
 from .live import Live, Spot, headless, in_notebook
 from .markup import MUTED, Markup, joined, tag, text
-from .panel import TALL
 from .words import one_line
 
 TALLEST = "75vh"  # height of a panel with many slots: the buttons below it stay visible
@@ -54,7 +54,11 @@ class Console:
         self.pause = _button("Pause watching", "look no more until resumed; workers go on", self._pause)
         self.refresh = _button("Refresh now", "look at once", self._refresh)
         self.leave = _button("Stop watching", "end this cell; workers go on", self._leave)
-        self.slot = widgets.Dropdown(options=[*slots, *self.hosts, "all"], description="worker", layout=wide)
+        named = [*slots, *self.hosts] if len(slots) <= MANY else self.hosts
+        kind = widgets.Dropdown if len(slots) <= MANY else widgets.Combobox  # in which any worker can be typed
+        self.slot = kind(options=[*named, "all"], description="worker", layout=wide)
+        self.find = widgets.Text(placeholder="workers to list: a part of a name", layout=wide)
+        self.find.observe(self._find, "value")
         self.restart = _button("Restart this worker", "a machine's, or all: from what they committed", self._restart)
         self.move = _button("Move its rows", "what a machine has not done goes to the others", self._move)
         self.remark = widgets.Text(placeholder="a remark for the journal", layout=wide)
@@ -67,6 +71,7 @@ class Console:
         self.message, self.journal = widgets.HTML(), widgets.HTML()
         rows = [
             [self.pause, self.refresh, self.leave, self.slot, self.restart, self.move],
+            *([[self.find]] if len(slots) > MANY else []),
             [self.remark, self.note, self.name, self.stop],
         ]
         lines = [widgets.HBox(row, layout=widgets.Layout(flex_flow="row wrap")) for row in rows]
@@ -74,6 +79,7 @@ class Console:
         # A saved notebook contains the first and the last picture; a live one shows the widget.
         self._spot = Spot(self.box._repr_mimebundle_())
         self._shown = False
+        self._live = Live(display=self, every_s=0.0)
 
     def show(self, html: Markup, plain: str, line: str, last: bool) -> None:
         """Replace the shown panel."""
@@ -92,7 +98,7 @@ class Console:
     async def watch(self, act: Act | None) -> Snapshot:
         """Watch and serve the buttons until the watching ends."""
         self._loop = asyncio.get_running_loop()
-        self._watching = asyncio.create_task(monitor.watch(self.run, Live(display=self, every_s=0.0), act, self.rest))
+        self._watching = asyncio.create_task(monitor.watch(self.run, self._live, act, self.rest))
         serving = asyncio.create_task(self._serve())
         try:
             return await self._watching
@@ -150,6 +156,10 @@ class Console:
         self._soon(self._wake.set)
 
     def _refresh(self, button: widgets.Button) -> None:
+        self._soon(self._wake.set)
+
+    def _find(self, change: dict[str, str]) -> None:
+        self._live.only = change["new"].strip()
         self._soon(self._wake.set)
 
     def _leave(self, button: widgets.Button) -> None:

@@ -22,6 +22,7 @@ from worker.files import write_json
 from ..slots import states
 from ..slots.snapshot import Snapshot
 from . import markup, panel, pictures, words
+from .listed import BADGES
 from .markup import CELL, NUMBER, Markup, tag, text
 from .words import one_line
 
@@ -96,6 +97,7 @@ class Live:
     """Shows the states of a run in one display; pass it to `monitor.watch`.
 
     `kept`: a file for the rate, the time left and the alerts, which the command that runs the notebook reads.
+    `only`: of which slots a person wants to see a line (`listed.slots`).
     """
 
     display: Display = field(default_factory=_display)
@@ -103,6 +105,7 @@ class Live:
     clock: Clock = time.monotonic
     processor: Clock = time.thread_time
     kept: Path | None = None
+    only: str = ""
     _next: float = float("-inf")
     _draw_next: float = float("-inf")
     _drawn: tuple[object, ...] = ()
@@ -118,7 +121,10 @@ class Live:
         self._next = now + self.every_s
         picture = self._draw(state, now, last)
         self.display.show(
-            pictures.progress_html(state, picture), panel.progress_text(state), panel.log_lines(state), last
+            pictures.progress_html(state, picture, self.only),
+            panel.progress_text(state, self.only),
+            panel.log_lines(state),
+            last,
         )
 
     def _keep(self, state: Snapshot) -> None:
@@ -243,7 +249,7 @@ class Bars:
 
     def _row(self, what: str, bar: _Bar) -> Markup:
         drawn = [markup.bar(bar.done, bar.of, f"{self.title}: {what}", "14em")] if bar.of > 0 else []
-        mark = [markup.badge(states.DONE, *panel.BADGES[states.DONE])] if bar.whole else []
+        mark = [markup.badge(states.DONE, *BADGES[states.DONE])] if bar.whole else []
         return tag(
             "tr",
             tag("th", text(what, 100), scope="row", style=f"{CELL};font-weight:600"),

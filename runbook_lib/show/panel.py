@@ -4,37 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..slots import states
 from ..slots.snapshot import SlotState, Snapshot
-from .markup import (
-    AMBER,
-    BLUE,
-    CELL,
-    GREEN,
-    GREY,
-    INK,
-    MUTED,
-    NUMBER,
-    PURPLE,
-    RED,
-    WIDE,
-    Markup,
-    badge,
-    bar,
-    joined,
-    table,
-    tag,
-    text,
-)  # fmt: skip
+from . import listed
+from .listed import BADGES, CALM, TROUBLE
+from .listed import concern as _concern
+from .markup import BLUE, CELL, INK, MUTED, NUMBER, RED, WIDE, Markup, badge, bar, joined, table, tag, text
 from .words import duration, many, one_line, percent, rate, spark
 
 BAR = 24  # characters of a bar in a terminal
-TALL = 24  # slots; more do not fit on a screen
 STALE_S = 60.0  # a slot without a heartbeat for so long is marked, whatever its state
-# White text on each of these has a contrast of at least 4.5.
-COLOURS = {"blue": BLUE, "green": GREEN, "grey": GREY, "amber": AMBER, "purple": PURPLE, "red": RED}
-BADGES = {verdict.name: (verdict.badge[0], COLOURS[verdict.badge[1]]) for verdict in states.TABLE}
-TROUBLE = ("✕", RED)  # for every other state or verdict
 
 
 def remaining(state: Snapshot) -> str:
@@ -68,7 +46,7 @@ def headline(state: Snapshot) -> str:
 
 def log_lines(state: Snapshot) -> str:
     """Return the state in one line for a log, and a line for each alert."""
-    alerts = "".join(f"\n  ! {one_line(alert, 500)}" for alert in state.alerts)
+    alerts = "".join(f"\n  ! {one_line(alert, 500)}" for alert in _few(state.alerts))
     return f"{one_line(state.run, 100)}: {headline(state)}{alerts}"
 
 
@@ -84,26 +62,6 @@ def gpu(slot: SlotState) -> str:
         None if watts is None else f"{watts:.0f} W",
     )
     return " ".join(filter(None, values))
-
-
-def in_order(slots: Sequence[SlotState]) -> list[SlotState]:
-    """Sort the slots if they do not fit on a screen: the worst host first, its slots together, the worst first."""
-    if len(slots) <= TALL:
-        return list(slots)
-    worst: dict[str, int] = {}
-    for slot in slots:
-        worst[slot.host] = min(worst.get(slot.host, 9), _concern(slot))
-    place = {host: at for at, host in enumerate(sorted(worst, key=worst.__getitem__))}  # stable for equal hosts
-    return sorted(slots, key=lambda slot: (place[slot.host], _concern(slot)))
-
-
-CALM = 2  # from this value on no attention is needed
-
-
-def _concern(slot: SlotState) -> int:
-    """Return how urgent a slot is; 0 is the most urgent."""
-    colour = BADGES.get(slot.verdict or slot.state, TROUBLE)[1]
-    return 0 if colour == RED else 1 if colour in (AMBER, PURPLE) else CALM + slot.done
 
 
 def contact(slot: SlotState) -> str:
@@ -176,36 +134,45 @@ def _summary(state: Snapshot) -> Markup:
 
 
 def _hosts(state: Snapshot) -> Markup:
-    """Return a table with a line for each host, if there are several."""
-    hosts: dict[str, list[SlotState]] = {}
-    for slot in in_order(state.slots):
-        hosts.setdefault(slot.host, []).append(slot)
+    """Return a table with a line for each host, if there are several; of very many, the worst, and one for the rest."""
+    hosts, rest = listed.hosts(state)
     if len(hosts) < 2:
         return Markup("")
-    rows = []
-    for host, slots in hosts.items():
-        rows_of, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
-        rates = [slot.rate for slot in slots if slot.rate]
-        left = (rows_of - done) / sum(rates) if rates else None
-        ended, troubled = sum(slot.done for slot in slots), sum(_concern(slot) < CALM for slot in slots)
-        numbers = (
-            f"{done:,}/{rows_of:,}",
-            rate(sum(rates) if rates else None),
-            "–" if done >= rows_of else duration(left),
-            f"{ended} of {len(slots)}",
-            f"{troubled} !" if troubled else "–",
-        )
-        name = tag("th", text(host, 64), scope="row", style=f"{CELL};font-weight:600")
-        drawn = tag("td", bar(done, rows_of, f"{host}, all its rows"), style=CELL)
-        rows.append(tag("tr", name, drawn, *(tag("td", text(number), style=NUMBER) for number in numbers)))
+    others = len({slot.host for slot in rest})
+    rows = [_host_row(host, slots) for host, slots in hosts]
+    rows += [_host_row(f"{many(others, 'other host')}", rest)] if rest else []
     heads = [("host", CELL), ("committed", CELL), ("rows", NUMBER), ("rate", NUMBER), ("left", NUMBER)]
-    return table(many(len(hosts), "host"), [*heads, ("slots done", NUMBER), ("in trouble", NUMBER)], rows)
+    caption = many(len(hosts) + others, "host")
+    return table(caption, [*heads, ("slots done", NUMBER), ("in trouble", NUMBER)], rows)
+
+
+def _host_row(name: str, slots: Sequence[SlotState]) -> Markup:
+    rows_of, done = sum(slot.rows for slot in slots), sum(slot.committed for slot in slots)
+    rates = [slot.rate for slot in slots if slot.rate]
+    left = (rows_of - done) / sum(rates) if rates else None
+    ended, troubled = sum(slot.done for slot in slots), sum(_concern(slot) < CALM for slot in slots)
+    numbers = (
+        f"{done:,}/{rows_of:,}",
+        rate(sum(rates) if rates else None),
+        "–" if done >= rows_of else duration(left),
+        f"{ended} of {len(slots)}",
+        f"{troubled} !" if troubled else "–",
+    )
+    head = tag("th", text(name, 64), scope="row", style=f"{CELL};font-weight:600")
+    drawn = tag("td", bar(done, rows_of, f"{name}, all its rows"), style=CELL)
+    return tag("tr", head, drawn, *(tag("td", text(number), style=NUMBER) for number in numbers))
+
+
+def _few(alerts: Sequence[str]) -> list[str]:
+    """The first alerts, and how many more there are."""
+    more = len(alerts) - listed.ALERTS
+    return [*alerts[: listed.ALERTS], *([f"and {many(more, 'alert')} more"] if more > 0 else [])]
 
 
 def _alerts(state: Snapshot) -> Markup:
     if not state.alerts:
         return Markup("")
-    lines = [tag("li", text(alert, 500), style="margin:0") for alert in state.alerts]
+    lines = [tag("li", text(alert, 500), style="margin:0") for alert in _few(state.alerts)]
     return tag(
         "div",
         badge(many(len(state.alerts), "alert"), "!", RED),
@@ -214,9 +181,10 @@ def _alerts(state: Snapshot) -> Markup:
     )
 
 
-def progress_html(state: Snapshot, picture: Markup | None = None) -> Markup:
-    """Return the panel: all rows, alerts, a line for each slot, and below them `picture`."""
-    with_gpu = any(slot.gpu for slot in state.slots)
+def progress_html(state: Snapshot, picture: Markup | None = None, only: str = "") -> Markup:
+    """Return the panel: all rows, alerts, a line for each slot to list (`listed.slots`), and below them `picture`."""
+    shown = listed.slots(state, only)
+    with_gpu = any(slot.gpu for slot in shown)
     heads = [
         ("slot", CELL),
         ("host", CELL),
@@ -231,9 +199,8 @@ def progress_html(state: Snapshot, picture: Markup | None = None) -> Markup:
         ("last contact", CELL),
         ("restarts and reason", WIDE),
     ]
-    done = sum(slot.done for slot in state.slots)
-    caption = f"{many(len(state.slots), 'slot')}, {done} done; +n: rows of a part that is not committed yet"
-    slots = table(caption, heads, (_slot_row(slot, with_gpu) for slot in in_order(state.slots)))
+    caption = f"{listed.caption(state, shown, only)}; +n: rows of a part that is not committed yet"
+    slots = table(caption, heads, (_slot_row(slot, with_gpu) for slot in shown))
     below = [tag("div", picture, style="padding-top:8px")] if picture else []
     style = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;"
     style += f"max-width:1120px;{INK}"
@@ -258,8 +225,9 @@ def _columns(rows: Sequence[Sequence[str]], right: Iterable[int]) -> list[str]:
     ]
 
 
-def progress_text(state: Snapshot) -> str:
+def progress_text(state: Snapshot, only: str = "") -> str:
     """Return the panel as text, for a terminal or a notebook without HTML."""
+    shown = listed.slots(state, only)
     rows: list[tuple[str, ...]] = [
         ("slot", "host", "committed", "rows", "rate", "of late", "left", "GPU", "state", "last contact", "why")
     ]
@@ -277,10 +245,12 @@ def progress_text(state: Snapshot) -> str:
             contact(slot),
             notes(slot),
         )
-        for slot in in_order(state.slots)
+        for slot in shown
     ]
-    if not any(slot.gpu for slot in state.slots):
+    if not any(slot.gpu for slot in shown):
         rows = [(*row[:7], *row[8:]) for row in rows]
-    alerts = [f"! {one_line(alert, 500)}" for alert in state.alerts]
+    alerts = [f"! {one_line(alert, 500)}" for alert in _few(state.alerts)]
     first = f"{one_line(state.run, 100)}: {headline(state)}"
-    return "\n".join([first, text_bar(state.committed, state.rows, 60), *_columns(rows, right=(3, 4, 6)), *alerts])
+    which = [] if len(shown) == len(state.slots) else [listed.caption(state, shown, only)]
+    lines = _columns(rows, right=(3, 4, 6)) if shown else []
+    return "\n".join([first, text_bar(state.committed, state.rows, 60), *which, *lines, *alerts])

@@ -46,13 +46,13 @@ POINTS = 3000  # of a projection that are drawn; more would hide each other
 # ---------------------------------------------------------------------------------------------------------- progress
 
 
-def progress_html(state: Snapshot, picture: Picture | None = None) -> Markup:
+def progress_html(state: Snapshot, picture: Picture | None = None, only: str = "") -> Markup:
     """Return the panel of a state as self-contained HTML; without a given `picture` it is drawn now.
 
-    There is no picture while there is no data.
+    There is no picture while there is no data. `only`: of which slots (`listed.slots`).
     """
     something = len(state.history) or len(state.norms)
-    return panel.progress_html(state, (picture or progress_png(state)).html() if something else None)
+    return panel.progress_html(state, (picture or progress_png(state)).html() if something else None, only)
 
 
 def progress_png(state: Snapshot) -> Picture:

@@ -6,6 +6,7 @@ If the output is not a terminal (a pipe, a log), it prints lines of text, as the
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,7 +17,7 @@ from rich.text import Text
 from ..run.run import Run
 from ..slots.snapshot import SlotState, Snapshot
 from ..slots.watcher import Watcher
-from . import markup, panel, words
+from . import listed, markup, panel, words
 from .live import Terminal
 from .words import one_line
 
@@ -54,14 +55,17 @@ def watch(run: Run, every_s: float, console: Console | None = None) -> Snapshot:
 
 
 def picture(state: Snapshot) -> Group:
-    """Return all rows, alerts, and a line for each slot. Text of a host is never used as markup or an escape."""
+    """Return all rows, alerts, and a line for each slot to list. A host's text is never used as markup or an escape."""
     head = Text(f"{one_line(state.run, 100)}: {panel.headline(state)}", style="bold")
-    alerts = [Text(f"! {one_line(alert, 500)}", style="bold red") for alert in state.alerts]
-    return Group(head, ProgressBar(total=max(1, state.rows), completed=state.committed), *alerts, _slots(state))
+    alerts = [Text(f"! {one_line(alert, 500)}", style="bold red") for alert in state.alerts[: listed.ALERTS]]
+    shown = listed.slots(state)
+    which = [] if len(shown) == len(state.slots) else [Text(listed.caption(state, shown), style="dim")]
+    bar = ProgressBar(total=max(1, state.rows), completed=state.committed)
+    return Group(head, bar, *alerts, *which, _slots(shown))
 
 
-def _slots(state: Snapshot) -> Table:
-    with_gpu = any(slot.gpu for slot in state.slots)
+def _slots(shown: Sequence[SlotState]) -> Table:
+    with_gpu = any(slot.gpu for slot in shown)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("slot", "host", "committed"):
         table.add_column(name, no_wrap=True)
@@ -72,13 +76,13 @@ def _slots(state: Snapshot) -> Table:
     for name in (*(["GPU"] if with_gpu else []), "state", "last contact"):
         table.add_column(name, no_wrap=True)
     table.add_column("restarts and reason", overflow="fold")
-    for slot in panel.in_order(state.slots):
+    for slot in shown:
         table.add_row(*_cells(slot, with_gpu))
     return table
 
 
 def _cells(slot: SlotState, with_gpu: bool) -> list[Text | ProgressBar]:
-    shape, colour = panel.BADGES.get(slot.verdict or slot.state, panel.TROUBLE)
+    shape, colour = listed.BADGES.get(slot.verdict or slot.state, listed.TROUBLE)
     bar = ProgressBar(total=max(1, slot.rows), completed=slot.committed, width=12)
     gpu = [Text(panel.gpu(slot))] if with_gpu else []
     return [

@@ -229,3 +229,16 @@ def test_a_slot_of_another_run_is_refused_by_name(staged):
         ProfileError, match="no slot or host 'cluster7_gpu0' in this run; there are: cluster0_gpu0, one, all"
     ):
         workers.restart(staged, "cluster7_gpu0")
+
+
+def test_in_a_large_run_workers_are_listed_by_a_part_of_their_name(staged, monkeypatch):
+    monkeypatch.setattr(console, "MANY", 0)
+    made = console.Console(staged)
+    assert list(made.slot.options) == ["one", "all"]
+    state = Watcher(staged, staged.plan()).poll()
+    for wanted, listed in ((" gpu0 ", True), ("gpu7", False)):
+        made.find.value = wanted
+        made._live.show(state)
+        assert (">cluster0_gpu0<" in made.panel.value) == listed
+    made.slot.value = "cluster0_gpu0"  # any worker can be typed
+    assert made.slot.value == "cluster0_gpu0"
