@@ -37,10 +37,10 @@ def host_name(number: int) -> str:
     return f"host{number:04d}"
 
 
-def make_plan(rows: int, hosts: int, slots: int, run: str = "scale", run_id: str = "0" * 32) -> plans.Plan:
-    """The plan of `rows` documents on `hosts` with `slots` GPUs each, in the parts that the product would choose."""
+def make_plan(rows: int, hosts: int, slots: int, run: str, run_id: str, part_rows: int = 0) -> plans.Plan:
+    """The plan of `rows` documents on `hosts` with `slots` GPUs each; 0: in the parts that the product would choose."""
     ranges = plans.cut(rows, hosts * slots)
-    part_rows = plans.part_rows_for("cuda", max(stop - start for start, stop in ranges), 0, 1)
+    part_rows = part_rows or plans.part_rows_for("cuda", max(stop - start for start, stop in ranges), 0, 1)
     made = [
         plans.Slot(f"cluster{at // slots}_gpu{at % slots}", host_name(at // slots), at % slots, "cuda", 1, start, stop)
         for at, (start, stop) in enumerate(ranges)
@@ -62,12 +62,12 @@ def done_of(plan: plans.Plan, slot: plans.Slot, share: float) -> list[Range]:
     return mine[: int(len(mine) * share)]
 
 
-def make(folder: Path, rows: int, hosts: int, slots: int, share: float = 0.5) -> None:
+def make(folder: Path, rows: int, hosts: int, slots: int, share: float = 0.5, part_rows: int = 0) -> None:
     """A run's folder with its plan and, by name, `share` of the parts of each slot at home."""
     folder.mkdir(parents=True)
     (folder / "profile.yaml").write_text(PROFILE)
     run = runs.create(profiles.load(folder / "profile.yaml"), "scale")
-    plan = make_plan(rows, hosts, slots, run.name, run.id)
+    plan = make_plan(rows, hosts, slots, run.name, run.id, part_rows)
     plan.save(run.plan_file)
     _sparse_corpus(run.corpus, plan)
     run.local.parts.mkdir()

@@ -171,8 +171,16 @@ def _share_tail(run: Run, state: Snapshot) -> list[str]:
     """Move the last rows of slow hosts to hosts that are done, or will be soon: before their workers end."""
     answering = {name: state.slots_by_host.get(name, ()) for name in state.committed_by_host}
     ends = {name: _ends_s(slots, name in state.busy) for name, slots in answering.items()}
-    idle = {name for name, end_s in ends.items() if end_s is not None and end_s <= SPLIT_S}
-    working = {name for name, end_s in ends.items() if end_s is not None and end_s > SPLIT_S and name in state.busy}
+    speeds = {name: sum(slot.rate or 0.0 for slot in slots) for name, slots in answering.items()}
+    part_rows = run.plan().part_rows  # the last part of a slow slot ends later than its share of the rows says
+    last_s = {name: part_rows * len(answering[name]) / 2 / speed for name, speed in speeds.items() if speed}
+    known = {
+        name: (end_s + last_s.get(name, 0.0) if end_s else 0.0, speeds[name])
+        for name, end_s in ends.items()
+        if end_s is not None
+    }
+    idle, late = moves.early_and_late(known, SPLIT_S)
+    working = late & state.busy
     load_s = _load_s([slot for name in idle for slot in answering[name]] or state.slots)
     hanging = {name for name, slots in answering.items() if name in state.busy - idle and _hangs(slots, load_s)}
     if idle and hanging and _allowed(run, states.SLOW, sorted(hanging), "move"):
@@ -181,7 +189,8 @@ def _share_tail(run: Run, state: Snapshot) -> list[str]:
             return did
     if not idle or not working or not _allowed(run, states.SLOW, sorted(working), "move"):
         return []
-    choose = partial(moves.rebalance, load_s=load_s, begin_s=0.0 if idle <= state.busy else load_s)
+    begin_s = 0.0 if idle <= state.busy else load_s
+    choose = partial(moves.rebalance, load_s=begin_s, begin_s=begin_s)
     return _revise(run, state, sorted(working), choose, "others were idle", targets=idle)
 
 
@@ -208,8 +217,8 @@ def _load_s(slots: Sequence[SlotState]) -> float:
 def _eta_s(slots: Sequence[SlotState]) -> float | None:
     """Return seconds until a host is done; its slots help each other."""
     rate = sum(slot.rate or 0.0 for slot in slots)
-    left = sum(slot.rows - slot.committed for slot in slots)
-    return left / rate if rate else None
+    left = sum(slot.rows - slot.committed - slot.in_part for slot in slots)
+    return max(0, left) / rate if rate else None
 
 
 Chooser = Callable[[Plan, Sequence[tuple[int, int]], Sequence[Slot], Sequence[Slot], dict[str, float], str], list[Move]]

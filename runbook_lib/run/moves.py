@@ -5,13 +5,31 @@ Only uncommitted rows move, in whole parts of the first plan, so the bytes do no
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 
 from worker.rows import Covered, Range, count, planned_parts
 
 from .plan import Move, Plan, Slot
 
-AHEAD = 2  # parts that a living slot keeps: its present one, and one that it may begin meanwhile
+AHEAD = 2  # parts that a living slot of unknown rate keeps: its present one, and one that it may begin meanwhile
+DELIVERED_S = 10.0  # until a host has a new plan: what a slot begins before, it keeps
+APART_S = 2.0  # hosts that end this long before or after the mean are early or late
+
+
+def early_and_late(ends: Mapping[str, tuple[float, float]], within_s: float) -> tuple[set[str], set[str]]:
+    """Return the hosts that should get rows, and those that should give some, so that all end together.
+
+    `ends`: host -> (seconds until it has nothing to do, rows a second; 0 for a host of unknown speed, which counts as
+    the mean of the others). A host gets rows before it has nothing to do, as its workers would end and load the model
+    anew: when it will be done `within_s`, and before most others.
+    """
+    known = [rate for _, rate in ends.values() if rate]
+    usual = sum(known) / len(known) if known else 1.0
+    speed = sum(rate or usual for _, rate in ends.values())
+    mean_s = sum(end_s * (rate or usual) for end_s, rate in ends.values()) / speed if ends else 0.0
+    early = {name for name, (end_s, _) in ends.items() if end_s <= min(within_s, max(0.0, mean_s - APART_S))}
+    return early, {name for name, (end_s, _) in ends.items() if end_s > mean_s + APART_S} - early
 
 
 def left(plan: Plan, slot: Slot, home: Covered | Sequence[Range]) -> list[Range]:
@@ -60,9 +78,9 @@ def rebalance(
     here = Covered(home)
     stays = {slot.slot: left(plan, slot, here) for slot in sources}
     rows_left = {name: count(parts) for name, parts in stays.items()}
-    before = [rows for host in {slot.host for slot in targets} for rows in plan.rows_ever_given(host)]
+    before = Covered(rows for host in {slot.host for slot in targets} for rows in plan.rows_ever_given(host))
     can = {
-        name: [part for part in parts[AHEAD:] if not any(low < part[1] and part[0] < high for low, high in before)]
+        name: [part for part in parts[_kept(plan, rates.get(name)) :] if before.missing(*part) == [part]]
         for name, parts in stays.items()
     }
     speed, share = _speed(rates, sources), _speed(rates, targets)
@@ -72,8 +90,10 @@ def rebalance(
         load_s = begin_s = 0.0
     wanted = (total * share - own * speed - begin_s * speed * share) / (speed + share)
     parts: list[tuple[Range, str]] = []
-    while any(can.values()):  # always from the slot that has most left
-        name = max((slot for slot in can if can[slot]), key=lambda slot: rows_left[slot] / rates.get(slot, 1.0))
+    latest = [(-rows_left[name] / rates.get(name, 1.0), at, name) for at, name in enumerate(can) if can[name]]
+    heapq.heapify(latest)
+    while latest:  # always from the slot that has most left
+        _, at, name = heapq.heappop(latest)
         part = can[name].pop()
         size = part[1] - part[0]
         if size > wanted:
@@ -81,9 +101,16 @@ def rebalance(
         rows_left[name] -= size
         wanted -= size
         parts.append((part, name))
+        if can[name]:
+            heapq.heappush(latest, (-rows_left[name] / rates.get(name, 1.0), at, name))
     if sum(part[1] - part[0] for part, _ in parts) / speed <= load_s:
         return []
     return _distribute(plan, here, sorted(parts), targets, rates, why)
+
+
+def _kept(plan: Plan, rate: float | None) -> int:
+    """Return how many parts a working slot keeps: its present one, and what it begins before the new plan is there."""
+    return 1 + round(DELIVERED_S * rate / plan.part_rows) if rate else AHEAD
 
 
 def _speed(rates: Mapping[str, float], slots: Sequence[Slot]) -> float:
@@ -109,11 +136,13 @@ def _distribute(
     pace = {slot.slot: rates.get(slot.slot) or usual for slot in targets}
     loads = {slot.slot: float(count(left(plan, slot, home))) for slot in targets}
     rows = dict.fromkeys(loads, 0)
+    size = max(part[1] - part[0] for part, _ in parts)
+    ends = [((loads[name] + size) / pace[name], at, name) for at, name in enumerate(loads)]
+    heapq.heapify(ends)
     for part, _ in parts:
-        size = part[1] - part[0]
-        first = min(loads, key=lambda name: (loads[name] + size) / pace[name])
-        loads[first] += size
-        rows[first] += size
+        _, at, first = ends[0]
+        rows[first] += part[1] - part[0]
+        heapq.heapreplace(ends, ((loads[first] + rows[first] + size) / pace[first], at, first))
     moves: list[Move] = []
     names = iter([name for name in rows if rows[name]])
     target, room = "", 0

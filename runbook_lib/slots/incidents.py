@@ -35,8 +35,7 @@ RECENT = 100  # events; the same failure of a host is written again after so man
 def record(run: Run, host: str, reading: Reading) -> None:
     """Write into the journal how workers and the supervisor of a host ended, unless it is already there."""
     with contextlib.suppress(OSError):  # a full disk here: written at the next poll
-        for slot, entry in reading.slots.items():
-            _record(run, slot, host, entry.exits, 0)
+        _record(run, [_Ended(slot, host, entry.exits, 0) for slot, entry in reading.slots.items()])
         _record_lost(run, host, reading.supervised.predecessor)
         _record_given_up(run, refusals(host, reading))
 
@@ -82,27 +81,47 @@ def _record_lost(run: Run, host: str, predecessor: Identity | None) -> None:
             run.journal.write(LOST, host=host, process=identity, cause=cause, action="another one took its place")
 
 
-def _record(run: Run, slot: str, host: str, exits: Sequence[Exit], again: int) -> list[Exit]:
-    """Write the ends of a slot's workers that the journal does not have, and return them. The lock prevents doubles."""
-    if not any(map(_is_fault, exits)):
-        return []
+@dataclass(frozen=True)
+class _Ended:
+    """How workers of a slot ended, by its host's record; `again`: the rows that are done again."""
+
+    slot: str
+    host: str
+    exits: Sequence[Exit]
+    again: int
+
+
+def _record(run: Run, ended: Sequence[_Ended]) -> dict[str, list[Exit]]:
+    """Write the ends of workers that the journal does not have; return them by slot. The lock prevents doubles.
+
+    All slots at once: the journal is read once, however many of them are in trouble.
+    """
+    ended = [each for each in ended if any(map(_is_fault, each.exits))]
+    if not ended:
+        return {}
+    new: dict[str, list[Exit]] = {}
     with locks.held(run.faults_lock):
         known = {(e.get("slot"), e.get("exit_at")) for e in run.journal.events(BEGAN)}
-        new = [exit for exit in exits if _is_fault(exit) and (slot, exit.at) not in known]
-        for exit in new:
-            name = _name(exit)
-            action = NAMED[states.RESTARTING if name == DIED else name].by_itself
-            run.journal.write(
-                BEGAN,
-                slot=slot,
-                host=host,
-                verdict=name,
-                cause=safe_text(exit.reason, 300),
-                action=action,
-                exit_at=exit.at,
-                rows_again=again,
-            )
+        for each in ended:
+            for exit in each.exits:
+                if _is_fault(exit) and (each.slot, exit.at) not in known:
+                    _write_end(run, each, exit)
+                    new.setdefault(each.slot, []).append(exit)
     return new
+
+
+def _write_end(run: Run, ended: _Ended, exit: Exit) -> None:
+    name = _name(exit)
+    run.journal.write(
+        BEGAN,
+        slot=ended.slot,
+        host=ended.host,
+        verdict=name,
+        cause=safe_text(exit.reason, 300),
+        action=NAMED[states.RESTARTING if name == DIED else name].by_itself,
+        exit_at=exit.at,
+        rows_again=ended.again,
+    )
 
 
 def _is_fault(exit: Exit) -> bool:
@@ -177,9 +196,10 @@ class Incidents:
             with contextlib.suppress(OSError):
                 _record_given_up(self.run, new)
                 self._refused |= set(map(_refusal, new))
+        with contextlib.suppress(OSError):
+            self._note_ends(state.slots)
         for slot in state.slots:
             with contextlib.suppress(OSError):
-                self._note_ends(slot)
                 self._note(slot)
             self._before[slot.slot] = slot.in_part
 
@@ -206,19 +226,29 @@ class Incidents:
             )
             self._lost.add((host, identity))
 
-    def _note_ends(self, slot: SlotState) -> None:
-        """Write the new ends of a slot's workers; the slot has to recover from the last one."""
-        unknown = [exit for exit in slot.exits if (slot.slot, exit.at) not in self._known]
+    def _note_ends(self, slots: Sequence[SlotState]) -> None:
+        """Write the new ends of the slots' workers; a slot has to recover from its last one."""
+        unknown = {
+            slot.slot: exits
+            for slot in slots
+            if (exits := [exit for exit in slot.exits if (slot.slot, exit.at) not in self._known])
+        }
         if not unknown:
             return
-        again = self._before.get(slot.slot, 0)
-        new = _record(self.run, slot.slot, slot.host, unknown, again)
-        self._known |= {(slot.slot, exit.at) for exit in unknown}
-        if new:
-            before = self._open.get(slot.slot)
-            began = self.clock() if slot.slot in self._before else None
-            began, again = (before.began, max(again, before.again)) if before else (began, again)
-            self._open[slot.slot] = _Trouble(_name(new[-1]), began, again, slot.committed)
+        changed = [slot for slot in slots if slot.slot in unknown]
+        ended = [_Ended(s.slot, s.host, unknown[s.slot], self._before.get(s.slot, 0)) for s in changed]
+        new = _record(self.run, ended)
+        for slot, each in zip(changed, ended, strict=True):
+            self._known |= {(slot.slot, exit.at) for exit in each.exits}
+            if slot.slot in new:
+                self._open_for(slot, _name(new[slot.slot][-1]), each.again)
+
+    def _open_for(self, slot: SlotState, verdict: str, again: int) -> None:
+        """Open a trouble that the journal has; the first beginning of one that was open is kept."""
+        before = self._open.get(slot.slot)
+        began = self.clock() if slot.slot in self._before else None
+        began, again = (before.began, max(again, before.again)) if before else (began, again)
+        self._open[slot.slot] = _Trouble(verdict, began, again, slot.committed)
 
     def _note(self, slot: SlotState) -> None:
         name = slot.verdict or slot.state
