@@ -40,7 +40,8 @@ def host_name(number: int) -> str:
 def make_plan(rows: int, hosts: int, slots: int, run: str, run_id: str, part_rows: int = 0) -> plans.Plan:
     """The plan of `rows` documents on `hosts` with `slots` GPUs each; 0: in the parts that the product would choose."""
     ranges = plans.cut(rows, hosts * slots)
-    part_rows = part_rows or plans.part_rows_for("cuda", max(stop - start for start, stop in ranges), 0, 1)
+    usual = plans.part_rows_for("cuda", max(stop - start for start, stop in ranges), 0, 1)
+    part_rows = part_rows or plans.part_rows_of_all(usual, rows, hosts * slots)
     made = [
         plans.Slot(f"cluster{at // slots}_gpu{at % slots}", host_name(at // slots), at % slots, "cuda", 1, start, stop)
         for at, (start, stop) in enumerate(ranges)

@@ -23,6 +23,7 @@ from ..slots.snapshot import SlotState, Snapshot
 from . import launch, staging
 
 BLANK_S = 60.0  # wait for a launched host that lost its assignment: its folder may be unmounted for a moment
+SILENT_S = 30.0  # a silent host keeps its rows at least so long: a link may be slow for a moment
 SPLIT_S = 60.0  # hosts that end within this may get rows; also the assumed loading time of a model if unknown
 HANGS_S, LOADS_TO_HANG = 60.0, 4.0  # a host hangs after so long without a row, and so many times the usual loading time
 ALL = "all hosts"
@@ -156,15 +157,23 @@ def _move(run: Run, state: Snapshot) -> list[str]:
 
 def _lost(run: Run, state: Snapshot) -> dict[str, tuple[str, str]]:
     """Return host -> (verdict, why) for the hosts that do not work on their remaining rows."""
-    reasons = {}
+    reasons, patience_s = {}, _patience_s(run, state)
     for name, slots in state.slots_by_host.items():
         left = [slot for slot in slots if not slot.done]
         silent_s = state.silent_s.get(name, 0.0)
-        if left and silent_s > run.profile.monitor.unreachable_s:
+        if left and silent_s > patience_s:
             reasons[name] = (states.UNREACHABLE, f"silent for {silent_s:.0f} s")
         elif left and not silent_s and name not in state.busy and all(slot.state == states.FENCED for slot in left):
             reasons[name] = (states.FENCED, f"given up: {left[0].reason or 'no reason on record'}")
     return reasons
+
+
+def _patience_s(run: Run, state: Snapshot) -> float:
+    """Return how long a silent host keeps its rows: less once others are idle, as rows done twice cost nothing then."""
+    slots = [state.slots_by_host.get(name, ()) for name in state.committed_by_host]
+    idle = any(each and all(slot.state in states.OVER for slot in each) for each in slots)
+    patience_s = run.profile.monitor.unreachable_s
+    return min(SILENT_S, patience_s) if idle else patience_s
 
 
 def _share_tail(run: Run, state: Snapshot) -> list[str]:

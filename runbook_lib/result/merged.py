@@ -16,6 +16,7 @@ from ..records import Json, Written
 from .founding import FoundingContent
 from .manifest import Manifest
 
+MANIFEST_BYTES = 2**30  # our own file, with some 250 bytes a part
 AGAIN = "merge again (04_merge_validate, or runbook run)"
 
 
@@ -48,7 +49,7 @@ class Merged:
     def manifest(self) -> Manifest | None:
         """Read the manifest; return None before the first merge. Raises DataError if it was changed."""
         try:
-            value = read_json(self.manifest_file)
+            value = read_json(self.manifest_file, MANIFEST_BYTES)
         except (OSError, ValueError) as error:
             raise DataError(f"reading the manifest: {error}; delete {self.manifest_file} and {AGAIN}") from None
         if value is None:

@@ -24,7 +24,7 @@ from ..errors import DataError, RunbookError
 from ..records import Written
 from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
-from .merged import Merged, differences
+from .merged import MANIFEST_BYTES, Merged, differences
 from .placed import Backup, Copy, Placed, Publication
 
 REASON = "reason.json"
@@ -224,7 +224,7 @@ def _backed_up(run: Run) -> Iterator[tuple[str, str]]:
     """Return the sums of backed-up founding files with their runs, which may be deleted since."""
     for file in sorted(run.profile.output.backups.glob(f"*{MANIFEST}")):
         with contextlib.suppress(OSError, ValueError):
-            manifest = read_json(file) or {}
+            manifest = read_json(file, MANIFEST_BYTES) or {}
             stated = manifest.get("founding")
             if isinstance(stated, dict) and manifest.get("run"):
                 yield str(stated.get("sha256")), str(manifest["run"])

@@ -30,6 +30,10 @@ FASTER_THAN_A_CPU = 4  # mps and xpu: a guess, so that a part is not too long fo
 BYTES_A_TOKEN = 4  # of text, about
 # Even a short shard is cut, so that progress shows and a kill costs little.
 PARTS_PER_SHARD = 4
+# On more slots than this the last parts of slow slots are what all wait for: so a shard has many parts, of not too few
+# rows (docs/scale.md has the curve). A run of many rows on few slots has no more parts than a folder holds well.
+FLEET, PARTS_IN_A_FLEET, FEWEST_ROWS = 64, 48, 256
+MOST_PARTS = 20_000
 
 
 @dataclass(frozen=True)
@@ -240,6 +244,14 @@ def part_rows_for(device: str, shard_rows: int, weights_bytes: int, row_tokens: 
         tokens = max(FEWEST_BATCHES_CPU, batches) * TOKEN_BUDGET["cpu"]
         usual = min(PART_ROWS_CUDA, faster * min(MOST_ROWS_CPU, tokens // max(1, row_tokens)))
     return max(1, min(usual, -(-shard_rows // PARTS_PER_SHARD)))
+
+
+def part_rows_of_all(part_rows: int, rows: int, slots: int) -> int:
+    """Return the rows of a part on this many slots, where `part_rows` would do for one of them."""
+    shard = -(-rows // slots)
+    if slots > FLEET:
+        part_rows = min(part_rows, max(FEWEST_ROWS, shard // PARTS_IN_A_FLEET))
+    return max(part_rows, min(-(-rows // MOST_PARTS), shard // PARTS_IN_A_FLEET))
 
 
 def row_tokens(text_bytes: int, rows: int, limit: int | None) -> int:

@@ -39,10 +39,11 @@ def make_plan(
     largest = max(stop - start for start, stop in ranges)
     # One size for all, as rows move in whole parts: that of the slowest kind of device.
     tokens = plans.row_tokens(corpus.text_bytes, corpus.rows, profile.model.max_tokens or model.max_tokens)
-    part_rows = profile.part_rows or min(
+    usual = min(
         plans.part_rows_for(device, largest, model.weights_bytes, tokens)
         for device in {host.device for _, host, _ in places}
     )
+    part_rows = profile.part_rows or plans.part_rows_of_all(usual, corpus.rows, len(places))
     slots = tuple(
         Slot(
             slot=f"cluster{number}_gpu{index}",

@@ -135,7 +135,7 @@ class Live:
 
     def _draw(self, state: Snapshot, now: float, last: bool) -> pictures.Picture:
         """Return the picture; the last one again if its data did not change or it is recent."""
-        data = (state.history, len(state.norms))  # the norms are one list that grows
+        data = (state.history, len(state.norms))
         if self._picture is None or (data != self._drawn and (last or now >= self._draw_next)):
             began = self.processor()
             self._picture = pictures.progress_png(state)

@@ -6,7 +6,7 @@ Questions are numbered in a picture; their words are in the alt text.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from ..result import facts
 from ..result.figures import Figures, Point, Projection
 from ..run.run import PHASES, Run
+from ..slots.norms import Norms
 from ..slots.snapshot import Snapshot
 from . import panel, words
 from .drawing import PALE, WIDTH, Picture, calm, figure_of, label, nothing, picture_of, shaded
@@ -82,16 +83,11 @@ def _draw_rate(axes: Axes, state: Snapshot) -> str:
     )
 
 
-def _counted(norms: Sequence[float], bins: int = 40) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+def _counted(norms: Iterable[float], bins: int = 40) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
     """Return counts, edges, and min, mean, max of norms; a spread below the rounding of float32 is one bar."""
-    values = np.array(norms, dtype=float)  # a copy: the monitor's list grows meanwhile
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return np.zeros(0), np.zeros(0), {}
-    low, high = float(values.min()), float(values.max())
-    room = max(0.0, 2e-7 - (high - low)) / 2
-    counts, edges = np.histogram(values, bins=bins, range=(low - room, high + room))
-    return counts, edges, {"min": low, "mean": float(values.mean()), "max": high}
+    norms = norms if isinstance(norms, Norms) else Norms(norms)
+    counts, edges = norms.histogram(bins, 2e-7)
+    return counts, edges, {"min": norms.min, "mean": norms.mean, "max": norms.max} if len(counts) else {}
 
 
 def _draw_norms(axes: Axes, counts: np.ndarray, edges: np.ndarray, stated: dict[str, float]) -> str:

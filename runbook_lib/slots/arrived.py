@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Sequence
 
@@ -11,15 +10,16 @@ from worker.layout import HostFolder
 from worker.rows import Range
 from worker.wire import PartRecord
 
+from .norms import Norms
+
 
 class Arrived:
-    """Reads the record of each part once, at the first poll after its download. `norms` is one list that grows."""
+    """Reads the record of each part once, at the first poll after its download."""
 
     def __init__(self, folder: HostFolder):
         self._folder = folder
         self._known: set[Range] = set()
-        self.norms: array[float] = array("d")
-        self.norms_bad = 0
+        self.norms = Norms()
         self.truncated = 0
 
     def update(self, home: Sequence[Range]) -> None:
@@ -32,7 +32,5 @@ class Arrived:
                 record = PartRecord.from_json(read_json(self._folder.part(low, high).with_suffix(".json")))
             except (OSError, ValueError):  # damaged after its download: the merge refuses it, watching goes on
                 continue
-            norms = array("d", record.norms)
-            self.norms.extend(norms)
-            self.norms_bad += sum(not (math.isfinite(norm) and norm > 0) for norm in norms)
+            self.norms.add(array("d", record.norms))
             self.truncated += len(record.truncated)

@@ -11,6 +11,7 @@ from worker.rows import Covered, Range
 from worker.wire import Exit
 
 from ..hosts import gpus
+from .norms import Norms
 from .states import REST
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ class Snapshot:
     rate: float | None  # rows a second over the last minute
     eta_s: float | None  # from that rate; None while unknown
     history: tuple[tuple[float, float], ...]
-    norms: Sequence[float]
+    norms: Norms  # of the rows at home
     quarantined: tuple[int, ...]  # rows that were given up
     alerts: tuple[str, ...]
     committed_by_host: Mapping[str, Sequence[Range]] = field(default_factory=dict)  # of the hosts that answered
