@@ -14,11 +14,11 @@ from .plan import Move, Plan, Slot
 
 AHEAD = 2  # parts that a living slot of unknown rate keeps: its present one, and one that it may begin meanwhile
 DELIVERED_S = 10.0  # until a host has a new plan: what a slot begins before, it keeps
-APART_S = 2.0  # hosts that end this long before or after the mean are early or late
+APART_S = 2.0  # a host that ends this long before the mean of all is early
 
 
 def early_and_late(ends: Mapping[str, tuple[float, float]], within_s: float) -> tuple[set[str], set[str]]:
-    """Return the hosts that should get rows, and those that should give some, so that all end together.
+    """Return the hosts that should get rows, and those that may give some, so that all end together.
 
     `ends`: host -> (seconds until it has nothing to do, rows a second; 0 for a host of unknown speed, which counts as
     the mean of the others). A host gets rows before it has nothing to do, as its workers would end and load the model
@@ -29,7 +29,7 @@ def early_and_late(ends: Mapping[str, tuple[float, float]], within_s: float) -> 
     speed = sum(rate or usual for _, rate in ends.values())
     mean_s = sum(end_s * (rate or usual) for end_s, rate in ends.values()) / speed if ends else 0.0
     early = {name for name, (end_s, _) in ends.items() if end_s <= min(within_s, max(0.0, mean_s - APART_S))}
-    return early, {name for name, (end_s, _) in ends.items() if end_s > mean_s + APART_S} - early
+    return early, {name for name, (end_s, _) in ends.items() if end_s >= mean_s} - early
 
 
 def left(plan: Plan, slot: Slot, home: Covered | Sequence[Range]) -> list[Range]:

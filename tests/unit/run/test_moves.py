@@ -160,3 +160,30 @@ def test_tails_that_are_shared_again_and_again_come_to_an_end(drawn, seed):
         for row in range(move.start, move.stop):
             assert host not in owners[row]
             owners[row].append(host)
+
+
+@pytest.mark.parametrize(
+    ("ends", "early", "late"),
+    [
+        ({}, "", ""),
+        ({"a": (0.0, 0.0), "b": (30.0, 10.0)}, "a", "b"),  # one that is done counts as fast as the others
+        ({"a": (0.0, 0.0)}, "a", ""),
+        ({"a": (50.0, 10.0), "b": (300.0, 10.0), "c": (400.0, 10.0)}, "a", "bc"),
+        ({"a": (90.0, 10.0), "b": (300.0, 10.0)}, "", "b"),  # too soon: it has enough to do
+        ({"a": (20.0, 10.0), "b": (21.0, 10.0), "c": (23.0, 10.0)}, "", "c"),  # they end together
+        ({"a": (10.0, 10.0), "b": (40.0, 10.0), "c": (25.0, 10.0)}, "a", "bc"),
+        ({"a": (10.0, 10.0), "b": (40.0, 1000.0)}, "a", "b"),
+        ({"new": (0.0, 0.0)} | {str(i): (300.0, 10.0) for i in range(9)}, ("new",), "012345678"),
+    ],
+)
+def test_who_ends_soon_and_before_the_others_gets_rows_of_who_ends_after_them(ends, early, late):
+    assert moves.early_and_late(ends, 60.0) == (set(early), set(late))
+
+
+def test_a_slot_keeps_what_it_begins_before_it_hears_of_the_move(drawn):
+    one, two = drawn.slots[:2], drawn.slots[2:]
+    home = [(two[0].start, drawn.rows)]
+    for rate, kept in ((0.1, 1), (0.4, 2), (0.8, 3)):  # parts of 4 rows, and 10 s until a plan is there
+        rates = {slot.slot: rate for slot in drawn.slots} | {slot.slot: 1e9 for slot in two}
+        after = drawn.moved(moves.rebalance(drawn, home, one, two, rates, "idle"))
+        assert [after.ranges(slot) for slot in one] == [[(slot.start, slot.start + 4 * kept)] for slot in one]

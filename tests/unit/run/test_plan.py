@@ -172,3 +172,20 @@ def test_a_plan_that_did_not_change_is_not_read_again_and_one_that_did_is_verifi
     path.write_text(path.read_text().replace('"epoch": 2', '"epoch": 3'))
     with pytest.raises(DataError, match="changed since it was written"):
         plan.load(path)
+
+
+@pytest.mark.parametrize(
+    ("usual", "rows", "slots", "part_rows"),
+    [
+        (1024, 250_000, 16, 1024),
+        (1024, 2_500_000, 64, 1024),
+        (1024, 100_000_000, 16, 5000),  # 20,000 parts in all
+        (1024, 100_000_000, 8000, 260),  # 48 parts a slot: the last ones are what all wait for
+        (313, 10_000_000, 8000, 256),  # but not of too few rows
+        (20, 10_000_000, 8000, 26),
+        (4, 20, 2, 4),
+        (1, 3, 200, 1),
+    ],
+)
+def test_the_parts_of_a_run_are_neither_too_many_nor_too_large_for_its_slots(usual, rows, slots, part_rows):
+    assert plan.part_rows_of_all(usual, rows, slots) == part_rows

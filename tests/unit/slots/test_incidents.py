@@ -286,3 +286,21 @@ def test_only_a_living_worker_that_loads_counts_as_one_without_a_row(state, aliv
     report = {"state": state, "started_at": 60.0, "computed": 0}
     entry = SlotReading.from_json(wired.slot_reading(alive=alive, report=report))
     assert observed.idle_s(reading(now=100.0), entry) == idle_s
+
+
+def test_however_many_slots_are_in_trouble_the_journal_is_read_once_for_their_ends(tmp_path, monkeypatch):
+    run, ends = run_folder(tmp_path).run, tuple(Exit(float(at), 1, "killed", 9, at, "waiting") for at in range(1, 4))
+    hit = replace(state(80), slots=tuple(slot(i, **KILLED, exits=ends) for i in range(80)))
+    taking, read = Incidents(run, Hands()), []
+    real = Journal.events
+    monkeypatch.setattr(Journal, "events", lambda self, *names: read.append(names) or real(self, *names))
+    taking.note(hit)
+    assert read == [(BEGAN,)]
+    assert len(events(run, BEGAN)) == 240 and {each["slot"] for each in events(run, BEGAN)} == {
+        s.slot for s in hit.slots
+    }
+    read.clear()
+    taking.note(hit)
+    assert read == [] and len(events(run, BEGAN)) == 240  # each once
+    Incidents(run, Hands()).note(hit)
+    assert len(events(run, BEGAN)) == 240
