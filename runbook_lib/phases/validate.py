@@ -22,7 +22,7 @@ from ..result.manifest import Manifest
 from ..result.merged import AGAIN, differences
 from ..result.parts import Piece, first_few, read, row_bytes
 from ..result.placed import Backup
-from ..result.survey import Geometry, Header, norms_of
+from ..result.survey import Geometry, Header, norms_of, rows_where
 from ..run.checks import Check, Checks
 from ..run.plan import Plan, problems
 from ..run.run import Run
@@ -34,6 +34,7 @@ UNREAD = "not looked at: the matrix cannot be read"
 # worker/encoder.py, repeated because that module needs torch; a test compares the two.
 NORM_BOUND = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 ROBUST_DEVIATIONS = 10.0
+SAMPLED = 2**22  # norms of which the median is taken, evenly spaced where there are more
 # Rules of thumb: a collapsed model exceeds these limits, models in use are far below.
 TOP_SHARE_LIMIT, MEAN_COSINE_LIMIT = 0.70, 0.95
 
@@ -152,7 +153,7 @@ def _finite(e: Evidence, checks: Checks) -> None:
     if e.matrix is None:
         checks.add(name, False, UNREAD, "", AGAIN)
         return
-    rows = np.flatnonzero(~np.isfinite(e.matrix.survey.norms)).tolist()
+    rows = rows_where(e.matrix.survey.norms, lambda norms: ~np.isfinite(norms))
     _about_rows(checks, name, rows, f"none in {e.plan.documents} rows", _redo(e, rows))
 
 
@@ -184,22 +185,24 @@ def _norms(e: Evidence, checks: Checks) -> None:
         rows = _wrong_norms(norms, e.plan)
         good = f"every norm within {NORM_BOUND[e.plan.dtype]:g} of 1 ({e.plan.dtype})"
         _about_rows(checks, name, rows, good, _redo(e, rows))
-    elif rows := np.flatnonzero(norms == 0).tolist():
+    elif rows := rows_where(norms, lambda norms: norms == 0):
         _about_rows(checks, name, rows, "", _redo(e, rows))
     else:
-        known = norms[np.isfinite(norms)]
+        known = norms[:: 1 + len(norms) // SAMPLED]
+        known = known[np.isfinite(known)]
         middle = float(np.median(known)) if len(known) else 0.0
         deviation = 1.4826 * float(np.median(np.abs(known - middle))) if len(known) else 0.0
-        far = np.abs(norms - middle) > ROBUST_DEVIATIONS * max(deviation, 1e-6 * middle)
+        limit = ROBUST_DEVIATIONS * max(deviation, 1e-6 * middle)
+        far = rows_where(norms, lambda norms: np.abs(norms - middle) > limit)
         remedy = f"read these documents: their norms are over {ROBUST_DEVIATIONS:g} robust deviations from {middle:.4g}"
         good = f"above 0, median {middle:.4g} (the model does not normalise)"
-        _about_rows(checks, name, np.flatnonzero(far).tolist(), good, remedy, warn=True)
+        _about_rows(checks, name, far, good, remedy, warn=True)
 
 
 def _wrong_norms(norms: np.ndarray, plan: Plan) -> list[int]:
     """Return rows with a finite norm that is not 1; check 6 names those that are not finite."""
-    rows: list[int] = np.flatnonzero(np.isfinite(norms) & (np.abs(norms - 1) > NORM_BOUND[plan.dtype])).tolist()
-    return rows
+    bound = NORM_BOUND[plan.dtype]
+    return rows_where(norms, lambda norms: np.isfinite(norms) & (np.abs(norms - 1) > bound))
 
 
 def _backup(manifest: Manifest | None, backup: Backup | None) -> Check:
@@ -244,7 +247,7 @@ def _further_checks(e: Evidence, checks: Checks) -> None:
         checks.add("every row as in its part", False, UNREAD, "", AGAIN)
         return
     _as_in_parts(e, e.matrix.shape, checks)
-    zero = np.flatnonzero(e.matrix.survey.norms == 0).tolist()
+    zero = rows_where(e.matrix.survey.norms, lambda norms: norms == 0)
     _about_rows(checks, "no vector of zeros", zero, "none", _redo(e, zero))
     constant = sorted(set(e.matrix.survey.constant) - set(zero))
     _about_rows(checks, "no vector of one value", constant, "none", _redo(e, constant))

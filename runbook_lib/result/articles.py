@@ -14,6 +14,10 @@ import numpy as np
 from ..corpus.corpus import Article, Corpus
 from .parts import FINGERPRINT_BYTES
 
+EVERY = 64  # lines; of each such one it is kept where it begins
+MOST_TOKENS = 2**31 - 1
+FINGERPRINT_ROWS = 2**16  # fingerprints that are read at a time
+
 
 class MergedArticle(Article, total=False):
     """A line of the merged articles: the corpus's record and the fields that the encoding adds."""
@@ -33,10 +37,10 @@ class Audit:
     unlike_corpus: list[int] = field(default_factory=list)  # id, title or url is not the corpus's
     untitled: list[int] = field(default_factory=list)
     other_text: list[int] = field(default_factory=list)  # encoded from a text that is not the corpus's
-    tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     cut: np.ndarray = field(default_factory=lambda: np.zeros(0, np.bool_))
     titled: dict[str, list[int]] = field(default_factory=dict)  # the rows of each title that was asked for
-    offsets: array[int] = field(default_factory=lambda: array("q"))
+    offsets: array[int] = field(default_factory=lambda: array("q"))  # where every 64th line begins
 
     def articles(self, rows: Collection[int]) -> dict[int, MergedArticle]:
         """Return some articles by row; an empty one if the row has no readable line."""
@@ -44,9 +48,10 @@ class Audit:
         with self.path.open("rb") as file:
             for row in sorted(set(rows)):
                 line = b""
-                if row < len(self.offsets):
-                    file.seek(self.offsets[row])
-                    line = file.readline()
+                if row < self.lines:
+                    file.seek(self.offsets[row // EVERY])
+                    for _ in range(row % EVERY + 1):
+                        line = file.readline()
                 articles[row] = _parse(line) or {}
         return articles
 
@@ -64,10 +69,20 @@ def _lines(path: Path, audit: Audit) -> Iterator[MergedArticle | None]:
     at = 0
     with path.open("rb") as file:
         for line in file:
-            audit.offsets.append(at)
+            if audit.lines % EVERY == 0:
+                audit.offsets.append(at)
             audit.lines += 1
             at += len(line)
             yield _parse(line)
+
+
+def _hexadecimal(corpus: Corpus, rows: int) -> Iterator[str]:
+    """The fingerprints of the corpus's first rows, as a line of the articles has them."""
+    fingerprints = corpus.fingerprints()
+    for low in range(0, rows, FINGERPRINT_ROWS):
+        block = fingerprints[low : min(rows, low + FINGERPRINT_ROWS)].tobytes().hex()
+        for at in range(0, len(block), 2 * FINGERPRINT_BYTES):
+            yield block[at : at + 2 * FINGERPRINT_BYTES]
 
 
 def audit(path: Path, corpus: Corpus, wanted_titles: Collection[str] = ()) -> Audit:
@@ -75,13 +90,13 @@ def audit(path: Path, corpus: Corpus, wanted_titles: Collection[str] = ()) -> Au
     result = Audit(path)
     result.titled = {title: [] for title in wanted_titles}
     rows = corpus.documents
-    tokens, cut = np.zeros(rows, np.int64), np.zeros(rows, np.bool_)
-    fingerprints = corpus.fingerprints()[:rows].tobytes()
+    tokens, cut = np.zeros(rows, np.int32), np.zeros(rows, np.bool_)
+    fingerprints = _hexadecimal(corpus, rows)
     documents = iter(corpus.articles())
     for row, article in enumerate(_lines(path, result)):
         if row >= rows:
             continue  # counted in `lines`
-        document = next(documents, Article())
+        document, fingerprint = next(documents, Article()), next(fingerprints)
         if article is None or article.get("row") != row:
             result.out_of_place.append(row)
             continue
@@ -97,10 +112,9 @@ def audit(path: Path, corpus: Corpus, wanted_titles: Collection[str] = ()) -> Au
         elif isinstance(title, str) and title in result.titled:
             result.titled[title].append(row)
         if isinstance(article.get("tokens"), int):
-            tokens[row] = article["tokens"]
+            tokens[row] = max(0, min(article["tokens"], MOST_TOKENS))
         cut[row] = article.get("truncated") is True
-        at = row * FINGERPRINT_BYTES
-        if article.get("fingerprint") != fingerprints[at : at + FINGERPRINT_BYTES].hex():
+        if article.get("fingerprint") != fingerprint:
             result.other_text.append(row)
     result.tokens, result.cut = tokens, cut
     return result

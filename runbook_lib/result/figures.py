@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -14,7 +14,7 @@ from ..records import Json
 from .articles import Audit
 from .manifest import Tally
 from .retrieval import Retrieval
-from .survey import Geometry, Header, Survey
+from .survey import BLOCK_ROWS, Geometry, Header, Survey
 
 BINS = 40
 PROJECTED = 5000
@@ -133,26 +133,42 @@ def rounded(value: float | None, digits: int = 6) -> float | None:
     return float(f"{value:.{digits}g}") if value is not None and np.isfinite(value) else None
 
 
+def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
+    """The finite values, a block at a time, as float64."""
+    for low in range(0, len(values), BLOCK_ROWS):
+        block = values[low : low + BLOCK_ROWS].astype(np.float64)
+        yield block[np.isfinite(block)]
+
+
+def _ends(values: np.ndarray) -> tuple[float, float] | None:
+    blocks = [(float(block.min()), float(block.max())) for block in _blocks(values) if len(block)]
+    return (min(low for low, _ in blocks), max(high for _, high in blocks)) if blocks else None
+
+
 def histogram(values: np.ndarray) -> Histogram:
     """Count the finite values in equal bins from the least to the greatest."""
-    values = values[np.isfinite(values)]
-    if not len(values):
+    ends = _ends(values)
+    if ends is None:
         return Histogram((), ())
-    low, high = float(values.min()), float(values.max())
+    low, high = ends
     if high - low < NARROWEST:
         middle = (low + high) / 2
         low, high = middle - NARROWEST / 2, middle + NARROWEST / 2
-    counts, edges = np.histogram(values, BINS, (low, high))
-    return Histogram(tuple(rounded(float(edge), 12) for edge in edges), tuple(counts.tolist()))
+    counted = [np.histogram(block, BINS, (low, high)) for block in _blocks(values)]
+    counts = np.sum([counts for counts, _ in counted], axis=0)
+    return Histogram(tuple(rounded(float(edge), 12) for edge in counted[0][1]), tuple(counts.tolist()))
 
 
 def _spread(values: np.ndarray, digits: int) -> tuple[float | None, float | None, float | None, float | None]:
     """min, max, mean, sd."""
-    values = values[np.isfinite(values)]
-    if not len(values):
+    ends = _ends(values)
+    if ends is None:
         return None, None, None, None
-    low, high, mean, sd = (rounded(float(v), digits) for v in (values.min(), values.max(), values.mean(), values.std()))
-    return low, high, mean, sd
+    count = sum(map(len, _blocks(values)))
+    mean = sum(float(block.sum()) for block in _blocks(values)) / count
+    sd = np.sqrt(sum(float(((block - mean) ** 2).sum()) for block in _blocks(values)) / count)
+    low, high, middle, wide = (rounded(float(v), digits) for v in (*ends, mean, sd))
+    return low, high, middle, wide
 
 
 def norms(values: np.ndarray) -> Norms:
@@ -162,11 +178,11 @@ def norms(values: np.ndarray) -> Norms:
 
 def lengths(audit: Audit, stated: Tally) -> Lengths:
     """Return tokens for each document, and how many were not read. `stated`: the manifest's sum over documents."""
-    tokens = audit.tokens.astype(np.float64)
+    tokens = audit.tokens
     return Lengths(
         *_spread(tokens, 6),
         median=rounded(float(np.median(tokens))) if len(tokens) else None,
-        tokens=int(audit.tokens.sum()),
+        tokens=int(audit.tokens.sum(dtype=np.int64)),
         truncated_rows=int(audit.cut.sum()),
         truncated_share=rounded(float(audit.cut.mean())) if len(audit.cut) else None,
         tokens_cut=stated.tokens_cut,

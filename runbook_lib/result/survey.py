@@ -6,8 +6,7 @@ Reads piece by piece. It keeps a norm and a hash for each row; the other memory 
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +17,7 @@ from ..errors import DataError
 from .array_file import ITEM_BYTES
 
 BLOCK_BYTES = 8 * 2**20
+BLOCK_ROWS = 2**20
 NEAREST = 5
 # Equal vectors have equal scores only up to rounding: a document is ahead of another only if better by more than this.
 TIE = 1e-6
@@ -196,14 +196,32 @@ def survey(path: Path, shape: Header, questions: Questions, sample: Sequence[int
     )
 
 
-def equal_rows(hashes: np.ndarray) -> list[list[int]]:
-    """Return groups of rows with byte-identical vectors; rows ascending, groups by their first row."""
-    if not len(hashes):
-        return []
+def rows_where(values: np.ndarray, test: Callable[[np.ndarray], np.ndarray]) -> list[int]:
+    """Return the rows whose value passes `test`, which gets a block at a time: no second array of all rows is made."""
+    blocks = range(0, len(values), BLOCK_ROWS)
+    return [row for low in blocks for row in (low + np.flatnonzero(test(values[low : low + BLOCK_ROWS]))).tolist()]
+
+
+def equal_rows(hashes: np.ndarray, at_once: int = BLOCK_ROWS) -> list[list[int]]:
+    """Return groups of rows with byte-identical vectors; rows ascending, groups by their first row.
+
+    About `at_once` hashes are sorted at a time: equal ones have the same rest, and so lie in the same share.
+    """
+    shares = max(1, -(-len(hashes) // at_once))
+    groups: list[list[int]] = []
+    for share in range(shares):
+        rows = np.array(rows_where(hashes, lambda block, share=share: block % shares == share), np.int64)  # type: ignore[misc]
+        if len(rows):
+            groups += _equal(rows, hashes[rows])
+    return sorted(groups)
+
+
+def _equal(rows: np.ndarray, hashes: np.ndarray) -> list[list[int]]:
     order = np.argsort(hashes, kind="stable")
-    differs = hashes[order][1:] != hashes[order][:-1]
-    starts = np.concatenate([[0], np.flatnonzero(differs) + 1, [len(hashes)]])
-    return sorted(order[a:b].tolist() for a, b in itertools.pairwise(starts) if b - a > 1)
+    rows, hashes = rows[order], hashes[order]
+    starts = np.concatenate([[0], np.flatnonzero(hashes[1:] != hashes[:-1]) + 1, [len(hashes)]])
+    several = np.flatnonzero(np.diff(starts) > 1)
+    return [rows[starts[at] : starts[at + 1]].tolist() for at in several.tolist()]
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ import pytest
 
 import worker
 from runbook_lib.phases import backup, merge, validate
-from runbook_lib.result import parts
+from runbook_lib.result import articles, figures, parts
+from runbook_lib.result import survey as surveys
 from runbook_lib.result.figures import Figures
 from runbook_lib.result.merged import Merged
+from runbook_lib.result.publication import current_result
 
 
 @pytest.fixture(autouse=True)
@@ -301,3 +303,32 @@ def test_parts_that_are_gone_are_said(tmp_path):
     made.run.local.part(0, 4).unlink()
     found = check(validate.validate(made.run)[0], "as in its part")
     assert found.ok and "1 parts are no longer here" in found.seen
+
+
+def test_what_is_found_does_not_depend_on_how_many_rows_are_looked_at_at_a_time(tmp_path, monkeypatch):
+    rng = np.random.default_rng(8)
+    values, hashes = rng.normal(size=1000), rng.integers(0, 300, 1000)
+    values[[7, 500]] = np.nan
+    groups, rows = surveys.equal_rows(hashes), surveys.rows_where(values, lambda block: block > 1)
+    whole = figures.norms(values)
+    assert groups == [list(g) for g in sorted(np.flatnonzero(hashes == h).tolist() for h in set(hashes.tolist()))
+                      if len(g) > 1]  # fmt: skip
+    assert rows == np.flatnonzero(values > 1).tolist()
+    assert (whole.min, whole.max) == (float(f"{np.nanmin(values):.9g}"), float(f"{np.nanmax(values):.9g}"))
+    for module in (surveys, figures):
+        monkeypatch.setattr(module, "BLOCK_ROWS", 64)
+    assert surveys.equal_rows(hashes, 64) == groups and surveys.equal_rows(hashes[:0], 64) == []
+    assert surveys.rows_where(values, lambda block: block > 1) == rows
+    cut = figures.norms(values)
+    assert cut.histogram == whole.histogram and cut.mean == pytest.approx(whole.mean)
+    assert cut.sd == pytest.approx(whole.sd) and sum(cut.histogram.counts) == 998
+
+
+def test_an_article_is_found_though_only_some_lines_are_remembered(tmp_path):
+    made = made_up.run_folder(tmp_path, count=200)
+    made.commit_all()
+    manifest = merge.merge(made.run)
+    audited = articles.audit(current_result(made.run).merged.articles, made.corpus)
+    assert manifest.documents == audited.lines == 200 and len(audited.offsets) == 4
+    found = audited.articles([0, 63, 64, 127, 199, 200, 10**6])
+    assert [each.get("row") for each in found.values()] == [0, 63, 64, 127, 199, None, None]
