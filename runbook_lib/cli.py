@@ -24,6 +24,7 @@ from .phases import download, preflight, recover, workers
 from .profile import profile, tokens
 from .report import clean, outcome, pdf, report, status
 from .report.verdict import NOT_PROVED
+from .result import exports
 from .run import disk, driver, run, run_mark
 from .run.checks import Checks
 from .show import pictures, terminal
@@ -274,6 +275,17 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _export(args: argparse.Namespace) -> int:
+    this = _find(args)
+    folder = Path(args.out) if args.out else this.profile.output.folder / f"{this.name}-{args.to}"
+    made = exports.export(this, args.to, folder)
+    print(f"{folder}: {len(made.files)} files, {made.documents:,} x {made.dim}")
+    if made.lowest_cosine is not None:
+        recall = "" if made.recall_at_10 is None else f", recall@10 {made.recall_at_10:.4f}"
+        print(f"against float32, over {made.sampled:,} rows: lowest cosine {made.lowest_cosine:.6f}{recall}")
+    return 0
+
+
 def _clean(args: argparse.Namespace) -> int:
     this = _find(args)
     items = clean.clean(this) if args.yes else clean.leftovers(this)
@@ -370,6 +382,11 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
     ("report", _report, "make report.html and the checksums anew from the run's files", (
         ON_RUN,
         _flag("--pdf", "also report.pdf, printed by an installed Chromium"),
+    )),
+    ("export", _export, "write the published matrix in shards, or smaller, with what that loses beside it", (
+        ON_RUN,
+        _arg("--to", required=True, choices=exports.KINDS, help="the form"),
+        _arg("--out", default="", metavar="FOLDER", help="a new folder (default: in the output folder)"),
     )),
     ("clean", _clean, "remove this run's files from its hosts; refused before a verified backup", (
         ON_RUN,

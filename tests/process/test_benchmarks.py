@@ -21,12 +21,15 @@ SMALLEST = {
     "packing": (["--texts", "12", "--rounds", "1", "--max-tokens", "32"], "packed "),
     "device_waits": (["--texts", "60", "--part-rows", "20", "--rounds", "1"], "the device computes"),
     "limits": (["--quick", "--rounds", "1", "--threads", "1"], "GFLOP/s, threads 1"),
+    "scale/measure": (["--fleets", "2000x16", "--rows", "400", "--results", "{}/found.json"], "merge_again"),
+    "scale/simulate": (["--rows", "40000", "--hosts", "4", "--slots", "2", "--lost", "0.25"], '"above_ideal": '),
     "kill_cost": (["--folder", "{}/kills", "--kills", "1", "--documents", "200"], "same parts, byte for byte: True"),
 }
 # Real runs of minutes, or what needs a browser: held alive to where their work begins. remote_poll has its own test.
 STARTED = ("console", "kill_matrix", "remote_poll", "restart", "whole_run", "peers", "all")
 # What these share, and what all.py is made of; test_benchmarks_all.py holds it.
 PARTS = ("encoding", "measuring", "models", "page", "pictures", "rows", "ways", "work")
+PARTS += ("scale/curves", "scale/fleet", "scale/steps", "scale/whole")
 
 
 @pytest.mark.parametrize("name", SMALLEST)
@@ -50,4 +53,5 @@ def test_a_benchmark_that_takes_minutes_starts_and_says_what_it_takes(name: str)
 
 
 def test_every_benchmark_is_held_alive() -> None:
-    assert {path.stem for path in BENCHMARKS.glob("*.py")} == {*SMALLEST, *STARTED, *PARTS}
+    found = {path.relative_to(BENCHMARKS).with_suffix("").as_posix() for path in BENCHMARKS.rglob("*.py")}
+    assert found == {*SMALLEST, *STARTED, *PARTS}
