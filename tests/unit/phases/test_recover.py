@@ -3,8 +3,11 @@
 import asyncio
 import signal
 import threading
+from dataclasses import replace
 
+import made_up
 import pytest
+import states as states_of
 from local_run import alive, commit_all, folder, look, worker
 from waiting import wait_for
 
@@ -383,3 +386,22 @@ def test_what_a_person_stopped_while_a_host_was_looked_after_stays_stopped(make)
     workers.stop(this)
     assert recover.Recovery()(this, before) == []
     assert not alive(this) and states(this) == {"one": "stopped"}
+
+
+def test_a_silent_host_keeps_its_rows_no_longer_than_the_others_have_work(tmp_path):
+    run = made_up.run_folder(tmp_path).run
+    slots = tuple(states_of.slot(i) for i in range(16))  # of tensor00 and tensor01
+
+    def lost(state, silent_s):
+        first = [replace(each, state=state, committed=each.rows) if state == "done" else each for each in slots[:8]]
+        seen = replace(
+            states_of.state(16),
+            slots=(*first, *slots[8:]),
+            committed_by_host={"tensor00": ()},
+            silent_s={"tensor01": silent_s},
+        )
+        return recover._lost(run, seen)
+
+    assert run.profile.monitor.unreachable_s == 600
+    assert lost("running", 599.0) == {} and "tensor01" in lost("running", 601.0)
+    assert lost("done", 29.0) == {} and lost("done", 31.0) == {"tensor01": ("unreachable", "silent for 31 s")}
