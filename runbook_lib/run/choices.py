@@ -60,6 +60,15 @@ class Change:
         """The name of the host that joins the run by this change; empty if none does."""
         return self.key.removeprefix("hosts.") if (self.before, self.after) == (NO_HOST, A_HOST) else ""
 
+    @property
+    def told(self) -> str:
+        """What a person is told when the run takes the change."""
+        if self.joins:
+            return f"{self.joins} joins the run: it is checked, then gets rows of the others"
+        if self.leaves:
+            return f"{self.leaves} leaves the run: what it committed counts, its other rows go to the others"
+        return f"{self.key}: {self.after!s} from now on (was {self.before!s})"
+
     def __str__(self) -> str:
         return f"{self.key}: {_shown(self.before)} in the run, {_shown(self.after)} in the profile"
 

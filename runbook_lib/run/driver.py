@@ -15,9 +15,9 @@ from worker import process
 from worker.escape import safe_text
 
 from ..errors import RunbookError
-from . import run_mark
+from . import locks, run_mark
 from .disk import explain_disk_errors, rewrite
-from .run import Run, driver_in_words
+from .run import Run
 
 TAKE_OVER_S = 30.0  # for a driver to end after it was interrupted
 
@@ -35,7 +35,7 @@ def hold(run: Run, take_over: bool = False) -> Iterator[None]:
             holder = file.read().strip() or "unknown"
             if not take_over:
                 raise RunbookError(
-                    f"run {run.name} is being driven already ({driver_in_words(holder)}); wait for it, or watch: "
+                    f"run {run.name} is being driven already ({locks.driver_in_words(holder)}); wait for it, or watch: "
                     f"runbook watch {run.name}; to end that one and go on here: runbook run ... --take-over"
                 )
             _end_driver(run, file, holder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -486,7 +485,7 @@ def _resume(
     for change in changes:
         fields = {"key": change.key, "before": change.before, "after": change.after}
         run.journal.write("profile changed", **fields, wrote=wrote)
-        say(f"  {_change_in_words(change)}")
+        say(f"  {change.told}")
     for file in kept:
         write_atomic(file, before)
     write_atomic(run.profile_file, text)
@@ -497,27 +496,10 @@ def _not_driven(run: Run, changes: Sequence[choices.Change]) -> None:
     """Raise RunbookError if a command drives the run: it goes by the profile that it began with."""
     if who := locks.holder(run.driver_lock):
         raise RunbookError(
-            f"run {run.name} is being driven already ({driver_in_words(who)}), and the profile was changed since: "
+            f"run {run.name} is being driven already ({locks.driver_in_words(who)}), and the profile changed since: "
             f"{'; '.join(map(str, changes))}. Nothing was changed. Next: wait for it, or end it and go on here with "
             "the changed profile (its workers go on): runbook run PROFILE --take-over"
         )
-
-
-def driver_in_words(holder: str) -> str:
-    """Say who drives a run, by the content of its driver's lock."""
-    try:
-        record = json.loads(holder)
-        return f"by process {int(record['pid'])} since {safe_text(str(record['since']), 40)}"
-    except (ValueError, KeyError, TypeError):
-        return "by a command that does not say which"
-
-
-def _change_in_words(change: choices.Change) -> str:
-    if change.joins:
-        return f"{change.joins} joins the run: it is checked, then gets rows of the others"
-    if change.leaves:
-        return f"{change.leaves} leaves the run: what it committed counts, its other rows go to the others"
-    return f"{change.key}: {change.after!s} from now on (was {change.before!s})"
 
 
 @explain_disk_errors("opening the run")
