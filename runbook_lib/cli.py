@@ -102,9 +102,9 @@ def _open(args: argparse.Namespace) -> run.Run:
 
 def _earlier(name: str, choices: profile.Profile, own: str) -> str:
     """Return the folder of the run that --since names, if its vectors can be taken. Raises RunbookError."""
-    folder = earlier.find(name, choices.runs)
-    earlier.open_earlier(folder, choices.runs / own if own else None)
-    return str(folder)
+    folder = run.find_earlier(name, choices.runs)
+    earlier.open_earlier(Path(folder), choices.runs / own if own else None)
+    return folder
 
 
 def _find(args: argparse.Namespace) -> run.Run:

@@ -21,7 +21,7 @@ from .manifest import Manifest
 from .merged import Merged, differences
 from .sealed import listed, was_sealed
 
-WITHOUT = "Next: name another run, or leave out --since: all documents are computed then"
+WITHOUT = "Next: name another run, or leave out --since: runbook run PROFILE --new computes all documents"
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,6 @@ class Earlier:
             if line is None or line.get("row") != row:
                 raise DataError(f"{self.merged.articles}: line {row + 1}: expected the record of row {row}. {WITHOUT}")
             yield line
-
-
-def find(name: str, runs: Path) -> Path:
-    """Return the folder of the run that `--since` names, by its folder or its name in `runs`. Raises ProfileError."""
-    for folder in (Path(name), runs / name, Path("runs") / name):
-        if (folder / "profile.yaml").is_file():
-            return folder.absolute()
-    raise ProfileError(f"--since {name!r}: no such run in {runs}, and no folder of a run. {WITHOUT}")
 
 
 def open_earlier(folder: Path, own: Path | None = None) -> Earlier:

@@ -399,6 +399,7 @@ def current(
                 own.append((run, changes))
         latest, changes = own[0] if own else (None, [])
         if latest and latest.only_failed_preflight:
+            _same_since(latest, since)
             return _resume(latest, profile, changes, say, take_over=take_over)
         if latest and (amend or not (new and latest.finished)):
             raise ProfileError(choices.refusal(latest.name, latest.finished, profile, changes))
@@ -513,12 +514,28 @@ def find(name: str) -> Run:
     raise DataError(f"no run {name!r}: give its folder, or its name under ./runs (latest there: {known})")
 
 
-def open_run(profile: str = "", run: str = "", *, new: bool = False, hosts: str = "") -> Run:
+def find_earlier(name: str, runs: Path) -> str:
+    """Return the folder of the run that `--since` names, by its folder or its name in `runs`. Raises ProfileError."""
+    for folder in (Path(name), runs / name, Path("runs") / name):
+        if (folder / PROFILE).is_file():
+            return str(folder.absolute())
+    raise ProfileError(
+        f"--since {safe_text(name, 200)!r}: no such run in {runs}, and no folder of a run. Next: name another run, or "
+        "leave out --since: runbook run PROFILE --new computes all documents"
+    )
+
+
+def open_run(profile: str = "", run: str = "", *, new: bool = False, hosts: str = "", since: str = "") -> Run:
     """Open the run of a notebook: `run` by folder or name if given, else the current run of `profile` or the demo's.
 
-    `hosts` names the hosts to work on, if not all: "tensor01" or "tensor01,tensor02".
+    `hosts` names the hosts to work on, if not all: "tensor01" or "tensor01,tensor02". `since` names the finished run
+    from which a new run takes the vectors of texts that did not change.
     """
-    return limited(find(run) if run else current(profiles.load(Path(profile) if profile else DEMO), new=new), hosts)
+    if run:
+        return limited(find(run), hosts)
+    chosen = profiles.load(Path(profile) if profile else DEMO)
+    earlier = find_earlier(since, chosen.runs) if since else ""
+    return limited(current(chosen, new=new, since=earlier), hosts)
 
 
 def limited(run: Run, hosts: str) -> Run:

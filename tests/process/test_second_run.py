@@ -1,11 +1,14 @@
 """A second run by the command line with the real all-MiniLM-L6-v2: only what changed is computed, all else is taken."""
 
 import json
+import subprocess
 from pathlib import Path
 
+import forking
 import numpy as np
 import pytest
 from small_run import by_the_library, digest, make_profile, runbook, runbook_here
+from waiting import wait_for
 
 from runbook_lib.report import report
 from runbook_lib.run import run
@@ -108,6 +111,22 @@ def test_an_unchanged_corpus_needs_no_new_row_and_gives_the_same_bytes(runs):
     since = report.archive.Merged(third.merged).manifest().since
     assert (since.computed, since.reused) == (0, 61)
     assert (third.merged / "embeddings.npy").read_bytes() == (second.merged / "embeddings.npy").read_bytes()
+
+
+def test_a_second_run_that_is_killed_in_its_preflight_is_gone_on_with_by_the_same_command(runs):
+    first, second, _, _ = runs
+    here = second.folder.parents[1]
+    there = set((here / "runs").iterdir())
+    words = [forking.python(), "-m", "runbook_lib.cli", "run", here / "small.yaml", "--since", first.name]
+    killed = subprocess.Popen(words, cwd=here, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    (made,) = wait_for(
+        lambda: [f for f in set((here / "runs").iterdir()) - there if (f / "whole").exists()], "it began", 240
+    )
+    killed.kill()
+    killed.wait()
+    said = runbook("run", here / "small.yaml", "--since", first.name, cwd=here)
+    assert f"run {made.name} in" in said and set((here / "runs").iterdir()) - there == {made}
+    assert np.array_equal(*(np.load(each.merged / "embeddings.npy") for each in (run.open_folder(made), second)))
 
 
 @pytest.mark.parametrize(

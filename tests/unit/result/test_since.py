@@ -274,8 +274,17 @@ def test_a_run_is_not_taken_from_itself_and_an_unknown_one_is_named(first, tmp_p
     with pytest.raises(DataError, match="it is this run itself"):
         earlier.open_earlier(first.folder, first.folder)
     with pytest.raises(ProfileError, match="no such run"):
-        earlier.find("nobody", tmp_path)
-    assert earlier.find(first.name, first.folder.parent) == first.folder
+        run.find_earlier("nobody", tmp_path)
+    assert run.find_earlier(first.name, first.folder.parent) == str(first.folder)
+
+
+def test_a_notebook_names_the_earlier_run_too(first, tmp_path):
+    plain = run_folder(tmp_path / "b", texts=next_month())
+    file = plain.run.folder.parents[1] / "profile.yaml"
+    shutil.rmtree(plain.run.folder)
+    opened = run.open_run(str(file), new=True, since=str(first.folder))
+    assert opened.since == str(first.folder)
+    assert run.open_run(str(file), new=True).folder == opened.folder, "left out, the run goes on as it was begun"
 
 
 def test_a_run_with_since_is_not_amended(first, tmp_path):
