@@ -24,7 +24,7 @@ from .phases import download, preflight, recover, workers
 from .profile import profile, tokens
 from .report import clean, outcome, pdf, report, status
 from .report.verdict import NOT_PROVED
-from .result import exports
+from .result import earlier, exports
 from .run import disk, driver, run, run_mark
 from .run.checks import Checks
 from .show import pictures, terminal
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _open(args: argparse.Namespace) -> run.Run:
     """Return the run that a PROFILE verb works on."""
-    amend = bool(getattr(args, "amend", False))
+    amend, take_over = bool(getattr(args, "amend", False)), bool(getattr(args, "take_over", False))
     overrides = {}
     for pair in args.set:
         key, sign, value = pair.partition("=")
@@ -90,11 +90,21 @@ def _open(args: argparse.Namespace) -> run.Run:
             raise ProfileError(f"--set {tokens.hide(safe_text(pair))}: expected KEY=VALUE")
         overrides[key] = value
     choices = profile.load(Path(args.profile), overrides)
+    since = _earlier(args.since, choices, args.run) if args.since else ""
     if args.run:
         if wrong := run_name_problem(args.run):
             raise ProfileError(wrong)
-        return run.open_or_create(choices, args.run, print, amend=amend)
-    return run.create(choices) if args.new else run.current(choices, new=True, say=print, amend=amend)
+        return run.open_or_create(choices, args.run, print, amend=amend, take_over=take_over, since=since)
+    if args.new:
+        return run.create(choices, since=since)
+    return run.current(choices, new=True, say=print, amend=amend, take_over=take_over, since=since)
+
+
+def _earlier(name: str, choices: profile.Profile, own: str) -> str:
+    """Return the folder of the run that --since names, if its vectors can be taken. Raises RunbookError."""
+    folder = run.find_earlier(name, choices.runs)
+    earlier.open_earlier(Path(folder), choices.runs / own if own else None)
+    return folder
 
 
 def _find(args: argparse.Namespace) -> run.Run:
@@ -323,6 +333,7 @@ ON_PROFILE = (
     _arg("profile", metavar="PROFILE", help="the YAML file with what you chose"),
     _arg("--run", default="", metavar="NAME", help="work on the run of this name, made if need be"),
     _flag("--new", "start a new run even if the latest is unfinished"),
+    _arg("--since", default="", metavar="RUN", help="take the vectors of unchanged texts from this finished run"),
     _arg("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. corpus.path=mine.jsonl"),
 )
 ON_RUN = _arg("run", nargs="?", default="", metavar="RUN", help="default: the latest run under ./runs")

@@ -56,10 +56,11 @@ def take(run: Run) -> tuple[Checks, dict[str, MachineFacts]]:
     facts: dict[str, MachineFacts] = {}
     # Before the first launch a wrong address is a mistake; later an unreachable host must not stop the others.
     wait = run.launched and run.profile.policy_for("unreachable") == "auto" and bool(results.ok)
+    known = run.plan().hosts if wait and run.plan_file.exists() else []
     for spec in run.hosts:
         result = results[spec.name]
         if isinstance(result, RunbookError):
-            tolerated = wait and isinstance(result, LinkLost)
+            tolerated = spec.name in known and isinstance(result, LinkLost)
             checks.add("reachable", tolerated, result, "reachable", _way_out(result), where=spec.name, warn=tolerated)
             continue
         facts[spec.name] = _judge(checks, spec, result, names)

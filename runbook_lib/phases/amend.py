@@ -36,6 +36,12 @@ def amend(run: Run) -> Checks:
 
     Raises DataError if it has other documents than the run's, or nothing changed in it.
     """
+    if run.since:
+        raise DataError(
+            f"amending: run {run.name} takes vectors from an earlier run and is not amended. Next: begin another one "
+            f"with the mended texts: runbook run PROFILE --new --since {run.since} (or, once it is finished, --since "
+            f"{run.name}: then only the mended texts are computed)"
+        )
     run = replace(run, only=frozenset())
     before, after = corpora.load(run.corpus), _numbered(run)
     rows = _changed(before, after)

@@ -102,6 +102,8 @@ def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, 
     given_up = [] if retry_given_up else [(row, row + 1) for row in reading.quarantined]
     settled = Covered([*reading.committed, *given_up])
     left = sum(plan.left(slot, settled) for slot in slots)
+    if undo_stop and reading.stop_requested:  # also of a host without rows: it may get some later
+        host.remove(host.folder.stop_request(host.name))
     if not left:
         return LeftAlone.NO_ROWS
     if not reading.assigned:

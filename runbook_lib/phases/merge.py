@@ -21,13 +21,16 @@ from ..corpus import corpus as corpora
 from ..corpus.corpus import Corpus
 from ..errors import DataError
 from ..records import Written
-from ..result import founding, home, publication
+from ..result import earlier, founding, home, publication, taken
+from ..result import whole as wholes
 from ..result.array_file import ITEM_BYTES
 from ..result.large_files import write
 from ..result.manifest import Amended, Manifest, MergedPart, SlotShare, Tallies, Tally
 from ..result.merged import AGAIN, Merged, differences
 from ..result.parts import Part, Piece, cover, first_few, read, row_bytes, verify, with_plan_slot, within
 from ..result.placed import Placed
+from ..result.taken import RowRecord
+from ..result.whole import Whole
 from ..run.disk import explain_disk_errors
 from ..run.plan import Plan
 from ..run.run import Run
@@ -94,6 +97,8 @@ def _unchanged(run: Run, merged: Merged, plan: Plan, corpus: Corpus) -> Manifest
     try:
         manifest = merged.manifest()
         if manifest is None or manifest.plan != plan.sha256 or manifest.corpus != plan.corpus:
+            return None
+        if manifest.since != (whole.since if (whole := wholes.load(run)) else None):
             return None
         paths, stated = _paths(run), {part.name: part for part in manifest.parts}
         if {path.name for path in paths} != stated.keys():
@@ -191,29 +196,43 @@ def _reason(run: Run, row: int) -> str:
 def _write(
     run: Run, plan: Plan, corpus: Corpus, parts: Sequence[Part], pieces: Sequence[Piece], on_progress: OnProgress
 ) -> Manifest:
-    merged, dim = Merged(run.candidate), plan.model.dim
+    merged, dim, whole = Merged(run.candidate), plan.model.dim, wholes.load(run)
     documents = within(pieces, 0, plan.documents)
+    rows = plan.documents if whole is None else whole.documents
     remedy = "Free space in the runs folder, then merge again."
 
-    matrix_bytes = plan.documents * dim * ITEM_BYTES
-    outputs = {
-        merged.embeddings.name: write(merged.embeddings, _matrix(documents, dim, on_progress), matrix_bytes, remedy)
-    }
+    matrix = _matrix(documents, dim, on_progress)
+    if whole is not None:
+        matrix = _whole_matrix(run.since, whole, documents, dim, on_progress)
+    outputs = {merged.embeddings.name: write(merged.embeddings, matrix, rows * dim * ITEM_BYTES, remedy)}
     if plan.questions:
         asked = within(pieces, plan.documents, plan.rows)
         size = plan.questions * dim * ITEM_BYTES
         outputs[merged.questions.name] = write(merged.questions, _matrix(asked, dim, on_progress), size, remedy)
     of_documents, of_questions = _Tallying(), _Tallying()
-    articles = _articles(corpus, of_documents.through(_row_records(documents)))
-    outputs[merged.articles.name] = write(merged.articles, articles, plan.documents * 200, remedy)
+    records = _row_records(documents) if whole is None else taken.records(whole, _row_records(documents))
+    articles = _articles(corpus if whole is None else whole.corpus, of_documents.through(records), whole)
+    outputs[merged.articles.name] = write(merged.articles, articles, rows * 200, remedy)
     for _ in of_questions.through(_row_records(within(pieces, plan.documents, plan.rows))):
         pass
     lengths = Tallies(of_documents.tally(), of_questions.tally())
 
     manifest = _manifest(plan, parts, pieces, lengths, _timestamp(run, plan, parts), outputs)
+    manifest = replace(manifest, documents=rows, since=None if whole is None else whole.since)
     manifest = replace(manifest, founding=founding.save(run.founding_candidate, merged.content(manifest)))
     merged.commit(manifest)
     return manifest
+
+
+def _whole_matrix(
+    earlier_run: str, whole: Whole, work: Sequence[Piece], dim: int, on_progress: OnProgress
+) -> Iterator[bytes]:
+    """Return the bytes of a .npy file with the vectors of all documents, taken and computed, in order."""
+    before, rows = earlier.open_matrix(Path(earlier_run), whole.since.matrix, dim), taken.WorkRows(work)
+    yield _npy_head(whole.documents, dim)
+    for low, take in taken.blocks(whole, dim):
+        yield taken.vectors(take, before, rows).tobytes()
+        on_progress("writing vectors", (low + len(take)) * dim * ITEM_BYTES, whole.documents * dim * ITEM_BYTES)
 
 
 def _timestamp(run: Run, plan: Plan, parts: Sequence[Part]) -> str:
@@ -230,9 +249,7 @@ def _timestamp(run: Run, plan: Plan, parts: Sequence[Part]) -> str:
 def _matrix(pieces: Sequence[Piece], dim: int, on_progress: OnProgress) -> Iterator[bytes]:
     """Return the bytes of a .npy file with the rows of `pieces`, in order."""
     rows = sum(high - low for _, low, high in pieces)
-    head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)})
-    yield head.getvalue()
+    yield _npy_head(rows, dim)
     done = 0
     for piece in pieces:
         yield from row_bytes(piece)
@@ -240,7 +257,10 @@ def _matrix(pieces: Sequence[Piece], dim: int, on_progress: OnProgress) -> Itera
         on_progress("writing vectors", done * dim * ITEM_BYTES, rows * dim * ITEM_BYTES)
 
 
-RowRecord = tuple[int, int, bool, str, int | None]
+def _npy_head(rows: int, dim: int) -> bytes:
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)})
+    return head.getvalue()
 
 
 def _row_records(pieces: Sequence[Piece]) -> Iterator[RowRecord]:
@@ -255,10 +275,14 @@ def _row_records(pieces: Sequence[Piece]) -> Iterator[RowRecord]:
             yield row, record.tokens[at], row in cut, record.fingerprints[at] or "", record.max_tokens
 
 
-def _articles(corpus: Corpus, records: Iterator[RowRecord]) -> Iterator[bytes]:
-    """Return one line for each document: the corpus's record and the fields that the encoding adds."""
+def _articles(corpus: Corpus, records: Iterator[RowRecord], whole: Whole | None) -> Iterator[bytes]:
+    """Return one line for each document: the corpus's record and the fields that the encoding adds.
+
+    With --since a line also names the run that computed the vector.
+    """
     lines: list[bytes] = []
     articles = iter(corpus.articles())
+    by = None if whole is None else whole.computed_by()
     for row, tokens, cut, fingerprint, _ in records:
         article = next(articles, None)
         if article is None or article["row"] != row:
@@ -266,7 +290,9 @@ def _articles(corpus: Corpus, records: Iterator[RowRecord]) -> Iterator[bytes]:
                 f"merging: the corpus has no record of row {row} at its place; "
                 f"delete {corpus.folder} and run again: it is numbered again"
             )
-        line = {**article, "tokens": tokens, "truncated": cut, "fingerprint": fingerprint}
+        line: dict[str, object] = {**article, "tokens": tokens, "truncated": cut, "fingerprint": fingerprint}
+        if whole is not None and by is not None:
+            line["computed_by"] = whole.since.runs[by[row]].run
         lines.append(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
         if len(lines) == 1000:
             yield b"".join(lines)

@@ -8,23 +8,22 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from worker.layout import committed
-from worker.rows import count
 from worker.wire import PACKED
 
 from ..corpus import corpus as corpora
-from ..errors import CorpusError, ProfileError, RunbookError
+from ..errors import CorpusError, DataError, ProfileError, RunbookError
 from ..hosts import hosts as machines
 from ..hosts import inventory
 from ..hosts.ssh import login
 from ..profile.profile import HostSpec
 from ..result import publication
-from ..run import locks, places, plan, planning
+from ..result import whole as wholes
 from ..run import model as models
+from ..run import places, plan, planning
 from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
 from ..run.run import Run
-from . import probing
+from . import joining, probing, reuse
 from .progress import OnProgress, ignore
 
 PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
@@ -127,10 +126,14 @@ def the_corpus(
         return checks, None
     try:
         corpus = _numbered(run, model, on_progress)
-    except CorpusError as error:
+        whole = wholes.load(run)
+    except (CorpusError, DataError) as error:
         checks.add("corpus", False, error, "every document readable", "see the message")
         return checks, None
-    checks.add("documents", True, f"{corpus.documents:,}", run.profile.corpus.documents or "")
+    documents = corpus.documents if whole is None else whole.documents
+    checks.add("documents", True, f"{documents:,}", run.profile.corpus.documents or "")
+    if whole is not None:
+        checks.add("taken", True, reuse.in_words(whole.since))
     checks.add("questions", True, f"{corpus.questions:,}")
     checks.add("fingerprint", True, corpus.fingerprint[:16])
     for note in corpus.notes:
@@ -146,22 +149,26 @@ def _numbered(run: Run, model: models.Model, on_progress: OnProgress) -> corpora
     spec = run.profile.corpus
     fields = corpora.Fields(spec.id, spec.title, spec.text, spec.url, frozenset(spec.accept))
     if (run.corpus / "corpus.json").exists():
-        corpus = corpora.load(run.corpus)
-        if wrong := _not_as_numbered(run, corpus, model):
+        corpus, whole = corpora.load(run.corpus), wholes.load(run)
+        if wrong := _not_as_numbered(run, whole.corpus if whole else corpus, model):
             raise CorpusError(wrong)
         return corpus
-    built = corpora.build(
-        spec.path,
-        fields,
-        spec.documents,
-        run.profile.questions,
-        model.template,
-        model.question_template,
-        run.corpus,
-        lambda done: on_progress("documents read", done, spec.documents or 0),
-    )
-    on_progress("documents read", built.documents, built.documents)
-    return built
+
+    def build(folder: Path) -> corpora.Corpus:
+        built = corpora.build(
+            spec.path,
+            fields,
+            spec.documents,
+            run.profile.questions,
+            model.template,
+            model.question_template,
+            folder,
+            lambda done: on_progress("documents read", done, spec.documents or 0),
+        )
+        on_progress("documents read", built.documents, built.documents)
+        return built
+
+    return reuse.number(run, reuse.check_earlier(run, model), build) if run.since else build(run.corpus)
 
 
 def _not_as_numbered(run: Run, corpus: corpora.Corpus, model: models.Model) -> str:
@@ -207,8 +214,27 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, M
         for name in able:
             probing.judge(checks, name, probes[name], model, run.profile.model)
         probing.compare(checks, probes, run.profile.model.dtype)
-    run.save_json("hosts.json", {"hosts": facts})
-    return checks, facts
+    run.save_json("hosts.json", {"hosts": {**run.host_facts(), **facts}})  # of one that is away, what was known
+    return _held_to(run, checks, facts)
+
+
+def _held_to(run: Run, checks: Checks, facts: dict[str, MachineFacts]) -> tuple[Checks, dict[str, MachineFacts]]:
+    """Return checks and facts as they count: a host that computes already holds up no other, so it only warns.
+
+    A host that joins a launched run is held to every check: with a failed one it is left out of the facts.
+    """
+    known = _planned(run)
+    failed = {check.where for check in checks.failed}
+    answered = {check.where for check in checks} - failed
+    auto = run.profile.policy_for("dead") == "auto" and bool(answered & {spec.name for spec in run.hosts})
+    counted = [replace(c, ok=True, warn=True) if not c.ok and auto and c.where in known else c for c in checks]
+    trusted = {name: found for name, found in facts.items() if not known or name in known or name not in failed}
+    return Checks(checks.title, counted), trusted
+
+
+def _planned(run: Run) -> frozenset[str]:
+    """Return the hosts that the plan of a launched run has given rows; empty before the launch."""
+    return frozenset(run.plan().hosts) if run.launched and run.plan_file.exists() else frozenset()
 
 
 def _can_try(checks: Checks, spec: HostSpec, facts: MachineFacts, model: models.Model | None) -> bool:
@@ -248,10 +274,11 @@ def the_disks(
     if model is None or corpus is None or model.dim is None:
         checks.add("disk", False, "not known", "known sizes", "make the model and corpus checks hold first")
         return checks
-    vectors = corpus.rows * model.dim * 4
-    texts = corpus.text_bytes
-    needs: dict[Path, int] = {run.folder: vectors * 2 + texts}
-    founding = vectors + texts // 10
+    vectors, texts, whole = corpus.rows * model.dim * 4, corpus.text_bytes, wholes.load(run)
+    result = vectors if whole is None else whole.corpus.rows * model.dim * 4
+    kept = texts if whole is None else texts + whole.corpus.text_bytes
+    needs: dict[Path, int] = {run.folder: vectors + result + kept}
+    founding = result + kept // 10
     needs[run.profile.output.folder] = founding
     needs[run.profile.output.backups] = founding
     hosts = run.profile.hosts
@@ -341,7 +368,7 @@ def _drawn(
 def _standing(
     checks: Checks, run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, MachineFacts]
 ) -> plan.Plan | None:
-    """Compare the present plan with the profile, and add the slots of new hosts to it."""
+    """Compare the present plan with the profile, and follow its hosts."""
     wrong = planning.differences(run, run.plan(), model, corpus)
     if run.plan().batching == PACKED and (why := probing.cannot_pack(run, model)):
         wrong.append(("batches", "packed, as the run began", why))
@@ -350,21 +377,10 @@ def _standing(
         checks.add(what, False, actual, expected, remedy)
     if wrong:
         return None
-    answers = machines.side_by_side(run, lambda host: host.poll().committed)
-    there = [(low, high) for ranges in answers.ok.values() for low, high in ranges]
-    with locks.held(run.plan_lock):
-        before = run.plan()
-        standing = planning.add_slots(run, before, facts, [*committed(run.local.parts), *there])
-        if standing != before:
-            before.save(run.revision_file(before.epoch))
-            standing.save(run.plan_file)
-    if standing != before:
-        added = [slot.slot for slot in standing.slots if slot not in before.slots]
-        rows = count((move.start, move.stop) for move in standing.moves[len(before.moves) :])
-        share = f"{', '.join(added)} get {rows:,} rows"
-        checks.add("slots added", True, f"{share}, epoch {standing.epoch}")
-        run.journal.write("slots added", slots=added, seen=share, epoch=standing.epoch)
-    return standing
+    short = {check.where for check in the_disks(run, model, corpus, facts).failed}
+    here = {spec.name for spec in run.profile.hosts if spec.is_here and "here" in short}
+    known = _planned(run)
+    return joining.follow_hosts(checks, run, {n: f for n, f in facts.items() if n in known or n not in short | here})
 
 
 def everything(run: Run) -> list[Checks]:

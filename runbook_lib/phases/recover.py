@@ -146,13 +146,20 @@ def _move(run: Run, state: Snapshot) -> list[str]:
     if not state.committed_by_host:  # no host answers: the network of this machine is down
         return []
     lost = _lost(run, state)
-    did = []
+    did = _given_away(run, state)
     for verdict in (states.UNREACHABLE, states.FENCED):
         names = sorted(name for name, (why, _) in lost.items() if why == verdict)
         if names and _allowed(run, verdict, names, "move"):
             for name in names:
                 did += _revise(run, state, [name], moves.evacuate, lost[name][1])
     return did or _share_tail(run, state)
+
+
+def _given_away(run: Run, state: Snapshot) -> list[str]:
+    """Move the rows of hosts that left the profile: the preflight does it, unless it was killed before."""
+    here = {spec.name for spec in run.profile.hosts}
+    gone = sorted({slot.host for slot in state.slots if slot.host not in here and not slot.done})
+    return [line for name in gone for line in _revise(run, state, [name], moves.evacuate, "it left the profile")]
 
 
 def _lost(run: Run, state: Snapshot) -> dict[str, tuple[str, str]]:

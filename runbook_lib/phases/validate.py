@@ -14,7 +14,7 @@ import numpy as np
 
 from ..corpus import corpus as corpora
 from ..errors import DataError
-from ..result import computed_again, figures, founding, publication
+from ..result import computed_again, figures, founding, publication, reused_rows
 from ..result.array_file import ITEM_BYTES
 from ..result.evidence import Evidence, gather
 from ..result.figures import Duplicates, Figures
@@ -101,8 +101,11 @@ def _about_rows(checks: Checks, name: str, rows: Sequence[int], good: str, remed
 
 def _redo(e: Evidence, rows: Sequence[int]) -> str:
     """Return the remedy for rows with wrong vectors: it depends on whether their part is wrong too."""
+    work = reused_rows.work_row(e, rows[0]) if rows else None
+    if rows and work is None:
+        return reused_rows.REMEDY
     for part in e.manifest.parts:
-        if rows and part.rows and part.rows[0] <= rows[0] < part.rows[1]:
+        if work is not None and part.rows and part.rows[0] <= work < part.rows[1]:
             origin = f"{part.name} of {part.slot} on {part.host}"
             return (
                 f"row {rows[0]} is from {origin}: where the part itself holds this vector, delete its .npy and .json "
@@ -119,7 +122,7 @@ def _founding_checks(e: Evidence, backup: Backup | None, checks: Checks) -> None
     _bytes(e, checks)
     _structure(e, checks)
     rows, dim = (e.shape.rows, e.shape.dim) if e.shape else ("unknown", "unknown")
-    checks.add("4 one vector a document", rows == e.plan.documents, rows, e.plan.documents, AGAIN)
+    checks.add("4 one vector a document", rows == e.documents, rows, e.documents, AGAIN)
     checks.add("5 dimension", dim == e.plan.model.dim, dim, e.plan.model.dim, AGAIN)
     _finite(e, checks)
     _metadata(e, checks)
@@ -129,14 +132,14 @@ def _founding_checks(e: Evidence, backup: Backup | None, checks: Checks) -> None
 
 
 def _bytes(e: Evidence, checks: Checks) -> None:
-    vectors = e.plan.documents * e.plan.model.dim * ITEM_BYTES
+    vectors = e.documents * e.plan.model.dim * ITEM_BYTES
     actual = (e.merged.embeddings.stat().st_size, e.founding.stat().st_size)
     wanted = (vectors + (e.shape.bytes if e.shape else 0), e.manifest.founding.bytes)
     checks.add(
         "2 bytes exact",
         e.shape is not None and actual == wanted,
         f"{actual[0]:,} and {actual[1]:,}",
-        f"{wanted[0]:,} (header + {e.plan.documents} x {e.plan.model.dim} x {ITEM_BYTES}) and {wanted[1]:,}",
+        f"{wanted[0]:,} (header + {e.documents} x {e.plan.model.dim} x {ITEM_BYTES}) and {wanted[1]:,}",
         AGAIN,
     )
 
@@ -154,7 +157,7 @@ def _finite(e: Evidence, checks: Checks) -> None:
         checks.add(name, False, UNREAD, "", AGAIN)
         return
     rows = rows_where(e.matrix.survey.norms, lambda norms: ~np.isfinite(norms))
-    _about_rows(checks, name, rows, f"none in {e.plan.documents} rows", _redo(e, rows))
+    _about_rows(checks, name, rows, f"none in {e.documents} rows", _redo(e, rows))
 
 
 def _metadata(e: Evidence, checks: Checks) -> None:
@@ -166,8 +169,8 @@ def _metadata(e: Evidence, checks: Checks) -> None:
         "without a title": [] if accepted else audit.untitled,
     }
     wrong = [f"{len(rows)} {what}: rows {first_few(rows)}" for what, rows in faults.items() if rows]
-    if audit.lines != e.plan.documents:
-        wrong.insert(0, f"{audit.lines} records for {e.plan.documents} documents")
+    if audit.lines != e.documents:
+        wrong.insert(0, f"{audit.lines} records for {e.documents} documents")
     untitled = f", {len(audit.untitled)} without a title, as accepted" if audit.untitled else ""
     remedy = f"{AGAIN}; for missing titles correct the corpus, then runbook run PROFILE --amend"
     good = f"{audit.lines} records in order{untitled}"
@@ -221,7 +224,7 @@ def _backup(manifest: Manifest | None, backup: Backup | None) -> Check:
 def _fields(e: Evidence, checks: Checks) -> None:
     """Check 3 proved that the file contains these values; this compares them with the plan."""
     content = e.merged.content(e.manifest)
-    wanted = {"model": e.plan.model.name, "embedding_dim": e.plan.model.dim, "total_articles": e.plan.documents}
+    wanted = {"model": e.plan.model.name, "embedding_dim": e.plan.model.dim, "total_articles": e.documents}
     actual = {"model": content.model, "embedding_dim": content.dim, "total_articles": content.documents}
     try:
         timed = datetime.fromisoformat(content.timestamp).tzinfo is not None
@@ -246,7 +249,10 @@ def _further_checks(e: Evidence, checks: Checks) -> None:
     if e.matrix is None:
         checks.add("every row as in its part", False, UNREAD, "", AGAIN)
         return
-    _as_in_parts(e, e.matrix.shape, checks)
+    if e.whole is None:
+        _as_in_parts(e, e.matrix.shape, checks)
+    else:
+        reused_rows.check(e, e.whole, checks)
     zero = rows_where(e.matrix.survey.norms, lambda norms: norms == 0)
     _about_rows(checks, "no vector of zeros", zero, "none", _redo(e, zero))
     constant = sorted(set(e.matrix.survey.constant) - set(zero))
@@ -327,7 +333,7 @@ def _asked(e: Evidence, checks: Checks) -> None:
     bad = ~np.isfinite(norms) | (norms == 0)
     if e.plan.model.normalises:
         bad[_wrong_norms(norms, e.plan)] = True
-    rows = (e.plan.documents + np.flatnonzero(bad)).tolist()
+    rows = (e.documents + np.flatnonzero(bad)).tolist()
     _about_rows(checks, name, rows, f"{len(norms)} questions", _redo(e, rows))
 
 
@@ -350,7 +356,7 @@ def _cut_texts(e: Evidence, checks: Checks) -> None:
         checks.add(name, True, f"{stated.tokens:,} tokens")
         return
     summary = (
-        f"{cut} of {e.plan.documents} documents ({cut / e.plan.documents:.1%}) are longer than the model reads; "
+        f"{cut} of {e.documents} documents ({cut / e.documents:.1%}) are longer than the model reads; "
         f"{stated.tokens_cut:,} of {stated.tokens:,} tokens ({stated.share_cut:.1%}) were cut off"
     )
     remedy = "their ends are not in the vectors: split long documents, raise model.max_tokens, or accept it"
@@ -391,7 +397,7 @@ def _answers(e: Evidence, checks: Checks) -> None:
 def _figures(e: Evidence) -> Figures:
     plan, matrix, asked = e.plan, e.matrix, e.asked
     shown = Figures(
-        documents=plan.documents,
+        documents=e.documents,
         questions=plan.questions,
         dim=plan.model.dim,
         model=plan.model.name,

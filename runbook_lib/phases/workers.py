@@ -31,9 +31,9 @@ class StopOutcome(StrEnum):
 
 
 def stop(run: Run) -> Checks:
-    """Stop the supervisors and workers of this run only; committed rows stay."""
+    """Stop the supervisors and workers of this run only, also on hosts that left it; committed rows stay."""
     with acts.act(run, "stop"):
-        return _stop(run)
+        return _stop(run if run.only else run.everywhere)
 
 
 def _stop(run: Run) -> Checks:

@@ -19,11 +19,14 @@ from worker.layout import committed
 from ..corpus import corpus as corpora
 from ..errors import DataError, RunbookError
 from ..result import publication
+from ..result import whole as wholes
 from ..result.merged import Merged
-from ..result.sealed import PAGES, SEALED, SealChanges, changes_since_seal, files, listed, unlisted
+from ..result.sealed import PAGES, SEALED, SealChanges, changes_since_seal, files, listed, unlisted, was_sealed
 from ..run.checks import Checks
 from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
+
+__all__ = ["check_before_sealing", "gated_sha256", "verify", "was_sealed", "write_sums"]
 
 NAMED = 20
 GROWN = "since the seal"
@@ -69,16 +72,6 @@ def check_before_sealing(run: Run) -> _Trial:
         if name == run.journal.path.name or name.startswith(PAGES):
             trial.digests.pop(run.folder / name, None)  # the sealing writes it again
     return trial
-
-
-def was_sealed(run: Run) -> bool:
-    """Return whether the run is still sealed: no failed gate, changed profile or new start came after the seal."""
-    if not run.sums.exists():
-        return False
-    open_again = False
-    for event in run.journal.events(SEALED, "gate", "started from scratch", "profile changed", "corpus amended"):
-        open_again = event["event"] != SEALED and (open_again or not event.get("ok"))
-    return not open_again
 
 
 def _in_form(run: Run) -> bool:
@@ -184,6 +177,9 @@ def _sizes(run: Run) -> dict[Path, int]:
             sizes |= {Path(stated.path): stated.bytes for stated in (record.founding, *record.backups)}
     with suppress(RunbookError, OSError):
         sizes |= {run.corpus / name: stated.bytes for name, stated in corpora.load(run.corpus).files.items()}
+    with suppress(RunbookError, OSError):
+        if whole := wholes.load(run):
+            sizes |= {whole.folder / name: stated.bytes for name, stated in whole.stated.items()}
     for start, stop in committed(run.local.parts):
         with suppress(OSError, ValueError):
             sizes[run.local.part(start, stop)] = (read_json(run.local.part(start, stop).with_suffix(".json")) or {})[
@@ -241,6 +237,13 @@ def _corpus(trial: _Trial) -> list[str]:
         for name, stated in corpus.files.items()
         if trial.stated_sha256(trial.run.corpus / name, stated.sha256) != stated.sha256
     ]
+    if whole := wholes.load(trial.run):
+        problems += [
+            f"{whole.folder.name}/{name}: its sha256 is not the recorded one"
+            for name, stated in whole.stated.items()
+            if trial.stated_sha256(whole.folder / name, stated.sha256) != stated.sha256
+        ]
+        problems += [] if whole.work == plan.corpus else ["the plan was made from other rows than those to compute"]
     return problems + ([] if corpus.fingerprint == plan.corpus else ["the plan was made from another corpus"])
 
 
@@ -257,6 +260,8 @@ def _merged(trial: _Trial) -> list[str]:
     ]
     if not manifest.outputs:
         problems.append(f"{merged.manifest_file.name}: names no files")
+    if manifest.since != (whole.since if (whole := wholes.load(trial.run)) else None):
+        problems.append(f"{merged.manifest_file.name}: says otherwise what was taken from an earlier run")
     if manifest.plan != trial.run.plan().sha256:
         problems.append(f"{merged.manifest_file.name}: made from another plan than plan.json")
     return problems

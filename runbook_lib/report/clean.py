@@ -8,7 +8,7 @@ from pathlib import Path
 from worker import placed
 from worker.files import sha256_file
 
-from ..errors import DataError, HostError
+from ..errors import DataError, HostError, RunbookError
 from ..hosts import hosts as machines
 from ..run import places
 from ..run.run import PHASES, Run
@@ -31,7 +31,16 @@ class Leftovers:
 
 def leftovers(run: Run) -> list[Leftovers]:
     """List this run's files on every host. Raises HostError if a host cannot be reached, or its folder is not ours."""
+    run = _with_hosts_that_left(run)
     return _unique_folders(run, list(_list_all(run).values()))
+
+
+def _with_hosts_that_left(run: Run) -> Run:
+    """Return the run with the hosts that left it, except those that cannot be reached: they may be gone for good."""
+    there = [
+        spec for spec in run.left if not isinstance(machines.ask_host(run, spec, lambda h: h.poll()), RunbookError)
+    ]
+    return replace(run, profile=replace(run.profile, hosts=(*run.profile.hosts, *there)))
 
 
 def _list_all(run: Run) -> dict[str, Leftovers]:
@@ -90,6 +99,7 @@ def clean(run: Run) -> list[Leftovers]:
     checks = report.verify(run)
     if not checks.ok:
         raise DataError(f"{run.name}: its archive does not verify, nothing was removed\n{checks}")
+    run = _with_hosts_that_left(run)
     listed = _list_all(run)
 
     def at_rest(host: machines.Host) -> machines.Host:

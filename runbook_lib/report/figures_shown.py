@@ -8,9 +8,9 @@ from datetime import datetime
 
 from worker.wire import PACKED
 
-from ..result.facts import RunFacts, covered
+from ..result.facts import DatedEvent, RunFacts, covered
 from ..result.figures import Figures
-from ..result.manifest import Manifest
+from ..result.manifest import Manifest, Since
 from ..run.plan import Slot
 from ..run.run import PHASES
 from ..show.words import exactly, many
@@ -49,11 +49,27 @@ def _extent(run_facts: RunFacts) -> list[Figure]:
     if plan is None:
         return [Figure("documents", ""), Figure("vectors", "")]
     asked = f"and {many(plan.questions, 'question')}" if plan.questions else "no questions"
-    vectors = f"{plan.documents:,} × {plan.model.dim:,}"
-    size = plan.documents * plan.model.dim * 4
+    documents = run_facts.documents or 0
+    vectors = f"{documents:,} × {plan.model.dim:,}"
+    size = documents * plan.model.dim * 4
     return [
-        Figure("documents", f"{plan.documents:,}", asked),
+        Figure("documents", f"{documents:,}", asked),
         Figure("vectors", vectors, f"float32, {size:,} bytes; computed in {plan.dtype}"),
+        *_since(run_facts.since),
+    ]
+
+
+def _since(since: Since | None) -> list[Figure]:
+    """Return what was taken from an earlier run, what is new, and which runs computed the rows."""
+    if since is None:
+        return []
+    by = "; ".join(f"{each.rows:,} rows computed by {each.run}" for each in since.runs if each.rows)
+    new = f"{since.added:,} added, {since.changed:,} changed, {since.removed:,} removed since that run"
+    computed = f"different texts; {since.spot:,} reused rows were computed again as a check"
+    return [
+        Figure("reused", f"{since.reused:,}", f"rows taken from run {since.run}: {by}"),
+        Figure("added and changed", f"{since.added + since.changed:,}", new),
+        Figure("computed now", f"{since.computed:,}", computed),
     ]
 
 
@@ -80,9 +96,19 @@ def _speed(run_facts: RunFacts) -> list[Figure]:
         ),
         Figure("duration", took, f"of phases at work; {between}" if between else ""),
         Figure("slots", f"{len(slots)} on {many(hosts, 'host')}" if plan else "", _by_whom(done.devices, idle)),
+        *_came_and_left(run_facts.events),
         Figure("parts", f"{done.parts:,}" if done.parts else "", _twice(run_facts.manifest)),
         *_amended(run_facts.manifest),
     ]
+
+
+def _came_and_left(events: Sequence[DatedEvent]) -> list[Figure]:
+    """Return which hosts joined and left the run under way, and when, if any did."""
+    verbs = {"host joined": "joined", "host left": "left"}
+    told = [
+        f"{e.get('host')} {verbs[e['event']]} {e['when']:%Y-%m-%d %H:%M:%S} UTC" for e in events if e["event"] in verbs
+    ]
+    return [Figure("joined or left", many(len(told), "host"), "; ".join(told))] if told else []
 
 
 def _amended(manifest: Manifest | None) -> list[Figure]:

@@ -87,7 +87,8 @@ def _form(run_facts: RunFacts) -> list[str]:
         f"- **Status:** {'SUCCESS' if run_facts.ok else 'NOT SUCCEEDED: ' + _md(sentence(run_facts))}",
         "",
         "## Metrics",
-        f"- Documents: {_count(plan.documents if plan else None)}",
+        f"- Documents: {_count(run_facts.documents)}",
+        *_since(run_facts),
         f"- Questions: {_count(plan.questions if plan else None)}",
         f"- Embedding dimension: {plan.model.dim if plan else 'missing'}",
         f"- Model: {_md(f'{plan.model.name} at {plan.model.revision}, {plan.dtype}') if plan else 'missing'}",
@@ -108,6 +109,13 @@ def _form(run_facts: RunFacts) -> list[str]:
         *(f"- {_md(what, 1000)}" for what in NOT_PROVED),
         "",
     ]
+
+
+def _since(run_facts: RunFacts) -> list[str]:
+    """Return what was taken from an earlier run, if the run was made with --since."""
+    figures = figures_shown.key_figures(run_facts) if run_facts.since else []
+    names = ("reused", "added and changed", "computed now")
+    return [f"- {each.name.capitalize()}: {each.value} ({_md(each.note)})" for each in figures if each.name in names]
 
 
 def _duration(run_facts: RunFacts, start: datetime | None, end: datetime | None) -> str:

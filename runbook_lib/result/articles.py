@@ -25,6 +25,7 @@ class MergedArticle(Article, total=False):
     tokens: int
     truncated: bool
     fingerprint: str
+    computed_by: str  # the run that computed the vector; only in the result of a run with --since
 
 
 @dataclass
@@ -63,6 +64,12 @@ def _parse(line: bytes) -> MergedArticle | None:
     except (ValueError, RecursionError):
         return None
     return cast(MergedArticle, value) if isinstance(value, dict) else None
+
+
+def merged_lines(path: Path) -> Iterator[MergedArticle | None]:
+    """Yield the lines of merged articles in order; None for one that is no record. Raises OSError."""
+    with path.open("rb") as file:
+        yield from map(_parse, file)
 
 
 def _lines(path: Path, audit: Audit) -> Iterator[MergedArticle | None]:

@@ -14,12 +14,14 @@ from ..run.plan import Plan
 from ..run.run import Run
 from . import articles, figures, retrieval
 from . import survey as surveys
+from . import whole as wholes
 from .articles import Audit
 from .manifest import Manifest
 from .merged import Merged
 from .publication import current_result
 from .retrieval import Retrieval
 from .survey import Geometry, Header, Questions, Survey
+from .whole import Whole
 
 
 @dataclass(frozen=True)
@@ -65,31 +67,55 @@ class Evidence:
     problem: str
     duplicates: figures.Duplicates
     retrieval: Retrieval
+    whole: Whole | None = None
+
+    @property
+    def documents(self) -> int:
+        """How many rows the result has."""
+        return self.all_documents.documents
+
+    @property
+    def all_documents(self) -> Corpus:
+        """The corpus of the result: with --since the plan's `corpus` holds only its work rows."""
+        return self.corpus if self.whole is None else self.whole.corpus
 
 
 def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest) -> Evidence:
     """Read the merged files of a run; a fault in one of them is kept as `problem`, not raised."""
-    result = current_result(run)
-    merged = result.merged
+    result, whole = current_result(run), wholes.load(run)
+    merged, everything = result.merged, corpus if whole is None else whole.corpus
     records = corpus.questions_list()
-    audit = articles.audit(merged.articles, corpus, retrieval.wanted_titles(records))
+    audit = articles.audit(merged.articles, everything, retrieval.wanted_titles(records))
     vectors, problem = _question_vectors(merged, plan, len(records))
-    asked = AskedQuestions(records, retrieval.answers(records, audit, plan.documents), vectors, problem)
+    asked = AskedQuestions(records, retrieval.answers(records, audit, everything.documents), vectors, problem)
     shape, matrix, problem = None, None, ""
     try:
         shape = surveys.header(merged.embeddings)
-        if (shape.rows, shape.dim) != (plan.documents, plan.model.dim):
-            raise DataError(f"expected {plan.documents} x {plan.model.dim}, found {shape.rows} x {shape.dim}")
+        if (shape.rows, shape.dim) != (everything.documents, plan.model.dim):
+            raise DataError(f"expected {everything.documents} x {plan.model.dim}, found {shape.rows} x {shape.dim}")
         matrix = _matrix(merged, shape, asked)
     except DataError as error:
         problem = f"{merged.embeddings.name}: {error}"
     groups = surveys.equal_rows(matrix.survey.hashes) if matrix else []
-    duplicates = figures.duplicates(groups, corpus.fingerprints(), audit)
+    duplicates = figures.duplicates(groups, everything.fingerprints(), audit)
     ranks = Retrieval()
     if matrix and not asked.problem:
         ranks = retrieval.figures(records, asked.answers, matrix.survey, audit)
     return Evidence(
-        run, plan, corpus, merged, result.founding, manifest, audit, asked, shape, matrix, problem, duplicates, ranks
+        run,
+        plan,
+        corpus,
+        merged,
+        result.founding,
+        manifest,
+        audit,
+        asked,
+        shape,
+        matrix,
+        problem,
+        duplicates,
+        ranks,
+        whole,
     )
 
 

@@ -22,8 +22,9 @@ from ..run.phase_result import CheckRecord, Output, PhaseResult
 from ..run.plan import Plan, Slot
 from ..run.run import PHASES, Run
 from . import figures
+from . import whole as wholes
 from .figures import Figures
-from .manifest import Manifest
+from .manifest import Manifest, Since
 from .merged import Merged
 
 
@@ -86,6 +87,24 @@ class RunFacts:
     def ok(self) -> bool:
         """True if every phase has a result whose checks all passed."""
         return all(result and result.ok for result in self.results.values())
+
+    @property
+    def since(self) -> Since | None:
+        """What was taken from an earlier run; None for a run without --since, or before its corpus was numbered."""
+        if self.manifest is not None:
+            return self.manifest.since
+        with suppress(RunbookError, OSError):
+            return whole.since if (whole := wholes.load(self.run)) else None
+        return None
+
+    @property
+    def documents(self) -> int | None:
+        """How many rows the result has, or will have; None if unknown."""
+        if self.manifest is not None:
+            return self.manifest.documents
+        if since := self.since:
+            return since.added + since.changed + since.reused
+        return self.plan.documents if self.plan else None
 
     @property
     def spans(self) -> list[Span]:

@@ -61,6 +61,40 @@ class Amended:
 
 
 @dataclass(frozen=True)
+class Since:
+    """The earlier run from which vectors were taken, and how many documents are what.
+
+    `matrix`: its matrix, as sealed; `limit`: the tokens read of a text there. `added`, `changed` and `reused` are the
+    documents of this run; `removed` those that are no longer in the corpus. `computed`: the different texts among the
+    added and changed ones; `spot`: reused rows that are computed again as a check. `runs`: each run that computed a
+    row of this result, with its number of rows; this run is the last.
+    """
+
+    run: str
+    run_id: str
+    folder: str
+    matrix: Written
+    articles: Written
+    documents: int
+    limit: tuple[str, ...]
+    added: int
+    changed: int
+    removed: int
+    reused: int
+    computed: int
+    spot: int
+    runs: tuple[RowsOf, ...]
+
+
+@dataclass(frozen=True)
+class RowsOf:
+    """How many rows of a result a run computed."""
+
+    run: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The description of a merged result. `plan` and `corpus` are digests; `outputs`: the files beside it, by name.
 
@@ -91,6 +125,7 @@ class Manifest:
     outputs: dict[str, Written]
     founding: Written
     amended: tuple[Amended, ...] = ()
+    since: Since | None = None  # only of a run with --since; `parts` and `corpus` are then of its work rows
     quarantined: tuple[int, ...] = ()  # always empty: with a given-up row there is no merge and no manifest
 
     @property

@@ -15,6 +15,7 @@ from ..errors import DataError
 from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
 from . import home
+from . import whole as wholes
 from .sealed import changes_since_seal, listed
 
 # Which phase makes a record again if no second copy of it is left.
@@ -72,12 +73,17 @@ def _corpus(run: Run) -> set[str]:
     try:
         corpus = corpora.load(run.corpus)
         wrong = [n for n, stated in corpus.files.items() if sha256_file(run.corpus / n) != stated.sha256]
+        whole = wholes.load(run)
+        there = whole.stated.items() if whole else ()
+        wrong += [n for n, stated in there if sha256_file(run.whole / n) != stated.sha256]
     except DataError as error:
         wrong = [str(error)]
     if not wrong:
         return set()
     if run.corpus.exists() and run.profile.corpus.path.exists():
         _put_aside(run, run.corpus)
+        if run.whole.exists():  # with --since both are made together
+            _put_aside(run, run.whole)
     return {PHASES[0]}
 
 

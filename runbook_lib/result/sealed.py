@@ -45,6 +45,16 @@ class SealChanges:
     events: list[str] = field(default_factory=list)
 
 
+def was_sealed(run: Run) -> bool:
+    """Return whether the run is still sealed: no failed gate, changed profile or new start came after the seal."""
+    if not run.sums.exists():
+        return False
+    open_again = False
+    for event in run.journal.events(SEALED, "gate", "started from scratch", "profile changed", "corpus amended"):
+        open_again = event["event"] != SEALED and (open_again or not event.get("ok"))
+    return not open_again
+
+
 def _is_ignored(name: str) -> bool:
     """Return whether a file is ignored: locks, temporary files of a killed writer, files of the Finder."""
     return name.endswith(".lock") or (name.startswith(".") and name.endswith(".part")) or is_litter(name)

@@ -38,6 +38,7 @@ VECTOR = "it can change a vector"
 READING = "it says how the documents are read"
 CONTENT = "another content: it can change a vector"
 PLANNED = "the plan has settled it"
+A_HOST, NO_HOST = "a host", "no such host"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,25 @@ class Change:
     before: Json
     after: Json
     why: str = ""
+
+    @property
+    def leaves(self) -> str:
+        """The name of the host that leaves the run by this change; empty if none does."""
+        return self.key.removeprefix("hosts.") if (self.before, self.after) == (A_HOST, NO_HOST) else ""
+
+    @property
+    def joins(self) -> str:
+        """The name of the host that joins the run by this change; empty if none does."""
+        return self.key.removeprefix("hosts.") if (self.before, self.after) == (NO_HOST, A_HOST) else ""
+
+    @property
+    def told(self) -> str:
+        """What a person is told when the run takes the change."""
+        if self.joins:
+            return f"{self.joins} joins the run: it is checked, then gets rows of the others"
+        if self.leaves:
+            return f"{self.leaves} leaves the run: what it committed counts, its other rows go to the others"
+        return f"{self.key}: {self.after!s} from now on (was {self.before!s})"
 
     def __str__(self) -> str:
         return f"{self.key}: {_shown(self.before)} in the run, {_shown(self.after)} in the profile"
@@ -135,9 +155,9 @@ class _Comparison:
                 yield Change(key, before[key], f"{after[key]}, which was edited since", CONTENT)
         for name in dict.fromkeys([*old, *new]):
             if name not in new:
-                yield Change(f"hosts.{name}", "a host", "no such host", self._rows_left(name))
+                yield Change(f"hosts.{name}", A_HOST, NO_HOST)  # it leaves: its rows go to the others
             elif name not in old:
-                yield Change(f"hosts.{name}", "no such host", "a host")
+                yield Change(f"hosts.{name}", NO_HOST, A_HOST)
             else:
                 for key in (key for key in before if key.startswith(f"hosts.{name}.")):
                     if before[key] != after[key]:

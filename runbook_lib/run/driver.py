@@ -9,22 +9,17 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
 
 from worker import process
 from worker.escape import safe_text
 
 from ..errors import RunbookError
-from . import run_mark
+from . import locks, run_mark
 from .disk import explain_disk_errors, rewrite
 from .run import Run
 
 TAKE_OVER_S = 30.0  # for a driver to end after it was interrupted
-
-
-def _lock(run: Run) -> Path:
-    return run.folder / "driver.lock"
 
 
 @contextmanager
@@ -32,7 +27,7 @@ def hold(run: Run, take_over: bool = False) -> Iterator[None]:
     """Hold the run for one driver. A second one gets an error that names it, or ends it. Watching needs no hold."""
     if why := run_mark.why_not_ours(run.folder):
         raise RunbookError(why)
-    path = _lock(run)
+    path = run.driver_lock
     with explain_disk_errors("taking the run for this command"):
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(fd, "r+") as file:
@@ -40,7 +35,7 @@ def hold(run: Run, take_over: bool = False) -> Iterator[None]:
             holder = file.read().strip() or "unknown"
             if not take_over:
                 raise RunbookError(
-                    f"run {run.name} is being driven already ({_in_words(holder)}); wait for it, or watch: "
+                    f"run {run.name} is being driven already ({locks.driver_in_words(holder)}); wait for it, or watch: "
                     f"runbook watch {run.name}; to end that one and go on here: runbook run ... --take-over"
                 )
             _end_driver(run, file, holder)
@@ -50,19 +45,10 @@ def hold(run: Run, take_over: bool = False) -> Iterator[None]:
         yield
 
 
-def _in_words(holder: str) -> str:
-    """Say who drives a run, as written in its lock."""
-    try:
-        record = json.loads(holder)
-        return f"by process {int(record['pid'])} since {safe_text(str(record['since']), 40)}"
-    except (ValueError, KeyError, TypeError):
-        return "by a command that does not say which"
-
-
 def driven(run: Run) -> bool:
     """Whether a process of this machine drives the run."""
     try:
-        return process.alive(json.loads(_lock(run).read_text()))
+        return process.alive(json.loads(run.driver_lock.read_text()))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return False
 

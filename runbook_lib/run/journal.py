@@ -42,11 +42,16 @@ KINDS = {
     "note": REMARK,
     **dict.fromkeys(
         ("watching interrupted", "workers stopped", "taken over", "started from scratch", "profile changed",
-         "corpus amended", "cleaned"),
+         "host joined", "host left", "corpus amended", "cleaned"),
         ACT,
     ),
 }  # fmt: skip
-UNDOING = ("taken over", "started from scratch", "corpus amended")  # acts that end or set aside what was done
+UNDOING = (
+    "taken over",
+    "started from scratch",
+    "corpus amended",
+    "host left",
+)  # acts that end or set aside what was done
 TAIL = 64 * 1024  # bytes that hold the last events
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from worker.escape import safe_text
 
 from ..errors import RunbookError
 from .disk import explain_disk_errors, rewrite
@@ -55,6 +58,15 @@ def holder(path: Path) -> str:
     except OSError:
         return ""
     return ""
+
+
+def driver_in_words(holder: str) -> str:
+    """Say who drives a run, by the content of its driver's lock."""
+    try:
+        record = json.loads(holder)
+        return f"by process {int(record['pid'])} since {safe_text(str(record['since']), 40)}"
+    except (ValueError, KeyError, TypeError):
+        return "by a command that does not say which"
 
 
 def stamp(path: Path) -> int:

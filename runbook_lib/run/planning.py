@@ -1,12 +1,12 @@
-"""Planning: make the plan of a run, compare a plan with the profile as it is now, add slots to a plan."""
+"""Planning: make the plan of a run, compare a plan with the profile as it is now, follow its hosts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from worker.device import NEW
-from worker.rows import Range
+from worker.rows import Covered, Range
 from worker.wire import PACKED, PADDED
 
 from ..corpus import corpus as corpora
@@ -111,18 +111,39 @@ def differences(run: Run, plan: Plan, model: models.Model, corpus: corpora.Corpu
     return [fact for fact in facts if fact[1] != fact[2]]
 
 
-def add_slots(run: Run, plan: Plan, facts: dict[str, MachineFacts], have: Sequence[Range]) -> Plan:
-    """Add slots, with rows, for the hosts (and slots) that were added to the profile.
+def follow_hosts(
+    run: Run, plan: Plan, facts: dict[str, MachineFacts], have: Sequence[Range], joined: Collection[str] = ()
+) -> Plan:
+    """Return the plan for the hosts of the profile as they are now; the same plan if nothing moves.
 
-    They get their share of the last parts that are not in `have`; without such parts the plan stays as it is.
+    Rows of a host that left, without those in `have`, go to the hosts that answered (they are in `facts`). Slots that
+    were added then get their share of the last parts of the others, and so do those of `joined`, if a host came back.
     """
     new = _added(run, plan, facts)
     wider = replace(plan, slots=(*plan.slots, *new))
-    working = {host.name for host in run.profile.hosts}
-    sources = [slot for slot in plan.used if slot.host in working]
-    why = "slots were added to the profile"
-    chosen = moves.rebalance(wider, have, sources, new, {}, why) if new and sources else []
+    here = {host.name for host in run.profile.hosts}
+    gone = [slot for slot in plan.used if slot.host not in here]
+    stay = [slot for slot in plan.used if slot.host in here and plan.ranges(slot)]
+    back = [slot for slot in plan.used if slot.host in joined and slot.host in facts and not plan.ranges(slot)]
+    takers = [slot for slot in (*stay, *back, *new) if slot.host in facts]
+    left = moves.evacuate(wider, have, gone, takers, {}, "its host was taken out of the profile")
+    after = wider.moved(left) if left else wider
+    joining = [*back, *new]
+    came = (
+        moves.rebalance(after, have, stay, joining, {}, "slots were added to the profile") if stay and joining else []
+    )
+    chosen = [*left, *(replace(move, epoch=plan.epoch + 1) for move in came)]
     return wider.moved(chosen) if chosen else plan
+
+
+def rows_of_hosts_that_left(run: Run, plan: Plan, have: Sequence[Range]) -> dict[str, int]:
+    """Return host -> how many of its rows are not in `have`, for the hosts of the plan that are not in the profile."""
+    here, covered = {host.name for host in run.profile.hosts}, Covered(have)
+    rows: dict[str, int] = {}
+    for slot in plan.used:
+        if slot.host not in here:
+            rows[slot.host] = rows.get(slot.host, 0) + plan.left(slot, covered)
+    return rows
 
 
 def _added(run: Run, plan: Plan, facts: dict[str, MachineFacts]) -> list[Slot]:

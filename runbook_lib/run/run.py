@@ -17,10 +17,10 @@ from worker.layout import FORMAT, HostFolder, committed, run_name_problem
 
 from .. import records
 from ..corpus import corpus as corpora
-from ..errors import DataError, ProfileError
+from ..errors import DataError, ProfileError, RunbookError
 from ..profile import profile as profiles
 from ..profile import tokens
-from . import choices, run_mark
+from . import choices, locks, run_mark
 from . import plan as plans
 from .disk import explain_disk_errors
 from .journal import Journal
@@ -73,10 +73,46 @@ class Run:
         """The profile that the run was created with, if it changed since."""
         return self.folder / "profile.first.yaml"
 
+    def left_file(self, host: str) -> Path:
+        """The profile as it was when this host was taken out of it: how to reach the host later."""
+        return self.folder / "left" / f"{host}.yaml"
+
+    @property
+    def left(self) -> tuple[profiles.HostSpec, ...]:
+        """The hosts that left the run: they were in its profile and are not any more. Raises ProfileError."""
+        here = {host.name for host in self.profile.hosts}
+        files = [file for file in sorted((self.folder / "left").glob("*.yaml")) if file.stem not in here]
+        return tuple(host for f in files for host in profiles.load(f, as_used=True).hosts if host.name == f.stem)
+
+    @property
+    def everywhere(self) -> Run:
+        """The same run with all hosts that may have files of it: also those that left."""
+        return replace(self, profile=replace(self.profile, hosts=(*self.profile.hosts, *self.left)))
+
+    @property
+    def driver_lock(self) -> Path:
+        """Held by the one command that drives the run, with its process."""
+        return self.folder / "driver.lock"
+
     @property
     def corpus(self) -> Path:
         """The corpus as numbered by preflight."""
         return self.folder / "corpus"
+
+    @property
+    def since(self) -> str:
+        """The folder of the earlier run from which this one takes vectors; empty if it takes none.
+
+        A folder of runs may be moved as a whole: the earlier run is then beside this one.
+        """
+        since = run_mark.read(self.folder).since
+        beside = self.folder.parent / Path(since).name
+        return str(beside) if since and not Path(since).is_dir() and beside.is_dir() else since
+
+    @property
+    def whole(self) -> Path:
+        """All documents of a run with --since; its `corpus` then holds only what must be computed."""
+        return self.folder / "whole"
 
     @property
     def amended(self) -> Path:
@@ -276,8 +312,11 @@ class Run:
 
 
 @explain_disk_errors("making the run's folder")
-def create(profile: profiles.Profile, name: str = "") -> Run:
-    """Create a run's folder, with the profile as used. Raises ProfileError when the name is not usable or taken."""
+def create(profile: profiles.Profile, name: str = "", since: str = "") -> Run:
+    """Create a run's folder, with the profile as used. Raises ProfileError when the name is not usable or taken.
+
+    `since`: the folder of an earlier run; vectors of texts that did not change are taken from there.
+    """
     name = name or _new_name(profile)
     if tokens.looks_secret(name):
         raise ProfileError("the run's name looks like a secret (not shown); name it otherwise")
@@ -290,9 +329,10 @@ def create(profile: profiles.Profile, name: str = "") -> Run:
         shown = ", ".join(safe_text(entry, 80) for entry in there[:3])
         raise ProfileError(f"{run.folder} is there and is no run (it holds {shown}): name the run otherwise (--run)")
     make_folder(run.folder, 0o700)
-    run_mark.write(run.folder, profile.path)
+    run_mark.write(run.folder, profile.path, since)
     write_atomic(run.profile_file, profiles.as_yaml(profile).encode())  # from here on it is a run
-    run.journal.write("run created", run=name, id=run.id, profile=str(profile.path))
+    told = {"since": since} if since else {}
+    run.journal.write("run created", run=name, id=run.id, profile=str(profile.path), **told)
     return run
 
 
@@ -327,12 +367,22 @@ def open_folder(folder: Path) -> Run:
 
 
 @explain_disk_errors("opening the run")
-def current(profile: profiles.Profile, *, new: bool = False, say: Say = _print_nothing, amend: bool = False) -> Run:
+def current(
+    profile: profiles.Profile,
+    *,
+    new: bool = False,
+    say: Say = _print_nothing,
+    amend: bool = False,
+    take_over: bool = False,
+    since: str = "",
+) -> Run:
     """Return the run to work on: the latest made from these choices; with `new`, create one if that is finished.
 
     Changes of the profile that cannot change a vector are taken into the run. Raises ProfileError, naming the keys,
     if the latest run of this profile was made from other choices: no new run starts unnoticed.
-    With `amend` the corpus may differ, and a finished run is continued.
+    With `amend` the corpus may differ, and a finished run is continued. While another command drives the run, no
+    change is taken into it (RunbookError names that command), unless the caller will `take_over`. `since`: the folder
+    of the run from which a new run takes vectors; an unfinished run is continued only if it was made with the same one.
     """
     if new:
         make_folder(profile.runs)
@@ -343,31 +393,53 @@ def current(profile: profiles.Profile, *, new: bool = False, say: Say = _print_n
             if not choices.is_blocked(changes, amend):
                 if new and run.finished and not amend:
                     break
-                return _resume(run, profile, changes, say, keep=amend)
+                _same_since(run, since)
+                return _resume(run, profile, changes, say, keep=amend, take_over=take_over)
             if is_own:
                 own.append((run, changes))
         latest, changes = own[0] if own else (None, [])
         if latest and latest.only_failed_preflight:
-            return _resume(latest, profile, changes, say)
+            _same_since(latest, since)
+            return _resume(latest, profile, changes, say, take_over=take_over)
         if latest and (amend or not (new and latest.finished)):
             raise ProfileError(choices.refusal(latest.name, latest.finished, profile, changes))
         if not new or amend:
             raise DataError(f"no run of {profile.path} yet in {profile.runs}; run 01_preflight first (runbook run)")
-        return create(profile)
+        return create(profile, since=since)
+
+
+def _same_since(run: Run, since: str) -> None:
+    """Raise ProfileError if a run that is to go on was made without --since, or with another run."""
+    if since and (not run.since or Path(run.since).resolve() != Path(since).resolve()):
+        made = f"with --since {run.since}" if run.since else "without --since"
+        raise ProfileError(
+            f"run {run.name} is {'finished' if run.finished else 'unfinished'} and was made {made}; nothing was done. "
+            "Two ways out: the same command without --since goes on with it; or begin another one: runbook run "
+            f"PROFILE --new --since {since}"
+        )
 
 
 @explain_disk_errors("opening the run")
-def open_or_create(profile: profiles.Profile, name: str, say: Say = _print_nothing, *, amend: bool = False) -> Run:
+def open_or_create(
+    profile: profiles.Profile,
+    name: str,
+    say: Say = _print_nothing,
+    *,
+    amend: bool = False,
+    take_over: bool = False,
+    since: str = "",
+) -> Run:
     """Open the run of this name, or create it. Raises ProfileError if it was made from other choices."""
     if not (profile.runs / name / PROFILE).exists():
-        return create(profile, name)
+        return create(profile, name, since)
     if why := run_mark.why_not_ours(profile.runs / name):
         raise ProfileError(f"{why}. Name the run otherwise (--run NAME), or take another folder of runs")
     run = open_folder(profile.runs / name)
+    _same_since(run, since)
     changes = run.basis.changes(profile)
     if choices.is_blocked(changes, amend) and not run.only_failed_preflight:
         raise ProfileError(choices.refusal(run.name, run.finished, profile, changes))
-    return _resume(run, profile, changes, say, keep=amend)
+    return _resume(run, profile, changes, say, keep=amend, take_over=take_over)
 
 
 def _related(profile: profiles.Profile) -> Iterator[tuple[Run, bool]]:
@@ -386,7 +458,12 @@ def _related(profile: profiles.Profile) -> Iterator[tuple[Run, bool]]:
 
 
 def _resume(
-    run: Run, profile: profiles.Profile, changes: Sequence[choices.Change], say: Say, keep: bool = False
+    run: Run,
+    profile: profiles.Profile,
+    changes: Sequence[choices.Change],
+    say: Say,
+    keep: bool = False,
+    take_over: bool = False,
 ) -> Run:
     """Continue `run` with the changed profile; the journal lists each key. `keep`: keep its plan and corpus."""
     if not run.id and not run.finished:
@@ -396,21 +473,34 @@ def _resume(
         )
     if not changes:
         return run
+    if not take_over:
+        _not_driven(run, changes)
     if not keep and any(change.why for change in changes):  # a failed preflight: nothing depends on what it numbered
         for file in (run.plan_file, run.corpus / "corpus.json"):
             file.unlink(missing_ok=True)
-    text, first = profiles.as_yaml(profile).encode(), run.first_profile_file
-    wrote = {run.profile_file.name: hashlib.sha256(text).hexdigest()}
-    if not first.exists():
-        wrote[first.relative_to(run.folder).as_posix()] = hashlib.sha256(run.profile_file.read_bytes()).hexdigest()
+    text, before = profiles.as_yaml(profile).encode(), run.profile_file.read_bytes()
+    kept = [run.left_file(change.leaves) for change in changes if change.leaves]
+    kept += [] if run.first_profile_file.exists() else [run.first_profile_file]
+    wrote = {file.relative_to(run.folder).as_posix(): hashlib.sha256(before).hexdigest() for file in kept}
+    wrote[run.profile_file.name] = hashlib.sha256(text).hexdigest()
     for change in changes:
         fields = {"key": change.key, "before": change.before, "after": change.after}
         run.journal.write("profile changed", **fields, wrote=wrote)
-        say(f"  {change.key}: {change.after!s} from now on (was {change.before!s})")
-    if not first.exists():
-        write_atomic(first, run.profile_file.read_bytes())
+        say(f"  {change.told}")
+    for file in kept:
+        write_atomic(file, before)
     write_atomic(run.profile_file, text)
     return open_folder(run.folder)
+
+
+def _not_driven(run: Run, changes: Sequence[choices.Change]) -> None:
+    """Raise RunbookError if a command drives the run: it goes by the profile that it began with."""
+    if who := locks.holder(run.driver_lock):
+        raise RunbookError(
+            f"run {run.name} is being driven already ({locks.driver_in_words(who)}), and the profile changed since: "
+            f"{'; '.join(map(str, changes))}. Nothing was changed. Next: wait for it, or end it and go on here with "
+            "the changed profile (its workers go on): runbook run PROFILE --take-over"
+        )
 
 
 @explain_disk_errors("opening the run")
@@ -424,12 +514,28 @@ def find(name: str) -> Run:
     raise DataError(f"no run {name!r}: give its folder, or its name under ./runs (latest there: {known})")
 
 
-def open_run(profile: str = "", run: str = "", *, new: bool = False, hosts: str = "") -> Run:
+def find_earlier(name: str, runs: Path) -> str:
+    """Return the folder of the run that `--since` names, by its folder or its name in `runs`. Raises ProfileError."""
+    for folder in (Path(name), runs / name, Path("runs") / name):
+        if (folder / PROFILE).is_file():
+            return str(folder.absolute())
+    raise ProfileError(
+        f"--since {safe_text(name, 200)!r}: no such run in {runs}, and no folder of a run. Next: name another run, or "
+        "leave out --since: runbook run PROFILE --new computes all documents"
+    )
+
+
+def open_run(profile: str = "", run: str = "", *, new: bool = False, hosts: str = "", since: str = "") -> Run:
     """Open the run of a notebook: `run` by folder or name if given, else the current run of `profile` or the demo's.
 
-    `hosts` names the hosts to work on, if not all: "tensor01" or "tensor01,tensor02".
+    `hosts` names the hosts to work on, if not all: "tensor01" or "tensor01,tensor02". `since` names the finished run
+    from which a new run takes the vectors of texts that did not change.
     """
-    return limited(find(run) if run else current(profiles.load(Path(profile) if profile else DEMO), new=new), hosts)
+    if run:
+        return limited(find(run), hosts)
+    chosen = profiles.load(Path(profile) if profile else DEMO)
+    earlier = find_earlier(since, chosen.runs) if since else ""
+    return limited(current(chosen, new=new, since=earlier), hosts)
 
 
 def limited(run: Run, hosts: str) -> Run:

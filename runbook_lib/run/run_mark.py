@@ -32,10 +32,14 @@ class Mark:
     id: str = ""
     number: int = 0
     profile: str = ""
+    since: str = ""
 
 
-def write(folder: Path, profile: Path) -> None:
-    """Mark a new run's folder: a random id, the next number of its runs folder, the profile's file."""
+def write(folder: Path, profile: Path, since: str = "") -> None:
+    """Mark a new run's folder: a random id, the next number of its runs folder, the profile's file.
+
+    `since`: the folder of the run from which it takes vectors, if any.
+    """
     record = {
         "format": FORMAT,
         "run": folder.name,
@@ -43,6 +47,7 @@ def write(folder: Path, profile: Path) -> None:
         "number": 1 + max(map(_number, oldest_first(folder.parent)), default=0),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "profile": str(profile),
+        **({"since": since} if since else {}),
     }
     write_json(HostFolder(folder).mark, record)
 
@@ -59,7 +64,12 @@ def read(folder: Path) -> Mark:
     if not RUN_ID.fullmatch(str(record.get("id"))):
         raise DataError(f"{file}: expected the run's id, 32 hexadecimal digits; found {safe_text(str(record), 200)}")
     number = record.get("number")
-    return Mark(str(record["id"]), number if isinstance(number, int) else 0, str(record.get("profile", "")))
+    return Mark(
+        str(record["id"]),
+        number if isinstance(number, int) else 0,
+        str(record.get("profile", "")),
+        str(record.get("since", "")),
+    )
 
 
 def why_not_ours(folder: Path) -> str:

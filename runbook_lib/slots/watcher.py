@@ -58,6 +58,7 @@ class Watcher:
         self._since = self._awake.now()
         self._movement = Movement(self._since)
         self._arrived = Arrived(self.run.local)
+        self._in_profile = {spec.name for spec in self.run.profile.hosts}
 
     def poll(self) -> Snapshot:
         """Read all hosts in parallel, once, and judge them by the current plan: rows may have moved."""
@@ -159,7 +160,9 @@ class Watcher:
     def _have(self, home: Covered) -> dict[str, Covered]:
         """Return the committed rows that count for each host: those at home, and those that the host itself reports."""
         theirs = {name: reading.committed for name, reading in self._last.items()}
-        return {spec.name: Covered(theirs.get(spec.name, ()), home) for spec in self.run.hosts}
+        left = [] if self.run.only else [name for name in self.plan.hosts if name not in self._in_profile]
+        here = {spec.name: Covered(theirs.get(spec.name, ()), home) for spec in self.run.hosts}
+        return {**here, **{name: home for name in left}}
 
     def _find_launch(self) -> None:
         """Find the time of the launch in the journal: the deadline counts from there, in every watching command."""

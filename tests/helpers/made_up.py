@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from runbook_lib.corpus import corpus
-from runbook_lib.phases import merge, publish, validate
+from runbook_lib.phases import merge, publish, reuse, validate
 from runbook_lib.profile import profile
+from runbook_lib.result import earlier
 from runbook_lib.run import plan, run
 from worker import again, encode
 from worker.files import read_json, write_atomic, write_json
@@ -45,6 +46,12 @@ def vectors(rows: int, dim: int = DIM, seed: int = 1) -> np.ndarray:
     """Unit vectors, float32 (rows, dim), the same for the same seed."""
     found = np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
     return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def vectors_of_texts(numbered: corpus.Corpus, dim: int = DIM) -> np.ndarray:
+    """Unit vectors that depend on the text alone, float32 (rows, dim): what two runs of one model compute."""
+    seeds = [int.from_bytes(print_.tobytes()[:8], "big") for print_ in numbered.fingerprints()]
+    return np.concatenate([vectors(1, dim, seed) for seed in seeds])
 
 
 def commit(folder: HostFolder, start: int, values: np.ndarray, record: dict[str, Any]) -> None:
@@ -140,11 +147,17 @@ def run_folder(
     normalises: bool = True,
     dtype: str = "float32",
     accept: tuple[str, ...] = (),
+    since: Path | None = None,
+    by_text: bool = False,
 ) -> MadeUp:
-    """A fresh run under `tmp_path` with a numbered corpus and a plan, and no parts yet."""
+    """A fresh run under `tmp_path` with a numbered corpus and a plan, and no parts yet.
+
+    `since`: an earlier run; `by_text`: a vector depends on its text alone, as two runs of one model compute it.
+    """
     texts = documents(count) if texts is None else texts
     one = {"question": "Which one is about a lake?", "title": texts[0].get("title")}
     asked = [one] if questions is None else questions
+    tmp_path.mkdir(exist_ok=True)
     (tmp_path / "corpus.json").write_text(json.dumps(texts))
     (tmp_path / "questions.json").write_text(json.dumps(asked))
     (tmp_path / "profile.yaml").write_text(
@@ -154,17 +167,16 @@ def run_folder(
         f"model: {{name: owner/model, dim: {dim}, dtype: {dtype}}}\n"
         "hosts: [{name: here, kind: local, device: cpu, slots: 2}]\n"
     )
-    this = run.create(profile.load(tmp_path / "profile.yaml"))
+    this = run.create(profile.load(tmp_path / "profile.yaml"), since=str(since or ""))
     template, question_template = "title: {title} | text: {text}", "query: {text}"
-    numbered = corpus.build(
-        tmp_path / "corpus.json",
-        corpus.Fields(accept=frozenset(accept)),
-        None,
-        tmp_path / "questions.json" if asked else None,
-        template,
-        question_template,
-        this.corpus,
-    )
+
+    def build(folder: Path) -> corpus.Corpus:
+        fields, source = corpus.Fields(accept=frozenset(accept)), tmp_path / "corpus.json"
+        asked_of = tmp_path / "questions.json" if asked else None
+        return corpus.build(source, fields, None, asked_of, template, question_template, folder)
+
+    taken_from = earlier.open_earlier(since, this.folder) if since else None
+    numbered = reuse.number(this, taken_from, build) if taken_from else build(this.corpus)
     ranges = plan.cut(numbered.rows, slots)
     drawn = plan.Plan(
         run=this.name,
@@ -182,7 +194,9 @@ def run_folder(
         run_id=this.id,
     )
     drawn.save(this.plan_file)
-    return MadeUp(this, drawn, numbered, vectors(numbered.rows, dim) if made is None else made)
+    if made is None:
+        made = vectors_of_texts(numbered, dim) if by_text else vectors(numbered.rows, dim)
+    return MadeUp(this, drawn, numbered, made)
 
 
 def published(this: run.Run) -> publish.Published:

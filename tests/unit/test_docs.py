@@ -21,6 +21,7 @@ PAGES = (
     "docs/chaos.md",
     "docs/tests.md",
     "docs/scale.md",
+    "docs/changes.md",
 )
 DOCS = [ROOT / name for name in PAGES]
 

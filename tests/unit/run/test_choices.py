@@ -105,7 +105,6 @@ FIXED = {
     "hosts.one.device": {"hosts__0__device": "cuda"},
     "hosts.one.threads": {"hosts__0__threads": 7},
     "hosts.one.workdir": {"hosts__0__workdir": "other"},
-    "hosts.one": {"hosts__0__name": "renamed"},
 }
 
 
@@ -229,17 +228,24 @@ def test_a_model_named_otherwise_is_the_same_model_and_another_is_not(this, tmp_
         run.current(edited(this, model__name="./other"), new=True)
 
 
-def test_a_host_that_still_has_rows_is_not_taken_out_and_one_that_has_none_is(this):
+def test_a_host_that_is_taken_out_leaves_the_run_and_how_it_was_reached_is_kept(this):
     file = edited(this).path
     value = yaml.safe_load(file.read_text())
-    gone = value["hosts"].pop()
+    value["hosts"].pop()
     file.write_text(yaml.safe_dump(value))
-    with pytest.raises(ProfileError, match=r"hosts\.two.*runbook move"):
-        run.current(profile.load(file), new=True)
-    slot = next(slot for slot in this.plan().slots if slot.host == gone["name"])
-    write_json(this.local.part(slot.start, slot.stop).with_suffix(".json"), {})
-    found = run.current(profile.load(file), new=True)
+    said: list[str] = []
+    found = run.current(profile.load(file), new=True, say=said.append)
     assert found.folder == this.folder and [host.name for host in found.hosts] == ["one"]
+    assert said == ["  two leaves the run: what it committed counts, its other rows go to the others"]
+    assert [host.name for host in found.left] == ["two"] and found.left[0].workdir == this.profile.hosts[1].workdir
+    assert [host.name for host in found.everywhere.hosts] == ["one", "two"]
+
+
+def test_a_host_of_another_name_is_one_that_leaves_and_one_that_joins(this):
+    said: list[str] = []
+    found = run.current(edited(this, hosts__0__name="renamed"), new=True, say=said.append)
+    assert [host.name for host in found.hosts] == ["renamed", "two"] and [host.name for host in found.left] == ["one"]
+    assert "one leaves the run" in said[0] and "renamed joins the run" in said[1]
 
 
 def test_a_working_folder_that_was_moved_with_all_that_is_in_it_is_the_same(this, tmp_path):
