@@ -15,7 +15,7 @@ from worker.wire import PACKED
 from ..corpus import corpus as corpora
 from ..errors import CorpusError, ProfileError, RunbookError
 from ..hosts import hosts as machines
-from ..hosts import inventory
+from ..hosts import inventory, together
 from ..hosts.ssh import login
 from ..profile.profile import HostSpec
 from ..result import publication
@@ -24,7 +24,7 @@ from ..run import model as models
 from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
 from ..run.run import Run
-from . import probing
+from . import cluster, probing
 from .progress import OnProgress, ignore
 
 PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
@@ -49,9 +49,9 @@ def this_machine(run: Run) -> Checks:
     bundle = {relative for relative, _ in machines.bundle_files()}
     checks.add("worker bundle", "worker/__main__.py" in bundle, f"{len(bundle)} files", "worker/__main__.py among them")
     _folders(checks, run)
-    for host in run.profile.hosts:
-        if not host.is_here:
-            _credentials(checks, host)
+    for specs in together.groups(run.profile.hosts):
+        if not specs[0].is_here:
+            _credentials(checks, specs[0].entry())
     if run.profile.hf_token:
         try:
             models.read_token(run.profile.hf_token)
@@ -193,10 +193,13 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, M
     """
     checks, facts = inventory.take(run)
     ready = [spec for spec in run.hosts if spec.name in facts and facts[spec.name]["made"]]
-    far = [spec for spec in ready if not spec.is_here]
+    far = [spec for spec in ready if not spec.computes_here and not spec.is_task]
     there = replace(run, only=frozenset(spec.name for spec in far))
     devices = machines.side_by_side(there, lambda host: _devices(run, host)) if far else machines.Results()
-    able = {spec.name for spec in ready if spec.is_here}
+    able = {spec.name for spec in ready if spec.computes_here}
+    for specs in together.groups(spec for spec in ready if spec.is_task):
+        if cluster.look(run, checks, specs, facts):
+            able |= {spec.name for spec in specs}
     for spec in far:
         libraries = devices.ok.get(spec.name) or {"error": str(devices[spec.name])}
         if inventory.judge_libraries(checks, spec, facts[spec.name], libraries):
@@ -204,9 +207,11 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, M
     able = {spec.name for spec in ready if spec.name in able and _can_try(checks, spec, facts[spec.name], model)}
     probes = {} if model is None or not able else probing.on_hosts(run, model, facts, able)
     if model is not None:
-        for name in able:
+        first = {specs[0].name for specs in together.groups(run.hosts)}  # the others have the same answer
+        for name in able & first:
             probing.judge(checks, name, probes[name], model, run.profile.model)
-        probing.compare(checks, probes, run.profile.model.dtype)
+        told = {name: probe for name, probe in probes.items() if name in first or name not in able}
+        probing.compare(checks, told, run.profile.model.dtype)
     run.save_json("hosts.json", {"hosts": facts})
     return checks, facts
 
@@ -256,10 +261,9 @@ def the_disks(
     needs[run.profile.output.backups] = founding
     hosts = run.profile.hosts
     share = (vectors + texts) // len(hosts)
-    for host in hosts:
-        if host.is_here:
-            there = Path(host.workdir).expanduser()
-            needs[there] = needs.get(there, 0) + share + model.bytes
+    for specs in together.groups(host for host in hosts if host.is_here):
+        there = Path(specs[0].workdir).expanduser()
+        needs[there] = needs.get(there, 0) + share * len(specs) + model.bytes
     disks: dict[int, tuple[list[Path], int]] = {}
     for folder, need in needs.items():
         if not _writable(folder):
@@ -272,17 +276,18 @@ def the_disks(
         free = shutil.disk_usage(folders[0]).free
         what = "vectors, texts, model, merged file and backup"
         _room(checks, f"disk of {folders[0]}", free, need, what, "here")
-    for host in hosts:
+    for specs in together.groups(hosts):
+        host = specs[0]
         known = (facts or {}).get(host.name)
         if host.is_here or known is None:
             continue
         if known["free_bytes"] is None:
-            checks.add("disk", True, "the host does not say what is free", where=host.name, warn=True)
+            checks.add("disk", True, "the host does not say what is free", where=host.reached, warn=True)
             continue
-        sharing = 1 + len(known.get("shared", []))  # each of these hosts writes its share to the same disk
+        sharing = len(specs) + len(known.get("shared", []))  # each of these hosts writes its share to the same disk
         making = 0 if known["made"] else ENVIRONMENT_BYTES[host.device]
         what = "texts, vectors, model" + (", environment" if making else "")
-        _room(checks, "disk", known["free_bytes"], share * sharing + model.bytes + making, what, host.name)
+        _room(checks, "disk", known["free_bytes"], share * sharing + model.bytes + making, what, host.reached)
     return checks
 
 

@@ -106,7 +106,7 @@ def _record(run: Run, slot: str, host: str, exits: Sequence[Exit], again: int) -
 
 
 def _is_fault(exit: Exit) -> bool:
-    return exit.at is not None and exit.reason != verdicts.BY_A_PERSON
+    return exit.at is not None and exit.reason not in (verdicts.BY_A_PERSON, states.TAKEN)
 
 
 def _name(exit: Exit) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -104,15 +104,16 @@ class Snapshot:
         """True when no worker works any more, though rows may be missing."""
         return not self.busy and all(slot.state in REST for slot in self.slots)
 
-    def for_host(self, host: str) -> Snapshot:
-        """Return the snapshot limited to one host; the row counts are still those of all hosts."""
+    def for_hosts(self, names: Collection[str]) -> Snapshot:
+        """Return the snapshot limited to some hosts; the row counts are still those of all."""
+        hosts = frozenset(names)
 
         def own(by_host: Mapping[str, T]) -> dict[str, T]:
-            return {name: value for name, value in by_host.items() if name == host}
+            return {name: value for name, value in by_host.items() if name in hosts}
 
         return replace(
             self,
-            slots=tuple(slot for slot in self.slots if slot.host == host),
+            slots=tuple(slot for slot in self.slots if slot.host in hosts),
             committed_by_host=own(self.committed_by_host),
             silent_s=own(self.silent_s),
             unassigned_s=own(self.unassigned_s),
@@ -120,6 +121,6 @@ class Snapshot:
             unsupervised=own(self.unsupervised),
             gone=own(self.gone),
             late=own(self.late),
-            busy=self.busy & {host},
-            invalid=self.invalid & {host},
+            busy=self.busy & hosts,
+            invalid=self.invalid & hosts,
         )
