@@ -26,7 +26,7 @@ from fleet import SEARCH, FleetError
 
 PACKAGES = ("slurm-wlm", "munge")
 TOOLS = ("munged", "munge", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
-PLAIN_TOOLS = ("unshare", "setpriv", "mount", "hostname", "bash")
+PLAIN_TOOLS = ("unshare", "nsenter", "setpriv", "mount", "hostname", "bash")
 NVIDIA = (1, 3)  # the device number of /dev/null: a made-up GPU that is counted and named to its task
 WAIT_S = 60.0
 
@@ -119,6 +119,19 @@ class Cluster:
         """The controller hears of the node again."""
         self._signal_daemons(node, signal.SIGCONT)
 
+    @contextlib.contextmanager
+    def hidden(self, folder: Path) -> Iterator[None]:
+        """No node sees what is in a folder, as if it were not on a shared disk. At the end all nodes boot anew."""
+        for node in self.nodes:
+            inside = ("nsenter", f"--target={self._first(node)}", "--mount")
+            self.run(*inside, "mount", "-t", "tmpfs", "tmpfs", str(folder))
+        try:
+            yield
+        finally:
+            for node in self.nodes:
+                self.crash(node)
+                self.boot(node)
+
     def kill_controller(self) -> None:
         """The controller dies without a word, and with it what it has not saved: jobs of the last seconds."""
         daemon = self._daemons.pop("slurmctld")
@@ -133,7 +146,7 @@ class Cluster:
 
     def pids(self, node: str) -> list[int]:
         """The processes of a node, as this machine counts them: those in the process list of its process 1."""
-        inner = self._inner(node)
+        inner = _namespace(self._first(node))
         return [pid for pid in _processes() if _namespace(pid) == inner]
 
     def outside(self, node: str, pid: int) -> int:
@@ -152,10 +165,10 @@ class Cluster:
                 daemon.kill()
                 daemon.wait()
 
-    def _inner(self, node: str) -> str:
+    def _first(self, node: str) -> int:
+        """Process 1 of a node, as this machine counts; 0 before there is one."""
         top = self._daemons[node].pid
-        children = Path(f"/proc/{top}/task/{top}/children").read_text().split()
-        return _namespace(int(children[0])) if children else ""
+        return int((Path(f"/proc/{top}/task/{top}/children").read_text().split() or ["0"])[0])
 
     def _signal_daemons(self, node: str, signum: int) -> None:
         for pid in self.pids(node):

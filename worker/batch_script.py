@@ -53,10 +53,11 @@ def of_tasks(folder: HostFolder, cluster: str, chosen: SlurmOptions, job: Job, p
     )
 
 
-def of_command(folder: HostFolder, chosen: SlurmOptions, name: str, argv: Sequence[str]) -> str:
-    """The script of a job that is one command, in a place like those of our tasks."""
+def of_command(chosen: SlurmOptions, folder: HostFolder, name: str, argv: Sequence[str]) -> str:
+    """The script of a job that is one command, in a place like those of our tasks; its exit code goes to a file."""
     options = {"output": f"slurm/{name}.out", "error": f"slurm/{name}.err"}
-    lines = ["#!/bin/bash", *_directives(chosen, name, options), *_begun(folder), f"exec {shlex.join(argv)}", ""]
+    ended = f"echo $? >slurm/{name}.exit.part && mv slurm/{name}.exit.part slurm/{name}.exit"
+    lines = ["#!/bin/bash", *_directives(chosen, name, options), *_begun(folder), shlex.join(argv), ended, ""]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Slurm as its login node answers: submit tasks, ask the queue, cancel, and run a command on a node.
+"""Slurm as its login node answers: submit tasks, ask the queue, cancel, and what it allows.
 
 A task of an array is a host of a run: its batch script starts that host's supervisor. Jobs are known by names of ours
 that are on file before they are submitted: a controller that crashed gives the number of a lost job to the next one.
@@ -28,7 +28,6 @@ from .wire import (
     QueueAnswer,
     Queued,
     QueueEntry,
-    Said,
     SlurmOptions,
     Submitted,
     SupervisorReport,
@@ -37,9 +36,10 @@ from .wire import (
 
 FORMAT = "%K|%T|%r|%N|%i|%j"  # index, state, reason, node, number, name
 ANSWER_S = 30.0
+PLACES = ("/opt/slurm/bin", "/usr/local/slurm/bin", "/cm/shared/apps/slurm/current/bin")  # where no login shell looks
 SEEN_S = 60.0  # a job that is in no answer so long after it was submitted is over, or lost
 TRIES_TO_GIVE_UP = 5  # submissions in a row without a new row
-FRESH = 4  # a heartbeat is fresh for so many intervals: a shared disk may show a file a minute late
+FRESH, FRESH_S = 4, 10.0  # a heartbeat is fresh for so many intervals, and seconds: a disk, or a node, may be slow
 ARRAY_LIMIT = 1001  # Slurm's own default
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"}
 ENDED |= {"OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"}
@@ -65,9 +65,7 @@ def queue(root: str, cluster: str, options: Mapping[str, Any], anew: bool = Fals
         return last
     jobs = _jobs(folder, cluster)
     try:
-        entries = (
-            _entries(jobs.jobs, _ask(_queue_command(chosen, [job.name for job in jobs.jobs]))) if jobs.jobs else ()
-        )
+        entries = _entries(jobs.jobs, ask(queue_command(chosen, [job.name for job in jobs.jobs]))) if jobs.jobs else ()
         answer = QueueAnswer(now, None, entries)
     except OSError as error:
         answer = QueueAnswer(now, str(error), ())
@@ -76,11 +74,13 @@ def queue(root: str, cluster: str, options: Mapping[str, Any], anew: bool = Fals
     return answer
 
 
-def _queue_command(chosen: SlurmOptions, names: Sequence[str]) -> list[str]:
-    return ["squeue", "-h", "-r", *_clusters(chosen), f"--name={','.join(names)}", "-o", FORMAT]
+def queue_command(chosen: SlurmOptions, names: Sequence[str]) -> list[str]:
+    """The command that asks for jobs of these names; `parse` reads its answer."""
+    return ["squeue", "-h", "-r", *cluster_option(chosen), f"--name={','.join(names)}", "-o", FORMAT]
 
 
-def _clusters(chosen: SlurmOptions) -> list[str]:
+def cluster_option(chosen: SlurmOptions) -> list[str]:
+    """The option that names another cluster, for every command."""
     return [f"--clusters={chosen.clusters}"] if chosen.clusters else []
 
 
@@ -129,23 +129,28 @@ def silent_s(folder: HostFolder, host: str, now: float) -> float | None:
 
 def is_fresh(silent: float | None, heartbeat_s: float) -> bool:
     """Whether a heartbeat of that age shows that its task lives."""
-    return silent is not None and silent < FRESH * heartbeat_s
+    return silent is not None and silent < max(FRESH_S, FRESH * heartbeat_s)
 
 
-def evidence(folder: HostFolder, cluster: str, host: str, answer: QueueAnswer, now: float) -> Queued:
-    """What is known of a task without looking at a process: its entry in the queue, and its heartbeat's age."""
-    jobs, task = _jobs(folder, cluster), int(host[len(cluster) + 1 :])
-    times = [job.at for job in jobs.jobs if task in job.tasks]
-    tried = jobs.tries.get(str(task))
-    return Queued(
-        known=answer.error is None,
-        asked_s=max(0.0, now - (answer.at or now)),
-        fruitless=tried.fruitless if tried else 0,
-        entry=next((entry for entry in answer.entries if entry.task == task), None),
-        silent_s=silent_s(folder, host, now),
-        submitted_s=max(0.0, now - max(times)) if times else None,
-        error=answer.error,
-    )
+def evidence(folder: HostFolder, cluster: str, hosts: Sequence[str], answer: QueueAnswer) -> dict[str, Queued]:
+    """What is known of each task without looking at a process: its entry in the queue, and its heartbeat's age."""
+    jobs, now = _jobs(folder, cluster), folder_clock(folder, cluster)
+    entries = {entry.task: entry for entry in answer.entries}
+    submitted = {task: job.at for job in sorted(jobs.jobs, key=lambda job: job.at) for task in job.tasks}
+    found = {}
+    for host in hosts:
+        task = int(host[len(cluster) + 1 :])
+        tried, at = jobs.tries.get(str(task)), submitted.get(task)
+        found[host] = Queued(
+            known=answer.error is None,
+            asked_s=max(0.0, now - (answer.at or now)),
+            fruitless=tried.fruitless if tried else 0,
+            entry=entries.get(task),
+            silent_s=silent_s(folder, host, now),
+            submitted_s=None if at is None else max(0.0, now - at),
+            error=answer.error,
+        )
+    return found
 
 
 # --------------------------------------------------------------------------------------------------------- submitting
@@ -238,10 +243,10 @@ def _sbatch(folder: HostFolder, name: str, text: str, chosen: SlurmOptions) -> N
     write_atomic(path, text.encode())
     make_folder(folder.log("x").parent, 0o700)
     try:
-        _ask(["sbatch", "--parsable", str(path)], folder.root)
+        ask(["sbatch", "--parsable", str(path)], folder.root)
     except OSError as error:
         with contextlib.suppress(OSError):
-            if parse(_ask(_queue_command(chosen, [name]))):
+            if parse(ask(queue_command(chosen, [name]))):
                 return
         raise OSError(f"sbatch refused {path.name}: {error}") from None
 
@@ -257,21 +262,21 @@ def cancel(root: str, cluster: str, options: Mapping[str, Any], tasks: Sequence[
     chosen, jobs = SlurmOptions.from_json(options), _jobs(HostFolder(Path(root)), cluster).jobs
     offsets = {job.name: job.offset for job in jobs}
     numbers: dict[str, list[str]] = {}
-    for name, entry in parse(_ask(_queue_command(chosen, list(offsets)))) if jobs else ():
+    for name, entry in parse(ask(queue_command(chosen, list(offsets)))) if jobs else ():
         if name in offsets and entry.state not in ENDED and offsets[name] + entry.task in tasks:
             numbers.setdefault(name, []).append(entry.job)
     for name, listed in numbers.items():
-        _ask(["scancel", *_clusters(chosen), f"--name={name}", *listed])
+        ask(["scancel", *cluster_option(chosen), f"--name={name}", *listed])
     return bool(numbers)
 
 
 def limits(options: Mapping[str, Any]) -> Limits:
     """What the cluster allows. Raises OSError where it does not answer."""
     chosen = SlurmOptions.from_json(options)
-    text = _ask(["scontrol", *_clusters(chosen), "show", "config"])
+    text = ask(["scontrol", *cluster_option(chosen), "show", "config"])
     limit = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
     version = re.search(r"^SLURM_VERSION\s*=\s*(\S+)", text, re.MULTILINE)
-    listed = _ask(["sinfo", "-h", *_clusters(chosen), "-o", "%R"]).split("\n")
+    listed = ask(["sinfo", "-h", *cluster_option(chosen), "-o", "%R"]).split("\n")
     names = sorted({line.strip() for line in listed if line.strip() and not line.startswith("CLUSTER:")})
     return {
         "version": version.group(1) if version else "",
@@ -289,70 +294,20 @@ def refusal(root: str, cluster: str, options: Mapping[str, Any], tasks: int, pyt
     path = folder.slurm(f"{cluster}.test-only.sh")
     write_atomic(path, text.encode())
     try:
-        _ask(["sbatch", "--test-only", str(path)], folder.root)
+        ask(["sbatch", "--test-only", str(path)], folder.root)
     except OSError as error:
         return str(error)
     return ""
 
 
-def on_node(root: str, cluster: str, options: Mapping[str, Any], argv: Sequence[str], limit_s: float) -> Said:
-    """Run a command in a job like our tasks, from the run's folder; `exit` is None where it did not end in time."""
-    folder, chosen = HostFolder(Path(root)), SlurmOptions.from_json(options)
-    if why := owned.code(folder.root):
-        raise ValueError(why)
-    name = f"rb-try-{cluster}-{uuid.uuid4().hex[:8]}"
-    out, err, path = (folder.slurm(f"{name}.{suffix}") for suffix in ("out", "err", "sh"))
-    write_atomic(path, batch_script.of_command(folder, chosen, name, argv).encode())
-    try:
-        code, said = _wait(["sbatch", "--wait", "--parsable", str(path)], folder.root, limit_s)
-        if code is None:
-            waits = [entry for _, entry in parse(_plain(_ask(_queue_command(chosen, [name]))))]
-            said = ", ".join(f"{entry.state} ({entry.reason})" for entry in waits)
-        return {"exit": code, "out": _read(out), "err": _read(err) or said}
-    finally:
-        with contextlib.suppress(OSError):
-            _ask(["scancel", *_clusters(chosen), f"--name={name}"])
-        for file in (path, out, err):
-            with contextlib.suppress(OSError):
-                file.unlink()
-
-
-def _plain(text: str) -> str:
-    """Lines of jobs that are no arrays, as if each were index 0 of one."""
-    return "\n".join(re.sub(r"^N/A\|", "0|", line) for line in text.splitlines())
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes()[-(2**20) :].decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def _wait(argv: Sequence[str], cwd: Path, limit_s: float) -> tuple[int | None, str]:
-    """(exit code, what it complained of) of a command; no code where it did not end in time."""
-    try:
-        done = subprocess.run(
-            list(argv),
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=limit_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return None, ""
-    return done.returncode, done.stderr.strip()
-
-
-def _ask(argv: Sequence[str], cwd: Path | None = None) -> str:
+def ask(argv: Sequence[str], cwd: Path | None = None) -> str:
     """What a command of Slurm prints. OSError with its words where it fails, or takes too long."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *PLACES])
     try:
         done = subprocess.run(
             list(argv),
             cwd=cwd,
+            env={**os.environ, "PATH": path},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -363,7 +318,7 @@ def _ask(argv: Sequence[str], cwd: Path | None = None) -> str:
     except subprocess.TimeoutExpired:
         raise OSError(f"{argv[0]}: no answer within {ANSWER_S:g} s") from None
     except FileNotFoundError:
-        raise OSError(f"{argv[0]}: not found; is this a login node of Slurm, and is Slurm in its PATH?") from None
+        raise OSError(f"{argv[0]}: not found; is this a login node of Slurm, with Slurm in its PATH?") from None
     if done.returncode:
         raise OSError(f"{argv[0]}: {(done.stderr or done.stdout).strip() or done.returncode}")
     return done.stdout

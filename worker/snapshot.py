@@ -90,12 +90,10 @@ def snapshots(root: Path, cluster: str, hosts: Sequence[str], options: Mapping[s
     """
     folder, heartbeat_s = HostFolder(Path(root)), SlurmOptions.from_json(options).heartbeat_s
     shared = _of_folder(folder)
-    answer = slurm.queue(str(root), cluster, options)
-    now = slurm.folder_clock(folder, cluster)
+    placed = slurm.evidence(folder, cluster, hosts, slurm.queue(str(root), cluster, options))
     seen = {}
-    for host in hosts:
+    for host, evidence in placed.items():
         own = _of_host(folder, host)
-        evidence = slurm.evidence(folder, cluster, host, answer, now)
         report = own["supervisor"] if isinstance(own["supervisor"], dict) else {}
         living = slurm.is_fresh(evidence.silent_s, heartbeat_s) and report.get("working") is not False
         slots = {name: {**entry, "alive": living and _runs(report, name, entry["report"])}

@@ -18,7 +18,7 @@ import threading
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Callable, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from . import environment, machine, owned, placed, process, slurm
+from . import environment, machine, node_job, owned, placed, process, slurm
 from .fields import Identity
 from .files import make_folder, sha256_file, write_atomic
 from .launcher import LAUNCHERS, PROCESS, outliving, reap
@@ -273,7 +273,7 @@ VERBS: dict[str, Callable[..., Any]] = {
 }
 VERBS |= {"claim": owned.claim, "unclaimed": owned.unclaimed, "clear": placed.clear}
 VERBS |= {"submit": slurm.submit, "cancel": slurm.cancel, "limits": slurm.limits}
-VERBS |= {"refusal": slurm.refusal, "on_node": slurm.on_node}
+VERBS |= {"refusal": slurm.refusal, "on_node": node_job.on_node}
 VERBS |= {"facts": machine.facts, "unmark": machine.unmark, "find_environment": environment.find}
 
 __all__ = ["VERBS", "HostFolder", "open_regular"]

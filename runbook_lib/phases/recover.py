@@ -271,11 +271,12 @@ def _claimed(plan: Plan, state: Snapshot, names: Collection[str]) -> list[tuple[
 def move(run: Run, state: Snapshot, host: str) -> Checks:
     """Move a host's undone rows to other hosts, at a person's request. Raises ProfileError for an unknown host."""
     known = [spec.name for spec in run.profile.hosts]
-    if host not in known:
+    names = [spec.name for spec in run.profile.hosts if host in (spec.name, spec.reached)]
+    if not names:
         raise ProfileError(f"no host {safe_text(host, 80)!r} in this profile; there are: {', '.join(known)}")
     checks = Checks("Rows moved")
     with acts.act(run, f"move {host}"):
-        did = _revise(run, state, [host], moves.evacuate, "a person said so", by_person=True)
+        did = _revise(run, state, names, moves.evacuate, "a person said so", by_person=True)
         if did:
             _deliver(run, state)
     result = did[0] if did else "nothing was moved: no row is left, or no other host can do them now"

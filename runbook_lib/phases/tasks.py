@@ -18,7 +18,7 @@ from ..run.plan import Plan
 from ..run.run import Run
 from ..slots import incidents
 
-STOP_S = 60.0  # for the scheduler to end tasks; a task that it does not know is waited for until its sign is old
+STOP_S = 90.0  # for the scheduler to end tasks; a task that it does not know is waited for until its sign is old
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # between two questions to the queue, while a person waits
 
 

@@ -94,7 +94,7 @@ def restart(run: Run, what: str = "all") -> Checks:
 
     Raises ProfileError if `what` is neither a host nor a slot of this run and the selected hosts.
     """
-    if what in {spec.name for spec in run.hosts}:
+    if what in {name for spec in run.hosts for name in (spec.name, spec.reached)}:
         run = limited(run, what)
     elif what != "all":
         return _restart_slot(run, what)

@@ -42,7 +42,7 @@ class Readings:
 
     def __init__(self, run: Run):
         self._run = run
-        self._queries = [_Query(hosts) for hosts in together.groups(run.hosts)]
+        self._queries = {hosts[0].reached: _Query(hosts) for hosts in together.groups(run.hosts)}
         self._changed = threading.Condition()
 
     def look(self, within_s: float | None = None) -> dict[str, Answer]:
@@ -50,14 +50,15 @@ class Readings:
 
         A host that was late at the last poll is asked like the others, but not waited for.
         """
-        for query in self._queries:
+        for query in self._queries.values():
             self._ask(query)
         began = time.monotonic()
         limit_s = SILENT_S if within_s is None else within_s
         with self._changed:
-            prompt = [query for query in self._queries if within_s is None or not query.late]
+            prompt = [query for query in self._queries.values() if within_s is None or not query.late]
             self._changed.wait_for(lambda: all(query.asked is None for query in prompt), limit_s)
-            answers = {name: answer for query in self._queries for name, answer in self._take(query, began).items()}
+            taken = [self._take(query, began) for query in self._queries.values()]
+            answers = {name: answer for each in taken for name, answer in each.items()}
             return {spec.name: answers[spec.name] for spec in self._run.hosts}
 
     def _ask(self, query: _Query) -> None:

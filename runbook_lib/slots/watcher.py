@@ -220,7 +220,7 @@ class Watcher:
             code=observed.entry.exits[-1].code if observed.explained else None,
             rate=rate,
             still_s=self._movement.still_s(observed, now),
-            age_s=age_s,
+            age_s=None if observed.reading.queued else age_s,  # seldom; its supervisor sees it from near
             part_s=self.plan.part_rows / max(trend) if any(trend) else None,
             finished=observed.finished,
             queue=queued.words(observed.reading.queued, observed.state),

@@ -13,6 +13,7 @@ from typing import Any
 
 import slurm
 from fleet import FleetError
+from small_run import runbook_here
 from waiting import wait_for
 
 from runbook_lib.run.run import Run, open_folder
@@ -108,6 +109,10 @@ class Project(Scene):
         """SIGKILL for a host's supervisor, or its slot's worker."""
         wait_for(lambda: self.there.supervisor(host).exists() and (not slot or self.there.progress(slot).exists()))
         os.kill(self.process(host, slot)[1], signal.SIGKILL)
+
+    def told_by(self, *words: str) -> str:
+        """What a quick command says."""
+        return runbook_here(*words, cwd=self.project)
 
     def jobs(self) -> set[str]:
         """The names of this run's jobs that the queue has."""

@@ -120,3 +120,52 @@ def test_tasks_that_wait_in_the_queue_are_waited_for(project: Project, cluster: 
     time.sleep(8)
     cluster.run("scancel", blocker)
     project.ended_well(checked)
+
+
+def test_jobs_that_are_held_requeued_or_cancelled_by_hand_are_told_and_go_on(
+    project: Project, cluster: slurm.Cluster
+) -> None:
+    project.paced(0.6)
+    command = project.begun()
+    (name,) = project.jobs()
+    job = cluster.run("squeue", "-h", f"--name={name}", "-o", "%F").split()[0]
+    cluster.run("scontrol", "requeuehold", f"{job}_0")
+    wait_for(lambda: "held in the queue" in project.told_by("status", project.here.name), "it is told", 60)
+    cluster.run("scontrol", "release", f"{job}_0")
+    cluster.run("scancel", f"{job}_1")
+    project.ended_well(command, 400)
+    assert project.submissions() == 2, "the one that was cancelled by hand, once more"
+    ends = [each for path in project.there_before("*.exits.json") for each in json.loads(path.read_text())["exits"]]
+    assert {each["reason"] for each in ends} <= {"ended by the scheduler"}
+
+
+def test_persons_commands_reach_a_task_a_slot_and_a_whole_cluster(project: Project) -> None:
+    project.paced(1.0)
+    command = project.begun()
+    name = project.here.name
+    assert project.runbook("restart", name, "cluster1_gpu0").well
+    assert project.runbook("restart", name, "cluster.0").well
+    assert "supervisor of cluster.1" in project.told_by("logs", name, "cluster.1")
+    listed = project.told_by("status", name, "--hosts", "cluster")
+    assert "cluster0_gpu0" in listed and "cluster1_gpu0" in listed
+    project.ended_well(command, 300)
+
+
+def test_a_number_that_went_to_a_strangers_job_is_left_alone(project: Project, cluster: slurm.Cluster) -> None:
+    project.paced(0.6)
+    command = project.begun()
+    (name,) = project.jobs()
+    ours = cluster.run("squeue", "-h", f"--name={name}", "-o", "%F").split()[0]
+    cluster.kill_controller()
+    for path in (cluster.folder / "state").glob("job*"):
+        path.unlink()
+    cluster.start_controller()
+    folder = f"--chdir={project.folder}"
+    theirs = [cluster.run("sbatch", "--parsable", folder, "--begin=now+1hour", "--wrap=true").strip()]
+    while int(theirs[-1]) < int(ours):
+        theirs.append(cluster.run("sbatch", "--parsable", folder, "--begin=now+1hour", "--wrap=true").strip())
+    assert ours in theirs, "the controller forgot that it had given this number"
+    project.runbook("stop", name.removeprefix("rb-").partition("-e1-")[0])
+    assert ours in cluster.run("squeue", "-h", "-o", "%A").split()
+    command.wait(120)
+    cluster.run("scancel", *theirs)
