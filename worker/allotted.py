@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .files import write_atomic
+from . import owned
+from .files import make_folder, write_atomic
 from .layout import HostFolder
 from .wire import Assignment, read_assignment
 
@@ -34,8 +35,12 @@ def placed(folder: HostFolder, assignment: Assignment | None) -> HostFolder:
     """The run's folder, with notes of every batch on a disk of this machine where a scheduler placed the host."""
     if assignment is None or not assignment.scheduler:
         return folder
-    name = f"runbook-{os.getuid()}-{assignment.run_id[:16]}-{assignment.host}"
-    return replace(folder, notes=Path(tempfile.gettempdir(), name))
+    notes = Path(tempfile.gettempdir(), f"runbook-{os.getuid()}-{assignment.run_id[:16]}-{assignment.host}")
+    try:
+        make_folder(notes, 0o700)
+        return folder if owned.why_not(notes) else replace(folder, notes=notes)  # others use this machine too
+    except OSError:
+        return folder
 
 
 def gpu_of(spec_gpu: str | None, environment: Mapping[str, str]) -> str:

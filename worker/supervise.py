@@ -244,6 +244,9 @@ def run(root: Path, host: str) -> int:
         return EXIT_FAILED
     finally:
         supervisor.close()
+    if folder.notes:
+        with contextlib.suppress(OSError):  # of a worker that was killed there are some left
+            folder.notes.rmdir()
     supervisor.say("ends; " + ", ".join(f"{slot.name} {slot.state}" for slot in supervisor.slots))
     os.close(lock)
     return EXIT_DONE if all(slot.state in (states.DONE, states.TAKEN) for slot in supervisor.slots) else 1

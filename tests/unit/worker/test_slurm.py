@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wired
 from box import script as executable
 
 from worker import allotted, batch_script, locks, slurm, snapshot
 from worker.encode import take_lock
 from worker.files import write_json
 from worker.layout import HostFolder
-from worker.wire import Job, Jobs, SlurmOptions, Try
+from worker.wire import Assignment, Job, Jobs, SlurmOptions, Try
 
 ASKED = SlurmOptions(0.5)
 Commands = Callable[..., Path]
@@ -351,6 +352,24 @@ def test_on_a_cluster_a_file_system_that_refuses_locks_is_done_without(
 )  # fmt: skip
 def test_a_slots_gpu_is_one_of_those_that_its_task_was_given(gpu: str | None, given: str, found: str) -> None:
     assert allotted.gpu_of(gpu, {allotted.GPUS: given}) == found
+
+
+def scheduled(**more: Any) -> Assignment:
+    return Assignment.from_json({**wired.assignment([wired.slot("cluster0_gpu0", (0, 4))]), **more})
+
+
+def test_notes_of_every_batch_lie_on_the_nodes_own_disk_in_a_folder_for_us_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allotted.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = HostFolder(tmp_path / "shared")
+    assert allotted.placed(folder, None) == allotted.placed(folder, scheduled()) == folder
+    there = allotted.placed(folder, scheduled(scheduler="slurm", heartbeat_s=30.0))
+    assert there.notes is not None and there.suspects("cluster0_gpu0").parent.parent == tmp_path
+    assert there.notes.stat().st_mode & 0o777 == 0o700
+    assert there.progress("cluster0_gpu0").is_relative_to(folder.root)
+    there.notes.chmod(0o777)
+    assert allotted.placed(folder, scheduled(scheduler="slurm")) == folder, "somebody may have put files there"
 
 
 @pytest.mark.parametrize("given", ["", "3,5"])
