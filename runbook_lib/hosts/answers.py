@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from worker.environment import Found
@@ -15,20 +16,25 @@ from ..profile.rules import UNWANTED
 from . import bounds
 
 
-def reading(value: Any, host: str) -> Reading:
-    """Check a reading (`worker.snapshot.snapshot`). Raises InvalidReading naming the field that cannot be true."""
+def reading(value: Any, host: str, placed: bool = False) -> Reading:
+    """Check a reading (`worker.snapshot.snapshot`). Raises InvalidReading naming the field that cannot be true.
+
+    `placed`: by a scheduler, whose word is in it then; no other host has a say in it.
+    """
     try:
         for name, record in _records(value):
             _bounded(record, name)
         answer = Reading.from_json(value)
         if answer.supervisor_alive and not answer.supervised.process:
             raise refuse("supervisor", "process", None, "one: it may have to be stopped")
+        if placed and answer.queued is None:
+            raise refuse("", "queued", None, "what its scheduler says")
     except WireError as why:
         raise InvalidReading(
             f"{host}: its reading is invalid ({why}); nothing was taken from it. Look at that machine: a disk that "
             "fails, or somebody who writes into the run's folder"
         ) from None
-    return answer
+    return answer if placed else replace(answer, queued=None)
 
 
 def readings(value: Any, cluster: str, names: Sequence[str]) -> dict[str, Reading | RunbookError]:
@@ -38,7 +44,7 @@ def readings(value: Any, cluster: str, names: Sequence[str]) -> dict[str, Readin
     checked: dict[str, Reading | RunbookError] = {}
     for name in names:
         try:
-            checked[name] = reading(value.get(name), name)
+            checked[name] = reading(value.get(name), name, placed=True)
         except InvalidReading as error:
             checked[name] = error
     return checked

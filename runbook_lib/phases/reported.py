@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from worker.escape import safe_text
 from worker.rows import count, missing
 from worker.wire import Reading, SlotReading, SupervisedSlot
 
@@ -47,7 +48,7 @@ def _waits(reading: Reading) -> str:
     placed = reading.queued
     if placed is None or reading.supervisor_alive or not placed.entry or placed.entry.state != queued.PENDING:
         return ""
-    return f"waits in the queue ({placed.entry.reason}), job {placed.entry.job}"
+    return safe_text(f"waits in the queue ({placed.entry.reason}), job {placed.entry.job}", 300)
 
 
 def _rows_left(reading: Reading, entry: SlotReading) -> tuple[int, int]:

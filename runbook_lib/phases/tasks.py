@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from worker.escape import safe_text
 from worker.rows import Covered
 from worker.wire import Reading
 
@@ -91,7 +92,8 @@ def _look(
         results[spec.name] = Placed(left, False, "works already")
     elif reading.queued and reading.queued.entry:
         entry = reading.queued.entry
-        results[spec.name] = Placed(left, False, f"in the queue already ({entry.state} {entry.reason})")
+        why = safe_text(f"in the queue already ({entry.state} {entry.reason})", 300)
+        results[spec.name] = Placed(left, False, why)
     elif reading.stop_requested and not wanted.undo_stop:
         refused[spec.name] = "stopped by a person; left so"
     else:

@@ -6,6 +6,7 @@ nothing. So no slot counts as dead while it works, and none waits for ever for a
 
 from __future__ import annotations
 
+from worker.escape import safe_text
 from worker.wire import Queued, QueueEntry, Reading, SupervisedSlot
 
 from . import states
@@ -58,11 +59,11 @@ def words(queued: Queued | None, state: str) -> str:
     entry = queued.entry
     silent = "" if queued.silent_s is None else f"no sign for {queued.silent_s:.0f} s"
     if not queued.known:
-        return f"the queue is not known ({queued.error}){'; ' if silent else ''}{silent}"
+        return f"the queue is not known ({safe_text(queued.error or '', 200)}){'; ' if silent else ''}{silent}"
     if entry is None:
         return f"not in the queue; {silent}" if silent else "not in the queue"
     place = f" on {entry.place}" if entry.place else ""
-    told = f"job {entry.job} is {entry.state}{place} ({entry.reason})"
+    told = safe_text(f"job {entry.job} is {entry.state}{place} ({entry.reason})", 200)
     if state == states.HELD:
-        return f"{told}; free it: scontrol release {entry.job}"
+        return f"{told}; free it: scontrol release {safe_text(entry.job, 40)}"
     return f"{told}; {silent}" if state == states.SILENT and silent else told

@@ -71,9 +71,8 @@ def test_on_a_node_that_is_cut_off_work_goes_on_and_nothing_is_dead(project: Pro
         cluster.heal(node)
 
 
-def test_a_job_that_the_controller_lost_works_on_and_no_second_one_is_started(
-    project: Project, cluster: slurm.Cluster
-) -> None:
+def test_a_job_that_the_controller_lost_works_on_and_no_second_one_is_started(lone_project: Project) -> None:
+    project, cluster = lone_project, lone_project.cluster
     project.paced(0.6)
     command = project.begun()
     cluster.kill_controller()
@@ -151,7 +150,8 @@ def test_persons_commands_reach_a_task_a_slot_and_a_whole_cluster(project: Proje
     project.ended_well(command, 300)
 
 
-def test_a_number_that_went_to_a_strangers_job_is_left_alone(project: Project, cluster: slurm.Cluster) -> None:
+def test_a_number_that_went_to_a_strangers_job_is_left_alone(lone_project: Project) -> None:
+    project, cluster = lone_project, lone_project.cluster
     project.paced(0.6)
     command = project.begun()
     (name,) = project.jobs()

@@ -7,14 +7,17 @@ from typing import Any
 
 import local_run
 import pytest
+import wired
 
-from runbook_lib.errors import InvalidReading, RunbookError
+from runbook_lib.errors import HostError, InvalidReading, RunbookError
+from runbook_lib.hosts import answers
 from runbook_lib.hosts.local import LocalTransport
 from runbook_lib.phases import staging
 from runbook_lib.run import run
 from runbook_lib.slots.watcher import Watcher
 from worker.files import write_json
 from worker.layout import HostFolder
+from worker.wire import Reading
 
 CLUSTER = (
     "\n  - {name: c, kind: slurm, tasks: 5, slots: 1, device: cpu, threads: 1, workdir: shared, environment: /bin/true}"
@@ -70,9 +73,40 @@ def test_a_task_with_an_invalid_report_hides_no_other(this: run.Run) -> None:
     staging.stage(this)
     folder = HostFolder(this.profile.path.parent / "shared" / this.name)
     write_json(folder.supervisor("c.1"), {"process": {"pid": -5}})
-    answers = Watcher(this, this.plan())._readings.look()
-    wrong = {name for name, answer in answers.items() if isinstance(answer, RunbookError)}
-    assert wrong == {"c.1"} and isinstance(answers["c.1"], InvalidReading)
+    came = Watcher(this, this.plan())._readings.look()
+    wrong = {name for name, answer in came.items() if isinstance(answer, RunbookError)}
+    assert wrong == {"c.1"} and isinstance(came["c.1"], InvalidReading)
+
+
+def test_no_host_but_a_task_has_a_say_in_what_a_scheduler_says() -> None:
+    said = {"known": True, "asked_s": 1.0, "fruitless": 9}
+    assert answers.reading(wired.reading(queued=said), "box").queued is None
+    task = answers.readings({"c.0": wired.reading(queued=said), "c.1": wired.reading()}, "c", ["c.0", "c.1", "c.2"])
+    assert isinstance(task["c.0"], Reading) and task["c.0"].queued is not None
+    assert isinstance(task["c.1"], InvalidReading) and "what its scheduler says" in str(task["c.1"])
+    assert isinstance(task["c.2"], InvalidReading)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [],
+        "x",
+        {"submitted": [0]},
+        *({"submitted": [each], "there": {}, "given_up": []} for each in ("0", -1, 9**9)),
+    ],
+)
+def test_an_answer_about_submissions_that_cannot_be_true_is_refused(answer: Any) -> None:
+    with pytest.raises(HostError, match="invalid"):
+        answers.submitted(answer, "c")
+
+
+@pytest.mark.parametrize("answer", [None, {"version": 1}, {"version": "22", "partitions": [1], "array_limit": None},
+                                    {"version": "22", "partitions": [], "array_limit": "many"}])  # fmt: skip
+def test_limits_that_cannot_be_true_are_refused(answer: Any) -> None:
+    with pytest.raises(HostError, match="invalid"):
+        answers.limits(answer, "c")
 
 
 @pytest.mark.parametrize("names", ["c", "c.3", "c.1,one"])
