@@ -80,7 +80,7 @@ def _records(value: Any) -> Iterator[tuple[str, object]]:
     for slot, entry in slots.items() if isinstance(slots, dict) else ():
         for name in ("report", "exits") if isinstance(entry, dict) else ():
             yield f"{slot} {name}", entry.get(name)
-    for name in ("supervisor", "given_up"):
+    for name in ("supervisor", "given_up", "queued"):
         yield name, value.get(name)
 
 

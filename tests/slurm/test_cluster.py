@@ -11,11 +11,13 @@ from pathlib import Path
 import fleet
 import pytest
 import slurm
+from box import HOST, MakeBox, script
 from waiting import wait_for
 
 UP = """
 import sys, time
 import slurm
+from box import HOST, MakeBox, script
 from pathlib import Path
 with slurm.start(Path(sys.argv[1]), nodes=1) as cluster:
     print(*(daemon.pid for daemon in cluster._daemons.values()), *cluster.pids("n1"), flush=True)
@@ -105,3 +107,20 @@ def test_without_root_or_slurm_it_says_why_it_does_not_start(tmp_path: Path, mon
     assert "needs root" in slurm.available() or sys.platform != "linux"
     with pytest.raises(fleet.FleetError, match=r"needs root|needs Linux"), slurm.start(tmp_path):
         pass
+
+
+def test_a_slots_gpu_is_one_of_those_that_its_task_was_given(cluster: slurm.Cluster, make_box: MakeBox) -> None:
+    """The real supervisor in a real task with made-up GPUs; its workers only say which one they see."""
+    box = make_box([f"text {row}" for row in range(8)], slots=3)
+    said = f'case "$*" in *encode*) echo "$CUDA_VISIBLE_DEVICES" >> {box.root}/$9.gpu;; esac; exit 1'
+    python = script(box.root / "python", f"#!/bin/sh\n{said}\n")
+    slots = [{**spec, "device": "cuda", "gpu": f"env:{k}"} for k, spec in enumerate(box.assignment["slots"])]
+    box.save(python=python, slots=slots, scheduler="slurm", heartbeat_s=1.0, back_off_s=[0.1] * 5)
+    supervise = f"exec {sys.executable} -m worker supervise --root {box.root} --host {HOST}"
+    submitted(cluster, box.root, supervise, "--gres=gpu:2", "--no-requeue")
+    fenced = {"cluster0_gpu0", "cluster0_gpu1", "cluster0_gpu2"}
+    wait_for(lambda: {slot for slot in fenced if box.supervised(slot).get("state") == "fenced"} == fenced, "all tried")
+    seen = {path.name: set(path.read_text().split()) for path in box.root.glob("*.gpu")}
+    assert seen == {"cluster0_gpu0.gpu": {"0"}, "cluster0_gpu1.gpu": {"1"}}
+    (reason,) = {entry["reason"] for entry in box.exits("cluster0_gpu2")}
+    assert "at least 3 GPUs for this slot, the scheduler gave 2 (0,1)" in reason
