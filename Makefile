@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-ssh test test-quick chaos lab lock clean
+.PHONY: help setup demo demo-ssh demo-slurm test test-quick chaos lab lock clean
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ demo-ssh: $(VENV)/.ready ## the same over SSH: two OpenSSH servers on this machi
 	$(BIN)/python demo/fleet.py up runs/fleet --mode loopback -- $(BIN)/runbook run profiles/ssh_demo.yaml \
 		--set hosts.tensor01.environment=$(CURDIR)/$(BIN)/python --set hosts.tensor02.environment=$(CURDIR)/$(BIN)/python
 
+demo-slurm: $(VENV)/.ready ## the same on a cluster: a real Slurm of two nodes on this machine, started for the demo (root)
+	@$(BIN)/python demo/slurm.py install
+	$(BIN)/python demo/slurm.py up runs/slurm -- $(BIN)/runbook run profiles/slurm_demo.yaml
+
 # Test files at a time: most of them wait for processes. A file stays together, as it shares what is dear to set up.
 JOBS ?= 3
 
@@ -43,10 +47,11 @@ test-quick: $(VENV)/.ready ## ruff, and the tests that start no process
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -p no:nbval -n $(JOBS) --dist worksteal tests/unit \
-		-m "not process and not kernel and not ssh and not browser and not chaos"
+		-m "not process and not kernel and not ssh and not browser and not slurm and not chaos"
 
 test: $(VENV)/.ready ## ruff, mypy, all tests, the notebooks with their default parameters
 	@test "$$(id -u)" != 0 || $(BIN)/python demo/fleet.py install || echo "Tests over SSH will be skipped."
+	@test "$$(id -u)" != 0 || $(BIN)/python demo/slurm.py install || echo "Tests on a Slurm will be skipped."
 	@$(BIN)/python tests/helpers/browser.py install || echo "Tests in a browser will be skipped."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -474,22 +474,29 @@ def install() -> str:
         return ""
     if os.geteuid() != 0 or not shutil.which("apt-get", path=SEARCH):
         return available() and f"{available()} On Debian and Ubuntu as root: apt-get install {' '.join(PACKAGES)}"
+    if why := apt_install(PACKAGES):
+        return why
+    _no_namespaces.cache_clear()
+    return available()
+
+
+def apt_install(packages: Sequence[str]) -> str:
+    """Install packages of Debian or Ubuntu without starting their services; empty when done, else why not."""
     policy = Path("/usr/sbin/policy-rc.d")
     ours = not policy.exists()
-    if ours:  # the packages must not start an sshd on this machine
+    if ours:  # else the packages would start daemons on this machine
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
     environment = {**os.environ, "PATH": SEARCH, "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        for argv in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
+        for argv in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
             done = subprocess.run(["apt-get", "-q", *argv], env=environment, stdin=subprocess.DEVNULL)
             if done.returncode:
                 return f"apt-get {argv[0]} ended with exit code {done.returncode}."
     finally:
         if ours:
             policy.unlink()
-    _no_namespaces.cache_clear()
-    return available()
+    return ""
 
 
 # ------------------------------------------------------------------------------------------------- files of the hosts

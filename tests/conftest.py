@@ -12,6 +12,7 @@ from typing import Any
 
 import fleet
 import pytest
+import slurm
 from box import HELPERS, HOST, Box, MakeBox, put_shard, script
 
 import worker
@@ -136,4 +137,16 @@ def ssh_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fleet.Fleet]
     if why := fleet.available():
         pytest.skip(f"no SSH hosts: {why}")
     with fleet.start(tmp_path_factory.mktemp("fleet"), sshd=["SetEnv OMP_WAIT_POLICY=passive"]) as started:
+        yield started
+
+
+# ---------------------------------------------------------------------------------------------------------- a cluster
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[slurm.Cluster]:
+    """A real Slurm of two nodes; a test that crashes, cuts or kills something brings it back."""
+    if why := slurm.available():
+        pytest.skip(f"no Slurm: {why}")
+    with slurm.start(tmp_path_factory.mktemp("slurm")) as started:
         yield started

@@ -1,4 +1,4 @@
-"""`python -m worker encode|supervise|warm|second|probe|devices|environment|fetch`: what a host runs."""
+"""`python -m worker encode|supervise|warm|second|probe|devices|allotted|environment|fetch`: what a host runs."""
 
 from __future__ import annotations
 
@@ -39,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("--question-prompt", default="{text}", help="what questions are filled into")
     devices = verbs.add_parser("devices", help="import the libraries, multiply on each GPU, print what was found")
     devices.add_argument("--device", default="cpu", help="cpu, or whose GPUs to look at: cuda, mps or xpu")
+    allotted = verbs.add_parser("allotted", help="on a node of a cluster: the same, and what a task is given there")
+    allotted.add_argument("--root", type=Path, required=True, help="the run's folder")
+    allotted.add_argument("--device", default="cpu", help="cpu or cuda")
     maker = verbs.add_parser("environment", help="make the Python environment that an order file describes")
     maker.add_argument("--spec", type=Path, required=True, help="the order, a JSON file")
     verbs.add_parser("fetch", help="bring a model's weights from the hub; the order, with the token, on standard input")
@@ -76,6 +79,11 @@ def main(argv: list[str] | None = None) -> int:
         return fetching.run(sys.stdin.buffer)
     from . import probe as probing
 
+    if args.verb == "allotted":
+        from . import allotted
+
+        print(json.dumps({**probing.devices(args.device), "allotted": allotted.look(args.root.absolute())}))
+        return 0
     if args.verb == "devices":
         print(json.dumps(probing.devices(args.device)))
         return 0

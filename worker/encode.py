@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from . import locks, malloc, owned, process, states
+from .allotted import assignment_of, placed
 from .any_encoder import AnyEncoder
 from .around import Around, Task
 from .blame import GivenUp, LeftToOthers, Suspects, quarantine
 from .device import kind
 from .escape import safe_text
 from .files import never_make, write_atomic, write_json
-from .guard import LOOK_S, Guard
+from .guard import Guard
 from .layout import HostFolder
 from .part import encode_part
 from .progress import Progress
@@ -41,6 +42,26 @@ EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_BUSY, EXIT_DISK, EXIT_DEVICE, EXIT_ST
 
 class Stopped(BaseException):
     """This worker was asked to end."""
+
+
+class Leaving:
+    """Told by SIGUSR1 that its time is nearly over, a worker ends after the part that it computes."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._share: Share | None = None
+        signal.signal(signal.SIGUSR1, self._told)
+
+    def after_this_part(self, share: Share) -> None:
+        """What is told from here on ends this share of the work; what was told before does at once."""
+        self._share = share
+        if self.asked:
+            share.stop()
+
+    def _told(self, signum: int, frame: object) -> None:
+        self.asked = True
+        if self._share:
+            self._share.stop()
 
 
 def npy_chunks(vectors: Any) -> Iterator[bytes]:
@@ -67,9 +88,19 @@ def commit(folder: HostFolder, vectors: Any, record: PartRecord) -> None:
     write_json(array.with_suffix(".json"), whole.to_json())
 
 
-def take_lock(path: Path, verb: str = "", host: str = "") -> int | None:
-    """A lock that ends with this process and says whose it is, or None when another one holds it."""
-    lock = locks.take(path)
+def take_lock(path: Path, verb: str = "", host: str = "", or_without: bool = False) -> int | None:
+    """A lock that ends with this process and says whose it is, or None when another one holds it.
+
+    `or_without`: on a file system that refuses locks, as a cluster's may, it goes on without one: the scheduler starts
+    a task once, and what is computed twice all the same is one result.
+    """
+    try:
+        lock = locks.take(path)
+    except OSError as error:
+        if not or_without:
+            raise
+        say(f"{error}: goes on without")
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if lock is not None:
         with contextlib.suppress(OSError):  # a full disk: held all the same
             locks.sign(lock, Holder(process.identify(os.getpid()), verb, host))
@@ -257,14 +288,17 @@ def _commit(folder: HostFolder, share: Share, progress: Progress, owner: str, ve
 def run(root: Path, host: str, slot: str) -> int:
     """Be the worker of `slot`; give the exit code, having said why in the log and in the progress file."""
     never_make(root)
-    folder = HostFolder(root)
-    lock = take_lock(folder.lock(slot), "encode", host)
+    assignment = assignment_of(HostFolder(root), host)
+    folder = placed(HostFolder(root), assignment)
+    lock = take_lock(folder.lock(slot), "encode", host, or_without=bool(assignment and assignment.scheduler))
     if lock is None:
         say(f"worker {slot}: another worker holds {folder.lock(slot)}; this one leaves")
         return EXIT_BUSY
     me = process.identify(os.getpid())
     progress = Progress(
-        folder.progress(slot), WorkerReport(slot, host, process=me, state=states.STARTING, started_at=time.time())
+        folder.progress(slot),
+        WorkerReport(slot, host, process=me, state=states.STARTING, started_at=time.time()),
+        assignment.heartbeat_s if assignment else None,
     )
 
     def stopped(signum: int, frame: object) -> None:
@@ -273,16 +307,19 @@ def run(root: Path, host: str, slot: str) -> int:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the operator's terminal is not for the workers
     signal.signal(signal.SIGTERM, stopped)
+    leaving = Leaving()
     code, state, reason = EXIT_FAILED, states.FAILED, ""
     guard: Guard | None = None
     try:
         progress.start()
         with contextlib.closing(Share(folder, host, slot)) as share:
+            leaving.after_this_part(share)
             progress.update(run=share.assignment.run, epoch=share.assignment.epoch)
-            guard = Guard(root, host, share.assignment.python, share.assignment.look_s or LOOK_S)
+            guard = Guard(folder, share.assignment)
             guard.start()
             work(folder, share, progress)
-        code, state = EXIT_DONE, states.DONE
+        code, state = (EXIT_STOPPED, states.STOPPED) if leaving.asked else (EXIT_DONE, states.DONE)
+        reason = states.TAKEN if leaving.asked else ""
     except Stopped:
         code, state, reason = EXIT_STOPPED, states.STOPPED, "ended by SIGTERM"  # by whom, its supervisor may know
         with contextlib.suppress(OSError):

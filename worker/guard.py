@@ -6,16 +6,17 @@ workers start one, the second leaves.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import threading
-from pathlib import Path
 
 from . import locks, owned, process
 from .fields import read_record
 from .layout import HostFolder
 from .say import say
 from .starting import start_supervisor
-from .wire import SupervisorReport
+from .wire import Assignment, SupervisorReport
 
 LOOK_S = 4.0
 LOOKS = 2  # so many in a row must find none: one that takes over needs a moment
@@ -34,10 +35,11 @@ def lost(folder: HostFolder, host: str) -> bool:
 class Guard(threading.Thread):
     """Looks now and then, for as long as this worker lives."""
 
-    def __init__(self, root: Path, host: str, python: str, look_s: float = LOOK_S):
+    def __init__(self, folder: HostFolder, assignment: Assignment):
         super().__init__(name="guard", daemon=True)
-        self._folder, self._host, self._python = HostFolder(root), host, python
-        self._look_s = look_s
+        self._folder, self._host, self._python = folder, assignment.host, assignment.python
+        self._look_s = assignment.look_s or LOOK_S
+        self._placed = bool(assignment.scheduler)
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -58,6 +60,10 @@ class Guard(threading.Thread):
 
     def act(self) -> subprocess.Popen[bytes] | None:
         """Start one; None where that cannot be done now."""
+        if self._placed:  # with its supervisor the place is gone: others use this machine now
+            say(f"the supervisor of {self._host} is gone, and with it its place: this worker ends")
+            os.kill(os.getpid(), signal.SIGTERM)
+            return None
         say(f"the supervisor of {self._host} is gone: another one is started")
         try:
             if why := owned.code(self._folder.root):
@@ -70,5 +76,5 @@ class Guard(threading.Thread):
     def close(self, wanted: bool) -> None:
         """End the looking. A worker that ends, unless that was `wanted`, leaves no host behind without a supervisor."""
         self._ended.set()
-        if not wanted and self._lost():
+        if not wanted and not self._placed and self._lost():
             self.act()

@@ -1,7 +1,8 @@
 """Launchers: what starts a host's supervisor so that it outlives the process that asked, sees it alive, and stops it.
 
-Two today: a process of its own session, and a unit of the user's systemd, for where logging out ends everything that a
-login started. A scheduler would be a third row: submit, ask queue and heartbeat, cancel. Standard library only.
+Two rows: a process of its own session, and a unit of the user's systemd, for where logging out ends everything that a
+login started. A scheduler is asked by other verbs, as it starts many hosts at once and knows no process: `worker.slurm`
+submits, asks the queue, cancels. Standard library only.
 """
 
 from __future__ import annotations
@@ -39,7 +40,12 @@ class Launcher:
 
 def command(folder: HostFolder, host: str, python: str) -> list[str]:
     """The command line of a host's supervisor; by these words `worker.process.running` knows it again."""
-    return [python, "-m", "worker", "supervise", "--root", str(folder.root), "--host", host]
+    return [*supervise(folder, python), host]
+
+
+def supervise(folder: HostFolder, python: str) -> list[str]:
+    """The same up to the host's name."""
+    return [python, "-m", "worker", "supervise", "--root", str(folder.root), "--host"]
 
 
 def detached(argv: Sequence[str], log: Path, cwd: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

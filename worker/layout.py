@@ -16,6 +16,7 @@ Standard library only, so the control machine reads a worker's files without tor
         progress/host_<host>.json       one writer: the supervisor; its own heartbeat
         progress/host_<host>.reserve    its place for a last word when the disk is full
         quarantine/row_<row>.json       a document that no worker could encode, and why
+        slurm/<job>.sh, slurm/<cluster>.json  batch scripts, and the jobs that were submitted
         logs/<slot>.log, logs/host_<host>.log
     <workdir>/models/<digest>/          a model, shared by runs
 """
@@ -46,6 +47,7 @@ class HostFolder:
     """Every path of one run on one host; no other code joins these names."""
 
     root: Path
+    notes: Path | None = None  # where notes of every batch go, if not beside the progress: a shared disk is slow
 
     @property
     def mark(self) -> Path:
@@ -93,7 +95,7 @@ class HostFolder:
 
     def suspects(self, slot: str) -> Path:
         """The rows being encoded right now: read after a death, to find the document that kills its worker."""
-        return self.root / "progress" / f"{slot}.suspects.json"
+        return (self.notes or self.root / "progress") / f"{slot}.suspects.json"
 
     @property
     def known(self) -> Path:
@@ -128,6 +130,10 @@ class HostFolder:
     def restart_request(self, slot: str) -> Path:
         """Exists while the operator wants this slot's worker started anew."""
         return self.root / "progress" / f"{slot}.restart"
+
+    def slurm(self, name: str) -> Path:
+        """A file of what was asked of Slurm: batch scripts, jobs, the queue's last answer."""
+        return self.root / "slurm" / name
 
     def log(self, name: str) -> Path:
         """The log of a slot, or of `host_<host>`; appended, never truncated."""

@@ -79,10 +79,11 @@ class Pace:
 class Progress:
     """The report of one worker; `update` from the main thread, the heartbeat thread writes it."""
 
-    def __init__(self, path: Path, report: WorkerReport):
-        """`report` holds what is known at the start: slot, host, process."""
+    def __init__(self, path: Path, report: WorkerReport, beat_s: float | None = None):
+        """`report` holds what is known at the start: slot, host, process. `beat_s`: between two heartbeats."""
         self._path = path
         self._report = report
+        self._beat_s = beat_s or HEARTBEAT_S
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._beats = 0
@@ -131,5 +132,5 @@ class Progress:
         self.update(write=True, **fields)
 
     def _beat(self) -> None:
-        while not self._stopped.wait(HEARTBEAT_S):
+        while not self._stopped.wait(self._beat_s):
             self.write()

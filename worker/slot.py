@@ -67,6 +67,7 @@ class Slot:
         self._moved = time.monotonic()
         self._why = ""
         self._asked = False  # whether its worker was asked to end by us
+        self._leaves = False  # whether the scheduler takes its place away, and it ends after its part
         self.hung = False  # whether its last worker was ended because it showed no sign while it loaded
         self.alone = False  # whether all its neighbours have nothing to do
         self._helped = 0  # the neighbours' rows that were left when it last began to help
@@ -248,7 +249,10 @@ class Slot:
             reason = reason_for(code, by_memory=self.memory.killed(self.identity["pid"]))
         asked = self._asked or self.folder.stop_request(self.assignment.host).exists()
         stopped = code in (EXIT_STOPPED, -signal.SIGTERM) and asked
-        if code in (EXIT_STOPPED, -signal.SIGTERM) and not asked:
+        taken = self._taken(code, asked)
+        if taken:
+            reason = states.TAKEN
+        elif code in (EXIT_STOPPED, -signal.SIGTERM) and not asked:
             reason = NOT_BY_US  # an end like another: its rows are still to be done
         reason = reason or reason_for(code, full=code == EXIT_DISK)
         if code == EXIT_DONE and left:
@@ -258,7 +262,7 @@ class Slot:
             self.state = states.WAITING
             if self._adopt_any():  # the worker in its place may hang, and nothing else ends it
                 return
-        failed = code not in (EXIT_DONE, EXIT_BUSY) and not stopped
+        failed = code not in (EXIT_DONE, EXIT_BUSY) and not stopped and not taken
         self.full = self.full + 1 if code == EXIT_DISK else 0
         if left == 0:
             self.state = states.DONE
@@ -266,6 +270,9 @@ class Slot:
                 self.deaths, self._helped = self.deaths + 1, 0
         elif stopped:
             self.state = states.STOPPED
+        elif taken:  # no death; should it be this worker alone that was ended, the next one begins soon
+            self.state, self.not_before = states.WAITING, time.monotonic() + self._pause(2)
+            self.state = states.TAKEN if self._leaves else self.state
         elif code == EXIT_BUSY:
             self.state, self.not_before = states.WAITING, time.monotonic() + self._pause(1)
         elif self.full:  # waiting for room is no death
@@ -280,6 +287,11 @@ class Slot:
             self._note_end(code, reason)
         self.left, self.undone = left, undone
         say(f"{self.name}: worker ended ({reason}), {left} rows left: {self.state}")
+
+    def _taken(self, code: int | None, asked: bool) -> bool:
+        """Whether the scheduler ended a worker that it had placed, and no person did."""
+        ends = (EXIT_STOPPED, -signal.SIGTERM, -signal.SIGUSR1)
+        return bool(self.assignment.scheduler) and code in ends and not asked
 
     def _note_end(self, code: int | None, reason: str) -> None:
         self.exits.append(Exit(time.time(), code, reason, self._left(), self.deaths, self.state))
@@ -317,9 +329,17 @@ class Slot:
         self.child = self.identity = None
         with contextlib.suppress(OSError):  # a worker ended by us is no reason to suspect its rows
             self.folder.suspects(self.name).unlink(missing_ok=True)
-        before, self.state = self.state, self.state if self.state == states.DONE else states.STOPPED
+        ended = states.TAKEN if why == states.TAKEN else states.STOPPED
+        before, self.state = self.state, self.state if self.state == states.DONE else ended
         if why and before in states.AT_WORK:
             self._note_end(None, why)
+
+    def leave(self) -> None:
+        """The scheduler takes this place away soon: end after the part that is computed, and begin no more."""
+        if self.state == states.WAITING:
+            self.state = states.TAKEN
+        elif self.state == states.RUNNING and not self._leaves:
+            self._leaves = process.send(self.identity, signal.SIGUSR1)
 
     def report(self) -> SupervisedSlot:
         """This slot in the supervisor's report."""

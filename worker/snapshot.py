@@ -8,14 +8,15 @@ import shutil
 import stat
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Mapping, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from . import process, reserve
+from . import process, reserve, slurm
 from .fields import WireError
 from .files import JSON_LIMIT, read_json
 from .launcher import LAUNCHERS, PROCESS
 from .layout import FORMAT, HostFolder, committed, quarantined
-from .wire import Assignment, RowGivenUp
+from .states import RUNNING
+from .wire import Assignment, RowGivenUp, SlurmOptions
 
 REPORT_LIMIT = 2**20  # bytes; a reading holds two reports of each slot
 REASONS_SHOWN = 20  # rows given up whose reason a reading tells; all their numbers are in it
@@ -74,6 +75,44 @@ def _alive(report: Any, alive: Callable[[Any], bool]) -> bool:
 def snapshot(root: Path, host: str) -> dict[str, Any]:
     """Everything the monitor needs to know about `host`, as one JSON-ready object, by the host's own clock."""
     folder = HostFolder(Path(root))
+    seen = _of_host(folder, host)
+    alive = {name: _alive(entry["report"], process.alive) for name, entry in seen["slots"].items()}
+    slots = {name: {**entry, "alive": alive[name]} for name, entry in seen["slots"].items()}
+    living = _alive(seen["supervisor"], LAUNCHERS[PROCESS].alive)  # one by systemd is told by the same
+    return {**_of_folder(folder), **seen, "slots": slots, "supervisor_alive": living, "queued": None}
+
+
+def snapshots(root: Path, cluster: str, hosts: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The same of all tasks of a cluster, by host: its folder is listed once, its queue asked once at most.
+
+    A process of another machine says nothing here: a supervisor lives while its heartbeat is fresh, by the folder's
+    clock, and its workers by its word.
+    """
+    folder, heartbeat_s = HostFolder(Path(root)), SlurmOptions.from_json(options).heartbeat_s
+    shared = _of_folder(folder)
+    placed = slurm.evidence(folder, cluster, hosts, slurm.queue(str(root), cluster, options))
+    seen = {}
+    for host, evidence in placed.items():
+        own = _of_host(folder, host)
+        report = own["supervisor"] if isinstance(own["supervisor"], dict) else {}
+        living = slurm.is_fresh(evidence.silent_s, heartbeat_s) and report.get("working") is not False
+        slots = {name: {**entry, "alive": living and _runs(report, name, entry["report"])}
+                 for name, entry in own["slots"].items()}  # fmt: skip
+        # Without its process a supervisor's report is damaged, and the reading is refused by who asked.
+        seen[host] = {**shared, **own, "slots": slots, "supervisor_alive": living, "queued": evidence.to_json()}
+    return seen
+
+
+def _runs(supervisor: Any, slot: str, report: Any) -> bool:
+    """Whether a supervisor that lives says that the process of this report is its slot's worker, and runs."""
+    slots = supervisor.get("slots")
+    entry = slots.get(slot) if isinstance(slots, dict) else None
+    worker = (report or {}).get("process")
+    return isinstance(entry, dict) and entry.get("state") == RUNNING and bool(worker) and entry.get("process") == worker
+
+
+def _of_host(folder: HostFolder, host: str) -> dict[str, Any]:
+    """What the files of one host say."""
     assignment = _assignment(folder.assignment(host))
     supervisor = _read(folder.supervisor(host))
     kept = reserve.read(folder.reserve(host))  # newer than the files while the disk is full
@@ -83,29 +122,32 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
     slots = {}
     for spec in assignment.slots if assignment else ():
         name = spec.slot
-        report = _read(folder.progress(name))
         slots[name] = {
             "ranges": [[shard.start, shard.stop] for shard in spec.shards],
             "gpu": spec.gpu,
-            "report": report,
+            "report": _read(folder.progress(name)),
             "exits": _exits(folder.exits(name), (unwritten or {}).get(name)),
-            "alive": _alive(report, process.alive),
         }
+    return {
+        "host": host,
+        "assigned": assignment is not None,
+        "epoch": assignment.epoch if assignment else None,
+        "supervisor": supervisor,
+        "stop_requested": folder.stop_request(host).exists(),
+        "slots": slots,
+    }
+
+
+def _of_folder(folder: HostFolder) -> dict[str, Any]:
+    """What is so of a run's folder and its machine, whichever host asks."""
     given_up = quarantined(folder.quarantine)
-    usage = shutil.disk_usage(root) if Path(root).exists() else None
+    usage = shutil.disk_usage(folder.root) if folder.root.exists() else None
     return {
         "format": FORMAT,
-        "host": host,
         "now": time.time(),
         "boot": process.boot_id(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "free_bytes": usage.free if usage else None,
-        "assigned": assignment is not None,
-        "epoch": assignment.epoch if assignment else None,
-        "supervisor": supervisor,
-        "supervisor_alive": _alive(supervisor, LAUNCHERS[PROCESS].alive),  # one by systemd is told by the same
-        "stop_requested": folder.stop_request(host).exists(),
-        "slots": slots,
         "committed": committed(folder.parts),
         "quarantined": given_up,
         "given_up": [each.to_json() for each in _given_up(folder, given_up)],

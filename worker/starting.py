@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Union
 
 from . import process
+from .allotted import GPUS, gpu_of
 from .device import NEW, settle
 from .files import make_folder, open_private
 from .launcher import command, detached
@@ -25,7 +26,6 @@ from .say import say
 from .wire import Assignment, SlotSpec
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
-GPU = "CUDA_VISIBLE_DEVICES"
 ALWAYS = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -45,7 +45,7 @@ def start_worker(folder: HostFolder, assignment: Assignment, spec: SlotSpec, war
     """The worker of a slot, with its GPU and its threads; None while `warm` imports: ask again. Raises OSError."""
     environment = dict.fromkeys(THREADS, str(spec.threads))
     if spec.device == "cuda":
-        environment[GPU] = spec.gpu or ""
+        environment[GPUS] = gpu_of(spec.gpu, os.environ)
     if spec.device in NEW:
         warm = None  # nobody looks whether the libraries have touched such a GPU before they fork
     ready = warm.ready(assignment.python) if warm else False
@@ -62,7 +62,7 @@ def start_worker(folder: HostFolder, assignment: Assignment, spec: SlotSpec, war
 
 def start_supervisor(folder: HostFolder, host: str, python: str) -> subprocess.Popen[bytes]:
     """The supervisor of a host, as the launch starts it; without what its worker was given. Raises OSError."""
-    environment = {key: value for key, value in os.environ.items() if key not in (*THREADS, GPU)}
+    environment = {key: value for key, value in os.environ.items() if key not in (*THREADS, GPUS)}
     return detached(command(folder, host, python), folder.log(f"host_{host}"), folder.root, environment)
 
 
@@ -182,7 +182,7 @@ class Warm:
         argv = [python, "-m", "worker", "warm", "--root", str(self._folder.root), "--host", self._host]
         # One thread until it forks: what a library starts by itself does not live on in a fork.
         environment = {**os.environ, **dict.fromkeys(THREADS, "1"), **ALWAYS, **NO_CUDA_YET}
-        environment.pop(GPU, None)
+        environment.pop(GPUS, None)
         log = self._folder.log(f"host_{self._host}")
         try:
             make_folder(log.parent, 0o700)

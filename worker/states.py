@@ -9,6 +9,7 @@ STARTING, LOADING = "starting", "loading model"  # a worker; without a report it
 RUNNING, DONE, STOPPED = "running", "done", "stopped"  # a worker, and its supervisor of it
 FAILED = "failed"  # a worker, as it ends
 WAITING, FENCED = "waiting", "fenced"  # a supervisor: between two workers; given up
+TAKEN = "ended by the scheduler"  # a supervisor of its worker, and why that ended: a time limit, a preemption
 
 BY_A_PERSON = "restarted by a person"  # why a worker ended, where nothing went wrong
 AT_WORK = (RUNNING, WAITING)

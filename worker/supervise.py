@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import awake, owned, process, states
+from .allotted import assignment_of, placed
 from .deaths import MemoryWatch
 from .encode import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, take_lock
 from .fields import read_record
@@ -41,8 +42,11 @@ class Supervisor:
         """`stamp`: of the file that `assignment` was read from; another one means that rows came or went."""
         self.folder, self.host, self.assignment = folder, host, assignment
         self._stamp = stamp
-        self._signalled = False
+        self._signalled = self._told = False
+        self._written, self._said = -assignment_beat(assignment), ""
         signal.signal(signal.SIGTERM, self.end)
+        if assignment.scheduler:
+            signal.signal(signal.SIGUSR1, self.leave)
         self._memory, self._warm = MemoryWatch(), Warm(folder, host)
         self.slots = [Slot(folder, assignment, spec, self._memory, self._warm) for spec in assignment.slots]
         self._me = process.identify(os.getpid())
@@ -64,11 +68,15 @@ class Supervisor:
         """Handle a signal: all workers are stopped at the next look."""
         self._signalled = True
 
+    def leave(self, signum: int, frame: object) -> None:
+        """Handle the word of a scheduler that the time is nearly over: workers end after their part, none begins."""
+        self._told = True
+
     def look(self) -> bool:
         """Look once at everything and act; False when nothing is left to wait for. Raises FolderGone."""
         if (now := stamp_of(self.folder, self.host)) not in (None, self._stamp) and self._take_over():
             self._stamp = now
-        stopping = self._stop_if_asked()
+        stopping = self._stop_if_asked() or self._leave_if_told()
         self._memory.look()
         self._step()
         if not stopping:
@@ -121,10 +129,20 @@ class Supervisor:
         for slot in self.slots:
             slot.ask_to_stop()
         for slot in self.slots:
-            slot.stop("" if asked or gone else f"with its supervisor, {NOT_BY_US}")
+            slot.stop("" if asked or gone else self._why())
         if gone:
             raise FolderGone
         return True
+
+    def _why(self) -> str:
+        """Why workers end with this supervisor, where no person asked."""
+        return states.TAKEN if self.assignment.scheduler else f"with its supervisor, {NOT_BY_US}"
+
+    def _leave_if_told(self) -> bool:
+        """Have the workers end after their part; whether the scheduler said so."""
+        for slot in self.slots if self._told else []:
+            slot.leave()
+        return self._told
 
     def _step(self) -> None:
         at_work = self._at_work()
@@ -159,7 +177,7 @@ class Supervisor:
             gpus_at=self._watch.at,
         )
         try:
-            write_report(self.folder.supervisor(self.host), report)
+            self._write(report)
             for slot in self.slots:
                 if slot.unwritten:
                     slot.keep()
@@ -170,6 +188,18 @@ class Supervisor:
             last = {slot.name: slot.exits[-1].to_json() for slot in self.slots if slot.exits}
             if not self._reserve.write({"report": report.to_json(), "exits": last}):
                 self._reserve.write({"report": replace(report, gpus="").to_json(), "exits": last})
+
+    def _write(self, report: SupervisorReport) -> None:
+        """Write the report, on a shared disk only where it says something new or a heartbeat is due."""
+        said, now = repr(replace(report, heartbeat_at=None, gpus=None, gpus_at=None)), time.monotonic()
+        if said != self._said or now - self._written >= assignment_beat(self.assignment):
+            write_report(self.folder.supervisor(self.host), report)
+            self._said, self._written = said, now
+
+
+def assignment_beat(assignment: Assignment) -> float:
+    """Seconds between two reports that say the same; 0 for one at each look."""
+    return assignment.heartbeat_s or 0.0
 
 
 def stamp_of(folder: HostFolder, host: str) -> tuple[int, int] | None:
@@ -184,8 +214,10 @@ def stamp_of(folder: HostFolder, host: str) -> tuple[int, int] | None:
 def run(root: Path, host: str) -> int:
     """Supervise the slots of `host` until each is done, given up or stopped; give the exit code."""
     never_make(root)
-    folder = HostFolder(root)
-    lock = take_lock(folder.supervisor_lock(host), "supervise", host)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a scheduler's early word, which would end a process that starts
+    before = assignment_of(HostFolder(root), host)
+    folder = placed(HostFolder(root), before)
+    lock = take_lock(folder.supervisor_lock(host), "supervise", host, or_without=bool(before and before.scheduler))
     if lock is None:
         say(f"supervisor of {host}: another one lives; this one leaves")
         return EXIT_BUSY
@@ -212,6 +244,9 @@ def run(root: Path, host: str) -> int:
         return EXIT_FAILED
     finally:
         supervisor.close()
+    if folder.notes:
+        with contextlib.suppress(OSError):  # of a worker that was killed there are some left
+            folder.notes.rmdir()
     supervisor.say("ends; " + ", ".join(f"{slot.name} {slot.state}" for slot in supervisor.slots))
     os.close(lock)
-    return EXIT_DONE if all(slot.state == states.DONE for slot in supervisor.slots) else 1
+    return EXIT_DONE if all(slot.state in (states.DONE, states.TAKEN) for slot in supervisor.slots) else 1

@@ -18,12 +18,12 @@ import threading
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Callable, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from . import environment, machine, owned, placed, process
+from . import environment, machine, node_job, owned, placed, process, slurm
 from .fields import Identity
 from .files import make_folder, sha256_file, write_atomic
 from .launcher import LAUNCHERS, PROCESS, outliving, reap
 from .layout import HostFolder
-from .snapshot import snapshot
+from .snapshot import snapshot, snapshots
 from .wire import Listing, Piece, Said
 
 OUT_LIMIT, ERR_LIMIT = 2**20, 2**16  # of what a command prints, the last bytes kept
@@ -124,6 +124,16 @@ def poll(root: str, host: str) -> dict[str, Any]:
     """One reading of everything the monitor needs; starts no process."""
     reap()
     return snapshot(Path(root), host)
+
+
+def poll_tasks(root: str, cluster: str, hosts: Sequence[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The same for hosts that a scheduler places, all at once."""
+    return snapshots(Path(root), cluster, hosts, options)
+
+
+def queue(root: str, cluster: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What the scheduler's queue says now of a cluster's tasks."""
+    return slurm.queue(root, cluster, options, anew=True).to_json()
 
 
 def read(path: str, limit: int) -> str:
@@ -249,6 +259,8 @@ VERBS: dict[str, Callable[..., Any]] = {
         stop,
         running,
         poll,
+        poll_tasks,
+        queue,
         read,
         keep,
         sha256,
@@ -260,6 +272,8 @@ VERBS: dict[str, Callable[..., Any]] = {
     )
 }
 VERBS |= {"claim": owned.claim, "unclaimed": owned.unclaimed, "clear": placed.clear}
+VERBS |= {"submit": slurm.submit, "cancel": slurm.cancel, "limits": slurm.limits}
+VERBS |= {"refusal": slurm.refusal, "on_node": node_job.on_node}
 VERBS |= {"facts": machine.facts, "unmark": machine.unmark, "find_environment": environment.find}
 
 __all__ = ["VERBS", "HostFolder", "open_regular"]

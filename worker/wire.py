@@ -229,6 +229,8 @@ class Assignment(Record):
     stuck_s: float | None = field(default=None, metadata=MAYBE_TIME)  # without a row: a worker is ended
     first_progress_s: float | None = field(default=None, metadata=MAYBE_TIME)  # the same while it loads
     keep_awake: bool | None = field(default=None, metadata=MAYBE_FLAG)  # whether the machine must not sleep meanwhile
+    scheduler: str | None = field(default=None, metadata=MAYBE_TEXT)  # slurm: it places the supervisor and may end it
+    heartbeat_s: float | None = field(default=None, metadata=MAYBE_TIME)  # between two reports: seldom on a shared disk
     format: int | None = field(default=FORMAT, metadata=MAYBE_COUNT)
     # What launch leaves to the worker's own constants.
     stall_s: float | None = field(default=None, metadata=MAYBE_TIME)  # instead of first_progress_s
@@ -418,6 +420,99 @@ class RowGivenUp(Record):
     format: int | None = field(default=None, metadata=LAX_COUNT)
 
 
+# -------------------------------------------------------------------------------------------------------- a scheduler
+
+
+@dataclass(frozen=True)
+class SlurmOptions(Record):
+    """How tasks are asked of Slurm, from a profile's entry. None and empty: the cluster's own default."""
+
+    heartbeat_s: float = field(metadata=TIME)
+    partition: str | None = field(default=None, metadata=MAYBE_TEXT)
+    account: str | None = field(default=None, metadata=MAYBE_TEXT)
+    time: str | None = field(default=None, metadata=MAYBE_TEXT)  # in Slurm's words, such as 4:00:00
+    gres: str | None = field(default=None, metadata=MAYBE_TEXT)
+    cpus: int | None = field(default=None, metadata=MAYBE_COUNT)  # of a task
+    clusters: str | None = field(default=None, metadata=MAYBE_TEXT)
+    array_limit: int | None = field(default=None, metadata=MAYBE_COUNT)  # indexes of one array are below it
+    extra: tuple[str, ...] = field(default=(), metadata=many(TEXT, or_none=True))  # more words for sbatch
+
+
+@dataclass(frozen=True)
+class Job(Record):
+    """An array that was submitted, or was about to be: index i of it is the task `offset` + i."""
+
+    name: str = field(metadata=TEXT)
+    offset: int = field(metadata=COUNT)
+    tasks: tuple[int, ...] = field(metadata=many(COUNT))
+    at: float = field(metadata=TIME)
+
+
+@dataclass(frozen=True)
+class Try(Record):
+    """A task's last submission: the rows that were left, and how many in a row ended with no row more."""
+
+    left: int = field(metadata=COUNT)
+    fruitless: int = field(metadata=COUNT)
+
+
+@dataclass(frozen=True)
+class Jobs(Record):
+    """What was submitted for a cluster and may still be there, `slurm/<cluster>.json`; tries by task. All may lack."""
+
+    jobs: tuple[Job, ...] = field(metadata=many(of(Job), or_none=True))
+    tries: Mapping[str, Try] = field(metadata=by_name(Try))
+
+
+@dataclass(frozen=True)
+class QueueEntry(Record):
+    """A task in the queue, in the scheduler's words."""
+
+    task: int = field(metadata=COUNT)
+    state: str = field(metadata=TEXT)  # PENDING, RUNNING ...
+    reason: str = field(metadata=TEXT)
+    place: str = field(metadata=TEXT)  # the node
+    job: str = field(metadata=TEXT)  # its id, for scontrol
+
+
+@dataclass(frozen=True)
+class QueueAnswer(Record):
+    """What the scheduler answered for a cluster, `slurm/<cluster>.queue.json`: one question for all. All may lack."""
+
+    at: float | None = field(metadata=LAX_TIME)  # when it was asked, by the folder's clock
+    error: str | None = field(metadata=LAX_TEXT)  # why nothing is known
+    entries: tuple[QueueEntry, ...] = field(metadata=many(of(QueueEntry), or_none=True))
+
+
+@dataclass(frozen=True)
+class Queued(Record):
+    """The evidence for a host that a scheduler places: its entry in the queue, and its heartbeat's age."""
+
+    known: bool = field(metadata=FLAG)  # whether the scheduler answered
+    asked_s: float = field(metadata=TIME)  # ago
+    fruitless: int = field(metadata=COUNT)  # submissions in a row that ended without a new row
+    entry: QueueEntry | None = field(default=None, metadata=maybe(of(QueueEntry)))  # None: it is not in the queue
+    silent_s: float | None = field(default=None, metadata=MAYBE_TIME)  # since its last heartbeat; None: there was none
+    submitted_s: float | None = field(default=None, metadata=MAYBE_TIME)  # ago; None: it never was
+    error: str | None = field(default=None, metadata=LAX_TEXT)  # why the queue is not known
+
+
+class Submitted(TypedDict):
+    """What became of tasks that were to be submitted."""
+
+    submitted: list[int]
+    there: dict[str, str]  # task -> why it was left alone: it is in the queue, or works
+    given_up: list[int]  # so many submissions came to nothing
+
+
+class Limits(TypedDict):
+    """What a cluster allows."""
+
+    version: str
+    array_limit: int | None  # indexes of an array are below it
+    partitions: list[str]
+
+
 # ---------------------------------------------------------------------------------------------- one reading of a host
 
 
@@ -473,6 +568,7 @@ class Reading(Record):
     load: float | None = field(default=None, metadata=LAX_TIME)  # of the machine, over the last minute
     free_bytes: int | None = field(default=None, metadata=LAX_COUNT)
     format: int | None = field(default=None, metadata=LAX_COUNT)
+    queued: Queued | None = field(default=None, metadata=maybe(of(Queued)))  # of a host that a scheduler places
 
     @property
     def supervised(self) -> SupervisorReport:

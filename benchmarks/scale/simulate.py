@@ -200,7 +200,7 @@ class Simulation:
             looking += time.process_time() - before
             looks += 1
             for name in state.committed_by_host:
-                tend.bring_home(limited(self.run, name), state.for_host(name))
+                tend.bring_home(limited(self.run, name), state.for_hosts([name]))
             moved = recover._move(self.run, state)
             if self.args.verbose:
                 print(

@@ -67,7 +67,7 @@ def collect(folder: Path) -> None:
     state = Watcher(run, run.plan()).poll()
     with timed("s"):
         for name in state.committed_by_host:
-            tend.bring_home(limited(run, name), state.for_host(name))
+            tend.bring_home(limited(run, name), state.for_hosts([name]))
     with timed("recovery_s"):
         for job in recover.Recovery().jobs(run, state).values():
             job()

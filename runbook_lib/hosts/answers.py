@@ -2,33 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from worker.environment import Found
 from worker.escape import safe_text
-from worker.fields import ENTRIES, STATE, WireError, refuse, shown
-from worker.wire import Reading, Running
+from worker.fields import ENTRIES, STATE, WireError, is_count, refuse, shown
+from worker.wire import Limits, Reading, Running, Submitted
 
-from ..errors import HostError, InvalidReading
+from ..errors import HostError, InvalidReading, RunbookError
 from ..profile.rules import UNWANTED
 from . import bounds
 
 
-def reading(value: Any, host: str) -> Reading:
-    """Check a reading (`worker.snapshot.snapshot`). Raises InvalidReading naming the field that cannot be true."""
+def reading(value: Any, host: str, placed: bool = False) -> Reading:
+    """Check a reading (`worker.snapshot.snapshot`). Raises InvalidReading naming the field that cannot be true.
+
+    `placed`: by a scheduler, whose word is in it then; no other host has a say in it.
+    """
     try:
         for name, record in _records(value):
             _bounded(record, name)
         answer = Reading.from_json(value)
         if answer.supervisor_alive and not answer.supervised.process:
             raise refuse("supervisor", "process", None, "one: it may have to be stopped")
+        if placed and answer.queued is None:
+            raise refuse("", "queued", None, "what its scheduler says")
     except WireError as why:
         raise InvalidReading(
             f"{host}: its reading is invalid ({why}); nothing was taken from it. Look at that machine: a disk that "
             "fails, or somebody who writes into the run's folder"
         ) from None
-    return answer
+    return answer if placed else replace(answer, queued=None)
+
+
+def readings(value: Any, cluster: str, names: Sequence[str]) -> dict[str, Reading | RunbookError]:
+    """Check the readings of a cluster's tasks, by host: an invalid one is that host's failure alone."""
+    if not isinstance(value, dict):
+        raise InvalidReading(f"{cluster}: its readings are invalid ({shown(value)}); nothing was taken from them")
+    checked: dict[str, Reading | RunbookError] = {}
+    for name in names:
+        try:
+            checked[name] = reading(value.get(name), name, placed=True)
+        except InvalidReading as error:
+            checked[name] = error
+    return checked
+
+
+def submitted(value: Any, cluster: str) -> Submitted:
+    """Check an answer of `worker.slurm.submit`."""
+    answer = value if isinstance(value, dict) else {}
+    there, lists = answer.get("there"), [answer.get(key) for key in ("submitted", "given_up")]
+    good = all(isinstance(each, list) and all(is_count(number, ENTRIES) for number in each) for each in lists)
+    if not isinstance(there, dict) or not good:
+        raise HostError(f"{cluster}: its answer about the tasks that were submitted is invalid: {shown(value)}")
+    words = {safe_text(str(task), 20): safe_text(str(why), 300) for task, why in there.items()}
+    return Submitted(submitted=list(lists[0] or ()), there=words, given_up=list(lists[1] or ()))
+
+
+def limits(value: Any, cluster: str) -> Limits:
+    """Check an answer of `worker.slurm.limits`."""
+    answer = value if isinstance(value, dict) else {}
+    version, limit, partitions = (answer.get(key) for key in ("version", "array_limit", "partitions"))
+    good = isinstance(version, str) and isinstance(partitions, list) and (limit is None or is_count(limit))
+    if not good or not all(isinstance(name, str) for name in partitions or ()):
+        raise HostError(f"{cluster}: its answer about its limits is invalid: {shown(value)}")
+    names = [safe_text(name, 100) for name in partitions or ()]
+    return Limits(version=safe_text(str(version), 50), array_limit=limit, partitions=names)
 
 
 def _records(value: Any) -> Iterator[tuple[str, object]]:
@@ -39,7 +80,7 @@ def _records(value: Any) -> Iterator[tuple[str, object]]:
     for slot, entry in slots.items() if isinstance(slots, dict) else ():
         for name in ("report", "exits") if isinstance(entry, dict) else ():
             yield f"{slot} {name}", entry.get(name)
-    for name in ("supervisor", "given_up"):
+    for name in ("supervisor", "given_up", "queued"):
         yield name, value.get(name)
 
 

@@ -31,6 +31,7 @@ from ..run.run import Run
 from . import answers, environments
 from .content import Content, OnBytes, file_content, json_content
 from .local import LocalTransport
+from .scheduler import Scheduler
 from .ssh import login
 from .ssh.link import link_to
 from .ssh.ssh import SshTransport
@@ -242,14 +243,32 @@ class Host:
 
     def poll(self) -> Reading:
         """Take one reading of everything the monitor needs; an invalid one is refused."""
+        if self.spec.is_task:
+            reading = self.scheduler.poll([self.name])[self.name]
+            if isinstance(reading, RunbookError):
+                raise reading
+            return reading
         return answers.reading(
             self.transport.call("poll", ASK_S, root=str(self.folder.root), host=self.name), self.name
         )
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """What places this host, if it is a task."""
+        return Scheduler(self.spec, self.transport, self.folder.root)
+
+    def run_there(self, argv: Sequence[str], timeout_s: float, cwd: Path) -> Completed:
+        """Run a command where this host's workers will run: for a task on a node, from the run's folder."""
+        if not self.spec.is_task:
+            return self.run(argv, timeout_s, cwd=cwd)
+        return Completed(*self.scheduler.run(argv, timeout_s))
 
     def living(self, reading: Reading) -> tuple[list[Identity], list[Identity]]:
         """Return the living supervisors and workers of this run: those of a reading, and those that hold a lock of its
         folder, even without a report (`worker.process.running`).
         """
+        if self.spec.is_task:  # its processes are on another machine: nothing is known of them by their numbers
+            return [each for each in [reading.supervised.process] if each and reading.supervisor_alive], []
         running = answers.running(
             self.transport.call("running", ASK_S, root=str(self.folder.root), host=self.name), self.name
         )
@@ -326,7 +345,7 @@ def connect(spec: HostSpec, run: str) -> Host:
 
 
 def _ssh(spec: HostSpec) -> SshTransport:
-    link = link_to(login.of(spec))
+    link = link_to(login.of(spec.entry()))
     if spec.environment and spec.environment.startswith(("/", "~/")):
         link.python = spec.environment  # for machines whose only Python is the one that the profile names
     return SshTransport(spec.name, link)

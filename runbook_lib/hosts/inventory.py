@@ -9,10 +9,11 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from worker import awake
+from worker.allotted import OF_TASK
 from worker.device import NEW
 from worker.environment import Found
 from worker.escape import safe_text
@@ -21,9 +22,9 @@ from worker.fields import shown
 from ..errors import HostError, LinkLost, RunbookError
 from ..profile.profile import HostSpec
 from ..run.checks import Checks
-from ..run.machine_facts import MachineFacts
+from ..run.machine_facts import MachineFacts, UsableGpu
 from ..run.run import Run
-from . import gpus
+from . import gpus, together
 from . import hosts as machines
 from .environments import is_made_by_us
 
@@ -51,27 +52,45 @@ def take(run: Run) -> tuple[Checks, dict[str, MachineFacts]]:
     """Look at every host of the run: (checks, host -> facts). Raises nothing for a host that fails."""
     checks = Checks("Every host can be reached and will do")
     tokens = {spec.name: f"{secrets.token_hex(6)}-{number}" for number, spec in enumerate(run.profile.hosts)}
-    results = machines.side_by_side(run, lambda host: _look(run, host, tokens[host.name]))
+    first = replace(run, only=frozenset(specs[0].name for specs in together.groups(run.hosts)))
+    results = machines.side_by_side(first, lambda host: _look(run, host, tokens[host.name]))
     names = {token: name for name, token in tokens.items()}
     facts: dict[str, MachineFacts] = {}
     # Before the first launch a wrong address is a mistake; later an unreachable host must not stop the others.
     wait = run.launched and run.profile.policy_for("unreachable") == "auto" and bool(results.ok)
     known = run.plan().hosts if wait and run.plan_file.exists() else []
-    for spec in run.hosts:
+    for specs in together.groups(run.hosts):
+        spec = specs[0]
         result = results[spec.name]
         if isinstance(result, RunbookError):
             tolerated = spec.name in known and isinstance(result, LinkLost)
-            checks.add("reachable", tolerated, result, "reachable", _way_out(result), where=spec.name, warn=tolerated)
+            checks.add(
+                "reachable", tolerated, result, "reachable", _way_out(result), where=spec.reached, warn=tolerated
+            )
             continue
-        facts[spec.name] = _judge(checks, spec, result, names)
+        found = _judge(checks, spec, result, names)
+        if spec.is_task:
+            found.update(_by_profile(spec))
+        facts.update({each.name: found.copy() for each in specs})
         _untried(checks, spec, run.profile.model.dtype)
     for name, sharers in _shared(facts).items():
         checks.add("folder", True, f"shared with {', '.join(sharers)}", where=name, warn=True)
         facts[name]["shared"] = sharers
     machines.side_by_side(
-        run, lambda host: host.transport.call("unmark", 30.0, workdir=str(host.workdir), token=tokens[host.name])
+        first, lambda host: host.transport.call("unmark", 30.0, workdir=str(host.workdir), token=tokens[host.name])
     )
     return checks, facts
+
+
+def _by_profile(spec: HostSpec) -> MachineFacts:
+    """What a task is given, as far as the profile says it: the login node's own is nothing to go by."""
+    gpus_given = [env_gpu(place) for place in range(spec.slots or 0)] if spec.device == "cuda" else []
+    return {"cores": (spec.threads or 1) * (spec.slots or 1), "gpus": gpus_given}
+
+
+def env_gpu(place: int) -> UsableGpu:
+    """A GPU of a task, by its place in it: which card it is, the scheduler says when the task begins."""
+    return {"index": place, "uuid": f"{OF_TASK}{place}", "name": "", "driver": "", "total_mib": None}
 
 
 def _way_out(error: RunbookError) -> str:
@@ -91,7 +110,9 @@ def _look(run: Run, host: machines.Host, token: str) -> _Observation:
     if now is not None:
         # As if read in the middle: the error is at most half the time that the question took.
         observed.clock_s = round(now - (asked + answered) / 2, 3)
-    if host.spec.device == "cuda" and answer.get("writable") is True:  # else its folder cannot be read either
+    if (
+        host.spec.device == "cuda" and not host.spec.is_task and answer.get("writable") is True
+    ):  # else its folder cannot be read either
         reading = host.poll()
         living = [entry.worker.process for entry in reading.slots.values() if entry.alive]
         observed.own = frozenset(process["pid"] for process in living if process)
@@ -105,7 +126,7 @@ def _look(run: Run, host: machines.Host, token: str) -> _Observation:
 
 def _judge(checks: Checks, spec: HostSpec, observed: _Observation, names: Mapping[str, str]) -> MachineFacts:
     """Add the checks of one host that answered; return the facts that later steps need."""
-    answer, name = observed.answer, spec.name
+    answer, name = observed.answer, spec.reached
     facts: MachineFacts = {
         "workdir": _text(answer.get("workdir")),
         "python": observed.python,
@@ -136,7 +157,7 @@ def _judge(checks: Checks, spec: HostSpec, observed: _Observation, names: Mappin
     _power(checks, spec)
     if observed.sessions == 1:
         checks.add("sessions", True, "1 for a connection (MaxSessions): one thing at a time", where=name, warn=True)
-    if spec.device == "cuda":
+    if spec.device == "cuda" and not spec.is_task:
         _gpus(checks, spec, answer, facts, observed.own)
     return facts
 
@@ -158,7 +179,7 @@ def _environment(checks: Checks, spec: HostSpec, observed: _Observation) -> None
 
 def _logout(checks: Checks, spec: HostSpec, answer: Mapping[str, Any], facts: MachineFacts) -> None:
     """Check whether a log-out there ends what the login started, and how to avoid that."""
-    if spec.is_here or answer.get("kills_user_processes") is not True:
+    if spec.is_here or spec.is_task or answer.get("kills_user_processes") is not True:
         return
     unit = answer.get("linger") is True and answer.get("systemd_run") is True
     facts["unit"] = unit
@@ -169,7 +190,7 @@ def _logout(checks: Checks, spec: HostSpec, answer: Mapping[str, Any], facts: Ma
 
 def _power(checks: Checks, spec: HostSpec) -> None:
     """Warn if this machine runs on battery: workers stand still while it sleeps."""
-    if spec.is_here and awake.on_battery():
+    if spec.computes_here and awake.on_battery():
         checks.add("power", True, "on battery", "plugged in: workers stand still while this machine sleeps",
                    "plug it in, and leave the lid open", spec.name, warn=True)  # fmt: skip
 
@@ -278,7 +299,7 @@ def judge_libraries(checks: Checks, spec: HostSpec, facts: MachineFacts, answer:
         remedy = "another version of torch or of the system; or `device: cpu` for this host"
         text = wrong or "a matrix product came out right"
         checks.add("GPU computes", not wrong, text, "a right product", remedy, spec.name)
-    if spec.device != "cuda":
+    if spec.device != "cuda" or spec.is_task:
         return True
     driver = next((gpu["driver"] for gpu in facts["gpus"]), "")
     build = answer.get("cuda_build")

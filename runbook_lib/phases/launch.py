@@ -6,28 +6,32 @@ Can be repeated at any time: a living supervisor is left alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from worker.escape import safe_text
 from worker.fields import Identity
-from worker.rows import Covered, count, missing
-from worker.wire import Reading, SlotReading, SupervisedSlot
+from worker.rows import Covered
+from worker.wire import Reading
 
 from ..errors import InvalidReading, LinkLost, RunbookError
-from ..hosts import gpus
 from ..hosts import hosts as machines
+from ..hosts import together
+from ..profile.profile import HostSpec
 from ..run import acts
 from ..run.checks import Checks
 from ..run.plan import Plan
-from ..run.run import Run
+from ..run.run import Run, limited
 from ..slots import incidents, states, verdicts
+from . import tasks
 from .progress import OnProgress, ignore
+from .reported import first_rows as _first_rows
+from .reported import not_waited_for
+from .reported import slot_states as _slot_states
 from .staging import AWAY, NotStaged, add_failure
 
-DEATHS_TO_GO_ON = 2  # if other slots produce, a slot that died this often is not waited for
 LATE_S, LATE = 30.0, 3.0  # if others are well, the least wait for a slot, and as a multiple of the last one's time
 
 
@@ -51,7 +55,7 @@ class LeftAlone(StrEnum):
     NOT_MEANT = "left as it is"
 
 
-Outcome = Running | LeftAlone
+Outcome = Running | tasks.Placed | LeftAlone
 
 
 def start(
@@ -85,15 +89,29 @@ def _start(
             return LeftAlone.NOT_MEANT
         return _start_host(host, plan, retry_given_up, by[host.name], undo_stop)
 
-    results = machines.side_by_side(run, one)
+    results = machines.Results[Outcome]()
+    if alone := [spec.name for spec in run.hosts if not spec.is_task]:
+        results.update(machines.side_by_side(limited(run, ",".join(alone)), one))
+    wanted = tasks.Wanted(only, retry_given_up, undo_stop)
+    for specs in together.groups(spec for spec in run.hosts if spec.is_task):
+        results.update(_submitted(run, plan, specs, wanted))
     for name, result in results.items():
         if name in results.failures:
             add_failure(run, checks, "supervisor", name, results, "running")
             continue
         checks.add("supervisor", True, result, where=name)
-        if isinstance(result, Running) and result.started:
+        if isinstance(result, Running | tasks.Placed) and result.started:
             run.journal.write("supervisor started", host=name, seen=str(result))
     return checks, results
+
+
+def _submitted(
+    run: Run, plan: Plan, specs: Sequence[HostSpec], wanted: tasks.Wanted
+) -> dict[str, Outcome | RunbookError]:
+    """Submit the tasks of a cluster, and return the outcome for each."""
+    left_alone: dict[str, str] = {}
+    placed = tasks.submit(run, plan, specs, wanted, left_alone)
+    return {**placed, **{name: LeftAlone(why) for name, why in left_alone.items()}}
 
 
 def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, undo_stop: bool) -> Outcome:
@@ -154,7 +172,7 @@ def start_without_reading(run: Run, only: Collection[str]) -> None:
     by = machines.launchers(run)
 
     def one(host: machines.Host) -> None:
-        if host.name in only:
+        if host.name in only and not host.spec.is_task:  # a task is submitted once its reading can be read again
             host.launch(by[host.name])
 
     machines.side_by_side(run, one)
@@ -213,7 +231,7 @@ class _Look:
         self.readings, self.over = readings, {}
         for reading in readings.ok.values():
             self.reports.update(judge(reading))
-            self.over |= _not_waited_for(reading)
+            self.over |= not_waited_for(reading)
         for name, error in readings.failures.items():
             mine = {slot for slot, host in self.expected.items() if host == name}
             self.reports.update(dict.fromkeys(mine, (False, str(error))))
@@ -249,7 +267,7 @@ def _wait_until(
     look = _Look({slot.slot: slot.host for slot in run.plan().used if slot.host in meant})
     look.reports = {slot: (False, "no report") for slot in look.expected}
     while True:
-        look.take(machines.side_by_side(run, poll_staged), judge)
+        look.take(_poll_staged(run), judge)
         well = look.well
         on_progress("slots", len(well), len(look.expected))
         now = time.monotonic()
@@ -310,7 +328,7 @@ def _loads(reading: Reading, slot: str) -> bool:
 
 def _supervisor_lost(reading: Reading) -> bool:
     """Return whether a supervisor that had work died without a request."""
-    if reading.supervisor_alive or reading.stop_requested:
+    if reading.supervisor_alive or reading.stop_requested or reading.queued:
         return False
     return reading.supervised.working is True
 
@@ -330,6 +348,13 @@ def _note_trouble(run: Run, slot: str, host: str, cause: str, what: str) -> None
     run.journal.write(incidents.BEGAN, slot=slot, host=host, verdict=cause, cause=safe_text(what, 300), action=action)
 
 
+def _poll_staged(run: Run) -> machines.Results[Reading]:
+    """Read all hosts, the tasks of a cluster by one question; a host without an assignment has failed."""
+    readings = together.poll_all(run)
+    blank = {name: NotStaged(name) for name, reading in readings.ok.items() if not reading.assigned}
+    return machines.Results({**readings, **blank})
+
+
 def poll_staged(host: machines.Host) -> Reading:
     """Read a host; raise NotStaged if it has no assignment."""
     reading = host.poll()
@@ -347,57 +372,3 @@ def _last_log_line(run: Run, name: str, slot: str) -> str:
     except RunbookError:
         return ""
     return f"; its log ends: {lines[:200]}" if lines else "; its log is empty"
-
-
-def _not_waited_for(reading: Reading) -> dict[str, str]:
-    """Return slot -> why not to wait for it: stopped or fenced; WAITING if it died often and will be tried again."""
-    reasons = {}
-    for slot, entry in reading.slots.items():
-        supervised = reading.supervised.slots.get(slot) or SupervisedSlot.blank()
-        if entry.alive:
-            continue
-        if reading.stop_requested or supervised.state in (states.FENCED, states.STOPPED):
-            reasons[slot] = states.FENCED if supervised.state == states.FENCED else states.STOPPED
-        elif supervised.state == states.WAITING and (supervised.deaths or 0) >= DEATHS_TO_GO_ON:
-            reasons[slot] = states.WAITING
-    return reasons
-
-
-def _slot_states(reading: Reading) -> dict[str, tuple[bool, str]]:
-    """Return slot -> (has reported, in words)."""
-    slots = {}
-    for slot, entry in reading.slots.items():
-        whole = not _rows_left(reading, entry)[0]
-        state = entry.worker.state or "no report"
-        ok = whole or (entry.alive and state in (*states.LOADS, states.RUNNING))
-        last = entry.exits[-1].reason if entry.exits and not ok else ""
-        if ok and state == states.LOADING and (held := _gpu_mib(reading, entry)):
-            state += f", its GPU holds {held} MiB"
-        slots[slot] = (ok, "all rows committed" if whole else f"{state}{': ' + last if last else ''}")
-    return slots
-
-
-def _rows_left(reading: Reading, entry: SlotReading) -> tuple[int, int]:
-    """Return how many of a slot's rows are left, by its host's reading, and how many it has."""
-    left = sum(count(missing(low, high, reading.committed)) for low, high in entry.ranges)
-    return left, count(entry.ranges)
-
-
-def _gpu_mib(reading: Reading, entry: SlotReading) -> int | None:
-    """Return the used memory of a slot's GPU, by its supervisor's last report: it grows while a model loads."""
-    sample = gpus.samples(reading.supervised.gpus or "").get(entry.gpu or "")
-    return sample.used_mib if sample else None
-
-
-def _first_rows(reading: Reading) -> dict[str, tuple[bool, str]]:
-    slots, over = {}, _not_waited_for(reading)
-    for slot, entry in reading.slots.items():
-        left, rows = _rows_left(reading, entry)
-        rows -= left
-        running = entry.alive and entry.worker.state == states.RUNNING
-        given_up = over.get(slot) == states.FENCED  # rows that it committed before do not show that it still works
-        loaded = f"model loaded in {entry.worker.loaded_s} s, " if entry.worker.loaded_s else ""
-        ok = not left or running or (rows > 0 and not given_up)
-        last = f": {entry.exits[-1].reason}" if entry.exits and not ok else ""
-        slots[slot] = (ok, f"{loaded}{rows} of {rows + left} rows committed{last}")
-    return slots

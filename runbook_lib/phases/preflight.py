@@ -13,7 +13,7 @@ from worker.wire import PACKED
 from ..corpus import corpus as corpora
 from ..errors import CorpusError, DataError, ProfileError, RunbookError
 from ..hosts import hosts as machines
-from ..hosts import inventory
+from ..hosts import inventory, together
 from ..hosts.ssh import login
 from ..profile.profile import HostSpec
 from ..result import publication
@@ -23,7 +23,7 @@ from ..run import places, plan, planning
 from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
 from ..run.run import Run
-from . import joining, probing, reuse
+from . import cluster, joining, probing, reuse
 from .progress import OnProgress, ignore
 
 PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
@@ -48,9 +48,9 @@ def this_machine(run: Run) -> Checks:
     bundle = {relative for relative, _ in machines.bundle_files()}
     checks.add("worker bundle", "worker/__main__.py" in bundle, f"{len(bundle)} files", "worker/__main__.py among them")
     _folders(checks, run)
-    for host in run.profile.hosts:
-        if not host.is_here:
-            _credentials(checks, host)
+    for specs in together.groups(run.profile.hosts):
+        if not specs[0].is_here:
+            _credentials(checks, specs[0].entry())
     if run.profile.hf_token:
         try:
             models.read_token(run.profile.hf_token)
@@ -200,10 +200,13 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, M
     """
     checks, facts = inventory.take(run)
     ready = [spec for spec in run.hosts if spec.name in facts and facts[spec.name]["made"]]
-    far = [spec for spec in ready if not spec.is_here]
+    far = [spec for spec in ready if not spec.computes_here and not spec.is_task]
     there = replace(run, only=frozenset(spec.name for spec in far))
     devices = machines.side_by_side(there, lambda host: _devices(run, host)) if far else machines.Results()
-    able = {spec.name for spec in ready if spec.is_here}
+    able = {spec.name for spec in ready if spec.computes_here}
+    for specs in together.groups(spec for spec in ready if spec.is_task):
+        if cluster.look(run, checks, specs, facts):
+            able |= {spec.name for spec in specs}
     for spec in far:
         libraries = devices.ok.get(spec.name) or {"error": str(devices[spec.name])}
         if inventory.judge_libraries(checks, spec, facts[spec.name], libraries):
@@ -211,9 +214,11 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, M
     able = {spec.name for spec in ready if spec.name in able and _can_try(checks, spec, facts[spec.name], model)}
     probes = {} if model is None or not able else probing.on_hosts(run, model, facts, able)
     if model is not None:
-        for name in able:
+        first = {specs[0].name for specs in together.groups(run.hosts)}  # the others have the same answer
+        for name in able & first:
             probing.judge(checks, name, probes[name], model, run.profile.model)
-        probing.compare(checks, probes, run.profile.model.dtype)
+        told = {name: probe for name, probe in probes.items() if name in first or name not in able}
+        probing.compare(checks, told, run.profile.model.dtype)
     run.save_json("hosts.json", {"hosts": {**run.host_facts(), **facts}})  # of one that is away, what was known
     return _held_to(run, checks, facts)
 
@@ -224,11 +229,17 @@ def _held_to(run: Run, checks: Checks, facts: dict[str, MachineFacts]) -> tuple[
     A host that joins a launched run is held to every check: with a failed one it is left out of the facts.
     """
     known = _planned(run)
+    reached = {spec.name: spec.reached for spec in run.hosts}  # tasks of one cluster share its checks
+    places = known | {reached[name] for name in known if name in reached}
     failed = {check.where for check in checks.failed}
     answered = {check.where for check in checks} - failed
-    auto = run.profile.policy_for("dead") == "auto" and bool(answered & {spec.name for spec in run.hosts})
-    counted = [replace(c, ok=True, warn=True) if not c.ok and auto and c.where in known else c for c in checks]
-    trusted = {name: found for name, found in facts.items() if not known or name in known or name not in failed}
+    auto = run.profile.policy_for("dead") == "auto" and bool(answered & {*reached, *reached.values()})
+    counted = [replace(c, ok=True, warn=True) if not c.ok and auto and c.where in places else c for c in checks]
+    trusted = {
+        name: found
+        for name, found in facts.items()
+        if not known or name in known or not {name, reached.get(name, name)} & failed
+    }
     return Checks(checks.title, counted), trusted
 
 
@@ -283,10 +294,9 @@ def the_disks(
     needs[run.profile.output.backups] = founding
     hosts = run.profile.hosts
     share = (vectors + texts) // len(hosts)
-    for host in hosts:
-        if host.is_here:
-            there = Path(host.workdir).expanduser()
-            needs[there] = needs.get(there, 0) + share + model.bytes
+    for specs in together.groups(host for host in hosts if host.is_here):
+        there = Path(specs[0].workdir).expanduser()
+        needs[there] = needs.get(there, 0) + share * len(specs) + model.bytes
     disks: dict[int, tuple[list[Path], int]] = {}
     for folder, need in needs.items():
         if not _writable(folder):
@@ -299,17 +309,18 @@ def the_disks(
         free = shutil.disk_usage(folders[0]).free
         what = "vectors, texts, model, merged file and backup"
         _room(checks, f"disk of {folders[0]}", free, need, what, "here")
-    for host in hosts:
+    for specs in together.groups(hosts):
+        host = specs[0]
         known = (facts or {}).get(host.name)
         if host.is_here or known is None:
             continue
         if known["free_bytes"] is None:
-            checks.add("disk", True, "the host does not say what is free", where=host.name, warn=True)
+            checks.add("disk", True, "the host does not say what is free", where=host.reached, warn=True)
             continue
-        sharing = 1 + len(known.get("shared", []))  # each of these hosts writes its share to the same disk
+        sharing = len(specs) + len(known.get("shared", []))  # each of these hosts writes its share to the same disk
         making = 0 if known["made"] else ENVIRONMENT_BYTES[host.device]
         what = "texts, vectors, model" + (", environment" if making else "")
-        _room(checks, "disk", known["free_bytes"], share * sharing + model.bytes + making, what, host.name)
+        _room(checks, "disk", known["free_bytes"], share * sharing + model.bytes + making, what, host.reached)
     return checks
 
 

@@ -87,26 +87,30 @@ def on_hosts(
     first: dict[Any, str] = {}
     for spec in run.hosts:
         if spec.name in names:
-            alone = (facts[spec.name]["python"], spec.device) if spec.is_here else spec.name
-            first.setdefault(alone, spec.name)
+            first.setdefault(_alike_as(spec, facts), spec.name)
     longest = _longest(run)
 
     def one(host: machines.Host) -> Answer:
         return _ask(run, host, model, facts[host.name], longest)
 
     with ThreadPoolExecutor(1) as pool:
-        far_only = bool(names) and not any(spec.is_here for spec in run.hosts if spec.name in names)
+        far_only = bool(names) and not any(spec.computes_here for spec in run.hosts if spec.name in names)
         here = pool.submit(_ask_here, run, model, longest) if far_only and not model.remote and _torch_here() else None
         meant = replace(run, only=frozenset(first.values()))
         results = machines.side_by_side(meant, one) if first else machines.Results()
         answers = results.ok | {name: _failed_answer(why) for name, why in results.failures.items()}
         for spec in run.hosts:
             if spec.name in names and spec.name not in answers:
-                answers[spec.name] = answers[first[(facts[spec.name]["python"], spec.device)]]
+                answers[spec.name] = answers[first[_alike_as(spec, facts)]]
         for name in answers:
             _keep(run, name, model, _key(run, model, facts[name]), answers[name])
         probes = {name: parse_probe(answer) for name, answer in answers.items()}
         return probes if here is None else {**probes, HERE: parse_probe(here.result())}
+
+
+def _alike_as(spec: HostSpec, facts: Mapping[str, MachineFacts]) -> object:
+    """What hosts have in common that are tried once: a Python of this machine, or a cluster."""
+    return (facts[spec.name]["python"], spec.device) if spec.computes_here else spec.reached
 
 
 def _failed_answer(why: RunbookError) -> Answer:
@@ -131,16 +135,17 @@ def _ask(run: Run, host: machines.Host, model: models.Model, facts: MachineFacts
     if before and before.key == _key(run, model, facts) and not before.answer.get("error") and _works(host):
         return dict(before.answer)  # its workers use the device: do not disturb them
     host.claim(run.id)
-    if host.spec.is_here:
+    if host.spec.computes_here:
         cwd = machines.BUNDLE.parent
     else:
         machines.bring_bundle(host)
         cwd = host.folder.root
     sent_model.send(run, host, model)
     gpus = facts.get("gpus") or []
-    gpu = ["--gpu", str(gpus[0]["uuid"])] if facts["device"] == "cuda" and gpus else []
+    named = facts["device"] == "cuda" and gpus and not host.spec.is_task  # a task sees its own only
+    gpu = ["--gpu", str(gpus[0]["uuid"])] if named else []
     argv = _argv(run, model, facts["python"], sent_model.model_folder(host, model), longest)
-    return parse_answer(host.run([*argv, "--device", facts["device"], *gpu], TIMEOUT_S, cwd=cwd))
+    return parse_answer(host.run_there([*argv, "--device", facts["device"], *gpu], TIMEOUT_S, cwd=cwd))
 
 
 def _works(host: machines.Host) -> bool:

@@ -14,6 +14,7 @@ from worker.escape import safe_text
 from worker.layout import committed
 
 from ..errors import ProfileError
+from ..hosts import together
 from ..run import acts, locks, moves
 from ..run.checks import Checks
 from ..run.plan import Move, Plan, Slot
@@ -39,25 +40,30 @@ class Recovery:
 
     def __call__(self, run: Run, state: Snapshot) -> list[str]:
         """Do everything for this state."""
-        did = _side_by_side([partial(self.act_on, run, state, spec.name) for spec in run.hosts])
+        did = _side_by_side([partial(self.act_on, run, state, names) for names in _reached_as_one(run)])
         moved = _move(run, state)
         return did + moved + (_deliver(run, state) if moved else [])
 
     def jobs(self, run: Run, state: Snapshot) -> Mapping[str, Callable[[], list[str]]]:
         """Return the same as separate jobs; none for hosts on which a person acts."""
         taken = acts.hosts_in_act(run)
-        names = (state.committed_by_host.keys() | state.invalid) - taken
-        hosts: dict[str, Callable[[], list[str]]] = {name: partial(self.act_on, run, state, name) for name in names}
+        able = (state.committed_by_host.keys() | state.invalid) - taken
+        groups = [names for names in _reached_as_one(run) if able.intersection(names)]
+        hosts: dict[str, Callable[[], list[str]]] = {n[0]: partial(self.act_on, run, state, n) for n in groups}
         return hosts if taken else {**hosts, ALL: partial(_move, run, state)}
 
-    def act_on(self, run: Run, state: Snapshot, name: str) -> list[str]:
-        """Do what one host needs; return in words what was done."""
-        run, state = limited(run, name), state.for_host(name)
+    def act_on(self, run: Run, state: Snapshot, names: Collection[str]) -> list[str]:
+        """Do what the hosts need that are reached as one; return in words what was done."""
+        run, state = limited(run, ",".join(names)), state.for_hosts(names)
         did = _up_to_date(run, state) + _restart_dead(run, state, False) + _launch_late(run, state)
         if state.invalid and run.profile.policy_for(states.DEAD) == "auto":
             staging.stage(run, only=state.invalid)  # not only its report, also its code may be damaged
             launch.start_without_reading(run, state.invalid)
         return did
+
+
+def _reached_as_one(run: Run) -> list[list[str]]:
+    return [[spec.name for spec in specs] for specs in together.groups(run.hosts)]
 
 
 def _side_by_side(jobs: Sequence[Callable[[], list[str]]]) -> list[str]:
@@ -88,12 +94,16 @@ def _bring_plan(run: Run, names: Collection[str]) -> list[str]:
 
 def _deliver(run: Run, state: Snapshot) -> list[str]:
     """Bring the present plan to every answering host that has another."""
-    return _side_by_side([partial(_up_to_date, limited(run, name), state.for_host(name)) for name in state.epochs])
+    groups = [[name for name in names if name in state.epochs] for names in _reached_as_one(run)]
+    return _side_by_side(
+        [partial(_up_to_date, limited(run, ",".join(names)), state.for_hosts(names)) for names in groups if names]
+    )
 
 
 def _restart_dead(run: Run, state: Snapshot, refused: bool) -> list[str]:
     # Never start a stopped or given-up host because of another host.
-    wanted = {slot.host for slot in state.slots if slot.state == states.DEAD} | set(state.unsupervised)
+    gone = (states.DEAD, states.TAKEN)
+    wanted = {slot.host for slot in state.slots if slot.state in gone} | set(state.unsupervised)
     if refused:
         resting = {slot.host for slot in state.slots if slot.state in (states.STOPPED, states.FENCED)}
         wanted |= {slot.host for slot in state.slots if slot.state == states.DONE} - resting
@@ -120,8 +130,8 @@ def _start(run: Run, names: set[str], event: str) -> list[str]:
     """Start hosts again. A damaged file may be the cause of death, so check each file's sum before."""
     staging.stage(run, only=names)
     _, outcomes = launch.start_hosts(run, retry_given_up=False, only=names, undo_stop=False)
-    running = {name: each for name, each in outcomes.ok.items() if isinstance(each, launch.Running)}
-    started = [f"{name}: {each}" for name, each in running.items() if each.started]
+    began = {n: each for n, each in outcomes.ok.items() if not isinstance(each, launch.LeftAlone) and each.started}
+    started = [f"{name}: {each}" for name, each in began.items()]
     for line in started:
         run.journal.write(event, seen=line)
     return started
@@ -196,6 +206,7 @@ def _share_tail(run: Run, state: Snapshot) -> list[str]:
         if end_s is not None
     }
     idle, late = moves.early_and_late(known, SPLIT_S)
+    idle -= {spec.name for spec in run.hosts if spec.is_task} - state.busy  # a task that ended would have to queue
     working = late & state.busy
     load_s = _load_s([slot for name in idle for slot in answering[name]] or state.slots)
     hanging = {name for name, slots in answering.items() if name in state.busy - idle and _hangs(slots, load_s)}
@@ -287,11 +298,12 @@ def _claimed(plan: Plan, state: Snapshot, names: Collection[str]) -> list[tuple[
 def move(run: Run, state: Snapshot, host: str) -> Checks:
     """Move a host's undone rows to other hosts, at a person's request. Raises ProfileError for an unknown host."""
     known = [spec.name for spec in run.profile.hosts]
-    if host not in known:
+    names = [spec.name for spec in run.profile.hosts if host in (spec.name, spec.reached)]
+    if not names:
         raise ProfileError(f"no host {safe_text(host, 80)!r} in this profile; there are: {', '.join(known)}")
     checks = Checks("Rows moved")
     with acts.act(run, f"move {host}"):
-        did = _revise(run, state, [host], moves.evacuate, "a person said so", by_person=True)
+        did = _revise(run, state, names, moves.evacuate, "a person said so", by_person=True)
         if did:
             _deliver(run, state)
     result = did[0] if did else "nothing was moved: no row is left, or no other host can do them now"

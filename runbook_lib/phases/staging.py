@@ -6,6 +6,7 @@ Can be repeated at any time: a file that is complete there is not sent again.
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -19,6 +20,8 @@ from ..corpus import corpus as corpora
 from ..errors import HostError, LinkLost
 from ..hosts import environments
 from ..hosts import hosts as machines
+from ..hosts.scheduler import options_of
+from ..profile.profile import HostSpec
 from ..run import model as models
 from ..run.checks import Checks
 from ..run.plan import Plan, Slot
@@ -26,6 +29,8 @@ from ..run.run import Run
 from ..slots import incidents, states
 from . import probing, sent_model
 from .progress import OnProgress, ignore
+
+LOOKS = 6  # of a task's supervisor at its files between two heartbeats
 
 
 def prepare(run: Run, on_progress: OnProgress = ignore) -> Checks:
@@ -130,10 +135,12 @@ def stage(run: Run, on_progress: OnProgress = ignore, only: Collection[str] | No
         )
         return checks
 
+    common = _Common(run, model, plan)
+
     def one(host: machines.Host) -> str:
         meant = only is None or host.name in only
         try:
-            return _stage_host(run, host, plan, corpus, model, on_progress) if meant else "left as it is"
+            return _stage_host(run, host, plan, corpus, model, common, on_progress) if meant else "left as it is"
         finally:
             incidents.link_breaks(run, host.name, host.breaks())
 
@@ -148,7 +155,13 @@ def stage(run: Run, on_progress: OnProgress = ignore, only: Collection[str] | No
 
 
 def _stage_host(
-    run: Run, host: machines.Host, plan: Plan, corpus: corpora.Corpus, model: models.Model, on_progress: OnProgress
+    run: Run,
+    host: machines.Host,
+    plan: Plan,
+    corpus: corpora.Corpus,
+    model: models.Model,
+    common: _Common,
+    on_progress: OnProgress,
 ) -> str:
     slots = plan.of_host(host.name)
     if not slots:
@@ -164,10 +177,7 @@ def _stage_host(
         on_progress(host.name, min(sent, total), total)
 
     folder = host.folder
-    host.claim(run.id)
-    new = machines.bring_bundle(host)
-    new += sent_model.send(run, host, model, moved)
-    probing.ensure_tried(run, host, replace(model, dim=plan.model.dim, normalises=plan.model.normalises))
+    new = common.bring(host, moved)
     shards = {file: _put_shard(host, file, corpus, moved) for file in files}
     assignment = Assignment(
         run=run.name,
@@ -190,10 +200,40 @@ def _stage_host(
         why_padded=plan.why_padded or None,
         stuck_s=run.profile.monitor.stuck_s,
         first_progress_s=run.profile.monitor.first_progress_s,
-        keep_awake=host.spec.is_here,
+        keep_awake=host.spec.computes_here,
+        **_placed(host.spec),
     )
     host.put(folder.assignment(host.name), machines.json_content(assignment.to_json()))
     return f"{len(files)} shards, worker, model ({model.bytes / 1e6:.0f} MB): {total / 1e6:.1f} MB, {new} files new"
+
+
+def _placed(spec: HostSpec) -> dict[str, Any]:
+    """What an assignment says besides, where a scheduler places the host: its disk is shared by thousands."""
+    if not spec.is_task:
+        return {}
+    beat_s = options_of(spec).heartbeat_s
+    return {"scheduler": spec.kind, "heartbeat_s": beat_s, "poll_s": beat_s / LOOKS, "look_s": beat_s}
+
+
+class _Common:
+    """What every host of a run needs: hosts that are reached as one get it once, by whichever comes first."""
+
+    def __init__(self, run: Run, model: models.Model, plan: Plan):
+        self._run, self._model = run, replace(model, dim=plan.model.dim, normalises=plan.model.normalises)
+        self._sent = model
+        self._locks = {spec.reached: threading.Lock() for spec in run.hosts}
+        self._done: set[str] = set()
+
+    def bring(self, host: machines.Host, on_bytes: Callable[[int], None]) -> int:
+        """Bring the run's mark, the worker and the model; return how many files were new there. Raises HostError."""
+        with self._locks[host.spec.reached]:
+            if host.spec.reached in self._done:
+                return 0
+            host.claim(self._run.id)
+            new = machines.bring_bundle(host) + sent_model.send(self._run, host, self._sent, on_bytes)
+            probing.ensure_tried(self._run, host, self._model)
+            self._done.add(host.spec.reached)
+            return new
 
 
 def _slot(plan: Plan, slot: Slot, sums: Mapping[Range, str]) -> SlotSpec:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ..run.run import Run, limited
 from ..slots.snapshot import Snapshot
 from . import download, recover
@@ -12,9 +14,10 @@ OUTAGE_S = 20.0  # a transfer that is stuck is left for the next round
 class Tend(recover.Recovery):
     """Recover, and download committed parts. A host with slow downloads does not delay the others."""
 
-    def act_on(self, run: Run, state: Snapshot, name: str) -> list[str]:
-        """Do what one host needs; return in words what was done."""
-        return super().act_on(run, state, name) + bring_home(limited(run, name), state.for_host(name))
+    def act_on(self, run: Run, state: Snapshot, names: Collection[str]) -> list[str]:
+        """Do what the hosts need that are reached as one; return in words what was done."""
+        did = super().act_on(run, state, names)
+        return did + bring_home(limited(run, ",".join(names)), state.for_hosts(names))
 
 
 tend = Tend()

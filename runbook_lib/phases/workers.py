@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from enum import StrEnum
 
 from worker import verbs
 from worker.escape import safe_text
 from worker.wire import Reading
 
-from ..errors import HostError, LinkLost, ProfileError
+from ..errors import HostError, LinkLost, ProfileError, RunbookError
 from ..hosts import hosts as machines
+from ..hosts import together
 from ..profile.profile import HostSpec
 from ..run import acts
 from ..run.checks import Checks
 from ..run.plan import Slot
 from ..run.run import PHASES, Run, limited
 from ..slots import incidents
-from . import launch, staging
+from . import launch, staging, tasks
 
 RESTART_S = 30.0  # time for a supervisor to end a worker and start the next
 
@@ -57,13 +59,24 @@ def _stop(run: Run) -> Checks:
             raise HostError(f"{host.name}: processes {left} did not end")
         return StopOutcome.STOPPED if supervisors or survivors else StopOutcome.NOTHING_RAN
 
-    results = machines.side_by_side(run, one)
+    results = machines.Results[StopOutcome]()
+    if alone := [spec.name for spec in run.hosts if not spec.is_task]:
+        results.update(machines.side_by_side(limited(run, ",".join(alone)), one))
+    for specs in together.groups(spec for spec in run.hosts if spec.is_task):
+        results.update(_stop_tasks(run, specs))
     for name, result in results.items():
         ok = name in results.ok
         checks.add("stopped", ok, result, "no process of this run", "look at that machine", where=name)
     if results.failures or StopOutcome.STOPPED in results.ok.values():  # without an effect there is no event
         run.journal.write("workers stopped", seen={check.where: check.seen for check in checks})
     return checks
+
+
+def _stop_tasks(run: Run, specs: Sequence[HostSpec]) -> dict[str, StopOutcome | RunbookError]:
+    """Stop the tasks of a cluster, and return the outcome for each."""
+    done = machines.ask_host(run, specs[0], lambda host: tasks.stop(run, specs))
+    outcome = done if isinstance(done, RunbookError) else StopOutcome.STOPPED if done else StopOutcome.NOTHING_RAN
+    return dict.fromkeys([spec.name for spec in specs], outcome)
 
 
 def _reading(host: machines.Host) -> Reading:
@@ -81,7 +94,7 @@ def restart(run: Run, what: str = "all") -> Checks:
 
     Raises ProfileError if `what` is neither a host nor a slot of this run and the selected hosts.
     """
-    if what in {spec.name for spec in run.hosts}:
+    if what in {name for spec in run.hosts for name in (spec.name, spec.reached)}:
         run = limited(run, what)
     elif what != "all":
         return _restart_slot(run, what)

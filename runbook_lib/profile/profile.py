@@ -17,11 +17,11 @@ from worker import device as devices
 from worker import layout
 
 from ..errors import ProfileError
-from . import rules, slips, tokens
+from . import profile_file, rules, slips, slurm_entry
+from .overrides import name_of, override
 from .rules import Given, InvalidValue, Key, Rule
 from .yaml_lines import LONGEST_PATH, Node, Problems, read, shown, write
 
-LARGEST_FILE = 2**20
 WORKDIR = "~/mapper_embeddings"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 PACKAGE = re.compile(r"package:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -54,15 +54,10 @@ def _prompt() -> Rule:
     )
 
 
-def _line(node: Node, key: str) -> int:
-    """The line of a key in a mapping, or of the mapping where the key is not given."""
-    return node.value[key].line if isinstance(node.value, dict) and key in node.value else node.line
-
-
 def _check_model(given: Given, node: Node, at: str, problems: Problems) -> None:
     if given.get("dtype") == "float16" and "embeddinggemma" in str(given.get("name")).lower():
         why = "float16 overflows in EmbeddingGemma's activations and gives NaN; use bfloat16 or float32"
-        problems.add(_line(node, "dtype"), f"{at}.dtype", why)
+        problems.add(rules.line_of(node, "dtype"), f"{at}.dtype", why)
     if given.get("sha256"):
         given["sha256"] = given["sha256"].lower()
 
@@ -71,24 +66,29 @@ def _check_host(given: Given, node: Node, at: str, problems: Problems) -> None:
     kind, workdir = given.get("kind", "ssh"), given.get("workdir", WORKDIR)
     there = node.value if isinstance(node.value, dict) else {}
     ways = [key for key in ("credentials", "ssh") if given.get(key) or (key in there and there[key].refused)]
-    if kind == "ssh" and len(ways) == 2:
-        problems.add(_line(node, "ssh"), f"{at}.ssh", "credentials are given too; keep one of the two")
-    if kind == "ssh" and workdir and not workdir.startswith(("/", "~/")):
+    if kind != "local" and len(ways) == 2:
+        problems.add(rules.line_of(node, "ssh"), f"{at}.ssh", "credentials are given too; keep one of the two")
+    far = kind == "ssh" or (kind == "slurm" and bool(ways))
+    if far and workdir and not workdir.startswith(("/", "~/")):
         why = f'expected a folder on that host, starting with / or ~/; seen the text "{shown(workdir)}"'
-        problems.add(_line(node, "workdir"), f"{at}.workdir", why)
+        problems.add(rules.line_of(node, "workdir"), f"{at}.workdir", why)
     if kind == "local" and "device" not in given:
         given["device"] = devices.there()
     if given.get("device") in devices.NEW and (given.get("slots") or 1) > 1:
         why = f"expected 1 or auto: {given['device']} is one GPU; seen the number {given['slots']}"
-        problems.add(_line(node, "slots"), f"{at}.slots", why)
+        problems.add(rules.line_of(node, "slots"), f"{at}.slots", why)
+    (slurm_entry.check if kind == "slurm" else slurm_entry.refuse_keys)(given, node, at, problems)
     if kind == "local":
         for key in ways:
-            problems.add(_line(node, key), f"{at}.{key}", "a local host takes none; leave it out, or say kind: ssh")
+            problems.add(
+                rules.line_of(node, key), f"{at}.{key}", "a local host takes none; leave it out, or say kind: ssh"
+            )
+    if not far:
         own = there.get("workdir")
         try:
             given["workdir"] = str(rules.absolute(workdir or WORKDIR, (own or node).folder))
         except InvalidValue as why:
-            problems.add(_line(node, "workdir"), f"{at}.workdir", f"expected a folder; {why}")
+            problems.add(rules.line_of(node, "workdir"), f"{at}.workdir", f"expected a folder; {why}")
 
 
 def _check_together(given: Given, top: Node, problems: Problems) -> None:
@@ -98,7 +98,7 @@ def _check_together(given: Given, top: Node, problems: Problems) -> None:
     if model and new and model.dtype == "float16":
         why = f"float16 gives equal or no vectors on {new[0].device} ({new[0].name}); use float32"
         node = top.value["model"] if isinstance(top.value, dict) else top
-        problems.add(_line(node, "dtype"), "model.dtype", why)
+        problems.add(rules.line_of(node, "dtype"), "model.dtype", why)
 
 
 def _hosts() -> Rule:
@@ -110,24 +110,25 @@ def _hosts() -> Rule:
             problems.add(node.line, at, why)
             return None
         _check_names(node.value, at, problems)
-        return tuple([one.read(item, f"{at}.{i}", problems) for i, item in enumerate(node.value) if not item.refused])
+        read = [one.read(item, f"{at}.{i}", problems) for i, item in enumerate(node.value) if not item.refused]
+        return tuple(host for spec in read if spec for host in spec.expanded())
 
     return {"key": Key("a list of hosts", read_hosts, section=HostSpec, many=True)}
 
 
 def _check_names(items: list[Node], at: str, problems: Problems) -> None:
     lines: dict[str, int] = {}
-    for index, name in enumerate(_name(item) for item in items):
-        if name:
-            folded = str(name.value).casefold()  # names become file names, and some disks do not tell A from a
-            if folded in lines:
-                why = f"expected another name than the host of line {lines[folded]}; {rules.seen_text(name)}"
-                problems.add(name.line, f"{at}.{index}.name", why)
-            lines.setdefault(folded, name.line)
-
-
-def _name(host: Node) -> Node | None:
-    return host.value.get("name") if isinstance(host.value, dict) else None
+    for index, item in enumerate(items):
+        if name := name_of(item):
+            names = [str(name.value).casefold()]  # some disks do not tell A from a
+            if isinstance(item.value, dict) and "kind" in item.value and item.value["kind"].value == "slurm":
+                names += slurm_entry.names(item, names[0])
+            for folded in names:
+                if folded in lines:
+                    why = f"expected another name than the host of line {lines[folded]}; {rules.seen_text(name)}"
+                    problems.add(name.line, f"{at}.{index}.name", why)
+                    break
+                lines[folded] = name.line
 
 
 # ---------------------------------------------------------------------------------------------- the profile
@@ -176,7 +177,7 @@ class HostSpec:
     """
 
     name: str = field(metadata=rules.text("letters, digits, `_`, `.`, `-`, at most 64", layout.HOST_NAME.pattern))
-    kind: str = field(default="ssh", metadata=rules.one_of("ssh", "local"))
+    kind: str = field(default="ssh", metadata=rules.one_of("ssh", "local", "slurm"))
     slots: int | None = field(default=None, metadata=rules.whole(1024, auto=True))
     device: str = field(
         default="cuda", metadata=rules.one_of(*devices.KINDS, default="cuda; of a local host, what this machine has")
@@ -192,11 +193,56 @@ class HostSpec:
     threads: int | None = field(default=None, metadata=rules.whole(1024, auto=True))
     requirements: Path | None = field(default=None, metadata=rules.path())
     wheels: Path | None = field(default=None, metadata=rules.path())
+    tasks: int | None = field(default=None, metadata=rules.whole(slurm_entry.MOST_TASKS))
+    partition: str | None = field(default=None, metadata=slurm_entry.word("the name of a partition"))
+    account: str | None = field(default=None, metadata=slurm_entry.word("the name of an account"))
+    time: str | None = field(default=None, metadata=slurm_entry.time())
+    gres: str | None = field(default=None, metadata=slurm_entry.word("generic resources such as gpu:8"))
+    clusters: str | None = field(default=None, metadata=slurm_entry.word("the name of a cluster"))
+    array_limit: int | None = field(default=None, metadata=rules.whole(4_000_001))
+    extra: tuple[str, ...] = field(default=(), metadata=slurm_entry.flags())
+    heartbeat_s: float | None = field(default=None, metadata=rules.positive(3600))
 
     @property
     def is_here(self) -> bool:
-        """Whether it is a folder of this machine, and not a machine that is reached over a network."""
+        """Whether its folder is one of this machine, and not reached over a network."""
+        return self.kind == "local" or (self.is_task and not (self.ssh or self.credentials))
+
+    @property
+    def computes_here(self) -> bool:
+        """Whether its workers are processes of this machine."""
         return self.kind == "local"
+
+    @property
+    def is_task(self) -> bool:
+        """Whether a scheduler places it: then it shares folder and login with the other tasks of its `cluster`."""
+        return self.kind == "slurm"
+
+    @property
+    def cluster(self) -> str:
+        """Of a task: the name of its entry."""
+        return self.name.rpartition(".")[0]
+
+    @property
+    def task(self) -> int:
+        """Of a task: its number in its cluster."""
+        return int(self.name.rpartition(".")[2])
+
+    @property
+    def reached(self) -> str:
+        """What the hosts have in common that are reached as one: the tasks of a cluster; any other one alone."""
+        return self.cluster if self.is_task else self.name
+
+    def expanded(self) -> tuple[HostSpec, ...]:
+        """The hosts that an entry stands for: cluster.0, cluster.1 ... of a cluster, else itself."""
+        if not self.is_task:
+            return (self,)
+        names = slurm_entry.host_names(self.name, self.tasks or 1)
+        return tuple(replace(self, name=name) for name in names)
+
+    def entry(self) -> HostSpec:
+        """The entry of the profile that stands for this host."""
+        return replace(self, name=self.cluster) if self.is_task else self
 
 
 @dataclass(frozen=True)
@@ -274,13 +320,13 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None, *, as_use
         place = rules.absolute(str(path), Path.cwd())
     except InvalidValue as why:
         raise ProfileError(f"reading the profile {shown(str(path), LONGEST_PATH)}: {why}") from None
-    top = read(_contents(place), place.parent, problems)
+    top = read(profile_file.contents(place), place.parent, problems)
     if top and not as_used:
         top = slips.without_secrets(top, problems)
         if top.refused:
             problems.stop_if_any()
     if top:
-        top = _with_defaults(_override(top, overrides or {}, problems))
+        top = _with_defaults(override(top, overrides or {}, problems))
     given = rules.read_keys(Profile, top, "", problems) if top else {}
     problems.stop_if_any()
     if top:
@@ -291,81 +337,20 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None, *, as_use
 
 def as_yaml(profile: Profile) -> str:
     """Return the profile as YAML, every key given and every path absolute; `load` reads the same profile from it."""
-    return f"# The profile as used, written by runbook: every key, absolute paths.\n{write(rules.plain(profile))}"
+    entries = dict.fromkeys(host.entry() for host in profile.hosts)
+    value = {**rules.plain(profile), "hosts": list(map(rules.plain, entries))}
+    return f"# The profile as used, written by runbook: every key, absolute paths.\n{write(value)}"
+
+
+def plain_host(spec: HostSpec) -> dict[str, Any]:
+    """A host's keys as plain values, without those that its kind cannot have."""
+    away = () if spec.is_task else slurm_entry.KEYS
+    return {key: value for key, value in rules.plain(spec).items() if key not in away}
 
 
 def known_keys() -> dict[str, str]:
     """Return every dotted key of a profile, what it takes and its default; `hosts.NAME` stands for each host."""
     return dict(rules.described(Profile))
-
-
-def _contents(file: Path) -> str:
-    """Return the text of a profile. The error for a missing file lists the profiles beside it."""
-    doing = f"reading the profile {shown(tokens.hide(str(file)), LONGEST_PATH)}"
-    try:
-        if file.exists() and not file.is_file():
-            raise ProfileError(f"{doing}: expected a file, seen a folder or device{_beside(file)}")
-        with file.open("rb") as stream:
-            raw = stream.read(LARGEST_FILE + 1)
-    except OSError as error:
-        raise ProfileError(f"{doing}: {error.strerror or error}{_beside(file)}") from None
-    if len(raw) > LARGEST_FILE:
-        raise ProfileError(f"{doing}: larger than {LARGEST_FILE} bytes, so no profile{_beside(file)}")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        where = f"{shown(str(file), LONGEST_PATH)}:{raw.count(bytes([10]), 0, error.start) + 1}"
-        why = f"byte 0x{raw[error.start]:02x} is not UTF-8 text; expected a YAML file saved as UTF-8"
-        raise ProfileError(f"reading the profile {where}: {why}") from None
-
-
-def _beside(file: Path) -> str:
-    folder = file if file.is_dir() else file.parent
-    files = folder.glob("*") if folder.is_dir() else ()
-    names = sorted(p.name for p in files if p.suffix in (".yaml", ".yml") and p.name[0] != ".")
-    listed = ", ".join(map(shown, names)) or "none"
-    return f"; profiles in {shown(str(folder), LONGEST_PATH)}: {listed}{rules.suggestion(file.name, names)}"
-
-
-def _override(top: Node, overrides: Mapping[str, str], problems: Problems) -> Node:
-    for key, value in overrides.items():
-        try:
-            if not all(key.split(".")):
-                raise InvalidValue("expected a dotted key such as model.dim")
-            # A relative path of an override starts where the person types it.
-            if new := read(value, Path.cwd(), problems, override=key):
-                top = _put(top, key, slips.without_secrets(new, problems, key))
-        except InvalidValue as why:
-            problems.add(0, key, str(why))
-    return top
-
-
-def _put(node: Node, key: str, new: Node) -> Node:
-    """Return `node` with `new` at a dotted key: a missing section is added, a host is given by name or number."""
-    if isinstance(node.value, list):
-        items = list(node.value)
-        first, index = _item(items, key)
-        rest = key[len(first) + 1 :]
-        items[index] = _put(items[index], rest, new) if rest else new
-        return replace(node, value=items)
-    if not isinstance(node.value, dict | None):
-        value = "seen what is not shown" if node.refused else rules.seen_text(node)
-        raise InvalidValue(f"{value} where a mapping is needed to set `{shown(key)}` in it")
-    first, _, rest = key.partition(".")
-    entries = dict(node.value or {})
-    entries[first] = _put(entries.get(first, Node(None, 0, node.folder)), rest, new) if rest else new
-    return replace(node, value=entries)
-
-
-def _item(items: list[Node], key: str) -> tuple[str, int]:
-    """Return the name or number that `key` begins with, and its position; a name may contain dots."""
-    places = {str(index): index for index in range(len(items))}
-    places.update({str(name.value): index for index, item in enumerate(items) if (name := _name(item))})
-    for place in sorted(places, key=len, reverse=True):
-        if key == place or key.startswith(f"{place}."):
-            return place, places[place]
-    known = ", ".join(map(shown, places))
-    raise InvalidValue(f"expected one of this list: {known}{rules.suggestion(key.rpartition('.')[0] or key, places)}")
 
 
 def _with_defaults(top: Node) -> Node:

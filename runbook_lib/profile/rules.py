@@ -83,6 +83,11 @@ def suggestion(word: object, words: Iterable[str]) -> str:
     return f"; did you mean `{shown(close[0])}`?" if close else ""
 
 
+def line_of(node: Node, key: str) -> int:
+    """The line of a key in a mapping, or of the mapping where the key is not given."""
+    return node.value[key].line if isinstance(node.value, dict) and key in node.value else node.line
+
+
 # ---------------------------------------------------------------------------------------------- single values
 
 

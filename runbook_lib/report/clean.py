@@ -10,6 +10,7 @@ from worker.files import sha256_file
 
 from ..errors import DataError, HostError, RunbookError
 from ..hosts import hosts as machines
+from ..hosts.scheduler import is_queued
 from ..run import places
 from ..run.run import PHASES, Run
 from . import report
@@ -68,8 +69,9 @@ def _unique_folders(run: Run, leftovers: list[Leftovers]) -> list[Leftovers]:
     facts = run.host_facts()
     for item in leftovers:
         if item.files or item.strangers:
-            sharers = sorted([item.host, *facts.get(item.host, {}).get("shared", [])])
-            local = all(host.is_here for host in run.hosts if host.name in sharers)
+            reached = next(spec.reached for spec in run.profile.hosts if spec.name == item.host)
+            sharers = sorted([reached, *facts.get(item.host, {}).get("shared", [])])
+            local = all(host.is_here for host in run.hosts if host.reached in sharers)
             listed.setdefault((str(item.folder),) if local else (str(item.folder), *sharers), item)
     return list(listed.values())
 
@@ -106,7 +108,7 @@ def clean(run: Run) -> list[Leftovers]:
         if host.spec.is_here:
             _keep_apart(run, host.folder.root, copy)
         reading = host.poll()
-        if any(host.living(reading)):
+        if any(host.living(reading)) or is_queued(reading):
             raise DataError(f"{host.name}: workers of this run are alive; runbook stop {run.name} first")
         return host
 

@@ -21,7 +21,8 @@ from worker.rows import Covered, Range
 from ..corpus.corpus import Corpus
 from ..errors import ProfileError
 from ..profile import rules
-from ..profile.profile import HostSpec, Profile
+from ..profile.profile import HostSpec, Profile, plain_host
+from ..profile.slurm_entry import KEYS
 from ..records import Json
 from . import model as models
 from .plan import Plan, Slot
@@ -33,7 +34,7 @@ FREE = ("run", "runs", "hf_token", "monitor", "recovery", "policy", "output")
 # What is asserted, and how files are sent: preflight compares it with the facts.
 FREE_KEYS = ("corpus.documents", "model.dim", "model.sha256", "model.download")
 # Of a host: how it is reached, and the Python that it has.
-FREE_OF_HOST = ("credentials", "ssh", "environment", "requirements", "wheels")
+FREE_OF_HOST = ("credentials", "ssh", "environment", "requirements", "wheels", *KEYS)
 VECTOR = "it can change a vector"
 READING = "it says how the documents are read"
 CONTENT = "another content: it can change a vector"
@@ -99,7 +100,7 @@ def refusal(run: str, finished: bool, profile: Profile, changes: Sequence[Change
 def flat(profile: Profile) -> dict[str, Json]:
     """Return every dotted key of a profile with its plain value; hosts by name, so that their order is ignored."""
     value = rules.plain(profile)
-    value["hosts"] = {host["name"]: host for host in value["hosts"]}
+    value["hosts"] = {host.name: {**plain_host(host), "name": host.name} for host in profile.hosts}
     return dict(_leaves(value, ""))
 
 
@@ -159,9 +160,11 @@ class _Comparison:
             elif name not in old:
                 yield Change(f"hosts.{name}", NO_HOST, A_HOST)
             else:
-                for key in (key for key in before if key.startswith(f"hosts.{name}.")):
-                    if before[key] != after[key]:
-                        yield Change(key, before[key], after[key], self._of_host(new[name], key.rpartition(".")[2]))
+                for key in (key for key in dict.fromkeys([*before, *after]) if key.startswith(f"hosts.{name}.")):
+                    if before.get(key) != after.get(key):
+                        yield Change(
+                            key, before.get(key), after.get(key), self._of_host(new[name], key.rpartition(".")[2])
+                        )
 
     def _of_key(self, key: str) -> str:
         """Return why a key may not change; empty if it may."""

@@ -69,10 +69,10 @@ def read(run: Run) -> Iterator[NamedPath]:
     for name, path in (("questions", profile.questions), ("hf_token", profile.hf_token)):
         if path:
             yield NamedPath(name, path)
-    for host in profile.hosts:
+    for reached, host in {host.reached: host for host in profile.hosts}.items():
         for name in ("credentials", "requirements", "wheels"):
             if path := getattr(host, name):
-                yield NamedPath(f"hosts.{host.name}.{name}", path)
+                yield NamedPath(f"hosts.{reached}.{name}", path)
 
 
 def written(profile: Profile) -> Iterator[NamedPath]:
@@ -84,17 +84,17 @@ def written(profile: Profile) -> Iterator[NamedPath]:
 def owned(run: Run) -> Iterator[list[NamedPath]]:
     """Yield the folders that only we use, one list a kind: within a list two hosts may share a folder."""
     yield [NamedPath("the run's folder", run.folder)]
-    local = [host for host in run.profile.hosts if host.is_here]
-    yield [NamedPath(f"the run's folder on {host.name}", Path(host.workdir) / run.name) for host in local]
-    for name in SHARED_FOLDERS:
-        yield [NamedPath(f"{name} on {host.name}", Path(host.workdir) / name) for host in local]
+    local = {host.reached: Path(host.workdir) for host in run.profile.hosts if host.is_here}
+    yield [NamedPath(f"the run's folder on {name}", workdir / run.name) for name, workdir in local.items()]
+    for shared in SHARED_FOLDERS:
+        yield [NamedPath(f"{shared} on {name}", workdir / shared) for name, workdir in local.items()]
 
 
 def workdirs(profile: Profile) -> Iterator[NamedPath]:
     """Yield the working folders on this machine: what is there outside a run's own folder belongs to future runs."""
-    for host in profile.hosts:
+    for name, host in {host.reached: host for host in profile.hosts}.items():
         if host.is_here:
-            yield NamedPath(f"hosts.{host.name}.workdir", Path(host.workdir))
+            yield NamedPath(f"hosts.{name}.workdir", Path(host.workdir))
 
 
 def problems(run: Run) -> list[str]:

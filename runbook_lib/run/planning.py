@@ -34,8 +34,10 @@ def make_plan(
     ]
     ranges = plans.cut(corpus.rows, len(places))
     # Local hosts share this machine's cores; every other host has its own.
-    here = [host.name for _, host, _ in places if host.is_here and host.device == "cpu"]
-    workers = {host.name: len(here) if host.is_here else slots_of(host, facts[host.name]) for _, host, _ in places}
+    here = [host.name for _, host, _ in places if host.computes_here and host.device == "cpu"]
+    workers = {
+        host.name: len(here) if host.computes_here else slots_of(host, facts[host.name]) for _, host, _ in places
+    }
     largest = max(stop - start for start, stop in ranges)
     # One size for all, as rows move in whole parts: that of the slowest kind of device.
     tokens = plans.row_tokens(corpus.text_bytes, corpus.rows, profile.model.max_tokens or model.max_tokens)

@@ -539,10 +539,14 @@ def open_run(profile: str = "", run: str = "", *, new: bool = False, hosts: str 
 
 
 def limited(run: Run, hosts: str) -> Run:
-    """Return `run` with only the hosts named in a comma list; all of them for an empty list. Raises ProfileError."""
-    names = frozenset(filter(None, (name.strip() for name in hosts.split(","))))
+    """Return `run` with only the hosts named in a comma list; all of them for an empty list. Raises ProfileError.
+
+    The name of a cluster stands for all of its tasks.
+    """
+    asked = frozenset(filter(None, (name.strip() for name in hosts.split(","))))
     known = {host.name for host in run.profile.hosts}
-    if names - known:
-        wrong = ", ".join(safe_text(name, 80) for name in sorted(names - known))
-        raise ProfileError(f"no host {wrong} in this profile; there are: {', '.join(sorted(known))}")
+    if wrong := asked - known - {host.reached for host in run.profile.hosts}:
+        shown = ", ".join(safe_text(name, 80) for name in sorted(wrong))
+        raise ProfileError(f"no host {shown} in this profile; there are: {', '.join(sorted(known))}")
+    names = frozenset(host.name for host in run.profile.hosts if {host.name, host.reached} & asked)
     return replace(run, only=names if names != known else frozenset())

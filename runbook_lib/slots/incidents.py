@@ -125,7 +125,7 @@ def _write_end(run: Run, ended: _Ended, exit: Exit) -> None:
 
 
 def _is_fault(exit: Exit) -> bool:
-    return exit.at is not None and exit.reason != verdicts.BY_A_PERSON
+    return exit.at is not None and exit.reason not in (verdicts.BY_A_PERSON, states.TAKEN)
 
 
 def _name(exit: Exit) -> str:

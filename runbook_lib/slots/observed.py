@@ -12,7 +12,7 @@ from worker.wire import Reading, SlotReading, SupervisedSlot, WorkerReport
 from ..errors import RunbookError
 from ..hosts import gpus
 from ..run.plan import Slot
-from . import states
+from . import queued, states
 from .readings import Answer, Late
 from .snapshot import SlotState
 
@@ -134,13 +134,15 @@ def judge(
     """
     if whole and not (alive and report.helping):
         return states.DONE
+    if reading.queued and not reading.supervisor_alive:
+        return queued.judge(reading.queued, reading, supervised, launched)
     if alive:
         return states.HELPING if whole else (report.state or states.STARTING)
     if reading.stop_requested:
         return states.STOPPED
     last = supervised.state or ""
     if last == states.STOPPED:  # without a person's request: its supervisor was ended, for example by a reboot
-        return states.DEAD
+        return states.TAKEN if reading.queued else states.DEAD
     if not reading.supervisor_alive:
         # Given up on purpose, or no supervisor is left to start it again.
         return last if last == states.FENCED else states.DEAD if launched else states.NOT_LAUNCHED

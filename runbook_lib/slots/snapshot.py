@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
@@ -115,15 +115,16 @@ class Snapshot:
             by_host.setdefault(slot.host, []).append(slot)
         return {host: tuple(slots) for host, slots in by_host.items()}
 
-    def for_host(self, host: str) -> Snapshot:
-        """Return the snapshot limited to one host; the row counts are still those of all hosts."""
+    def for_hosts(self, names: Collection[str]) -> Snapshot:
+        """Return the snapshot limited to some hosts; the row counts are still those of all."""
+        hosts = frozenset(names)
 
         def own(by_host: Mapping[str, T]) -> dict[str, T]:
-            return {host: by_host[host]} if host in by_host else {}
+            return {name: value for name, value in by_host.items() if name in hosts}
 
         return replace(
             self,
-            slots=self.slots_by_host.get(host, ()),
+            slots=tuple(slot for name in self.slots_by_host if name in hosts for slot in self.slots_by_host[name]),
             committed_by_host=own(self.committed_by_host),
             silent_s=own(self.silent_s),
             unassigned_s=own(self.unassigned_s),
@@ -131,6 +132,6 @@ class Snapshot:
             unsupervised=own(self.unsupervised),
             gone=own(self.gone),
             late=own(self.late),
-            busy=self.busy & {host},
-            invalid=self.invalid & {host},
+            busy=self.busy & hosts,
+            invalid=self.invalid & hosts,
         )

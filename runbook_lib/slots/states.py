@@ -14,6 +14,8 @@ NOT_LAUNCHED, NOT_READ, MORE_TO_DO = "not launched", "not read yet", "more to do
 STARTING, LOADING, RUNNING, HELPING = "starting", "loading model", "running", "helping"
 SLOW, STUCK, RESTARTING, FAILED, DEAD = "slow", "stuck", "restarting", "failed", "dead"
 UNSUPERVISED, UNREACHABLE, REFUSED, FENCED = "unsupervised", "unreachable", "refused", "fenced"
+QUEUED, REQUEUED, HELD = "waiting in the queue", "requeued", "held in the queue"  # of a host that a scheduler places
+SILENT, UNSEEN, TAKEN = "silent", "works on unseen", "ended by the scheduler"
 WAITING = "waiting"  # used by supervisors only: the next worker has not begun
 
 
@@ -116,6 +118,51 @@ TABLE = (
         "repair the connection to it, or `runbook move RUN HOST` at once",
         takes=False,
         badge=("?", "purple"),
+    ),
+    Verdict(
+        QUEUED,
+        "the scheduler starts it when it has a place for it; no deadline counts before",
+        "`squeue` says why it waits",
+        wrong=False,
+        takes=False,
+        badge=("◷", "grey"),
+    ),
+    Verdict(
+        REQUEUED,
+        "the scheduler starts it again in two minutes or more; it goes on from its parts",
+        wrong=False,
+        takes=False,
+        badge=("◷", "amber"),
+    ),
+    Verdict(
+        HELD,
+        "nothing: the scheduler holds it until a person lets it go",
+        "`scontrol release` with the number that is shown",
+        takes=False,
+        badge=("‖", "amber"),
+    ),
+    Verdict(
+        SILENT,
+        "its task is taken for one that works; after `unreachable_s` its rows move to hosts that give a sign",
+        "see the node that is shown, or `runbook move RUN HOST` at once",
+        takes=False,
+        badge=("?", "purple"),
+    ),
+    Verdict(
+        UNSEEN,
+        "the scheduler has lost it, and it works: its parts count, and no second one is started beside it",
+        wrong=False,
+        settled=True,
+        badge=("▶", "purple"),
+    ),
+    Verdict(
+        TAKEN,
+        "with `recovery: auto`, it is submitted again for what is left while somebody watches; five times in a row "
+        "without a new row, it is given up",
+        "`runbook run` again",
+        wrong=False,
+        takes=False,
+        badge=("↻", "amber"),
     ),
     Verdict(
         "out of memory",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..profile.profile import MonitorSpec
 from . import states
+from .queued import WAITS
 from .states import NAMED, Verdict
 
 # Patterns in a reason, in the order in which they are tried: the more specific first.
@@ -45,7 +46,8 @@ class Signs:
     """The signs by which a slot is judged: its stored state, why its last worker ended, and its progress.
 
     `still_s`: seconds without a new row, by our clock; `age_s`: seconds since its heartbeat, by its host's clock;
-    `finished`: its supervisor ended because nothing was left, so the rows that it has now came later.
+    `finished`: its supervisor ended because nothing was left, so the rows that it has now came later. `queue`: what the
+    scheduler says of it, in words; `unseen`: it works, and the scheduler does not know it.
     """
 
     state: str
@@ -56,11 +58,13 @@ class Signs:
     age_s: float | None = None
     part_s: float | None = None
     finished: bool = False
+    queue: str = ""
+    unseen: bool = False
 
 
 def judge(signs: Signs, limits: MonitorSpec) -> tuple[Verdict, str]:
     """Return the verdict on a slot and the evidence in words; empty evidence if nothing is wrong."""
-    if signs.state == states.DEAD and signs.finished:
+    if signs.state in (states.DEAD, states.TAKEN) and signs.finished:
         return NAMED[states.MORE_TO_DO], ""
     if signs.state in states.ENDED:
         name = states.REFUSED if signs.code == EXIT_REFUSED and not cause(signs.reason) else cause(signs.reason)
@@ -82,7 +86,10 @@ def judge(signs: Signs, limits: MonitorSpec) -> tuple[Verdict, str]:
         if signs.rate is not None and signs.rate < limits.slow_rows_per_s:
             expected = f"the profile expects at least {limits.slow_rows_per_s:g}"
             return NAMED[states.SLOW], f"{signs.rate:.1f} rows/s ({expected})"
-    return NAMED.get(signs.state, Verdict(signs.state, "", wrong=False)), ""
+    if signs.unseen and signs.state in states.SETTLED:
+        return NAMED[states.UNSEEN], signs.queue
+    of_queue = signs.state in (*WAITS, states.SILENT, states.TAKEN)
+    return NAMED.get(signs.state, Verdict(signs.state, "", wrong=False)), signs.queue if of_queue else ""
 
 
 def patience_s(signs: Signs, limits: MonitorSpec) -> float:

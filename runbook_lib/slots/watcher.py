@@ -20,7 +20,7 @@ from ..corpus import corpus as corpora
 from ..errors import HostError, LinkLost, RunbookError
 from ..run.plan import Plan, Slot
 from ..run.run import Run
-from . import alerts, states, verdicts
+from . import alerts, queued, states, verdicts
 from .arrived import Arrived
 from .incidents import refusals
 from .movement import Movement
@@ -46,6 +46,7 @@ class Watcher:
     _plan_mtime_ns: int = 0
     _answered_at: dict[str, float] = field(default_factory=dict)
     _unassigned_since: dict[str, float] = field(default_factory=dict)
+    _no_sign_since: dict[str, float] = field(default_factory=dict)
     _given_up_names: dict[int, str] = field(default_factory=dict)
     _offsets: dict[str, float] = field(default_factory=dict)
     _launched_at: float | None = None
@@ -128,7 +129,7 @@ class Watcher:
             busy=frozenset(n for n, answer in readings.items() if _busy(self._last.get(n), answer)),
             epochs={name: reading.epoch for name, reading in fresh.items() if reading.assigned},
             unassigned_s={name: now - since for name, since in self._unassigned_since.items() if name in fresh},
-            silent_s=self._silent_s(readings, now),
+            silent_s=self._silent_s(readings, now) | self._without_sign_s(slots, now),
             unsupervised={name: process for name, process in gone.items() if self._alive(name)},
             gone=gone,
             late={name: reading.asked_s for name, reading in readings.items() if isinstance(reading, Late)},
@@ -156,6 +157,13 @@ class Watcher:
     def _silent_s(self, readings: Mapping[str, Answer], now: float) -> dict[str, float]:
         failed = [name for name, answer in readings.items() if isinstance(answer, RunbookError)]
         return {name: now - self._answered_at.get(name, self._since) for name in failed}
+
+    def _without_sign_s(self, slots: Sequence[SlotState], now: float) -> dict[str, float]:
+        """Return for how long hosts that a scheduler runs have shown no sign: none of their slots counts as dead."""
+        tasks = {name for name, reading in self._last.items() if reading.queued and not reading.supervisor_alive}
+        silent = {slot.host for slot in slots if slot.host in tasks and slot.state in (states.SILENT, states.STARTING)}
+        self._no_sign_since = {name: self._no_sign_since.get(name, now) for name in silent}
+        return {name: now - since for name, since in self._no_sign_since.items()}
 
     def _have(self, home: Covered) -> dict[str, Covered]:
         """Return the committed rows that count for each host: those at home, and those that the host itself reports."""
@@ -214,9 +222,11 @@ class Watcher:
             code=observed.entry.exits[-1].code if observed.explained else None,
             rate=rate,
             still_s=self._movement.still_s(observed, now),
-            age_s=age_s,
+            age_s=None if observed.reading.queued else age_s,  # seldom; its supervisor sees it from near
             part_s=self.plan.part_rows / max(trend) if any(trend) else None,
             finished=observed.finished,
+            queue=queued.words(observed.reading.queued, observed.state),
+            unseen=queued.is_unseen(observed.reading),
         )
         verdict, evidence = verdicts.judge(signs, self.run.profile.monitor)
         return verdict, str(observed.silent) if observed.silent and observed.state == states.UNREACHABLE else evidence
@@ -269,6 +279,8 @@ class Watcher:
         for name, reading in readings.items():
             if not isinstance(reading, Reading) or reading.supervisor_alive or reading.stop_requested:
                 continue
+            if reading.queued:  # its task has ended, as tasks do; what was killed says the next one
+                continue
             gone = reading.supervised.process
             if name in waiting and gone:
                 processes[name] = f"{gone['pid']} {gone.get('start')}"
@@ -286,7 +298,7 @@ class Watcher:
             return "not launched: run notebook 02_launch (or `runbook run`) first; watching starts nothing"
         launched_s = 0.0 if self._launched_at is None else time.time() - self._launched_at
         deadline_s = self.run.profile.monitor.deadline_s
-        if launched_s > deadline_s:
+        if launched_s > deadline_s and not any(slot.state in queued.WAITS for slot in slots):
             return f"not finished {launched_s:.0f} s after the launch (the profile expects {deadline_s:g} s)"
         return ""
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-MARKS = ("process", "kernel", "ssh", "browser", "chaos")
+MARKS = ("process", "kernel", "ssh", "browser", "slurm", "chaos")
 # Folder of tests/ -> what all of its tests start.
 FOLDERS = {
     "helpers": "process",
     "process": "process",
     "ssh": "ssh",
     "browser": "browser",
+    "slurm": "slurm",
     "chaos": "chaos",
     "trials": "chaos",
 }
@@ -28,11 +29,12 @@ FOLDERS = {
 LONGEST = (
     "test_interrupted", "test_chaos", "test_lowest", "test_end_to_end_ssh", "test_benchmarks", "test_lab",
     "test_end_to_end", "test_the_version_before", "test_notebooks", "test_odd_models", "test_ssh_run",
-    "test_pseudo_mac",
+    "test_pseudo_mac", "test_slurm_run",
 )  # fmt: skip
 # Switch -> by what a test is known that may not be skipped then: a folder, a file, a word of its reason; and its kind.
 REQUIRED = {
     "RUNBOOK_REQUIRE_SSH": ("ssh", "SSH", "tests of SSH"),
+    "RUNBOOK_REQUIRE_SLURM": ("slurm", "Slurm", "tests on a Slurm"),
     "RUNBOOK_REQUIRE_BROWSER": ("browser", "Chromium", "tests in a browser"),
     "RUNBOOK_REQUIRE_MAC": ("test_pseudo_mac", "pseudo-Mac", "tests on a machine that plays a Mac"),
     "RUNBOOK_REQUIRE_REGISTRY": ("test_lowest", "registry", "tests that ask the package registry"),

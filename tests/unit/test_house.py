@@ -73,8 +73,9 @@ DOORS = {  # outside library -> the only modules that may import it
 }
 # Of the worker, the library may use what needs neither numpy nor torch.
 SHARED = {
-    "again", "awake", "batches", "chip", "device", "environment", "escape", "fields", "files", "launcher", "layout",
-    "locks", "machine", "owned", "placed", "process", "reserve", "rows", "snapshot", "states", "texts", "verbs", "wire",
+    "again", "allotted", "awake", "batch_script", "batches", "chip", "device", "environment", "escape", "fields",
+    "files", "launcher", "layout", "locks", "machine", "node_job", "owned", "placed", "process", "reserve", "rows",
+    "slurm", "snapshot", "states", "texts", "verbs", "wire",
 }  # fmt: skip
 
 
@@ -289,7 +290,7 @@ def test_only_the_profile_compares_kinds_of_hosts():
         for path in [*MODULES, *WORKER.glob("*.py")]
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Compare)
-        and {"local", "ssh"} & {c.value for c in ast.walk(node) if isinstance(c, ast.Constant)}
+        and {"local", "slurm", "ssh"} & {c.value for c in ast.walk(node) if isinstance(c, ast.Constant)}
     }
     assert compared == {"profile"}
 

@@ -30,7 +30,19 @@ from .rate import Rate
 # The far end's modules, each after what it imports.
 SENT = (
     *("escape", "files", "rows", "layout", "fields", "wire", "owned", "placed", "locks", "process", "launcher"),
-    *("reserve", "snapshot", "chip", "machine", "environment", "verbs", "agent"),
+    *(
+        "batch_script",
+        "slurm",
+        "node_job",
+        "reserve",
+        "states",
+        "snapshot",
+        "chip",
+        "machine",
+        "environment",
+        "verbs",
+        "agent",
+    ),
 )
 PLACES = (
     *("python3", "/usr/bin/python3", "/usr/local/bin/python3", "/opt/homebrew/bin/python3", "/opt/conda/bin/python3"),
