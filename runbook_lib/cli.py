@@ -24,12 +24,14 @@ from .phases import download, preflight, recover, workers
 from .profile import profile, tokens
 from .report import clean, outcome, pdf, report, status
 from .report.verdict import NOT_PROVED
-from .run import disk, driver, run, run_mark
+from .run import disk, driver, first_profile, run, run_mark
 from .run.checks import Checks
 from .show import pictures, terminal
 from .slots.watcher import Watcher
 
 EPILOG = """\
+your own corpus:
+  runbook init my_documents.jsonl       looks at it and writes a profile; then check and run that
 a first run:
   runbook check profiles/demo.yaml      is everything there? nothing is started
   runbook run profiles/demo.yaml        the four notebooks, in order, to a verified merged file
@@ -101,6 +103,23 @@ def _find(args: argparse.Namespace) -> run.Run:
     there = run_mark.oldest_first(Path("runs"))
     this = run.find(args.run) if args.run or not there else run.open_folder(there[-1])
     return run.limited(this, getattr(args, "hosts", ""))
+
+
+def _init(args: argparse.Namespace) -> int:
+    corpus = Path(args.corpus)
+    target = Path(args.to or f"{first_profile.run_name(corpus)}.yaml")
+    seen = first_profile.write(corpus, target, args.model)
+    files = f", {seen.files} files" if seen.files > 1 else ""
+    print(f"{safe_text(str(corpus), 500)}: {seen.format}{files}; the first of {seen.sampled} documents looked at:")
+    for key in ("text", "title", "id", "url"):
+        if key in seen.first:
+            print(f"  {key:5}  {safe_text(seen.names.get(key, 'the whole item'), 60)}: {seen.first[key]}")
+        elif key in ("title", "id"):
+            print(f"  {key:5}  none was found: {'titles are empty' if key == 'title' else 'row numbers stand in'}")
+    if others := [name for name in seen.fields if name not in seen.names.values()]:
+        print("  other fields:", safe_text(", ".join(others), 300))
+    print(f"written: {target}. Next: runbook check {target}")
+    return 0
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -321,6 +340,12 @@ HOSTS = _arg(
 
 # Each verb: its name, its function, one line of help, its arguments.
 VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argument]], ...] = (
+    ("init", _init, "look at a corpus and write a profile for it, with what was guessed in comments", (
+        _arg("corpus", metavar="FILE", help="a file, a folder of them, a pattern such as 'data/*.parquet'"),
+        _arg("--model", default=first_profile.DEMO_MODEL, metavar="NAME",
+             help="a folder, or a name on the model hub (default: the demo's small model)"),
+        _arg("--to", default="", metavar="PROFILE", help="the file to write (default: called after the corpus)"),
+    )),
     ("run", _run, "execute the four notebooks in order, continuing what is unfinished", (
         *ON_PROFILE,
         HOSTS,

@@ -18,6 +18,7 @@ from worker.files import read_json
 from worker.layout import HostFolder
 from worker.rows import Covered, Range
 
+from ..corpus import sources
 from ..corpus.corpus import Corpus
 from ..errors import ProfileError
 from ..profile import rules
@@ -157,7 +158,7 @@ class _Comparison:
     def _edited(self, key: str) -> bool:
         """Whether a file of the same name has other content now; a missing file is no edit: the run has a copy."""
         path = self.after.corpus.path if key == "corpus.path" else self.after.questions
-        return bool(self.basis.corpus and path and path.is_file() and not self._same_content(key))
+        return bool(self.basis.corpus and path and sources.exists(path) and not self._same_content(key))
 
     def _same_content(self, key: str) -> bool:
         corpus = self.basis.corpus

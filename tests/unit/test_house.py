@@ -57,7 +57,7 @@ DOORS = {  # outside library -> the only modules that may import it
     "traitlets": {"notebook_pages"},
     "bleach": {"notebook_pages"},
     "yaml": {"yaml_lines"},
-    "pyarrow": {"tables"},
+    "pyarrow": {"arrow_ipc", "columns", "tables", "unpacking"},
     "huggingface_hub": {"model", "fetch"},
     "torch": {
         "accelerator",
