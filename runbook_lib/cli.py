@@ -8,12 +8,15 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from worker.escape import safe_text
 from worker.layout import SLOT_NAME, run_name_problem
 
+from . import cli_before_after
+from .afterwards import export
 from .chain import chain
 from .chain.endings import EXIT_INTERRUPTED
 from .errors import LinkLost, ProfileError, RunbookError
@@ -72,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"runbook {metadata.version('embedding-runbook')}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, do, text, arguments in VERBS:
         verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -103,23 +107,6 @@ def _find(args: argparse.Namespace) -> run.Run:
     there = run_mark.oldest_first(Path("runs"))
     this = run.find(args.run) if args.run or not there else run.open_folder(there[-1])
     return run.limited(this, getattr(args, "hosts", ""))
-
-
-def _init(args: argparse.Namespace) -> int:
-    corpus = Path(args.corpus)
-    target = Path(args.to or f"{first_profile.run_name(corpus)}.yaml")
-    seen = first_profile.write(corpus, target, args.model)
-    files = f", {seen.files} files" if seen.files > 1 else ""
-    print(f"{safe_text(str(corpus), 500)}: {seen.format}{files}; the first of {seen.sampled} documents looked at:")
-    for key in ("text", "title", "id", "url"):
-        if key in seen.first:
-            print(f"  {key:5}  {safe_text(seen.names.get(key, 'the whole item'), 60)}: {seen.first[key]}")
-        elif key in ("title", "id"):
-            print(f"  {key:5}  none was found: {'titles are empty' if key == 'title' else 'row numbers stand in'}")
-    if others := [name for name in seen.fields if name not in seen.names.values()]:
-        print("  other fields:", safe_text(", ".join(others), 300))
-    print(f"written: {target}. Next: runbook check {target}")
-    return 0
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -340,7 +327,7 @@ HOSTS = _arg(
 
 # Each verb: its name, its function, one line of help, its arguments.
 VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argument]], ...] = (
-    ("init", _init, "look at a corpus and write a profile for it, with what was guessed in comments", (
+    ("init", cli_before_after.init, "look at a corpus and write a profile for it, with what was guessed in comments", (
         _arg("corpus", metavar="FILE", help="a file, a folder of them, a pattern such as 'data/*.parquet'"),
         _arg("--model", default=first_profile.DEMO_MODEL, metavar="NAME",
              help="a folder, or a name on the model hub (default: the demo's small model)"),
@@ -395,6 +382,17 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
     ("report", _report, "make report.html and the checksums anew from the run's files", (
         ON_RUN,
         _flag("--pdf", "also report.pdf, printed by an installed Chromium"),
+    )),
+    ("list", cli_before_after.list_runs, "the runs of a folder: verdict, documents, when", (
+        _arg("folder", nargs="?", default="runs", metavar="FOLDER", help="default: ./runs"),
+    )),
+    ("export", cli_before_after.export, "write the result for other tools: a row a document, its vector beside it", (
+        OF_RUN,
+        _arg("--to", required=True, choices=export.FORMS, help="parquet; hf: a folder that `datasets` loads, with a "
+             "card; safetensors or npy: the vectors alone"),
+        _flag("--float16", "half the size; what that costs a search is measured and told"),
+        _flag("--texts", "also the texts as they were encoded, with the prompt (parquet, hf)"),
+        _arg("--out", default="", metavar="PATH", help="default: in the profile's output folder, called after the run"),
     )),
     ("clean", _clean, "remove this run's files from its hosts; refused before a verified backup", (
         ON_RUN,
