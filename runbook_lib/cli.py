@@ -29,7 +29,7 @@ from .report import clean, outcome, pdf, report, status
 from .report.verdict import NOT_PROVED
 from .run import disk, driver, first_profile, run, run_mark
 from .run.checks import Checks
-from .show import pictures, terminal
+from .show import encodable, pictures, terminal
 from .slots.watcher import Watcher
 
 EPILOG = """\
@@ -48,6 +48,7 @@ exit code: 0 only when what was asked holds; 1 it does not; 2 bad usage; 130 int
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    encodable.spell()
     args = _parser().parse_args(argv)
     try:
         return int(args.do(args))

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from worker import limits
 from worker.layout import committed
 from worker.rows import count
 from worker.wire import PACKED
@@ -237,7 +238,7 @@ def _devices(run: Run, host: machines.Host) -> probing.Answer:
 
 def cores() -> int:
     """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return limits.cores()
 
 
 def the_disks(

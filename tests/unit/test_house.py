@@ -75,7 +75,8 @@ DOORS = {  # outside library -> the only modules that may import it
 # Of the worker, the library may use what needs neither numpy nor torch.
 SHARED = {
     "again", "awake", "batches", "chip", "device", "environment", "escape", "fields", "files", "launcher", "layout",
-    "locks", "machine", "owned", "placed", "process", "reserve", "rows", "snapshot", "states", "texts", "verbs", "wire",
+    "limits", "locks", "machine", "owned", "placed", "process", "reserve", "rows", "snapshot", "states", "texts",
+    "verbs", "wire",
 }  # fmt: skip
 
 
