@@ -22,7 +22,7 @@ from .hosts.ssh import known_hosts
 from .phases import amend as amending
 from .phases import download, preflight, recover, workers
 from .profile import profile, tokens
-from .report import clean, outcome, pdf, report, status
+from .report import clean, outcome, pdf, report, status, verification
 from .report.verdict import NOT_PROVED
 from .run import disk, driver, run, run_mark
 from .run.checks import Checks
@@ -255,7 +255,8 @@ def _fetch(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    code = _show(report.verify(_find(args)))
+    source = Path(args.corpus) if args.corpus else None
+    code = _show(verification.verify(_find(args), args.quick, source))
     print("\nNot proved:", *(f"  - {what}" for what in NOT_PROVED), sep="\n")
     return code
 
@@ -366,7 +367,11 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
         OF_RUN,
         _arg("text", metavar="TEXT", help="one line"),
     )),
-    ("verify", _verify, "check every file of the archive against its record", (ON_RUN,)),
+    ("verify", _verify, "check every byte of the archive, and compute again what its records claim", (
+        ON_RUN,
+        _flag("--quick", "the bytes only, of large files the sizes"),
+        _arg("--corpus", default="", metavar="FILE", help="also read the documents again from the file they came from"),
+    )),
     ("report", _report, "make report.html and the checksums anew from the run's files", (
         ON_RUN,
         _flag("--pdf", "also report.pdf, printed by an installed Chromium"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+
+from worker.escape import safe_text
 
 from .. import records
 from ..records import Json
@@ -229,3 +233,46 @@ def projection(
         ),
         questions=tuple((x, y, text) for (x, y), text in zip(placed(questions), texts, strict=True)),
     )
+
+
+# ------------------------------------------------------------------------------------------------------ held together
+
+NEAR = 2e-5  # of a figure: another kind of machine sums in another order
+# Points of a map turn with its axes where two of them are alike, and near documents change places: told, no fault.
+TURNING = re.compile(r"projection\.(documents|questions)\[\d+\]\[[01]\]|retrieval\.questions\[\d+\]\.nearest.*")
+
+
+def differences(stored: dict[str, Json], shown: Figures) -> tuple[list[str], list[str]]:
+    """Return in words which stored figures differ from those that are found now, and which may do so elsewhere.
+
+    A figure that an earlier version did not store is passed over.
+    """
+    wrong: list[str] = []
+    turned: list[str] = []
+    for where, was, now in _unlike(stored, {name: found for name, found in shown.as_json().items() if name in stored}):
+        words = f"{where}: {safe_text(repr(was), 60)} is stored, {safe_text(repr(now), 60)} is found"
+        (turned if TURNING.fullmatch(where) else wrong).append(words)
+    return wrong, turned
+
+
+def _unlike(was: Json, now: Json, where: str = "") -> Iterator[tuple[str, Json, Json]]:
+    """Yield each place where two JSON values differ by more than rounding."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in sorted({*was, *now}):
+            at = f"{where}.{key}" if where else key
+            if key in was and key in now:
+                yield from _unlike(was[key], now[key], at)
+            elif was.get(key) != now.get(key):
+                yield at, was.get(key), now.get(key)
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        for place, (one, two) in enumerate(zip(was, now, strict=True)):
+            yield from _unlike(one, two, f"{where}[{place}]")
+    elif was != now and not _near(was, now):
+        yield where, was, now
+
+
+def _near(was: Json, now: Json) -> bool:
+    """Whether two numbers, at least one of them a fraction, are equal but for rounding."""
+    if not (isinstance(was, int | float) and isinstance(now, int | float)) or float not in (type(was), type(now)):
+        return False
+    return math.isclose(was, now, rel_tol=NEAR, abs_tol=NEAR)

@@ -84,6 +84,8 @@ class Event(TypedDict, total=False):
     verdict: str
     what: str
     where: str
+    list: str
+    stamped: bool
     wrote: dict[str, str]
 
 
