@@ -26,6 +26,7 @@ from ..result.survey import Geometry, Header, norms_of
 from ..run.checks import Check, Checks
 from ..run.plan import Plan, problems
 from ..run.run import Run
+from . import audit
 
 FILE = "validation.json"
 EXIST, BACKUP = "1 merged files exist", "9 backup made and read back"
@@ -46,6 +47,10 @@ def validate(run: Run, backup: Backup | None = None) -> tuple[Checks, Figures]:
     """
     result = publication.current_result(run)
     checks, shown = examine(run, result.merged, result.founding, backup)
+    if shown.norms is not None:
+        more, sound = Checks(checks.title), all(check.ok for check in checks if check.name != BACKUP)
+        shown = audit.after_all_parts(run, result.merged, more, shown, sound)
+        checks.extend(more)
     _save(run, checks, shown)
     return checks, shown
 

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from worker.files import read_json, sha256_file
 
+from .. import records
 from ..corpus import corpus as corpora
 from ..errors import DataError, RunbookError
-from ..phases import validate
-from ..result import facts, figures, publication, texts_again
+from ..phases import audit, validate
+from ..result import facts, figures, misfits, publication, texts_again
+from ..result.content_fit import Scores
 from ..result.figures import Figures
 from ..result.merged import Merged
+from ..result.parts import first_few
 from ..result.sealed import SEALED
 from ..run.checks import Check, Checks
 from ..run.disk import explain_disk_errors
@@ -35,13 +38,36 @@ STORED = "stored figures as computed again"
 VERDICTS = "verdicts of the last gate as found again"
 PAGE = "figures of report.html as computed again"
 NOTEBOOKS = "executed notebooks ended with these results"
+DRAWN = "the audit was drawn after all parts"
+ONCE_MORE = "rows computed again by the reviewer"
+BY_MODEL = "runbook verify --recompute N --model FOLDER, on a machine with torch: it decides"
 AGAIN = "run 04_merge_validate again, then runbook report: what it writes follows from the files"
 STAMP = re.compile(r"result sha256 ([0-9a-f]{64})")
 PLACES = (validate.EXIST, validate.BACKUP)  # checks that name folders of the machine where they were made
 
 
+@dataclass(frozen=True)
+class Again:
+    """What a reviewer has computed again: so many rows, drawn by this seed; `model`: a folder with its files.
+
+    With no rows only those are computed whose content fit is far below the run's usual one, where the model is at hand.
+    """
+
+    rows: int = 0
+    seed: str = ""
+    model: Path | None = None
+
+
+@dataclass
+class _Seen:
+    """What the steps find for each other."""
+
+    figures: Figures = field(default_factory=Figures)
+    scores: Scores | None = None
+
+
 @explain_disk_errors("verifying the run")
-def verify(run: Run, quick: bool = False, source: Path | None = None) -> Checks:
+def verify(run: Run, quick: bool = False, source: Path | None = None, again: Again | None = None) -> Checks:
     """Check the archive of a sealed run: its bytes, then everything that is claimed about them, computed again.
 
     `quick`: the bytes alone, of large files only the sizes. `source`: the corpus file that its owner kept, to hold the
@@ -50,12 +76,14 @@ def verify(run: Run, quick: bool = False, source: Path | None = None) -> Checks:
     checks = archive.verify(run, quick)
     if quick:
         return checks
-    shown: list[Figures] = []
-    _attempt(checks, lambda found: shown.append(_validation(run, found)))
-    _attempt(checks, lambda found: _page(run, shown[0] if shown else Figures(), found))
+    seen = _Seen()
+    _attempt(checks, lambda found: _validation(run, found, seen, fit=True))
+    _attempt(checks, lambda found: _audit(run, found))
+    _attempt(checks, lambda found: _page(run, seen.figures, found))
     _attempt(checks, lambda found: _notebooks(run, found))
     if source is not None:
         _attempt(checks, lambda found: texts_again.check_source(found, corpora.load(run.corpus), source))
+    _attempt(checks, lambda found: _once_more(run, seen.scores, again or Again(), found))
     return checks
 
 
@@ -64,7 +92,8 @@ def check_before_sealing(run: Run) -> None:
     checks = Checks("What is to be sealed")
     if Merged(run.merged).manifest() is None and publication.published(run) is None:
         return
-    _attempt(checks, lambda found: _validation(run, found))
+    _attempt(checks, lambda found: _validation(run, found, _Seen(), fit=False))
+    _attempt(checks, lambda found: _audit(run, found))
     _attempt(checks, lambda found: _notebooks(run, found))
     if checks.failed:
         losses = "; ".join(f"{check.name}: {check.seen}" for check in checks.failed)
@@ -84,15 +113,21 @@ def _attempt(checks: Checks, step: Callable[[Checks], object]) -> None:
 # -------------------------------------------------------------------------------------------------------- validation
 
 
-def _validation(run: Run, checks: Checks) -> Figures:
-    """Validate again, and hold what was stored then against what is found now; return the figures of now."""
+def _validation(run: Run, checks: Checks, seen: _Seen, fit: bool) -> None:
+    """Validate again, and hold what was stored then against what is found now; with `fit`, the content fit too."""
     found, shown = validate.examine(run, Merged(run.merged), None)
     now = [check for check in found if check.name != validate.BACKUP]
     stored = _stored_checks(run)
     checks.extend(_told_before(check, stored.get(check.name)) for check in now)
-    _stored(run, shown, checks)
+    if fit and shown.norms is not None:
+        subject = audit.Subject.of(run, Merged(run.merged))
+        seen.scores = audit.fit(subject)
+        audit.tell_fit(checks, seen.scores, misfits.parts(seen.scores, subject.manifest.parts) if seen.scores else [])
+        shown = replace(shown, fit=misfits.described(seen.scores) if seen.scores else None)
+    _stored(run, shown, ("audit",) if fit else ("audit", "fit"), checks)
     _verdicts(stored, now, checks)
-    return shown
+    kept = figures.read(run.report / validate.FILE)  # held against its rows by `_audit`
+    seen.figures = replace(shown, audit=kept.audit if kept else None)
 
 
 def _stored_checks(run: Run) -> dict[str, CheckRecord]:
@@ -107,13 +142,14 @@ def _told_before(check: Check, stored: CheckRecord | None) -> Check:
     return replace(check, warn=False, seen=f"{check.seen} (the report warns of it)")
 
 
-def _stored(run: Run, shown: Figures, checks: Checks) -> None:
+def _stored(run: Run, shown: Figures, apart: Sequence[str], checks: Checks) -> None:
+    """Hold the stored figures, but those `apart`, against those of now."""
     path = run.report / validate.FILE
     stored = (read_json(path) or {}).get("figures")
     if not isinstance(stored, dict):
         checks.add(STORED, not run.finished, f"{path.name}: no figures", "", AGAIN)
         return
-    wrong, turned = figures.differences(stored, shown)
+    wrong, turned = figures.differences({key: stored[key] for key in stored if key not in apart}, shown)
     good = f"{path.name}: {len(stored)} groups of figures"
     checks.add(
         STORED, not wrong, "; ".join(wrong[: archive.NAMED]) or "; ".join(turned) or good, "", AGAIN, warn=bool(turned)
@@ -133,6 +169,43 @@ def _verdicts(stored: dict[str, CheckRecord], now: list[Check], checks: Checks) 
     ]
     said = "; ".join((wrong or other)[: archive.NAMED]) or f"{len(pairs)} checks"
     checks.add(VERDICTS, not wrong, said, "", AGAIN, warn=bool(other))
+
+
+# ---------------------------------------------------------------------------------------------------- computed again
+
+
+def _audit(run: Run, checks: Checks) -> None:
+    """Hold the audit on file against its draw, its rows and the stored figures: who drew, and what follows from it."""
+    kept, stored = records.read(audit.Audit, run.report / audit.FILE), figures.read(run.report / validate.FILE)
+    stated = stored.audit if stored else None
+    if stated is None:  # none was made of this result; a file may be left of one before
+        return
+    if kept is None:
+        checks.add(DRAWN, False, f"{audit.FILE}: no such file, and {validate.FILE} has its figures", "", AGAIN)
+        return
+    subject = audit.Subject.of(run, Merged(run.merged))
+    wrong = audit.problems(kept, subject)
+    drawn = [event for event in run.journal.events("audit drawn") if event.get("seed") == kept.seed]
+    wrong += [] if drawn else ["the journal has no such draw"]
+    wrong += [] if audit.figures_of(kept, subject.plan.rows) == stated else ["its figures do not follow from its rows"]
+    wrong += [why for _, why in audit.wrong_rows(kept)]
+    checks.add(
+        DRAWN, not wrong, "; ".join(wrong[: archive.NAMED]) or f"{len(kept.rows)} rows of {audit.FILE}", "", AGAIN
+    )
+
+
+def _once_more(run: Run, scores: Scores | None, again: Again, checks: Checks) -> None:
+    """Have rows computed again: as many as are asked for; without a wish those that fit far less than is usual."""
+    subject = audit.Subject.of(run, Merged(run.merged))
+    low = misfits.suspects(scores) if scores else []
+    plain = misfits.parts(scores, subject.manifest.parts) if scores else []
+    if not again.rows and not low and not plain:
+        return
+    try:
+        audit.once_more(checks, run, scores, again.rows, again.seed, again.model, ONCE_MORE)
+    except RunbookError as error:
+        rows = f"{len(low)} rows fit far less than is usual: {first_few(low)}" if low or plain else "the rows asked for"
+        checks.add(ONCE_MORE, not again.rows, f"{rows}; not computed again: {error}", "", BY_MODEL, warn=not again.rows)
 
 
 # ------------------------------------------------------------------------------------------------------- what is shown

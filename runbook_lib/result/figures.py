@@ -99,6 +99,41 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class FitFigures:
+    """How well words predict the vectors (`content_fit`): of how many rows, cosines, and the rows that fit least.
+
+    `power_other`: how likely a row would be among the lowest with a vector from elsewhere; `power_neighbour`: with the
+    next row's. Both were measured on this run.
+    """
+
+    rows: int
+    median: float | None
+    first_percent: float | None
+    power_other: float | None
+    power_neighbour: float | None
+    lowest: tuple[int, ...]
+    lowest_scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class AuditFigures:
+    """The rows that were computed again after all parts were home (`report/audit.json` has each).
+
+    `uniform` of them were drawn from all rows, `lowest` were those that fit their texts least.
+    `share_at_most`: of all rows, this share may be off by more than the tolerance, at 95 %; None if one was found.
+    """
+
+    uniform: int
+    lowest: int
+    wrong: int
+    furthest: float | None
+    tolerance: float
+    share_at_most: float | None
+    seed: str
+    where: str
+
+
+@dataclass(frozen=True)
 class Figures:
     """All figures; None for an unknown one. Before a merge all are unknown."""
 
@@ -115,6 +150,8 @@ class Figures:
     duplicates: Duplicates | None = None
     retrieval: Retrieval | None = None
     projection: Projection | None = None
+    fit: FitFigures | None = None
+    audit: AuditFigures | None = None
 
     def as_json(self) -> dict[str, Json]:
         """Return the figures as JSON for validation.json."""
@@ -238,8 +275,11 @@ def projection(
 # ------------------------------------------------------------------------------------------------------ held together
 
 NEAR = 2e-5  # of a figure: another kind of machine sums in another order
+NEAR_FIT = 0.02  # of the content fit, which solves equations in float32
 # Points of a map turn with its axes where two of them are alike, and near documents change places: told, no fault.
-TURNING = re.compile(r"projection\.(documents|questions)\[\d+\]\[[01]\]|retrieval\.questions\[\d+\]\.nearest.*")
+TURNING = re.compile(
+    r"projection\.(documents|questions)\[\d+\]\[[01]\]|retrieval\.questions\[\d+\]\.nearest.*|fit\.lowest.*"
+)
 
 
 def differences(stored: dict[str, Json], shown: Figures) -> tuple[list[str], list[str]]:
@@ -267,12 +307,12 @@ def _unlike(was: Json, now: Json, where: str = "") -> Iterator[tuple[str, Json, 
     elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
         for place, (one, two) in enumerate(zip(was, now, strict=True)):
             yield from _unlike(one, two, f"{where}[{place}]")
-    elif was != now and not _near(was, now):
+    elif was != now and not _near(was, now, NEAR_FIT if where.startswith("fit.") else NEAR):
         yield where, was, now
 
 
-def _near(was: Json, now: Json) -> bool:
+def _near(was: Json, now: Json, room: float) -> bool:
     """Whether two numbers, at least one of them a fraction, are equal but for rounding."""
     if not (isinstance(was, int | float) and isinstance(now, int | float)) or float not in (type(was), type(now)):
         return False
-    return math.isclose(was, now, rel_tol=NEAR, abs_tol=NEAR)
+    return math.isclose(was, now, rel_tol=room, abs_tol=room)

@@ -25,7 +25,7 @@ KINDS = {
     **dict.fromkeys(("phase started", "phase ended", "gate"), PHASE),
     **dict.fromkeys(
         ("run created", "checked", "environment begun", "staged", "slots added", "supervisor started", "watching",
-         "watched", "asked", "result published", "record written", "sealed"),
+         "watched", "asked", "result published", "record written", "audit drawn", "sealed"),
         PROGRESS,
     ),
     **dict.fromkeys(
@@ -86,6 +86,7 @@ class Event(TypedDict, total=False):
     where: str
     list: str
     stamped: bool
+    seed: str
     wrote: dict[str, str]
 
 
