@@ -266,10 +266,13 @@ def _verify(args: argparse.Namespace) -> int:
     source = Path(args.corpus) if args.corpus else None
     seed = args.seed or secrets.token_hex(16)
     again = verification.Again(args.recompute, seed, Path(args.model) if args.model else None)
-    code = _show(verification.verify(_find(args), args.quick, source, again))
+    signers = Path(args.allowed_signers) if args.allowed_signers else None
+    checks = verification.verify(_find(args), args.quick, source, again, signers)
+    said, checks.stamp = checks.stamp, ""
+    code = _show(checks)
     if args.recompute:
         print(f"\nthe same rows again: --recompute {args.recompute} --seed {seed}")
-    print("\nNot proved:", *(f"  - {what}" for what in NOT_PROVED), sep="\n")
+    print("\nNot proved:", *(f"  - {what}" for what in NOT_PROVED[:-1]), said, sep="\n")
     return code
 
 
@@ -385,6 +388,7 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
         _arg("--corpus", default="", metavar="FILE", help="also read the documents again from the file they came from"),
         _arg("--recompute", type=_rows, default=0, metavar="N", help="also compute N rows again here"),
         _arg("--seed", default="", metavar="TEXT", help="draw these rows by this seed, not by a random one"),
+        _arg("--allowed-signers", default="", metavar="FILE", help="keys that you trust, to verify the signature with"),
         _arg("--model", default="", metavar="FOLDER", help="the model's files, if they are not where the profile says"),
     )),
     ("report", _report, "make report.html and the checksums anew from the run's files", (

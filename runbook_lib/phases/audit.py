@@ -246,7 +246,7 @@ def _tolerance(subject: Subject, model: Model, found: dict[int, np.ndarray]) -> 
 
 def once_more(
     checks: Checks, run: Run, scores: Scores | None, count: int, seed: str, folder: Path | None, name: str
-) -> None:
+) -> AuditFigures:
     """Compute rows of a published result again for a reviewer: those that fit least, and `count` drawn by `seed`.
 
     `folder`: where the model is, if not where the profile says. Adds one check and writes nothing.
@@ -256,7 +256,7 @@ def once_more(
     before = first(scores, found) if count else [row for each in found for row in each.rows] + _low(scores)
     model = model_at_hand(run, subject.plan, folder)
     rows, tolerance = compute(subject, model, chosen(subject.plan, seed, count, before))
-    tell(checks, subject, Audit("", "", seed, tolerance, tuple(rows)), name)
+    return tell(checks, subject, Audit("", "", seed, tolerance, tuple(rows)), name)
 
 
 def _low(scores: Scores | None) -> list[int]:

@@ -278,6 +278,7 @@ def _further_checks(e: Evidence, checks: Checks) -> None:
     _about_rows(checks, "no vector of zeros", zero, "none", _redo(e, zero))
     constant = sorted(set(e.matrix.survey.constant) - set(zero))
     _about_rows(checks, "no vector of one value", constant, "none", _redo(e, constant))
+    _precision(e, e.matrix.survey.coarse, set(constant), checks)
     _equal_vectors(e.duplicates, checks)
     _cut_texts(e, checks)
     _spread(e.matrix.geometry, checks)
@@ -356,6 +357,13 @@ def _asked(e: Evidence, checks: Checks) -> None:
         bad[_wrong_norms(norms, e.plan)] = True
     rows = (e.plan.documents + np.flatnonzero(bad)).tolist()
     _about_rows(checks, name, rows, f"{len(norms)} questions", _redo(e, rows))
+
+
+def _precision(e: Evidence, coarse: Sequence[int], constant: set[int], checks: Checks) -> None:
+    """Check that rows said to be float32 were: numbers of 16 bits end in zeros, and those of float32 do not all."""
+    if e.plan.dtype == "float32":
+        rows = [row for row in coarse if row not in constant]
+        _about_rows(checks, "float32 in every digit", rows, "no row was computed in 16 bits", _redo(e, rows))
 
 
 def _equal_vectors(shown: Duplicates, checks: Checks) -> None:

@@ -24,7 +24,7 @@ from ..run.run import PHASES, Run
 from ..show import pictures
 from ..show.markup import Markup, joined, tag, text
 from ..show.words import exactly, many
-from . import archive, notebook_pages, page, pdf, printed, verification
+from . import archive, notebook_pages, page, pdf, printed, signature, verification
 from .form import execution_report, failure_log
 from .printed import Printed
 from .style import CSS
@@ -60,7 +60,7 @@ def build(run: Run) -> Path:
         (
             _head(run),
             tag("a", Markup("Skip to the content"), class_="skip", href="#main") + LINE_END,
-            tag("header", tag("p", Markup("Embedding runbook, report of a run")), tag("h1", text(run.name)),
+            tag("header", tag("p", text(signature.in_words(run), 1000)), tag("h1", text(run.name)),
                 _verdict(run_facts)) + LINE_END,
             tag("nav", tag("ul", *links), aria_label="Sections") + LINE_END,
             tag("main", body, id="main") + LINE_END,
@@ -105,12 +105,15 @@ def seal(run: Run, as_pdf: bool = False) -> Path:
     """
     trial = archive.check_before_sealing(run)
     verification.check_before_sealing(run)
+    signature.try_key(run)
     page_file = build(run)
     page_file.with_suffix(".pdf").unlink(missing_ok=True)
     if as_pdf:
         pdf.write(page_file)
     write_notes(run)
-    return archive.write_sums(run, trial)
+    archive.write_sums(run, trial)
+    signature.sign(run)
+    return run.sums
 
 
 @explain_disk_errors("writing the notes")

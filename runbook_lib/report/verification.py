@@ -32,7 +32,7 @@ from ..run.disk import explain_disk_errors
 from ..run.journal import Event
 from ..run.phase_result import CheckRecord
 from ..run.run import PHASES, Run
-from . import archive, printed
+from . import archive, closing, printed, signature
 
 STORED = "stored figures as computed again"
 VERDICTS = "verdicts of the last gate as found again"
@@ -67,14 +67,23 @@ class _Seen:
 
 
 @explain_disk_errors("verifying the run")
-def verify(run: Run, quick: bool = False, source: Path | None = None, again: Again | None = None) -> Checks:
+def verify(
+    run: Run,
+    quick: bool = False,
+    source: Path | None = None,
+    again: Again | None = None,
+    signers: Path | None = None,
+) -> Checks:
     """Check the archive of a sealed run: its bytes, then everything that is claimed about them, computed again.
 
     `quick`: the bytes alone, of large files only the sizes. `source`: the corpus file that its owner kept, to hold the
-    archive's texts against. Writes nothing.
+    archive's texts against. `signers`: the reviewer's own file of allowed signers. The stamp of the checks is what they
+    say together, in one sentence. Writes nothing.
     """
     checks = archive.verify(run, quick)
+    signature.check(checks, run, signers)
     if quick:
+        checks.stamp = closing.sentence(run, checks, None)
         return checks
     seen = _Seen()
     _attempt(checks, lambda found: _validation(run, found, seen, fit=True))
@@ -83,7 +92,8 @@ def verify(run: Run, quick: bool = False, source: Path | None = None, again: Aga
     _attempt(checks, lambda found: _notebooks(run, found))
     if source is not None:
         _attempt(checks, lambda found: texts_again.check_source(found, corpora.load(run.corpus), source))
-    _attempt(checks, lambda found: _once_more(run, seen.scores, again or Again(), found))
+    _attempt(checks, lambda found: _once_more(run, seen, again or Again(), found))
+    checks.stamp = closing.sentence(run, checks, seen.figures)
     return checks
 
 
@@ -194,15 +204,18 @@ def _audit(run: Run, checks: Checks) -> None:
     )
 
 
-def _once_more(run: Run, scores: Scores | None, again: Again, checks: Checks) -> None:
+def _once_more(run: Run, seen: _Seen, again: Again, checks: Checks) -> None:
     """Have rows computed again: as many as are asked for; without a wish those that fit far less than is usual."""
+    scores = seen.scores
     subject = audit.Subject.of(run, Merged(run.merged))
     low = misfits.suspects(scores) if scores else []
     plain = misfits.parts(scores, subject.manifest.parts) if scores else []
     if not again.rows and not low and not plain:
         return
     try:
-        audit.once_more(checks, run, scores, again.rows, again.seed, again.model, ONCE_MORE)
+        mine = audit.once_more(checks, run, scores, again.rows, again.seed, again.model, ONCE_MORE)
+        if again.rows:
+            seen.figures = replace(seen.figures, audit=mine)
     except RunbookError as error:
         rows = f"{len(low)} rows fit far less than is usual: {first_few(low)}" if low or plain else "the rows asked for"
         checks.add(ONCE_MORE, not again.rows, f"{rows}; not computed again: {error}", "", BY_MODEL, warn=not again.rows)

@@ -23,7 +23,7 @@ from ..run.journal import Event
 from ..run.run import Run
 from .merged import Merged
 
-SEALED = "sealed"
+SEALED, SIGNATURE = "sealed", ".sig"
 LINE = re.compile(rb"([0-9a-f]{64})  ([^\n]+)\n")
 LONGEST_LINE = 64 + 2 + 4096 + 1
 # Sealing writes these again from the run's files.
@@ -55,6 +55,8 @@ def files(run: Run) -> list[str]:
     names = []
     for path in _walk(run.folder):
         name = path.relative_to(run.folder).as_posix()
+        if name == f"{run.sums.name}{SIGNATURE}":  # of the list, so in no list
+            continue
         if path.is_symlink() or not path.is_file():
             raise DataError(f"{path}: neither a plain file nor a folder, so it cannot be sealed; take it away")
         if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
