@@ -14,7 +14,7 @@ import numpy as np
 
 from ..corpus import corpus as corpora
 from ..errors import DataError
-from ..result import claims, computed_again, figures, founding, publication, texts_again
+from ..result import claims, computed_again, done_twice, figures, founding, publication, texts_again
 from ..result.array_file import ITEM_BYTES
 from ..result.evidence import Evidence, gather
 from ..result.figures import Duplicates, Figures
@@ -268,6 +268,7 @@ def _further_checks(e: Evidence, checks: Checks) -> None:
     texts_again.check(checks, e.corpus)
     norms = e.matrix.survey.norms if e.matrix else None
     claims.check(checks, e.run.local.parts, e.plan, e.corpus.fingerprints(), e.manifest, e.audit, norms)
+    checks.extend([done_twice.check(e.run.journal, e.plan.dtype)])
     _asked(e, checks)
     computed_again.check(checks, e.run, e.plan, e.corpus, e.manifest)
     if e.matrix is None:

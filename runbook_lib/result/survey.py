@@ -158,8 +158,9 @@ def _hashes(block: np.ndarray) -> np.ndarray:
 
 def _coarse(block: np.ndarray) -> np.ndarray:
     """Return which rows were computed in 16 bits: the low bits of every number are zero, and few numbers are."""
-    low: np.ndarray = ~((block.view("<u4") & LOW_BITS) != 0).any(axis=1)
-    return low & ((block != 0).sum(axis=1) > block.shape[1] // 2) & (block.shape[1] > 1)
+    ends_in_zeros = ~((block.view("<u4") & LOW_BITS) != 0).any(axis=1)
+    found: np.ndarray = ends_in_zeros & ((block != 0).sum(axis=1) > block.shape[1] // 2) & (block.shape[1] > 1)
+    return found
 
 
 def survey(path: Path, shape: Header, questions: Questions, sample: Sequence[int]) -> Survey:

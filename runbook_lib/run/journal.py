@@ -25,7 +25,7 @@ KINDS = {
     **dict.fromkeys(("phase started", "phase ended", "gate"), PHASE),
     **dict.fromkeys(
         ("run created", "checked", "environment begun", "staged", "slots added", "supervisor started", "watching",
-         "watched", "asked", "result published", "record written", "audit drawn", "sealed"),
+         "watched", "asked", "result published", "record written", "audit drawn", "rows done twice", "sealed"),
         PROGRESS,
     ),
     **dict.fromkeys(
@@ -87,6 +87,7 @@ class Event(TypedDict, total=False):
     list: str
     stamped: bool
     seed: str
+    furthest: float
     wrote: dict[str, str]
 
 

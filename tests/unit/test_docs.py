@@ -13,7 +13,15 @@ from runbook_lib import cli
 from runbook_lib.profile import profile
 from runbook_lib.slots import states
 
-PAGES = ("README.md", "DECISIONS.md", "CHANGELOG.md", "profiles/demo/README.md", "docs/chaos.md", "docs/tests.md")
+PAGES = (
+    "README.md",
+    "DECISIONS.md",
+    "CHANGELOG.md",
+    "profiles/demo/README.md",
+    "docs/chaos.md",
+    "docs/tests.md",
+    "docs/proof.md",
+)
 DOCS = [ROOT / name for name in PAGES]
 
 
