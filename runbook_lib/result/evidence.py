@@ -17,7 +17,6 @@ from . import survey as surveys
 from .articles import Audit
 from .manifest import Manifest
 from .merged import Merged
-from .publication import current_result
 from .retrieval import Retrieval
 from .survey import Geometry, Header, Questions, Survey
 
@@ -50,13 +49,16 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The merged files as they are. `matrix` is None if it cannot be read or has a wrong size; `problem` says why."""
+    """The merged files as they are. `matrix` is None if it cannot be read or has a wrong size; `problem` says why.
+
+    `founding` is None where only its sum is held against the other files, as in an archive.
+    """
 
     run: Run
     plan: Plan
     corpus: Corpus
     merged: Merged
-    founding: Path
+    founding: Path | None
     manifest: Manifest
     audit: Audit
     asked: AskedQuestions
@@ -67,10 +69,8 @@ class Evidence:
     retrieval: Retrieval
 
 
-def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest) -> Evidence:
+def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest, merged: Merged, founding: Path | None) -> Evidence:
     """Read the merged files of a run; a fault in one of them is kept as `problem`, not raised."""
-    result = current_result(run)
-    merged = result.merged
     records = corpus.questions_list()
     audit = articles.audit(merged.articles, corpus, retrieval.wanted_titles(records))
     vectors, problem = _question_vectors(merged, plan, len(records))
@@ -89,7 +89,7 @@ def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest) -> Evidence
     if matrix and not asked.problem:
         ranks = retrieval.figures(records, asked.answers, matrix.survey, audit)
     return Evidence(
-        run, plan, corpus, merged, result.founding, manifest, audit, asked, shape, matrix, problem, duplicates, ranks
+        run, plan, corpus, merged, founding, manifest, audit, asked, shape, matrix, problem, duplicates, ranks
     )
 
 

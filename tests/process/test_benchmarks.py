@@ -21,12 +21,13 @@ SMALLEST = {
     "packing": (["--texts", "12", "--rounds", "1", "--max-tokens", "32"], "packed "),
     "device_waits": (["--texts", "60", "--part-rows", "20", "--rounds", "1"], "the device computes"),
     "limits": (["--quick", "--rounds", "1", "--threads", "1"], "GFLOP/s, threads 1"),
+    "faults": (["--seeds", "1", "--documents", "60", "--drawn", "5", "--kinds", "verdict"], "| the printed verdict |"),
     "kill_cost": (["--folder", "{}/kills", "--kills", "1", "--documents", "200"], "same parts, byte for byte: True"),
 }
 # Real runs of minutes, or what needs a browser: held alive to where their work begins. remote_poll has its own test.
 STARTED = ("console", "kill_matrix", "remote_poll", "restart", "whole_run", "peers", "all")
 # What these share, and what all.py is made of; test_benchmarks_all.py holds it.
-PARTS = ("encoding", "measuring", "models", "page", "pictures", "rows", "ways", "work")
+PARTS = ("edits", "encoding", "harms", "measuring", "models", "page", "pictures", "rows", "ways", "work")
 
 
 @pytest.mark.parametrize("name", SMALLEST)

@@ -21,6 +21,7 @@ PAGES = (
     "docs/afterwards.md",
     "docs/chaos.md",
     "docs/tests.md",
+    "docs/proof.md",
 )
 DOCS = [ROOT / name for name in PAGES]
 

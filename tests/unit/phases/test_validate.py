@@ -301,3 +301,17 @@ def test_parts_that_are_gone_are_said(tmp_path):
     made.run.local.part(0, 4).unlink()
     found = check(validate.validate(made.run)[0], "as in its part")
     assert found.ok and "1 parts are no longer here" in found.seen
+
+
+@pytest.mark.parametrize("mask", [0xFFFF0000, 0xFFFFE000], ids=["bfloat16", "float16"])
+def test_rows_that_were_computed_in_16_bits_are_named(tmp_path, mask):
+    made = made_up.run_folder(tmp_path, dim=64)
+    cut = (made.vectors.view(np.uint32) & np.uint32(mask)).view(np.float32)
+    checks, _ = validate.validate(merged(made_up.with_vectors(made, {row: cut[row] for row in range(4, 8)})).run)
+    assert check(checks, "float32 in every digit").seen == "4 rows: 4, 5, 6, 7"
+    assert not check(checks, "float32 in every digit").ok
+
+
+def test_a_run_in_16_bits_may_have_such_rows(tmp_path):
+    checks, _ = validate.validate(merged(made_up.run_folder(tmp_path, dim=64, dtype="bfloat16")).run)
+    assert not [item for item in checks if "every digit" in item.name]
