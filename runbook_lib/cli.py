@@ -173,6 +173,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("expected 1 or more")
+    return number
+
+
 def _logs(args: argparse.Namespace) -> int:
     this = run.find(args.run)
     for spec in this.profile.hosts:
@@ -410,6 +417,13 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
     )),
     ("list", cli_before_after.list_runs, "the runs of a folder: verdict, documents, when", (
         _arg("folder", nargs="?", default="runs", metavar="FOLDER", help="default: ./runs"),
+    )),
+    ("search", cli_before_after.search, "the documents nearest to a question, by the run's own model on this machine", (
+        OF_RUN,
+        _arg("question", nargs="+", metavar="QUESTION", help="words in quotes; several are answered in turn"),
+        _arg("-n", "--count", type=_positive, default=10, metavar="N", help="how many documents (default 10)"),
+        _flag("--texts", "also the start of each text"),
+        _arg("--model", default="", metavar="FOLDER", help="where the run's model is, if not where its profile says"),
     )),
     ("export", cli_before_after.export, "write the result for other tools: a row a document, its vector beside it", (
         OF_RUN,

@@ -1,4 +1,4 @@
-"""The verbs for what comes before a run and after it: init, list, export."""
+"""The verbs for what comes before a run and after it: init, list, search, export."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .report import outcome
 from .result import publication
 from .run import first_profile, run, run_mark
 from .show.terminal import counting
+from .show.words import one_line
 
 
 def init(args: argparse.Namespace) -> int:
@@ -59,6 +60,24 @@ def _line(folder: Path) -> str:
         return f"cannot be read: {safe_text(str(error), 200)}"
     at = f", result of {published.at[:16].replace('T', ' ')} UTC" if published else ""
     return f"{verdict.verdict:11}  {rows}, begun {created or '?'} UTC{at}"
+
+
+def search(args: argparse.Namespace) -> int:
+    """Print the documents nearest to each question: cosine, row, title, the start of the text, address."""
+    result = load(run.find(args.run))
+    model = Path(args.model) if args.model else None
+    for question, vector in zip(args.question, result.embed(args.question, model), strict=True):
+        print(safe_text(question, 300))
+        for found in result.nearest(vector, args.count):
+            title = safe_text(str(found.document.get("title") or f"row {found.row}"), 100)
+            print(
+                f"  {found.cosine:.3f}  {title}  (row {found.row}, id {safe_text(str(found.document.get('id')), 60)})"
+            )
+            if url := found.document.get("url"):
+                print(f"         {safe_text(url, 200)}")
+            if args.texts:
+                print(f"         {one_line(result.texts([found.row])[0], 200)}")
+    return 0
 
 
 def export(args: argparse.Namespace) -> int:

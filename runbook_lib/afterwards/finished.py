@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from ..result.merged import Merged, differences
 from ..result.survey import Header, blocks, has_direction, header, norms_of, unit
 from ..run import run as runs
 from ..run.run import Run
+from . import embed as embedding
 
 BLOCK_BYTES = 8 * 2**20
 
@@ -80,6 +81,14 @@ class Finished:
     def texts(self, rows: Iterable[int]) -> list[str]:
         """The texts of some rows as they were encoded, with the prompt. Raises DataError without the run's corpus."""
         return list(corpora.load(self.run.corpus).texts(rows))
+
+    def embed(self, questions: Sequence[str], model: Path | None = None) -> np.ndarray:
+        """Return the vectors of questions by the run's own model, float32 (questions, dim); see `embed.embed`."""
+        return embedding.embed(self.run, questions, model)
+
+    def search(self, question: str, count: int = 10, model: Path | None = None) -> list[Found]:
+        """Return the documents nearest to a question, best first. Raises DataError where the model is not here."""
+        return self.nearest(self.embed([question], model)[0], count)
 
     def nearest(self, vector: Any, count: int = 10) -> list[Found]:
         """Return the documents with the highest cosine to a vector (dim,), best first; memory does not grow with rows.
