@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from worker.escape import safe_text
 from worker.layout import SLOT_NAME, run_name_problem
 
+from . import cli_before_after
+from .afterwards import export
 from .chain import chain
 from .chain.endings import EXIT_INTERRUPTED
 from .errors import LinkLost, ProfileError, RunbookError
@@ -22,15 +26,17 @@ from .hosts.ssh import known_hosts
 from .phases import amend as amending
 from .phases import download, preflight, recover, workers
 from .profile import profile, tokens
-from .report import clean, outcome, pdf, report, status
+from .report import clean, outcome, pdf, report, status, verification
 from .report.verdict import NOT_PROVED
 from .result import earlier, exports
-from .run import disk, driver, run, run_mark
+from .run import disk, driver, first_profile, run, run_mark
 from .run.checks import Checks
-from .show import pictures, terminal
+from .show import encodable, pictures, terminal
 from .slots.watcher import Watcher
 
 EPILOG = """\
+your own corpus:
+  runbook init my_documents.jsonl       looks at it and writes a profile; then check and run that
 a first run:
   runbook check profiles/demo.yaml      is everything there? nothing is started
   runbook run profiles/demo.yaml        the four notebooks, in order, to a verified merged file
@@ -44,6 +50,7 @@ exit code: 0 only when what was asked holds; 1 it does not; 2 bad usage; 130 int
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    encodable.spell()
     args = _parser().parse_args(argv)
     try:
         return int(args.do(args))
@@ -71,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"runbook {metadata.version('embedding-runbook')}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, do, text, arguments in VERBS:
         verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -176,6 +184,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("expected 1 or more")
+    return number
+
+
 def _logs(args: argparse.Namespace) -> int:
     this = run.find(args.run)
     for spec in this.profile.hosts:
@@ -189,6 +204,13 @@ def _logs(args: argparse.Namespace) -> int:
             return 0
     known = ", ".join([spec.name for spec in this.profile.hosts] + [slot.slot for slot in this.plan().slots])
     raise ProfileError(f"no slot or host {safe_text(args.slot)!r} in this run; there are: {known}")
+
+
+def _rows(text: str) -> int:
+    rows = int(text)
+    if not 1 <= rows <= 10_000_000:
+        raise argparse.ArgumentTypeError("expected a number of rows, 1 or more")
+    return rows
 
 
 def _follow(host: machines.Host, log: Path, lines: int) -> int:
@@ -266,8 +288,16 @@ def _fetch(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    code = _show(report.verify(_find(args)))
-    print("\nNot proved:", *(f"  - {what}" for what in NOT_PROVED), sep="\n")
+    source = Path(args.corpus) if args.corpus else None
+    seed = args.seed or secrets.token_hex(16)
+    again = verification.Again(args.recompute, seed, Path(args.model) if args.model else None)
+    signers = Path(args.allowed_signers) if args.allowed_signers else None
+    checks = verification.verify(_find(args), args.quick, source, again, signers)
+    said, checks.stamp = checks.stamp, ""
+    code = _show(checks)
+    if args.recompute:
+        print(f"\nthe same rows again: --recompute {args.recompute} --seed {seed}")
+    print("\nNot proved:", *(f"  - {what}" for what in NOT_PROVED[:-1]), said, sep="\n")
     return code
 
 
@@ -282,17 +312,6 @@ def _report(args: argparse.Namespace) -> int:
             if args.pdf:
                 pdf.write(page)
     print(this.report / ("report.pdf" if args.pdf else "report.html"))
-    return 0
-
-
-def _export(args: argparse.Namespace) -> int:
-    this = _find(args)
-    folder = Path(args.out) if args.out else this.profile.output.folder / f"{this.name}-{args.to}"
-    made = exports.export(this, args.to, folder)
-    print(f"{folder}: {len(made.files)} files, {made.documents:,} x {made.dim}")
-    if made.lowest_cosine is not None:
-        recall = "" if made.recall_at_10 is None else f", recall@10 {made.recall_at_10:.4f}"
-        print(f"against float32, over {made.sampled:,} rows: lowest cosine {made.lowest_cosine:.6f}{recall}")
     return 0
 
 
@@ -344,6 +363,12 @@ HOSTS = _arg(
 
 # Each verb: its name, its function, one line of help, its arguments.
 VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argument]], ...] = (
+    ("init", cli_before_after.init, "look at a corpus and write a profile for it, with what was guessed in comments", (
+        _arg("corpus", metavar="FILE", help="a file, a folder of them, a pattern such as 'data/*.parquet'"),
+        _arg("--model", default=first_profile.DEMO_MODEL, metavar="NAME",
+             help="a folder, or a name on the model hub (default: the demo's small model)"),
+        _arg("--to", default="", metavar="PROFILE", help="the file to write (default: called after the corpus)"),
+    )),
     ("run", _run, "execute the four notebooks in order, continuing what is unfinished", (
         *ON_PROFILE,
         HOSTS,
@@ -389,15 +414,36 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
         OF_RUN,
         _arg("text", metavar="TEXT", help="one line"),
     )),
-    ("verify", _verify, "check every file of the archive against its record", (ON_RUN,)),
+    ("verify", _verify, "check every byte of the archive, and compute again what its records claim", (
+        ON_RUN,
+        _flag("--quick", "the bytes only, of large files the sizes"),
+        _arg("--corpus", default="", metavar="FILE", help="also read the documents again from the file they came from"),
+        _arg("--recompute", type=_rows, default=0, metavar="N", help="also compute N rows again here"),
+        _arg("--seed", default="", metavar="TEXT", help="draw these rows by this seed, not by a random one"),
+        _arg("--allowed-signers", default="", metavar="FILE", help="keys that you trust, to verify the signature with"),
+        _arg("--model", default="", metavar="FOLDER", help="the model's files, if they are not where the profile says"),
+    )),
     ("report", _report, "make report.html and the checksums anew from the run's files", (
         ON_RUN,
         _flag("--pdf", "also report.pdf, printed by an installed Chromium"),
     )),
-    ("export", _export, "write the published matrix in shards, or smaller, with what that loses beside it", (
-        ON_RUN,
-        _arg("--to", required=True, choices=exports.KINDS, help="the form"),
-        _arg("--out", default="", metavar="FOLDER", help="a new folder (default: in the output folder)"),
+    ("list", cli_before_after.list_runs, "the runs of a folder: verdict, documents, when", (
+        _arg("folder", nargs="?", default="runs", metavar="FOLDER", help="default: ./runs"),
+    )),
+    ("search", cli_before_after.search, "the documents nearest to a question, by the run's own model on this machine", (
+        OF_RUN,
+        _arg("question", nargs="+", metavar="QUESTION", help="words in quotes; several are answered in turn"),
+        _arg("-n", "--count", type=_positive, default=10, metavar="N", help="how many documents (default 10)"),
+        _flag("--texts", "also the start of each text"),
+        _arg("--model", default="", metavar="FOLDER", help="where the run's model is, if not where its profile says"),
+    )),
+    ("export", cli_before_after.export, "write the result for other tools: a row a document, its vector beside it", (
+        OF_RUN,
+        _arg("--to", required=True, choices=(*export.FORMS, *exports.KINDS), help="parquet; hf: a folder that "
+             "`datasets` loads, with a card; the vectors alone: safetensors, npy, or a folder in shards or smaller"),
+        _flag("--float16", "half the size; what that costs a search is measured and told"),
+        _flag("--texts", "also the texts as they were encoded, with the prompt (parquet, hf)"),
+        _arg("--out", default="", metavar="PATH", help="default: in the profile's output folder, called after the run"),
     )),
     ("clean", _clean, "remove this run's files from its hosts; refused before a verified backup", (
         ON_RUN,

@@ -1,4 +1,4 @@
-"""`python -m worker encode|supervise|warm|second|probe|devices|allotted|environment|fetch`: what a host runs."""
+"""`python -m worker encode|supervise|warm|second|recompute|probe|devices|allotted|environment|fetch`."""
 
 from __future__ import annotations
 
@@ -28,15 +28,18 @@ def _parser() -> argparse.ArgumentParser:
     second.add_argument("--host", required=True, help="the host's name in the profile")
     second.add_argument("--threads", type=int, default=1, help="how many threads it may use")
     second.add_argument("--learn", action="store_true", help="compute the known texts for all workers, then end")
+    recompute = verbs.add_parser("recompute", help="compute texts again on the processor, asked by lines")
+    recompute.add_argument("--threads", type=int, default=1, help="how many threads it may use")
     probe = verbs.add_parser("probe", help="load a model, encode short and long texts, print what was found as JSON")
-    probe.add_argument("--model", type=Path, required=True, help="the model's folder")
+    for verb in (recompute, probe):
+        verb.add_argument("--model", type=Path, required=True, help="the model's folder")
+        verb.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
+        verb.add_argument("--max-tokens", type=int, help="where texts are cut, if before the model's own limit")
+        verb.add_argument("--prompt", default="{text}", help="what documents are filled into")
+        verb.add_argument("--question-prompt", default="{text}", help="what questions are filled into")
     probe.add_argument("--device", default="cpu", help="cpu, cuda, mps or xpu")
-    probe.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
     probe.add_argument("--gpu", help="the GPU to use, by its UUID")
-    probe.add_argument("--max-tokens", type=int, help="where texts are cut, if before the model's own limit")
     probe.add_argument("--longest", type=int, help="no text of the corpus is longer, in tokens")
-    probe.add_argument("--prompt", default="{text}", help="what documents are filled into")
-    probe.add_argument("--question-prompt", default="{text}", help="what questions are filled into")
     devices = verbs.add_parser("devices", help="import the libraries, multiply on each GPU, print what was found")
     devices.add_argument("--device", default="cpu", help="cpu, or whose GPUs to look at: cuda, mps or xpu")
     allotted = verbs.add_parser("allotted", help="on a node of a cluster: the same, and what a task is given there")
@@ -69,6 +72,11 @@ def main(argv: list[str] | None = None) -> int:
         from . import processor, second
 
         return (second.learn if args.learn else processor.serve)(args.root, args.host, args.threads)
+    if args.verb == "recompute":
+        from . import processor
+
+        templates = {DOCUMENT: args.prompt, QUERY: args.question_prompt}
+        return processor.recompute(args.model, args.dtype, args.max_tokens, templates, args.threads)
     if args.verb == "environment":
         from . import making
 

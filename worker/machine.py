@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Callable, Mapping, Sequence, TypeVar  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from . import owned
+from . import limits, owned
 from .chip import apple_chip
 from .files import write_atomic
 from .layout import SHARED_FOLDERS
@@ -49,9 +49,11 @@ GPU_FIELDS = (
 )
 APP_FIELDS = ("gpu_uuid", "pid", "process_name", "used_gpu_memory")
 SAMPLE_FIELDS = ("uuid", "utilization.gpu", "memory.used", "temperature.gpu", "power.draw")
+BEGINS_WITH_UUID = re.compile("(GPU-)?[0-9a-fA-F]{8}-")  # small boards leave the first word out
 LOST = re.compile(r"device handle for GPU|GPU is lost", re.IGNORECASE)
 CARDS = 16  # tried one by one where even the list of cards is not to be had
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"  # set by batch systems and by people who share a machine
 NVIDIA_PLACES = ("/usr/bin", "/usr/lib/wsl/lib")
 LOGIND_PLACES = ("/usr/lib/systemd", "/usr/local/lib/systemd", "/run/systemd", "/etc/systemd")  # a later one wins
 BOOTED = "/run/systemd/system"  # exists exactly where systemd is the init (sd_booted(3))
@@ -106,7 +108,7 @@ def gpu_sample(timeout_s: float = 10.0) -> str:
     if _hang():
         return ""
     out = _say([nvidia_smi() or "nvidia-smi", *_query("gpu", SAMPLE_FIELDS)], timeout_s)["out"]
-    return "\n".join(line for line in out.splitlines() if line.startswith("GPU-"))
+    return "\n".join(line for line in out.splitlines() if BEGINS_WITH_UUID.match(line))
 
 
 def _hang() -> bool:
@@ -192,16 +194,14 @@ def _silent(timeout_s: float) -> CardsSaid:
 def _here() -> Facts:
     """What the process knows by itself; nothing here can wait."""
     name = os.uname()
-    memory = None
-    with contextlib.suppress(OSError, ValueError):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     libc = ""
     with contextlib.suppress(OSError):
         libc = " ".join(platform.libc_ver()).strip()
     run_time = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     return {
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        "memory_bytes": memory,
+        "cores": limits.cores(),
+        "memory_bytes": limits.memory(),
+        "limits": limits.told(),
         "now": time.time(),
         "python": list(sys.version_info[:3]),
         "system": ", ".join(filter(None, [f"{name.sysname} {name.release} {name.machine}", libc]))[:WORD_LIMIT],
@@ -346,7 +346,10 @@ def _ask(asked: Mapping[str, Sequence[str]], timeout_s: float) -> dict[str, Card
 
 
 def _nvidia(timeout_s: float) -> dict[str, CardsSaid]:
-    """What nvidia-smi says of its cards (`gpus`), their names and MIG devices (`list`), and who uses them (`apps`)."""
+    """What nvidia-smi says of its cards (`gpus`), their names and MIG devices (`list`), and who uses them (`apps`).
+
+    `visible`: which of them this account was given, where it is not all (`VISIBLE`).
+    """
     smi = nvidia_smi() or "nvidia-smi"
     asked = {
         "gpus": [smi, *_query("gpu", GPU_FIELDS)],
@@ -360,6 +363,8 @@ def _nvidia(timeout_s: float) -> dict[str, CardsSaid]:
         answers["gpus"] = _say([smi, *_query("gpu", fields)], timeout_s)
     if LOST.search(answers["gpus"]["out"] + answers["gpus"]["err"]):  # one lost card hides all the others
         answers["gpus"] = _card_by_card(smi, fields, answers["gpus"], answers["list"], timeout_s)
+    if VISIBLE in os.environ:
+        answers["visible"] = {"out": os.environ[VISIBLE][:WORD_LIMIT], "err": "", "exit": 0}
     return answers
 
 

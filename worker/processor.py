@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable
+from typing import Callable, TextIO
 
 from .any_encoder import AnyEncoder
 from .escape import safe_text
@@ -52,7 +52,19 @@ def serve(root: Path, host: str, threads: int) -> int:
     assignment = read_assignment(HostFolder(root).assignment(host))
     if assignment is None:
         return 1
-    encoder = load_padded(assignment, threads)
+    return _answer_all(load_padded(assignment, threads), out)
+
+
+def recompute(model: Path, dtype: str, max_tokens: int | None, templates: dict[str, str], threads: int) -> int:
+    """Be the same for who holds a run's vectors against the model: without a run's folder, and in any dtype."""
+    from .encoder import Encoder
+
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return _answer_all(Encoder(model, "cpu", dtype, max_tokens, threads, templates), out)
+
+
+def _answer_all(encoder: AnyEncoder, out: TextIO) -> int:
     print("{}", file=out, flush=True)
     signal.alarm(0)
     for line in sys.stdin:

@@ -621,6 +621,7 @@ class Facts(TypedDict, total=False):
     chip: str  # of a Mac, with its system; empty elsewhere
     cores: int
     memory_bytes: int | None
+    limits: str  # what of the machine this account may use, where it is less than all
     now: float
     python: list[int]  # its version
     system: str

@@ -81,10 +81,18 @@ def _end_with_parent() -> None:
 
 
 def _kernels() -> type[Any]:
-    """Return a kernel manager that remembers the process it started, so that we know its exit code."""
+    """Return a kernel manager that starts this very Python, whatever kernels are installed under its name, and
+    remembers the process it started, so that we know its exit code.
+    """
+    from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
     class Remembering(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> Any:
+            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=argv, display_name="Python 3", language="python")
+
         async def start_kernel(self, **kwargs: Any) -> None:  # type: ignore[override]
             await super().start_kernel(**kwargs)
             process = getattr(self.provisioner, "process", None)

@@ -31,8 +31,9 @@ from worker.escape import safe_text
 from worker.files import make_folder, sha256_file, sync_folder, write_atomic, write_json
 
 from .. import records
-from ..errors import DataError
+from ..errors import CorpusError, DataError
 from ..records import Written
+from . import sources
 from .columns import Column
 from .documents import read_documents
 from .formats.source import refusal, shown
@@ -76,7 +77,8 @@ def build(
             texts, articles, asked_file = (
                 stack.enter_context(contextlib.closing(WholeFile(folder / name))) for name in _FILES[:3]
             )
-            before = _state(path), _state(questions_path)
+            files = sources.find(path)
+            before = files.state(), _state(questions_path)
             notes: list[str] = []
             questions = read_questions(questions_path, notes=notes)
             rows = stack.enter_context(contextlib.closing(_Rows(texts, folder)))
@@ -85,11 +87,11 @@ def build(
             for question in questions:
                 row = rows.add(as_encoded(question_template, question["question"]))
                 asked_file.write(_json({"row": row} | question) + b"\n")
-            source = _SourceFile(shown(path, 4096), path.stat().st_size, sha256_file(path))
+            source = _SourceFile(shown(path, 4096), files.bytes(), files.sha256())
             questions_sha256 = sha256_file(questions_path) if questions_path else None
-            if (_state(path), _state(questions_path)) != before:
+            if (sources.find(path).state(), _state(questions_path)) != before:
                 raise refusal(path, "it, or the questions, changed while it was read", "run again")
-            files = _commit_files(folder, [texts, articles, asked_file], rows)
+            written = _commit_files(folder, [texts, articles, asked_file], rows)
             record = _CorpusFile(
                 format=FORMAT,
                 source=source,
@@ -103,7 +105,7 @@ def build(
                 question_template=question_template,
                 notes=tuple(notes),
                 characters=lengths.statistics(),
-                files=files,
+                files=written,
             )
             write_json(folder / "corpus.json", {**records.plain(record), "questions_sha256": questions_sha256})
     except OSError as error:
@@ -332,10 +334,12 @@ class Corpus:
             yield record["text"]
 
     def source_unchanged(self, path: Path) -> bool:
-        """True when `path` holds exactly the bytes that were numbered."""
-        if not path.is_file() or path.stat().st_size != self.source_bytes:
+        """True when `path`, one file or several, holds exactly the bytes that were numbered."""
+        try:
+            files = sources.find(path)
+            return files.bytes() == self.source_bytes and files.sha256() == self.source_sha256
+        except (OSError, CorpusError):
             return False
-        return sha256_file(path) == self.source_sha256
 
     def questions_unchanged(self, path: Path | None) -> bool:
         """True when `path` holds exactly the questions that were numbered."""

@@ -33,7 +33,7 @@ _NOTES = {
 FIXES = {
     "count": "fetch the file again, or set corpus.documents in the profile to the true count",
     "unreadable": "mend these lines, or write the file anew from its source",
-    "not_a_dict": 'make every item a dict such as {"id": ..., "title": ..., "text": ..., "url": ...}',
+    "not_a_dict": 'make every item a dict such as {"id": ..., "title": ..., "text": ...}, or every item a text',
     "missing_text": "give every document a text, or leave these documents out",
     "text_type": "make every text a string, or leave these documents out",
     "title_type": "make every title a string",

@@ -16,10 +16,11 @@ from ..errors import ProfileError
 from .characters import LONG_WORD, SURROGATES, has_control, has_long_word, is_visible
 from .columns import Column
 from .findings import ACCEPTABLE, LONG_TEXT, NAMED, Findings, counted
-from .formats.source import Unreadable, shown
+from .formats.source import Odd, Unreadable, shown
 from .repeats import WIDTH, Repeats, digest
 
-_WIDEST_INT = 2**63
+_WIDEST_INT = 2**64
+_EXACT_FLOAT = 2**53  # whole numbers up to here are exact as floats, which tables make of ids with gaps
 _ID_SHOWN = 40  # characters
 
 
@@ -92,6 +93,8 @@ class Inspection:
         self.names: list[str] = []  # the fields of the first dict
         self.given: set[str] = set()  # which of id, title, text and url any document had
         self.types: Counter[str] = Counter()  # of items that are not dicts
+        self.strings: bool | None = None  # whether the first item was a bare text; then all have to be
+        self.untitled, self.first_untitled = 0, ""  # documents before the first title, where the profile names no field
         self._seen = _Seen(scratch)
 
     def conclude(self) -> None:
@@ -108,38 +111,43 @@ class Inspection:
 
     def document(self, row: int, place: str, item: Any) -> Document | None:
         """Return the document, or None when there is a problem with it. To be called for each row, in order."""
-        if type(item) is not dict:
+        if self.strings is None and not isinstance(item, Unreadable):
+            self.strings = type(item) is str
+        if type(item) is not (str if self.strings else dict):
             self._seen.add(place, None, None)
-            self._no_dict(place, item)
+            self._no_document(place, item)
             return None
+        if self.strings:
+            item = {self.fields.text: item}
         self.names = self.names or [str(name) for name in itertools.islice(item, NAMED)]
         fields = self.fields
         text = self._text(place, item)
-        title = self._title(place, item.get(fields.title), fields.title in item)
-        own_id = self._id(row, place, item.get(fields.id))
-        self._seen.add(place, None if item.get(fields.id) is None else own_id, text)
-        url = self._url(place, item.get(fields.url))
+        title = self._title(place, *_value(item, fields.title))
+        key, _ = _value(item, fields.id)
+        own_id = self._id(row, place, key)
+        self._seen.add(place, None if key is None or _is_nan(key) else own_id, text)
+        url = self._url(place, _value(item, fields.url)[0])
         if text is None or title is None or own_id is None or url is None:
             return None
         return Document(row, own_id, title, text, url)
 
-    def _no_dict(self, place: str, item: Any) -> None:
+    def _no_document(self, place: str, item: Any) -> None:
         if isinstance(item, Unreadable):
             self.findings.problem("unreadable", place, item.reason)
             return
         self.types[type(item).__name__] += 1
-        self.findings.problem("not_a_dict", place, f"{type(item).__name__}, expected a dict")
+        expected = "a text, as the first" if self.strings else "a dict"
+        self.findings.problem("not_a_dict", place, f"{type(item).__name__}, expected {expected}")
 
     def _text(self, place: str, item: dict[str, object]) -> str | None:
         name = self.fields.text
-        text, title = item.get(name), item.get(self.fields.title)
-        if name in item:
+        (text, given), (title, _) = _value(item, name), _value(item, self.fields.title)
+        if given:
             self.given.add("text")
         if type(text) is not str:
             label = f'{place} ("{shown(title)}")' if type(title) is str and title else place
-            if name in item:
-                nan = " (NaN)" if isinstance(text, float) and math.isnan(text) else ""
-                self.findings.problem("text_type", label, f"text is {type(text).__name__}{nan}, expected a string")
+            if given:
+                self.findings.problem("text_type", label, f"text is {_kind(text)}, expected a string")
             else:
                 self.findings.problem("missing_text", label, f'no field "{shown(name)}"')
             return None
@@ -166,47 +174,63 @@ class Inspection:
             self.findings.note("long_word", place)
 
     def _title(self, place: str, title: Any, given: bool) -> str | None:
+        if not given and self._has_no_titles(place):
+            return ""
+        if given and self.untitled and "title" not in self.given:
+            lacking = counted(self.untitled, "document")
+            reason = f'no field "{shown(self.fields.title)}" in {lacking} from here on, {place} has one'
+            self.findings.problem("missing_title", self.first_untitled, reason)
         if given:
             self.given.add("title")
         if type(title) is str and is_visible(title):
             return self._encodable(place, "title", title)
-        if title is None or type(title) is str or (type(title) is float and math.isnan(title)):
+        if title is None or type(title) is str or _is_nan(title):
             if "missing_title" in self.fields.accept:
                 self.findings.note("missing_title", place)
                 return ""
-            reason = f"title is {type(title).__name__}" if type(title) is not str else "empty title"
+            reason = f"title is {_kind(title)}" if type(title) is not str else "empty title"
             self.findings.problem("missing_title", place, reason if given else f'no field "{shown(self.fields.title)}"')
             return None
         number = type(title) in (int, float) and abs(title) < _WIDEST_INT
         if number and "title_not_text" in self.fields.accept:
             self.findings.note("title_not_text", place)
             return str(title)
-        reason = f"title is {type(title).__name__}, expected a string"
+        reason = f"title is {_kind(title)}, expected a string"
         self.findings.problem("title_not_text" if number else "title_type", place, reason)
         return None
 
+    def _has_no_titles(self, place: str) -> bool:
+        """Whether this is a file without titles: the profile names no field, and no document so far has one."""
+        if self.fields.title != Fields.title or "title" in self.given or "missing_title" in self.fields.accept:
+            return False
+        self.untitled += 1
+        self.first_untitled = self.first_untitled or place
+        return True
+
     def _id(self, row: int, place: str, value: Any) -> str | int | None:
-        if value is None:
+        if type(value) is float and value.is_integer() and abs(value) <= _EXACT_FLOAT:
+            value = int(value)
+        if value is None or _is_nan(value):
             self.findings.note("no_id", place)
             return row
         self.given.add("id")
         own: str | int | None
         if type(value) is str:
             own = self._encodable(place, "id", value)
-        elif type(value) is int and abs(value) < _WIDEST_INT:
+        elif type(value) is int and -_WIDEST_INT // 2 <= value < _WIDEST_INT:
             own = value
         else:
-            kind = "a number of over 64 bits" if type(value) is int else type(value).__name__
+            kind = "a number of over 64 bits" if type(value) is int else _kind(value)
             self.findings.problem("id_type", place, f"id is {kind}, expected a string or a whole number")
             return None
         return own
 
     def _url(self, place: str, value: Any) -> str | None:
-        if value is None:
+        if value is None or _is_nan(value):
             return ""
         self.given.add("url")
         if type(value) is not str:
-            self.findings.problem("url_type", place, f"url is {type(value).__name__}, expected a string")
+            self.findings.problem("url_type", place, f"url is {_kind(value)}, expected a string")
             return None
         return self._encodable(place, "url", value)
 
@@ -223,3 +247,27 @@ class Inspection:
         reason = f"{name} holds U+{ord(value[at]):04X}, half a surrogate pair, at character {at}"
         self.findings.problem("surrogates", place, reason)
         return None
+
+
+def _value(item: dict[str, Any], name: str) -> tuple[Any, bool]:
+    """Return the value of a field, and whether there is one; `a.b` is b inside of a, where no field is called so."""
+    if name in item:
+        return item[name], True
+    for at in (index for index, letter in enumerate(name) if letter == "."):
+        inner = item.get(name[:at])
+        if type(inner) is dict:
+            value, given = _value(inner, name[at + 1 :])
+            if given:
+                return value, True
+    return None, False
+
+
+def _is_nan(value: Any) -> bool:
+    return type(value) is float and math.isnan(value)
+
+
+def _kind(value: Any) -> str:
+    """The type of a value in words."""
+    if isinstance(value, Odd):
+        return value.reason
+    return "float (NaN)" if _is_nan(value) else type(value).__name__

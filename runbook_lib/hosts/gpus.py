@@ -19,6 +19,7 @@ GPU_LIMIT = 64
 USER_LIMIT = 64
 TEXT_LIMIT = 2**16
 WORD_LIMIT = 200
+NAMED = 5  # lines that are not understood
 DIVIDED = "MIG is on: its MIG devices are used instead"  # the only trouble that needs no repair
 USED_UNSEEN_MIB = 1024  # more than a driver keeps for itself on an idle card
 
@@ -27,7 +28,7 @@ UUID = re.compile(f"GPU-{_ID}|MIG-{_ID}|MIG-GPU-{_ID}/[0-9]{{1,2}}/[0-9]{{1,2}}"
 NUMBER = re.compile("([0-9]{1,12}(?:[.][0-9]{1,9})?) *(?:MiB|%|W|C)?")
 DEAD = re.compile("requires reset|ERR!|is lost")
 CARD = re.compile(r"GPU ([0-9]{1,3}): (.*) \(UUID: ([^()]*)\)")
-MIG = re.compile(r"MIG ([0-9a-zA-Z.+]{1,40}) +Device +[0-9]{1,3}: \(UUID: ([^()]*)\)")
+MIG = re.compile(r"MIG ([0-9a-zA-Z.+-]{1,40}) +Device +[0-9]{1,3}: \(UUID: ([^()]*)\)")
 
 # What a person can do, by the driver's message; the first match counts.
 REMEDIES = (
@@ -99,6 +100,8 @@ class Inventory:
     gpus: tuple[Gpu, ...]
     complaint: str
     remedy: str
+    withheld: str = ""  # which were not given to this account, in words; they are not among `gpus`
+    unknown: tuple[str, ...] = ()  # lines of the list that are not understood
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def inventory(nvidia: object) -> Inventory:
     """Judge `nvidia` of a host's facts (see `worker.machine.facts`). Raises nothing, whatever the host sent."""
     asked, listed, apps = (_output(nvidia, key) for key in ("gpus", "list", "apps"))
     rows, strays = _rows(asked.out)
-    cards = _cards(listed.out)
+    cards, unknown = _cards(listed.out)
     complaint = _complaint(asked, strays, bool(rows))
     users = _users(apps)
     devices: dict[str, Gpu] = {}
@@ -139,9 +142,32 @@ def inventory(nvidia: object) -> Inventory:
         on = rows.get(index, {}).get("mig.mode.current") == "Enabled"
         for each in _devices(gpu, card.migs if card else [], on, users):
             devices.setdefault(each.uuid or f"{index} {each.name}", each)  # a UUID named twice is one GPU
-    gpus = tuple(devices.values())[:GPU_LIMIT]
+    gpus, withheld = _given(tuple(devices.values())[:GPU_LIMIT], _output(nvidia, "visible"))
     words = [complaint, *(gpu.trouble for gpu in gpus if gpu.trouble != DIVIDED)]
-    return Inventory(gpus, complaint, next(filter(None, map(_remedy, words)), ""))
+    return Inventory(gpus, complaint, next(filter(None, map(_remedy, words)), ""), withheld, unknown)
+
+
+def _given(gpus: tuple[Gpu, ...], visible: _CommandOutput) -> tuple[tuple[Gpu, ...], str]:
+    """Leave only the GPUs that CUDA_VISIBLE_DEVICES names, if it is set, as CUDA reads it: up to the first mistake."""
+    if visible.exit != 0:
+        return gpus, ""
+    wanted: dict[str, Gpu] = {}
+    for word in map(str.strip, visible.out.split(",")):
+        found = [gpu for gpu in gpus if _names(word, gpu)]
+        if not found or len({gpu.index for gpu in found}) > 1:  # -1, an index that is not there, half of two UUIDs
+            break
+        usable = [gpu for gpu in found if gpu.trouble != DIVIDED]  # CUDA opens the first MIG device of a card
+        wanted.update((gpu.uuid or f"{gpu.index} {gpu.name}", gpu) for gpu in (usable or found)[:1])
+    left = tuple(gpu for gpu in gpus if gpu in wanted.values())
+    away = [str(gpu.index) for gpu in gpus if gpu not in left and gpu.trouble != DIVIDED]
+    said = f"CUDA_VISIBLE_DEVICES={_word(visible.out)}"
+    return left, f"{said}: of {len(left) + len(away)} GPUs {len(left)} are this account's" if away else ""
+
+
+def _names(word: str, gpu: Gpu) -> bool:
+    if re.fullmatch("[0-9]{1,3}", word):
+        return int(word) == gpu.index
+    return word.startswith(("GPU-", "MIG-")) and len(word) > len("GPU-") and gpu.uuid.startswith(word)
 
 
 def driver_fits(driver: str, cuda_build: str | None) -> str:
@@ -163,8 +189,8 @@ def samples(text: str) -> dict[str, Sample]:
     by_uuid = {}
     for line in text[:TEXT_LIMIT].splitlines():
         values = _fields(line)
-        if len(values) == len(SAMPLE_FIELDS) and UUID.fullmatch(values[0]):
-            by_uuid[values[0]] = Sample(_whole(values[1]), _whole(values[2]), _whole(values[3]), _number(values[4]))
+        if len(values) == len(SAMPLE_FIELDS) and UUID.fullmatch(uuid := _uuid(values[0])):
+            by_uuid[uuid] = Sample(_whole(values[1]), _whole(values[2]), _whole(values[3]), _number(values[4]))
     return dict(list(by_uuid.items())[:GPU_LIMIT])
 
 
@@ -180,6 +206,11 @@ def _number(text: str) -> float | None:
 def _whole(text: str) -> int | None:
     number = _number(text)
     return None if number is None else int(number)
+
+
+def _uuid(text: str) -> str:
+    """A card's UUID as CUDA takes it; small boards (Jetson) leave its first word out."""
+    return f"GPU-{text}" if re.fullmatch(_ID, text) else text
 
 
 def _word(text: str, limit: int = WORD_LIMIT) -> str:
@@ -221,21 +252,29 @@ def _rows(text: str) -> tuple[dict[int, dict[str, str]], list[str]]:
             strays.append(_word(values[0] if len(set(values)) == 1 and values[0] else line, 500))
             continue
         behind = len(fields) - 3
-        values = [*values[:2], ", ".join(values[2:-behind]), *values[-behind:]]  # a name may hold commas
+        values = [
+            values[0],
+            _uuid(values[1]),
+            ", ".join(values[2:-behind]),
+            *values[-behind:],
+        ]  # a name may hold commas
         rows.setdefault(int(values[0]), dict(zip(fields, map(_word, values), strict=True)))
     return rows, strays
 
 
-def _cards(text: str) -> dict[int, _Card]:
-    """What `nvidia-smi -L` lists, by index."""
+def _cards(text: str) -> tuple[dict[int, _Card], tuple[str, ...]]:
+    """What `nvidia-smi -L` lists, by index, and the lines that are not understood."""
     cards: dict[int, _Card] = {}
+    unknown = []
     last: _Card | None = None
     for line in map(str.strip, text.splitlines()):
         if card := CARD.fullmatch(line):
-            last = cards.setdefault(int(card[1]), _Card(_word(card[2]), card[3], []))
+            last = cards.setdefault(int(card[1]), _Card(_word(card[2]), _uuid(card[3]), []))
         elif (mig := MIG.fullmatch(line)) and last:
             last.migs.append((mig[1], mig[2]))
-    return cards
+        elif cards and line:  # before the first card it is the complaint of a driver, which the table tells too
+            unknown.append(_word(line))
+    return cards, tuple(unknown[:NAMED])
 
 
 def _complaint(asked: _CommandOutput, strays: list[str], rows: bool) -> str:
@@ -264,6 +303,7 @@ def _users(apps: _CommandOutput) -> dict[str, list[User]] | None:
         values = _fields(line)
         if values[:1] == ["gpu_uuid"] or line.startswith("No running"):
             continue
+        values[:1] = map(_uuid, values[:1])
         if len(values) < len(APP_FIELDS) or not UUID.fullmatch(values[0]) or not re.fullmatch("[0-9]{1,10}", values[1]):
             return None
         users = by_uuid.setdefault(values[0], [])

@@ -145,6 +145,8 @@ def _judge(checks: Checks, spec: HostSpec, observed: _Observation, names: Mappin
     checks.add("reachable", True, f"{observed.where}, Python {_text(version)}, {facts['cores']} cores", where=name)
     why_not = _text(answer.get("why_not")) or "cannot be written"
     remedy = "make it yours alone and writable, or choose another `workdir`"
+    if allotted := _text(answer.get("limits")):
+        checks.add("limits", True, f"this account may use {allotted}", where=name)
     writable = answer.get("writable") is True
     checks.add("working folder", writable, facts["workdir"] if writable else why_not,
                "writable", remedy, where=name)  # fmt: skip
@@ -218,13 +220,18 @@ def _gpus(checks: Checks, spec: HostSpec, answer: Mapping[str, Any], facts: Mach
     def others(gpu: gpus.Gpu) -> list[gpus.User]:
         return [user for user in gpu.users or () if user.pid not in own]
 
+    if inventory.withheld:
+        checks.add("GPUs given", True, inventory.withheld, where=spec.name)
+    for line in inventory.unknown:
+        checks.add("nvidia-smi -L", True, f"a line that is not understood: {line}", where=spec.name, warn=True)
     usable = [gpu for gpu in inventory.gpus if not gpu.trouble]
     for gpu in inventory.gpus:
         if gpu.trouble:
             checks.add(f"GPU {gpu.index}", True, f"left out: {gpu.trouble}", "", "", spec.name, warn=True)
         elif gpu.warning:
             checks.add(f"GPU {gpu.index}", True, gpu.warning, where=spec.name, warn=True)
-    free = sorted(usable, key=lambda gpu: bool(others(gpu)))  # stable: in order of index, taken ones last
+    # Stable: in order of index; taken ones last, whole cards before slices of one.
+    free = sorted(usable, key=lambda gpu: (bool(others(gpu)), gpu.uuid.startswith("MIG-")))
     if spec.slots is None:  # auto: only free ones, if there is one
         for gpu in [gpu for gpu in free if others(gpu) and not others(free[0])]:
             text = f"left out: taken by {_users(others(gpu))}"
@@ -236,8 +243,7 @@ def _gpus(checks: Checks, spec: HostSpec, answer: Mapping[str, Any], facts: Mach
         who = "; ".join(f"GPU {gpu.index}: {_users(others(gpu))}" for gpu in taken)
         remedy = "wait, agree with their owners, or lower `slots` to the number of free GPUs"
         checks.add("GPUs free", False, f"taken by other processes: {who}", f"{wanted} free GPUs", remedy, spec.name)
-    model = ", ".join(f"{gpu.name}" for gpu in usable[:1]) or "none"
-    text = f"{len(usable)} x {model}" if usable else inventory.complaint or "none"
+    text = _named(usable) or inventory.complaint or "none"
     enough = len(usable) >= wanted and bool(usable)
     remedy = inventory.remedy or "lower `slots` of this host"
     checks.add("GPUs", enough, text, f"{spec.slots or 'some'} that work", remedy, spec.name)
@@ -245,6 +251,17 @@ def _gpus(checks: Checks, spec: HostSpec, answer: Mapping[str, Any], facts: Mach
         {"index": gpu.index, "uuid": gpu.uuid, "name": gpu.name, "driver": gpu.driver, "total_mib": gpu.total_mib}
         for gpu in free
     ]
+
+
+def _named(usable: list[gpus.Gpu]) -> str:
+    """GPUs in words: how many of each kind, with their indices and memory."""
+    kinds: dict[str, list[gpus.Gpu]] = {}
+    for gpu in usable:
+        room = f" of {gpu.total_mib / 1024:.0f} GiB" if gpu.total_mib else ""
+        kinds.setdefault(f"{gpu.name}{room}", []).append(gpu)
+    return "; ".join(
+        f"{len(own)} x {kind} (index {', '.join(str(g.index) for g in own)})" for kind, own in kinds.items()
+    )
 
 
 def _users(users: list[gpus.User]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from worker.rows import Covered, Range, count, missing
 from ..corpus import corpus as corpora
 from ..errors import DataError, HostError, LinkLost, RunbookError
 from ..hosts import hosts as machines
-from ..result import home, parts
+from ..result import done_twice, home, parts
 from ..result.array_file import HEAD_LIMIT, ITEM_BYTES
 from ..result.part_record import size_limit
 from ..run import locks
@@ -216,6 +217,8 @@ def _fetch(
                 raise DataError(f"{remote.name}: {'; '.join(problems)}")
         with locks.held(run.landing_lock):
             if home.with_suffix(".json").exists():  # of rows that moved, another host was first
+                apart = min(done_twice.furthest(home, aside), sys.float_info.max)
+                run.journal.write(done_twice.EVENT, host=host.name, start=start, stop=stop, furthest=apart)
                 return
             aside.replace(home)
             sync_folder(home.parent)

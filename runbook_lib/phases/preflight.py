@@ -8,9 +8,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from worker import limits
 from worker.wire import PACKED
 
 from ..corpus import corpus as corpora
+from ..corpus import sources
 from ..errors import CorpusError, DataError, ProfileError, RunbookError
 from ..hosts import hosts as machines
 from ..hosts import inventory, together
@@ -139,7 +141,7 @@ def the_corpus(
     for note in corpus.notes:
         checks.add("note", True, note, warn=True)
     for path in (run.profile.corpus.path, run.profile.questions):
-        if path and not path.exists():
+        if path and not sources.exists(path):
             checks.add("source", True, f"{path} is gone; the run goes by its own copy", warn=True)
     return checks, corpus
 
@@ -178,7 +180,7 @@ def _not_as_numbered(run: Run, corpus: corpora.Corpus, model: models.Model) -> s
     """
     spec, new = run.profile.corpus, "or start a new run (runbook run PROFILE --new)"
     mended = f"{new}, or, if only texts of the same documents were corrected: runbook run PROFILE --amend"
-    if spec.path.exists() and not corpus.source_unchanged(spec.path):
+    if sources.exists(spec.path) and not corpus.source_unchanged(spec.path):
         return f"{spec.path}: changed since this run numbered it. Next: put it back as it was, {mended}"
     asked = run.profile.questions
     if (asked is None or asked.exists()) and not corpus.questions_unchanged(asked):
@@ -273,7 +275,7 @@ def _devices(run: Run, host: machines.Host) -> probing.Answer:
 
 def cores() -> int:
     """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return limits.cores()
 
 
 def the_disks(

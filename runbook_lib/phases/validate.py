@@ -14,18 +14,19 @@ import numpy as np
 
 from ..corpus import corpus as corpora
 from ..errors import DataError
-from ..result import computed_again, figures, founding, publication, reused_rows
+from ..result import claims, computed_again, done_twice, figures, founding, publication, reused_rows, texts_again
 from ..result.array_file import ITEM_BYTES
 from ..result.evidence import Evidence, gather
 from ..result.figures import Duplicates, Figures
 from ..result.manifest import Manifest
-from ..result.merged import AGAIN, differences
+from ..result.merged import AGAIN, Merged, differences
 from ..result.parts import Piece, first_few, read, row_bytes
 from ..result.placed import Backup
 from ..result.survey import Geometry, Header, norms_of, rows_where
 from ..run.checks import Check, Checks
 from ..run.plan import Plan, problems
 from ..run.run import Run
+from . import audit
 
 FILE = "validation.json"
 EXIST, BACKUP = "1 merged files exist", "9 backup made and read back"
@@ -45,15 +46,29 @@ def validate(run: Run, backup: Backup | None = None) -> tuple[Checks, Figures]:
     `backup` is the result of `backup.backup`; without it check 9 fails until `with_backup` fills it in. Raises
     DataError only if the run has no readable plan or corpus.
     """
+    result = publication.current_result(run)
+    checks, shown = examine(run, result.merged, result.founding, backup)
+    if shown.norms is not None:
+        more, sound = Checks(checks.title), all(check.ok for check in checks if check.name != BACKUP)
+        shown = audit.after_all_parts(run, result.merged, more, shown, sound)
+        checks.extend(more)
+    _save(run, checks, shown)
+    return checks, shown
+
+
+def examine(run: Run, merged: Merged, file: Path | None, backup: Backup | None = None) -> tuple[Checks, Figures]:
+    """Return the checks and figures of `validate` for these merged files, and write nothing.
+
+    `file`: the one in the founding shape; None holds its sum alone against the others, which is as strict.
+    """
     checks, shown = Checks("validation"), Figures()
     plan, corpus = run.plan(), corpora.load(run.corpus)
-    manifest = _manifest(run, checks)
+    manifest = _manifest(merged, file, checks)
     if manifest is not None:
-        evidence = gather(run, plan, corpus, manifest)
+        evidence = gather(run, plan, corpus, manifest, merged, file)
         _founding_checks(evidence, backup, checks)
         _further_checks(evidence, checks)
         shown = _figures(evidence)
-    _save(run, checks, shown)
     return checks, shown
 
 
@@ -69,21 +84,19 @@ def _save(run: Run, checks: Checks, shown: Figures) -> None:
     run.save_json(FILE, {"run": run.name, "ok": checks.ok, "checks": checks.as_dicts(), "figures": shown.as_json()})
 
 
-def _manifest(run: Run, checks: Checks) -> Manifest | None:
+def _manifest(merged: Merged, file: Path | None, checks: Checks) -> Manifest | None:
     """Add the first check and return the manifest; without merged files the other checks are not possible."""
-    result = publication.current_result(run)
-    merged = result.merged
     try:
         manifest = merged.manifest()
     except DataError as error:
         checks.add(EXIST, False, error, "", AGAIN)
         return None
-    files = [merged.embeddings, merged.articles, merged.manifest_file, result.founding]
-    absent = [file.name for file in files if not file.is_file()]
+    files = [merged.embeddings, merged.articles, merged.manifest_file, *([file] if file else [])]
+    absent = [each.name for each in files if not each.is_file()]
     if manifest is None or absent:
         checks.add(EXIST, False, f"missing: {first_few(absent)}", "all of them", AGAIN)
         return None
-    checks.add(EXIST, True, f"{result.founding} and {merged.folder}")
+    checks.add(EXIST, True, f"{file} and {merged.folder}" if file else str(merged.folder))
     return manifest
 
 
@@ -133,7 +146,8 @@ def _founding_checks(e: Evidence, backup: Backup | None, checks: Checks) -> None
 
 def _bytes(e: Evidence, checks: Checks) -> None:
     vectors = e.documents * e.plan.model.dim * ITEM_BYTES
-    actual = (e.merged.embeddings.stat().st_size, e.founding.stat().st_size)
+    size = e.founding.stat().st_size if e.founding else e.manifest.founding.bytes
+    actual = (e.merged.embeddings.stat().st_size, size)
     wanted = (vectors + (e.shape.bytes if e.shape else 0), e.manifest.founding.bytes)
     checks.add(
         "2 bytes exact",
@@ -146,9 +160,22 @@ def _bytes(e: Evidence, checks: Checks) -> None:
 
 def _structure(e: Evidence, checks: Checks) -> None:
     wrong = [e.problem] if e.problem else []
-    wrong += [f"{e.founding.name} {why}" for why in founding.check(e.founding, e.merged.content(e.manifest))]
+    wrong += _unlike_founding(e)
     good = "every byte as made again from the merged matrix and articles; nothing unpickled"
     checks.add("3 structure valid", not wrong, first_few(wrong, "; ") or good, "", AGAIN)
+
+
+def _unlike_founding(e: Evidence) -> list[str]:
+    """Return how the file in the founding shape, or its sum alone, differs from the merged matrix and articles."""
+    content = e.merged.content(e.manifest)
+    if e.founding:
+        return [f"{e.founding.name} {why}" for why in founding.check(e.founding, content)]
+    try:
+        actual = founding.sha256(content)
+    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
+        return [f"the file in the founding shape cannot be made again: {error}"]
+    stated = e.manifest.founding.sha256
+    return [] if actual == stated else [f"the file in the founding shape has sha256 {actual}, its manifest {stated}"]
 
 
 def _finite(e: Evidence, checks: Checks) -> None:
@@ -162,7 +189,8 @@ def _finite(e: Evidence, checks: Checks) -> None:
 
 def _metadata(e: Evidence, checks: Checks) -> None:
     """Every row, not only the first ten, has its own record at its place, with a title."""
-    audit, accepted = e.audit, "missing_title" in e.run.profile.corpus.accept
+    audit = e.audit
+    accepted = "missing_title" in e.run.profile.corpus.accept or len(audit.untitled) == audit.lines  # none has one
     faults = {
         "not at their place": audit.out_of_place,
         "with an id, title or url that is not the corpus's": audit.unlike_corpus,
@@ -244,6 +272,10 @@ def _further_checks(e: Evidence, checks: Checks) -> None:
     checks.add("every row from exactly one part", not wrong, first_few(wrong) or f"{e.plan.rows} rows", "", AGAIN)
     rows = e.audit.other_text
     _about_rows(checks, "every row encoded from the corpus's text", rows, "fingerprints of all", _redo(e, rows))
+    texts_again.check(checks, e.corpus)
+    norms = e.matrix.survey.norms if e.matrix else None
+    claims.check(checks, e.run.local.parts, e.plan, e.corpus.fingerprints(), e.manifest, e.audit, norms)
+    checks.extend([done_twice.check(e.run.journal, e.plan.dtype)])
     _asked(e, checks)
     computed_again.check(checks, e.run, e.plan, e.corpus, e.manifest)
     if e.matrix is None:
@@ -257,6 +289,7 @@ def _further_checks(e: Evidence, checks: Checks) -> None:
     _about_rows(checks, "no vector of zeros", zero, "none", _redo(e, zero))
     constant = sorted(set(e.matrix.survey.constant) - set(zero))
     _about_rows(checks, "no vector of one value", constant, "none", _redo(e, constant))
+    _precision(e, e.matrix.survey.coarse, set(constant), checks)
     _equal_vectors(e.duplicates, checks)
     _cut_texts(e, checks)
     _spread(e.matrix.geometry, checks)
@@ -335,6 +368,13 @@ def _asked(e: Evidence, checks: Checks) -> None:
         bad[_wrong_norms(norms, e.plan)] = True
     rows = (e.documents + np.flatnonzero(bad)).tolist()
     _about_rows(checks, name, rows, f"{len(norms)} questions", _redo(e, rows))
+
+
+def _precision(e: Evidence, coarse: Sequence[int], constant: set[int], checks: Checks) -> None:
+    """Check that rows said to be float32 were: numbers of 16 bits end in zeros, and those of float32 do not all."""
+    if e.plan.dtype == "float32":
+        rows = [row for row in coarse if row not in constant]
+        _about_rows(checks, "float32 in every digit", rows, "no row was computed in 16 bits", _redo(e, rows))
 
 
 def _equal_vectors(shown: Duplicates, checks: Checks) -> None:

@@ -281,7 +281,7 @@ class Profile:
     """Everything the operator chose, checked.
 
     `path` is the file it came from, `run` the prefix of run names, `runs` the folder of their folders. `part_rows` is
-    None for auto.
+    None for auto. `signing_key` is an SSH key that signs sealed runs.
     """
 
     path: Path
@@ -298,6 +298,7 @@ class Profile:
     recovery: str = field(default="auto", metadata=rules.one_of("auto", "ask", "off"))
     policy: PolicySpec = field(default_factory=PolicySpec, metadata=rules.section(PolicySpec))
     output: OutputSpec = field(metadata=rules.section(OutputSpec))
+    signing_key: Path | None = field(default=None, metadata=rules.path())
     runs: Path = field(metadata=rules.path(default="runs"))
 
     def policy_for(self, verdict: str) -> str:

@@ -6,6 +6,7 @@ spaces, the path from the run's folder, sorted, a line end after each line. So e
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +22,18 @@ from ..errors import DataError, RunbookError
 from ..result import publication
 from ..result import whole as wholes
 from ..result.merged import Merged
-from ..result.sealed import PAGES, SEALED, SealChanges, changes_since_seal, files, listed, unlisted, was_sealed
+from ..result.sealed import (
+    PAGES,
+    SEALED,
+    SealChanges,
+    changes_since_seal,
+    files,
+    list_problems,
+    listed,
+    litter,
+    unlisted,
+    was_sealed,
+)
 from ..run.checks import Checks
 from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
@@ -30,16 +42,29 @@ __all__ = ["check_before_sealing", "gated_sha256", "verify", "was_sealed", "writ
 
 NAMED = 20
 GROWN = "since the seal"
+LITTER = "left by a look at the folder"
 AS_IT_WAS = "restore the file from a backup, or run the same command again (runbook run): it is made again if possible"
 
 
 @explain_disk_errors("sealing the run")
 def write_sums(run: Run, trial: _Trial | None = None) -> Path:
-    """List every file except SHA256SUMS with its sha256. Files that `trial` has read are not read again."""
-    names = [name for name in files(run) if run.folder / name != run.sums]
-    digest = trial.sha256 if trial else sha256_file
-    write_atomic(run.sums, (f"{digest(run.folder / name)}  {name}\n".encode() for name in names))
+    """Write the sealing into the journal, then every file except SHA256SUMS with its sha256 into that list.
+
+    The sealing has the sum of the list without the journal's own line: neither of the two can change alone. Files that
+    `trial` has read are not read again.
+    """
+    trial = trial or _Trial(run, Checks("What is sealed"))
+    lines = [line for line in _lines(run, trial) if not line.endswith(f"  {run.journal.path.name}\n".encode())]
+    run.journal.write(SEALED, list=hashlib.sha256(b"".join(lines)).hexdigest())
+    write_atomic(run.sums, _lines(run, trial))
     return run.sums
+
+
+def _lines(run: Run, trial: _Trial) -> list[bytes]:
+    journal = run.journal.path  # it grows: its sum is never kept
+    names = [name for name in files(run) if run.folder / name != run.sums]
+    sums = ((sha256_file if run.folder / name == journal else trial.sha256)(run.folder / name) for name in names)
+    return [f"{sha256}  {name}\n".encode() for sha256, name in zip(sums, names, strict=True)]
 
 
 def check_before_sealing(run: Run) -> _Trial:
@@ -49,6 +74,10 @@ def check_before_sealing(run: Run) -> _Trial:
     """
     trial = _Trial(run, Checks("What is to be sealed"))
     again = run.sums.is_file() and _in_form(run)
+    if again:
+        trial.hold(
+            "the list is the sealed one", AS_IT_WAS, lambda: list_problems(run), "the sum that the sealing wrote"
+        )
     if again:
         trial.hold(
             "since the seal",
@@ -141,7 +170,14 @@ def verify(run: Run, quick: bool = False) -> Checks:
         "none unlisted",
     )
     trial.hold("journal", AS_IT_WAS, lambda: _journal(run), "each line follows from the one before, one seals")
+    trial.hold("the list is the sealed one", AS_IT_WAS, lambda: list_problems(run), "the sum that the sealing wrote")
     _records(trial)
+    if left := litter(run):
+        names = ", ".join(left[:NAMED]) + (f" and {len(left) - NAMED} more" if len(left) > NAMED else "")
+        remedy = (
+            "nothing of ours reads them and nobody vouches for them; take them away before the archive is handed on"
+        )
+        trial.checks.add(LITTER, True, names, "none", remedy, warn=True)
     if grown.events:
         summary = f"{len(grown.events)} journal lines since the seal ({', '.join(dict.fromkeys(grown.events))})"
         summary += f"; written by them: {', '.join(grown.written)}" if grown.written else ""
@@ -195,12 +231,20 @@ def _journal(run: Run) -> list[str]:
     return problems
 
 
+def sealed_name(run: Run) -> str:
+    """Return the run's name as its plan has it: a folder may be renamed, and an archive lies under any name."""
+    try:
+        return run.plan().run
+    except DataError:
+        return run.name
+
+
 def _result(run: Run, phase: str) -> list[str]:
     name = run.result_file(phase).name
     result = run.result(phase)
     if result is None:
         return [f"{name}: no such file"]
-    if (result.phase, result.run) != (phase, run.name):
+    if (result.phase, result.run) != (phase, sealed_name(run)):
         return [f"{name}: of {result.phase} of run {result.run}"]
     return [] if result.ok is True else [f"{name}: its checks do not all hold"]
 

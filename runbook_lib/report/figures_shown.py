@@ -18,11 +18,12 @@ from ..show.words import exactly, many
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: its name, its value (empty if missing) and its meaning."""
+    """One figure: its name, its value (empty if missing) and its meaning; `exact`: the value for programs."""
 
     name: str
     value: str
     note: str = ""
+    exact: str = ""
 
 
 def key_figures(run_facts: RunFacts) -> list[Figure]:
@@ -53,7 +54,7 @@ def _extent(run_facts: RunFacts) -> list[Figure]:
     vectors = f"{documents:,} × {plan.model.dim:,}"
     size = documents * plan.model.dim * 4
     return [
-        Figure("documents", f"{documents:,}", asked),
+        Figure("documents", f"{documents:,}", asked, str(documents)),
         Figure("vectors", vectors, f"float32, {size:,} bytes; computed in {plan.dtype}"),
         *_since(run_facts.since),
     ]
@@ -92,12 +93,15 @@ def _speed(run_facts: RunFacts) -> list[Figure]:
     hosts = len(plan.hosts) if plan else 0
     return [
         Figure(
-            "rate", f"{rate:,.1f} rows/s" if rate else "", f"{done.rows:,} rows in {exactly(done.busy_s)} of computing"
+            "rate",
+            f"{rate:,.1f} rows/s" if rate else "",
+            f"{done.rows:,} rows in {exactly(done.busy_s)} of computing",
+            f"{rate:.4g}" if rate else "",
         ),
-        Figure("duration", took, f"of phases at work; {between}" if between else ""),
+        Figure("duration", took, f"of phases at work; {between}" if between else "", f"{worked or 0:.0f}"),
         Figure("slots", f"{len(slots)} on {many(hosts, 'host')}" if plan else "", _by_whom(done.devices, idle)),
         *_came_and_left(run_facts.events),
-        Figure("parts", f"{done.parts:,}" if done.parts else "", _twice(run_facts.manifest)),
+        Figure("parts", f"{done.parts:,}" if done.parts else "", _twice(run_facts.manifest), str(done.parts)),
         *_amended(run_facts.manifest),
     ]
 
@@ -151,14 +155,15 @@ def _truncation(run_facts: RunFacts) -> Figure:
         return Figure("documents cut", "")
     stated = run_facts.figures.lengths or manifest.lengths.documents
     note = f"{stated.truncated_rows:,} documents; {100 * stated.share_cut:.2f} % of all tokens were not read"
-    return Figure("documents cut", f"{100 * stated.truncated_rows / manifest.documents:.2f} %", note)
+    share = f"{100 * stated.truncated_rows / manifest.documents:.2f} %"
+    return Figure("documents cut", share, note, str(stated.truncated_rows))
 
 
 def _norms(shown: Figures) -> Figure:
     norms = shown.norms
     if norms is None or norms.min is None or norms.mean is None or norms.max is None:
         return Figure("norms", "")
-    return Figure("norms", f"mean {norms.mean:.7f}", f"{norms.min:.9f} to {norms.max:.9f}")
+    return Figure("norms", f"mean {norms.mean:.7f}", f"{norms.min:.9f} to {norms.max:.9f}", f"{norms.mean:.9g}")
 
 
 def _retrieval(run_facts: RunFacts) -> Figure:
@@ -170,7 +175,7 @@ def _retrieval(run_facts: RunFacts) -> Figure:
     if not stated.with_answer:
         return Figure(name, "not known", "no question names its document")
     later = f"by the nearest document; {stated.top10} within the nearest ten"
-    return Figure(name, f"{stated.top1} of {stated.with_answer}", later)
+    return Figure(name, f"{stated.top1} of {stated.with_answer}", later, str(stated.top1))
 
 
 def _distinct(shown: Figures) -> Figure:
@@ -178,4 +183,4 @@ def _distinct(shown: Figures) -> Figure:
     if duplicates is None:
         return Figure("equal vectors", "")
     groups = f"{duplicates.groups} groups" if duplicates.groups else "none"
-    return Figure("equal vectors", groups, f"{duplicates.unexplained} not explained by text")
+    return Figure("equal vectors", groups, f"{duplicates.unexplained} not explained by text", str(duplicates.groups))

@@ -87,13 +87,21 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: object) -> Checks:
         checks=[record for group in groups for record in group.as_dicts()],
         figures={name: _stated(name, value) for name, value in figures.items()},
     )
+    everything.stamp = f"result sha256 {sha256}"  # so an executed notebook shows which result it ended with
     wrote = {f"{run.report.name}/{run.result_file(phase).name}": sha256}
     if phase == PHASES[0] and run.plan_file.exists():
         wrote[run.plan_file.name] = sha256_file(run.plan_file)
     failed = [check.name for check in everything.failed]
     kind = PHASE if everything.ok else FAULT
     run.journal.write(
-        "gate", kind=kind, phase=phase, ok=everything.ok, checks=len(everything), failed=failed, wrote=wrote
+        "gate",
+        kind=kind,
+        phase=phase,
+        ok=everything.ok,
+        checks=len(everything),
+        failed=failed,
+        wrote=wrote,
+        stamped=True,
     )
     if not archive.was_sealed(run):  # the notes of a sealed run are sealed too: the next seal writes them
         with suppress(RunbookError, OSError):

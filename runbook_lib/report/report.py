@@ -18,19 +18,18 @@ from worker.files import write_atomic
 
 from ..result import facts
 from ..result.facts import DatedEvent, RunFacts
-from ..result.sealed import SEALED
 from ..run.disk import explain_disk_errors
 from ..run.phase_result import CheckRecord
 from ..run.run import PHASES, Run
 from ..show import pictures
 from ..show.markup import Markup, joined, tag, text
 from ..show.words import exactly, many
-from . import archive, figures_shown, notebook_pages, page, pdf
-from .archive import verify
-from .figures_shown import Figure
+from . import archive, notebook_pages, page, pdf, printed, signature, verification
 from .form import execution_report, failure_log
+from .printed import Printed
 from .style import CSS
-from .verdict import NOT_PROVED, all_checks, held, sentence, troubles
+from .verdict import NOT_PROVED, all_checks, held, troubles
+from .verification import verify
 
 __all__ = ["build", "execution_report", "failure_log", "seal", "verify"]
 
@@ -61,7 +60,7 @@ def build(run: Run) -> Path:
         (
             _head(run),
             tag("a", Markup("Skip to the content"), class_="skip", href="#main") + LINE_END,
-            tag("header", tag("p", Markup("Embedding runbook, report of a run")), tag("h1", text(run.name)),
+            tag("header", tag("p", text(signature.in_words(run), 1000)), tag("h1", text(run.name)),
                 _verdict(run_facts)) + LINE_END,
             tag("nav", tag("ul", *links), aria_label="Sections") + LINE_END,
             tag("main", body, id="main") + LINE_END,
@@ -100,17 +99,21 @@ def _foot(run: Run) -> Markup:
 def seal(run: Run, as_pdf: bool = False) -> Path:
     """Write the reports, then the sha256 of every file of the run. The journal's last event is the sealing.
 
-    A loss is never sealed: raises DataError if a file differs from its record, or from the previous seal. A PDF of an
-    earlier page would contradict the new page, so it is removed, or made again with `as_pdf`.
+    A loss is never sealed: raises DataError if a file differs from its record, from the previous seal, or from what
+    validation finds in the arrays and texts now. A PDF of an earlier page would contradict the new page, so it is
+    removed, or made again with `as_pdf`.
     """
     trial = archive.check_before_sealing(run)
-    run.journal.write(SEALED)
+    verification.check_before_sealing(run)
+    signature.try_key(run)
     page_file = build(run)
     page_file.with_suffix(".pdf").unlink(missing_ok=True)
     if as_pdf:
         pdf.write(page_file)
     write_notes(run)
-    return archive.write_sums(run, trial)
+    archive.write_sums(run, trial)
+    signature.sign(run)
+    return run.sums
 
 
 @explain_disk_errors("writing the notes")
@@ -127,7 +130,7 @@ def _verdict(run_facts: RunFacts) -> Markup:
     """Return whether the run succeeded: in words, with a shape and a colour."""
     good = run_facts.ok
     title = "Succeeded: all checks hold" if good else "Not succeeded"
-    lines = [tag("div", text(each, 1000)) for each in (sentence(run_facts), troubles(run_facts))]
+    lines = [tag("div", _data(printed.verdict(run_facts))), tag("div", text(troubles(run_facts), 1000))]
     shape = tag("div", text("✓" if good else "✗"), class_="shape", aria_hidden="true")
     return tag("div", shape, tag("div", tag("b", text(title)), *lines), class_=f"verdict {'good' if good else 'bad'}")
 
@@ -136,14 +139,19 @@ def _verdict(run_facts: RunFacts) -> Markup:
 
 
 def _figures(run_facts: RunFacts) -> Markup:
-    return tag("dl", *map(_card, figures_shown.key_figures(run_facts)), class_="figures")
+    return tag("dl", *map(_card, printed.cards(run_facts)), class_="figures")
 
 
-def _card(figure: Figure) -> Markup:
-    note = [tag("dd", text(figure.note))] if figure.note else []
-    value = text(figure.value) if figure.value else page.MISSING
-    long = {"class_": "long"} if len(figure.value) > LONG else {}
-    return tag("div", tag("dt", text(figure.name)), tag("dd", value, **long), *note)
+def _card(card: printed.Card) -> Markup:
+    note = [tag("dd", _data(card.note))] if card.note else []
+    value = _data(card.figure) if card.figure.text else page.MISSING
+    long = {"class_": "long"} if len(card.figure.text) > LONG else {}
+    return tag("div", tag("dt", text(card.name)), tag("dd", value, **long), *note)
+
+
+def _data(what: Printed) -> Markup:
+    """Print a figure so that a program finds it again: `printed.read` does, when the archive is verified."""
+    return tag("data", text(what.text, printed.LONGEST), id=what.key, value=what.value)
 
 
 def _phases(run_facts: RunFacts) -> Markup:
@@ -297,16 +305,20 @@ def _by_hand(run: Run, phase: str) -> Markup:
 def _files(run_facts: RunFacts) -> Markup:
     rows = []
     for name, written in (run_facts.manifest.outputs if run_facts.manifest else {}).items():
-        rows.append((Markup("merged/") + text(name), page.size(written.bytes), page.mono(written.sha256)))
+        rows.append((Markup("merged/") + text(name), page.size(written.bytes), _sum(f"merged/{name}", written.sha256)))
     for kind in ("founding", "backup"):
         if output := run_facts.output(kind):
             path = text(f"{kind}: ") + page.mono(output.path)
-            rows.append((path, page.size(output.bytes), page.mono(output.sha256)))
+            rows.append((path, page.size(output.bytes), _sum(kind, output.sha256)))
     table = tag("p", page.MISSING)
     if rows:
         table = page.table("Checksums of the result", ("file", "size", "sha256"), rows)
     remark = Markup("Every file of the run, this page too, is in ")
     return table + tag("p", remark, tag("code", text(run_facts.run.sums.name)), Markup("."))
+
+
+def _sum(name: str, sha256: str) -> Markup:
+    return tag("span", _data(printed.checksum(name, sha256)), class_="mono")
 
 
 def _environment(run_facts: RunFacts) -> Markup:

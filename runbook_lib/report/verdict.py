@@ -15,11 +15,11 @@ from .figures_shown import period, worked_s
 
 # What no check here can prove, in words: shown in the report and at the end of `runbook verify`.
 NOT_PROVED = (
-    "that each vector was computed from its own text. Every file is compared with its record, every record with the "
-    "corpus; but if two vectors are swapped and all sums computed again, no check here finds it. One row in 200 is "
-    "embedded a second time while the run goes on, by the machine that embedded it: that finds a device that computes "
-    "wrong, and no one who means to deceive",
-    "who made these files: the list of sums has no signature, so anyone who may write all files may write a new list",
+    "that no single row is off. Each vector is held against its text by words alone, and the rows that fit least, with "
+    "others drawn at random after all parts were home, are computed again: this bounds how many may be off. Where two "
+    "vectors are swapped whose texts are alike, or one is a little wrong, only computing these rows again shows it",
+    "who made these files, unless a signature of the list was verified with keys that you brought: whoever may write "
+    "all files may write a new list",
     "that the vectors serve your purpose: how questions find their documents is shown, and only you can judge it",
 )
 

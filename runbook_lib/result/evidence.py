@@ -18,7 +18,6 @@ from . import whole as wholes
 from .articles import Audit
 from .manifest import Manifest
 from .merged import Merged
-from .publication import current_result
 from .retrieval import Retrieval
 from .survey import Geometry, Header, Questions, Survey
 from .whole import Whole
@@ -52,13 +51,16 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The merged files as they are. `matrix` is None if it cannot be read or has a wrong size; `problem` says why."""
+    """The merged files as they are. `matrix` is None if it cannot be read or has a wrong size; `problem` says why.
+
+    `founding` is None where only its sum is held against the other files, as in an archive.
+    """
 
     run: Run
     plan: Plan
     corpus: Corpus
     merged: Merged
-    founding: Path
+    founding: Path | None
     manifest: Manifest
     audit: Audit
     asked: AskedQuestions
@@ -80,10 +82,10 @@ class Evidence:
         return self.corpus if self.whole is None else self.whole.corpus
 
 
-def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest) -> Evidence:
+def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest, merged: Merged, founding: Path | None) -> Evidence:
     """Read the merged files of a run; a fault in one of them is kept as `problem`, not raised."""
-    result, whole = current_result(run), wholes.load(run)
-    merged, everything = result.merged, corpus if whole is None else whole.corpus
+    whole = wholes.load(run)
+    everything = corpus if whole is None else whole.corpus
     records = corpus.questions_list()
     audit = articles.audit(merged.articles, everything, retrieval.wanted_titles(records))
     vectors, problem = _question_vectors(merged, plan, len(records))
@@ -102,20 +104,7 @@ def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest) -> Evidence
     if matrix and not asked.problem:
         ranks = retrieval.figures(records, asked.answers, matrix.survey, audit)
     return Evidence(
-        run,
-        plan,
-        corpus,
-        merged,
-        result.founding,
-        manifest,
-        audit,
-        asked,
-        shape,
-        matrix,
-        problem,
-        duplicates,
-        ranks,
-        whole,
+        run, plan, corpus, merged, founding, manifest, audit, asked, shape, matrix, problem, duplicates, ranks, whole
     )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+
+from worker.escape import safe_text
 
 from .. import records
 from ..records import Json
@@ -95,6 +99,41 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class FitFigures:
+    """How well words predict the vectors (`content_fit`): of how many rows, cosines, and the rows that fit least.
+
+    `power_other`: how likely a row would be among the lowest with a vector from elsewhere; `power_neighbour`: with the
+    next row's. Both were measured on this run.
+    """
+
+    rows: int
+    median: float | None
+    first_percent: float | None
+    power_other: float | None
+    power_neighbour: float | None
+    lowest: tuple[int, ...]
+    lowest_scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class AuditFigures:
+    """The rows that were computed again after all parts were home (`report/audit.json` has each).
+
+    `uniform` of them were drawn from all rows, `lowest` were those that fit their texts least.
+    `share_at_most`: of all rows, this share may be off by more than the tolerance, at 95 %; None if one was found.
+    """
+
+    uniform: int
+    lowest: int
+    wrong: int
+    furthest: float | None
+    tolerance: float
+    share_at_most: float | None
+    seed: str
+    where: str
+
+
+@dataclass(frozen=True)
 class Figures:
     """All figures; None for an unknown one. Before a merge all are unknown."""
 
@@ -111,6 +150,8 @@ class Figures:
     duplicates: Duplicates | None = None
     retrieval: Retrieval | None = None
     projection: Projection | None = None
+    fit: FitFigures | None = None
+    audit: AuditFigures | None = None
 
     def as_json(self) -> dict[str, Json]:
         """Return the figures as JSON for validation.json."""
@@ -245,3 +286,49 @@ def projection(
         ),
         questions=tuple((x, y, text) for (x, y), text in zip(placed(questions), texts, strict=True)),
     )
+
+
+# ------------------------------------------------------------------------------------------------------ held together
+
+NEAR = 2e-5  # of a figure: another kind of machine sums in another order
+NEAR_FIT = 0.02  # of the content fit, which solves equations in float32
+# Points of a map turn with its axes where two of them are alike, and near documents change places: told, no fault.
+TURNING = re.compile(
+    r"projection\.(documents|questions)\[\d+\]\[[01]\]|retrieval\.questions\[\d+\]\.nearest.*|fit\.lowest.*"
+)
+
+
+def differences(stored: dict[str, Json], shown: Figures) -> tuple[list[str], list[str]]:
+    """Return in words which stored figures differ from those that are found now, and which may do so elsewhere.
+
+    A figure that an earlier version did not store is passed over.
+    """
+    wrong: list[str] = []
+    turned: list[str] = []
+    for where, was, now in _unlike(stored, {name: found for name, found in shown.as_json().items() if name in stored}):
+        words = f"{where}: {safe_text(repr(was), 60)} is stored, {safe_text(repr(now), 60)} is found"
+        (turned if TURNING.fullmatch(where) else wrong).append(words)
+    return wrong, turned
+
+
+def _unlike(was: Json, now: Json, where: str = "") -> Iterator[tuple[str, Json, Json]]:
+    """Yield each place where two JSON values differ by more than rounding."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in sorted({*was, *now}):
+            at = f"{where}.{key}" if where else key
+            if key in was and key in now:
+                yield from _unlike(was[key], now[key], at)
+            elif was.get(key) != now.get(key):
+                yield at, was.get(key), now.get(key)
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        for place, (one, two) in enumerate(zip(was, now, strict=True)):
+            yield from _unlike(one, two, f"{where}[{place}]")
+    elif was != now and not _near(was, now, NEAR_FIT if where.startswith("fit.") else NEAR):
+        yield where, was, now
+
+
+def _near(was: Json, now: Json, room: float) -> bool:
+    """Whether two numbers, at least one of them a fraction, are equal but for rounding."""
+    if not (isinstance(was, int | float) and isinstance(now, int | float)) or float not in (type(was), type(now)):
+        return False
+    return math.isclose(was, now, rel_tol=room, abs_tol=room)

@@ -8,6 +8,7 @@ makes the bytes again and compares: nothing is unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Iterator
@@ -188,6 +189,14 @@ def check(path: Path, content: FoundingContent) -> list[str]:
         return [f"{error.filename}: no such file"]
     except (OSError, ValueError, KeyError, TypeError, DataError) as error:
         return [f"cannot be compared: {safe_text(str(error), 300)}"]
+
+
+def sha256(content: FoundingContent) -> str:
+    """Return the sha256 that the file has if it holds this content. Raises DataError and OSError."""
+    digest = hashlib.sha256()
+    for piece in stream(content):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _differences(path: Path, content: FoundingContent) -> list[str]:

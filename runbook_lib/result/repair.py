@@ -11,6 +11,7 @@ from pathlib import Path
 from worker.files import sha256_file, write_atomic
 
 from ..corpus import corpus as corpora
+from ..corpus import sources
 from ..errors import DataError
 from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
@@ -80,7 +81,7 @@ def _corpus(run: Run) -> set[str]:
         wrong = [str(error)]
     if not wrong:
         return set()
-    if run.corpus.exists() and run.profile.corpus.path.exists():
+    if run.corpus.exists() and sources.exists(run.profile.corpus.path):
         _put_aside(run, run.corpus)
         if run.whole.exists():  # with --since both are made together
             _put_aside(run, run.whole)

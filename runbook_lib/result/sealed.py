@@ -23,7 +23,7 @@ from ..run.journal import Event
 from ..run.run import Run
 from .merged import Merged
 
-SEALED = "sealed"
+SEALED, SIGNATURE = "sealed", ".sig"
 LINE = re.compile(rb"([0-9a-f]{64})  ([^\n]+)\n")
 LONGEST_LINE = 64 + 2 + 4096 + 1
 # Sealing writes these again from the run's files.
@@ -65,12 +65,24 @@ def files(run: Run) -> list[str]:
     names = []
     for path in _walk(run.folder):
         name = path.relative_to(run.folder).as_posix()
+        if name == f"{run.sums.name}{SIGNATURE}":  # of the list, so in no list
+            continue
         if path.is_symlink() or not path.is_file():
             raise DataError(f"{path}: neither a plain file nor a folder, so it cannot be sealed; take it away")
         if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
             raise DataError(f"{name!r}: a name with control characters cannot be listed; rename it")
         names.append(name)
     return sorted(names)
+
+
+def litter(run: Run) -> list[str]:
+    """Return what a look with a Finder or JupyterLab left in the run's folder: outside the seal, read by nobody."""
+    found = []
+    for folder, folders, names in os.walk(run.folder):
+        here = Path(folder).relative_to(run.folder)
+        found += [(here / name).as_posix() for name in (*names, *folders) if is_litter(name)]
+        folders[:] = [name for name in folders if not is_litter(name)]
+    return sorted(found)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -136,6 +148,33 @@ def changes_since_seal(run: Run, digest: Digest, sealing: bool = False) -> SealC
     changes.damaged += lost
     changes.problems += [f"{name}: listed in {run.sums.name}, no such file" for name in lost]
     return changes
+
+
+def list_problems(run: Run) -> list[str]:
+    """Return how the list differs from the one that the journal's sealing names; a version before named none."""
+    others, journal = hashlib.sha256(), ""
+    for sha256, name in listed(run):
+        if name == run.journal.path.name:
+            journal = sha256
+        elif not is_litter(name):  # an earlier seal may list it
+            others.update(f"{sha256}  {name}\n".encode())
+    event = _sealing(run.journal.path, journal)
+    stated = event.get("list") if event else None
+    if stated in (None, others.hexdigest()):
+        return []
+    return [
+        f"{run.sums.name}: its other lines have sha256 {others.hexdigest()[:16]}…, the sealing says {str(stated)[:16]}…"
+    ]
+
+
+def _sealing(path: Path, sha256: str) -> Event | None:
+    """Return the last line of the journal as it was listed with this sum: the sealing."""
+    digest = hashlib.sha256()
+    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
+        digest.update(line)
+        if digest.copy().hexdigest() == sha256:
+            return _event(line)
+    return None
 
 
 def unlisted(run: Run, digest: Digest) -> list[str]:

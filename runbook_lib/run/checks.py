@@ -34,10 +34,11 @@ MARKS = {"ok": "✓", "warning": "!", "FAILED": "✗"}
 
 @dataclass
 class Checks:
-    """The checks of one question ("is this machine ready?"), in the order they were made."""
+    """The checks of one question ("is this machine ready?"), in the order they were made; `stamp`: shown below."""
 
     title: str
     items: list[Check] = field(default_factory=list)
+    stamp: str = ""
 
     def add(
         self,
@@ -90,14 +91,15 @@ class Checks:
             lines.append(f"  {MARKS[item.verdict]} {item.where}: {item.name}: {item.seen}{want}")
             if item.remedy and item.verdict != "ok":
                 lines.append(f"      -> {item.remedy}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *([f"  {self.stamp}"] if self.stamp else [])])
 
     def _repr_html_(self) -> str:
         heads = ("verdict", "where", "check", "seen", "expected", "what to do")
         rows = [
             (_marked(i), i.where, i.name, i.seen, i.expected, i.remedy if i.verdict != "ok" else "") for i in self.items
         ]
-        return _table(self, heads, rows, names=2, style="text-align:left")
+        stamp = f"<p>{html.escape(self.stamp)}</p>" if self.stamp else ""
+        return _table(self, heads, rows, names=2, style="text-align:left") + stamp
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from worker.files import read_json
 from worker.layout import HostFolder
 from worker.rows import Covered, Range
 
+from ..corpus import sources
 from ..corpus.corpus import Corpus
 from ..errors import ProfileError
 from ..profile import rules
@@ -30,7 +31,7 @@ from .plan import Plan, Slot
 # Keys that name a file whose content counts.
 CONTENTS = ("corpus.path", "questions")
 # Keys and sections that say how a run is driven and watched, and where its result goes.
-FREE = ("run", "runs", "hf_token", "monitor", "recovery", "policy", "output")
+FREE = ("run", "runs", "hf_token", "monitor", "recovery", "policy", "output", "signing_key")
 # What is asserted, and how files are sent: preflight compares it with the facts.
 FREE_KEYS = ("corpus.documents", "model.dim", "model.sha256", "model.download")
 # Of a host: how it is reached, and the Python that it has.
@@ -180,7 +181,7 @@ class _Comparison:
     def _edited(self, key: str) -> bool:
         """Whether a file of the same name has other content now; a missing file is no edit: the run has a copy."""
         path = self.after.corpus.path if key == "corpus.path" else self.after.questions
-        return bool(self.basis.corpus and path and path.is_file() and not self._same_content(key))
+        return bool(self.basis.corpus and path and sources.exists(path) and not self._same_content(key))
 
     def _same_content(self, key: str) -> bool:
         corpus = self.basis.corpus

@@ -25,7 +25,7 @@ KINDS = {
     **dict.fromkeys(("phase started", "phase ended", "gate"), PHASE),
     **dict.fromkeys(
         ("run created", "checked", "environment begun", "staged", "slots added", "supervisor started", "watching",
-         "watched", "asked", "result published", "record written", "sealed"),
+         "watched", "asked", "result published", "record written", "audit drawn", "rows done twice", "sealed"),
         PROGRESS,
     ),
     **dict.fromkeys(
@@ -89,6 +89,10 @@ class Event(TypedDict, total=False):
     verdict: str
     what: str
     where: str
+    list: str
+    stamped: bool
+    seed: str
+    furthest: float
     wrote: dict[str, str]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from worker.layout import SHARED_FOLDERS, HostFolder
 
+from ..corpus import sources
 from ..profile.profile import Profile
 from .run import Run
 
@@ -63,7 +64,8 @@ def read(run: Run) -> Iterator[NamedPath]:
     yield NamedPath("the profile", profile.path)
     if created := next(run.journal.events("run created"), None):
         yield NamedPath("the profile", Path(str(created.get("profile"))))
-    yield NamedPath("corpus.path", profile.corpus.path)
+    for file in sources.places(profile.corpus.path, profile.output.merged):
+        yield NamedPath("corpus.path", file)
     if profile.model.name.startswith("/"):
         yield NamedPath("model.name", Path(profile.model.name))
     for name, path in (("questions", profile.questions), ("hf_token", profile.hf_token)):
@@ -110,9 +112,9 @@ def problems(run: Run) -> list[str]:
     used = [*ours, *writes]
     pairs += [(place, other) for place in used for other in reads]
     pairs += [(place, runs) for place in writes] + [(folder, backups)]
-    corpus = NamedPath("corpus.path", run.profile.corpus.path)
+    corpora = [NamedPath("corpus.path", file) for file in sources.places(run.profile.corpus.path)]
     for workdir in workdirs(run.profile):
-        pairs += [(place, workdir) for place in (corpus, runs, *writes)] + [(workdir, backups)]
+        pairs += [(place, workdir) for place in (*corpora, runs, *writes)] + [(workdir, backups)]
     nested = [pair for pair in pairs if inside(pair[0].path, pair[1].path)] + list(_nested(groups))
     lines = [f"{place} {'is' if key(place.path) == key(other.path) else 'lies in'} {other}" for place, other in nested]
     lines += [f"{place} lies in the folder of another run, {at}" for place in used if (at := _of_run(place))]

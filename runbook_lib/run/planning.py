@@ -18,6 +18,8 @@ from .machine_facts import MachineFacts
 from .plan import ModelIdentity, Plan, Slot
 from .run import Run
 
+SLOT_BYTES = 2 * 2**30  # of memory: what a worker with a small model takes, and room for its batches
+
 
 def make_plan(
     run: Run, model: models.Model, corpus: corpora.Corpus, facts: dict[str, MachineFacts], why_padded: str
@@ -91,7 +93,10 @@ def slots_of(host: HostSpec, facts: MachineFacts) -> int:
         return host.slots
     if host.device in NEW:
         return 1
-    return len(facts["gpus"]) if host.device == "cuda" else max(1, facts["cores"] // 4)
+    if host.device == "cuda":
+        return len(facts["gpus"])
+    memory = facts.get("memory_bytes")
+    return max(1, min(facts["cores"] // 4, memory // SLOT_BYTES if memory else facts["cores"]))
 
 
 def differences(run: Run, plan: Plan, model: models.Model, corpus: corpora.Corpus) -> list[tuple[str, object, object]]:

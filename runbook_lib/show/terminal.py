@@ -5,11 +5,14 @@ If the output is not a terminal (a pipe, a log), it prints lines of text, as the
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -98,3 +101,13 @@ def _cells(slot: SlotState, with_gpu: bool) -> list[Text | ProgressBar]:
         Text(panel.contact(slot)),
         Text(panel.notes(slot)),
     ]
+
+
+@contextlib.contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar in a terminal while something is counted; yield what takes (done, total)."""
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.completed:,}/{task.total:,} {task.description}"), BarColumn(30), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done, of: bar.update(task, completed=done, total=of)

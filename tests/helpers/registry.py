@@ -76,6 +76,24 @@ def lowest(source: Path, *options: str) -> Path:
     return python
 
 
+def with_packages(*names: str) -> Path:
+    """The Python of an environment that has these packages, the newest that fit together, and nothing of ours."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    place = KEPT / f"with-{hashlib.sha256(' '.join((*names, sys.base_prefix)).encode()).hexdigest()[:12]}"
+    python = place / "bin" / "python"
+    if (place / "whole").exists():
+        return python
+    shutil.rmtree(place, ignore_errors=True)
+    for argv in (
+        ("venv", "-q", "--python", str(Path(sys.base_prefix, "bin", f"python{VERSION}")), str(place)),
+        ("pip", "install", "-q", "--python", str(python), *names),
+    ):
+        done = uv(*argv)
+        assert done.returncode == 0, done.stderr
+    (place / "whole").touch()
+    return python
+
+
 def _lend_torch(place: Path) -> None:
     """Let an environment see the torch of this one, and nothing else of it."""
     lent = place / "torch"

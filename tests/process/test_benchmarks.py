@@ -23,12 +23,13 @@ SMALLEST = {
     "limits": (["--quick", "--rounds", "1", "--threads", "1"], "GFLOP/s, threads 1"),
     "scale/measure": (["--fleets", "2000x16", "--rows", "400", "--results", "{}/found.json"], "merge_again"),
     "scale/simulate": (["--rows", "40000", "--hosts", "4", "--slots", "2", "--lost", "0.25"], '"above_ideal": '),
+    "faults": (["--seeds", "1", "--documents", "60", "--drawn", "5", "--kinds", "verdict"], "| the printed verdict |"),
     "kill_cost": (["--folder", "{}/kills", "--kills", "1", "--documents", "200"], "same parts, byte for byte: True"),
 }
 # Real runs of minutes, or what needs a browser: held alive to where their work begins. remote_poll has its own test.
 STARTED = ("console", "kill_matrix", "remote_poll", "restart", "whole_run", "peers", "all")
 # What these share, and what all.py is made of; test_benchmarks_all.py holds it.
-PARTS = ("encoding", "measuring", "models", "page", "pictures", "rows", "ways", "work")
+PARTS = ("edits", "encoding", "harms", "measuring", "models", "page", "pictures", "rows", "ways", "work")
 PARTS += ("scale/curves", "scale/fleet", "scale/steps", "scale/whole")
 
 

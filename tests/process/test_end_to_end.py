@@ -5,13 +5,16 @@ All tests share one run. Each that harms it leaves it whole, and the last takes 
 
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 from small_run import DOCUMENTS, by_the_library, make_profile, runbook, runbook_here, undisturbed
 
+import runbook_lib
 from runbook_lib.corpus import corpus
 from runbook_lib.report import report
+from runbook_lib.run import model as models
 from runbook_lib.run import run
 from worker.files import sha256_file
 from worker.layout import HostFolder
@@ -65,6 +68,27 @@ def test_the_archive_verifies_and_four_executed_notebooks_are_in_it(finished):
     page = (this.report / "report.html").read_text()
     assert "Succeeded" in page
     assert "http://" not in page.replace("http://www.w3.org/", "")
+
+
+def test_a_finished_run_is_searched_by_questions_with_its_own_model(finished):
+    this, _ = finished
+    result = runbook_lib.load(this.folder)
+    asked = [record["question"] for record in corpus.load(this.corpus).questions_list()]
+    found = result.embed(asked)
+    assert (found * result.questions).sum(axis=1).min() >= 1 - 1e-6
+    said = runbook_here("search", this.folder, asked[0], "-n", "2", "--texts", cwd=this.folder)
+    best = result.nearest(found[0], 2)
+    assert [f"(row {each.row}, " in said for each in best] == [True, True]
+    assert said.index(f"(row {best[0].row}, ") < said.index(f"(row {best[1].row}, ")
+    assert "question 2 is empty" in runbook_here("search", this.folder, asked[0], " ", cwd=this.folder, code=1)
+
+
+def test_another_model_than_the_runs_own_is_refused_for_a_search(finished, tmp_path):
+    this, _ = finished
+    other = shutil.copytree(models.resolve(this.profile.model).folder, tmp_path / "other")
+    (other / "config_sentence_transformers.json").write_text("{}")
+    said = runbook_here("search", this.folder, "anything", "--model", other, cwd=this.folder, code=1)
+    assert "files of the model: expected digest" in said
 
 
 def test_a_changed_byte_in_the_matrix_is_named(finished, tmp_path):

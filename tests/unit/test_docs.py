@@ -14,8 +14,8 @@ from runbook_lib.profile import profile
 from runbook_lib.slots import states
 
 PAGES = (
-    *("README.md", "DECISIONS.md", "CHANGELOG.md", "profiles/demo/README.md"),
-    *("docs/chaos.md", "docs/changes.md", "docs/scale.md", "docs/slurm.md", "docs/tests.md"),
+    *("README.md", "DECISIONS.md", "CHANGELOG.md", "profiles/demo/README.md", "docs/afterwards.md"),
+    *("docs/chaos.md", "docs/changes.md", "docs/proof.md", "docs/scale.md", "docs/slurm.md", "docs/tests.md"),
 )
 DOCS = [ROOT / name for name in PAGES]
 

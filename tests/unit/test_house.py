@@ -19,9 +19,10 @@ WORKER = ROOT / "worker"
 
 # The order of the house: a folder imports only itself and those before it.
 FOLDERS = (
-    "errors", "records", "profile", "corpus", "run", "hosts", "slots", "result", "phases", "show", "report", "chain",
+    "errors", "records", "profile", "corpus", "run", "hosts", "slots", "result", "phases", "afterwards",
+    "show", "report", "chain",
 )  # fmt: skip
-ON_TOP = {"cli", "notebook"}  # what a person starts from
+ON_TOP = {"cli", "cli_before_after", "notebook"}  # what a person starts from
 # A phase stands on its own, but for these.
 PHASES = {
     "preflight",
@@ -57,7 +58,7 @@ DOORS = {  # outside library -> the only modules that may import it
     "traitlets": {"notebook_pages"},
     "bleach": {"notebook_pages"},
     "yaml": {"yaml_lines"},
-    "pyarrow": {"tables"},
+    "pyarrow": {"arrow_ipc", "columns", "export", "tables", "unpacking"},
     "huggingface_hub": {"model", "fetch"},
     "torch": {
         "accelerator",
@@ -74,8 +75,8 @@ DOORS = {  # outside library -> the only modules that may import it
 # Of the worker, the library may use what needs neither numpy nor torch.
 SHARED = {
     "again", "allotted", "awake", "batch_script", "batches", "chip", "device", "environment", "escape", "fields",
-    "files", "launcher", "layout", "locks", "machine", "node_job", "owned", "placed", "process", "reserve", "rows",
-    "slurm", "snapshot", "states", "texts", "verbs", "wire",
+    "files", "launcher", "layout", "limits", "locks", "machine", "node_job", "owned", "placed", "process", "reserve",
+    "rows", "slurm", "snapshot", "states", "texts", "verbs", "wire",
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The items of JSON lines and of a JSON array, as the JSON standard defines them, one at a time.
 
-Refused although Python takes it: NaN, infinities, numbers of endless digits, a key given twice.
+Refused although Python takes it: a key given twice. NaN, infinities and numbers of endless digits are `Odd` values:
+they stop nobody who does not ask for that field.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import IO, Any
 
 from ...errors import CorpusError
 from .json_size import holds_more
-from .source import Source, Unreadable, refusal, shown
+from .source import Odd, Source, Unreadable, refusal, shown
 from .text_lines import LONGEST, BlankLines, lines, not_utf8, skip_mark
 
 _CHUNK = 2**20
@@ -26,24 +27,20 @@ _SMALL = 4 * _CHUNK  # a text of this size needs little memory, whatever it hold
 
 
 class _NotTaken(ValueError):
-    """JSON that Python accepts and the standard, or this module, does not."""
+    """JSON that Python accepts and this module does not."""
 
 
 def _no_constant(name: str) -> Any:
-    raise _NotTaken(f"{name} is not JSON")
+    return Odd(f"{name}, which is not JSON")
 
 
-def _short_int(digits: str) -> int:
-    if len(digits) > 20:
-        raise _NotTaken(f"a number of {len(digits)} digits")
-    return int(digits)
+def _short_int(digits: str) -> Any:
+    return Odd(f"a number of {len(digits)} digits") if len(digits) > 20 else int(digits)
 
 
-def _finite_float(digits: str) -> float:
+def _finite_float(digits: str) -> Any:
     value = float(digits)
-    if math.isinf(value):
-        raise _NotTaken("a number too large for a float")
-    return value
+    return Odd("a number too large for a float") if math.isinf(value) else value
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -22,6 +22,13 @@ class Unreadable:
     reason: str
 
 
+@dataclass(frozen=True)
+class Odd:
+    """A value that JSON or this library has no room for; it matters only in a field that is asked for."""
+
+    reason: str
+
+
 @dataclass
 class Source:
     """An open corpus file: its items in order, each after its place."""

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import IO, Any
 
 from ...errors import CorpusError
-from . import parquet_pages
+from . import columns, parquet_pages
 from .source import FETCH_AGAIN, Source, Unreadable, refusal, shown
 from .text_lines import LONGEST, BlankLines, lines, not_utf8
 
+MARKS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 FIELDS = 2**20  # of one line of CSV, and lines of one record
-PIECE = 32 * 2**20  # bytes of Parquet turned into Python values at a time
 DOCUMENTS = 200_000  # rows allowed in Parquet of any size, and one more for each eight bytes
 SAVE_SMALLER = "write it anew from its source with the defaults of your Parquet writer, or as JSON lines"
-
-
-def _set_columns(source: Source, names: Collection[str]) -> None:
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        listed = ", ".join(f'"{shown(name)}"' for name in twice[:20])
-        raise refusal(source.path, f"column given twice: {listed}", "give every column its own name")
-    source.columns = tuple(names)
 
 
 # ---------------------------------------------------------------- Parquet
@@ -32,18 +24,13 @@ def _set_columns(source: Source, names: Collection[str]) -> None:
 
 def parquet(file: IO[bytes], source: Source, wanted: Collection[str]) -> Iterator[tuple[str, Any]]:
     """The rows of a Parquet file; only the `wanted` columns are read, unless none is named."""
-    import pyarrow
     import pyarrow.parquet
 
     try:
         parquet_pages.check_footer(file)
         table = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
-        schema = table.schema_arrow
-        names = schema.names
-        _set_columns(source, names)
-        read = [name for name in names if not wanted or name in wanted]
-        nested = [name for name in read if wanted and pyarrow.types.is_nested(schema.field(name).type)]
-        rows = parquet_pages.rows_at_a_time(file, table.metadata, read)
+        chosen = columns.choose(table.schema_arrow, source, wanted)
+        rows = parquet_pages.rows_at_a_time(file, table.metadata, chosen.top)
     except parquet_pages.OversizedParquet as why:
         raise refusal(source.path, f"Parquet that is not read: {why}", SAVE_SMALLER) from None
     except CorpusError:
@@ -54,45 +41,29 @@ def parquet(file: IO[bytes], source: Source, wanted: Collection[str]) -> Iterato
         whole = _ends_like_parquet(file)
         what = "Parquet not readable" if whole else f"cut short: Parquet without its end (size {file.seek(0, 2)} bytes)"
         raise refusal(source.path, f"{what} ({_first_line(error)})", FETCH_AGAIN) from None
-    if nested:
-        kinds = ", ".join(f'"{shown(name)}" is {shown(schema.field(name).type)}' for name in nested)
-        raise refusal(source.path, f"a column of lists or structs: {kinds}; expected text", "store plain texts")
     if table.metadata.num_rows > DOCUMENTS + file.seek(0, 2) // 8:
         what = f"{table.metadata.num_rows:,} rows in {file.seek(0, 2):,} bytes: out of proportion"
         raise refusal(source.path, what, SAVE_SMALLER)
-    return _parquet_rows(table, read, source, rows)
+    return _parquet_rows(table, chosen, source, rows)
 
 
-def _parquet_rows(table: Any, names: list[str], source: Source, rows: int) -> Iterator[tuple[str, Any]]:
+def _parquet_rows(table: Any, chosen: columns.Columns, source: Source, rows: int) -> Iterator[tuple[str, Any]]:
     row = 0
-    batches = table.iter_batches(batch_size=rows, columns=names)
+    batches = table.iter_batches(batch_size=rows, columns=chosen.top)
     while True:
         try:
             batch = next(batches, None)
-            pieces = [] if batch is None else list(_pieces(batch))
-            done, batch = batch is None, None  # freed, as the pieces below, before the next one is read
-            for piece in pieces:
-                columns = [column.to_pylist() for column in piece.columns]
-                for values in zip(*columns, strict=True):
-                    yield f"row {row}", dict(zip(names, values, strict=True))
-                    row += 1
-            pieces = []
+            if batch is None:
+                return
+            for values in columns.rows(batch, chosen):
+                yield f"row {row}", values
+                row += 1
         except UnicodeDecodeError:
             raise refusal(source.path, f"after row {row}: text that is not UTF-8", "save it as UTF-8") from None
         except (OSError, ValueError, TypeError, MemoryError) as error:  # pyarrow's own errors are kinds of these
+            if isinstance(error, CorpusError):
+                raise
             raise refusal(source.path, f"not readable after row {row} ({_first_line(error)})", FETCH_AGAIN) from None
-        if done:
-            return
-
-
-def _pieces(batch: Any) -> Iterator[Any]:
-    """Yield a batch in pieces that stay small as Python strings, which may take four times the bytes."""
-    if batch.nbytes <= PIECE or batch.num_rows <= 1:
-        yield batch
-        return
-    half = batch.num_rows // 2
-    yield from _pieces(batch.slice(0, half))
-    yield from _pieces(batch.slice(half))
 
 
 def _ends_like_parquet(file: IO[bytes]) -> bool:
@@ -108,13 +79,43 @@ def _first_line(error: Exception) -> str:
 
 
 def csv_rows(file: IO[bytes], source: Source, wanted: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the rows of a CSV file with a header; a row of another width gives an `Unreadable`."""
-    records = _records(file, source)
+    """Yield the rows of a CSV file with a header; a row of another width gives an `Unreadable`.
+
+    Between the fields stands the mark by which the header has most of the `wanted` columns: a comma if in doubt.
+    """
+    mark = separator(_first_line_of(file), wanted)
+    if mark != ",":
+        source.notes.append(f"the fields are separated by {MARKS[mark]}")
+    records = _records(file, source, mark)
     _, header = next(records, (0, None))
     if header is None:
         raise refusal(source.path, "blank lines and nothing else", FETCH_AGAIN)
-    _set_columns(source, header)
+    columns.check_once(source, header, wanted)
+    source.columns = tuple(header)
     return _under(header, records)
+
+
+def separator(header: str, wanted: Collection[str]) -> str:
+    """Return the mark of MARKS that separates the columns of this first line."""
+
+    def fits(mark: str) -> tuple[int, int]:
+        names = next(csv.reader([header], delimiter=mark), [])
+        return len({*names} & {*wanted}), len(names)
+
+    try:
+        return max(MARKS, key=fits)
+    except csv.Error:  # told with its line by the reader
+        return ","
+
+
+def _first_line_of(file: IO[bytes]) -> str:
+    """The first line that is not blank, as far as it can be shown; the file is where it was."""
+    at = file.tell()
+    line = b""
+    while not line.strip() and (line := file.readline(LONGEST)):
+        pass
+    file.seek(at)
+    return line.removeprefix(codecs.BOM_UTF8).decode(errors="replace")
 
 
 def _under(header: list[str], records: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[str, Any]]:
@@ -126,7 +127,7 @@ def _under(header: list[str], records: Iterator[tuple[int, list[str]]]) -> Itera
             yield place, Unreadable(f"{len(values)} fields, the header has {len(header)}")
 
 
-def _records(file: IO[bytes], source: Source) -> Iterator[tuple[int, list[str]]]:
+def _records(file: IO[bytes], source: Source, mark: str) -> Iterator[tuple[int, list[str]]]:
     """The records of a CSV file that are not blank, each with the line that it starts on."""
     blank = BlankLines()
     open_lines: list[str] = []
@@ -139,15 +140,15 @@ def _records(file: IO[bytes], source: Source) -> Iterator[tuple[int, list[str]]]
             if open_bytes > LONGEST or len(open_lines) > FIELDS:
                 reason = f"the record that starts on line {line} has over {LONGEST:,} bytes, or {FIELDS:,} lines"
                 raise refusal(source.path, reason, "look for a quote there that is never closed")
-            if raw.count(b",") > FIELDS:
-                raise refusal(source.path, f"line {number} has over {FIELDS:,} commas", FETCH_AGAIN)
+            if raw.count(mark.encode()) > FIELDS:
+                raise refusal(source.path, f"line {number} has over {FIELDS:,} {MARKS[mark]}", FETCH_AGAIN)
             try:
                 open_lines.append(raw.decode())
             except UnicodeDecodeError as error:
                 raise refusal(source.path, not_utf8(error, start), "save it as UTF-8") from None
             yield open_lines[-1]
 
-    reader = csv.reader(text(), strict=True)
+    reader = csv.reader(text(), delimiter=mark, strict=True)
     limit = csv.field_size_limit(LONGEST)
     try:
         for values in reader:

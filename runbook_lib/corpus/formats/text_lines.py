@@ -1,12 +1,14 @@
-"""The lines of a text file: each with its number and its offset, and none longer than a limit."""
+"""The lines of a text file: each with its number and its offset, and none longer than a limit; and plain text itself,
+a document a line.
+"""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Collection, Iterator
+from typing import IO, Any
 
-from .source import Source, refusal
+from .source import Source, Unreadable, refusal
 
 LONGEST = 32 * 2**20  # bytes or characters of one JSON value, one line, one CSV record: a whole book has about 1 MiB
 
@@ -53,3 +55,17 @@ class BlankLines:
         """Add the number of blank lines to the notes."""
         if self.count:
             source.notes.append(f"{self.count} blank lines passed over (first: line {self.first})")
+
+
+def text_a_line(file: IO[bytes], source: Source, wanted: Collection[str]) -> Iterator[tuple[str, Any]]:
+    """Yield every line that is not blank, without its end, as a string."""
+    blank = BlankLines()
+    for number, start, raw in lines(file, source):
+        if not raw.strip():
+            blank.add(number)
+            continue
+        try:
+            yield f"line {number}", raw.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            yield f"line {number}", Unreadable(not_utf8(error, start))
+    blank.note(source)

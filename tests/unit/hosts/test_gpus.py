@@ -51,6 +51,12 @@ def judged(*rows, listing="", apps="", code=0, err="", **more):
     return gpus.inventory({"gpus": said("\n".join(rows), code, err, **more), "list": listed, "apps": used})
 
 
+def given(value, *rows, **options):
+    """The inventory of a host where CUDA_VISIBLE_DEVICES has this value."""
+    answers = {"gpus": said("\n".join(rows)), "list": said(options.get("listing", "")), "apps": said()}
+    return gpus.inventory({**answers, "visible": {"out": value, "err": "", "exit": 0}})
+
+
 def only(*rows, **options):
     (gpu,) = judged(*rows, **options).gpus
     return gpu
@@ -294,6 +300,58 @@ def test_a_mig_devices_users_are_its_own_or_not_told_apart():
     assert [gpu.users for gpu in own[:3]] == [(), (User(7, "python", 9),), ()]
     whole = judged(row(mig="Enabled"), listing=MIGS, apps=f"{uuid(0)}, 7, python, 9").gpus
     assert all("which MIG device" in gpu.warning for gpu in whole[1:3])
+
+
+@pytest.mark.parametrize("profile", ["1g.24gb-me", "1g.5gb+me.all", "4g.40gb", "1c.3g.40gb"])
+def test_every_name_of_a_mig_profile_is_a_device(profile):
+    found = judged(row(mig="Enabled"), listing=f"{PARENT}\n  MIG {profile}  Device  0: (UUID: {uuid(10, 'MIG')})")
+    assert [gpu.name for gpu in found.gpus if not gpu.trouble] == [f"{A100} MIG {profile}"]
+    assert found.unknown == ()
+
+
+def test_lines_that_are_not_understood_are_told():
+    found = judged(row(), listing=f"{PARENT}\n  Slice 7 of another world\x1b[0m\n" + "  more\n" * 50)
+    assert found.unknown[0] == "Slice 7 of another world\\x1b[0m" and len(found.unknown) == gpus.NAMED
+    assert judged(row(), listing="Unable to determine the device handle\n" + PARENT).unknown == ()
+
+
+# Which were given to this account
+
+
+@pytest.mark.parametrize(
+    ("value", "indices"),
+    [
+        ("3", [3]),
+        ("1, 0", [0, 1]),
+        ("2,2", [2]),
+        (uuid(2), [2]),
+        (uuid(1)[:-1], []),  # half of several UUIDs
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("1,7,2", [1]),  # up to the first mistake
+        ("0,1,2,3", [0, 1, 2, 3]),
+    ],
+)
+def test_only_the_gpus_that_an_account_was_given_are_there(value, indices):
+    found = given(value, *map(row, range(4)))
+    assert [gpu.index for gpu in found.gpus] == indices
+    assert bool(found.withheld) == (len(indices) < 4)
+    assert not found.withheld or f"of 4 GPUs {len(indices)} are this account's" in found.withheld
+
+
+def test_a_slice_that_was_given_is_taken_and_a_card_stands_for_its_first_slice():
+    enabled = row(mig="Enabled"), row(1)
+    assert [gpu.uuid for gpu in given(uuid(10, "MIG"), *enabled, listing=MIGS).gpus] == [uuid(10, "MIG")]
+    assert [gpu.uuid for gpu in given("0", *enabled, listing=MIGS).gpus] == [uuid(10, "MIG")]
+    assert [gpu.uuid for gpu in given("1", *enabled, listing=MIGS).gpus] == [uuid(1)]
+
+
+def test_a_uuid_without_its_first_word_is_one():
+    bare = uuid(3).removeprefix("GPU-")
+    gpu = only(row(uuid=bare), listing=f"GPU 0: Orin (nvgpu) (UUID: {bare})", apps=f"{bare}, 7, python, 9")
+    assert (gpu.uuid, gpu.trouble, gpu.users) == (uuid(3), "", (User(7, "python", 9),))
+    assert list(gpus.samples(f"{bare}, 3, [N/A], 40, 5.0")) == [uuid(3)]
 
 
 # Who uses them

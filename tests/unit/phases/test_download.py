@@ -15,7 +15,7 @@ from runbook_lib import cli
 from runbook_lib.errors import DataError
 from runbook_lib.hosts import hosts
 from runbook_lib.phases import download
-from runbook_lib.result import parts
+from runbook_lib.result import done_twice, parts
 from runbook_lib.run.run import Run
 from worker.files import sha256_file, write_json
 from worker.layout import committed
@@ -431,3 +431,24 @@ def test_a_part_that_is_refused_again_and_again_is_not_done_again_without_end(th
     assert "02_launch and 03_monitor again" in download.complete(there.run).failed[0].remedy
     there.commit(0, 4)
     assert download.collect(there.run).rows == 4
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_rows_that_two_hosts_did_are_compared_and_a_difference_is_kept_in_the_journal(there, other):
+    """Both were fetching the same moved rows: the first stays, the second is not thrown away unseen."""
+    there.commit(0, 4)
+    download.collect(there.run)
+    before = there.run.local.part(0, 4).read_bytes()
+    rows = there.made.vectors[0:4].copy()
+    if other:
+        rows[2] = there.made.vectors[9]
+    made_up.commit(there.folder, 0, rows, there.made.record(0, 4))
+    plan, prints = there.run.plan(), there.made.corpus.fingerprints()
+    (spec,) = [spec for spec in there.run.hosts if spec.name == "here"]
+    download._fetch(there.run, hosts.connect(spec, there.run.name), plan, prints, 0, 4, lambda n: None, None)
+    assert there.run.local.part(0, 4).read_bytes() == before
+    found = done_twice.check(there.run.journal, "float32")
+    assert found.ok is not other
+    assert ("rows 0-4 of here" in found.seen) is other
+    (event,) = there.run.journal.events(done_twice.EVENT)
+    assert (event["furthest"] > 1e-6) is other

@@ -280,7 +280,7 @@ def test_every_gpu_that_works_is_a_slot_known_by_its_uuid_and_a_broken_one_is_le
         ("cluster0_gpu1", uuid(1), "cuda"),
     ]
     assert [check.name for check in checks.failed] == [UNTRIED]
-    assert named(checks, "GPUs").seen == "2 x NVIDIA H100"
+    assert named(checks, "GPUs").seen == "2 x NVIDIA H100 of 80 GiB (index 0, 1)"
     broken = named(checks, "GPU 2")
     assert (broken.verdict, broken.seen) == ("warning", "left out: [GPU requires reset]")
 
@@ -297,7 +297,10 @@ def test_fewer_slots_than_gpus_may_be_asked_for(cuda):
 def test_more_slots_than_gpus_that_work_are_a_failing_check_and_no_plan(cuda, rows):
     hosts, plans, drawn = cuda(*rows, slots=3)
     assert [check.name for check in hosts.failed] == ["GPUs", UNTRIED]
-    assert (named(hosts, "GPUs").seen, named(hosts, "GPUs").expected) == ("2 x NVIDIA H100", "3 that work")
+    assert (named(hosts, "GPUs").seen, named(hosts, "GPUs").expected) == (
+        "2 x NVIDIA H100 of 80 GiB (index 0, 1)",
+        "3 that work",
+    )
     assert drawn is None
     assert "too few GPUs on one" in plans.failed[0].seen
 

@@ -332,3 +332,17 @@ def test_an_article_is_found_though_only_some_lines_are_remembered(tmp_path):
     assert manifest.documents == audited.lines == 200 and len(audited.offsets) == 4
     found = audited.articles([0, 63, 64, 127, 199, 200, 10**6])
     assert [each.get("row") for each in found.values()] == [0, 63, 64, 127, 199, None, None]
+
+
+@pytest.mark.parametrize("mask", [0xFFFF0000, 0xFFFFE000], ids=["bfloat16", "float16"])
+def test_rows_that_were_computed_in_16_bits_are_named(tmp_path, mask):
+    made = made_up.run_folder(tmp_path, dim=64)
+    cut = (made.vectors.view(np.uint32) & np.uint32(mask)).view(np.float32)
+    checks, _ = validate.validate(merged(made_up.with_vectors(made, {row: cut[row] for row in range(4, 8)})).run)
+    assert check(checks, "float32 in every digit").seen == "4 rows: 4, 5, 6, 7"
+    assert not check(checks, "float32 in every digit").ok
+
+
+def test_a_run_in_16_bits_may_have_such_rows(tmp_path):
+    checks, _ = validate.validate(merged(made_up.run_folder(tmp_path, dim=64, dtype="bfloat16")).run)
+    assert not [item for item in checks if "every digit" in item.name]

@@ -48,11 +48,12 @@ def finished(folder: Path) -> Run:
     this.journal.write("part refused", host="here", start=0, stop=4, reason=f"sha256 differs {NASTY}")
     this.journal.write("revived", seen="here: started")
     gate.gate(this, PHASES[3], done.checks, founding=done.founding, backup=done.backup)
-    nbformat.write(notebook(), this.report / f"{PHASES[0]}.ipynb")
+    nbformat.write(notebook(sha256_file(this.result_file(PHASES[0]))), this.report / f"{PHASES[0]}.ipynb")
     return this
 
 
-def notebook() -> nbformat.NotebookNode:
+def notebook(result: str = "") -> nbformat.NotebookNode:
+    """An executed notebook full of markup; with `result` its gate shows that sum."""
     picture = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
     good = '<table><tr><th scope="row" style="color:red">a</th></tr></table>'
     good += f'<img alt="x" src="data:image/png;base64,{picture}">'
@@ -67,6 +68,7 @@ def notebook() -> nbformat.NotebookNode:
                     new_output("display_data", data={"text/html": good, "text/plain": "a"}),
                     new_output("display_data", data={"text/html": NASTY}, metadata={"text/html": {"isolated": True}}),
                     new_output("display_data", data={"application/javascript": "alert(3)", "text/plain": "plain"}),
+                    new_output("display_data", data={"text/plain": f"all hold\n  result sha256 {result}"}),
                     new_output("stream", name="stdout", text=f"printed {NASTY}"),
                     new_output("error", ename="GateError", evalue="no", traceback=["\x1b[31mGateError\x1b[0m: no"]),
                 ],
@@ -432,7 +434,7 @@ def test_outside_files_on_another_machine_are_a_warning(sealed: Run) -> None:
     sealed.save_result(PHASES[3], **{key: result[key] for key in ("ok", "at", "inputs", "checks", "figures")})
     archive.write_sums(sealed)
     checks = report.verify(sealed)
-    assert checks.ok
+    assert checks.ok, checks
     assert sum("not on this machine" in check.seen for check in checks) == 2
 
 

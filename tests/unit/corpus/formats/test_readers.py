@@ -146,9 +146,9 @@ def test_a_name_that_says_the_format_is_not_noted(tmp_path: Path) -> None:
         (b"\n\r\n", "blank lines and nothing else"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git lfs pull"),
         (b"PK\x03\x04rest", "ZIP archive"),
-        (b"BZh91AY", "bunzip2"),
+        (b"BZh91AY", "bzip2 cut short"),
         (b"\xfd7zXZ\x00", "unxz"),
-        (b"\x28\xb5\x2f\xfd\x00", "unzstd"),
+        (b"\x28\xb5\x2f\xfd\x00", "zstd not readable (Truncated"),
         ('{"text": "a"}'.encode("utf-16"), "UTF-16"),
         (gzip.compress(gzip.compress(b"x", mtime=0), mtime=0), "gzip within gzip"),
         (b"\x00\x01\x02\x1b[31m", "not a known format (first bytes 00 01 02 1b"),
@@ -429,10 +429,6 @@ def test_a_byte_order_mark_is_noted_and_loses_nothing(tmp_path: Path, data: byte
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (b'{"text": NaN}', "NaN is not JSON"),
-        (b'{"text": -Infinity}', "-Infinity is not JSON"),
-        (b'{"a": 1e999}', "too large"),
-        (b'{"a": ' + b"9" * 5000 + b"}", "a number of 5000 digits"),
         (b'{"a": 1, "a": 2}', '"a" is given twice'),
         (b'{"a": {"\\u001b": 1, "\\u001b": 2}}', '"\\x1b" is given twice'),
         (b'{"a": ' + b"[" * 200_000, "nested too deeply"),
@@ -454,7 +450,6 @@ def test_a_line_that_cannot_be_taken_stands_in_its_place_with_the_reason(
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b'[{"a": 1}, {"a": NaN}]', "item 1: NaN"),
         (b'[{"a": 1}, {"a": 1, "a": 2}]', "item 1: the key"),
         (b'[{"a": 1}, {"a": ', "item 1: cut short"),
         (b'[{"a": 1}', "cut short"),

@@ -1,0 +1,134 @@
+"""Kinds of edits in a sealed archive, each a function of the run's folder; for faults.py."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from runbook_lib.run.run import PHASES, Run
+from worker.files import read_json, sha256_file, write_json
+
+SUM = '(id="sha256-merged-articles.jsonl" value=")'
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A kind of edit: what it is, and what does it to a run's folder."""
+
+    name: str
+    do: Callable[[Run], None]
+
+
+def _byte(name: str) -> Callable[[Run], None]:
+    def do(run: Run) -> None:
+        path = next(iter(sorted(run.folder.glob(name))))
+        raw = bytearray(path.read_bytes())
+        raw[-5] ^= 1
+        path.write_bytes(raw)
+
+    return do
+
+
+def _gone(name: str) -> Callable[[Run], None]:
+    return lambda run: next(iter(sorted(run.folder.glob(name)))).unlink()
+
+
+def _replaced(name: str, was: str, now: str) -> Callable[[Run], None]:
+    def do(run: Run) -> None:
+        path = next(iter(sorted(run.folder.glob(name))))
+        path.write_text(re.sub(was, now, path.read_text(), count=1))
+
+    return do
+
+
+def _in_record(key: str, value: object) -> Callable[[Run], None]:
+    def do(run: Run) -> None:
+        path = sorted(run.local.parts.glob("*.json"))[0]
+        record = read_json(path) or {}
+        record[key] = [value, *record[key][1:]] if isinstance(record[key], list) else value
+        write_json(path, record)
+
+    return do
+
+
+def _in_figures(run: Run) -> None:
+    path = run.report / "validation.json"
+    whole = json.loads(path.read_text())
+    whole["figures"]["norms"]["max"] = 1.25
+    write_json(path, whole)
+
+
+def _rows_everywhere(run: Run) -> None:
+    """Two rows change places in matrix and parts, and every record is made to agree."""
+    matrix = run.merged / "embeddings.npy"
+    vectors = np.load(matrix)
+    vectors[[3, 40]] = vectors[[40, 3]]
+    np.save(matrix, vectors)
+    sums: dict[str, str] = {str(matrix.name): sha256_file(matrix)}
+    for array in sorted(run.local.parts.glob("*.npy")):
+        start, stop = map(int, re.findall(r"\d+", array.stem))
+        if stop > len(vectors):
+            continue
+        np.save(array, vectors[start:stop])
+        record = array.with_suffix(".json")
+        norms = np.linalg.norm(vectors[start:stop].astype(np.float64), axis=1)
+        stated = {"sha256": sha256_file(array), "norms": [round(float(norm), 7) for norm in norms]}
+        write_json(record, {**(read_json(record) or {}), **stated})
+        sums[array.name] = stated["sha256"]
+        sums[record.name] = sha256_file(record)
+    _manifest(run, sums)
+
+
+def _manifest(run: Run, sums: dict[str, str]) -> None:
+    from runbook_lib.result import founding
+    from runbook_lib.result.merged import Merged, _digest
+
+    merged = Merged(run.merged)
+    value = json.loads(merged.manifest_file.read_text())
+    value["outputs"]["embeddings.npy"]["sha256"] = sums["embeddings.npy"]
+    for part in value["parts"]:
+        part["sha256"] = sums.get(part["name"], part["sha256"])
+        part["record"] = sums.get(part["name"].replace(".npy", ".json"), part["record"])
+    before = merged.manifest()
+    assert before is not None
+    value["founding"]["sha256"] = founding.sha256(merged.content(before))
+    value.pop("sha256")
+    write_json(merged.manifest_file, {**value, "sha256": _digest(value)})
+
+
+def _text(run: Run) -> None:
+    path: Path = run.corpus / "texts.jsonl"
+    raw = path.read_bytes()
+    at = raw.index(b" the ")
+    path.write_bytes(raw[:at] + b" teh " + raw[at + 5 :])
+
+
+ARCHIVE = (
+    Edit("a byte of the matrix", _byte("merged/embeddings.npy")),
+    Edit("a byte of a part", _byte("parts/*.npy")),
+    Edit("a part's array gone", _gone("parts/*.npy")),
+    Edit("a part's record gone", _gone("parts/*.json")),
+    Edit("a text", _text),
+    Edit("a fingerprint in a record", _in_record("fingerprints", "0" * 32)),
+    Edit("a norm in a record", _in_record("norms", 1.5)),
+    Edit("tokens in a record", _in_record("tokens", 9999)),
+    Edit("the dtype in a record", _in_record("dtype", "bfloat16")),
+    Edit("an article's title", _replaced("merged/articles.jsonl", '"title": "', '"title": "x')),
+    Edit("a question's vector", _byte("merged/questions.npy")),
+    Edit("a stored figure", _in_figures),
+    Edit("a printed figure", _replaced("report/report.html", ">60<", ">61<")),
+    Edit("a printed sum", _replaced("report/report.html", f'{SUM}[0-9a-f]{{8}}', r"\g<1>00000000")),
+    Edit("the printed verdict", _replaced("report/report.html", "60 documents", "99 documents")),
+    Edit("a check's verdict in a result", _replaced(f"report/{PHASES[1]}.result.json", '"ok": true', '"ok": false')),
+    Edit("a line of the journal", _replaced("journal.jsonl", '"run created"', '"run created."')),
+    Edit("the notes", _replaced("notes/execution_report_*.md", "SUCCESS", "SUCCESS!")),
+    Edit("the plan", _replaced("plan.json", '"part_rows": 8', '"part_rows": 9')),
+    Edit("the manifest", _replaced("merged/manifest.json", '"documents": 60', '"documents": 61')),
+    Edit("the audit's rows", _replaced("report/audit.json", '"distance": [0-9.e-]+', '"distance": 0.5')),
+    Edit("two rows, with every record and sum made to agree", _rows_everywhere),
+)  # fmt: skip

@@ -1,0 +1,200 @@
+"""Which harm is found, by which step: a fault table, from faults that are injected one by one into whole runs.
+
+    python benchmarks/faults.py [--seeds 10] [--documents 566] [--drawn 50] [--kinds WORDS] [--write docs/proof.md]
+
+At the host: vectors of the real small model are changed before they are hashed, so all records agree; the result is
+merged and validated by the product. What the audit computes again is taken from memory, where the same model put it
+before. Few rows are drawn, as in a large run. In the archive: a sealed run is edited; plainly, with the sums made anew,
+with the sealing made anew too, and all this where the list was signed. With --write a page's tables are replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "helpers")]
+
+import edits  # noqa: E402
+import harms  # noqa: E402
+import real_run  # noqa: E402
+
+from runbook_lib import records  # noqa: E402
+from runbook_lib.errors import DataError  # noqa: E402
+from runbook_lib.phases import audit, publish  # noqa: E402
+from runbook_lib.report import archive, gate, report, signature, verification  # noqa: E402
+from runbook_lib.result.sampling import most_bad  # noqa: E402
+from runbook_lib.run.checks import Checks  # noqa: E402
+from runbook_lib.run.run import PHASES, Run  # noqa: E402
+from worker.files import sha256_file  # noqa: E402
+from worker.wire import Opinion  # noqa: E402
+
+LARGE, SAMPLED = 250_000, (299, 1000)
+MODES = ("plainly", "sums made anew", "and the sealing", "and it was signed")
+
+
+def remembered(vectors: np.ndarray, tokens: Sequence[int], texts: Sequence[str]) -> Any:
+    """What `audit.answers` gives, without computing: each text's vector as the model gave it before."""
+    by_text = {
+        text: Opinion(None, count, tuple(vector.tolist()))
+        for text, count, vector in zip(texts, tokens, vectors, strict=True)
+    }
+
+    def answers(run: Any, plan: Any, model: Any, asked: Any, dtype: str, within_s: float) -> Iterator[Opinion]:
+        return iter([by_text[text] for text, _ in asked])
+
+    return answers
+
+
+# ------------------------------------------------------------------------------------------------------- at the host
+
+
+def found_by(harm: harms.Harm, seed: int, folder: Path, documents: int) -> str:
+    """The step that finds one harm; empty if none does."""
+    made = real_run.real_run(folder, documents, part_rows=36)
+    rng = np.random.default_rng(seed)
+    start = int(rng.integers(documents // 36)) * 36
+    part = slice(start, min(start + 36, documents))
+    try:
+        checks, _ = real_run.validated(made, lambda vectors: harm.do(vectors[:documents], rng, part))
+    except DataError:
+        return "part refused"
+    failed = [check.name for check in checks.failed if not check.name.startswith("9 ")]
+    if failed and failed != [audit.AUDIT]:
+        return f"check: {next(name for name in failed if name != audit.AUDIT)}"
+    if not failed:
+        return ""
+    kept = records.read(audit.Audit, made.run.report / audit.FILE)
+    assert kept is not None
+    wrong = {row for row, _ in audit.wrong_rows(kept)}
+    low = {each.row for each in kept.rows if not each.uniform}
+    return "content fit" if wrong & low else "drawn"
+
+
+def hosts_table(kinds: Sequence[harms.Harm], seeds: int, documents: int, folder: Path) -> list[str]:
+    """A line a kind: how often it was found, by what, and how likely a draw alone meets it in a large run."""
+    lines = ["| harm at the host | found | by | a draw of 299 meets it | of 1,000 |", "|---|---:|---|---:|---:|"]
+    for harm in kinds:
+        by: Counter[str] = Counter()
+        for seed in range(seeds):
+            with tempfile.TemporaryDirectory(dir=folder) as place:
+                by[found_by(harm, seed, Path(place), documents)] += 1
+        found = seeds - by.pop("", 0)
+        steps = ", ".join(f"{step} {times}" for step, times in by.most_common()) or "–"
+        chances = [f"{100 * _met(harm.rows, drawn):.3g} %" for drawn in SAMPLED] if harm.rows else ["–", "–"]
+        lines.append(f"| {harm.name} | {found} of {seeds} | {steps} | {' | '.join(chances)} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def _met(bad: int, drawn: int) -> float:
+    none = 1.0
+    for number in range(drawn):
+        none *= max(0, LARGE - bad - number) / (LARGE - number)
+    return 1 - none
+
+
+# ----------------------------------------------------------------------------------------------------- in the archive
+
+
+def sealed(folder: Path, key: Path) -> Run:
+    """A sealed and signed run of the real model."""
+    made = real_run.real_run(folder, 60)
+    this = replace(made.run, profile=replace(made.run.profile, signing_key=key))
+    for phase in PHASES[:3]:
+        checks = Checks("a fact")
+        checks.add("a fact", True, "seen")
+        gate.gate(this, phase, checks)
+    this.save_json("hosts.json", {"hosts": {}})
+    valid, shown = real_run.validated(replace(made, run=this))
+    done = publish.publish(this, valid, shown)
+    gate.gate(this, PHASES[3], done.checks, founding=done.founding, backup=done.backup)
+    report.seal(this)
+    return this
+
+
+def archive_table(kinds: Sequence[edits.Edit], folder: Path) -> list[str]:
+    """A line a kind: found by whom, for each way to hide it."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")], check=True)
+    signers = folder / "allowed_signers"
+    signers.write_text(f"owner {(folder / 'key.pub').read_text()}")
+    whole = sealed(folder / "sealed", folder / "key")
+    lines = [f"| edit in the archive | {' | '.join(MODES)} |", "|---|" + "---|" * len(MODES)]
+    for edit in kinds:
+        cells = []
+        for mode in MODES:
+            copy = Run(folder / "copy", replace(whole.profile, signing_key=None))
+            shutil.copytree(whole.folder, copy.folder)
+            edit.do(copy)
+            _hide(copy, mode)
+            checks = verification.verify(copy, signers=signers if mode == MODES[3] else None)
+            failed = [check.name for check in checks.failed]
+            cells.append(failed[0] if failed else "not found")
+            shutil.rmtree(copy.folder)
+        lines.append(f"| {edit.name} | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def _hide(run: Run, mode: str) -> None:
+    """Make what was edited look sealed."""
+    if mode == "sums made anew":
+        names = [name for name in archive.files(run) if name != run.sums.name]
+        run.sums.write_text("".join(f"{sha256_file(run.folder / name)}  {name}\n" for name in names))
+    elif mode != "plainly":
+        archive.write_sums(run)
+    if mode == "and the sealing":
+        signature.file_of(run).unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+def put(path: Path, tables: dict[str, list[str]]) -> None:
+    """Replace the tables between the marks of a page."""
+    page = path.read_text()
+    for name, lines in tables.items():
+        whole = re.compile(f"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        page = whole.sub(lambda found, lines=lines: found[1] + "\n".join(lines) + "\n" + found[2], page)
+    path.write_text(page)
+
+
+def main() -> int:
+    """Inject, print and perhaps write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--documents", type=int, default=566)
+    parser.add_argument("--drawn", type=int, default=50, help="rows that the audit draws; the 50 lowest come first")
+    parser.add_argument("--kinds", default="", help="only kinds whose name has these words")
+    parser.add_argument("--write", type=Path, help="the page whose tables are replaced")
+    options = parser.parse_args()
+    texts, vectors, tokens = real_run._encoded(options.documents)
+    audit.DRAWN, answers = options.drawn, audit.answers
+    bound = most_bad(options.documents, options.drawn) / options.documents
+    print(f"{options.documents} documents, {options.drawn} drawn: a clean draw bounds the share at {100 * bound:.1f} %")
+    with tempfile.TemporaryDirectory() as place:
+        audit.answers = remembered(vectors, tokens, texts)
+        kinds = [harm for harm in harms.HOST if options.kinds in harm.name]
+        tables = {"hosts": hosts_table(kinds, options.seeds, options.documents, Path(place))}
+        audit.answers = answers
+        chosen = [edit for edit in edits.ARCHIVE if options.kinds in edit.name]
+        tables["archive"] = archive_table(chosen, Path(place)) if chosen else []
+    if options.write:
+        put(options.write, {name: lines for name, lines in tables.items() if lines})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""The verbs for what comes before a run and after it: init, list, search, export."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from worker.escape import safe_text
+
+from .afterwards import export as exporting
+from .afterwards.finished import Finished, load
+from .errors import DataError, RunbookError
+from .report import outcome
+from .result import exports, publication
+from .run import first_profile, run, run_mark
+from .show.terminal import counting
+from .show.words import one_line
+
+
+def init(args: argparse.Namespace) -> int:
+    """Look at a corpus, write a profile for it, and say what was seen."""
+    corpus = Path(args.corpus)
+    target = Path(args.to or f"{first_profile.run_name(corpus)}.yaml")
+    seen = first_profile.write(corpus, target, args.model)
+    files = f", {seen.files} files" if seen.files > 1 else ""
+    print(f"{safe_text(str(corpus), 500)}: {seen.format}{files}; the first of {seen.sampled} documents looked at:")
+    for key in ("text", "title", "id", "url"):
+        if key in seen.first:
+            print(f"  {key:5}  {safe_text(seen.names.get(key, 'the whole item'), 60)}: {seen.first[key]}")
+        elif key in ("title", "id"):
+            print(f"  {key:5}  none was found: {'titles are empty' if key == 'title' else 'row numbers stand in'}")
+    if others := [name for name in seen.fields if name not in seen.names.values()]:
+        print("  other fields:", safe_text(", ".join(others), 300))
+    print(f"written: {target}. Next: runbook check {target}")
+    return 0
+
+
+def list_runs(args: argparse.Namespace) -> int:
+    """Print each run of a folder, the newest last: name, verdict, rows, when, where its result is."""
+    folder = Path(args.folder)
+    there = run_mark.oldest_first(folder)
+    if not there:
+        print(f"no runs in {folder.absolute()}. Next: runbook run PROFILE")
+        return 0
+    width = max(len(each.name) for each in there)
+    for each in there:
+        print(f"{safe_text(each.name):{width}}  {_line(each)}")
+    return 0
+
+
+def _line(folder: Path) -> str:
+    try:
+        this = run.open_folder(folder)
+        verdict = outcome.outcome(this)
+        begun = next(this.journal.events("run created"), None)
+        created = str(begun["at"])[:16].replace("T", " ") if begun else ""
+        rows = f"{this.plan().documents:,} documents" if this.plan_file.is_file() else "not planned yet"
+        published = publication.published(this)
+    except (RunbookError, OSError) as error:
+        return f"cannot be read: {safe_text(str(error), 200)}"
+    at = f", result of {published.at[:16].replace('T', ' ')} UTC" if published else ""
+    return f"{verdict.verdict:11}  {rows}, begun {created or '?'} UTC{at}"
+
+
+def search(args: argparse.Namespace) -> int:
+    """Print the documents nearest to each question: cosine, row, title, the start of the text, address."""
+    result = load(run.find(args.run))
+    model = Path(args.model) if args.model else None
+    for question, vector in zip(args.question, result.embed(args.question, model), strict=True):
+        print(safe_text(question, 300))
+        for found in result.nearest(vector, args.count):
+            title = safe_text(str(found.document.get("title") or f"row {found.row}"), 100)
+            print(
+                f"  {found.cosine:.3f}  {title}  (row {found.row}, id {safe_text(str(found.document.get('id')), 60)})"
+            )
+            if url := found.document.get("url"):
+                print(f"         {safe_text(url, 200)}")
+            if args.texts:
+                print(f"         {one_line(result.texts([found.row])[0], 200)}")
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write a result for other tools, and say where and what it cost."""
+    result = load(run.find(args.run))
+    if args.to in exports.KINDS:
+        return _in_a_folder(result, args)
+    dtype = "float16" if args.float16 else "float32"
+    with counting("rows written", result.manifest.documents) as on_rows:
+        made = exporting.export(result, args.to, Path(args.out) if args.out else None, dtype, args.texts, on_rows)
+    print(f"{made.path}: {result.manifest.documents:,} documents, {made.bytes / 1e6:.1f} MB")
+    print("every byte of the matrix was that which the run merged")
+    if made.loss:
+        print(f"what float16 costs: {made.loss}")
+    return 0
+
+
+def _in_a_folder(result: Finished, args: argparse.Namespace) -> int:
+    if args.float16 or args.texts:
+        raise DataError(f"export --to {args.to} holds vectors alone, in its own form; leave --float16 and --texts out")
+    folder = Path(args.out) if args.out else result.run.profile.output.folder / f"{result.run.name}-{args.to}"
+    made = exports.export(result.run, args.to, folder)
+    print(f"{folder}: {len(made.files)} files, {made.documents:,} x {made.dim}")
+    if made.lowest_cosine is not None:
+        recall = "" if made.recall_at_10 is None else f", recall@10 {made.recall_at_10:.4f}"
+        print(f"against float32, over {made.sampled:,} rows: lowest cosine {made.lowest_cosine:.6f}{recall}")
+    return 0
