@@ -63,7 +63,7 @@ def _in_figures(run: Run) -> None:
     write_json(path, whole)
 
 
-def _rows_everywhere(run: Run) -> None:
+def swap_rows_everywhere(run: Run) -> None:
     """Two rows change places in matrix and parts, and every record is made to agree."""
     matrix = run.merged / "embeddings.npy"
     vectors = np.load(matrix)
@@ -130,5 +130,5 @@ ARCHIVE = (
     Edit("the plan", _replaced("plan.json", '"part_rows": 8', '"part_rows": 9')),
     Edit("the manifest", _replaced("merged/manifest.json", '"documents": 60', '"documents": 61')),
     Edit("the audit's rows", _replaced("report/audit.json", '"distance": [0-9.e-]+', '"distance": 0.5')),
-    Edit("two rows, with every record and sum made to agree", _rows_everywhere),
+    Edit("two rows, with every record and sum made to agree", swap_rows_everywhere),
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """Which harm is found, by which step: a fault table, from faults that are injected one by one into whole runs.
 
-    python benchmarks/faults.py [--seeds 10] [--documents 566] [--drawn 50] [--kinds WORDS] [--write docs/proof.md]
+    python benchmarks/faults.py [--seeds 10] [--documents 566] [--drawn 10] [--lowest 4] [--write docs/proof.md]
 
 At the host: vectors of the real small model are changed before they are hashed, so all records agree; the result is
 merged and validated by the product. What the audit computes again is taken from memory, where the same model put it
@@ -33,11 +33,11 @@ import real_run  # noqa: E402
 
 from runbook_lib import records  # noqa: E402
 from runbook_lib.errors import DataError  # noqa: E402
-from runbook_lib.phases import audit, publish  # noqa: E402
-from runbook_lib.report import archive, gate, report, signature, verification  # noqa: E402
+from runbook_lib.phases import audit  # noqa: E402
+from runbook_lib.report import archive, signature, verification  # noqa: E402
+from runbook_lib.result import misfits  # noqa: E402
 from runbook_lib.result.sampling import most_bad  # noqa: E402
-from runbook_lib.run.checks import Checks  # noqa: E402
-from runbook_lib.run.run import PHASES, Run  # noqa: E402
+from runbook_lib.run.run import Run  # noqa: E402
 from worker.files import sha256_file  # noqa: E402
 from worker.wire import Opinion  # noqa: E402
 
@@ -85,7 +85,14 @@ def found_by(harm: harms.Harm, seed: int, folder: Path, documents: int) -> str:
 
 def hosts_table(kinds: Sequence[harms.Harm], seeds: int, documents: int, folder: Path) -> list[str]:
     """A line a kind: how often it was found, by what, and how likely a draw alone meets it in a large run."""
-    lines = ["| harm at the host | found | by | a draw of 299 meets it | of 1,000 |", "|---|---:|---|---:|---:|"]
+    size = f"{documents} documents of the demo, {seeds} seeds a kind"
+    drawn = f"{size}; the {misfits.LOOKED_AT} rows that fit least are computed again, then {audit.DRAWN} drawn ones."
+    lines = [
+        drawn,
+        "",
+        "| harm at the host | found | by | a draw of 299 meets it | of 1,000 |",
+        "|---|---:|---|---:|---:|",
+    ]
     for harm in kinds:
         by: Counter[str] = Counter()
         for seed in range(seeds):
@@ -109,28 +116,12 @@ def _met(bad: int, drawn: int) -> float:
 # ----------------------------------------------------------------------------------------------------- in the archive
 
 
-def sealed(folder: Path, key: Path) -> Run:
-    """A sealed and signed run of the real model."""
-    made = real_run.real_run(folder, 60)
-    this = replace(made.run, profile=replace(made.run.profile, signing_key=key))
-    for phase in PHASES[:3]:
-        checks = Checks("a fact")
-        checks.add("a fact", True, "seen")
-        gate.gate(this, phase, checks)
-    this.save_json("hosts.json", {"hosts": {}})
-    valid, shown = real_run.validated(replace(made, run=this))
-    done = publish.publish(this, valid, shown)
-    gate.gate(this, PHASES[3], done.checks, founding=done.founding, backup=done.backup)
-    report.seal(this)
-    return this
-
-
 def archive_table(kinds: Sequence[edits.Edit], folder: Path) -> list[str]:
     """A line a kind: found by whom, for each way to hide it."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")], check=True)
     signers = folder / "allowed_signers"
     signers.write_text(f"owner {(folder / 'key.pub').read_text()}")
-    whole = sealed(folder / "sealed", folder / "key")
+    whole = real_run.sealed(folder / "sealed", folder / "key")
     lines = [f"| edit in the archive | {' | '.join(MODES)} |", "|---|" + "---|" * len(MODES)]
     for edit in kinds:
         cells = []
@@ -176,12 +167,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--documents", type=int, default=566)
-    parser.add_argument("--drawn", type=int, default=50, help="rows that the audit draws; the 50 lowest come first")
+    parser.add_argument("--drawn", type=int, default=10, help="rows that the audit draws")
+    parser.add_argument("--lowest", type=int, default=4, help="rows that fit least and come first")
     parser.add_argument("--kinds", default="", help="only kinds whose name has these words")
     parser.add_argument("--write", type=Path, help="the page whose tables are replaced")
     options = parser.parse_args()
+    usual = misfits.LOOKED_AT
     texts, vectors, tokens = real_run._encoded(options.documents)
-    audit.DRAWN, answers = options.drawn, audit.answers
+    audit.DRAWN, misfits.LOOKED_AT, answers = options.drawn, options.lowest, audit.answers
     bound = most_bad(options.documents, options.drawn) / options.documents
     print(f"{options.documents} documents, {options.drawn} drawn: a clean draw bounds the share at {100 * bound:.1f} %")
     with tempfile.TemporaryDirectory() as place:
@@ -190,6 +183,7 @@ def main() -> int:
         tables = {"hosts": hosts_table(kinds, options.seeds, options.documents, Path(place))}
         audit.answers = answers
         chosen = [edit for edit in edits.ARCHIVE if options.kinds in edit.name]
+        misfits.LOOKED_AT = usual
         tables["archive"] = archive_table(chosen, Path(place)) if chosen else []
     if options.write:
         put(options.write, {name: lines for name, lines in tables.items() if lines})

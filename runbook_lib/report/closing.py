@@ -6,15 +6,17 @@ from ..phases.audit import percent
 from ..result.figures import AuditFigures, Figures, FitFigures
 from ..result.misfits import WEAK
 from ..run.checks import Checks
-from ..run.run import Run
 from . import signature
 
 SINGLE = "that no single row among the others is off"
 PURPOSE = "that the vectors serve your purpose"
 
 
-def sentence(run: Run, checks: Checks, shown: Figures | None) -> str:
-    """Return the sentence; `shown` is None if only the bytes were looked at."""
+def sentence(checks: Checks, shown: Figures | None, computed_here: bool = False) -> str:
+    """Return the sentence; `shown` is None if only the bytes were looked at.
+
+    `computed_here`: the rows of `shown.audit` were computed by this command; else they are the word of the archive.
+    """
     if checks.failed:
         named = "; ".join(check.name for check in checks.failed[:3])
         more = f" and {len(checks.failed) - 3} more" if len(checks.failed) > 3 else ""
@@ -27,7 +29,7 @@ def sentence(run: Run, checks: Checks, shown: Figures | None) -> str:
         f"every byte is the sealed one, and all {shown.documents or 0:,} documents have the texts, records and figures "
         "that follow from each other",
         _fit(shown.fit),
-        _audited(shown.audit),
+        _audited(shown.audit, computed_here),
         "not proved: " + (PURPOSE if shown.audit and shown.audit.share_at_most == 0 else f"{SINGLE}, and {PURPOSE}"),
     ]
     return "; ".join(parts) + "."
@@ -54,12 +56,13 @@ def _fit(fit: FitFigures | None) -> str:
     )
 
 
-def _audited(audit: AuditFigures | None) -> str:
+def _audited(audit: AuditFigures | None, computed_here: bool) -> str:
     if audit is None or audit.share_at_most is None:
         return "no row was drawn and computed again"
+    by = "as computed here" if computed_here else "by the audit on file, whose distances are its maker's word"
     if not audit.share_at_most:
-        return f"every row was computed again and none is off by more than {audit.tolerance:.2g}"
+        return f"no row is off by more than {audit.tolerance:.2g}, all of them computed again, {by}"
     return (
         f"at most {percent(audit.share_at_most)} of all rows are off by more than {audit.tolerance:.2g}, with 95 % "
-        f"confidence, since none of {audit.uniform:,} drawn by seed {audit.seed[:12]} is"
+        f"confidence, since none of {audit.uniform:,} drawn by seed {audit.seed[:12]} is, {by}"
     )

@@ -42,6 +42,7 @@ DRAWN = "the audit was drawn after all parts"
 ONCE_MORE = "rows computed again by the reviewer"
 BY_MODEL = "runbook verify --recompute N --model FOLDER, on a machine with torch: it decides"
 AGAIN = "run 04_merge_validate again, then runbook report: what it writes follows from the files"
+GATE = "may the next phase start?"
 STAMP = re.compile(r"result sha256 ([0-9a-f]{64})")
 PLACES = (validate.EXIST, validate.BACKUP)  # checks that name folders of the machine where they were made
 
@@ -64,6 +65,7 @@ class _Seen:
 
     figures: Figures = field(default_factory=Figures)
     scores: Scores | None = None
+    computed_here: bool = False
 
 
 @explain_disk_errors("verifying the run")
@@ -83,7 +85,7 @@ def verify(
     checks = archive.verify(run, quick)
     signature.check(checks, run, signers)
     if quick:
-        checks.stamp = closing.sentence(run, checks, None)
+        checks.stamp = closing.sentence(checks, None)
         return checks
     seen = _Seen()
     _attempt(checks, lambda found: _validation(run, found, seen, fit=True))
@@ -93,7 +95,7 @@ def verify(
     if source is not None:
         _attempt(checks, lambda found: texts_again.check_source(found, corpora.load(run.corpus), source))
     _attempt(checks, lambda found: _once_more(run, seen, again or Again(), found))
-    checks.stamp = closing.sentence(run, checks, seen.figures)
+    checks.stamp = closing.sentence(checks, seen.figures, seen.computed_here)
     return checks
 
 
@@ -215,7 +217,7 @@ def _once_more(run: Run, seen: _Seen, again: Again, checks: Checks) -> None:
     try:
         mine = audit.once_more(checks, run, scores, again.rows, again.seed, again.model, ONCE_MORE)
         if again.rows:
-            seen.figures = replace(seen.figures, audit=mine)
+            seen.figures, seen.computed_here = replace(seen.figures, audit=mine), True
     except RunbookError as error:
         rows = f"{len(low)} rows fit far less than is usual: {first_few(low)}" if low or plain else "the rows asked for"
         checks.add(ONCE_MORE, not again.rows, f"{rows}; not computed again: {error}", "", BY_MODEL, warn=not again.rows)
@@ -252,11 +254,12 @@ def _notebooks(run: Run, checks: Checks) -> None:
         path = run.report / f"{phase}.ipynb"
         if not path.is_file():
             continue
-        ended, gates = _stamps(path), _gates(run, phase)
-        if not ended and _executed_here(run, phase) and all(stamped for _, stamped in gates):
+        shown, gates = _outputs(path), _gates(run, phase)
+        ended = STAMP.findall(shown)
+        if not ended and GATE in shown and all(stamped for _, stamped in gates):
             wrong.append(f"{path.name}: its gate shows no result")
         elif not ended:
-            older.append(f"{path.name}: no result in it: of a version before, or executed by hand without its gate")
+            older.append(f"{path.name}: no result in it: of a version before, or executed without its gate")
         elif ended[-1] not in [sha256 for sha256, _ in gates]:
             wrong.append(f"{path.name}: ended with the result {ended[-1][:16]}…, which no gate wrote")
         elif ended[-1] != sha256_file(run.result_file(phase)):
@@ -267,11 +270,6 @@ def _notebooks(run: Run, checks: Checks) -> None:
     checks.add(NOTEBOOKS, not wrong, said, "", "execute the phase again", warn=bool(older))
 
 
-def _executed_here(run: Run, phase: str) -> bool:
-    """Return whether the chain executed a phase to its end, so that its notebook must show the gate's result."""
-    return any(event.get("phase") == phase for event in run.journal.events("phase ended"))
-
-
 def _gates(run: Run, phase: str) -> list[tuple[str, bool]]:
     """Return what each gate of a phase wrote, and whether its notebook shows it."""
     name = f"{run.report.name}/{run.result_file(phase).name}"
@@ -279,12 +277,10 @@ def _gates(run: Run, phase: str) -> list[tuple[str, bool]]:
     return [(str(event.get("wrote", {}).get(name)), bool(event.get("stamped"))) for event in events]
 
 
-def _stamps(path: Path) -> list[str]:
-    """Return the digests of results in the outputs of an executed notebook, in its order; it is read as plain JSON."""
+def _outputs(path: Path) -> str:
+    """Return the outputs of an executed notebook as they are in its file, read as plain JSON; empty if it is none."""
     with suppress(ValueError, OSError, RecursionError):
         notebook = json.loads(path.read_bytes())
         outputs = [out for cell in notebook.get("cells", []) for out in cell.get("outputs", [])]
-        return [
-            sha256 for out in outputs for sha256 in STAMP.findall(json.dumps(out.get("data", {}).get("text/plain")))
-        ]
-    return []
+        return "\n".join(json.dumps(out.get("data", {}).get("text/plain")) for out in outputs)
+    return ""

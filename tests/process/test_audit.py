@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from real_run import real_run, validated
+from real_run import real_run, sealed, validated
 
+from benchmarks.edits import swap_rows_everywhere
 from runbook_lib import records
 from runbook_lib.phases import audit
+from runbook_lib.report import archive, verification
 from runbook_lib.result import sampling
 from runbook_lib.run.checks import Check, Checks
 
@@ -107,3 +109,28 @@ def test_bfloat16_is_held_within_what_that_dtype_does_here(tmp_path: Path) -> No
     checks, shown = validated(made)  # float32 vectors: nearer than they need be
     assert failed(checks) == set(), checks
     assert 1e-4 <= shown.audit.tolerance < 5e-3
+
+
+def test_a_reviewer_draws_his_own_rows_and_learns_of_two_that_changed_places(tmp_path: Path) -> None:
+    """In an archive where every array, record, sum and the sealing were made to agree."""
+    this = sealed(tmp_path)
+    checks = verification.verify(this, again=verification.Again(20, "a seed of mine"))
+    assert checks.ok, checks
+    said = the_check(checks, verification.ONCE_MORE).seen
+    assert "20 of 61 rows drawn by seed a seed of mi" in said and "off by more than 1e-06 (95 %)" in said
+    assert "as computed here" in checks.stamp and "Not signed" in checks.stamp
+    swap_rows_everywhere(this)
+    archive.write_sums(this)
+    checks = verification.verify(this, again=verification.Again(40, "another"))  # all rows, as few as they are
+    said = the_check(checks, verification.ONCE_MORE)
+    assert not said.ok and "row 3 is off by" in said.seen and "row 40 is off by" in said.seen
+    assert not the_check(checks, verification.DRAWN).ok  # drawn of other parts
+    assert checks.stamp.startswith("NOT PROVED: ")
+
+
+def test_rows_that_are_asked_for_and_cannot_be_computed_are_no_proof(tmp_path: Path) -> None:
+    this = sealed(tmp_path)
+    checks = verification.verify(this, again=verification.Again(5, "seed", tmp_path))
+    assert (
+        failed(checks) == {verification.ONCE_MORE} and "modules.json" in the_check(checks, verification.ONCE_MORE).seen
+    )

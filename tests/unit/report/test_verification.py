@@ -68,6 +68,15 @@ def test_an_archive_under_another_name_verifies_without_a_warning_of_its_own(thi
     }
 
 
+def test_a_notebook_without_any_output_is_told_and_no_fault(this: Run) -> None:
+    nbformat.write(new_notebook(cells=[new_code_cell("gate")]), this.report / f"{PHASES[1]}.ipynb")
+    archive.write_sums(this)
+    checks = verification.verify(this)
+    (told_of,) = [check for check in checks if check.name == verification.NOTEBOOKS]
+    assert checks.ok and told_of.warn and f"{PHASES[1]}.ipynb: no result in it" in told_of.seen
+    report.seal(this)
+
+
 def test_what_a_look_left_is_told_and_harms_nothing(this: Run) -> None:
     (this.report / ".DS_Store").write_bytes(b"x")
     checks = verification.verify(this)
@@ -134,6 +143,12 @@ EDITS: dict[str, tuple[Callable[[Run], None], str]] = {
     "a cut flag": (lambda run: edit_record(run, truncated=lambda cut: [0]), "cut flags"),
     "a fingerprint": (lambda run: edit_record(run, fingerprints=lambda old: ["0" * 32, *old[1:]]), "of other texts"),
     "another dtype": (lambda run: edit_record(run, dtype=lambda dtype: "bfloat16"), "dtype"),
+    "a notebook's result that is gone": (
+        lambda run: (run.report / f"{PHASES[1]}.ipynb").write_text(
+            re.sub("result sha256 [0-9a-f]{64}", "", (run.report / f"{PHASES[1]}.ipynb").read_text())
+        ),
+        "its gate shows no result",
+    ),
     "a notebook's result": (
         lambda run: (run.report / f"{PHASES[1]}.ipynb").write_text(
             re.sub("[0-9a-f]{64}", "a" * 64, (run.report / f"{PHASES[1]}.ipynb").read_text())
