@@ -20,8 +20,8 @@ import numpy as np
 
 from worker.files import make_folder, sync_folder
 
-from ..corpus import corpus as corpora
 from ..errors import DataError
+from ..result import whole as wholes
 from ..run.disk import explain_disk_errors
 from . import card
 from .finished import Finished, checked_blocks
@@ -209,7 +209,7 @@ def _tables(job: _Job, schema: Any) -> Iterator[Any]:
     import pyarrow
 
     documents = job.result.documents()
-    texts = corpora.load(job.result.run.corpus).texts(range(job.result.manifest.documents)) if job.texts else iter(())
+    texts = wholes.all_documents(job.result.run).texts(range(job.result.manifest.documents)) if job.texts else iter(())
     for block in job.blocks():
         lines = list(islice(documents, len(block)))
         columns: dict[str, list[Any]] = {name: [line.get(name) for line in lines] for name in schema.names[:-1]}

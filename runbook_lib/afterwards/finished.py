@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..corpus import corpus as corpora
 from ..errors import DataError
 from ..result import publication
+from ..result import whole as wholes
 from ..result.articles import MergedArticle
 from ..result.manifest import Manifest
 from ..result.merged import Merged, differences
@@ -80,7 +80,7 @@ class Finished:
 
     def texts(self, rows: Iterable[int]) -> list[str]:
         """The texts of some rows as they were encoded, with the prompt. Raises DataError without the run's corpus."""
-        return list(corpora.load(self.run.corpus).texts(rows))
+        return list(wholes.all_documents(self.run).texts(rows))
 
     def embed(self, questions: Sequence[str], model: Path | None = None) -> np.ndarray:
         """Return the vectors of questions by the run's own model, float32 (questions, dim); see `embed.embed`."""

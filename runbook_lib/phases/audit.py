@@ -22,6 +22,7 @@ from ..corpus import corpus as corpora
 from ..corpus.corpus import Corpus
 from ..errors import DataError, RunbookError
 from ..result import content_fit, misfits, sampling, texts_again
+from ..result import whole as wholes
 from ..result.content_fit import Scores
 from ..result.figures import AuditFigures, Figures
 from ..result.manifest import Manifest
@@ -29,6 +30,7 @@ from ..result.merged import Merged
 from ..result.misfits import Misfit
 from ..result.parts import first_few
 from ..result.survey import blocks, header, some_rows, unit
+from ..result.whole import Whole
 from ..run.checks import Checks
 from ..run.model import Model
 from ..run.plan import Plan
@@ -75,13 +77,14 @@ class Audit:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is audited: a run's merged files, with the plan and corpus that they are of."""
+    """What is audited: a run's merged files, with the plan that made them and the corpus of all their rows."""
 
     run: Run
     plan: Plan
     corpus: Corpus
     merged: Merged
     manifest: Manifest
+    whole: Whole | None
 
     @classmethod
     def of(cls, run: Run, merged: Merged) -> Subject:
@@ -89,7 +92,13 @@ class Subject:
         manifest = merged.manifest()
         if manifest is None:
             raise DataError(f"{merged.manifest_file}: nothing merged yet")
-        return cls(run, run.plan(), corpora.load(run.corpus), merged, manifest)
+        whole = wholes.load(run)
+        corpus = corpora.load(run.corpus) if whole is None else whole.corpus
+        return cls(run, run.plan(), corpus, merged, manifest, whole)
+
+    def misfits(self, scores: Scores | None) -> list[Misfit]:
+        """Return the parts that plainly do not fit their texts; with --since rows are not those of parts."""
+        return misfits.parts(scores, self.manifest.parts) if scores and self.whole is None else []
 
     def characters(self) -> int:
         """About how many characters of a text the model reads, and no more than tell which text it is."""
@@ -147,7 +156,7 @@ def after_all_parts(run: Run, merged: Merged, checks: Checks, shown: Figures, so
     try:
         subject = Subject.of(run, merged)
         scores = fit(subject)
-        found = misfits.parts(scores, subject.manifest.parts) if scores else []
+        found = subject.misfits(scores)
     except (RunbookError, OSError) as error:
         checks.add(FIT, False, error, "", "make the checks above hold first")
         return shown
@@ -161,7 +170,7 @@ def after_all_parts(run: Run, merged: Merged, checks: Checks, shown: Figures, so
     try:
         model = model_at_hand(run, subject.plan)
         run.journal.write("audit drawn", parts=sampling.commitment(digests), nonce=nonce.hex(), seed=seed)
-        rows, tolerance = compute(subject, model, chosen(subject.plan, seed, DRAWN, first(scores, found)))
+        rows, tolerance = compute(subject, model, chosen(subject.corpus.rows, seed, DRAWN, first(scores, found)))
     except (RunbookError, OSError) as error:
         checks.add(AUDIT, True, f"none: {error}", "", "runbook verify --recompute N, with the model", warn=True)
         return shown
@@ -176,9 +185,9 @@ def first(scores: Scores | None, found: Sequence[Misfit]) -> list[int]:
     return list(dict.fromkeys(rows + (content_fit.lowest(scores, misfits.LOOKED_AT) if scores else [])))
 
 
-def chosen(plan: Plan, seed: str, count: int, first: Sequence[int]) -> list[AuditedRow]:
+def chosen(rows: int, seed: str, count: int, first: Sequence[int]) -> list[AuditedRow]:
     """Return the rows to compute, in order: `first`, then `count` drawn from all, or all if these are half of them."""
-    drawn = sampling.draw(seed, plan.rows, plan.rows if plan.rows <= 2 * count else count)
+    drawn = sampling.draw(seed, rows, rows if rows <= 2 * count else count)
     return [AuditedRow(row, False) for row in first] + [AuditedRow(row, True) for row in drawn]
 
 
@@ -202,18 +211,18 @@ def compute(subject: Subject, model: Model, wanted: Sequence[AuditedRow]) -> tup
 
 def _asked(subject: Subject, model: Model, rows: Sequence[int]) -> tuple[Run, Plan, Model, list[tuple[str, bool]]]:
     texts = subject.corpus.texts(rows)
-    asked = [(text, row >= subject.plan.documents) for row, text in zip(rows, texts, strict=True)]
+    asked = [(text, row >= subject.corpus.documents) for row, text in zip(rows, texts, strict=True)]
     return subject.run, subject.plan, model, asked
 
 
 def _vectors(subject: Subject, rows: Sequence[int]) -> dict[int, np.ndarray]:
-    documents = [row for row in rows if row < subject.plan.documents]
-    asked = [row for row in rows if row >= subject.plan.documents]
+    documents = [row for row in rows if row < subject.corpus.documents]
+    asked = [row for row in rows if row >= subject.corpus.documents]
     kept = dict(
         zip(documents, some_rows(subject.merged.embeddings, header(subject.merged.embeddings), documents), strict=True)
     )
     if asked:
-        places = [row - subject.plan.documents for row in asked]
+        places = [row - subject.corpus.documents for row in asked]
         kept |= zip(asked, some_rows(subject.merged.questions, header(subject.merged.questions), places), strict=True)
     return kept
 
@@ -252,10 +261,10 @@ def once_more(
     `folder`: where the model is, if not where the profile says. Adds one check and writes nothing.
     """
     subject = Subject.of(run, Merged(run.merged))
-    found = misfits.parts(scores, subject.manifest.parts) if scores else []
+    found = subject.misfits(scores)
     before = first(scores, found) if count else [row for each in found for row in each.rows] + _low(scores)
     model = model_at_hand(run, subject.plan, folder)
-    rows, tolerance = compute(subject, model, chosen(subject.plan, seed, count, before))
+    rows, tolerance = compute(subject, model, chosen(subject.corpus.rows, seed, count, before))
     return tell(checks, subject, Audit("", "", seed, tolerance, tuple(rows)), name)
 
 
@@ -272,7 +281,7 @@ def problems(audit: Audit, subject: Subject) -> list[str]:
         return ["its random bytes are none"]
     wrong = [] if audit.parts == sampling.commitment(digests) else ["it is of other parts"]
     wrong += [] if audit.seed == sampling.seed(digests, nonce) else ["its seed does not follow from the parts"]
-    drawn = [each.row for each in chosen(subject.plan, audit.seed, DRAWN, [])]
+    drawn = [each.row for each in chosen(subject.corpus.rows, audit.seed, DRAWN, [])]
     rows = [each.row for each in audit.rows if each.uniform]
     return wrong + ([] if rows == drawn[: len(rows)] else ["its rows do not follow from its seed"])
 
@@ -282,11 +291,11 @@ def problems(audit: Audit, subject: Subject) -> list[str]:
 
 def tell(checks: Checks, subject: Subject, audit: Audit, name: str = AUDIT) -> AuditFigures:
     """Add the check of the rows that were computed again, under this name, and return its figures."""
-    shown = figures_of(audit, subject.plan.rows)
+    shown = figures_of(audit, subject.corpus.rows)
     wrong = wrong_rows(audit) + _other_tokens(subject, audit)
-    words = in_words(shown, subject.plan.rows)
+    words = in_words(shown, subject.corpus.rows)
     if wrong:
-        named = first_few([f"{why}{_origin(subject.manifest, row)}" for row, why in wrong], "; ")
+        named = first_few([f"{why}{_origin(subject, row)}" for row, why in wrong], "; ")
         checks.add(name, False, f"{named}; {words}", f"at most {audit.tolerance:.2g} off", REMEDY)
     else:
         failed = [f"row {each.row}: {each.error}" for each in audit.rows if each.distance is None]
@@ -312,9 +321,12 @@ def _other_tokens(subject: Subject, audit: Audit) -> list[tuple[int, str]]:
     return wrong
 
 
-def _origin(manifest: Manifest, row: int) -> str:
-    for part in manifest.parts:
-        if part.rows and part.rows[0] <= row < part.rows[1]:
+def _origin(subject: Subject, row: int) -> str:
+    work = wholes.work_row(subject.whole, subject.plan, row)
+    if work is None:
+        return f" (taken from run {subject.whole.since.run})" if subject.whole else ""
+    for part in subject.manifest.parts:
+        if part.rows and part.rows[0] <= work < part.rows[1]:
             return f" ({part.name} of {part.slot} on {part.host})"
     return ""
 

@@ -272,9 +272,8 @@ def _further_checks(e: Evidence, checks: Checks) -> None:
     checks.add("every row from exactly one part", not wrong, first_few(wrong) or f"{e.plan.rows} rows", "", AGAIN)
     rows = e.audit.other_text
     _about_rows(checks, "every row encoded from the corpus's text", rows, "fingerprints of all", _redo(e, rows))
-    texts_again.check(checks, e.corpus)
-    norms = e.matrix.survey.norms if e.matrix else None
-    claims.check(checks, e.run.local.parts, e.plan, e.corpus.fingerprints(), e.manifest, e.audit, norms)
+    texts_again.check(checks, e.all_documents)
+    claims.check(checks, e)
     checks.extend([done_twice.check(e.run.journal, e.plan.dtype)])
     _asked(e, checks)
     computed_again.check(checks, e.run, e.plan, e.corpus, e.manifest)

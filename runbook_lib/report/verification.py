@@ -18,10 +18,10 @@ from typing import Any
 from worker.files import read_json, sha256_file
 
 from .. import records
-from ..corpus import corpus as corpora
 from ..errors import DataError, RunbookError
 from ..phases import audit, validate
 from ..result import facts, figures, misfits, publication, texts_again
+from ..result import whole as wholes
 from ..result.content_fit import Scores
 from ..result.figures import Figures
 from ..result.merged import Merged
@@ -93,7 +93,7 @@ def verify(
     _attempt(checks, lambda found: _page(run, seen.figures, found))
     _attempt(checks, lambda found: _notebooks(run, found))
     if source is not None:
-        _attempt(checks, lambda found: texts_again.check_source(found, corpora.load(run.corpus), source))
+        _attempt(checks, lambda found: texts_again.check_source(found, wholes.all_documents(run), source))
     _attempt(checks, lambda found: _once_more(run, seen, again or Again(), found))
     checks.stamp = closing.sentence(checks, seen.figures, seen.computed_here)
     return checks
@@ -134,7 +134,7 @@ def _validation(run: Run, checks: Checks, seen: _Seen, fit: bool) -> None:
     if fit and shown.norms is not None:
         subject = audit.Subject.of(run, Merged(run.merged))
         seen.scores = audit.fit(subject)
-        audit.tell_fit(checks, seen.scores, misfits.parts(seen.scores, subject.manifest.parts) if seen.scores else [])
+        audit.tell_fit(checks, seen.scores, subject.misfits(seen.scores))
         shown = replace(shown, fit=misfits.described(seen.scores) if seen.scores else None)
     _stored(run, shown, ("audit",) if fit else ("audit", "fit"), checks)
     _verdicts(stored, now, checks)
@@ -199,7 +199,9 @@ def _audit(run: Run, checks: Checks) -> None:
     wrong = audit.problems(kept, subject)
     drawn = [event for event in run.journal.events("audit drawn") if event.get("seed") == kept.seed]
     wrong += [] if drawn else ["the journal has no such draw"]
-    wrong += [] if audit.figures_of(kept, subject.plan.rows) == stated else ["its figures do not follow from its rows"]
+    wrong += (
+        [] if audit.figures_of(kept, subject.corpus.rows) == stated else ["its figures do not follow from its rows"]
+    )
     wrong += [why for _, why in audit.wrong_rows(kept)]
     checks.add(
         DRAWN, not wrong, "; ".join(wrong[: archive.NAMED]) or f"{len(kept.rows)} rows of {audit.FILE}", "", AGAIN
@@ -211,7 +213,7 @@ def _once_more(run: Run, seen: _Seen, again: Again, checks: Checks) -> None:
     scores = seen.scores
     subject = audit.Subject.of(run, Merged(run.merged))
     low = misfits.suspects(scores) if scores else []
-    plain = misfits.parts(scores, subject.manifest.parts) if scores else []
+    plain = subject.misfits(scores)
     if not again.rows and not low and not plain:
         return
     try:

@@ -14,10 +14,11 @@ import numpy as np
 
 from worker.escape import safe_text
 
+from ..corpus.keys import blocks
 from ..errors import DataError
 from ..run.checks import Checks
-from ..run.plan import Plan
-from .articles import Audit
+from . import whole as wholes
+from .evidence import Evidence
 from .manifest import Manifest, MergedPart, Tally
 from .part_identity import differences_from_plan
 from .parts import NORM_ROUNDING, Part, fingerprint_bytes, first_few, read
@@ -42,23 +43,53 @@ class _Found:
     lost: list[int] = field(default_factory=lambda: [0, 0])
 
 
-def check(
-    checks: Checks, folder: Path, plan: Plan, fingerprints: np.ndarray, manifest: Manifest, audit: Audit,
-    norms: np.ndarray | None,
-) -> None:  # fmt: skip
-    """Hold every record in `folder` against plan, fingerprints, articles and the matrix's `norms` (documents,)."""
-    found = _Found()
-    for stated, part in _parts(folder, manifest, found):
-        problems = differences_from_plan(part.record, plan) + _fingerprints(part, fingerprints)
-        problems += _cuts(part, audit) + (_norms(part, stated, norms) if norms is not None else [])
+def check(checks: Checks, e: Evidence) -> None:
+    """Hold every record of the run's parts against plan, fingerprints, the merged articles and the matrix's norms."""
+    found, rows = _Found(), _by_plan(e)
+    fingerprints, folder = e.corpus.fingerprints(), e.run.local.parts
+    for stated, part in _parts(folder, e.manifest, found):
+        problems = differences_from_plan(part.record, e.plan) + _fingerprints(part, fingerprints)
+        problems += _cuts(part, rows) + (_norms(part, stated, rows.norms) if rows.norms is not None else [])
         found.wrong += [f"{part.name}: {problem}" for problem in problems]
-        _count(found, part, stated.rows, plan.documents)
+        _count(found, part, stated.rows, e.plan.documents)
     absent = f"; {found.absent} parts are no longer here" if found.absent else ""
-    good = f"{len(manifest.parts) - found.absent} records: plan, fingerprints, norms, cuts{absent}"
+    good = f"{len(e.manifest.parts) - found.absent} records: plan, fingerprints, norms, cuts{absent}"
     checks.add(RECORDS, not found.wrong, first_few(found.wrong, "; ") or good, "", REMEDY)
     if not found.absent:
-        wrong = _unlike_manifest(found, manifest, plan)
+        wrong = _unlike_manifest(found, e)
         checks.add(MANIFEST, not wrong, first_few(wrong, "; ") or "tokens, cuts, rows, seconds", "", AGAIN)
+
+
+@dataclass(frozen=True)
+class _ByPlan:
+    """What the result says of each document of the plan: tokens, whether it was cut, and its norm if there is one."""
+
+    tokens: np.ndarray
+    cut: np.ndarray
+    norms: np.ndarray | None
+
+
+def _by_plan(e: Evidence) -> _ByPlan:
+    """Return the result's rows in the plan's order; with --since the plan has only those that were computed."""
+    norms = e.matrix.survey.norms if e.matrix else None
+    if e.whole is None:
+        return _ByPlan(e.audit.tokens, e.audit.cut, norms)
+    place = np.full(e.plan.documents, -1, np.int64)  # of each work row a document that has its vector
+    for part in blocks(e.whole.documents):
+        take = np.asarray(e.whole.take()[part])
+        mine = np.flatnonzero(take < 0)
+        place[-1 - take[mine]] = part.start + mine
+    spot = np.asarray(e.whole.spot())
+    known = place >= 0
+    if not (known | np.isin(np.arange(len(place)), spot[:, 1] if len(spot) else spot)).all():
+        raise DataError(f"{e.whole.folder}: work rows that no document has. {wholes.AGAIN}")
+    tokens, cut = np.full(len(place), -1, np.int64), np.zeros(len(place), np.bool_)
+    tokens[known], cut[known] = e.audit.tokens[place[known]], e.audit.cut[place[known]]
+    if norms is None:
+        return _ByPlan(tokens, cut, None)
+    own = np.full(len(place), -1.0)  # of rows that are computed as a check only, the matrix has none
+    own[known] = np.asarray(norms)[place[known]]
+    return _ByPlan(tokens, cut, own)
 
 
 def _parts(folder: Path, manifest: Manifest, found: _Found) -> Iterator[tuple[MergedPart, Part]]:
@@ -81,7 +112,7 @@ def _fingerprints(part: Part, fingerprints: np.ndarray) -> list[str]:
     return [f"fingerprints of other texts: rows {first_few(rows.tolist())}"] if len(rows) else []
 
 
-def _cuts(part: Part, audit: Audit) -> list[str]:
+def _cuts(part: Part, rows: _ByPlan) -> list[str]:
     """Whether the rows said to be cut are those with more tokens than are read, and the articles say so too."""
     record = part.record
     tokens = np.array(record.tokens)
@@ -91,10 +122,11 @@ def _cuts(part: Part, audit: Audit) -> list[str]:
     wrong = (
         [f"cut flags that do not follow from tokens: rows {_rows(part, cut != over)}"] if (cut != over).any() else []
     )
-    stop = min(part.stop, len(audit.tokens))
+    stop = min(part.stop, len(rows.tokens))
     if part.start < stop:
-        here = slice(0, stop - part.start)
-        other = (audit.tokens[part.start : stop] != tokens[here]) | (audit.cut[part.start : stop] != cut[here])
+        here, said = slice(0, stop - part.start), rows.tokens[part.start : stop]
+        other = (said != tokens[here]) | (rows.cut[part.start : stop] != cut[here])
+        other &= said >= 0  # rows that are computed as a check only are in no article
         wrong += [f"other tokens or cuts than the articles have: rows {_rows(part, other)}"] if other.any() else []
     return wrong
 
@@ -108,6 +140,7 @@ def _norms(part: Part, stated: MergedPart, norms: np.ndarray) -> list[str]:
     claimed = np.array(part.record.norms[low - part.start : high - part.start], np.float64)
     with np.errstate(invalid="ignore"):
         right = np.abs(norms[low:high] - claimed) <= NORM_ROUNDING * np.maximum(1.0, claimed)
+        right |= norms[low:high] < 0
     rows = low + np.flatnonzero(~right)
     return [f"norms that its vectors do not have: rows {first_few(rows.tolist())}"] if len(rows) else []
 
@@ -130,9 +163,10 @@ def _count(found: _Found, part: Part, taken: tuple[int, ...], documents: int) ->
             found.lost[kind] += max(0, tokens - (record.max_tokens or tokens))
 
 
-def _unlike_manifest(found: _Found, manifest: Manifest, plan: Plan) -> list[str]:
+def _unlike_manifest(found: _Found, e: Evidence) -> list[str]:
+    manifest, plan = e.manifest, e.plan
     facts: list[tuple[str, object, object]] = [
-        ("documents", plan.documents, manifest.documents),
+        ("documents", e.documents, manifest.documents),
         ("questions", plan.questions, manifest.questions),
         ("rows done twice", found.rows - plan.rows, manifest.rows_done_twice),
         ("rows redone in float32", found.redone, manifest.redone_float32),
@@ -141,6 +175,9 @@ def _unlike_manifest(found: _Found, manifest: Manifest, plan: Plan) -> list[str]
         ("seconds", True, abs(found.seconds - manifest.seconds) <= 0.1 + 0.001 * len(manifest.parts)),
         ("amended rows", [list(a.rows) for a in plan.amendments], [list(a.rows) for a in manifest.amended]),
     ]
+    if e.whole is not None:  # of taken rows there are no records here
+        found.tokens[0], found.cut[0] = int(e.audit.tokens.sum()), int(e.audit.cut.sum())
+        found.lost[0] = manifest.lengths.documents.tokens_cut
     for kind, stated in enumerate((manifest.lengths.documents, manifest.lengths.questions)):
         share = round(found.lost[kind] / found.tokens[kind], 6) if found.tokens[kind] else 0.0
         facts.append(

@@ -17,12 +17,14 @@ from ..corpus.keys import KEY_BYTES, blocks
 from ..errors import DataError
 from ..run.checks import Checks
 from . import taken
+from . import whole as wholes
 from .articles import merged_lines
 from .earlier import open_matrix
 from .evidence import Evidence
 from .manifest import Since
 from .merged import AGAIN, Merged, differences
 from .parts import Piece, cover, first_few, read, within
+from .sealed import was_sealed
 from .survey import has_direction, norms_of
 from .whole import Whole
 
@@ -36,13 +38,8 @@ IN_PLACE, SAME_TEXT, AS_AGAIN, AS_LONG = (
 
 
 def work_row(e: Evidence, row: int) -> int | None:
-    """Return the row of the plan that computed a row of the result; None if it was taken. Questions come last."""
-    if e.whole is None:
-        return row
-    if row >= e.documents:
-        return e.plan.documents + row - e.documents
-    place = int(e.whole.take()[row])
-    return None if place >= 0 else -1 - place
+    """Return the row of the plan that computed a row of the result; None if it was taken."""
+    return wholes.work_row(e.whole, e.plan, row)
 
 
 def check(e: Evidence, whole: Whole, checks: Checks) -> None:
@@ -54,7 +51,10 @@ def check(e: Evidence, whole: Whole, checks: Checks) -> None:
         _same_texts(e, whole, checks)
         _computed_again(e, whole, before, taken.WorkRows(pieces), checks)
     except (DataError, OSError) as error:
-        checks.add(IN_PLACE, False, error, "the earlier run and the parts, to compare with", "see the message")
+        away = was_sealed(e.run) and not Merged(Path(e.run.since) / e.run.merged.name).embeddings.exists()
+        words = f"{error}; it was there when this run was sealed, and all of it was compared then" if away else error
+        wanted = "the earlier run and the parts, to compare with"
+        checks.add(IN_PLACE, away, words, wanted, "see the message", warn=away)
         return
     limits = tuple(sorted(e.manifest.seen.get("max_tokens", {})))
     checks.add(AS_LONG, limits == whole.since.limit, first_few(limits), first_few(whole.since.limit), REMEDY)

@@ -28,6 +28,7 @@ from ..corpus.corpus import Corpus
 from ..corpus.keys import Rows
 from ..errors import DataError
 from ..records import Written
+from ..run.plan import Plan
 from ..run.run import Run
 from .manifest import Since
 
@@ -116,3 +117,19 @@ def load(run: Run) -> Whole | None:
         if name not in record.files or size != record.files[name].bytes:
             raise DataError(f"{run.whole / name}: {size}, not as recorded. {AGAIN}")
     return whole
+
+
+def all_documents(run: Run) -> Corpus:
+    """Return the corpus of a run's result: with --since all documents, and not the work rows alone."""
+    whole = load(run)
+    return corpora.load(run.corpus) if whole is None else whole.corpus
+
+
+def work_row(whole: Whole | None, plan: Plan, row: int) -> int | None:
+    """Return the row of the plan that computed a row of the result; None if it was taken. Questions come last."""
+    if whole is None:
+        return row
+    if row >= whole.documents:
+        return plan.documents + row - whole.documents
+    place = int(whole.take()[row])
+    return None if place >= 0 else -1 - place

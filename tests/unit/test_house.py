@@ -58,7 +58,7 @@ DOORS = {  # outside library -> the only modules that may import it
     "traitlets": {"notebook_pages"},
     "bleach": {"notebook_pages"},
     "yaml": {"yaml_lines"},
-    "pyarrow": {"arrow_ipc", "columns", "export", "tables", "unpacking"},
+    "pyarrow": {"arrow_ipc", "export", "table_columns", "tables", "unpacking"},
     "huggingface_hub": {"model", "fetch"},
     "torch": {
         "accelerator",

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from typing import IO, Any
 
 from ...errors import CorpusError
-from . import columns
+from . import table_columns as columns
 from .source import FETCH_AGAIN, Source, refusal, shown
 
 FILE_MAGIC, STREAM_MAGIC = b"ARROW1", b"\xff\xff\xff\xff"

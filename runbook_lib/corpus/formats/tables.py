@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator
 from typing import IO, Any
 
 from ...errors import CorpusError
-from . import columns, parquet_pages
+from . import parquet_pages
+from . import table_columns as columns
 from .source import FETCH_AGAIN, Source, Unreadable, refusal, shown
 from .text_lines import LONGEST, BlankLines, lines, not_utf8
 
