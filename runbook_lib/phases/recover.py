@@ -196,16 +196,9 @@ def _patience_s(run: Run, state: Snapshot) -> float:
 def _share_tail(run: Run, state: Snapshot) -> list[str]:
     """Move the last rows of slow hosts to hosts that are done, or will be soon: before their workers end."""
     answering = {name: state.slots_by_host.get(name, ()) for name in state.committed_by_host}
-    ends = {name: _ends_s(slots, name in state.busy) for name, slots in answering.items()}
-    speeds = {name: sum(slot.rate or 0.0 for slot in slots) for name, slots in answering.items()}
-    part_rows = run.plan().part_rows  # the last part of a slow slot ends later than its share of the rows says
-    last_s = {name: part_rows * len(answering[name]) / 2 / speed for name, speed in speeds.items() if speed}
-    known = {
-        name: (end_s + last_s.get(name, 0.0) if end_s else 0.0, speeds[name])
-        for name, end_s in ends.items()
-        if end_s is not None
-    }
-    idle, late = moves.early_and_late(known, SPLIT_S)
+    part_rows = run.plan().part_rows
+    ends = {name: _end(slots, name in state.busy, part_rows) for name, slots in answering.items()}
+    idle, late = moves.early_and_late({name: end for name, end in ends.items() if end}, SPLIT_S)
     idle -= {spec.name for spec in run.hosts if spec.is_task} - state.busy  # a task that ended would have to queue
     working = late & state.busy
     load_s = _load_s([slot for name in idle for slot in answering[name]] or state.slots)
@@ -229,23 +222,30 @@ def _hangs(slots: Sequence[SlotState], load_s: float) -> bool:
     return bool(left) and loads == left and all(slot.idle_s is not None and slot.idle_s > limit_s for slot in loads)
 
 
-def _ends_s(slots: Sequence[SlotState], busy: bool) -> float | None:
-    """Return seconds until a host has nothing to do: 0 if all is done, None if unknown."""
+def _end(slots: Sequence[SlotState], busy: bool, part_rows: int) -> tuple[float, float] | None:
+    """Return seconds until a host has nothing to do, 0 if all is done, and its rows a second; None if unknown.
+
+    Its slots help each other. The last part of a slow slot ends later than the host's share of the rows says: half of
+    it more, in the mean.
+    """
+    rate = sum(slot.rate or 0.0 for slot in slots)
     if all(slot.state in states.OVER for slot in slots):
-        return 0.0
-    return _eta_s(slots) if busy else None
+        return 0.0, rate
+    end_s = _eta_s(slots) if busy else None
+    last_s = part_rows * len(slots) / 2 / rate if rate and end_s else 0.0
+    return None if end_s is None else (end_s + last_s, rate)
+
+
+def _eta_s(slots: Sequence[SlotState]) -> float | None:
+    """Return seconds that a host has work for at its rate; None if that is unknown."""
+    rate = sum(slot.rate or 0.0 for slot in slots)
+    left = sum(slot.rows - slot.committed - slot.in_part for slot in slots)
+    return max(0, left) / rate if rate else None
 
 
 def _load_s(slots: Sequence[SlotState]) -> float:
     """Return how long loading the model takes, by the workers' reports."""
     return max((slot.loaded_s for slot in slots if slot.loaded_s is not None), default=SPLIT_S)
-
-
-def _eta_s(slots: Sequence[SlotState]) -> float | None:
-    """Return seconds until a host is done; its slots help each other."""
-    rate = sum(slot.rate or 0.0 for slot in slots)
-    left = sum(slot.rows - slot.committed - slot.in_part for slot in slots)
-    return max(0, left) / rate if rate else None
 
 
 Chooser = Callable[[Plan, Sequence[tuple[int, int]], Sequence[Slot], Sequence[Slot], dict[str, float], str], list[Move]]
