@@ -19,8 +19,9 @@ import numpy as np
 from .hashed_words import counts
 from .survey import Header, blocks, has_direction, norms_of, unit
 
-FITTED = 16_384  # rows that the regression is fitted on, evenly spaced; more gain little
-BLOCK = 512
+FITTED = 8_192  # rows that the regression is fitted on, evenly spaced; more gain little
+BLOCK = 256
+TRIED = 1_024  # rows that the strength of the ridge is chosen by
 FEATURES, FEATURES_OF_FEW = 2048, 8192  # more where the rows are fewer than the first number: it costs nothing there
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
 FEWEST = 40  # rows; with fewer nothing can be fitted
@@ -95,7 +96,7 @@ def _fit(texts: Texts, matrix: Path, shape: Header, mean: np.ndarray, characters
     cross = sum(_weighted(some, idf).T @ these for some, these in pieces)
     values, vectors = _spectrum([some for some, _ in pieces], idf)
     onto = vectors.T @ cross
-    some = np.linspace(0, len(words) - 1, min(len(words), 4 * BLOCK)).astype(np.int64)
+    some = np.linspace(0, len(words) - 1, min(len(words), TRIED)).astype(np.int64)
     turned = _weighted(words[some], idf) @ vectors
     ridge = max(RIDGES, key=lambda ridge: _left_out(turned, truths[some], onto, values + ridge))
     weights = (vectors / (values + ridge)) @ onto
