@@ -218,7 +218,8 @@ class _NetnsHost(Host):
         if self.init is None:
             return []
         table, ours = _table(), self._inside()
-        return [pid for pid in ours if table[pid].session != self.init.pid and not table[pid].name.startswith("sshd")]
+        known = [pid for pid in ours if pid in table]  # one may have begun meanwhile
+        return [pid for pid in known if table[pid].session != self.init.pid and not table[pid].name.startswith("sshd")]
 
     def outside(self, pid: int) -> int:
         for found in self._inside():

@@ -6,10 +6,9 @@ Can be repeated at any time: a living supervisor is left alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from worker.escape import safe_text
 from worker.fields import Identity
@@ -19,7 +18,6 @@ from worker.wire import Reading
 from ..errors import InvalidReading, LinkLost, RunbookError
 from ..hosts import hosts as machines
 from ..hosts import together
-from ..profile.profile import HostSpec
 from ..run import acts
 from ..run.checks import Checks
 from ..run.plan import Plan
@@ -31,6 +29,7 @@ from .reported import first_rows as _first_rows
 from .reported import not_waited_for
 from .reported import slot_states as _slot_states
 from .staging import AWAY, NotStaged, add_failure
+from .tasks import LeftAlone
 
 LATE_S, LATE = 30.0, 3.0  # if others are well, the least wait for a slot, and as a multiple of the last one's time
 
@@ -45,14 +44,6 @@ class Running:
 
     def __str__(self) -> str:
         return f"{'started' if self.started else 'runs already'} (pid {self.pid}), {self.left} rows left"
-
-
-class LeftAlone(StrEnum):
-    """Why no supervisor was started on a host."""
-
-    NO_ROWS = "no rows left for this host"
-    STOPPED = "stopped by a person; left so"
-    NOT_MEANT = "left as it is"
 
 
 Outcome = Running | tasks.Placed | LeftAlone
@@ -94,7 +85,7 @@ def _start(
         results.update(machines.side_by_side(limited(run, ",".join(alone)), one))
     wanted = tasks.Wanted(only, retry_given_up, undo_stop)
     for specs in together.groups(spec for spec in run.hosts if spec.is_task):
-        results.update(_submitted(run, plan, specs, wanted))
+        results.update(tasks.submit(run, plan, specs, wanted))
     for name, result in results.items():
         if name in results.failures:
             add_failure(run, checks, "supervisor", name, results, "running")
@@ -103,15 +94,6 @@ def _start(
         if isinstance(result, Running | tasks.Placed) and result.started:
             run.journal.write("supervisor started", host=name, seen=str(result))
     return checks, results
-
-
-def _submitted(
-    run: Run, plan: Plan, specs: Sequence[HostSpec], wanted: tasks.Wanted
-) -> dict[str, Outcome | RunbookError]:
-    """Submit the tasks of a cluster, and return the outcome for each."""
-    left_alone: dict[str, str] = {}
-    placed = tasks.submit(run, plan, specs, wanted, left_alone)
-    return {**placed, **{name: LeftAlone(why) for name, why in left_alone.items()}}
 
 
 def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, undo_stop: bool) -> Outcome:

@@ -21,7 +21,7 @@ from ..run.plan import Move, Plan, Slot
 from ..run.run import Run, limited
 from ..slots import states
 from ..slots.snapshot import SlotState, Snapshot
-from . import launch, staging
+from . import launch, staging, tasks
 
 BLANK_S = 60.0  # wait for a launched host that lost its assignment: its folder may be unmounted for a moment
 SILENT_S = 30.0  # a silent host keeps its rows at least so long: a link may be slow for a moment
@@ -130,7 +130,7 @@ def _start(run: Run, names: set[str], event: str) -> list[str]:
     """Start hosts again. A damaged file may be the cause of death, so check each file's sum before."""
     staging.stage(run, only=names)
     _, outcomes = launch.start_hosts(run, retry_given_up=False, only=names, undo_stop=False)
-    began = {n: each for n, each in outcomes.ok.items() if not isinstance(each, launch.LeftAlone) and each.started}
+    began = {n: each for n, each in outcomes.ok.items() if not isinstance(each, tasks.LeftAlone) and each.started}
     started = [f"{name}: {each}" for name, each in began.items()]
     for line in started:
         run.journal.write(event, seen=line)

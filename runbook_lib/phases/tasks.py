@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from worker.escape import safe_text
 from worker.rows import Covered
@@ -18,6 +19,7 @@ from ..profile.profile import HostSpec
 from ..run.plan import Plan
 from ..run.run import Run
 from ..slots import incidents
+from .staging import NotStaged
 
 STOP_S = 90.0  # for the scheduler to end tasks; a task that it does not know is waited for until its sign is old
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # between two questions to the queue, while a person waits
@@ -35,6 +37,17 @@ class Placed:
         return f"{'submitted' if self.started else self.why}, {self.left} rows left"
 
 
+class LeftAlone(StrEnum):
+    """Why nothing was started for a host."""
+
+    NO_ROWS = "no rows left for this host"
+    STOPPED = "stopped by a person; left so"
+    NOT_MEANT = "left as it is"
+
+
+Outcome = Placed | LeftAlone | RunbookError
+
+
 @dataclass(frozen=True)
 class Wanted:
     """Which tasks are to be submitted: all, or `only` some; whether a stop or a giving up is undone."""
@@ -44,60 +57,41 @@ class Wanted:
     undo_stop: bool
 
 
-def submit(
-    run: Run, plan: Plan, specs: Sequence[HostSpec], wanted: Wanted, refused: dict[str, str]
-) -> dict[str, Placed | RunbookError]:
-    """Submit the tasks of one cluster that have rows left and neither work nor wait, in one go.
-
-    Tasks for which there is nothing to do come out in `refused`, with the reason.
-    """
-    names = [spec.name for spec in specs if wanted.only is None or spec.name in wanted.only]
-    refused.update({spec.name: "left as it is" for spec in specs if spec.name not in names})
-    chosen = [spec for spec in specs if spec.name in names]
+def submit(run: Run, plan: Plan, specs: Sequence[HostSpec], wanted: Wanted) -> dict[str, Outcome]:
+    """Submit the tasks of one cluster that have rows left and neither work nor wait, in one go; an outcome for each."""
+    chosen = [spec for spec in specs if wanted.only is None or spec.name in wanted.only]
+    results: dict[str, Outcome] = {spec.name: LeftAlone.NOT_MEANT for spec in specs if spec not in chosen}
     if not chosen:
-        return {}
-    results: dict[str, Placed | RunbookError] = {}
+        return results
     to_do: dict[str, int] = {}
     readings = together.poll(run, chosen)
     for spec in chosen:
         reading = readings[spec.name]
-        if isinstance(reading, RunbookError):
-            results[spec.name] = reading
+        found = reading if isinstance(reading, RunbookError) else _look(plan, spec, reading, wanted)
+        if isinstance(found, int):
+            to_do[spec.name] = found
         else:
-            _look(plan, spec, reading, wanted, results, to_do, refused)
+            results[spec.name] = found
     if to_do:
         done = machines.ask_host(run, chosen[0], lambda host: _submit(run, plan, host, chosen, to_do, readings, wanted))
         results |= dict.fromkeys(to_do, done) if isinstance(done, RunbookError) else done
     return results
 
 
-def _look(
-    plan: Plan,
-    spec: HostSpec,
-    reading: Reading,
-    wanted: Wanted,
-    results: dict[str, Placed | RunbookError],
-    to_do: dict[str, int],
-    refused: dict[str, str],
-) -> None:
-    """Sort one task: nothing to do, at work or in the queue, or to be submitted."""
+def _look(plan: Plan, spec: HostSpec, reading: Reading, wanted: Wanted) -> Outcome | int:
+    """Return the rows that a task is to be submitted for; or why it is not: nothing to do, at work, or in the queue."""
     given_up = [] if wanted.retry_given_up else [(row, row + 1) for row in reading.quarantined]
     settled = Covered([*reading.committed, *given_up])
     left = sum(plan.left(slot, settled) for slot in plan.of_host(spec.name))
     if not left:
-        refused[spec.name] = "no rows left for this host"
-    elif not reading.assigned:
-        results[spec.name] = HostError(f"{spec.name}: nothing is staged; launch it first")
-    elif reading.supervisor_alive:
-        results[spec.name] = Placed(left, False, "works already")
-    elif reading.queued and reading.queued.entry:
-        entry = reading.queued.entry
-        why = safe_text(f"in the queue already ({entry.state} {entry.reason})", 300)
-        results[spec.name] = Placed(left, False, why)
-    elif reading.stop_requested and not wanted.undo_stop:
-        refused[spec.name] = "stopped by a person; left so"
-    else:
-        to_do[spec.name] = left
+        return LeftAlone.NO_ROWS
+    if not reading.assigned:
+        return NotStaged(spec.name)
+    if reading.supervisor_alive:
+        return Placed(left, False, "works already")
+    if reading.queued and (entry := reading.queued.entry):
+        return Placed(left, False, safe_text(f"in the queue already ({entry.state} {entry.reason})", 300))
+    return LeftAlone.STOPPED if reading.stop_requested and not wanted.undo_stop else left
 
 
 def _submit(
@@ -108,7 +102,8 @@ def _submit(
     to_do: dict[str, int],
     readings: dict[str, Reading | RunbookError],
     wanted: Wanted,
-) -> dict[str, Placed | RunbookError]:
+) -> dict[str, Outcome]:
+    """Submit these tasks, having taken away what a person or a failure had left for them."""
     tasks = {spec.task: spec.name for spec in specs if spec.name in to_do}
     for name in tasks.values():
         host.remove(host.folder.stop_request(name))
@@ -118,7 +113,7 @@ def _submit(
             host.remove(host.folder.quarantined(row))
     left = {task: to_do[name] for task, name in tasks.items()}
     answer = host.scheduler.submit(host.python, f"rb-{run.name}-e{plan.epoch}", left, wanted.retry_given_up)
-    results: dict[str, Placed | RunbookError] = {}
+    results: dict[str, Outcome] = {}
     for task, name in tasks.items():
         if task in answer["submitted"]:
             results[name] = Placed(left[task], True)
