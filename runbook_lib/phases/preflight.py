@@ -23,6 +23,7 @@ from ..run import places, plan, planning
 from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
 from ..run.run import Run
+from ..slots import states
 from . import joining, probing, reuse
 from .progress import OnProgress, ignore
 
@@ -226,7 +227,7 @@ def _held_to(run: Run, checks: Checks, facts: dict[str, MachineFacts]) -> tuple[
     known = _planned(run)
     failed = {check.where for check in checks.failed}
     answered = {check.where for check in checks} - failed
-    auto = run.profile.policy_for("dead") == "auto" and bool(answered & {spec.name for spec in run.hosts})
+    auto = run.profile.policy_for(states.DEAD) == "auto" and bool(answered & {spec.name for spec in run.hosts})
     counted = [replace(c, ok=True, warn=True) if not c.ok and auto and c.where in known else c for c in checks]
     trusted = {name: found for name, found in facts.items() if not known or name in known or name not in failed}
     return Checks(checks.title, counted), trusted
