@@ -25,6 +25,7 @@ from ..run import places, plan, planning
 from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
 from ..run.run import Run
+from ..slots import states
 from . import cluster, joining, probing, reuse
 from .progress import OnProgress, ignore
 
@@ -235,7 +236,7 @@ def _held_to(run: Run, checks: Checks, facts: dict[str, MachineFacts]) -> tuple[
     places = known | {reached[name] for name in known if name in reached}
     failed = {check.where for check in checks.failed}
     answered = {check.where for check in checks} - failed
-    auto = run.profile.policy_for("dead") == "auto" and bool(answered & {*reached, *reached.values()})
+    auto = run.profile.policy_for(states.DEAD) == "auto" and bool(answered & {*reached, *reached.values()})
     counted = [replace(c, ok=True, warn=True) if not c.ok and auto and c.where in places else c for c in checks]
     trusted = {
         name: found
