@@ -70,6 +70,7 @@ class Host:
     plan: Plan
     left: dict[str, list[Range]] = field(default_factory=dict)
     now: dict[str, Computing] = field(default_factory=dict)
+    loading: dict[str, float] = field(default_factory=dict)  # since when: rows are claimed when the model is there
     committed: list[Range] = field(default_factory=list)
     clock: float = 0.0
     last: float = 0.0  # when it committed a part last
@@ -82,17 +83,19 @@ class Host:
         have = Covered([*self.committed, *(each.part for each in self.now.values())])
         self.slots = plan.of_host(self.name)
         self.left = {slot.slot: moves.left(plan, slot, have) for slot in self.slots}
-        for slot in self.slots:
-            if slot.slot not in self.now:
-                self._next(slot.slot, at + self.load_s)
+        for slot in self.slots if any(self.left.values()) else ():
+            if slot.slot not in self.now and slot.slot not in self.loading:
+                self.loading[slot.slot] = at
+                heapq.heappush(self._ends, (at + self.load_s, slot.slot))
 
     def advance(self, to: float) -> None:
         """Compute until this time, or until it is lost."""
         to = min(to, self.lost_at)
         while self._ends and self._ends[0][0] <= to:
             at, slot = heapq.heappop(self._ends)
-            self.committed.append(self.now.pop(slot).part)
-            self.last = at
+            if self.loading.pop(slot, None) is None:
+                self.committed.append(self.now.pop(slot).part)
+                self.last = at
             self._next(slot, at)
         self.clock = max(self.clock, to)
 
@@ -122,8 +125,9 @@ class Host:
         for slot in self.slots:
             doing = self.now.get(slot.slot)
             entries[slot.slot] = self._slot(slot, doing)
-            supervised[slot.slot] = {"state": "running" if doing else "done", "process": PROCESS if doing else None}
-        working = bool(self.now)
+            lives = bool(doing) or slot.slot in self.loading
+            supervised[slot.slot] = {"state": "running" if lives else "done", "process": PROCESS if lives else None}
+        working = bool(self.now or self.loading)
         supervisor = {
             "host": self.name, "process": PROCESS, "heartbeat_at": self.clock, "working": working, "slots": supervised,
         }  # fmt: skip
@@ -136,13 +140,13 @@ class Host:
     def _slot(self, slot: Slot, doing: Computing | None) -> dict[str, Any]:
         report: dict[str, Any] = {"slot": slot.slot, "heartbeat": int(self.clock), "heartbeat_at": self.clock}
         report |= {"process": PROCESS, "started_at": 0.0, "loaded_s": self.load_s, "state": "done"}
-        if doing and doing.began > self.clock:
-            report |= {"state": "loading model", "loaded_s": None, "started_at": doing.began - self.load_s}
+        if slot.slot in self.loading:
+            report |= {"state": "loading model", "loaded_s": None, "started_at": self.loading[slot.slot]}
         elif doing:
             rows = min(doing.part[1] - doing.part[0], int((self.clock - doing.began) * self.rate))
             report |= {"state": "running", "part": list(doing.part), "rows_in_part": rows, "rows_per_s": self.rate}
         ranges = [list(rows) for rows in self.plan.ranges(slot)]
-        return {"ranges": ranges, "gpu": None, "report": report, "exits": [], "alive": doing is not None}
+        return {"ranges": ranges, "gpu": None, "report": report, "exits": [], "alive": report["state"] != "done"}
 
 
 def moves_rows(parts: list[Range]) -> int:
