@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import fleet
@@ -28,7 +30,7 @@ PACKAGES = ("slurm-wlm", "munge")
 TOOLS = ("munged", "munge", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 PLAIN_TOOLS = ("unshare", "nsenter", "setpriv", "mount", "hostname", "bash")
 NVIDIA = (1, 3)  # the device number of /dev/null: a made-up GPU that is counted and named to its task
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 # Impatient where a test would wait: on a cluster SlurmdTimeout is 300 s, KillWait 30 s, cred_expire 120 s.
 SETTINGS = """
@@ -109,6 +111,8 @@ class Cluster:
         if node not in self._daemons:
             words = ["unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--uts", "--ipc", "--"]
             self._start(node, [*words, "bash", "-c", NODE, "bash", node, str(self.folder / "hosts")])
+            began = int(time.time()) - 1  # else the controller may still think of the node as it was
+            _wait(lambda: self._registered_at(node) >= began, f"{node} does not register: {self.folder}/{node}.out")
         _wait(lambda: node in self._ready(), f"{node} is not ready: {self.folder}/slurmd.{node}.log")
 
     def cut(self, node: str) -> None:
@@ -187,6 +191,11 @@ class Cluster:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _registered_at(self, node: str) -> float:
+        """When the slurmd began that the controller knows of a node; 0 where it knows of none."""
+        match = re.search(r"SlurmdStartTime=(\d\S+)", self.run("scontrol", "show", "node", node))
+        return datetime.fromisoformat(match.group(1)).timestamp() if match else 0.0
 
     def _ready(self) -> set[str]:
         lines = self.run("sinfo", "-h", "-N", "-o", "%N %T").splitlines()

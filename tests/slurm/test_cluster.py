@@ -50,7 +50,7 @@ def test_a_node_that_crashed_takes_its_job_along_and_comes_back(cluster: slurm.C
     cluster.boot("n1")
     wait_for(lambda: state(cluster, job) != "RUNNING", "the controller knows that it is gone", 120)
     assert submitted(cluster, tmp_path, "touch again", "--nodelist=n1")
-    wait_for(lambda: (tmp_path / "again").exists(), "the node works again")
+    wait_for(lambda: (tmp_path / "again").exists(), "the node works again", 180)
 
 
 def test_on_a_node_that_is_cut_off_a_job_goes_on(cluster: slurm.Cluster, tmp_path: Path) -> None:
