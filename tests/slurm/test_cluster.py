@@ -46,8 +46,10 @@ def test_a_node_that_crashed_takes_its_job_along_and_comes_back(cluster: slurm.C
     pid = wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), "the job")
     outside = cluster.outside("n1", int(pid))
     cluster.crash("n1")
-    assert not Path(f"/proc/{outside}").exists()
-    cluster.boot("n1")
+    try:
+        wait_for(lambda: not alive(outside), "its processes are gone")
+    finally:
+        cluster.boot("n1")
     wait_for(lambda: state(cluster, job) != "RUNNING", "the controller knows that it is gone", 120)
     assert submitted(cluster, tmp_path, "touch again", "--nodelist=n1")
     wait_for(lambda: (tmp_path / "again").exists(), "the node works again", 180)
