@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"runbook {metadata.version('embedding-runbook')}")
+    parser.add_argument("--version", action="version", version=f"runbook {_version()}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, do, text, arguments in VERBS:
         verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -86,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
         for argument in arguments:
             argument(verb)
     return parser
+
+
+def _version() -> str:
+    try:
+        return metadata.version("embedding-runbook")
+    except metadata.PackageNotFoundError:
+        return f"of {Path(__file__).parents[1]}, which is not installed"
 
 
 def _open(args: argparse.Namespace) -> run.Run:

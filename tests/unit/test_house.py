@@ -13,6 +13,8 @@ import pytest
 import tiers
 import yaml
 
+from runbook_lib.hosts.ssh import session
+
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "runbook_lib"
 WORKER = ROOT / "worker"
@@ -351,3 +353,11 @@ def test_every_event_of_the_journal_has_a_kind():
     assert set(KINDS) - written == {"worker died", "link is back"}  # of journals of versions before
     assert {*KINDS.values()} == {*EVERY_KIND}
     assert {KINDS[name] for name in UNDOING} == {"act"}
+
+
+def test_what_is_sent_through_a_login_has_all_that_it_imports_and_in_order():
+    """The far end has nothing of ours before: a module that is not sent, or sent too late, is an ImportError there."""
+    for number, module in enumerate(session.SENT):
+        own, _ = WORKERS[f"worker.{module}"]
+        needed = {name.split(".")[1] for name in own if name.startswith("worker.")}
+        assert needed <= set(session.SENT[:number]), module

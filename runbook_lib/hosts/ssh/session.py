@@ -38,6 +38,7 @@ SENT = (
         "states",
         "snapshot",
         "chip",
+        "limits",
         "machine",
         "environment",
         "verbs",
