@@ -6,6 +6,7 @@ import argparse
 import functools
 import json
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ from .report import clean, outcome, pdf, report, status, verification
 from .report.verdict import NOT_PROVED
 from .result import earlier, exports
 from .run import disk, driver, first_profile, run, run_mark
-from .run.checks import Checks
+from .run.checks import Checks, to_mend
 from .show import encodable, pictures, terminal
 from .slots.watcher import Watcher
 
@@ -157,9 +158,18 @@ def _show(checks: Checks) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    this = _open(args)
+    this, failed = _open(args), []
     with chain.resealing(this):
-        return max(_show(checks) for checks in preflight.everything(this))
+        for checks in preflight.everything(this):
+            _show(checks)
+            failed += checks.failed
+    if not failed:
+        print(f"\nready: runbook run {shlex.quote(args.profile)} --run {this.name}")
+        return 0
+    causes = to_mend(failed)
+    print(f"\n{len(causes)} thing{'' if len(causes) == 1 else 's'} to mend:")
+    print(*(f"  {number}. {cause}" for number, cause in enumerate(causes, 1)), sep="\n")
+    return 1
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -102,6 +102,23 @@ class Checks:
         return _table(self, heads, rows, names=2, style="text-align:left") + stamp
 
 
+CONSEQUENCE = "hold first"  # how the remedy of a check ends that only waits for others
+
+
+def to_mend(failed: Sequence[Check]) -> list[str]:
+    """Return each cause once, with what to do: one line for all places with the same, none for what only follows."""
+    causes: dict[tuple[str, str, str], list[str]] = {}
+    of_their_own = [item for item in failed if not item.remedy.endswith(CONSEQUENCE)]
+    for item in of_their_own or failed:
+        places = causes.setdefault((item.name, item.seen, item.remedy), [])
+        if item.where not in places:
+            places.append(item.where)
+    return [
+        f"{', '.join(places)}: {name}: {seen}{f' -> {remedy}' if remedy else ''}"
+        for (name, seen, remedy), places in causes.items()
+    ]
+
+
 @dataclass(frozen=True)
 class Grid:
     """Checks as a table: a row for each place, a column for each check; details and remedies of what does not hold."""

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from runbook_lib.run.checks import Checks
+from runbook_lib.run.checks import Checks, to_mend
 
 NASTY = "<script>alert(1)</script> & \"quoted\" 'text'"
 VOID = {"br", "img", "hr", "input", "meta", "link"}
@@ -124,3 +124,15 @@ def test_a_grid_in_a_terminal_is_the_list_of_its_checks(checks):
 
 def test_an_empty_grid_draws_itself():
     assert Page(Checks("nothing").grid()._repr_html_()).rows == [["where"]]
+
+
+def test_each_cause_is_told_once_and_what_only_follows_is_not():
+    found = Checks("made up")
+    for where in ("one", "two", "one"):
+        found.add("reachable", False, "no route", "reachable", "look at it", where)
+    found.add("good", True, "fine")
+    found.add("plan", False, "not made", "made", "make the checks above hold first")
+    found.add("disk", False, "full")
+    assert to_mend(found.failed) == ["one, two: reachable: no route -> look at it", "here: disk: full"]
+    assert to_mend(found.failed[3:4]) == ["here: plan: not made -> make the checks above hold first"]
+    assert to_mend([]) == []
