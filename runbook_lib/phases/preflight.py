@@ -317,7 +317,7 @@ def the_disks(
         known = (facts or {}).get(host.name)
         if host.is_here or known is None:
             continue
-        if known["free_bytes"] is None:
+        if known.get("free_bytes") is None:
             checks.add("disk", True, "the host does not say what is free", where=host.reached, warn=True)
             continue
         sharing = len(specs) + len(known.get("shared", []))  # each of these hosts writes its share to the same disk
