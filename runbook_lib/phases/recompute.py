@@ -33,6 +33,7 @@ from ..run.run import Run
 
 LOAD_S = 180.0  # with nothing heard from the process by then there is none
 NO_GPU = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"), "")
+QUIET = {"OMP_WAIT_POLICY": "passive"}  # threads that wait by turning would take the processors of others' work
 NEEDED = ("torch", "sentence_transformers")
 
 
@@ -93,7 +94,7 @@ def answers(
 def _process(argv: Sequence[str], asked: IO[bytes], said: IO[bytes]) -> Iterator[_Answers]:
     """Start that process without GPUs and secrets; it is ended when nothing more is wanted of it."""
     hidden = secret.variables()
-    environment = {**{key: value for key, value in os.environ.items() if key not in hidden}, **NO_GPU}
+    environment = {**QUIET, **{key: value for key, value in os.environ.items() if key not in hidden}, **NO_GPU}
     try:
         child = subprocess.Popen(
             argv, cwd=machines.BUNDLE.parent, env=environment, stdin=asked, stdout=subprocess.PIPE, stderr=said

@@ -95,6 +95,7 @@ class Project(Scene):
     def process(self, host: str, slot: str = "") -> tuple[str, int]:
         """The node of a host's supervisor, or of its slot's worker, and its process as this machine counts."""
         report = self.there.progress(slot) if slot else self.there.supervisor(host)
+        wait_for(report.exists)  # a first part may be another task's
         inside = int(json.loads(report.read_text())["process"]["pid"])
         word = ["encode", slot] if slot else ["supervise", host]
         for node in self.cluster.nodes:
@@ -107,7 +108,6 @@ class Project(Scene):
 
     def kill(self, host: str, slot: str = "") -> None:
         """SIGKILL for a host's supervisor, or its slot's worker."""
-        wait_for(lambda: self.there.supervisor(host).exists() and (not slot or self.there.progress(slot).exists()))
         os.kill(self.process(host, slot)[1], signal.SIGKILL)
 
     def told_by(self, *words: str) -> str:
