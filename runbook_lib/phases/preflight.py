@@ -317,13 +317,14 @@ def the_disks(
         known = (facts or {}).get(host.name)
         if host.is_here or known is None:
             continue
-        if known.get("free_bytes") is None:
+        free_there = known.get("free_bytes")
+        if free_there is None:
             checks.add("disk", True, "the host does not say what is free", where=host.reached, warn=True)
             continue
         sharing = len(specs) + len(known.get("shared", []))  # each of these hosts writes its share to the same disk
         making = 0 if known["made"] else ENVIRONMENT_BYTES[host.device]
         what = "texts, vectors, model" + (", environment" if making else "")
-        _room(checks, "disk", known["free_bytes"], share * sharing + model.bytes + making, what, host.reached)
+        _room(checks, "disk", free_there, share * sharing + model.bytes + making, what, host.reached)
     return checks
 
 
