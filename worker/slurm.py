@@ -43,6 +43,7 @@ FRESH, FRESH_S = 4, 10.0  # a heartbeat is fresh for so many intervals, and seco
 ARRAY_LIMIT = 1001  # Slurm's own default
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"}
 ENDED |= {"OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"}
+OVER = ENDED | {"COMPLETING"}  # nothing is left to cancel
 
 
 def host_name(cluster: str, task: int) -> str:
@@ -260,14 +261,24 @@ def cancel(root: str, cluster: str, options: Mapping[str, Any], tasks: Sequence[
     By name and number together, so that a number that went to another job cancels nothing.
     """
     chosen, jobs = SlurmOptions.from_json(options), _jobs(HostFolder(Path(root)), cluster).jobs
+    numbers = _cancellable(chosen, jobs, tasks)
+    for name, listed in numbers.items():
+        try:
+            ask(["scancel", *cluster_option(chosen), f"--name={name}", *listed])
+        except OSError:  # it also fails for a task that ended by itself since the queue was asked
+            if name in _cancellable(chosen, jobs, tasks):
+                raise
+    return bool(numbers)
+
+
+def _cancellable(chosen: SlurmOptions, jobs: Sequence[Job], tasks: Sequence[int]) -> dict[str, list[str]]:
+    """The numbers of these tasks that the queue has and that are not ending, by the name of their job."""
     offsets = {job.name: job.offset for job in jobs}
     numbers: dict[str, list[str]] = {}
     for name, entry in parse(ask(queue_command(chosen, list(offsets)))) if jobs else ():
-        if name in offsets and entry.state not in ENDED and offsets[name] + entry.task in tasks:
+        if name in offsets and entry.state not in OVER and offsets[name] + entry.task in tasks:
             numbers.setdefault(name, []).append(entry.job)
-    for name, listed in numbers.items():
-        ask(["scancel", *cluster_option(chosen), f"--name={name}", *listed])
-    return bool(numbers)
+    return numbers
 
 
 def limits(options: Mapping[str, Any]) -> Limits:

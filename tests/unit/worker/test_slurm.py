@@ -304,6 +304,23 @@ def test_only_our_jobs_of_these_tasks_are_cancelled_by_name_and_number(folder: H
 
 
 @needs_processes
+@pytest.mark.parametrize("after", ["", "0|COMPLETING|None|n1|17_0|rb-x", "0|COMPLETED|None|n1|17_0|rb-x"])
+def test_a_task_that_ends_while_it_is_cancelled_is_no_failure(
+    folder: HostFolder, commands: Commands, after: str
+) -> None:
+    write_json(folder.slurm("c.json"), {"jobs": [Job("rb-x", 0, (0,), time.time()).to_json()], "tries": {}})
+    there = commands(squeue="0|RUNNING|None|n1|17_0|rb-x")
+    (there / "after").write_text(after)
+    error = "scancel: error: Kill job error on job id 17_0: Invalid job id specified"
+    executable(there / "scancel", f"#!/bin/sh\ncp {there}/after {there}/squeue.said; echo '{error}' >&2; exit 1\n")
+    assert slurm.cancel(str(folder.root), "c", ASKED.to_json(), [0])
+    (there / "squeue.said").write_text("0|RUNNING|None|n1|17_0|rb-x")
+    executable(there / "scancel", f"#!/bin/sh\necho '{error}' >&2; exit 1\n")
+    with pytest.raises(OSError, match="Invalid job id"):
+        slurm.cancel(str(folder.root), "c", ASKED.to_json(), [0])
+
+
+@needs_processes
 def test_jobs_that_are_over_are_asked_for_no_more(folder: HostFolder, commands: Commands) -> None:
     jobs = [Job("rb-old", 0, (0,), time.time() - 1000), Job("rb-runs", 0, (1,), time.time() - 1000)]
     write_json(folder.slurm("c.json"), {"jobs": [job.to_json() for job in jobs], "tries": {"0": Try(3, 0).to_json()}})
