@@ -7,9 +7,11 @@ safe, or not ready in time, or fails, they start plainly: nothing but time is lo
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +40,8 @@ IMPORT_S = 120.0  # for the libraries; what was read from a slow disk meanwhile 
 FORK_S = 10.0  # for the answer to one request
 CLOSE_S = 2.0  # for its end once its input is closed
 STARTS = 5  # of warm processes in the life of a supervisor
+PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+LIBC = ctypes.CDLL(None)
 ROOM = 64  # characters that a worker has to write its own words over those of the warm process
 
 
@@ -86,6 +90,11 @@ class Forked:
 
 NOT_TOLD = 256  # no exit code: these end at 255
 Worker = Union[Forked, "subprocess.Popen[bytes]"]
+
+
+def _end_with_us() -> None:
+    """Have a child killed when its parent ends: before its program begins, as one that is stopped cannot ask for it."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Warm:
@@ -195,6 +204,7 @@ class Warm:
                     stdout=subprocess.PIPE,
                     stderr=errors,
                     start_new_session=True,
+                    preexec_fn=_end_with_us,
                 )
         except OSError as error:
             self._give_up(f"cannot start {python}: {error}")

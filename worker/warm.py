@@ -25,14 +25,10 @@ from .layout import HostFolder
 from .starting import NO_CUDA_YET
 from .wire import read_assignment
 
-PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
-
 
 def serve(root: Path, host: str) -> int:
     """Be that process: a request a line on standard input until that is closed, answers and ends on standard output."""
     folder = HostFolder(root)
-    with contextlib.suppress(OSError, AttributeError):  # it ends with its supervisor, also while it is stopped
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     out = os.dup(1)
     os.dup2(2, 1)  # what a library prints goes to the log
     wake, woken = os.pipe()

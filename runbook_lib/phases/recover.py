@@ -24,7 +24,7 @@ from ..slots.snapshot import SlotState, Snapshot
 from . import launch, staging, tasks
 
 BLANK_S = 60.0  # wait for a launched host that lost its assignment: its folder may be unmounted for a moment
-SILENT_S = 30.0  # a silent host keeps its rows at least so long: a link may be slow for a moment
+SILENT_S = 20.0  # a silent host keeps its rows at least so long: a link may be slow for a moment
 SPLIT_S = 60.0  # hosts that end within this may get rows; also the assumed loading time of a model if unknown
 HANGS_S, LOADS_TO_HANG = 60.0, 4.0  # a host hangs after so long without a row, and so many times the usual loading time
 ALL = "all hosts"
@@ -186,18 +186,27 @@ def _lost(run: Run, state: Snapshot) -> dict[str, tuple[str, str]]:
 
 
 def _patience_s(run: Run, state: Snapshot) -> float:
-    """Return how long a silent host keeps its rows: less once others are idle, as rows done twice cost nothing then."""
-    slots = [state.slots_by_host.get(name, ()) for name in state.committed_by_host]
-    idle = any(each and all(slot.state in states.OVER for slot in each) for each in slots)
+    """Return how long a silent host keeps its rows: less once others will soon be idle.
+
+    Rows done twice cost nothing then, and workers that still work need not load the model again.
+    """
+    ends = _ends(run, state).values()
+    soon = any(end is not None and end[0] <= SPLIT_S for end in ends)
     patience_s = run.profile.monitor.unreachable_s
-    return min(SILENT_S, patience_s) if idle else patience_s
+    return min(SILENT_S, patience_s) if soon else patience_s
+
+
+def _ends(run: Run, state: Snapshot) -> dict[str, tuple[float, float] | None]:
+    """Return when each host that answers will have nothing to do, and its rate: see `_end`."""
+    part_rows = run.plan().part_rows
+    slots = {name: state.slots_by_host.get(name, ()) for name in state.committed_by_host}
+    return {name: _end(each, name in state.busy, part_rows) for name, each in slots.items()}
 
 
 def _share_tail(run: Run, state: Snapshot) -> list[str]:
     """Move the last rows of slow hosts to hosts that are done, or will be soon: before their workers end."""
     answering = {name: state.slots_by_host.get(name, ()) for name in state.committed_by_host}
-    part_rows = run.plan().part_rows
-    ends = {name: _end(slots, name in state.busy, part_rows) for name, slots in answering.items()}
+    ends = _ends(run, state)
     idle, late = moves.early_and_late({name: end for name, end in ends.items() if end}, SPLIT_S)
     idle -= {spec.name for spec in run.hosts if spec.is_task} - state.busy  # a task that ended would have to queue
     working = late & state.busy
@@ -209,9 +218,11 @@ def _share_tail(run: Run, state: Snapshot) -> list[str]:
             return did
     if not idle or not working or not _allowed(run, states.SLOW, sorted(working), "move"):
         return []
-    begin_s = 0.0 if idle <= state.busy else load_s
+    # A host of which workers have ended would have to load the model again: first those that all still work.
+    awake = {name for name in idle & state.busy if not any(slot.state in states.OVER for slot in answering[name])}
+    begin_s = 0.0 if awake else load_s
     choose = partial(moves.rebalance, load_s=begin_s, begin_s=begin_s)
-    return _revise(run, state, sorted(working), choose, "others were idle", targets=idle)
+    return _revise(run, state, sorted(working), choose, "others were idle", targets=awake or idle)
 
 
 def _hangs(slots: Sequence[SlotState], load_s: float) -> bool:

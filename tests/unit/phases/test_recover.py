@@ -404,4 +404,41 @@ def test_a_silent_host_keeps_its_rows_no_longer_than_the_others_have_work(tmp_pa
 
     assert run.profile.monitor.unreachable_s == 600
     assert lost("running", 599.0) == {} and "tensor01" in lost("running", 601.0)
-    assert lost("done", 29.0) == {} and lost("done", 31.0) == {"tensor01": ("unreachable", "silent for 31 s")}
+    assert lost("done", 19.0) == {} and lost("done", 21.0) == {"tensor01": ("unreachable", "silent for 21 s")}
+
+
+@pytest.mark.parametrize(("left", "moved"), [(2000, True), (15000, False)])  # rows of each slot, 45.6 a second
+def test_a_silent_hosts_rows_move_before_the_workers_of_others_end(tmp_path, left, moved):
+    run = made_up.run_folder(tmp_path).run
+    slots = [states_of.slot(i, committed=15625 - left - 64) for i in range(16)]
+    seen = replace(
+        states_of.state(16), slots=slots, committed_by_host={"tensor00": ()}, busy={"tensor00"},
+        silent_s={"tensor01": 21.0},
+    )  # fmt: skip
+    assert bool(recover._lost(run, seen)) == moved
+
+
+@pytest.mark.parametrize(
+    ("working", "second", "targets", "load_s"),
+    [
+        (8, "running", {"tensor00"}, 0.0),  # all its workers still have the model
+        (1, "running", {"tensor00"}, 30.0),  # seven have ended: they would load it again
+        (1, "soon done", {"tensor02"}, 0.0),  # so those that all work come first
+    ],
+)
+def test_rows_go_to_hosts_of_which_all_workers_still_work(tmp_path, monkeypatch, working, second, targets, load_s):
+    run = made_up.run_folder(tmp_path).run
+    chosen = []
+    monkeypatch.setattr(
+        recover, "_revise", lambda run, state, hosts, choose, why, targets: chosen.append((choose, targets))
+    )
+    ended = {"state": "done", "committed": 15625, "in_part": 0, "loaded_s": 30.0}
+    soon = {"committed": 15000, "loaded_s": 30.0}
+    slots = [states_of.slot(i, **(soon if i < working else ended)) for i in range(8)]
+    slots += [states_of.slot(i, loaded_s=30.0) for i in range(8, 16)]
+    slots += [states_of.slot(i, **(soon if second == "soon done" else {"loaded_s": 30.0})) for i in range(16, 24)]
+    names = ("tensor00", "tensor01", "tensor02")
+    seen = replace(states_of.state(24), slots=slots, committed_by_host=dict.fromkeys(names, ()), busy=frozenset(names))
+    recover._share_tail(run, seen)
+    ((choose, to),) = chosen
+    assert to == targets and choose.keywords == {"load_s": load_s, "begin_s": load_s}

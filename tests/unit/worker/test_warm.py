@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 from box import HOST, SLOT, Box, MakeBox, script, waiting
+from local_run import executable
 from waiting import wait_for
 
-from worker import starting
+from worker import process, starting
 from worker.process import start_time
 
 pytestmark = [
@@ -37,7 +38,12 @@ def words(pid: int) -> list[str]:
 
 def parent(pid: int) -> int:
     """The pid of a process's parent."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return int(stat(pid)[1])
+
+
+def stat(pid: int) -> list[str]:
+    """Its state, its parent and so on, as proc(5) has them."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def pipes(pid: int) -> set[str]:
@@ -217,6 +223,23 @@ def test_when_it_hangs_an_end_is_seen_and_the_next_worker_starts_without_it(
     assert box.end(supervisor) == 0, box.logs()
     assert len(box.sums()) == 4
     assert "did not fork" in box.logs()
+
+
+def test_one_that_is_stopped_before_it_begins_ends_with_its_supervisor_too(tmp_path: Path) -> None:
+    python = executable(tmp_path / "python", "#!/bin/sh\nkill -STOP $$\n")
+    code = (
+        "import sys, time; from pathlib import Path; from worker import layout, starting\n"
+        "warm = starting.Warm(layout.HostFolder(Path(sys.argv[1])), 'one'); warm.ready(sys.argv[2])\n"
+        "print(warm._child.pid, flush=True); time.sleep(60)"
+    )
+    argv = [sys.executable, "-c", code, str(tmp_path), str(python)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout
+        pid = int(supervisor.stdout.readline())
+        stopped = process.identify(pid)
+        wait_for(lambda: stat(pid)[0] == "T", "it is stopped")
+        supervisor.kill()
+    wait_for(lambda: not process.alive(stopped), "its end")
 
 
 @pytest.mark.parametrize("stopped", [False, True])
