@@ -29,7 +29,7 @@ FOLDERS = {
 LONGEST = (
     "test_interrupted", "test_chaos", "test_lowest", "test_end_to_end_ssh", "test_benchmarks", "test_lab",
     "test_end_to_end", "test_the_version_before", "test_notebooks", "test_odd_models", "test_ssh_run",
-    "test_pseudo_mac", "test_slurm_run",
+    "test_pseudo_mac", "test_slurm_faults", "test_slurm_run",
 )  # fmt: skip
 # Switch -> by what a test is known that may not be skipped then: a folder, a file, a word of its reason; and its kind.
 REQUIRED = {
