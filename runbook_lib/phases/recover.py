@@ -218,8 +218,9 @@ def _share_tail(run: Run, state: Snapshot) -> list[str]:
             return did
     if not idle or not working or not _allowed(run, states.SLOW, sorted(working), "move"):
         return []
-    # A host of which workers have ended would have to load the model again: first those that all still work.
-    awake = {name for name in idle & state.busy if not any(slot.state in states.OVER for slot in answering[name])}
+    # A host whose workers have ended, or will before the rows come, must load the model again: others come first.
+    soon = {name for name, end in ends.items() if end and end[0] <= moves.DELIVERED_S} | (idle - state.busy)
+    awake = {name for name in idle - soon if not any(slot.state in states.OVER for slot in answering[name])}
     begin_s = 0.0 if awake else load_s
     choose = partial(moves.rebalance, load_s=begin_s, begin_s=begin_s)
     return _revise(run, state, sorted(working), choose, "others were idle", targets=awake or idle)

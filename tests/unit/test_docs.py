@@ -13,11 +13,14 @@ from runbook_lib import cli
 from runbook_lib.profile import profile
 from runbook_lib.slots import states
 
-PAGES = (
-    *("README.md", "DECISIONS.md", "CHANGELOG.md", "profiles/demo/README.md", "docs/afterwards.md"),
-    *("docs/chaos.md", "docs/changes.md", "docs/proof.md", "docs/scale.md", "docs/slurm.md", "docs/tests.md"),
-)
-DOCS = [ROOT / name for name in PAGES]
+DOCS = [ROOT / name for name in ("README.md", "DECISIONS.md", "CHANGELOG.md", "profiles/demo/README.md")]
+DOCS += sorted((ROOT / "docs").glob("*.md"))
+HOSTS_SHOWN = [
+    (path.name, block)
+    for path in DOCS
+    for block in re.findall(r"^```yaml\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    if block.startswith("hosts:")
+]
 
 
 def verbs():
@@ -116,6 +119,19 @@ def test_every_demo_question_names_a_document():
 @pytest.mark.parametrize("path", sorted((ROOT / "profiles").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_shipped_profile_loads(path):
     assert profile.load(path).hosts
+
+
+@pytest.mark.parametrize(("page", "block"), HOSTS_SHOWN)
+def test_hosts_that_a_page_shows_are_such_as_a_profile_may_have(page, block, tmp_path):
+    demo = (ROOT / "profiles" / "demo.yaml").read_text(encoding="utf-8")
+    before, _, after = demo.partition("hosts:")
+    path = tmp_path / "shown.yaml"
+    path.write_text(before + block + after[after.index("\nmonitor:") :], encoding="utf-8")
+    assert [host.name for host in profile.load(path).hosts]
+
+
+def test_hosts_are_shown_of_slurm_and_of_machines_that_something_else_starts():
+    assert {"slurm.md", "elsewhere.md"} <= {page for page, _ in HOSTS_SHOWN}
 
 
 def test_every_decision_is_at_most_ten_lines():

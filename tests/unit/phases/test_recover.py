@@ -419,14 +419,15 @@ def test_a_silent_hosts_rows_move_before_the_workers_of_others_end(tmp_path, lef
 
 
 @pytest.mark.parametrize(
-    ("working", "second", "targets", "load_s"),
+    ("working", "left", "second", "targets", "load_s"),
     [
-        (8, "running", {"tensor00"}, 0.0),  # all its workers still have the model
-        (1, "running", {"tensor00"}, 30.0),  # seven have ended: they would load it again
-        (1, "soon done", {"tensor02"}, 0.0),  # so those that all work come first
+        (8, 600, "running", {"tensor00"}, 0.0),  # all its workers still have the model
+        (8, 80, "running", {"tensor00"}, 30.0),  # but not when the rows come
+        (1, 600, "running", {"tensor00"}, 30.0),  # seven have ended: they would load it again
+        (1, 600, "soon done", {"tensor02"}, 0.0),  # so those that all work come first
     ],
 )
-def test_rows_go_to_hosts_of_which_all_workers_still_work(tmp_path, monkeypatch, working, second, targets, load_s):
+def test_rows_go_to_hosts_whose_workers_all_still_work(tmp_path, monkeypatch, working, left, second, targets, load_s):
     run = made_up.run_folder(tmp_path).run
     chosen = []
     monkeypatch.setattr(
@@ -434,7 +435,7 @@ def test_rows_go_to_hosts_of_which_all_workers_still_work(tmp_path, monkeypatch,
     )
     ended = {"state": "done", "committed": 15625, "in_part": 0, "loaded_s": 30.0}
     soon = {"committed": 15000, "loaded_s": 30.0}
-    slots = [states_of.slot(i, **(soon if i < working else ended)) for i in range(8)]
+    slots = [states_of.slot(i, **({**soon, "committed": 15625 - left} if i < working else ended)) for i in range(8)]
     slots += [states_of.slot(i, loaded_s=30.0) for i in range(8, 16)]
     slots += [states_of.slot(i, **(soon if second == "soon done" else {"loaded_s": 30.0})) for i in range(16, 24)]
     names = ("tensor00", "tensor01", "tensor02")
