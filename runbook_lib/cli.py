@@ -460,7 +460,8 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
              "`datasets` loads, with a card; the vectors alone: safetensors, npy, or a folder in shards or smaller"),
         _flag("--float16", "half the size; what that costs a search is measured and told"),
         _flag("--texts", "also the texts as they were encoded, with the prompt (parquet, hf)"),
-        _arg("--out", default="", metavar="PATH", help="default: in the profile's output folder, called after the run"),
+        _arg("--out", default="", metavar="PATH", help="default: in the profile's output folder, called after the "
+             "run; also an address such as s3://bucket/name, by the packages of fsspec: sent there and read back"),
     )),
     ("clean", _clean, "remove this run's files from its hosts; refused before a verified backup", (
         ON_RUN,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from worker.escape import safe_text
+from worker.files import make_folder
 
 from .afterwards import export as exporting
+from .afterwards import remote
 from .afterwards.finished import Finished, load
 from .errors import DataError, RunbookError
 from .report import outcome
@@ -82,25 +85,40 @@ def search(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """Write a result for other tools, and say where and what it cost."""
+    if not remote.is_address(args.out):
+        return _export(args, Path(args.out) if args.out else None, "")
+    remote.look(args.out)
+    output = load(run.find(args.run)).run.profile.output.folder
+    make_folder(output)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as scratch:
+        _export(args, Path(scratch) / "export", args.out)
+        with counting("bytes sent and read back", 0) as on_bytes:
+            size = remote.send(Path(scratch) / "export", args.out, on_bytes)
+    print(f"{args.out}: {size / 1e6:.1f} MB sent, and read back as they were sent")
+    return 0
+
+
+def _export(args: argparse.Namespace, target: Path | None, shown: str) -> int:
+    """Write it to `target`, called `shown` where that is not where it stays."""
     result = load(run.find(args.run))
     if args.to in exports.KINDS:
-        return _in_a_folder(result, args)
+        return _in_a_folder(result, args, target, shown)
     dtype = "float16" if args.float16 else "float32"
     with counting("rows written", result.manifest.documents) as on_rows:
-        made = exporting.export(result, args.to, Path(args.out) if args.out else None, dtype, args.texts, on_rows)
-    print(f"{made.path}: {result.manifest.documents:,} documents, {made.bytes / 1e6:.1f} MB")
+        made = exporting.export(result, args.to, target, dtype, args.texts, on_rows)
+    print(f"{shown or made.path}: {result.manifest.documents:,} documents, {made.bytes / 1e6:.1f} MB")
     print("every byte of the matrix was that which the run merged")
     if made.loss:
         print(f"what float16 costs: {made.loss}")
     return 0
 
 
-def _in_a_folder(result: Finished, args: argparse.Namespace) -> int:
+def _in_a_folder(result: Finished, args: argparse.Namespace, target: Path | None, shown: str) -> int:
     if args.float16 or args.texts:
         raise DataError(f"export --to {args.to} holds vectors alone, in its own form; leave --float16 and --texts out")
-    folder = Path(args.out) if args.out else result.run.profile.output.folder / f"{result.run.name}-{args.to}"
+    folder = target or result.run.profile.output.folder / f"{result.run.name}-{args.to}"
     made = exports.export(result.run, args.to, folder)
-    print(f"{folder}: {len(made.files)} files, {made.documents:,} x {made.dim}")
+    print(f"{shown or folder}: {len(made.files)} files, {made.documents:,} x {made.dim}")
     if made.lowest_cosine is not None:
         recall = "" if made.recall_at_10 is None else f", recall@10 {made.recall_at_10:.4f}"
         print(f"against float32, over {made.sampled:,} rows: lowest cosine {made.lowest_cosine:.6f}{recall}")

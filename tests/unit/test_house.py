@@ -61,6 +61,7 @@ DOORS = {  # outside library -> the only modules that may import it
     "bleach": {"notebook_pages"},
     "yaml": {"yaml_lines"},
     "pyarrow": {"arrow_ipc", "export", "table_columns", "tables", "unpacking"},
+    "fsspec": {"remote"},
     "huggingface_hub": {"model", "fetch"},
     "torch": {
         "accelerator",
