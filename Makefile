@@ -66,8 +66,8 @@ TIER ?= A
 chaos: $(VENV)/.ready ## kill, cut, damage at random and count the rows: SEEDS=100-199 TIER=A
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --tier $(TIER)
 
-lab: $(VENV)/.ready ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+lab: $(VENV)/.ready ## open copies of the notebooks in JupyterLab, set to the demo
+	$(BIN)/runbook lab profiles/demo.yaml
 
 lock: $(VENV)/.ready ## make constraints.txt anew, for all platforms
 	echo 'torch==2.13.0' > $(VENV)/pins.txt  # one torch for all, tried with the rest; move it on purpose only

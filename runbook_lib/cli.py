@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import secrets
 import shlex
 import sys
@@ -19,7 +20,7 @@ from worker.layout import SLOT_NAME, run_name_problem
 
 from . import cli_before_after
 from .afterwards import export
-from .chain import chain
+from .chain import chain, lab
 from .chain.endings import EXIT_INTERRUPTED
 from .errors import LinkLost, ProfileError, RunbookError
 from .hosts import hosts as machines
@@ -27,7 +28,7 @@ from .hosts.ssh import known_hosts
 from .phases import amend as amending
 from .phases import download, preflight, recover, workers
 from .profile import profile, tokens
-from .report import clean, outcome, pdf, report, status, verification
+from .report import by_hand, clean, outcome, pdf, report, status, verification
 from .report.verdict import NOT_PROVED
 from .result import earlier, exports
 from .run import disk, driver, first_profile, run, run_mark
@@ -318,9 +319,21 @@ def _verify(args: argparse.Namespace) -> int:
     return code
 
 
+def _lab(args: argparse.Namespace) -> int:
+    choices = profile.load(Path(args.profile))
+    folder = lab.copies(choices)
+    print(f"notebooks of {choices.path.name}: {folder} (copies; yours to change)", flush=True)
+    argv, environment = lab.command(choices, folder, args.option)
+    os.execve(argv[0], argv, environment)
+
+
 def _report(args: argparse.Namespace) -> int:
     this = _find(args)
     with driver.hold(this):
+        kept = [by_hand.add_notebook(this, Path(each)) for each in args.notebook]
+        kept += by_hand.add_beside(this, [Path.cwd(), Path.cwd() / "notebooks"])
+        if kept:
+            print(f"executed notebooks now in the report: {', '.join(kept)}")
         if this.finished:
             report.seal(this, args.pdf)
         else:
@@ -393,6 +406,10 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
         _flag("--quick", "of a finished run's large files look at the sizes only, not at every byte"),
         _flag("--amend", "take mended texts into the run: the same documents, only these done again"),
     )),
+    ("lab", _lab, "JupyterLab on copies of the four notebooks, set to this profile", (
+        _arg("profile", metavar="PROFILE", help="the YAML file with what you chose"),
+        _arg("option", nargs="*", metavar="OPTION", help="for JupyterLab, after --, e.g. -- --no-browser --port=9000"),
+    )),
     ("check", _check, "preflight only: is everything there? no worker is started", ON_PROFILE),
     ("status", _status, "who did how much, how fast, what is wrong", (
         ON_RUN,
@@ -443,6 +460,8 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
     ("report", _report, "make report.html and the checksums anew from the run's files", (
         ON_RUN,
         _flag("--pdf", "also report.pdf, printed by an installed Chromium"),
+        _arg("--notebook", nargs="+", default=[], metavar="FILE", help="notebooks that you executed by hand or with "
+             "papermill: each becomes part of the report if it ended with this run's result"),
     )),
     ("list", cli_before_after.list_runs, "the runs of a folder: verdict, documents, when", (
         _arg("folder", nargs="?", default="runs", metavar="FOLDER", help="default: ./runs"),

@@ -1,13 +1,15 @@
 """Everything that a notebook imports, in one line: the phases, the gate, and the displays."""
 
 from .phases import download, launch, merge, monitor, preflight, publish, staging, validate
-from .report import gate, report
+from .report import ending, gate
 from .run.run import open_run
-from .show import console, live, pictures
+from .show import console, file_table, live, pictures
 
 __all__ = [
     "console",
     "download",
+    "ending",
+    "file_table",
     "gate",
     "launch",
     "live",
@@ -17,7 +19,6 @@ __all__ = [
     "pictures",
     "preflight",
     "publish",
-    "report",
     "staging",
     "validate",
 ]

@@ -87,7 +87,8 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: object) -> Checks:
         checks=[record for group in groups for record in group.as_dicts()],
         figures={name: _stated(name, value) for name, value in figures.items()},
     )
-    everything.stamp = f"result sha256 {sha256}"  # so an executed notebook shows which result it ended with
+    # So an executed notebook shows which result it ended with, and a person what comes next.
+    everything.stamp = f"next: {_next(phase, everything.ok)}; result sha256 {sha256}"
     wrote = {f"{run.report.name}/{run.result_file(phase).name}": sha256}
     if phase == PHASES[0] and run.plan_file.exists():
         wrote[run.plan_file.name] = sha256_file(run.plan_file)
@@ -114,6 +115,14 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: object) -> Checks:
         ]
         raise GateError(f"{phase}: {len(lines)} of {len(everything)} checks do not hold:\n" + "\n".join(lines))
     return everything
+
+
+def _next(phase: str, ok: bool) -> str:
+    """Return what a person who executes this notebook does now."""
+    if not ok:
+        return f"mend what failed, then run {phase}.ipynb again"
+    after = PHASES[PHASES.index(phase) + 1 :]
+    return f"open {after[0]}.ipynb" if after else "the report and the seal, below"
 
 
 def _stated(name: str, value: object) -> records.Json:

@@ -294,12 +294,10 @@ def _by_hand(run: Run, phase: str) -> Markup:
     if not run.result_file(phase).exists():
         return Markup("not executed by the chain, and not by hand")
     advice = Markup(
-        "not executed by the chain but by hand, and the notebook was not kept here; its checks are above. To keep it, "
-        "save the executed notebook as "
+        "executed by hand, and the notebook was not kept here; its checks are above. To keep it, save it, then "
     )
-    kept = tag("code", text(f"{run.report.name}/{phase}.ipynb"))
-    command = tag("code", Markup("runbook report "), text(run.name))
-    return joined((advice, kept, Markup(" in the run's folder, then "), command))
+    command = tag("code", text(f"runbook report {run.name} --notebook {phase}.ipynb"))
+    return advice + command
 
 
 def _files(run_facts: RunFacts) -> Markup:

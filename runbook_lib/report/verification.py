@@ -7,10 +7,7 @@ the executed notebooks ended with. No notebook library is needed.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +29,7 @@ from ..run.disk import explain_disk_errors
 from ..run.journal import Event
 from ..run.phase_result import CheckRecord
 from ..run.run import PHASES, Run
-from . import archive, closing, printed, signature
+from . import archive, by_hand, closing, printed, signature
 
 STORED = "stored figures as computed again"
 VERDICTS = "verdicts of the last gate as found again"
@@ -43,7 +40,6 @@ ONCE_MORE = "rows computed again by the reviewer"
 BY_MODEL = "runbook verify --recompute N --model FOLDER, on a machine with torch: it decides"
 AGAIN = "run 04_merge_validate again, then runbook report: what it writes follows from the files"
 GATE = "may the next phase start?"
-STAMP = re.compile(r"result sha256 ([0-9a-f]{64})")
 PLACES = (validate.EXIST, validate.BACKUP)  # checks that name folders of the machine where they were made
 
 
@@ -256,8 +252,8 @@ def _notebooks(run: Run, checks: Checks) -> None:
         path = run.report / f"{phase}.ipynb"
         if not path.is_file():
             continue
-        shown, gates = _outputs(path), _gates(run, phase)
-        ended = STAMP.findall(shown)
+        shown, gates = by_hand.shown(path), _gates(run, phase)
+        ended = by_hand.STAMP.findall(shown)
         if not ended and GATE in shown and all(stamped for _, stamped in gates):
             wrong.append(f"{path.name}: its gate shows no result")
         elif not ended:
@@ -277,12 +273,3 @@ def _gates(run: Run, phase: str) -> list[tuple[str, bool]]:
     name = f"{run.report.name}/{run.result_file(phase).name}"
     events = [event for event in run.journal.events("gate") if event.get("phase") == phase]
     return [(str(event.get("wrote", {}).get(name)), bool(event.get("stamped"))) for event in events]
-
-
-def _outputs(path: Path) -> str:
-    """Return the outputs of an executed notebook as they are in its file, read as plain JSON; empty if it is none."""
-    with suppress(ValueError, OSError, RecursionError):
-        notebook = json.loads(path.read_bytes())
-        outputs = [out for cell in notebook.get("cells", []) for out in cell.get("outputs", [])]
-        return "\n".join(json.dumps(out.get("data", {}).get("text/plain")) for out in outputs)
-    return ""

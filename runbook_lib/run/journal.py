@@ -22,7 +22,7 @@ EVERY_KIND = (PHASE, PROGRESS, FAULT, RECOVERY, REMARK, ACT)
 
 # Every event that the library writes, and its kind: never guessed from words in a name. `ACT` is a person's.
 KINDS = {
-    **dict.fromkeys(("phase started", "phase ended", "gate"), PHASE),
+    **dict.fromkeys(("phase started", "phase ended", "gate", "notebook added"), PHASE),
     **dict.fromkeys(
         ("run created", "checked", "environment begun", "staged", "slots added", "supervisor started", "watching",
          "watched", "asked", "result published", "record written", "audit drawn", "rows done twice", "sealed"),

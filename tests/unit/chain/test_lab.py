@@ -1,0 +1,84 @@
+"""Copies of the notebooks for one profile, and the JupyterLab that opens them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import made_up
+import pytest
+from waiting import wait_for
+
+from runbook_lib.chain import attempts, lab
+from runbook_lib.profile import profile
+from runbook_lib.report import notebook_file
+from runbook_lib.run.run import PHASES
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> profile.Profile:
+    return made_up.run_folder(tmp_path).run.profile
+
+
+def parameters(path: Path) -> str:
+    (cell,) = [c for c in notebook_file.read(path).cells if "parameters" in c.metadata.get("tags", ())]
+    return str(cell.source)
+
+
+def test_the_copies_have_the_profile_and_those_of_the_project_stay_as_they_are(mine: profile.Profile) -> None:
+    before = {path: path.read_bytes() for path in attempts.NOTEBOOKS.glob("*.ipynb")}
+    folder = lab.copies(mine)
+    assert folder == mine.runs / "lab" / mine.path.stem
+    for phase in PHASES:
+        space: dict[str, object] = {}
+        exec(parameters(folder / f"{phase}.ipynb"), space)
+        assert profile.load(str(space["profile"])).path == mine.path.absolute() and space["run"] == ""
+    assert {path: path.read_bytes() for path in attempts.NOTEBOOKS.glob("*.ipynb")} == before
+    (folder / "02_launch.ipynb").write_text("what a person made of it")
+    assert lab.copies(mine) == folder
+    assert (folder / "02_launch.ipynb").read_text() == "what a person made of it"
+
+
+def test_its_root_holds_profile_and_runs_but_never_the_whole_disk(mine: profile.Profile, tmp_path: Path) -> None:
+    folder = lab.copies(mine)
+    argv, environment = lab.command(mine, folder, ["--no-browser"])
+    (root,) = [Path(word.partition("=")[2]) for word in argv if word.startswith("--ServerApp.root_dir=")]
+    assert root in folder.parents and root in mine.path.absolute().parents and argv[-1] == "--no-browser"
+    assert environment["JUPYTER_PATH"].split(os.pathsep)[0] == str(folder / lab.KERNELS)
+    far = made_up.run_folder(tmp_path / "far").run.profile
+    argv, _ = lab.command(far, Path("/dev/shm/elsewhere"), [])
+    assert "--ServerApp.root_dir=/dev/shm/elsewhere" in argv
+
+
+@pytest.mark.process
+def test_jupyterlab_starts_there_with_the_python_of_the_command(
+    mine: profile.Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange = tmp_path / "share" / "kernels" / "python3"
+    strange.mkdir(parents=True)
+    (strange / "kernel.json").write_text(
+        json.dumps({"argv": ["/bin/false"], "display_name": "x", "language": "python"})
+    )
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    argv, environment = lab.command(mine, lab.copies(mine), ["--no-browser", "--ServerApp.port=0", "--allow-root"])
+    log = tmp_path / "log"
+    with log.open("wb") as file, subprocess.Popen(argv, env=environment, stderr=file, stdout=file) as server:
+        try:
+            address = re.compile(r"(http://127\.0\.0\.1:\d+)/lab.*\?token=(\w+)")
+            wait_for(lambda: address.search(log.read_text()), "its address", 60)
+            found = address.search(log.read_text())
+            assert found
+            asked = urllib.request.Request(
+                f"{found[1]}/api/kernelspecs", headers={"Authorization": f"token {found[2]}"}
+            )
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                specs = json.load(answer)["kernelspecs"]
+            assert specs["python3"]["spec"]["argv"][0] == sys.executable
+        finally:
+            server.terminate()
+            server.wait(30)
