@@ -180,7 +180,7 @@ def driver_fits(driver: str, cuda_build: str | None) -> str:
         return ""
     return (
         f"driver {driver} is older than {oldest}, the oldest for CUDA {cuda_build}: "
-        "install a torch built for an older CUDA (README: which torch), or ask for a newer driver"
+        "install a torch built for an older CUDA (docs/corpus.md: which torch), or ask for a newer driver"
     )
 
 

@@ -300,7 +300,7 @@ def judge_libraries(checks: Checks, spec: HostSpec, facts: MachineFacts, answer:
 
     Return whether the libraries are there.
     """
-    remedy = "install them there (README: which torch), or `environment: venv` to have one made"
+    remedy = "install them there (docs/corpus.md: which torch), or `environment: venv` to have one made"
     if answer.get("error"):
         checks.add(
             "libraries", False, _text(answer["error"]), "torch and sentence-transformers import", remedy, spec.name

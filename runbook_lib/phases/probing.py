@@ -262,7 +262,7 @@ def _array(text: str, dim: int) -> npt.NDArray[np.float32]:
 
 OTHER_LIBRARIES = "give this host the libraries of the others, or leave it out of this run"
 REMEDY = "the model cannot be used as it is on this host: see the message; use another model, or repair its files"
-INSTALL = "on a machine that encodes: pip install -e '.[worker]' (README: which torch)"
+INSTALL = "on a machine that encodes: pip install -e '.[worker]' (docs/corpus.md: which torch)"
 OWN_CODE = "the model comes with code of its own, which is not run here: use one made of the library's own modules"
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from readme import README, ROOT
+from readme import COMMANDS, README, ROOT
 
 from runbook_lib import cli
 from runbook_lib.profile import profile
@@ -28,9 +28,11 @@ def verbs():
     return set(next(action for action in parser._actions if action.dest == "verb").choices)
 
 
-def test_the_readme_names_every_verb_and_no_other():
-    assert set(re.findall(r"^\| `runbook (\w+)", README, re.M)) == verbs()
-    assert set(re.findall(r"`(?:\.venv/bin/)?runbook (\w+)", README)) - {"VERB"} <= verbs()
+def test_the_page_of_commands_names_every_verb_and_no_page_another_one():
+    assert set(re.findall(r"^\| `runbook (\w+)", COMMANDS, re.M)) == verbs()
+    for page in DOCS:
+        said = page.read_text(encoding="utf-8")
+        assert set(re.findall(r"(?:`|^|bin/)runbook (\w+)", said, re.M)) - {"VERB"} <= verbs(), page.name
 
 
 @pytest.mark.parametrize("verb", sorted(verbs()))
@@ -61,7 +63,11 @@ def test_the_make_targets_of_the_readme_exist():
 def test_links_and_pictures_resolve(path):
     for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
         if not target.startswith(("http", "#")):
-            assert (path.parent / target).exists(), target
+            name, _, place = target.partition("#")
+            page = path.parent / name
+            assert page.exists(), target
+            headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M) if place else []
+            assert not place or place in {heading.casefold().replace(" ", "-") for heading in headings}, target
 
 
 @pytest.mark.process
@@ -92,7 +98,7 @@ NOT_SAID = {"way": "transport", "sshway": "sshtransport", "localway": "localtran
 
 
 def test_the_glossary_and_the_code_agree():
-    glossary = README.split("## Words")[1].split("## ")[0]
+    glossary = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8").split("## Words")[1]
     words = [word.strip() for row in re.findall(r"^\| ([^|]+) \|", glossary, re.M)[2:] for word in row.split(",")]
     assert "part" in words and "snapshot" in words
     names = {name.casefold().strip("_") for name in names_in_the_code()}
