@@ -1,5 +1,6 @@
 """Everything that a notebook imports, in one line: the phases, the gate, and the displays."""
 
+from .hosts.ssh.sign_in import sign_in
 from .phases import download, launch, merge, monitor, preflight, publish, staging, validate
 from .report import gate, report
 from .run.run import open_run
@@ -18,6 +19,7 @@ __all__ = [
     "preflight",
     "publish",
     "report",
+    "sign_in",
     "staging",
     "validate",
 ]

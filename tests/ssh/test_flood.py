@@ -132,8 +132,8 @@ def test_what_comes_when_nothing_was_asked_ends_the_link_and_the_next_question_t
 ) -> None:
     with flooding(tmp_path, mode) as host, steady():
         host.sha256(Path("/x"))
-        transport = host.transport.link._transport  # type: ignore[attr-defined]
-        wait_for(lambda: not transport.is_active(), "the link is ended")
+        connection = host.transport.link._connection  # type: ignore[attr-defined]
+        wait_for(lambda: not connection.alive(), "the link is ended")
         with pytest.raises(LinkLost, match=r"flood: .*(nobody asked for|carry nothing).*the connection was ended"):
             host.sha256(Path("/x"))
         with pytest.raises(LinkLost, match="next try in"):  # not at once: it would only flood again
@@ -143,11 +143,11 @@ def test_what_comes_when_nothing_was_asked_ends_the_link_and_the_next_question_t
 def test_a_channel_that_was_closed_is_no_way_around_the_limits(tmp_path: Path) -> None:
     with flooding(tmp_path, "a line without end") as host, steady():
         with host.transport.link.session() as session:  # type: ignore[attr-defined]
-            transport = session.owner
+            connection = session.owner
         with pytest.raises(HostError, match=r"no frame|nobody asked for"):
             host.poll()
-        wait_for(lambda: not transport.is_active(), "the link is ended")
-        assert "nobody asked for" in transport.flood
+        wait_for(lambda: not connection.alive(), "the link is ended")
+        assert "nobody asked for" in connection.flood
 
 
 def test_bytes_for_a_conversation_that_is_over_end_the_connection_too(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_what_came_before_a_cut_is_kept_though_the_server_can_no_longer_be_told_
             raise EOFError
 
         wait_for(lambda: len(session.channel.in_buffer) > 1_000_000, "a megabyte on its way")
-        monkeypatch.setattr(session.owner.packetizer, "send_message", cut)
+        monkeypatch.setattr(session.owner.transport.packetizer, "send_message", cut)
         got += next(coming)
         assert len(got) > 1_000_000
         assert got == here.read_bytes()[: len(got)]
