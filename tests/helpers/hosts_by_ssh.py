@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import fleet
-import pytest
 from waiting import wait_for
 
 from runbook_lib.hosts import hosts
@@ -28,18 +27,6 @@ QUICK = Patience(
 # Where it has a folder, `linked` goes by an alias in an ssh configuration there, and so by OpenSSH's own client.
 by_alias: list[Path] = []
 _numbers = itertools.count()
-
-
-@pytest.fixture(params=["a credentials file", "an alias"])
-def either_client(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
-    """What holds for both ways to log in: paramiko for a credentials file, the person's own ssh for an alias."""
-    if request.param == "an alias":
-        by_alias.append(tmp_path_factory.mktemp("alias"))
-        monkeypatch.setenv("RUNBOOK_SSH_CONFIG", str(by_alias[0] / "config"))
-    yield request.param
-    by_alias.clear()
 
 
 def write_alias(folder: Path, host: fleet.Host, address: str, port: int, *lines: str) -> str:
@@ -87,12 +74,12 @@ def profile_text(fleet_hosts: list[fleet.Host], environment: str, local: bool = 
     """A profile over hosts of the fleet, or over as many folders of this machine, as YAML; `lines`: more keys of it."""
     entries = ""
     for host in fleet_hosts:
-        given = f"ssh: {write_alias(by_alias[0], host, host.address, host.port)}" if by_alias else ""
-        way = (
-            f"kind: local, workdir: {host.name}"
-            if local
-            else f"kind: ssh, {given or f'credentials: {host.credentials}'}"
-        )
+        if local:
+            way = f"kind: local, workdir: {host.name}"
+        elif by_alias:
+            way = f"kind: ssh, ssh: {write_alias(by_alias[0], host, host.address, host.port)}"
+        else:
+            way = f"kind: ssh, credentials: {host.credentials}"
         entries += f"  - {{name: {host.name}, {way}, slots: 1, device: cpu, threads: 1, environment: {environment}}}\n"
     keys = {"run": "t", "corpus": "{path: corpus.json}", "model": "{name: ./model}", **lines}
     return "".join(f"{key}: {value}\n" for key, value in keys.items()) + f"hosts:\n{entries}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import fleet as fleets
 import pytest
-from hosts_by_ssh import QUICK
+from hosts_by_ssh import QUICK, by_alias
 from waiting import wait_for
 
 from runbook_lib.hosts.ssh import client, link, login, ssh
@@ -18,6 +18,18 @@ from runbook_lib.hosts.ssh.session import Patience
 from runbook_lib.profile.profile import HostSpec
 
 PATIENT = replace(QUICK, connect_s=10.0, banner_s=10.0, login_s=20.0, channel_s=15.0, silence_s=15.0)
+
+
+@pytest.fixture(params=["a credentials file", "an alias"])
+def either_client(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """What holds for both ways to log in: paramiko for a credentials file, the person's own ssh for an alias."""
+    if request.param == "an alias":
+        by_alias.append(tmp_path_factory.mktemp("alias"))
+        monkeypatch.setenv("RUNBOOK_SSH_CONFIG", str(by_alias[0] / "config"))
+    yield request.param
+    by_alias.clear()
 
 
 @pytest.fixture
