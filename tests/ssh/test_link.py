@@ -576,8 +576,8 @@ def test_a_real_server_counts_one_attempt(box, line, tmp_path):
 def test_a_server_that_hangs_up_on_too_many_attempts_has_refused(tmp_path):
     with ssh_server.start(tmp_path / "clerk", max_attempts=2) as clerk:
         fleets._make_key(tmp_path / "other", "other")
-        found = login_to(clerk, tmp_path, key_filename=str(tmp_path / "other"), password="wr0ng")
-        with reached(found) as way:
+        found = login_to(clerk, tmp_path, key_filename=str(tmp_path / "other"))
+        with reached(replace(found, password=Secret("wr0ng"))) as way:
             words = refused_once(way, lambda: clerk.connections)
         assert len(clerk.attempts) == 2
     assert "(Too many authentication failures)" in words
