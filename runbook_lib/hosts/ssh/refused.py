@@ -14,11 +14,15 @@ TRIES = 4  # a server with many connections in login turns some away (MaxStartup
 T = TypeVar("T")
 
 
-class LoginRefused(HostError):
+class Refused(HostError):
+    """A machine was reached and nothing was asked of it: what it does is as unknown as behind a lost link."""
+
+
+class LoginRefused(Refused):
     """The machine refuses the login. Never retried automatically: accounts get locked."""
 
 
-class HostKeyRefused(HostError):
+class HostKeyRefused(Refused):
     """A machine did not show a key that is trusted; nothing was sent to it."""
 
 
