@@ -11,12 +11,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import fleet as fleets
 import pytest
 from hosts_by_ssh import agent
 from own_ssh_hosts import PATIENT, Setting, keygen, reached, serving
+from proxy import Proxy
 from waiting import wait_for
 
 from runbook_lib.hosts.hosts import Content
@@ -262,6 +264,20 @@ def test_habits_of_a_terminal_are_no_hindrance_and_have_no_effect(tmp_path, monk
     assert not [path for path in tmp_path.iterdir() if path.is_socket()]
     told = subprocess.run(["pgrep", "-f", str(tmp_path / "the config")], capture_output=True, text=True, check=False)
     assert told.stdout == ""
+
+
+def test_a_dead_link_is_noticed_while_nobody_asks_and_made_anew_when_it_is_back(tmp_path, monkeypatch):
+    """With the patience that operators have in 20 s; here in five."""
+    with serving(tmp_path, monkeypatch) as at, Proxy(at.host.address, at.host.port) as line:
+        at.write()
+        at.config.write_text(f"Host box\n  Port {line.port}\n  HostKeyAlias {at.name}\n{at.config.read_text()}")
+        with reached(patience=replace(PATIENT, silence_s=3.0)) as way:
+            assert way.call("alive", 5.0, identity=None) is False
+            line.blackhole()
+            wait_for(lambda: not way.link._connection.alive(), "it is noticed", 10)
+            line.resume()
+            assert way.call("alive", 5.0, identity=None) is False
+            assert way.link.connections == 2
 
 
 # --------------------------------------------------------------------------------------------------------------- hops

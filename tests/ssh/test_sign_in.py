@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import select
@@ -13,8 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fleet as fleets
+import jupyter_client.manager
 import pytest
 from own_ssh_hosts import Setting, reached, serving
 from waiting import wait_for
@@ -133,6 +136,34 @@ def test_who_cannot_answer_is_told_what_ssh_said_and_nothing_is_left(asking):
     with pytest.raises(HostError, match=r"box: the login failed: .*Permission denied"):
         sign_in.open_for(Alias("box", "box"), lambda question: "wr0ng")
     assert not client.is_alive(client.lent(Alias("box", "box")))
+
+
+CELL = "from runbook_lib.notebook import sign_in\nprint(sign_in('box'))"
+
+
+def test_in_a_cell_of_a_real_kernel_the_question_is_its_input_and_papermill_is_told_what_to_do(asking):
+    if alias.version() < (8, 4):
+        pytest.skip("SSH_ASKPASS_REQUIRE came with OpenSSH 8.4")
+    manager, client = jupyter_client.manager.start_new_kernel(kernel_name="python3", env={**os.environ})
+    said: list[str] = []
+
+    def hear(message: dict[str, Any]) -> None:
+        said.append(json.dumps(message["content"]))
+
+    def answer(message: dict[str, Any]) -> None:
+        assert message["content"]["password"] is True and "password" in message["content"]["prompt"]
+        client.input(asking.host.password)
+
+    try:
+        client.execute_interactive(CELL, allow_stdin=False, output_hook=hear, timeout=60)
+        assert "log in once from a terminal, runbook login box" in "".join(said)
+        said.clear()
+        client.execute_interactive(CELL, allow_stdin=True, output_hook=hear, stdin_hook=answer, timeout=60)
+        assert "box: logged in to" in "".join(said) and str(asking.host.password) not in "".join(said)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert is_in()  # though the kernel is gone
 
 
 def test_a_hop_that_was_logged_in_to_serves_the_hosts_behind_it(asking):

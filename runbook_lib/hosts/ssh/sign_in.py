@@ -38,7 +38,13 @@ def sign_in(host: str) -> str:
 
     Raises HostError where the login fails or nobody is there to answer.
     """
-    return open_for(Alias(host, host), None if sys.stdin is not None and sys.stdin.isatty() else getpass.getpass)
+    if sys.stdin is not None and sys.stdin.isatty():
+        return open_for(Alias(host, host), None)
+    try:
+        return open_for(Alias(host, host), getpass.getpass)
+    except (EOFError, NotImplementedError):  # the second: a kernel without a frontend that asks, as under papermill
+        hint = f"log in once from a terminal, runbook login {shlex.quote(host)}, then start this again"
+        raise HostError(f"{host}: it asks, and nobody is here to answer; {hint}") from None
 
 
 def open_for(alias: Alias, ask: Ask | None) -> str:
