@@ -140,6 +140,8 @@ def _hops(alias: Alias, found: Settings) -> list[Alias]:
     """Refuse a ProxyJump in a circle: ssh starts one more of itself for each hop, without end."""
     route, passed, name, hops = [alias.host], [alias.argv()], alias.name, []
     while jumps := one(found, "proxyjump"):
+        if not HOP.fullmatch(jumps.rpartition(",")[2]):
+            break  # ssh says what it thinks of it
         alias = hop_of(name, jumps)
         hops.append(alias)
         found = settings(alias) or {}

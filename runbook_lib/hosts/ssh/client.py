@@ -17,7 +17,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...errors import LinkLost
@@ -50,6 +50,13 @@ def connect(alias: Alias, patience: Patience, borrow: bool = True) -> Client:
     Raises HostKeyRefused and LoginRefused for good, LinkLost when it is not reached, HostError for the configuration.
     """
     found, hops = aliases.asked(alias)
+    try:
+        return _connect(alias, found, hops, patience, borrow)
+    except OSError as error:  # no room for a folder, a file, a process
+        raise LinkLost(f"{alias.name}: starting ssh: {error}") from None
+
+
+def _connect(alias: Alias, found: Settings, hops: Sequence[Alias], patience: Patience, borrow: bool) -> Client:
     if is_alive(path := lent(alias)):
         return Client(alias, by_socket(path), path)
     if borrow and one(found, "controlpath") and one(found, "stricthostkeychecking") not in UNCHECKED:
@@ -165,10 +172,12 @@ class Client:
 
     def _start(self, options: list[str], stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
         argv, environment = [*self.command, *options], aliases.environment()
-        # No Ctrl-C of our terminal reaches it.
-        return subprocess.Popen(
-            argv, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True, env=environment
-        )
+        try:  # in a session of its own: no Ctrl-C of our terminal reaches it
+            return subprocess.Popen(
+                argv, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True, env=environment
+            )
+        except OSError as error:
+            raise LinkLost(f"{self.alias.name}: starting ssh: {error}") from None
 
     def _opened(self, child: subprocess.Popen[bytes], log: Path, timeout_s: float) -> None:
         """Wait until the master opened a channel for a child. Raises NoRoom and LinkLost."""

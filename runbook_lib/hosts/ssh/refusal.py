@@ -75,8 +75,8 @@ def _host_key(alias: Alias, told: Account) -> str:
             f"the host key of {name}, {kind} {seen}, is revoked{f' ({where})' if where else ''}, {nothing}. Whoever "
             "has that key can pose as this machine: ask its owner for a new one"
         )
-    if told.changed or pin:
-        expected = f"that of {where}" if told.changed and where else pin or "the one known"
+    if told.changed or told.offending or pin:
+        expected = f"that of {where}" if where else pin or "the one known"
         return (
             f"the host key of {name} is not the one known, {nothing}: expected {expected}; seen {kind} {seen}. Either "
             "the machine was set up anew, or another one answers in its place: ask its owner "

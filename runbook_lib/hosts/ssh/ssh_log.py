@@ -51,7 +51,7 @@ class Account:
     turned_away: bool = False
     words: list[str] = field(default_factory=list)  # lines that ssh writes for people
     remarks: list[str] = field(default_factory=list)  # the server's, about this account
-    quoted: bool = False
+    quoted: bool = False  # a server that nobody has checked yet may have written what follows
 
     def take(self, line: str) -> None:
         """Read one line, without its end."""
@@ -75,9 +75,9 @@ class Account:
 
     def _detail(self, line: str) -> None:
         if found := MACHINE.match(line):  # of a hop after another one
-            self.__init__(machine=safe_text(found[1], 100), words=self.words)  # type: ignore[misc]
+            vars(self).update(vars(Account(machine=safe_text(found[1], 100), words=self.words, quoted=self.quoted)))
         elif line.startswith("debug1: Remote: "):
-            self.quoted = True
+            self.quoted = self.quoted or not self.connected
             if len(self.remarks) < KEPT and ": key options: " not in line:
                 self.remarks.append(safe_text(line[16:], 300))
         elif not self.connected and (found := KEY.match(line)):
