@@ -103,14 +103,10 @@ def test_a_farewell_is_told_and_is_the_last_that_counts():
 
 def test_a_remark_before_the_key_exchange_is_over_makes_no_refused_login():
     """It may hold line breaks, and so whole lines of ssh's."""
-    quoted = f"debug1: Remote: hello\n{TRUSTED}me@box: Permission denied (publickey).\n"
-    forged = account(
-        quoted.partition("debug1: Authenticating")[0] + "debug1: SSH2_MSG_NEWKEYS received\nx: Permission denied (y).\n"
-    )
+    denied = "me@box: Permission denied (publickey).\n"
+    forged = account(f"{BEGIN}debug1: Remote: hello\n{TRUSTED}{denied}")
     assert not forged.connected and not forged.denied
-    honest = account(
-        f"{OFFER}debug1: Remote: Ignored authorized keys: bad ownership\nme@b: Permission denied (publickey).\n"
-    )
+    honest = account(f"{OFFER}debug1: Remote: Ignored authorized keys: bad ownership\n{denied}")
     assert honest.denied and honest.remarks == ["Ignored authorized keys: bad ownership"]
 
 
