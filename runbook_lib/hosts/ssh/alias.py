@@ -45,6 +45,7 @@ OURS = {
 }
 ALONE = ("BatchMode yes", "NumberOfPasswordPrompts 0", "LogLevel DEBUG1")
 WITH_A_PERSON = ("BatchMode no", "NumberOfPasswordPrompts 3", "LogLevel INFO")
+BACKSLASHES_SINCE = (8, 7)
 PINS_SINCE = (8, 5)  # KnownHostsCommand
 APPLE = "IgnoreUnknown UseKeychain"
 
@@ -201,8 +202,9 @@ def command_of(pins: Path) -> str:
 def _theirs() -> Iterator[str]:
     chosen = os.environ.get(CONFIG)
     for path in (path_of(chosen).absolute(),) if chosen else ("~/.ssh/config", SYSTEM):
-        # In quotes, backslashes too; and ssh takes the path for a pattern.
-        text = re.sub(r"([*?\[\]\\])", r"\\\1", str(path)).replace("\\", "\\\\").replace('"', '\\"')
+        text = re.sub(r"([*?\[\]\\])", r"\\\1", str(path))  # ssh takes the path for a pattern
+        if version() >= BACKSLASHES_SINCE:  # within quotes
+            text = text.replace("\\", "\\\\").replace('"', '\\"')
         yield f'Match all\nInclude "{text}"'
 
 

@@ -9,7 +9,7 @@ from worker.escape import safe_text
 
 from ...errors import HostError, LinkLost
 from . import known_hosts
-from .alias import Alias, Settings, one
+from .alias import PINS_SINCE, Alias, Settings, one, version
 from .refused import HostKeyRefused, LoginRefused, TurnedAway
 from .ssh_log import Account
 
@@ -66,8 +66,9 @@ def _login(alias: Alias, told: Account) -> str:
 def _host_key(alias: Alias, told: Account) -> str:
     name = told.known_as or told.machine or alias.host
     kind, seen = told.key or ("a key", "that ssh did not name")
-    pin = alias.host_key or known_hosts.pinned().get(name.lower())
-    there = f"there: {known_hosts.there(kind)}" if told.key else "there: ssh-keygen -l"
+    pins = known_hosts.pinned() if version() >= PINS_SINCE else {}  # an older ssh cannot be told of them
+    pin = alias.host_key or pins.get(name.lower())
+    there = known_hosts.there(kind.removesuffix("-cert-v01@openssh.com"))
     nothing = "so nothing was sent to it"
     where = ", ".join(told.offending)
     if told.revoked:
@@ -84,9 +85,14 @@ def _host_key(alias: Alias, told: Account) -> str:
         )
     return (
         f"the host key of {name} is not known here, {nothing}: seen {kind} {seen}. Compare it with what the machine's "
-        f"owner says ({there}). If it is the same:\n    runbook trust {shlex.quote(name)} {seen}\n"
-        f"or say yes once to: {alias.by_hand}"
+        f"owner says ({there}). If it is the same, {_trust(alias, name, seen)}"
     )
+
+
+def _trust(alias: Alias, name: str, seen: str) -> str:
+    if version() < PINS_SINCE:
+        return f"say yes once to: {alias.by_hand}"
+    return f"say so:\n    runbook trust {shlex.quote(name)} {seen}\nor say yes once to: {alias.by_hand}"
 
 
 def _forget(alias: Alias, told: Account, name: str, seen: str) -> str:
@@ -94,4 +100,4 @@ def _forget(alias: Alias, told: Account, name: str, seen: str) -> str:
         return "put the new fingerprint into the credentials file"
     files = dict.fromkeys(place.rpartition(":")[0] for place in told.offending)
     ways = [f"remove the old key, ssh-keygen -R {shlex.quote(name)} -f {shlex.quote(file)}" for file in files]
-    return ", and ".join([*ways, f"runbook trust {shlex.quote(name)} {seen}"])
+    return ", and ".join([*ways, _trust(alias, name, seen)])

@@ -37,6 +37,7 @@ def why(own, aside="", found=None, host_key=None):
 @pytest.fixture(autouse=True)
 def no_pins(tmp_path, monkeypatch):
     monkeypatch.setenv("RUNBOOK_TRUSTED_HOSTS", str(tmp_path / "trusted"))
+    monkeypatch.setattr(refusal, "version", lambda: (9, 2))
 
 
 UNKNOWN = f"No ED25519 host key is known for [10.0.0.7]:2222 {STRICT}"
@@ -69,6 +70,12 @@ def test_a_host_key_that_is_not_taken(said, words):
     assert all(word in str(refused) for word in [*words, PRINT, "nothing was sent"])
     behind = why("", BEGIN + said)  # of a hop
     assert isinstance(behind, HostKeyRefused) and all(word in str(behind) for word in words)
+
+
+def test_an_ssh_that_cannot_be_told_of_our_pins_is_the_one_to_be_told(monkeypatch):
+    monkeypatch.setattr(refusal, "version", lambda: (8, 4))
+    said = str(why(BEGIN + UNKNOWN))
+    assert "say yes once to: ssh" in said and "runbook trust" not in said
 
 
 def test_the_fingerprint_of_a_credentials_file_is_named():
