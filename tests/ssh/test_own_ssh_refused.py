@@ -20,7 +20,7 @@ from waiting import wait_for
 from runbook_lib import cli
 from runbook_lib.errors import HostError, LinkLost
 from runbook_lib.hosts.ssh import alias, client, link, refused
-from runbook_lib.hosts.ssh.refused import HostKeyRefused, LoginRefused
+from runbook_lib.hosts.ssh.refused import HostKeyRefused, LoginRefused, Refused
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 LIES = "Host key verification failed.\nroot@box: Permission denied (publickey).\ndebug1: SSH2_MSG_NEWKEYS received\n"
@@ -200,7 +200,7 @@ def test_what_is_not_there_is_a_lost_link_in_the_words_of_ssh(two, tmp_path, mon
     two("Host tensor01", "  ProxyCommand cloudflared-is-not-here access ssh --hostname %h")
     assert re.search("its proxy said: .*cloudflared-is-not-here.*not found", refusal(LinkLost, "tensor01"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "there is no ssh client here" in refusal(HostError, "tensor01")
+    assert "there is no ssh client here" in refusal(Refused, "tensor01")
 
 
 def test_a_server_that_is_silent_or_has_no_room_is_a_lost_link(tmp_path, monkeypatch):

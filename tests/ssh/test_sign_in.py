@@ -176,7 +176,6 @@ def test_a_hop_that_was_logged_in_to_serves_the_hosts_behind_it(asking):
     with reached("behind") as way, pytest.raises(LoginRefused):
         way.call("alive", 5.0, identity=None)
     assert "Connection from" in asking.host.log.read_text() and inward(asking) == 0
-    link._refused.clear()
     sign_in.open_for(Alias("box", "box"), lambda question: str(asking.host.password))
     with reached("behind") as way, pytest.raises(LoginRefused, match="answer once: `runbook login behind`"):
         way.call("alive", 5.0, identity=None)

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from worker.escape import safe_text
 
-from ...errors import HostError
+from ...errors import LinkLost
 from ...profile.secret import redact
+from .refused import Refused
 
 CONFIG = "RUNBOOK_SSH_CONFIG"
 SYSTEM = Path("/etc/ssh/ssh_config")
@@ -82,13 +83,16 @@ def hop_of(name: str, jumps: str) -> Alias:
     *before, last = jumps.split(",")
     hop = HOP.fullmatch(last)
     if not hop:
-        raise HostError(f"{name}: ProxyJump: expected [user@]host[:port], several by commas; seen {safe_text(jumps)}")
+        raise Refused(f"{name}: ProxyJump: expected [user@]host[:port], several by commas; seen {safe_text(jumps)}")
     host, port = hop["host"].strip("[]"), int(hop["port"]) if hop["port"] else None
     return Alias(f"{name.partition(', jump host ')[0]}, jump host {host}", host, hop["user"] or "", port, tuple(before))
 
 
 def settings(alias: Alias) -> Settings | None:
-    """Return the output of `ssh -G` by keyword, None without an ssh client. Raises HostError for what ssh refuses."""
+    """Return the output of `ssh -G` by keyword, None without an ssh client.
+
+    Raises Refused for what ssh refuses, LinkLost for what may pass.
+    """
     config = os.environ.get(CONFIG)
     argv = ["ssh", "-G", *(["-F", str(path_of(config))] if config else []), *alias.argv()]
     try:
@@ -100,13 +104,15 @@ def settings(alias: Alias) -> Settings | None:
         return None
     except subprocess.TimeoutExpired:
         why = f"did not answer within {ASK_S:g} s (a Match or a name look-up in the ssh configuration?)"
-        raise HostError(f"{alias.name}: `ssh -G` {why}", argv=argv) from None
+        raise LinkLost(f"{alias.name}: `ssh -G` {why}", argv=argv) from None
     except OSError as error:
-        raise HostError(f"{alias.name}: ssh cannot be started ({error.strerror})", argv=argv) from None
+        raise Refused(f"{alias.name}: ssh cannot be started ({error.strerror})", argv=argv) from None
     if done.returncode:
         tail = safe_text(redact(done.stderr.decode(errors="replace").strip()))
         why = tail or f"exit code {done.returncode}"
-        raise HostError(f"{alias.name}: `ssh -G` refuses: {why}", argv=argv, exit_code=done.returncode, tail=tail)
+        if b"could not resolve host" in done.stderr.lower():  # it asks for canonical names, and the network may be away
+            raise LinkLost(f"{alias.name}: `ssh -G`: {why}", argv=argv, exit_code=done.returncode, tail=tail)
+        raise Refused(f"{alias.name}: `ssh -G` refuses: {why}", argv=argv, exit_code=done.returncode, tail=tail)
     found: dict[str, list[str]] = {}
     for line in os.fsdecode(done.stdout).split("\n"):
         key, _, value = line.partition(" ")
@@ -117,10 +123,10 @@ def settings(alias: Alias) -> Settings | None:
 
 
 def asked(alias: Alias) -> tuple[Settings, list[Alias]]:
-    """Return its settings and its hops. Raises HostError without an ssh client, and for a way that goes in a circle."""
+    """Return its settings and its hops. Raises Refused without an ssh client, and for a way that goes in a circle."""
     found = settings(alias)
     if found is None:
-        raise HostError(f"{alias.name}: {NO_SSH}")
+        raise Refused(f"{alias.name}: {NO_SSH}")
     return found, _hops(alias, found)
 
 
@@ -149,9 +155,9 @@ def _hops(alias: Alias, found: Settings) -> list[Alias]:
         route.append(alias.host)
         shown = safe_text(" -> ".join(route))
         if alias.argv() in passed:
-            raise HostError(f"{name}: ProxyJump goes in a circle: {shown}; mend it in the ssh configuration")
+            raise Refused(f"{name}: ProxyJump goes in a circle: {shown}; mend it in the ssh configuration")
         if len(passed) > MOST_HOPS:
-            raise HostError(f"{name}: ProxyJump goes through more than {MOST_HOPS} machines: {shown}")
+            raise Refused(f"{name}: ProxyJump goes through more than {MOST_HOPS} machines: {shown}")
         passed.append(alias.argv())
     return hops
 

@@ -47,7 +47,7 @@ UNCHECKED = ("no", "off", "false")  # StrictHostKeyChecking with which any machi
 def connect(alias: Alias, patience: Patience, borrow: bool = True) -> Client:
     """Return a connection to a machine. `borrow`: also through one that its person's own configuration keeps open.
 
-    Raises HostKeyRefused and LoginRefused for good, LinkLost when it is not reached, HostError for the configuration.
+    Raises HostKeyRefused and LoginRefused for good, LinkLost when it is not reached, Refused for the configuration.
     """
     found, hops = aliases.asked(alias)
     try:
@@ -75,6 +75,14 @@ def lent(alias: Alias) -> Path:
     words = [os.environ.get(aliases.CONFIG) or "", *alias.argv()]
     name = known_hosts.fingerprint("\0".join(words).encode())[7:31].translate(str.maketrans("+/", "-_"))
     return PLACE / f"runbook-{os.getuid()}" / name
+
+
+def lendings() -> int:
+    """A number that changes whenever a person logs in by `runbook login`, or ends that."""
+    try:
+        return lent(Alias("", "")).parent.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def is_alive(path: Path) -> bool:

@@ -29,7 +29,7 @@ SESSIONS = 4  # of the ten that OpenSSH allows a connection by default
 PAUSE_LIMIT_S = 10.0
 AGAIN_S = 3.0
 
-_refused: dict[Login | Alias, str] = {}
+_refused: dict[Login | Alias, tuple[str, int]] = {}
 _links: dict[Login | Alias, Link] = {}
 _registry = threading.Lock()
 
@@ -224,8 +224,9 @@ class Link:
             if connection is not None and connection.alive():
                 return connection
             self._throw_away(connection)
-            if self.login in _refused and not _lent(self.login):
-                raise LoginRefused(f"{_refused[self.login]} (not tried again)")
+            why, lendings = _refused.get(self.login, ("", 0))
+            if why and lendings == client.lendings():  # nobody has logged in by hand, here or to a hop
+                raise LoginRefused(f"{why} (not tried again)")
             if (left := self._not_before - time.monotonic()) > 0:
                 raise LinkLost(f"{self._why}; next try in {left:.0f} s")
             patience = self.patience
@@ -234,7 +235,7 @@ class Link:
             try:
                 connection = self._connect(patience)
             except LoginRefused as error:
-                _refused[self.login] = str(error)
+                _refused[self.login] = str(error), client.lendings()
                 raise
             except LinkLost as error:
                 self._failures += 1
@@ -284,11 +285,6 @@ class Link:
                     self._throw_away(connection)
 
         threading.Thread(target=look, name=f"watch {self.login.name}", daemon=True).start()
-
-
-def _lent(login: Login | Alias) -> bool:
-    """Whether its person has logged in by `runbook login` meanwhile."""
-    return isinstance(login, Alias) and client.is_alive(client.lent(login))
 
 
 def _why(connection: Connection, name: str, error: LinkLost) -> LinkLost:

@@ -81,7 +81,7 @@ def of(spec: HostSpec) -> Login | Alias:
 
 
 def told(access: Login | Alias) -> str:
-    """In words who logs in where, and by what. Raises HostError for what ssh refuses of its configuration."""
+    """In words who logs in where, and by what. Raises Refused for what ssh refuses of its configuration."""
     if isinstance(access, Alias):
         return f"{where(access)} by your own ssh ({access.by_hand})"
     by = [*([str(access.key)] if access.key else []), *["a password"] * (access.password is not None)]

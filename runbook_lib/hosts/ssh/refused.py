@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Refused(HostError):
-    """A machine was reached and nothing was asked of it: what it does is as unknown as behind a lost link."""
+    """Nothing was asked of a machine, nor will be without a person: what it does is unknown, as behind a lost link."""
 
 
 class LoginRefused(Refused):

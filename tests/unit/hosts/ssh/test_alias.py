@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from runbook_lib.errors import HostError
+from runbook_lib.errors import LinkLost
 from runbook_lib.hosts.ssh import alias
 from runbook_lib.hosts.ssh.alias import Alias
+from runbook_lib.hosts.ssh.refused import Refused
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +25,8 @@ def config(tmp_path, monkeypatch):
     return write
 
 
-def refusal(do):
-    with pytest.raises(HostError) as caught:
+def refusal(do, kind=Refused):
+    with pytest.raises(kind) as caught:
         do()
     assert str(caught.value).startswith("box: ")
     return str(caught.value)
@@ -153,7 +154,7 @@ def test_an_ssh_that_does_not_answer_is_given_up(config, monkeypatch):
     monkeypatch.setattr(alias, "ASK_S", 0.5)
     config('Match exec "sleep 20"\n  User me\n')
     began = time.monotonic()
-    assert "did not answer within 0.5 s" in refusal(lambda: asked("tensor"))
+    assert "did not answer within 0.5 s" in refusal(lambda: asked("tensor"), LinkLost)
     assert time.monotonic() - began < 15
 
 
@@ -164,3 +165,9 @@ def test_an_alias_never_becomes_an_option():
         assert argv[argv.index("--") + 1 :] == [host]
         if alias.version() >= (9, 2):  # older ones take any name
             assert "usage" not in refusal(lambda host=host: asked(host))  # as ssh says to a command line without a host
+
+
+@pytest.mark.process
+def test_a_network_that_is_away_is_no_fault_of_the_configuration(config):
+    config("CanonicalizeHostname always\nCanonicalizeFallbackLocal no\nCanonicalDomains no.such.domain.invalid\n")
+    assert "resolve host" in refusal(lambda: asked("tensor"), LinkLost)
