@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -75,7 +76,7 @@ class Alias:
     def by_hand(self) -> str:
         """The command that a person would type."""
         config = ["-F", os.environ[CONFIG]] if os.environ.get(CONFIG) else []
-        return " ".join(["ssh", *config, *(part for part in self.argv() if part != "--")])
+        return shlex.join(["ssh", *config, *(part for part in self.argv() if part != "--")])
 
 
 def hop_of(name: str, jumps: str) -> Alias:
