@@ -19,7 +19,7 @@ from waiting import wait_for
 
 from runbook_lib import cli
 from runbook_lib.errors import HostError, LinkLost
-from runbook_lib.hosts.ssh import alias, client, link, refused
+from runbook_lib.hosts.ssh import alias, client, folder, link, refused, ssh
 from runbook_lib.hosts.ssh.refused import HostKeyRefused, LoginRefused, Refused
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -201,6 +201,24 @@ def test_what_is_not_there_is_a_lost_link_in_the_words_of_ssh(two, tmp_path, mon
     assert re.search("its proxy said: .*cloudflared-is-not-here.*not found", refusal(LinkLost, "tensor01"))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "there is no ssh client here" in refusal(Refused, "tensor01")
+
+
+def test_no_room_here_for_a_connection_is_told_and_passes(tmp_path, monkeypatch):
+    with serving(tmp_path, monkeypatch) as at:
+        at.write()
+        with monkeypatch.context() as full, reached() as way:
+            full.setattr(folder, "PLACE", tmp_path / "not-there")
+            with pytest.raises(LinkLost, match=r"host: starting ssh: .*not-there"):
+                way.call("alive", 5.0, identity=None)
+            full.undo()
+            wait_for(lambda: answers(way), "it is tried again")
+
+
+def answers(way: ssh.SshTransport) -> bool:
+    try:
+        return way.call("alive", 5.0, identity=None) is False
+    except LinkLost:
+        return False
 
 
 def test_a_server_that_is_silent_or_has_no_room_is_a_lost_link(tmp_path, monkeypatch):
