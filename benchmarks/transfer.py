@@ -2,6 +2,7 @@
 
     python benchmarks/transfer.py                    8 x 150 MB down and 790 MB up, direct and behind 30 ms
     python benchmarks/transfer.py --quick            a tenth of that
+    python benchmarks/transfer.py --ssh              ours by an alias, as the person's own ssh goes
 
 Hosts are real OpenSSH servers on this machine, their files in memory where /dev/shm has the room (else on the disk, or
 where --folder says): on a disk its own mood is most of what is measured.
@@ -38,10 +39,11 @@ HELPERS = [str(ROOT / "demo"), str(ROOT / "tests" / "helpers")]
 sys.path[:0] = HELPERS
 
 import fleet  # noqa: E402
-from hosts_by_ssh import linked  # noqa: E402
+from hosts_by_ssh import by_alias, linked  # noqa: E402
 
 from runbook_lib.hosts import hosts  # noqa: E402
 from runbook_lib.hosts.ssh.session import Patience  # noqa: E402
+from runbook_lib.hosts.ssh.ssh import SshTransport  # noqa: E402
 from runbook_lib.phases import download  # noqa: E402
 from worker.files import sha256_file  # noqa: E402
 
@@ -139,6 +141,12 @@ def way(host: fleet.Host, rtt_s: float) -> Iterator[tuple[str, int]]:
         between.stdin.close()
 
 
+def close(ours: hosts.Host) -> None:
+    """End the connection, so that the CPU time of an ssh of ours counts."""
+    assert isinstance(ours.transport, SshTransport)
+    ours.transport.link.close()
+
+
 def down(host: fleet.Host, rtt_s: float, names: list[str], sums: dict[str, str], into: Path) -> Round:
     """One round of downloads: scp, then ours."""
     with way(host, rtt_s) as (address, port):
@@ -153,11 +161,12 @@ def down(host: fleet.Host, rtt_s: float, names: list[str], sums: dict[str, str],
         shutil.rmtree(into)
         into.mkdir(parents=True)
         with linked(host, Patience(), address=address, port=port) as ours:
-            folder = Path(ours.transport.home) / "files"
+            folder = Path(ours.transport.home) / "files"  # connects
 
             def bring() -> None:
                 with ThreadPoolExecutor(download.STREAMS) as pool:
                     list(pool.map(lambda name: ours.get(folder / name, into / name, sums[name]), names))
+                close(ours)
 
             ours_took = timed(bring)
         assert all(sha256_file(into / name) == sums[name] for name in names)
@@ -177,7 +186,12 @@ def up(host: fleet.Host, rtt_s: float, source: Path, known: str) -> Round:
         with linked(host, Patience(), address=address, port=port) as ours:
             target = Path(ours.transport.home) / "files" / "up_ours"
             content = hosts.file_content(source, known)
-            ours_took = timed(lambda: ours.put(target, content) and None)
+
+            def send() -> None:
+                ours.put(target, content)
+                close(ours)
+
+            ours_took = timed(send)
             assert ours.sha256(target) == known
         (host.home / "files" / "up_ours").unlink()
     return {"scp": theirs, "sync": synced, "rsync": by_rsync, "ours": ours_took}
@@ -204,6 +218,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of scp and ours in turn (default 3)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the bytes")
     parser.add_argument("--rtt-ms", type=float, default=30.0, help="the delay there and back of the second table")
+    parser.add_argument(
+        "--ssh", action="store_true", help="ours by an alias, so by the person's own ssh; else paramiko"
+    )
     parser.add_argument("--mode", default="auto", choices=["auto", "netns", "loopback"], help="see demo/fleet.py")
     parser.add_argument("--folder", type=Path, help="where the files are (default: in memory, if there is room)")
     parser.add_argument("--json", type=Path, help="keep the figures here")
@@ -218,6 +235,10 @@ def main() -> int:
         fleet.start(Path(scratch) / "fleet", names=["tensor01"], mode=options.mode) as made,
     ):
         host = made.hosts["tensor01"]
+        if options.ssh:
+            (Path(scratch) / "alias").mkdir()
+            by_alias.append(Path(scratch) / "alias")
+            os.environ["RUNBOOK_SSH_CONFIG"] = str(by_alias[0] / "config")
         files = host.home / "files"
         files.mkdir()
         block = os.urandom(MB)

@@ -486,6 +486,10 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
         ON_RUN,
         _flag("--yes", "do it; without this the files are only listed"),
     )),
+    ("login", cli_before_after.log_in, "log in once to a machine that asks: a password, a second factor, a touch", (
+        _arg("name", metavar="HOST", help="as you would say to ssh, and as `ssh` of the host in the profile says"),
+        _flag("--end", "end the connection that an earlier login left"),
+    )),
     ("trust", _trust, "accept the host key with this fingerprint for a machine, after comparing it with its owner", (
         _arg("name", metavar="HOST", help="the machine as the refusal names it, e.g. 10.0.0.7 or [gpu.lab]:2222"),
         _arg("fingerprint", metavar="FINGERPRINT", help="SHA256:... as the refusal shows it"),

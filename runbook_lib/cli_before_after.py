@@ -1,4 +1,4 @@
-"""The verbs for what comes before a run and after it: init, list, search, export."""
+"""The verbs for what comes before a run and after it: init, login, list, search, export."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .afterwards import export as exporting
 from .afterwards import remote
 from .afterwards.finished import Finished, load
 from .errors import DataError, RunbookError
+from .hosts.ssh import sign_in
 from .report import outcome
 from .result import exports, publication
 from .run import first_profile, run, run_mark
@@ -35,6 +36,12 @@ def init(args: argparse.Namespace) -> int:
     if others := [name for name in seen.fields if name not in seen.names.values()]:
         print("  other fields:", safe_text(", ".join(others), 300))
     print(f"written: {target}. Next: runbook check {target}")
+    return 0
+
+
+def log_in(args: argparse.Namespace) -> int:
+    """Log in to a machine with its person there, for what is started after that; or end that connection."""
+    print(sign_in.end(args.name) if args.end else sign_in.sign_in(args.name))
     return 0
 
 

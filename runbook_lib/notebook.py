@@ -1,5 +1,6 @@
 """Everything that a notebook imports, in one line: the phases, the gate, and the displays."""
 
+from .hosts.ssh.sign_in import sign_in
 from .phases import download, launch, merge, monitor, preflight, publish, staging, validate
 from .report import ending, gate
 from .run.run import open_run
@@ -19,6 +20,7 @@ __all__ = [
     "pictures",
     "preflight",
     "publish",
+    "sign_in",
     "staging",
     "validate",
 ]

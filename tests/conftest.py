@@ -19,7 +19,7 @@ import worker
 from runbook_lib.report import notebook_file
 from worker.layout import HostFolder
 
-pytest_plugins = ["tiers"]
+pytest_plugins = ["tiers", "own_ssh_hosts"]
 notebook_file.skip_grammar()  # also in test files that import nbformat themselves
 sys.dont_write_bytecode = False
 os.environ["HF_HUB_OFFLINE"] = "1"

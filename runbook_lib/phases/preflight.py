@@ -89,14 +89,11 @@ def _writable(folder: Path) -> bool:
 def _credentials(checks: Checks, spec: HostSpec) -> None:
     """Check that the login of a host is usable; never show its secrets."""
     try:
-        access = login.of(spec)
+        told = login.told(login.of(spec))
     except RunbookError as error:
         checks.add("credentials", False, error, "a login that only you can read", "see the message", where=spec.name)
         return
-    ways = [*map(str, access.keys), *["the agent"] * access.use_agent, *["a password"] * (access.password is not None)]
-    checks.add(
-        "credentials", True, f"{access.username}@{access.address} by {', '.join(ways) or 'nothing'}", where=spec.name
-    )
+    checks.add("credentials", True, told, where=spec.name)
 
 
 def the_model(run: Run) -> tuple[Checks, models.Model | None]:

@@ -18,6 +18,7 @@ from worker.wire import Reading
 
 from ..corpus import corpus as corpora
 from ..errors import HostError, LinkLost, RunbookError
+from ..hosts.ssh.refused import Refused
 from ..run.plan import Plan, Slot
 from ..run.run import Run
 from . import alerts, queued, states, verdicts
@@ -124,7 +125,7 @@ class Watcher:
             alerts=shown,
             committed_by_host={name: reading.committed for name, reading in fresh.items()},
             invalid=frozenset(
-                n for n, e in readings.items() if isinstance(e, HostError) and not isinstance(e, LinkLost)
+                n for n, e in readings.items() if isinstance(e, HostError) and not isinstance(e, LinkLost | Refused)
             ),
             busy=frozenset(n for n, answer in readings.items() if _busy(self._last.get(n), answer)),
             epochs={name: reading.epoch for name, reading in fresh.items() if reading.assigned},

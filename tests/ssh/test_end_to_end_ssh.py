@@ -10,6 +10,7 @@ from pathlib import Path
 
 import forking
 import pytest
+from hosts_by_ssh import write_alias
 from small_run import PROFILE, digest, make_profile, runbook, undisturbed
 from waiting import wait_for
 
@@ -72,13 +73,17 @@ def near(tmp_path_factory):
     return undisturbed(tmp_path_factory).digest
 
 
-def test_a_host_that_dies_for_good_is_done_by_the_other_and_the_bytes_are_the_same(ssh_fleet, near, tmp_path):
-    """One command, nobody there: the power of tensor02 goes at a third of its rows, and never comes back."""
+def test_a_host_that_dies_for_good_is_done_by_the_other_and_the_bytes_are_the_same(
+    ssh_fleet, near, tmp_path, monkeypatch
+):
+    """One command, nobody there: the power of tensor02, an alias, goes at a third of its rows, and never comes back."""
     path = make_profile(tmp_path)
     one, two = ssh_fleet.hosts.values()
-    for far, name in ((one, "one"), (two, "two")):
-        far.write_credentials(tmp_path / f"{name}.credentials", key_filename=str(far.key))
-    hosts = HOSTS.format(tmp_path / "one.credentials", sys.executable, tmp_path / "two.credentials")
+    one.write_credentials(tmp_path / "one.credentials", key_filename=str(one.key))
+    hosts = HOSTS.format(tmp_path / "one.credentials", sys.executable, "two.credentials")
+    alias = write_alias(tmp_path, two, two.address, two.port)
+    monkeypatch.setenv("RUNBOOK_SSH_CONFIG", str(tmp_path / "config"))
+    hosts = hosts.replace("credentials: two.credentials", f"ssh: {alias}")
     path.write_text(PROFILE.split("monitor:")[0] + "monitor: {interval_s: 0.5, unreachable_s: 3}\n" + hosts)
     parts = two.home / "mapper_embeddings"
     with subprocess.Popen(

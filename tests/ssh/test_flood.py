@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,12 @@ from unittest.mock import Mock
 import flood_server
 import pytest
 from box import HELPERS
+from own_ssh_hosts import keygen
 from waiting import wait_for
 
 from runbook_lib.errors import HostError, LinkLost
 from runbook_lib.hosts.hosts import Content, Host
-from runbook_lib.hosts.ssh import link, login, ssh, transport
+from runbook_lib.hosts.ssh import known_hosts, link, login, ssh, transport
 from runbook_lib.hosts.ssh.session import Patience
 from runbook_lib.profile.profile import HostSpec
 
@@ -53,12 +55,15 @@ def steady() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def flooding(tmp_path: Path, mode: str, **patience: float) -> Iterator[Host]:
+def flooding(tmp_path: Path, mode: str, alias: bool = False, **patience: float) -> Iterator[Host]:
     """A host whose server floods in this way."""
     port = tmp_path / "port"
     server = subprocess.Popen([sys.executable, str(HELPERS / "flood_server.py"), str(port), mode])
     try:
         wait_for(port.exists, "the server listens")
+        if alias:
+            yield from by_own_ssh(json.loads(port.read_text()), tmp_path, replace(PATIENCE, **patience))
+            return
         credentials = tmp_path / "flood.credentials"
         who = {"address": "127.0.0.1", "username": "x", "password": "not a real one"}
         credentials.write_text(json.dumps({**who, **json.loads(port.read_text())}))
@@ -70,6 +75,19 @@ def flooding(tmp_path: Path, mode: str, **patience: float) -> Iterator[Host]:
     finally:
         server.kill()
         server.wait()
+
+
+def by_own_ssh(shown: dict[str, Any], folder: Path, patience: Patience) -> Iterator[Host]:
+    """The same by the person's own ssh; the server's key is pinned."""
+    keygen("-t", "ed25519", "-N", "", "-f", folder / "key")
+    entries = ["HostName 127.0.0.1", f"Port {shown['port']}", "User x", f"IdentityFile {folder}/key"]
+    entries += ["UserKnownHostsFile /dev/null", "IdentitiesOnly yes"]
+    (folder / "config").write_text("Host flood\n" + "".join(f"  {entry}\n" for entry in entries))
+    known_hosts.trust(f"[127.0.0.1]:{shown['port']}", shown["host_key"])
+    spec = HostSpec(name="flood", kind="ssh", slots=1, device="cpu", ssh="flood")
+    own = link.Link(login.of(spec), patience)
+    yield Host(spec, "run", ssh.SshTransport("flood", own))
+    own.close()
 
 
 def poll(host: Host, tmp_path: Path) -> Any:
@@ -126,14 +144,29 @@ def test_a_host_that_sends_without_end_is_left_with_the_reason(mode: str, tmp_pa
     assert set(flood_server.ANSWERS) | set(flood_server.RAW) <= set(MODES)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_persons_own_ssh_holds_it_back_or_the_link_is_lost(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_is_left: None
+) -> None:
+    """What ssh drops is not told; a host that floods then answers nothing, which is told in time."""
+    monkeypatch.setenv("RUNBOOK_SSH_CONFIG", str(tmp_path / "config"))
+    monkeypatch.setenv("RUNBOOK_TRUSTED_HOSTS", str(tmp_path / "trusted"))
+    began = time.monotonic()
+    with flooding(tmp_path, mode, alias=True, silence_s=3.0, connect_s=4.0, login_s=5.0) as host:
+        with steady(), pytest.raises(HostError) as caught:
+            MODES[mode][0](host, tmp_path)
+        assert str(caught.value).startswith("flood: ") and len(str(caught.value)) < 800
+    assert time.monotonic() - began < 30
+
+
 @pytest.mark.parametrize("mode", ["bytes when idle", "errors when idle", "bytes of no known stream"])
 def test_what_comes_when_nothing_was_asked_ends_the_link_and_the_next_question_tells_why(
     mode: str, tmp_path: Path
 ) -> None:
     with flooding(tmp_path, mode) as host, steady():
         host.sha256(Path("/x"))
-        transport = host.transport.link._transport  # type: ignore[attr-defined]
-        wait_for(lambda: not transport.is_active(), "the link is ended")
+        connection = host.transport.link._connection  # type: ignore[attr-defined]
+        wait_for(lambda: not connection.alive(), "the link is ended")
         with pytest.raises(LinkLost, match=r"flood: .*(nobody asked for|carry nothing).*the connection was ended"):
             host.sha256(Path("/x"))
         with pytest.raises(LinkLost, match="next try in"):  # not at once: it would only flood again
@@ -143,11 +176,11 @@ def test_what_comes_when_nothing_was_asked_ends_the_link_and_the_next_question_t
 def test_a_channel_that_was_closed_is_no_way_around_the_limits(tmp_path: Path) -> None:
     with flooding(tmp_path, "a line without end") as host, steady():
         with host.transport.link.session() as session:  # type: ignore[attr-defined]
-            transport = session.owner
+            connection = session.owner
         with pytest.raises(HostError, match=r"no frame|nobody asked for"):
             host.poll()
-        wait_for(lambda: not transport.is_active(), "the link is ended")
-        assert "nobody asked for" in transport.flood
+        wait_for(lambda: not connection.alive(), "the link is ended")
+        assert "nobody asked for" in connection.flood
 
 
 def test_bytes_for_a_conversation_that_is_over_end_the_connection_too(tmp_path: Path) -> None:

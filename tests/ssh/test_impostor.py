@@ -9,7 +9,7 @@ import ssh_server
 from runbook_lib import cli
 from runbook_lib.errors import HostError
 from runbook_lib.hosts.ssh import known_hosts, link, login
-from runbook_lib.hosts.ssh.known_hosts import HostKeyRefused
+from runbook_lib.hosts.ssh.refused import HostKeyRefused
 from runbook_lib.hosts.ssh.session import Patience
 from runbook_lib.profile import profile
 

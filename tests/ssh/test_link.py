@@ -6,11 +6,9 @@ import contextlib
 import hashlib
 import os
 import re
-import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -24,18 +22,18 @@ import fleet as fleets
 import pytest
 import ssh_server
 from far_end_code import hurry
-from hosts_by_ssh import QUICK, linked
+from hosts_by_ssh import QUICK, agent, linked
 from proxy import Proxy
 from waiting import wait_for
 
 from runbook_lib.errors import HostError, LinkLost
 from runbook_lib.hosts.hosts import Content, Host
-from runbook_lib.hosts.ssh import dial, link, login, ssh
-from runbook_lib.hosts.ssh.known_hosts import HostKeyRefused
+from runbook_lib.hosts.ssh import dial, link, login, refused, ssh
 from runbook_lib.hosts.ssh.session import Patience
 from runbook_lib.profile.profile import HostSpec
 from runbook_lib.profile.secret import Secret
 
+either_client = pytest.mark.usefixtures("either_client")
 MARGIN_S = 6.0  # over a deadline, on a machine that is busy
 
 
@@ -119,6 +117,7 @@ def session_process(pid: int) -> int:
 # ------------------------------------------------------------------------------------------------- lines that go dead
 
 
+@either_client
 def test_a_line_that_goes_dead_is_noticed_and_made_anew_when_it_is_back(box):
     with linked(box) as there:
         assert there.poll().supervisor is None
@@ -142,6 +141,7 @@ def reads(there: Host) -> bool:
         return False
 
 
+@either_client
 def test_with_the_patience_that_operators_have_a_dead_line_is_told_within_twenty_seconds(box):
     with linked(box, Patience()) as busy, linked(box, Patience()) as idle:
         assert idle.poll() and busy.poll()
@@ -198,14 +198,11 @@ def test_a_server_that_falls_silent_while_it_is_being_reached_is_given_up(at, bo
         wait_for(lambda: reads(there), "a reading", 20)
 
 
-def test_a_login_of_several_keys_that_is_not_answered_is_not_waited_for_key_by_key(box, line, tmp_path, monkeypatch):
-    for name in ("one", "two"):
-        fleets._make_key(tmp_path / name, name)
+def test_a_login_that_is_not_answered_is_not_waited_for_with_the_password_too(box, line, monkeypatch):
     real = dial.Connection.auth_publickey
     monkeypatch.setattr(dial.Connection, "auth_publickey", lambda *given: (line.blackhole(), real(*given))[1])
     with linked(box) as there:
-        found = replace(there.transport.link.login, address="127.0.0.1", port=line.port)
-    found = replace(found, keys=(tmp_path / "one", tmp_path / "two", *found.keys))
+        found = replace(there.transport.link.login, address="127.0.0.1", port=line.port, password=Secret("s3cret"))
     with (
         reached(found, replace(QUICK, login_s=1.5)) as way,
         pytest.raises(LinkLost, match=r"not answered within 1\.5 s"),
@@ -226,6 +223,7 @@ def test_what_paramiko_would_await_without_end_is_ended(hung, box, line, monkeyp
 # ---------------------------------------------------------------------------------------------------------- transfers
 
 
+@either_client
 def test_a_download_that_stalls_goes_on_where_it_was(box, line, tmp_path):
     content = blob(3_000_000)
     with through(line, box) as there:
@@ -262,7 +260,7 @@ def test_an_upload_that_is_taken_and_never_read_ends_and_goes_on_later(kernel, b
         target = there.folder.root / "upload"
         there.poll()
         if kernel == "knows of none":
-            there.transport.link._transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            there.transport.link._connection.transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         line.rate(20e6)
         sent = 0
 
@@ -285,6 +283,7 @@ def test_an_upload_that_is_taken_and_never_read_ends_and_goes_on_later(kernel, b
         there.remove(there.folder.root)
 
 
+@either_client
 def test_an_upload_over_a_line_that_was_cut_does_not_wait_for_the_far_end_that_was_left_behind(box, monkeypatch):
     hurry(monkeypatch, STALE_S=2.0)
     content = blob(8_000_000)
@@ -305,6 +304,7 @@ def test_an_upload_over_a_line_that_was_cut_does_not_wait_for_the_far_end_that_w
         there.remove(there.folder.root)
 
 
+@either_client
 def test_two_that_bring_the_same_file_at_once_do_not_cut_each_other_off(box, line):
     content = blob(3_000_000)
     with through(line, box) as there:
@@ -319,6 +319,7 @@ def test_two_that_bring_the_same_file_at_once_do_not_cut_each_other_off(box, lin
         there.remove(there.folder.root)
 
 
+@either_client
 def test_a_slow_and_distant_line_is_slow_and_not_dead(box, line, tmp_path):
     content = blob(100_000)
     line.rate(100_000)
@@ -336,6 +337,7 @@ def test_a_slow_and_distant_line_is_slow_and_not_dead(box, line, tmp_path):
         there.remove(there.folder.root)
 
 
+@either_client
 @pytest.mark.parametrize("way", ["down", "up"])
 def test_a_transfer_that_trickles_is_given_up(way, box, line, tmp_path):
     content = blob(6_000_000)
@@ -356,6 +358,7 @@ def test_a_transfer_that_trickles_is_given_up(way, box, line, tmp_path):
         there.remove(there.folder.root)
 
 
+@either_client
 def test_one_byte_a_second_is_as_good_as_silence(box, line, tmp_path):
     content = blob(1_000_000)
     with through(line, box) as there:
@@ -370,6 +373,7 @@ def test_one_byte_a_second_is_as_good_as_silence(box, line, tmp_path):
 # ------------------------------------------------------------------------------------------ what must not happen twice
 
 
+@either_client
 def test_a_command_whose_line_breaks_is_not_run_again_and_everything_else_is_asked_again(box):
     with linked(box) as there:
         there.poll()
@@ -386,6 +390,7 @@ def test_a_command_whose_line_breaks_is_not_run_again_and_everything_else_is_ask
         (box.home / "ran").unlink()
 
 
+@either_client
 @pytest.mark.parametrize("verb", ["start", "run", "tail"])
 def test_a_request_that_was_sent_and_never_answered(verb, box):
     """The far end is stopped while it is asked and its server killed; then it goes on, with nobody there to hear."""
@@ -419,6 +424,7 @@ def test_a_request_that_was_sent_and_never_answered(verb, box):
             (box.home / "ran").unlink()
 
 
+@either_client
 def test_a_far_end_that_ended_for_want_of_questions_is_replaced_without_a_word(box, monkeypatch):
     hurry(monkeypatch, IDLE_S=0.5)
     with linked(box) as there:
@@ -433,6 +439,7 @@ def test_a_far_end_that_ended_for_want_of_questions_is_replaced_without_a_word(b
 # ------------------------------------------------------------------------------------------------- servers with limits
 
 
+@either_client
 @pytest.mark.parametrize("most", [1, 2])
 def test_a_server_that_allows_few_sessions_is_used_within_them(most, tmp_path):
     with own_host(tmp_path / "fleet", sshd=[f"MaxSessions {most}"]) as host, linked(host) as there:
@@ -457,6 +464,7 @@ def test_a_server_that_allows_few_sessions_is_used_within_them(most, tmp_path):
             there.poll()
 
 
+@either_client
 def test_several_at_once_on_a_new_connection_make_one(box, line):
     with through(line, box) as there:
         with ThreadPoolExecutor(8) as pool:
@@ -467,7 +475,7 @@ def test_several_at_once_on_a_new_connection_make_one(box, line):
 
 
 def test_a_server_that_turns_connections_away_is_asked_again_later_and_not_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(dial.random, "uniform", lambda low, high: low / 2)  # pauses of 0.15, 0.3 and 0.6 s
+    monkeypatch.setattr(refused.random, "uniform", lambda low, high: low / 2)  # pauses of 0.15, 0.3 and 0.6 s
     with own_host(tmp_path, sshd=["MaxStartups 2:100:3"], mode="loopback") as host, contextlib.ExitStack() as waiting:  # noqa: SIM117
         with Proxy(host.address, host.port) as line:
             idle = [
@@ -478,16 +486,16 @@ def test_a_server_that_turns_connections_away_is_asked_again_later_and_not_for_e
             with through(line, host) as there:
                 with pytest.raises(LinkLost, match="closed before it said anything"):
                     there.poll()
-                assert line.connections == dial.REFUSED_TRIES
+                assert line.connections == refused.TRIES
                 with pytest.raises(LinkLost, match="next try in"):
                     there.poll()
-                assert line.connections == dial.REFUSED_TRIES
+                assert line.connections == refused.TRIES
             with through(line, host) as there:
                 soon = threading.Timer(0.3, waiting.close)
                 soon.start()
                 assert there.poll().supervisor is None
                 soon.join()
-                assert dial.REFUSED_TRIES < line.connections <= 2 * dial.REFUSED_TRIES
+                assert refused.TRIES < line.connections <= 2 * refused.TRIES
 
 
 # -------------------------------------------------------------------------------------------------------------- logins
@@ -495,10 +503,10 @@ def test_a_server_that_turns_connections_away_is_asked_again_later_and_not_for_e
 
 def refused_once(way: ssh.SshTransport, connections: Callable[[], int]) -> str:
     """The words of a refusal; a second call is refused without a connection."""
-    with pytest.raises(dial.LoginRefused) as caught:
+    with pytest.raises(refused.LoginRefused) as caught:
         way.call("alive", 5.0, identity=None)
     before = connections()
-    with pytest.raises(dial.LoginRefused, match="not tried again"):
+    with pytest.raises(refused.LoginRefused, match="not tried again"):
         way.call("alive", 5.0, identity=None)
     assert connections() == before == 1
     assert "Traceback" not in str(caught.value)
@@ -519,7 +527,7 @@ def login_to(server: Any, folder: Path, **entries: Any) -> login.Login:
 
 
 def test_a_wrong_password_is_tried_once(clerk, tmp_path):
-    wrong = replace(login_to(clerk, tmp_path), keys=(), password=Secret("wr0ng-secret"))
+    wrong = replace(login_to(clerk, tmp_path), key=None, password=Secret("wr0ng-secret"))
     with reached(wrong) as way:
         words = refused_once(way, lambda: clerk.connections)
     assert clerk.attempts == [("mapper", "password")]
@@ -550,7 +558,7 @@ def test_a_server_that_takes_no_passwords_says_so(box, tmp_path):
         own_host(tmp_path / "fleet", sshd=["PasswordAuthentication no"]) as host,
         Proxy(host.address, host.port) as line,
     ):
-        found = replace(login_to(host, tmp_path), keys=(), password=Secret("s3cret"))
+        found = replace(login_to(host, tmp_path), key=None, password=Secret("s3cret"))
         with reached(replace(found, address="127.0.0.1", port=line.port)) as way:
             words = refused_once(way, lambda: line.connections)
     assert "offered: the password (passwords are not accepted there)" in words
@@ -567,11 +575,9 @@ def test_a_real_server_counts_one_attempt(box, line, tmp_path):
 
 def test_a_server_that_hangs_up_on_too_many_attempts_has_refused(tmp_path):
     with ssh_server.start(tmp_path / "clerk", max_attempts=2) as clerk:
-        found = login_to(clerk, tmp_path)
-        for name in ("one", "two", "three"):
-            fleets._make_key(tmp_path / name, name)
-        keys = tuple(tmp_path / name for name in ("one", "two", "three"))
-        with reached(replace(found, keys=(*keys, *found.keys))) as way:
+        fleets._make_key(tmp_path / "other", "other")
+        found = login_to(clerk, tmp_path, key_filename=str(tmp_path / "other"))
+        with reached(replace(found, password=Secret("wr0ng"))) as way:
             words = refused_once(way, lambda: clerk.connections)
         assert len(clerk.attempts) == 2
     assert "(Too many authentication failures)" in words
@@ -587,197 +593,18 @@ def test_a_line_that_breaks_during_the_login_is_no_refusal(box, line, monkeypatc
         wait_for(lambda: reads(there), "a reading")
 
 
-# --------------------------------------------------------------------------------------------------------------- agent
-
-
-@contextlib.contextmanager
-def agent(folder: Path, *keys: Path) -> Iterator[Path]:
-    """A real ssh-agent with these keys, in this order."""
-    sock = folder / "agent.sock"
-    child = subprocess.Popen(["ssh-agent", "-D", "-a", str(sock)], stdout=subprocess.DEVNULL)
-    try:
-        environment = {**os.environ, "SSH_AUTH_SOCK": str(sock)}
-        listing = {"args": ["ssh-add", "-l"], "env": environment, "capture_output": True}
-        wait_for(lambda: subprocess.run(**listing, check=False).returncode != 2, "the agent")  # its socket comes first
-        for key in keys:
-            subprocess.run(["ssh-add", "-q", str(key)], env=environment, check=True, stdin=subprocess.DEVNULL)
-        yield sock
-    finally:
-        child.terminate()
-        child.wait()
-
-
-@pytest.fixture
-def seven(tmp_path, clerk, monkeypatch) -> Iterator[Path]:
-    """An agent with seven keys of which the clerk knows the last."""
-    keys = [tmp_path / f"key{number}" for number in range(6)]
-    for key in keys:
-        fleets._make_key(key, key.name)
-    with agent(tmp_path, *keys, clerk.key) as sock:
+def test_with_a_password_given_the_agent_is_not_asked(clerk, tmp_path, monkeypatch):
+    with agent(tmp_path, clerk.key) as sock:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(sock))
-        yield sock
-
-
-def by_alias(clerk: ssh_server.Server, folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> login.Login:
-    known = folder / "known_hosts"
-    known.write_text(f"[127.0.0.1]:{clerk.port} {clerk.host_key.export_public_key().decode()}")
-    config = folder / "ssh_config"
-    entries = ["HostName 127.0.0.1", f"Port {clerk.port}", "User mapper", f"UserKnownHostsFile {known}", *lines]
-    config.write_text("Host box\n" + "".join(f"  {entry}\n" for entry in entries))
-    monkeypatch.setenv("RUNBOOK_SSH_CONFIG", str(config))
-    return login.of(HostSpec(name="box", kind="ssh", slots=1, device="cpu", ssh="box"))
-
-
-def test_with_a_password_given_the_agent_is_not_asked(clerk, seven, tmp_path):
-    with reached(login_to(clerk, tmp_path, password=True)) as way:
-        assert way.call("alive", 5.0, identity=None) is False
+        with reached(login_to(clerk, tmp_path, password=True)) as way:
+            assert way.call("alive", 5.0, identity=None) is False
     assert clerk.attempts == [("mapper", "password")]
-
-
-def test_with_identities_only_the_agent_s_one_key_that_was_named_is_used(clerk, seven, tmp_path, monkeypatch):
-    public = subprocess.run(["ssh-keygen", "-y", "-f", str(clerk.key)], capture_output=True, check=True).stdout
-    (tmp_path / "named.pub").write_bytes(public)
-    lines = [f"IdentityFile {tmp_path}/named.pub", "IdentitiesOnly yes"]
-    with reached(by_alias(clerk, tmp_path, monkeypatch, *lines)) as way:
-        assert way.call("alive", 5.0, identity=None) is False
-    assert clerk.attempts == [("mapper", "publickey")]
-
-
-def test_of_an_agent_with_many_keys_few_are_tried(clerk, seven, tmp_path, monkeypatch):
-    with reached(by_alias(clerk, tmp_path, monkeypatch, "IdentityFile none")) as way:
-        words = refused_once(way, lambda: clerk.connections)
-    assert clerk.attempts == [("mapper", "publickey")] * dial.KEYS_TRIED
-    assert words.count("a key of the agent (ssh-ed25519)") == dial.KEYS_TRIED
-
-
-# -------------------------------------------------------------------------------------------------- ways through others
-
-
-def config_for(ssh_fleet: fleets.Fleet, folder: Path, *lines: str, known: Path | None = None) -> Path:
-    text = ssh_fleet.ssh_config.read_text()
-    if known:
-        text = text.replace(str(ssh_fleet.known_hosts), str(known))
-    path = folder / "config"
-    path.write_text("".join(f"{line}\n" for line in lines) + text)
-    return path
-
-
-def of_alias(name: str) -> login.Login:
-    return login.of(HostSpec(name=name, kind="ssh", slots=1, device="cpu", ssh=name))
-
-
-@pytest.fixture
-def no_hops_left() -> Iterator[None]:
-    yield
-    link.close_all()
-
-
-def connections_to(host: fleets.Host) -> int:
-    return host.log.read_text().count("Connection from")
-
-
-def test_a_host_behind_another_is_reached_through_it(ssh_fleet, tmp_path, monkeypatch, no_hops_left):
-    lines = ["Host tensor02", "  ProxyJump tensor01"]
-    monkeypatch.setenv("RUNBOOK_SSH_CONFIG", str(config_for(ssh_fleet, tmp_path, *lines)))
-    before = [connections_to(host) for host in ssh_fleet.hosts.values()]
-    content = blob(2_000_000)
-    with reached(of_alias("tensor02")) as way:
-        target = f"{way.home}/through"
-        assert way.put(target, content, lambda count: None)
-        assert way.get(target, tmp_path / "home", content.sha256, content.size, lambda count: None)
-        (ssh_fleet.hosts["tensor02"].home / "through").unlink()
-        after = [connections_to(host) for host in ssh_fleet.hosts.values()]
-        assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1]
-        # The hop's own connection breaks: both are made again.
-        link.link_to(of_alias("tensor02").jump).close()
-        assert way.call("alive", 5.0, identity=None) is False
-        assert way.link.connections == 2
-
-
-@pytest.mark.parametrize("unknown", ["tensor01", "tensor02"])
-def test_each_hop_must_show_a_key_that_is_known(unknown, ssh_fleet, tmp_path, monkeypatch, no_hops_left):
-    host = ssh_fleet.hosts[unknown]
-    where = host.address if host.port == 22 else f"[{host.address}]:{host.port}"
-    known = tmp_path / "known_hosts"
-    entries = ssh_fleet.known_hosts.read_text().splitlines(keepends=True)
-    known.write_text("".join(entry for entry in entries if not entry.startswith(f"{where} ")))
-    lines = ["Host tensor02", "  ProxyJump tensor01"]
-    monkeypatch.setenv("RUNBOOK_SSH_CONFIG", str(config_for(ssh_fleet, tmp_path, *lines, known=known)))
-    before = connections_to(ssh_fleet.hosts["tensor02"])
-    with reached(of_alias("tensor02")) as way, pytest.raises(HostKeyRefused, match=re.escape(where)):
-        way.call("alive", 5.0, identity=None)
-    assert connections_to(ssh_fleet.hosts["tensor02"]) - before == (unknown == "tensor02")
-
-
-def test_a_host_behind_one_that_is_gone_is_told_so(ssh_fleet, tmp_path, monkeypatch, no_hops_left):
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        port = door.getsockname()[1]
-    lines = ["Host tensor02", "  ProxyJump gone", "Host gone", "  HostName 127.0.0.1", f"  Port {port}"]
-    monkeypatch.setenv("RUNBOOK_SSH_CONFIG", str(config_for(ssh_fleet, tmp_path, *lines)))
-    with reached(of_alias("tensor02")) as way, pytest.raises(LinkLost, match=r"jump host gone: reaching .*refused"):
-        way.call("alive", 5.0, identity=None)
-
-
-def test_a_hop_that_takes_connections_and_leads_nowhere(ssh_fleet, tmp_path, monkeypatch, no_hops_left):
-    lines = ["Host nowhere", "  HostName 127.0.0.1", "  Port 9", "  ProxyJump tensor01"]
-    monkeypatch.setenv("RUNBOOK_SSH_CONFIG", str(config_for(ssh_fleet, tmp_path, *lines)))
-    with reached(of_alias("nowhere")) as way, pytest.raises(LinkLost, match=r"through .*tensor01: .*Connect"):
-        way.call("alive", 5.0, identity=None)
-
-
-RELAY = """
-import os, select, socket, sys
-line = socket.create_connection((sys.argv[1], int(sys.argv[2])))
-while True:
-    for ready in select.select([line, 0], [], [])[0]:
-        data = line.recv(65536) if ready is line else os.read(0, 65536)
-        if not data:
-            sys.exit()
-        os.write(1, data) if ready is line else line.sendall(data)
-"""
-
-
-def test_a_proxy_command_is_run_by_a_shell_and_ends_with_the_connection(ssh_fleet, tmp_path, monkeypatch):
-    (tmp_path / "relay.py").write_text(RELAY)
-    command = f'test -n "$HOME" && {sys.executable} {tmp_path}/relay.py %h %p 2>/dev/null || echo failed'
-    lines = ["Host tensor01", f"  ProxyCommand /bin/sh -c {shlex.quote(command)}"]
-    monkeypatch.setenv("RUNBOOK_SSH_CONFIG", str(config_for(ssh_fleet, tmp_path, *lines)))
-    content = blob(500_000)
-    with reached(of_alias("tensor01")) as way:
-        assert way.put(f"{way.home}/by_command", content, lambda count: None)
-        (ssh_fleet.hosts["tensor01"].home / "by_command").unlink()
-        assert relays(tmp_path)
-        for pid in relays(tmp_path):
-            os.kill(pid, signal.SIGKILL)
-        assert way.call("alive", 5.0, identity=None) is False
-        assert way.link.connections == 2
-    wait_for(lambda: not relays(tmp_path), "the end of the command")
-
-
-def relays(folder: Path) -> list[int]:
-    found = subprocess.run(["pgrep", "-f", f"python.* {folder}/relay.py"], capture_output=True, text=True, check=False)
-    return [int(pid) for pid in found.stdout.split()]
-
-
-def test_openssh_s_own_client_serves_as_proxy_command(ssh_fleet, tmp_path, monkeypatch):
-    hop = f"ssh -F {ssh_fleet.ssh_config} -W %h:%p tensor01"
-    lines = ["Host tensor02", f"  ProxyCommand {hop}"]
-    monkeypatch.setenv("RUNBOOK_SSH_CONFIG", str(config_for(ssh_fleet, tmp_path, *lines)))
-    with reached(of_alias("tensor02")) as way:
-        assert way.call("alive", 5.0, identity=None) is False
-
-
-def test_a_proxy_command_that_fails_is_named(ssh_fleet, tmp_path, monkeypatch):
-    monkeypatch.setattr(dial, "REFUSED_TRIES", 1)
-    lines = ["Host tensor01", "  ProxyCommand /nowhere/nc %h %p"]
-    monkeypatch.setenv("RUNBOOK_SSH_CONFIG", str(config_for(ssh_fleet, tmp_path, *lines)))
-    with reached(of_alias("tensor01")) as way, pytest.raises(LinkLost, match="ProxyCommand: closed before"):
-        way.call("alive", 5.0, identity=None)
 
 
 # -------------------------------------------------------------------------------------------------- shells and accounts
 
 
+@either_client
 @pytest.mark.parametrize("shell", ["dash", "zsh", "csh", "tcsh", "fish"])
 def test_every_login_shell_is_good_enough_and_may_talk(shell, tmp_path):
     if not (found := shutil.which(shell)):
@@ -793,6 +620,7 @@ def test_every_login_shell_is_good_enough_and_may_talk(shell, tmp_path):
             assert there.run(["echo", "it's $HOME"], 5).out == "it's $HOME\n"
 
 
+@either_client
 def test_a_noisy_bash_is_passed_over_and_one_that_never_stops_is_refused(tmp_path):
     rc = tmp_path / "fleet" / "box" / "home" / ".bashrc"
     with own_host(tmp_path / "fleet", sshd=["PermitUserRC yes", f"SetEnv BASH_ENV={rc}"]) as host:
@@ -816,6 +644,7 @@ def wired(folder: Path, **keys: Any) -> contextlib.AbstractContextManager[fleets
     return own_host(folder, mode="netns", **keys)
 
 
+@either_client
 def test_an_account_that_may_not_log_in_is_told_so(tmp_path):
     with wired(tmp_path, shell="/usr/sbin/nologin") as host:
         for _ in range(3):
@@ -825,11 +654,13 @@ def test_an_account_that_may_not_log_in_is_told_so(tmp_path):
             assert not isinstance(caught.value, LinkLost)
 
 
+@either_client
 def test_a_shell_that_is_not_there_is_told_so(tmp_path):
     with wired(tmp_path, shell="/bin/no-such-shell") as host, linked(host) as there, pytest.raises(HostError):
         there.poll()
 
 
+@either_client
 def test_a_host_without_a_python_or_with_an_old_one_is_told_so(tmp_path):
     stub = tmp_path / "stub"
     stub.mkdir()
@@ -855,6 +686,7 @@ def test_a_host_without_a_python_or_with_an_old_one_is_told_so(tmp_path):
 # ---------------------------------------------------------------------------------------------------------- small print
 
 
+@either_client
 def test_a_hundred_megabytes_of_output_leave_a_tail(box):
     with linked(box, replace(QUICK, silence_s=5.0)) as there:
         done = there.run(["sh", "-c", "head -c 100000000 /dev/zero >&2; head -c 100000000 /dev/zero; echo end"], 60)
@@ -869,6 +701,7 @@ def last_pid(there: Host) -> int:
     return int(there.read(Path("/proc/loadavg")).split()[-1])
 
 
+@either_client
 def test_polls_start_no_process_and_open_no_connection(line, box, ssh_fleet):
     with through(line, box) as there:
         there.poll()
@@ -897,7 +730,7 @@ def test_connections_and_refusals_leave_no_thread_and_no_file_open(box, line, tm
             assert there.poll().supervisor is None
 
     def fail(number: int) -> None:
-        with reached(replace(wrong, known_as=f"other{number}")) as way, pytest.raises(dial.LoginRefused):
+        with reached(replace(wrong, known_as=f"other{number}")) as way, pytest.raises(refused.LoginRefused):
             way.call("alive", 5.0, identity=None)
 
     connect()

@@ -105,6 +105,7 @@ def let_go(this):
         host(this, spec.name).put(root / "go", hosts.json_content({}))
 
 
+@pytest.mark.usefixtures("either_client")
 def test_two_hosts_give_the_bytes_that_two_local_folders_give(ssh_fleet, tmp_path):
     far = finish(launched(prepared(ssh_fleet, tmp_path / "far")))
     near = finish(launched(prepared(ssh_fleet, tmp_path / "near", local=True)))
@@ -123,6 +124,7 @@ def test_launching_twice_starts_and_sends_nothing_twice(ssh_fleet, tmp_path):
     finish(this)
 
 
+@pytest.mark.usefixtures("either_client")
 def test_a_host_whose_network_goes_keeps_its_workers_and_is_taken_up_again(ssh_fleet, tmp_path):
     """Row 18: unreachable is not dead. Nothing is launched a second time."""
     this = launched(prepared(ssh_fleet, tmp_path / "cut", {0: "WAIT", 20: "WAIT"}))
@@ -154,6 +156,7 @@ def test_a_host_whose_network_goes_keeps_its_workers_and_is_taken_up_again(ssh_f
     assert len(list(this.journal.events("supervisor started"))) == 2
 
 
+@pytest.mark.usefixtures("either_client")
 def test_a_host_that_crashed_and_came_back_goes_on_from_its_parts(ssh_fleet, tmp_path):
     if ssh_fleet.mode != "netns":
         pytest.skip("a crash of a whole host needs namespaces")
@@ -185,6 +188,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.usefixtures("either_client")
 def test_workers_finish_alone_when_everything_here_is_killed_right_after_the_launch(ssh_fleet, tmp_path):
     this = prepared(ssh_fleet, tmp_path / "alone")
     code = LAUNCH.format(tests=str(made_up.__file__.rpartition("/")[0]), folder=str(this.folder))

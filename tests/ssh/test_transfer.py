@@ -43,14 +43,16 @@ def remote(host, name="large"):
     return Path(host.transport.home) / name
 
 
-def test_ten_cuts_on_the_way_home_bring_hardly_a_byte_twice(there, large, tmp_path):
+@pytest.mark.usefixtures("either_client")
+def test_ten_cuts_on_the_way_home_bring_hardly_a_byte_twice(there, large, tmp_path, either_client):
     here, digest = large
     with Proxy(there.address, there.port) as line, linked(there, address="127.0.0.1", port=line.port) as host:
         line.cut_after(down=CUTS)
         moved = []
         assert host.get(remote(host), tmp_path / "home", digest, moved.append)
         assert line.connections == 11
-        assert SIZE <= line.down <= 1.02 * SIZE
+        # What ssh has received and not yet written into our pipe is lost with it.
+        assert SIZE <= line.down <= (1.06 if either_client == "an alias" else 1.02) * SIZE
         breaks = host.breaks()
         assert len(breaks) == 10 and not host.breaks()
     assert (tmp_path / "home").read_bytes() == here.read_bytes()
@@ -73,12 +75,13 @@ def test_what_came_before_a_cut_is_kept_though_the_server_can_no_longer_be_told_
             raise EOFError
 
         wait_for(lambda: len(session.channel.in_buffer) > 1_000_000, "a megabyte on its way")
-        monkeypatch.setattr(session.owner.packetizer, "send_message", cut)
+        monkeypatch.setattr(session.owner.transport.packetizer, "send_message", cut)
         got += next(coming)
         assert len(got) > 1_000_000
         assert got == here.read_bytes()[: len(got)]
 
 
+@pytest.mark.usefixtures("either_client")
 def test_ten_cuts_on_the_way_up_bring_no_more_twice_than_what_was_under_way(there, large):
     """What a server has received and not handed on when its connection breaks is lost: at most its window a cut."""
     here, digest = large
@@ -95,6 +98,7 @@ def test_ten_cuts_on_the_way_up_bring_no_more_twice_than_what_was_under_way(ther
     assert [path.name for path in (there.home / "up").iterdir()] == ["large"]
 
 
+@pytest.mark.usefixtures("either_client")
 def test_what_an_earlier_process_brought_is_not_brought_again(there, large, tmp_path):
     here, digest = large
     (tmp_path / f".home.{digest[:16]}.part").write_bytes(here.read_bytes()[: SIZE // 2])
@@ -104,6 +108,7 @@ def test_what_an_earlier_process_brought_is_not_brought_again(there, large, tmp_
     assert (tmp_path / "home").read_bytes() == here.read_bytes()
 
 
+@pytest.mark.usefixtures("either_client")
 def test_a_beginning_that_is_not_the_files_own_is_thrown_away(there, large, tmp_path):
     here, digest = large
     (tmp_path / f".home.{digest[:16]}.part").write_bytes(b"something else")
@@ -113,6 +118,7 @@ def test_a_beginning_that_is_not_the_files_own_is_thrown_away(there, large, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
+@pytest.mark.usefixtures("either_client")
 def test_a_file_of_another_sha256_never_gets_its_name_here_or_there(there, large, tmp_path):
     here, _ = large
     before = tmp_path / "home"
@@ -132,6 +138,7 @@ def test_a_file_of_another_sha256_never_gets_its_name_here_or_there(there, large
     assert list((there.home / "wrong").iterdir()) == []
 
 
+@pytest.mark.usefixtures("either_client")
 def test_a_file_that_grows_beyond_what_was_expected_is_not_taken(there, large, tmp_path):
     with linked(there) as host:
         with pytest.raises(HostError, match="at most 1000 were expected"):
@@ -140,11 +147,13 @@ def test_a_file_that_grows_beyond_what_was_expected_is_not_taken(there, large, t
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.usefixtures("either_client")
 def test_a_missing_file_is_named(there, tmp_path):
     with linked(there) as host, pytest.raises(HostError, match=r"tensor01: fetching .*nowhere"):
         host.get(remote(host, "nowhere"), tmp_path / "home", "0" * 64)
 
 
+@pytest.mark.usefixtures("either_client")
 def test_two_connections_that_bring_the_same_file_bring_it_once(there, large):
     here, digest = large
     with linked(there) as one, linked(there) as two, ThreadPoolExecutor(2) as pool:
@@ -155,6 +164,7 @@ def test_two_connections_that_bring_the_same_file_bring_it_once(there, large):
     assert [path.name for path in (there.home / "both").iterdir()] == ["large"]
 
 
+@pytest.mark.usefixtures("either_client")
 def test_memory_does_not_grow_with_the_file(there, large, tmp_path):
     here, digest = large
     over = threading.Event()
@@ -175,6 +185,7 @@ def test_memory_does_not_grow_with_the_file(there, large, tmp_path):
     assert max(seen) - seen[0] < SIZE / 2
 
 
+@pytest.mark.usefixtures("either_client")
 def test_a_full_disk_there_is_told_in_its_own_words_and_what_came_stays(large, tmp_path):
     if os.geteuid() or fleet.available("loopback"):
         pytest.skip("no small disk can be made on this machine")

@@ -46,7 +46,7 @@ SIDEWAYS = {
     "publish": {"validate", "backup"},
 }
 DOORS = {  # outside library -> the only modules that may import it
-    "paramiko": {"dial", "link", "transport"},
+    "paramiko": {"dial", "dialled", "transport"},
     "markupsafe": {"markup"},
     "matplotlib": {"drawing"},
     "PIL": {"drawing"},

@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -22,11 +22,12 @@ from typing import NoReturn
 from worker.escape import safe_text
 from worker.files import write_atomic
 
-from ...errors import HostError, ProfileError
+from ...errors import ProfileError
 from ...profile import rules
 from ...profile.secret import read_private
 from .login import FINGERPRINT, Login, public_key
 from .login import fingerprint as fingerprint
+from .refused import HostKeyRefused
 
 PINS = "RUNBOOK_TRUSTED_HOSTS"
 NAME = re.compile(r"(?![-#@|])[^\s,*?!]{1,255}")
@@ -42,10 +43,6 @@ PROOFS = {
 }
 # Where OpenSSH's server keeps its keys.
 ITS_FILES = {"ssh-ed25519": "ed25519", "ssh-rsa": "rsa"}
-
-
-class HostKeyRefused(HostError):
-    """A machine did not show a key that is trusted; nothing was sent to it."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ class HostKeys:
     def _unknown(self, key_type: str, offered: str) -> NoReturn:
         self._refuse(
             f"the host key of {self.login.known_as} is not known here, so nothing was sent to it: seen {key_type} "
-            f"{offered}. Compare it with what the machine's owner says ({_there(key_type)}). If it is the same:\n"
+            f"{offered}. Compare it with what the machine's owner says ({there(key_type)}). If it is the same:\n"
             f"    runbook trust {shlex.quote(self.login.known_as)} {offered}"
         )
 
@@ -121,7 +118,7 @@ class HostKeys:
         self._refuse(
             f"the host key of {self.login.known_as} is not the one known, so nothing was sent to it: expected "
             f"{' or '.join(known)}; seen {key_type} {offered}{new}. Either the machine was set up anew, or another one "
-            f"answers in its place: ask its owner ({_there(key_type)}). Only if the change is meant: "
+            f"answers in its place: ask its owner ({there(key_type)}). Only if the change is meant: "
             f"{self._remedy(offered)}"
         )
 
@@ -151,7 +148,8 @@ def of(login: Login) -> HostKeys:
     return HostKeys(login, trusted, tuple(revoked.values()), _pins().get(login.known_as.lower()), tuple(notes))
 
 
-def _there(key_type: str) -> str:
+def there(key_type: str) -> str:
+    """The command that shows a machine's key to its owner."""
     kind = ITS_FILES.get(key_type, "ecdsa" if key_type.startswith("ecdsa-") else "*")
     return f"there: ssh-keygen -lf /etc/ssh/ssh_host_{kind}_key.pub"
 
@@ -271,6 +269,22 @@ def trust(name: str, fingerprint: str) -> Path:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(file, "".join(f"{line}\n" for line in [*kept, f"{name} {fingerprint}"]).encode(), 0o600)
     return file
+
+
+def program(pinned: Mapping[str, str], always: str = "") -> str:
+    """Return a shell program for ssh's KnownHostsCommand, which names what is known of a machine: here, what is pinned.
+
+    ssh calls it while a machine shows its key, so it needs the fingerprint only, and works behind any number of hops.
+    `always`: a fingerprint that counts for any name.
+    """
+    cases = [shlex.quote(f"{name} {key}") for name, key in pinned.items()] + ([f'*" {always}"'] if always else [])
+    lines = "".join(f'{case}) echo "$1 $3 $4";;\n' for case in cases)
+    return f'case "$1 $2" in\n{lines}esac\n'
+
+
+def pinned() -> dict[str, str]:
+    """Return the pinned fingerprints by host name."""
+    return {name: pin.fingerprint for name, pin in _pins().items()}
 
 
 def _pins() -> dict[str, Pin]:

@@ -1,44 +1,64 @@
 """One SSH connection to one machine, kept open, and the few sessions on it.
 
-paramiko's own keepalive does not notice every dead link. Here every wait has a deadline; after a missed one the whole
-connection is thrown away, and the next use makes a new one.
+By the person's own ssh (`client`), or by paramiko for what a credentials file gives (`dialled`). No keepalive notices
+every dead link. Here every wait has a deadline; after a missed one the whole connection is thrown away, and the next
+use makes a new one.
 """
 
 from __future__ import annotations
 
 import atexit
-import logging
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
-
-import paramiko
+from typing import Any, Protocol
 
 from ...errors import HostError, LinkLost
-from .dial import LoginRefused, dial, hang_up
+from . import client
+from .alias import Alias
 from .login import Login
-from .session import COMMAND, Heard, Patience, Session
-from .transport import Connection
+from .rate import at_most
+from .refused import LoginRefused, NoRoom
+from .session import Channel, Heard, Patience, Session
 
 SESSIONS = 4  # of the ten that OpenSSH allows a connection by default
 PAUSE_LIMIT_S = 10.0
 AGAIN_S = 3.0
-NARROW, WIDE = 2**21, 2**24  # bytes: the most that a session buffers of what a host sends
-FAST_BYTES_S = 500e6
 
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
-logging.getLogger("paramiko").propagate = False  # our messages already say what its tracebacks say
-
-_refused: dict[Login, str] = {}
-_links: dict[Login, Link] = {}
+_refused: dict[Login | Alias, tuple[str, int]] = {}
+_links: dict[Login | Alias, Link] = {}
 _registry = threading.Lock()
 
 
-def link_to(login: Login, patience: Patience | None = None) -> Link:
+class Connection(Protocol):
+    """A logged-in connection: what `client.Client` and `dialled.Dialled` have in common."""
+
+    may_hang: bool
+    """Whether a send may hang without any time-out."""
+
+    @property
+    def flood(self) -> str:
+        """What the server sent beyond a limit, if that ended the connection."""
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether a person keeps it open, and not we."""
+
+    def alive(self) -> bool:
+        """Whether it is there; a dead link may not have been noticed."""
+
+    def open(self, timeout_s: float) -> Channel:
+        """Start the far end over a channel. Raises NoRoom when the server allows no more, and LinkLost."""
+
+    def hang_up(self) -> None:
+        """Close it at once, without telling the far end: on a dead link that would block."""
+
+
+def link_to(login: Login | Alias, patience: Patience | None = None) -> Link:
     """The one connection of this process for that login; made when it is first used."""
     with _registry:
         return _links.setdefault(login, Link(login, patience or Patience()))
@@ -59,16 +79,16 @@ atexit.register(close_all)
 class Link:
     """A connection, made when needed and made again after it broke."""
 
-    def __init__(self, login: Login, patience: Patience):
+    def __init__(self, login: Login | Alias, patience: Patience):
         self.login, self.patience = login, patience
         self.python = ""  # tried first as the far end's Python
         self.limit = SESSIONS
         self.connections = 0  # made so far
-        self._transport: Connection | None = None
+        self._connection: Connection | None = None
         self._idle: list[Session] = []
         self._open: list[Session] = []
         self._pending = 0
-        self._window = NARROW
+        self._borrow = True
         self._heard = Heard()
         self._failures = 0
         self._not_before = 0.0
@@ -76,7 +96,6 @@ class Link:
         self._begun = 0  # sessions on the present connection
         self._free = threading.Condition()
         self._connecting = threading.Lock()
-        self._opening = threading.Lock()  # paramiko confuses the refusals of two channels that were requested at once
 
     # ------------------------------------------------------------------------------------------ sessions
 
@@ -92,7 +111,7 @@ class Link:
         finally:
             with self._free:
                 self._open.remove(session)
-                again = session.sound and session.owner is self._transport
+                again = session.sound and session.owner is self._connection
                 if again:
                     self._idle.append(session)
                 self._free.notify_all()
@@ -106,6 +125,7 @@ class Link:
                 while self._idle:
                     session = self._idle.pop()
                     if session.channel.exit_status_ready():  # its far end ended: it was not used for long
+                        _close_quietly(session.channel)
                         continue
                     self._open.append(session)
                     return session
@@ -128,11 +148,10 @@ class Link:
 
     def _new_session(self) -> Session | None:
         """Open a session; None when the server allows no more beside the open ones."""
-        transport = self._connected()
+        connection = self._connected()
         try:
-            with self._opening:
-                channel = transport.open_session(window_size=self._window, timeout=self.patience.channel_s)
-        except paramiko.ChannelException as error:
+            channel = connection.open(self.patience.channel_s)
+        except NoRoom as error:
             with self._free:
                 busy = len(self._open) + len(self._idle) + self._pending - 1
                 if busy:
@@ -143,82 +162,80 @@ class Link:
                     f"{self.login.name}: the login works, but the server opens no session ({error}); "
                     "look at MaxSessions and ForceCommand in its sshd_config"
                 ) from None
-            self._throw_away(transport)  # it still counts one that we closed
+            self._throw_away(connection)  # it still counts one that we closed
             return None
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            self._throw_away(transport)
-            lost = LinkLost(f"{self.login.name}: opening a session: {error or type(error).__name__}")
-            raise _why(transport, self.login.name, lost) from None
+        except LinkLost as error:
+            self._throw_away(connection)
+            raise _why(connection, self.login.name, error) from None
         self._begun += 1
         try:
-            with _at_most(self.patience.channel_s + self.patience.login_s, transport):
-                channel.exec_command(COMMAND)
+            with at_most(self.patience.channel_s + self.patience.login_s, connection.hang_up):
                 session = Session(channel, self.login.name, self.patience, self.python, self._heard)
-            session.owner = transport
+            session.owner = connection
             return session
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            self._throw_away(transport)
-            lost = LinkLost(f"{self.login.name}: starting a session: {error or type(error).__name__}")
-            raise _why(transport, self.login.name, lost) from None
         except LinkLost as error:
-            self._throw_away(transport)
-            raise _why(transport, self.login.name, error) from None
+            self._throw_away(connection)
+            _close_quietly(channel)
+            raise _why(connection, self.login.name, error) from None
         except BaseException:
             _close_quietly(channel)
             raise
 
     def room(self) -> int:
-        """Count the sessions that the server allows on this connection, up to our limit, by opening them."""
-        with self.session() as session:
-            channels: list[Any] = []
-            try:
-                while len(channels) + len(self._open) + len(self._idle) < SESSIONS:
-                    with self._opening:
-                        channels.append(session.owner.open_session(timeout=self.patience.channel_s))
-            except paramiko.ChannelException:
-                pass
-            except (paramiko.SSHException, OSError, EOFError) as error:
-                raise LinkLost(f"{self.login.name}: opening a session: {error or type(error).__name__}") from None
-            finally:
-                for channel in channels:
-                    _close_quietly(channel)
-            return len(channels) + len(self._open) + len(self._idle)
+        """Count the sessions that the server allows on this connection, up to our limit: they are opened and kept."""
+        with self.session():
+            while True:
+                with self._free:
+                    count = len(self._open) + len(self._idle) + self._pending
+                    if count >= self.limit:
+                        return count
+                    self._pending += 1
+                found = None
+                try:
+                    found = self._new_session()
+                finally:
+                    with self._free:
+                        self._pending -= 1
+                        self._idle += [found] if found else []
+                        self._free.notify_all()
 
-    def _throw_away(self, transport: Connection | None) -> None:
+    def _throw_away(self, connection: Connection | None) -> None:
         with self._free:
-            if transport is None or transport is not self._transport:
+            if connection is None or connection is not self._connection:
                 return  # another thread noticed it first
-            self._transport = None
+            self._connection = None
+            self._borrow = self._borrow and not connection.borrowed  # it may not notice that its link is dead
             stale, self._idle = self._idle, []
-            if transport.flood:  # not connected again at once, so that it is reported
-                self._why, self._not_before = f"{self.login.name}: {transport.flood}", time.monotonic() + PAUSE_LIMIT_S
+            if connection.flood:  # not connected again at once, so that it is reported
+                self._why, self._not_before = f"{self.login.name}: {connection.flood}", time.monotonic() + PAUSE_LIMIT_S
         for session in stale:
             _close_quietly(session.channel)
-        hang_up(transport)
+        connection.hang_up()
 
     def close(self) -> None:
         """Close the connection."""
-        self._throw_away(self._transport)
+        self._throw_away(self._connection)
 
     # ------------------------------------------------------------------------------------------ connecting
 
     def _connected(self) -> Connection:
         with self._connecting:
-            transport = self._transport
-            if transport is not None and transport.is_active():
-                return transport
-            self._throw_away(transport)
-            if self.login in _refused:
-                raise LoginRefused(f"{_refused[self.login]} (not tried again)")
+            connection = self._connection
+            if connection is not None and connection.alive():
+                return connection
+            self._throw_away(connection)
+            why, lendings = _refused.get(self.login, ("", 0))
+            if why and lendings == client.lendings():  # nobody has logged in by hand, here or to a hop
+                raise LoginRefused(f"{why} (not tried again)")
             if (left := self._not_before - time.monotonic()) > 0:
                 raise LinkLost(f"{self._why}; next try in {left:.0f} s")
             patience = self.patience
             if self._failures:  # it was silent a moment ago, and a look at many hosts waits for all of them
                 patience = replace(patience, connect_s=min(patience.connect_s, AGAIN_S))
             try:
-                transport = dial(self.login, patience, lambda hop: link_to(hop, self.patience)._connected())
+                connection = self._connect(patience)
             except LoginRefused as error:
-                _refused[self.login] = str(error)
+                _refused[self.login] = str(error), client.lendings()
                 raise
             except LinkLost as error:
                 self._failures += 1
@@ -229,56 +246,50 @@ class Link:
             self._failures, self._not_before = 0, 0.0
             self.connections += 1
             with self._free:
-                self._transport = transport
+                self._connection = connection
                 self.limit, self._begun = SESSIONS, 0
-            with _at_most(self.patience.silence_s, transport):
-                self._window = _window_for(transport)
-            self._watch(transport)
-            return transport
+            if connection.may_hang:
+                self._watch(connection)
+            return connection
 
-    def _watch(self, transport: Connection) -> None:
+    def _connect(self, patience: Patience) -> Connection:
+        if isinstance(self.login, Alias):
+            return client.connect(self.login, patience, self._borrow)
+        from . import dialled  # paramiko takes a third of a second, and who uses their own ssh does without
+
+        def hop(alias: Alias, address: str, port: int) -> socket.socket:
+            return link_to(alias, self.patience).forward(address, port)
+
+        return dialled.connect(self.login, patience, hop)
+
+    def forward(self, address: str, port: int) -> socket.socket:
+        """Return a socket to another machine through this one. Raises LinkLost."""
+        connection = self._connected()
+        assert isinstance(connection, client.Client)
+        try:
+            return connection.forward(address, port, self.patience.channel_s)
+        except LinkLost:
+            if not connection.alive():
+                self._throw_away(connection)
+            raise
+
+    def _watch(self, connection: Connection) -> None:
         """End a send that hangs without any time-out (the peer acknowledges and never reads)."""
 
         def look() -> None:
-            while transport.is_active():
+            while connection.alive():
                 time.sleep(0.5)
                 with self._free:
                     since = [s.sending_since for s in self._open if s.sending_since is not None]
                 if since and time.monotonic() - min(since) > self.patience.silence_s + 1.0:
-                    self._throw_away(transport)
+                    self._throw_away(connection)
 
         threading.Thread(target=look, name=f"watch {self.login.name}", daemon=True).start()
 
 
-@contextmanager
-def _at_most(seconds: float, transport: Connection) -> Iterator[None]:
-    """Hang up when this takes longer: for some answers paramiko waits without end."""
-    alarm = threading.Timer(seconds, hang_up, [transport])
-    alarm.daemon = True
-    alarm.start()
-    try:
-        yield
-    finally:
-        alarm.cancel()
-
-
-def _window_for(transport: Connection) -> int:
-    """Return the bytes that may be under way: enough to keep a fast link full for one round trip, timed here.
-
-    More costs time: bytes that are not read at once pile up at the server and in paramiko's buffer, and are copied.
-    """
-    trips = []
-    for _ in range(2):  # right after a login a server is busy with it
-        began = time.monotonic()
-        with suppress(paramiko.SSHException, OSError, EOFError):
-            transport.global_request("keepalive@openssh.com", wait=True)
-        trips.append(time.monotonic() - began)
-    return int(min(WIDE, max(NARROW, min(trips) * FAST_BYTES_S)))
-
-
-def _why(transport: Connection, name: str, error: LinkLost) -> LinkLost:
+def _why(connection: Connection, name: str, error: LinkLost) -> LinkLost:
     """Return why a connection was lost: the server sent more than it may, or else `error`."""
-    return LinkLost(f"{name}: {transport.flood}") if transport.flood else error
+    return LinkLost(f"{name}: {connection.flood}") if connection.flood else error
 
 
 def _close_quietly(channel: Any) -> None:

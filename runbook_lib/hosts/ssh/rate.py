@@ -1,8 +1,11 @@
-"""A limit on what may come: a burst at once, then an amount a second."""
+"""Limits: on what may come, a burst at once and then an amount a second, and on how long something may take."""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class Rate:
@@ -18,3 +21,15 @@ class Rate:
         self._came = max(0.0, self._came - (now - self._at) * self.per_s) + more
         self._at = now
         return self._came > self.burst
+
+
+@contextmanager
+def at_most(seconds: float, hang_up: Callable[[], None]) -> Iterator[None]:
+    """Hang up when this takes longer: for some answers paramiko waits without end."""
+    alarm = threading.Timer(seconds, hang_up)
+    alarm.daemon = True
+    alarm.start()
+    try:
+        yield
+    finally:
+        alarm.cancel()

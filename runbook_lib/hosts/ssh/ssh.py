@@ -18,6 +18,7 @@ from worker.wire import Greeting
 
 from ...errors import HostError, LinkLost
 from ..content import Content, OnBytes
+from .alias import Alias, where
 from .link import Link
 from .session import SMALL
 
@@ -55,6 +56,8 @@ class SshTransport:
     def where(self) -> str:
         """The user and address of the login."""
         login = self.link.login
+        if isinstance(login, Alias):
+            return where(login)
         return f"{login.username}@{login.address}" + ("" if login.port == 22 else f":{login.port}")
 
     def sessions(self) -> int:

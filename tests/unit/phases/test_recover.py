@@ -13,6 +13,7 @@ from waiting import wait_for
 
 from runbook_lib.hosts import hosts
 from runbook_lib.hosts.local import LocalTransport
+from runbook_lib.hosts.ssh.refused import HostKeyRefused, LoginRefused
 from runbook_lib.phases import launch, monitor, recover, staging, tend, workers
 from runbook_lib.run import run
 from runbook_lib.slots.watcher import Watcher
@@ -97,6 +98,22 @@ def test_a_report_that_cannot_be_true_is_written_anew_though_its_writer_is_dead(
     wait_for(lambda: not watcher.poll().invalid)
     assert process.alive(before)
     assert watcher.poll().silent_s == {}
+
+
+@pytest.mark.parametrize("why", [LoginRefused("one: wants a second factor"), HostKeyRefused("one: another key")])
+def test_a_host_that_refuses_us_is_unreachable_and_nothing_is_done_to_it(make, monkeypatch, why):
+    """As when the connection ends that its person opened by `runbook login`: its workers go on."""
+    this = make(names=("one",))
+    watcher = Watcher(this, this.plan())
+
+    def refuse(host):
+        raise why
+
+    monkeypatch.setattr(hosts.Host, "poll", refuse)
+    state = watcher.poll()
+    assert state.invalid == set() and state.silent_s.keys() == {"one"}
+    assert {slot.state for slot in state.slots} == {"unreachable"}
+    assert recover.Recovery().jobs(this, state).keys() == {recover.ALL}
 
 
 def test_a_host_whose_reading_cannot_be_true_is_started_as_the_preflight_found_it_needs(make, monkeypatch):

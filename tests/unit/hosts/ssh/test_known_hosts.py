@@ -15,8 +15,9 @@ import pytest
 
 from runbook_lib.errors import HostError, ProfileError
 from runbook_lib.hosts.ssh import known_hosts
-from runbook_lib.hosts.ssh.known_hosts import HostKeyRefused, fingerprint, trust
+from runbook_lib.hosts.ssh.known_hosts import fingerprint, trust
 from runbook_lib.hosts.ssh.login import Login
+from runbook_lib.hosts.ssh.refused import HostKeyRefused
 
 pytestmark = pytest.mark.process  # its keys are made by ssh-keygen
 
@@ -70,9 +71,7 @@ def file(tmp_path):
 
 def a_login(*files, known_as="box", host_key=None):
     address = known_as.strip("[]").partition("]")[0]
-    return Login(
-        "tensor01", address, 22, "me", None, (), None, False, True, None, host_key, tuple(files), known_as, None, None
-    )
+    return Login("tensor01", address, 22, "me", None, None, None, host_key, tuple(files), known_as, None)
 
 
 def check(login, key):
@@ -483,3 +482,19 @@ def test_no_two_of_the_keys_are_taken_for_each_other(keys, file):
             check(a_login(file), keys[offered])
         else:
             refused(a_login(file), keys[offered])
+
+
+@pytest.mark.process
+def test_the_program_for_ssh_knows_a_pinned_key_by_its_name_and_fingerprint_alone(tmp_path):
+    print_, other = "SHA256:" + "A" * 43, "SHA256:" + "B" * 42 + "A"
+    (tmp_path / "pins").write_text(known_hosts.program({"[10.0.0.7]:2222": print_}))
+    (tmp_path / "pin").write_text(known_hosts.program({}, print_))
+
+    def said(program, *given):
+        argv = ["/bin/sh", str(tmp_path / program), *given, "ssh-ed25519", "AAAA"]
+        return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
+
+    assert said("pins", "[10.0.0.7]:2222", print_) == "[10.0.0.7]:2222 ssh-ed25519 AAAA\n"
+    assert said("pins", "[10.0.0.7]:2222", other) == said("pins", "10.0.0.7", print_) == ""
+    assert said("pin", "anything", print_) == "anything ssh-ed25519 AAAA\n"
+    assert said("pin", "anything", other) == ""

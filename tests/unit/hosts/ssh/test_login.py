@@ -1,17 +1,16 @@
-"""How we log in: what a credentials file or ssh's own configuration says, and nothing of it in a message."""
+"""How we log in: what a credentials file says, and nothing of it in a message; the rest is left to ssh."""
 
 import dataclasses
-import itertools
 import json
 import random
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from runbook_lib.errors import HostError, ProfileError, RunbookError
+from runbook_lib.errors import ProfileError, RunbookError
 from runbook_lib.hosts.ssh import login
+from runbook_lib.hosts.ssh.alias import Alias
 from runbook_lib.profile.profile import HostSpec
 from runbook_lib.profile.secret import Secret
 
@@ -73,10 +72,6 @@ def by_file(path):
     return login.of(HostSpec("box", credentials=path))
 
 
-def by_alias(alias):
-    return login.of(HostSpec("box", ssh=alias))
-
-
 def refusal(do, kind=RunbookError):
     with pytest.raises(kind) as caught:
         do()
@@ -101,15 +96,11 @@ def test_the_founding_form_is_one_password_and_nothing_to_guess(credentials, key
         port=22,
         username="operator",
         password=Secret(PASSWORD),
-        keys=(),
+        key=None,
         passphrase=None,
-        use_agent=False,
-        only_keys=True,
-        agent_socket=None,
         host_key=None,
         known_hosts=(),
         known_as="10.9.8.7",
-        proxy_command=None,
         jump=None,
     )
     assert PASSWORD not in repr(found)
@@ -128,11 +119,10 @@ def test_everything_at_once(credentials, key, monkeypatch):
     more = {"port": 2222, "key_filename": "keys/id", "passphrase_env": "BOX_PASSPHRASE", "host_key": print_}
     found = by_file(credentials({**GOOD, "address": "Box.Example", **more, "proxy_jump": "me@gate:33"}))
     assert (found.address, found.port, found.known_as) == ("Box.Example", 2222, "[box.example]:2222")
-    assert (found.keys, found.use_agent, found.only_keys) == ((path,), False, True)
+    assert found.key == path
     assert found.passphrase == Secret("battery staple")
     assert found.host_key == print_
-    assert (found.jump.address, found.jump.port, found.jump.username) == ("gate", 33, "me")
-    assert found.jump.password is None
+    assert found.jump == Alias("box, jump host gate", "gate", "me", 33)
     assert "battery" not in repr(found)
 
 
@@ -142,7 +132,7 @@ def test_a_key_file_may_be_given_from_home_or_by_its_full_path(credentials, key,
     alone = {name: value for name, value in GOOD.items() if name != "password"}
     for text in ("~/mine", str(path), "home/../home/mine"):
         found = by_file(credentials({**alone, "key_filename": text}))
-        assert (found.keys, found.password, found.use_agent) == ((path,), None, False)
+        assert (found.key, found.password) == (path, None)
 
 
 @pytest.mark.process
@@ -158,15 +148,28 @@ def test_an_open_file_is_refused_with_the_line_that_closes_it(credentials, key, 
     assert f"chmod 600 '{closed}'" in message
 
 
+def test_a_file_without_password_and_key_leaves_the_login_to_the_persons_own_ssh(credentials):
+    pin = "SHA256:" + "A" * 43
+    given = {"address": "10.9.8.7", "username": "operator", "port": 23, "host_key": pin, "proxy_jump": "a,me@b:33"}
+    assert by_file(credentials(given)) == Alias("box", "10.9.8.7", "operator", 23, ("a", "me@b:33"), pin)
+    assert by_file(credentials({"address": "a", "username": "b"})) == Alias("box", "a", "b", 22)
+
+
+def test_a_passphrase_without_its_key_is_refused(credentials):
+    given = {"address": "10.9.8.7", "username": "operator", "passphrase_env": "BOX_PASSPHRASE"}
+    assert "name the key it belongs to" in refusal(lambda: by_file(credentials(given)), ProfileError)
+
+
 @pytest.mark.process
-def test_without_password_and_key_file_the_agent_and_the_identity_files_are_asked(credentials, key, config):
-    config(f"Host 10.9.8.7\n  IdentityFile {key()}\n  IdentitiesOnly yes\n  IdentityAgent /run/agent\n")
-    found = by_file(credentials({"address": "10.9.8.7", "username": "operator"}))
-    assert (found.keys, found.use_agent, found.only_keys) == ((key(),), True, True)
-    assert found.agent_socket == "/run/agent"
-    config()
-    found = by_file(credentials({"address": "10.9.8.7", "username": "operator"}))
-    assert (found.keys, found.use_agent, found.only_keys, found.agent_socket) == ((), True, False, None)
+def test_hops_of_a_credentials_file_are_the_persons_own_aliases(credentials):
+    found = by_file(credentials({**GOOD, "proxy_jump": "gate,inner@10.0.0.2"}))
+    assert found.jump == Alias("box, jump host 10.0.0.2", "10.0.0.2", "inner", None, ("gate",))
+    assert by_file(credentials({**GOOD, "proxy_jump": "none"})).jump is None
+
+
+def test_an_alias_and_a_name_alone_are_left_to_ssh():
+    assert login.of(HostSpec("box", ssh="me@tensor")) == Alias("box", "me@tensor")
+    assert login.of(HostSpec("box")) == Alias("box", "box")
 
 
 @pytest.mark.process
@@ -353,269 +356,8 @@ def test_known_hosts_of_a_credentials_file_are_those_of_ssh(credentials, config)
 
 
 @pytest.mark.process
-def test_without_an_ssh_client_a_credentials_file_will_do(credentials, no_client, tmp_path, key):
+def test_without_an_ssh_client_a_credentials_file_will_do(credentials, no_client, tmp_path):
     found = by_file(credentials(GOOD))
     home = tmp_path / "home" / ".ssh"
     assert home / "known_hosts" in found.known_hosts
     assert Path("/etc/ssh/ssh_known_hosts") in found.known_hosts
-    key("home/.ssh/id_ed25519")
-    found = by_file(credentials({"address": "a", "username": "b"}))
-    assert (found.keys, found.use_agent) == ((home / "id_ed25519",), True)
-    message = refusal(lambda: by_file(credentials({**GOOD, "proxy_jump": "gate"})), HostError)
-    assert "install one" in message
-
-
-# ------------------------------------------------------------------------------------------------- ssh's configuration
-
-
-@pytest.mark.process
-def test_an_alias_is_what_ssh_says_it_is(config, key):
-    first, second = key("first key"), key("second")
-    config(
-        f'Host tensor\n  HostName 10.0.0.5\n  Port 2222\n  User someone\n  IdentityFile "{first}"\n'
-        f"  IdentityFile {second}\n  IdentityFile /nowhere/at/all\n  IdentitiesOnly yes\n  IdentityAgent none\n"
-        "  UserKnownHostsFile /a/b\n  GlobalKnownHostsFile none\n"
-    )
-    assert by_alias("tensor") == login.Login(
-        name="box",
-        address="10.0.0.5",
-        port=2222,
-        username="someone",
-        password=None,
-        keys=(first, second),
-        passphrase=None,
-        use_agent=False,
-        only_keys=True,
-        agent_socket=None,
-        host_key=None,
-        known_hosts=(Path("/a/b"),),
-        known_as="[10.0.0.5]:2222",
-        proxy_command=None,
-        jump=None,
-    )
-
-
-@pytest.mark.process
-def test_without_credentials_and_ssh_the_name_is_the_alias(config):
-    config("Host box\n  HostName Ten.Example\n")
-    found = login.of(HostSpec("box"))
-    assert (found.address, found.known_as) == ("ten.example", "ten.example")
-
-
-@pytest.mark.process
-def test_an_alias_that_ssh_does_not_know_is_a_host_name(config):
-    found = by_alias("someone@no.such.alias")
-    assert (found.address, found.port, found.username) == ("no.such.alias", 22, "someone")
-    assert (found.use_agent, found.only_keys, found.agent_socket) == (True, False, None)
-
-
-@pytest.mark.process
-def test_include_and_match_count(config, tmp_path):
-    (tmp_path / "more").write_text("Host tensor\n  Port 2201\n")
-    config(
-        f'Include "{tmp_path}/more"\nMatch originalhost tensor exec "true"\n  User matched\n'
-        'Match originalhost tensor exec "false"\n  HostName wrong\n'
-    )
-    found = by_alias("tensor")
-    assert (found.address, found.port, found.username) == ("tensor", 2201, "matched")
-
-
-@pytest.mark.process
-def test_a_setting_for_the_account_on_the_command_line_wins(config):
-    config("Host tensor\n  User other\n")
-    assert by_alias("me@tensor").username == "me"
-
-
-@pytest.mark.process
-@pytest.mark.parametrize(
-    ("agent", "variable", "expected"),
-    [
-        ("none", None, (False, None)),
-        ("SSH_AUTH_SOCK", None, (True, None)),
-        ("/run/agent", None, (True, "/run/agent")),
-        ("$MY_AGENT", "/run/mine", (True, "/run/mine")),
-        ("$MY_AGENT", None, (False, None)),
-    ],
-)
-def test_the_agent_is_the_one_of_the_configuration(config, monkeypatch, agent, variable, expected):
-    if variable:
-        monkeypatch.setenv("MY_AGENT", variable)
-    config(f"Host tensor\n  IdentityAgent {agent}\n")
-    found = by_alias("tensor")
-    assert (found.use_agent, found.agent_socket) == expected
-
-
-@pytest.mark.process
-def test_tokens_and_variables_in_identity_files_are_filled_in(config, key, tmp_path, monkeypatch):
-    monkeypatch.setenv("WHERE", str(tmp_path))
-    one, two, three = key("home/10.0.0.5_me_2222"), key("two%"), key("home/.ssh/three")
-    config(
-        "Host tensor\n  HostName 10.0.0.5\n  User me\n  Port 2222\n  IdentityFile %d/%h_%r_%p\n"
-        "  IdentityFile ${WHERE}/two%%\n  IdentityFile ~/.ssh/three\n"
-    )
-    assert by_alias("tensor").keys == (one, two, three)
-    for odd in ("${NOT_SET_ANYWHERE}/x", "%C/x"):
-        config(f"Host tensor\n  IdentityFile {odd}\n")
-        message = refusal(lambda: by_alias("tensor"), HostError)
-        assert odd[: -len("/x")] in message
-
-
-@pytest.mark.process
-def test_identity_files_that_are_not_there_are_passed_over(config, key):
-    config(f"Host tensor\n  IdentityFile ~nobody-here/x\n  IdentityFile /nowhere/x\n  IdentityFile {key()}\n")
-    assert by_alias("tensor").keys == (key(),)
-    config("Host tensor\n  IdentityFile none\n")
-    assert by_alias("tensor").keys == ()
-
-
-@pytest.mark.process
-def test_an_identity_file_that_others_can_read_is_refused(config, key):
-    path = key("wide open", 0o644)
-    config(f'Host tensor\n  IdentityFile "{path}"\n')
-    assert f"chmod 600 '{path}'" in refusal(lambda: by_alias("tensor"), ProfileError)
-
-
-@pytest.mark.process
-def test_a_public_identity_file_names_a_key_of_the_agent(config, key):
-    public, other = key("agents.pub", 0o644), key("only.pub", 0o644)
-    config(f"Host tensor\n  IdentitiesOnly yes\n  IdentityFile {public}\n  IdentityFile {other.with_suffix('')}\n")
-    assert by_alias("tensor").keys == (public, other)
-
-
-@pytest.mark.process
-def test_a_proxy_command_is_ready_for_a_shell(config, tmp_path):
-    config(
-        "Host tensor\n  HostName 10.0.0.5\n  User me\n  Port 2222\n"
-        f'  ProxyCommand printf "%%s " %h %p "%r" %n ${{HOME}} > {tmp_path}/said\n'
-    )
-    found = by_alias("tensor")
-    subprocess.run(["sh", "-c", found.proxy_command], check=True, timeout=30)
-    assert (tmp_path / "said").read_text() == f"10.0.0.5 2222 me tensor {tmp_path}/home "
-    assert found.jump is None
-    config("Host tensor\n  ProxyCommand none\n  ProxyJump none\n")
-    assert by_alias("tensor").proxy_command is None
-
-
-@pytest.mark.process
-def test_what_a_shell_would_take_apart_does_not_reach_a_proxy_command(config):
-    config('Host tensor\n  User "x;touch pwned"\n  ProxyCommand nc %h %p -u %r\n')
-    assert "%r" in refusal(lambda: by_alias("tensor"), HostError)
-
-
-@pytest.mark.process
-def test_known_hosts_files_with_blanks_in_their_names_are_told_apart(config, tmp_path):
-    config(f'Host tensor\n  UserKnownHostsFile "{tmp_path}/one two" /three\n  GlobalKnownHostsFile /dev/null\n')
-    assert by_alias("tensor").known_hosts == (tmp_path / "one two", Path("/three"))
-    config("Host tensor\n  UserKnownHostsFile none\n  GlobalKnownHostsFile /four\n")
-    assert by_alias("tensor").known_hosts == (Path("/four"),)
-
-
-@pytest.mark.process
-def test_a_host_key_alias_has_no_port(config):
-    config("Host tensor\n  Port 2222\n  HostKeyAlias Farm\n")
-    assert by_alias("tensor").known_as == "farm"
-
-
-# ------------------------------------------------------------------------------------------------- hops
-
-
-def path_of(found):
-    """The machines from the first hop to the host, as account@address:port."""
-    hops = []
-    while found:
-        hops.append(f"{found.username}@{found.address}:{found.port}")
-        found = found.jump
-    return hops[::-1]
-
-
-@pytest.mark.process
-def test_a_list_of_hops_is_gone_through_in_its_order(config, key):
-    config(
-        "Host *\n  User me\nHost tensor\n  ProxyJump first,other@second:33,[fe80::3]:44\n"
-        f"Host second\n  HostName 10.0.0.2\n  ProxyJump not-this-one\n  IdentityFile {key()}\n"
-        "Host first\n  ProxyJump zero\n"
-    )
-    found = by_alias("tensor")
-    # As in ssh: the list is the way, and only its first hop has hops of its own.
-    assert path_of(found) == ["me@zero:22", "me@first:22", "other@10.0.0.2:33", "me@fe80::3:44", "me@tensor:22"]
-    assert found.jump.jump.keys == (key(),)
-    assert [found.jump.name, found.jump.jump.name] == ["box, jump host fe80::3", "box, jump host second"]
-
-
-@pytest.mark.process
-def test_hops_of_a_credentials_file_are_aliases(credentials, config):
-    config("Host gate\n  HostName 10.0.0.1\n  Port 2200\n  User keeper\n  ProxyJump outer\nHost outer\n  User o\n")
-    found = by_file(credentials({**GOOD, "proxy_jump": "gate,inner@10.0.0.2"}))
-    assert path_of(found) == ["o@outer:22", "keeper@10.0.0.1:2200", "inner@10.0.0.2:22", "operator@10.9.8.7:22"]
-    assert path_of(by_file(credentials({**GOOD, "proxy_jump": "none"}))) == ["operator@10.9.8.7:22"]
-
-
-@pytest.mark.process
-def test_hops_that_go_in_a_circle_are_refused(config, credentials):
-    config("Host a\n  ProxyJump b\nHost b\n  ProxyJump c\nHost c\n  ProxyJump a\n")
-    assert "a -> b -> c -> a" in refusal(lambda: by_alias("a"), HostError)
-    config("Host gate\n  ProxyJump 10.9.8.7\nHost 10.9.8.7\n  User operator\n  ProxyJump gate\n")
-    assert "circle" in refusal(lambda: by_file(credentials({**GOOD, "proxy_jump": "gate"})), HostError)
-
-
-@pytest.mark.process
-def test_more_than_eight_hops_are_refused(config, credentials):
-    chain = itertools.pairwise(f"h{i}" for i in range(12))
-    config("".join(f"Host {near}\n  ProxyJump {far}\n" for near, far in chain))
-    assert len(path_of(by_alias("h3"))) == 9
-    assert "more than 8" in refusal(lambda: by_alias("h2"), HostError)
-    assert "more than 8" in refusal(lambda: by_file(credentials({**GOOD, "proxy_jump": "h3"})), HostError)
-    nine = ",".join(f"x{i}" for i in range(9))
-    assert "more than 8" in refusal(lambda: by_file(credentials({**GOOD, "proxy_jump": nine})), HostError)
-
-
-@pytest.mark.process
-def test_an_open_key_of_a_hop_is_refused_too(config, key):
-    path = key("gates", 0o640)
-    config(f"Host tensor\n  ProxyJump gate\nHost gate\n  IdentityFile {path}\n")
-    message = refusal(lambda: by_alias("tensor"), ProfileError)
-    assert "jump host gate" in message and f"chmod 600 {path}" in message
-
-
-# ------------------------------------------------------------------------------------------------- ssh itself
-
-
-@pytest.mark.process
-def test_without_an_ssh_client_an_alias_says_what_to_do(no_client):
-    message = refusal(lambda: by_alias("tensor"), HostError)
-    assert "install one" in message and "`credentials`" in message
-
-
-@pytest.mark.process
-def test_a_configuration_that_ssh_refuses_is_shown_in_its_own_words(config, monkeypatch, tmp_path):
-    path = config("Host tensor\n  NoSuchOption yes\n")
-    message = refusal(lambda: by_alias("tensor"), HostError)
-    assert f"{path}: line 2: Bad configuration option: nosuchoption" in message
-    monkeypatch.setenv("RUNBOOK_SSH_CONFIG", str(tmp_path / "nowhere"))
-    assert "nowhere" in refusal(lambda: by_alias("tensor"), HostError)
-
-
-@pytest.mark.process
-def test_a_word_of_apples_ssh_does_not_end_another_ssh(config):
-    """Homebrew's ssh first in PATH, and UseKeychain in the configuration, as Apple's manual has it."""
-    config("Host *\n  UseKeychain yes\n  AddKeysToAgent yes\nHost tensor\n  HostName 10.0.0.7\n  User me\n")
-    found = by_alias("tensor")
-    assert (found.address, found.username) == ("10.0.0.7", "me")
-    path = config("Host tensor\n  UseKeychain yes\n  NoSuchOption yes\n")  # what else is wrong is still told
-    assert f"{path}: line 3: Bad configuration option: nosuchoption" in refusal(lambda: by_alias("tensor"), HostError)
-
-
-@pytest.mark.process
-def test_an_ssh_that_does_not_answer_is_given_up(config, monkeypatch):
-    monkeypatch.setattr(login, "SSH_TIMEOUT_S", 0.5)
-    config('Match exec "sleep 20"\n  User me\n')
-    began = time.monotonic()
-    assert "did not answer within 0.5 s" in refusal(lambda: by_alias("tensor"), HostError)
-    assert time.monotonic() - began < 15
-
-
-@pytest.mark.process
-def test_an_alias_never_becomes_an_option():
-    for alias in ("-oProxyCommand=touch pwned", "-F/dev/null"):
-        message = refusal(lambda alias=alias: by_alias(alias), HostError)
-        assert "usage" not in message  # what ssh says to a command line without a host
