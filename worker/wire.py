@@ -204,6 +204,7 @@ class SlotSpec(Record):
     threads: int = field(metadata=LEAST_1)
     part_rows: int = field(metadata=LEAST_1)
     shards: tuple[ShardSpec, ...] = field(metadata=many(of(ShardSpec), RANGES))
+    fenced: str | None = field(default=None, metadata=MAYBE_TEXT)  # why it must not work: it was found wrong
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ..result import content_fit, misfits, sampling, texts_again
 from ..result import whole as wholes
 from ..result.content_fit import Scores
 from ..result.figures import AuditFigures, Figures
-from ..result.manifest import Manifest
+from ..result.manifest import Manifest, MergedPart
 from ..result.merged import Merged
 from ..result.misfits import Misfit
 from ..result.parts import first_few
@@ -35,6 +35,7 @@ from ..run.checks import Checks
 from ..run.model import Model
 from ..run.plan import Plan
 from ..run.run import Run
+from . import fencing
 from .recompute import answers, model_at_hand
 
 FIT, AUDIT = "vectors fit their texts", "rows computed again after all parts were home"
@@ -176,7 +177,9 @@ def after_all_parts(run: Run, merged: Merged, checks: Checks, shown: Figures, so
         return shown
     audit = Audit(sampling.commitment(digests), nonce.hex(), seed, tolerance, tuple(rows))
     run.save_json(FILE, records.plain(audit))
-    return replace(shown, audit=tell(checks, subject, audit))
+    shown = replace(shown, audit=tell(checks, subject, audit))
+    fencing.after_audit(run, checks, wrong_slots(subject, audit))
+    return shown
 
 
 def first(scores: Scores | None, found: Sequence[Misfit]) -> list[int]:
@@ -322,13 +325,33 @@ def _other_tokens(subject: Subject, audit: Audit) -> list[tuple[int, str]]:
 
 
 def _origin(subject: Subject, row: int) -> str:
+    part = _part_of(subject, row)
+    if part is not None:
+        return f" ({part.name} of {part.slot} on {part.host})"
     work = wholes.work_row(subject.whole, subject.plan, row)
-    if work is None:
-        return f" (taken from run {subject.whole.since.run})" if subject.whole else ""
-    for part in subject.manifest.parts:
-        if part.rows and part.rows[0] <= work < part.rows[1]:
-            return f" ({part.name} of {part.slot} on {part.host})"
-    return ""
+    return f" (taken from run {subject.whole.since.run})" if work is None and subject.whole else ""
+
+
+def _part_of(subject: Subject, row: int) -> MergedPart | None:
+    """Return the part that a row is from; None for one that was taken from an earlier run."""
+    work = wholes.work_row(subject.whole, subject.plan, row)
+    found = (each for each in subject.manifest.parts if each.rows and each.rows[0] <= (work or 0) < each.rows[1])
+    return None if work is None else next(found, None)
+
+
+def wrong_slots(subject: Subject, audit: Audit) -> dict[str, str]:
+    """Return the slots whose rows came out otherwise here, each with why.
+
+    None where no slot came out right: then this machine may be wrong as well as all of them.
+    """
+    off = dict(wrong_rows(audit) + _other_tokens(subject, audit))
+    looked_at = [(each.row, _part_of(subject, each.row)) for each in audit.rows if each.distance is not None]
+    slots = {part.slot for _, part in looked_at if part}
+    wrong: dict[str, str] = {}
+    for row, part in looked_at:
+        if part and row in off:
+            wrong.setdefault(part.slot, f"the audit found that {off[row]}")
+    return wrong if wrong.keys() < slots else {}
 
 
 def figures_of(audit: Audit, rows: int) -> AuditFigures:

@@ -15,7 +15,7 @@ from worker.layout import committed
 
 from ..errors import ProfileError
 from ..hosts import together
-from ..run import acts, locks, moves
+from ..run import acts, fences, locks, moves
 from ..run.checks import Checks
 from ..run.plan import Move, Plan, Slot
 from ..run.run import Run, limited
@@ -270,6 +270,7 @@ def _revise(
         if not by_person and any(state.epochs.get(name, plan.epoch) != plan.epoch for name in concerned):
             return []  # the state is of an older plan: poll again first
         sources = [slot for slot in plan.used if slot.host in hosts]
+        can -= fences.behind(plan.fences).keys()
         receivers = [s for s in plan.used if s.slot in can and (targets is None or s.host in targets)]
         have = [*committed(run.local.parts), *_claimed(plan, state, concerned)]
         chosen = choose(plan, have, sources, receivers, rates, safe_text(why, 300))

@@ -26,7 +26,7 @@ from ..result.survey import Geometry, Header, norms_of, rows_where
 from ..run.checks import Check, Checks
 from ..run.plan import Plan, problems
 from ..run.run import Run
-from . import audit
+from . import audit, fencing
 
 FILE = "validation.json"
 EXIST, BACKUP = "1 merged files exist", "9 backup made and read back"
@@ -275,6 +275,7 @@ def _further_checks(e: Evidence, checks: Checks) -> None:
     texts_again.check(checks, e.all_documents)
     claims.check(checks, e)
     checks.extend([done_twice.check(e.run.journal, e.plan.dtype)])
+    fencing.tell(checks, e.plan)
     _asked(e, checks)
     computed_again.check(checks, e.run, e.plan, e.corpus, e.manifest)
     if e.matrix is None:

@@ -31,7 +31,7 @@ KINDS = {
     **dict.fromkeys(
         ("part refused", "part put aside", "record put aside", "damage found", "phase failed", "restart failed",
          "slot in trouble", "worker died", "row given up", "slot without a row",
-         "supervisor lost", "host failed", "link broke", "result changed", "result refused"),
+         "supervisor lost", "host failed", "link broke", "result changed", "result refused", "slot fenced"),
         FAULT,
     ),
     **dict.fromkeys(
@@ -42,7 +42,7 @@ KINDS = {
     "note": REMARK,
     **dict.fromkeys(
         ("watching interrupted", "workers stopped", "taken over", "started from scratch", "profile changed",
-         "host joined", "host left", "corpus amended", "cleaned"),
+         "host joined", "host left", "corpus amended", "cleaned", "fence lifted"),
         ACT,
     ),
 }  # fmt: skip
