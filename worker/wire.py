@@ -59,6 +59,7 @@ from .fields import (
     identity,
     is_count,
     is_number,
+    lax,
     many,
     maybe,
     of,
@@ -276,6 +277,7 @@ class WorkerReport(Record):
     rows_per_s: float | None = field(default=None, metadata=MAYBE_RATE)  # rows a second, computed, over the last minute
     out_of_memory: int | None = field(default=None, metadata=LAX_COUNT)  # times
     doing: str | None = field(default=None, metadata=LAX_TEXT)  # a sign of work that is no row
+    canaries: tuple[str, ...] | None = field(default=None, metadata=lax(many(SHA256, 100)))  # see `worker.canary`
     heartbeat: int | None = field(default=None, metadata=LAX_COUNT)  # beats since it began
     heartbeat_at: float | None = field(default=None, metadata=MAYBE_TIME)
     broken: str | None = field(default=None, metadata=LAX_TEXT)  # why the report before could not be written
@@ -345,6 +347,19 @@ class Holder(Record):
     verb: str | None = field(default=None, metadata=MAYBE_TEXT)  # of `python -m worker`
     host: str | None = field(default=None, metadata=MAYBE_TEXT)
     step: str | None = field(default=None, metadata=MAYBE_TEXT)  # of making an environment
+
+
+@dataclass(frozen=True)
+class Canary(Record):
+    """What the canaries of a kind of slot give, `canaries/<digest>.json`: `kind` is all that decides the bits.
+
+    `exact`: the same bits come out each time; then every slot of this kind must give them.
+    """
+
+    kind: str = field(metadata=TEXT)
+    exact: bool = field(metadata=FLAG)
+    dim: int = field(metadata=LEAST_1)
+    vectors: str = field(metadata=TEXT)  # float32, (16, dim), base64
 
 
 @dataclass(frozen=True)

@@ -218,6 +218,8 @@ def _fetch(
             if problems := parts.verify(part, plan, fingerprints):
                 raise DataError(f"{remote.name}: {'; '.join(problems)}")
         with locks.held(run.landing_lock):
+            if fenced := part_identity.fence_of(part.record, run.plan()):  # meanwhile
+                raise DataError(f"{remote.name}: {fenced}")
             if home.with_suffix(".json").exists():  # of rows that moved, another host was first
                 apart = min(done_twice.furthest(home, aside), sys.float_info.max)
                 run.journal.write(done_twice.EVENT, host=host.name, start=start, stop=stop, furthest=apart)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from worker.escape import safe_text
 
+from ..result import home
 from ..run import fences, locks
 from ..run.checks import Checks
 from ..run.plan import Plan
@@ -24,9 +25,10 @@ REPAIRED = "have its machine looked at; `runbook restart RUN SLOT` lets it work 
 
 
 def fence(run: Run, found: Mapping[str, str]) -> list[str]:
-    """Fence slots, slot -> why, and put aside what they did, as far as it can be reached; return those that are new.
+    """Fence slots, slot -> why, and put aside what they did that is home; return those that are new.
 
-    None is fenced where no other slot would be left, or the profile leaves it to a person.
+    What is on the hosts is refused when it is fetched. None is fenced where no other slot would be left, or the profile
+    leaves it to a person.
     """
     if not found or run.profile.policy_for(states.FENCED) != "auto":
         return []
@@ -40,7 +42,10 @@ def fence(run: Run, found: Mapping[str, str]) -> list[str]:
     hosts = {slot.slot: slot.host for slot in plan.slots}
     for slot, why in new.items():
         run.journal.write(EVENT, slot=slot, host=hosts.get(slot, ""), reason=why, action="its rows are done by others")
-    download.collect(run)
+    with locks.held(run.landing_lock):  # what lands after this is held against the new plan
+        wrong = list(home.plainly_unusable_parts(run))
+    for path, words in wrong:
+        home.put_aside(run, path, words)
     return list(new)
 
 
@@ -69,6 +74,7 @@ def after_audit(run: Run, checks: Checks, wrong: Mapping[str, str]) -> None:
         return
     named = "; ".join(f"{slot}: {why}" for slot, why in wrong.items())
     if fence(run, wrong):
+        download.collect(run)
         checks.add(NAME, False, f"fenced now, their rows are to be done again: {named}", "none", GOES_ON)
     else:
         checks.add(NAME, False, f"{named}; no other slot is left, or the profile leaves it to you", "none", REPAIRED)

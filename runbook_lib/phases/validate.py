@@ -26,7 +26,7 @@ from ..result.survey import Geometry, Header, norms_of, rows_where
 from ..run.checks import Check, Checks
 from ..run.plan import Plan, problems
 from ..run.run import Run
-from . import audit, fencing
+from . import audit, canaries, fencing
 
 FILE = "validation.json"
 EXIST, BACKUP = "1 merged files exist", "9 backup made and read back"
@@ -276,6 +276,7 @@ def _further_checks(e: Evidence, checks: Checks) -> None:
     claims.check(checks, e)
     checks.extend([done_twice.check(e.run.journal, e.plan.dtype)])
     fencing.tell(checks, e.plan)
+    canaries.tell(checks, e.run)
     _asked(e, checks)
     computed_again.check(checks, e.run, e.plan, e.corpus, e.manifest)
     if e.matrix is None:

@@ -152,6 +152,7 @@ def _new_worker(run: Run, name: str, slot: Slot, spec: HostSpec) -> Checks:
     checks, host = Checks("Worker restarted"), machines.connect(spec, run.name)
     reading = launch.poll_staged(host)
     if fencing.lift(run, name):
+        host.remove(host.folder.progress(name))  # it says what the known texts gave before
         checks.add("fence", True, "lifted: it may work again; what it did before is not taken", where=host.name)
         checks.extend(staging.stage(run, only={host.name}))
     if not run.plan().left(slot, reading.committed):

@@ -25,7 +25,8 @@ KINDS = {
     **dict.fromkeys(("phase started", "phase ended", "gate"), PHASE),
     **dict.fromkeys(
         ("run created", "checked", "environment begun", "staged", "slots added", "supervisor started", "watching",
-         "watched", "asked", "result published", "record written", "audit drawn", "rows done twice", "sealed"),
+         "watched", "asked", "result published", "record written", "audit drawn", "rows done twice", "canaries",
+         "sealed"),
         PROGRESS,
     ),
     **dict.fromkeys(
@@ -93,6 +94,7 @@ class Event(TypedDict, total=False):
     stamped: bool
     seed: str
     furthest: float
+    digest: str
     wrote: dict[str, str]
 
 

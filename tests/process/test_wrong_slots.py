@@ -63,3 +63,15 @@ def test_where_no_other_slot_is_left_the_run_stops_and_says_so(tmp_path: Path, h
     this, said = ended(profile, code=1)
     assert "rows computed again after all parts were home" in said and "off by" in said
     assert not list(this.journal.events("slot fenced"))
+
+
+def test_what_known_texts_show_is_fenced_before_its_first_part_counts(tmp_path: Path) -> None:
+    this, said = ended(made(tmp_path, "noise", others=2))
+    (fenced,) = this.journal.events("slot fenced")
+    assert fenced["slot"] == "cluster1_gpu0" and "otherwise than on 2 of 2 other slots" in fenced["reason"]
+    assert far_off(this) < 1e-6 and "All checks hold" in said
+    assert sum(1 for _ in this.journal.events("audit drawn")) == 1  # nothing was left for it to find
+    assert not any(event["phase"] == "04_merge_validate" for event in this.journal.events("phase failed"))
+    checks = {each["name"]: each for each in json.loads((this.report / "validation.json").read_text())["checks"]}
+    assert "cluster1_gpu0" in checks["known texts alike on every slot"]["seen"]
+    assert "FAILED" not in runbook("verify", this.folder, cwd=this.folder)
