@@ -363,6 +363,46 @@ class Canary(Record):
 
 
 @dataclass(frozen=True)
+class PartAgain(Record):
+    """Rows of a part of which one batch, by `draw`, is to be computed again; or all of them, each `alone`."""
+
+    start: int = field(metadata=ROW)  # of the part
+    documents: int = field(metadata=SOME)  # the rows from this one on are questions
+    rows: tuple[int, ...] = field(metadata=many(ROW, RANGES))
+    texts: tuple[str, ...] = field(metadata=many(TEXT, RANGES))
+    draw: int = field(default=0, metadata=COUNT)
+    avoid: tuple[int, ...] = field(default=(), metadata=many(ROW, RANGES))  # rows that were not done in a batch
+    alone: bool = field(default=False, metadata=FLAG)
+
+
+@dataclass(frozen=True)
+class PartsAgain(Record):
+    """What a slot is to compute again of others' parts, `doubled/<slot>.json`."""
+
+    parts: tuple[PartAgain, ...] = field(metadata=many(of(PartAgain)))
+
+
+@dataclass(frozen=True)
+class DoubledBatch(Record):
+    """A batch that was computed again: its rows, in its order, and their vectors; or the error."""
+
+    start: int = field(metadata=ROW)  # of the part
+    rows: tuple[int, ...] = field(metadata=many(ROW, RANGES))
+    dim: int = field(metadata=COUNT)
+    vectors: str = field(metadata=TEXT)  # float32, (rows, dim), base64
+    error: str = field(metadata=TEXT)
+
+
+@dataclass(frozen=True)
+class Doubled(Record):
+    """The answer, `doubled/<slot>.answer.json`."""
+
+    device: str = field(metadata=TEXT)
+    torch: str = field(metadata=TEXT)
+    batches: tuple[DoubledBatch, ...] = field(metadata=many(of(DoubledBatch)))
+
+
+@dataclass(frozen=True)
 class Opinion(Record):
     """What the processor makes of a text, a line from `python -m worker second`; the first one is blank: it loaded."""
 

@@ -21,8 +21,9 @@ from .. import records
 from ..corpus import corpus as corpora
 from ..corpus.corpus import Corpus
 from ..errors import DataError, RunbookError
-from ..result import content_fit, misfits, sampling, texts_again
+from ..result import alike, content_fit, misfits, sampling, texts_again
 from ..result import whole as wholes
+from ..result.audited import ELSEWHERE, HERE, Audit, AuditedRow, distance, figures_of, in_words, wrong_rows
 from ..result.content_fit import Scores
 from ..result.figures import AuditFigures, Figures
 from ..result.manifest import Manifest, MergedPart
@@ -35,7 +36,7 @@ from ..run.checks import Checks
 from ..run.model import Model
 from ..run.plan import Plan
 from ..run.run import Run
-from . import fencing
+from . import doubled, fencing
 from .recompute import answers, model_at_hand
 
 FIT, AUDIT = "vectors fit their texts", "rows computed again after all parts were home"
@@ -52,28 +53,6 @@ REMEDY = (
     "have the machines of these rows looked at; then, for each part named, delete its .npy and .json here and on that "
     "host, runbook move RUN HOST, and run again: its rows are done by others"
 )
-
-
-@dataclass(frozen=True)
-class AuditedRow:
-    """A row that was computed again: why it was, how far off it is (None: no vector, see `error`), its tokens then."""
-
-    row: int
-    uniform: bool
-    distance: float | None = None
-    tokens: int | None = None
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class Audit:
-    """`report/audit.json`. `seed` follows from `parts`, the sum over all digests, and the random `nonce`."""
-
-    parts: str
-    nonce: str
-    seed: str
-    tolerance: float
-    rows: tuple[AuditedRow, ...]
 
 
 @dataclass(frozen=True)
@@ -167,19 +146,71 @@ def after_all_parts(run: Run, merged: Merged, checks: Checks, shown: Figures, so
         return shown
     nonce = secrets.token_bytes(sampling.NONCE_BYTES)
     digests = [part.sha256 for part in subject.manifest.parts]
-    seed = sampling.seed(digests, nonce)
+    seed, again = sampling.seed(digests, nonce), doubled.Drawn("", ())
     try:
-        model = model_at_hand(run, subject.plan)
         run.journal.write("audit drawn", parts=sampling.commitment(digests), nonce=nonce.hex(), seed=seed)
-        rows, tolerance = compute(subject, model, chosen(subject.corpus.rows, seed, DRAWN, first(scores, found)))
+        again = _doubled(subject, seed)
+        before = doubled.rows_first(again) + first(scores, found)
+        rows, tolerance, where = _computed(subject, chosen(subject.corpus.rows, seed, DRAWN, before))
     except (RunbookError, OSError) as error:
+        doubled.tell(checks, again, {})
         checks.add(AUDIT, True, f"none: {error}", "", "runbook verify --recompute N, with the model", warn=True)
         return shown
-    audit = Audit(sampling.commitment(digests), nonce.hex(), seed, tolerance, tuple(rows))
+    off = {each.row: each.distance is not None and each.distance <= tolerance for each in rows}
+    doubled.tell(checks, again, off)
+    audit = Audit(sampling.commitment(digests), nonce.hex(), seed, tolerance, tuple(rows), where)
     run.save_json(FILE, records.plain(audit))
     shown = replace(shown, audit=tell(checks, subject, audit))
-    fencing.after_audit(run, checks, wrong_slots(subject, audit))
+    fencing.after_audit(run, checks, wrong_slots(subject, audit) if where == HERE else {})
     return shown
+
+
+def _doubled(subject: Subject, seed: str) -> doubled.Drawn:
+    """Have a batch of each slot done again elsewhere, and keep what came of it; with --since rows are not those of
+    parts.
+    """
+    if subject.whole is not None:
+        return doubled.Drawn(seed, ())
+    again = doubled.twice(subject.run, subject.plan, subject.corpus, subject.manifest.parts, seed)
+    subject.run.save_json(doubled.FILE, records.plain(again))
+    return again
+
+
+def _computed(subject: Subject, wanted: Sequence[AuditedRow]) -> tuple[list[AuditedRow], float, str]:
+    """Compute rows again here; where that cannot be, or most had no answer in time, on other slots than did them.
+
+    Raises DataError if neither can be.
+    """
+    rows: list[AuditedRow] = []
+    tolerance, why = 0.0, RunbookError("")
+    try:
+        rows, tolerance = compute(subject, model_at_hand(subject.run, subject.plan), wanted)
+    except RunbookError as error:
+        why = error
+    if 2 * len(rows) >= len(wanted):
+        return rows, tolerance, HERE
+    others = _by_others(subject, wanted)
+    if sum(each.distance is not None for each in others) > len(rows):
+        return others, alike.APART[subject.plan.dtype], ELSEWHERE
+    if not rows:
+        raise why
+    return rows, tolerance, HERE
+
+
+def _by_others(subject: Subject, wanted: Sequence[AuditedRow]) -> list[AuditedRow]:
+    """Have other slots than did them compute rows again; none of those that were taken from an earlier run."""
+    places = {each.row: _part_of(subject, each.row) for each in wanted}
+    asked = {row: part.slot for row, part in places.items() if part}
+    if subject.whole is not None or not asked:
+        return []
+    kept = _vectors(subject, list(asked))
+    found = doubled.alone(subject.run, subject.plan, subject.corpus, subject.manifest.parts, asked)
+    done = []
+    for each in wanted:
+        vector, why = found.get(each.row, (None, "its part is not there"))
+        off = None if vector is None else distance(kept[each.row], vector.astype(np.float64))
+        done.append(replace(each, distance=off, error=why))
+    return done
 
 
 def first(scores: Scores | None, found: Sequence[Misfit]) -> list[int]:
@@ -228,15 +259,6 @@ def _vectors(subject: Subject, rows: Sequence[int]) -> dict[int, np.ndarray]:
         places = [row - subject.corpus.documents for row in asked]
         kept |= zip(asked, some_rows(subject.merged.questions, header(subject.merged.questions), places), strict=True)
     return kept
-
-
-def distance(ours: np.ndarray, theirs: np.ndarray) -> float | None:
-    """Return half the squared distance of two vectors, as a share of the second's squared length; None if that is 0."""
-    size = float(theirs @ theirs)
-    if len(ours) != len(theirs) or not np.isfinite(size) or size <= 0.0:
-        return None
-    apart = ours.astype(np.float64) - theirs
-    return float(apart @ apart) / size / 2.0
 
 
 def _tolerance(subject: Subject, model: Model, found: dict[int, np.ndarray]) -> float:
@@ -307,12 +329,6 @@ def tell(checks: Checks, subject: Subject, audit: Audit, name: str = AUDIT) -> A
     return shown
 
 
-def wrong_rows(audit: Audit) -> list[tuple[int, str]]:
-    """Return the rows that are off by more than the tolerance, and how far in words."""
-    far = {each.row: each.distance for each in audit.rows if each.distance is not None}
-    return [(row, f"row {row} is off by {off:.2g}") for row, off in far.items() if not off <= audit.tolerance]
-
-
 def _other_tokens(subject: Subject, audit: Audit) -> list[tuple[int, str]]:
     """Return the documents whose number of tokens, found now, is not the recorded one."""
     found = {each.row: each.tokens for each in audit.rows if each.tokens is not None}
@@ -352,38 +368,3 @@ def wrong_slots(subject: Subject, audit: Audit) -> dict[str, str]:
         if part and row in off:
             wrong.setdefault(part.slot, f"the audit found that {off[row]}")
     return wrong if wrong.keys() < slots else {}
-
-
-def figures_of(audit: Audit, rows: int) -> AuditFigures:
-    """Return what follows from the rows of an audit, among so many rows."""
-    known = [each for each in audit.rows if each.distance is not None]
-    uniform = [each for each in known if each.uniform]
-    wrong = len(wrong_rows(audit))
-    furthest = max((each.distance for each in known if each.distance is not None), default=None)
-    return AuditFigures(
-        uniform=len(uniform),
-        lowest=len({each.row for each in known} - {each.row for each in uniform}),
-        wrong=wrong,
-        furthest=float(f"{furthest:.2g}") if furthest is not None else None,
-        tolerance=float(f"{audit.tolerance:.2g}"),
-        share_at_most=None if wrong or not uniform else sampling.most_bad(rows, len(uniform)) / rows,
-        seed=audit.seed,
-        where="on this machine's processor in float32",
-    )
-
-
-def in_words(shown: AuditFigures, rows: int) -> str:
-    """Return what an audit says, with its bound."""
-    done = [f"{shown.uniform:,} of {rows:,} rows drawn by seed {shown.seed[:12]}"] if shown.uniform else []
-    done += [f"{shown.lowest} rows that fit least"] if shown.lowest else []
-    done_words = f"{' and '.join(done) or 'none'}, furthest {shown.furthest or 0:.2g}"
-    if shown.share_at_most is None:
-        return f"{done_words}; {shown.wrong or 'none'} off by more than {shown.tolerance:.2g}"
-    bound = "no row" if not shown.share_at_most else f"at most {percent(shown.share_at_most)} of all rows"
-    return f"{done_words}; {bound} off by more than {shown.tolerance:.2g} (95 %)"
-
-
-def percent(share: float) -> str:
-    """Return a share in percent, rounded up in its second digit: a bound may not look smaller than it is."""
-    digits = 2 if share < 0.1 else 1
-    return f"{np.ceil(share * 100 * 10**digits - 1e-9) / 10**digits:.{digits}f} %"

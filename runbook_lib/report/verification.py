@@ -20,7 +20,7 @@ from worker.files import read_json, sha256_file
 from .. import records
 from ..errors import DataError, RunbookError
 from ..phases import audit, validate
-from ..result import facts, figures, misfits, publication, texts_again
+from ..result import audited, facts, figures, misfits, publication, texts_again
 from ..result import whole as wholes
 from ..result.content_fit import Scores
 from ..result.figures import Figures
@@ -188,7 +188,7 @@ def _verdicts(stored: dict[str, CheckRecord], now: list[Check], checks: Checks) 
 
 def _audit(run: Run, checks: Checks) -> None:
     """Hold the audit on file against its draw, its rows and the stored figures: who drew, and what follows from it."""
-    kept, stored = records.read(audit.Audit, run.report / audit.FILE), figures.read(run.report / validate.FILE)
+    kept, stored = records.read(audited.Audit, run.report / audit.FILE), figures.read(run.report / validate.FILE)
     stated = stored.audit if stored else None
     if stated is None:  # none was made of this result; a file may be left of one before
         return
@@ -200,9 +200,9 @@ def _audit(run: Run, checks: Checks) -> None:
     drawn = [event for event in run.journal.events("audit drawn") if event.get("seed") == kept.seed]
     wrong += [] if drawn else ["the journal has no such draw"]
     wrong += (
-        [] if audit.figures_of(kept, subject.corpus.rows) == stated else ["its figures do not follow from its rows"]
+        [] if audited.figures_of(kept, subject.corpus.rows) == stated else ["its figures do not follow from its rows"]
     )
-    wrong += [why for _, why in audit.wrong_rows(kept)]
+    wrong += [why for _, why in audited.wrong_rows(kept)]
     checks.add(
         DRAWN, not wrong, "; ".join(wrong[: archive.NAMED]) or f"{len(kept.rows)} rows of {audit.FILE}", "", AGAIN
     )
