@@ -7,9 +7,10 @@ no host can have known which rows to do well. Where no row is off, a bound follo
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from .. import records
 from ..corpus import corpus as corpora
 from ..corpus.corpus import Corpus
 from ..errors import DataError, RunbookError
-from ..result import alike, content_fit, misfits, sampling, texts_again
+from ..result import alike, content_fit, digits, misfits, near, sampling, texts_again
 from ..result import whole as wholes
 from ..result.audited import ELSEWHERE, HERE, Audit, AuditedRow, distance, figures_of, in_words, wrong_rows
 from ..result.content_fit import Scores
@@ -36,10 +37,11 @@ from ..run.checks import Checks
 from ..run.model import Model
 from ..run.plan import Plan
 from ..run.run import Run
-from . import doubled, fencing
+from . import doubled, fencing, meaning
 from .recompute import answers, model_at_hand
 
 FIT, AUDIT = "vectors fit their texts", "rows computed again after all parts were home"
+NEAR, COPIES = "no near copies of other texts", 20  # pairs that are computed again
 FILE = "audit.json"
 DRAWN = 299  # rows: none off means at most 1 % are, at 95 %
 WITHIN_S = 600.0  # what has no answer by then was not drawn
@@ -124,6 +126,22 @@ def tell_fit(checks: Checks, scores: Scores | None, found: Sequence[Misfit]) -> 
     checks.add(FIT, True, f"{plain}; {words}" if plain else words, "", remedy if plain else "", warn=bool(plain))
 
 
+def tell_near(checks: Checks, subject: Subject) -> list[int]:
+    """Add the check of nearly equal vectors; return the first of their rows, which are computed again.
+
+    Vectors that are equal in every bit are another check's business, and are computed again too.
+    """
+    matrix, prints = subject.merged.embeddings, subject.corpus.fingerprints()[: subject.corpus.documents]
+    found = near.pairs(matrix, prints)
+    vectors = some_rows(matrix, header(matrix), [row for pair in found for row in pair]) if found else ()
+    apart = [pair for i, pair in enumerate(found) if vectors[2 * i].tobytes() != vectors[2 * i + 1].tobytes()]
+    named = f"{len(apart)} pairs of different texts: rows {first_few([f'{a} and {b}' for a, b in apart])}"
+    good = f"no two of different texts nearer than {near.NEAR:g}, unless they are equal"
+    remedy = "read these documents: texts that read the same are harmless; where that is possible, the audit decides"
+    checks.add(NEAR, True, named if apart else good, "none", remedy if apart else "", warn=bool(apart))
+    return list(dict.fromkeys(row for pair in found[:COPIES] for row in pair))
+
+
 # ------------------------------------------------------------------------------------------------------------- audit
 
 
@@ -141,6 +159,7 @@ def after_all_parts(run: Run, merged: Merged, checks: Checks, shown: Figures, so
         checks.add(FIT, False, error, "", "make the checks above hold first")
         return shown
     tell_fit(checks, scores, found)
+    copies = tell_near(checks, subject)
     shown = replace(shown, fit=misfits.described(scores) if scores else None)
     if not sound:
         return shown
@@ -150,8 +169,8 @@ def after_all_parts(run: Run, merged: Merged, checks: Checks, shown: Figures, so
     try:
         run.journal.write("audit drawn", parts=sampling.commitment(digests), nonce=nonce.hex(), seed=seed)
         again = _doubled(subject, seed)
-        before = doubled.rows_first(again) + first(scores, found)
-        rows, tolerance, where = _computed(subject, chosen(subject.corpus.rows, seed, DRAWN, before))
+        before = doubled.rows_first(again) + copies + first(scores, found)
+        rows, tolerance, where = _computed(subject, chosen(subject.corpus.rows, seed, DRAWN, before), checks)
     except (RunbookError, OSError) as error:
         doubled.tell(checks, again, {})
         checks.add(AUDIT, True, f"none: {error}", "", "runbook verify --recompute N, with the model", warn=True)
@@ -176,15 +195,19 @@ def _doubled(subject: Subject, seed: str) -> doubled.Drawn:
     return again
 
 
-def _computed(subject: Subject, wanted: Sequence[AuditedRow]) -> tuple[list[AuditedRow], float, str]:
-    """Compute rows again here; where that cannot be, or most had no answer in time, on other slots than did them.
+def _computed(subject: Subject, wanted: Sequence[AuditedRow], checks: Checks) -> tuple[list[AuditedRow], float, str]:
+    """Compute rows again here, and titles, of which a check is added; return rows, tolerance, and where.
 
-    Raises DataError if neither can be.
+    Where that cannot be, or most had no answer in time, other slots than did them compute the rows. Raises DataError if
+    neither can be.
     """
     rows: list[AuditedRow] = []
     tolerance, why = 0.0, RunbookError("")
     try:
-        rows, tolerance = compute(subject, model_at_hand(subject.run, subject.plan), wanted)
+        uniform = [each.row for each in wanted if each.uniform and each.row < subject.corpus.documents]
+        titles = meaning.titles_of(subject.corpus, uniform)
+        rows, tolerance, vectors = compute(subject, model_at_hand(subject.run, subject.plan), wanted, titles)
+        meaning.tell(checks, subject.merged.embeddings, vectors, subject.corpus.documents)
     except RunbookError as error:
         why = error
     if 2 * len(rows) >= len(wanted):
@@ -225,22 +248,33 @@ def chosen(rows: int, seed: str, count: int, first: Sequence[int]) -> list[Audit
     return [AuditedRow(row, False) for row in first] + [AuditedRow(row, True) for row in drawn]
 
 
-def compute(subject: Subject, model: Model, wanted: Sequence[AuditedRow]) -> tuple[list[AuditedRow], float]:
+def compute(
+    subject: Subject, model: Model, wanted: Sequence[AuditedRow], titles: Mapping[int, str] | None = None
+) -> tuple[list[AuditedRow], float, dict[int, np.ndarray]]:
     """Compute rows again; return them with their distances, as many as there was time for, and the tolerance.
 
+    Last comes row -> the vector of its title, of those in `titles` for which there was time.
     Raises DataError if the model cannot be loaded here.
     """
     rows = list(dict.fromkeys(each.row for each in wanted))
     vectors = _vectors(subject, rows)
     done: dict[int, AuditedRow] = {}
     found: dict[int, np.ndarray] = {}
-    for row, opinion in zip(rows, answers(*_asked(subject, model, rows), "float32", WITHIN_S), strict=False):
+    run, plan, _, asked = _asked(subject, model, rows)
+    opinions = answers(run, plan, model, asked + meaning.asked(plan, titles or {}), "float32", WITHIN_S)
+    for row, opinion in zip(rows, itertools.islice(opinions, len(rows)), strict=False):
         vector = np.array(opinion.vector or (), np.float64)
         found[row] = vector
         error = safe_text(opinion.error or "", 300)
         done[row] = AuditedRow(row, False, distance(vectors[row], vector), opinion.tokens, error)
+    of_titles = {
+        row: np.array(opinion.vector, np.float64)
+        for row, opinion in zip(titles or {}, opinions, strict=False)
+        if opinion.vector
+    }
     tolerance = _tolerance(subject, model, found)
-    return [replace(done[each.row], uniform=each.uniform) for each in wanted if each.row in done], tolerance
+    again = [replace(done[each.row], uniform=each.uniform) for each in wanted if each.row in done]
+    return again, tolerance, of_titles
 
 
 def _asked(subject: Subject, model: Model, rows: Sequence[int]) -> tuple[Run, Plan, Model, list[tuple[str, bool]]]:
@@ -289,7 +323,7 @@ def once_more(
     found = subject.misfits(scores)
     before = first(scores, found) if count else [row for each in found for row in each.rows] + _low(scores)
     model = model_at_hand(run, subject.plan, folder)
-    rows, tolerance = compute(subject, model, chosen(subject.corpus.rows, seed, count, before))
+    rows, tolerance, _ = compute(subject, model, chosen(subject.corpus.rows, seed, count, before))
     return tell(checks, subject, Audit("", "", seed, tolerance, tuple(rows)), name)
 
 
@@ -353,6 +387,17 @@ def _part_of(subject: Subject, row: int) -> MergedPart | None:
     work = wholes.work_row(subject.whole, subject.plan, row)
     found = (each for each in subject.manifest.parts if each.rows and each.rows[0] <= (work or 0) < each.rows[1])
     return None if work is None else next(found, None)
+
+
+def coarse_slots(run: Run, merged: Merged) -> dict[str, str]:
+    """Return the slots that did rows with fewer digits than float32 has, each with why; none if all slots did."""
+    subject, named = Subject.of(run, merged), dict[str, str]()
+    shape = header(merged.embeddings)
+    for low, block in blocks(merged.embeddings, shape, 4096):
+        for row in (low + np.flatnonzero(digits.coarse(block) | digits.scaled(block))).tolist():
+            if part := _part_of(subject, row):
+                named.setdefault(part.slot, f"row {row} has no more digits than 16 bits hold")
+    return named if named.keys() < {part.slot for part in subject.manifest.parts if part.rows} else {}
 
 
 def wrong_slots(subject: Subject, audit: Audit) -> dict[str, str]:
