@@ -34,8 +34,7 @@ from .recompute import answers, model_at_hand
 NAME, EVENT, HERE = "known texts alike on every slot", "canaries", "here"
 LIMIT = 2**24  # bytes of a file of canaries
 WITHIN_S = 180.0  # for this machine's own
-ROOM = 3.0  # times what the run's dtype does to these texts here
-LEAST = {"float32": 1e-6, "float16": 1e-5, "bfloat16": 1e-4}
+ROOM, MOST = 3.0, 0.1  # times what the run's dtype does to these texts here, where that is more than is usual
 STOP = "runbook stop RUN; see what differs (libraries, model, this machine: runbook check), then begin another run"
 
 
@@ -70,12 +69,18 @@ def _read(path: Path) -> Canary | None:
         return None
 
 
+_heard: dict[tuple[Path, int], set[tuple[str, str]]] = {}  # by revision: a slot that was let in again is heard anew
+
+
 def bring(run: Run, state: Snapshot) -> bool:
     """Bring home what slots gave and was not heard of yet; whether there was any. A host that fails is asked later."""
-    if not any(slot.canaries for slot in state.slots):
-        return False
+    known_here = _heard.setdefault((run.folder, run.plan().epoch), set())
+    given = [(slot, each) for slot in state.slots for each in slot.canaries if (slot.slot, each) not in known_here]
+    if not given:
+        return False  # as at nearly every look: the journal is not read
     told = _told(run)
-    new = [(slot, each) for slot in state.slots for each in slot.canaries if each not in told.get(slot.slot, ())]
+    new = [(slot, each) for slot, each in given if each not in told.get(slot.slot, ())]
+    known_here.update((slot, each) for slot, digests in told.items() for each in digests)
     came = False
     for slot, digest in new:
         try:
@@ -83,6 +88,7 @@ def bring(run: Run, state: Snapshot) -> bool:
         except RunbookError:
             continue
         run.journal.write(EVENT, slot=slot.slot, host=slot.host, digest=digest)
+        known_here.add((slot.slot, digest))
         came = True
     return came
 
@@ -130,13 +136,13 @@ def make_reference(run: Run, plan: Plan) -> str:
     try:
         model = model_at_hand(run, plan)
         right = _computed(run, plan, model, texts, "float32")
-        tolerance = LEAST[plan.dtype]
+        tolerance = alike.APART[plan.dtype]
         if plan.dtype != "float32":
             try:
                 worst = alike.furthest(_computed(run, plan, model, texts, plan.dtype), right)
-                tolerance = max(tolerance, min(ROOM * worst, alike.APART[plan.dtype]))
+                tolerance = max(tolerance, min(ROOM * worst, MOST))
             except DataError:
-                tolerance = alike.APART[plan.dtype]
+                pass  # this processor cannot do that dtype: the fixed one stands
     except RunbookError as error:
         return safe_text(str(error), 300)
     made = Reference(tolerance, tuple(tuple(row) for row in right.tolist()))
