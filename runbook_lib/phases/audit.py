@@ -11,7 +11,7 @@ import itertools
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +19,25 @@ import numpy as np
 from worker.escape import safe_text
 
 from .. import records
-from ..corpus import corpus as corpora
-from ..corpus.corpus import Corpus
 from ..errors import DataError, RunbookError
-from ..result import alike, content_fit, digits, misfits, near, sampling, texts_again
-from ..result import whole as wholes
+from ..result import alike, content_fit, digits, misfits, sampling
 from ..result.audited import ELSEWHERE, HERE, Audit, AuditedRow, distance, figures_of, in_words, wrong_rows
 from ..result.content_fit import Scores
 from ..result.figures import AuditFigures, Figures
-from ..result.manifest import Manifest, MergedPart
 from ..result.merged import Merged
 from ..result.misfits import Misfit
 from ..result.parts import first_few
-from ..result.survey import blocks, header, some_rows, unit
-from ..result.whole import Whole
+from ..result.survey import blocks, header, some_rows
 from ..run.checks import Checks
 from ..run.model import Model
 from ..run.plan import Plan
 from ..run.run import Run
 from . import doubled, fencing, meaning
 from .recompute import answers, model_at_hand
+from .subject import Subject, origin, part_of
+from .words_fit import FIT, fit, tell_fit, tell_near
 
-FIT, AUDIT = "vectors fit their texts", "rows computed again after all parts were home"
-NEAR, COPIES = "no near copies of other texts", 20  # pairs that are computed again
+AUDIT = "rows computed again after all parts were home"
 FILE = "audit.json"
 DRAWN = 299  # rows: none off means at most 1 % are, at 95 %
 WITHIN_S = 600.0  # what has no answer by then was not drawn
@@ -55,94 +51,6 @@ REMEDY = (
     "have the machines of these rows looked at; then, for each part named, delete its .npy and .json here and on that "
     "host, runbook move RUN HOST, and run again: its rows are done by others"
 )
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is audited: a run's merged files, with the plan that made them and the corpus of all their rows."""
-
-    run: Run
-    plan: Plan
-    corpus: Corpus
-    merged: Merged
-    manifest: Manifest
-    whole: Whole | None
-
-    @classmethod
-    def of(cls, run: Run, merged: Merged) -> Subject:
-        """Read what is needed. Raises DataError if nothing is merged."""
-        manifest = merged.manifest()
-        if manifest is None:
-            raise DataError(f"{merged.manifest_file}: nothing merged yet")
-        whole = wholes.load(run)
-        corpus = corpora.load(run.corpus) if whole is None else whole.corpus
-        return cls(run, run.plan(), corpus, merged, manifest, whole)
-
-    def misfits(self, scores: Scores | None) -> list[Misfit]:
-        """Return the parts that plainly do not fit their texts; with --since rows are not those of parts."""
-        return misfits.parts(scores, self.manifest.parts) if scores and self.whole is None else []
-
-    def characters(self) -> int:
-        """About how many characters of a text the model reads, and no more than tell which text it is."""
-        return min(1500, 5 * (self.plan.max_tokens or 300))
-
-
-# ------------------------------------------------------------------------------------------------------- content fit
-
-
-def fit(subject: Subject, mean: np.ndarray | None = None) -> Scores | None:
-    """Return the content fit of every document; None where there are too few. Raises DataError and OSError."""
-    shape = header(subject.merged.embeddings)
-    found = _mean(subject.merged.embeddings) if mean is None else mean
-    return content_fit.score(
-        lambda: texts_again.texts(subject.corpus), subject.merged.embeddings, shape, found, subject.characters()
-    )
-
-
-def _mean(matrix: Path) -> np.ndarray:
-    """Return the mean of all directions, (dim,)."""
-    shape = header(matrix)
-    total = np.zeros(shape.dim)
-    for _, block in blocks(matrix, shape, 4096):
-        total += unit(block).sum(axis=0, dtype=np.float64)
-    return total / max(1, shape.rows)
-
-
-def tell_fit(checks: Checks, scores: Scores | None, found: Sequence[Misfit]) -> None:
-    """Add the check of the content fit: it never fails, because what is computed again decides."""
-    if scores is None:
-        checks.add(FIT, True, f"too few documents to learn from, {content_fit.FEWEST} are needed")
-        return
-    shown = misfits.described(scores)
-    lowest = f"lowest row {shown.lowest[0]} with {shown.lowest_scores[0]:.2f}" if shown.lowest else "none has a score"
-    words = f"{shown.rows} documents, median {shown.median or 0:.2f}, {lowest}"
-    if shown.power_other is not None and shown.power_neighbour is not None:
-        words += (
-            f"; of rows with another's vector {shown.power_other:.0%} would be among the {misfits.LOOKED_AT} lowest, "
-            f"with their neighbour's {shown.power_neighbour:.0%}"
-        )
-    plain = "; ".join(f"{each.part.name} of {each.part.slot} on {each.part.host}: {each.why}" for each in found[:10])
-    remedy = "rows of these parts are computed again below where that is possible: it decides"
-    checks.add(FIT, True, f"{plain}; {words}" if plain else words, "", remedy if plain else "", warn=bool(plain))
-
-
-def tell_near(checks: Checks, subject: Subject) -> list[int]:
-    """Add the check of nearly equal vectors; return the first of their rows, which are computed again.
-
-    Vectors that are equal in every bit are another check's business, and are computed again too.
-    """
-    matrix, prints = subject.merged.embeddings, subject.corpus.fingerprints()[: subject.corpus.documents]
-    found = near.pairs(matrix, prints)
-    vectors = some_rows(matrix, header(matrix), [row for pair in found for row in pair]) if found else ()
-    apart = [pair for i, pair in enumerate(found) if vectors[2 * i].tobytes() != vectors[2 * i + 1].tobytes()]
-    named = f"{len(apart)} pairs of different texts: rows {first_few([f'{a} and {b}' for a, b in apart])}"
-    good = f"no two of different texts nearer than {near.NEAR:g}, unless they are equal"
-    remedy = "read these documents: texts that read the same are harmless; where that is possible, the audit decides"
-    checks.add(NEAR, True, named if apart else good, "none", remedy if apart else "", warn=bool(apart))
-    return list(dict.fromkeys(row for pair in found[:COPIES] for row in pair))
-
-
-# ------------------------------------------------------------------------------------------------------------- audit
 
 
 def after_all_parts(run: Run, merged: Merged, checks: Checks, shown: Figures, sound: bool) -> Figures:
@@ -222,7 +130,7 @@ def _computed(subject: Subject, wanted: Sequence[AuditedRow], checks: Checks) ->
 
 def _by_others(subject: Subject, wanted: Sequence[AuditedRow]) -> list[AuditedRow]:
     """Have other slots than did them compute rows again; none of those that were taken from an earlier run."""
-    places = {each.row: _part_of(subject, each.row) for each in wanted}
+    places = {each.row: part_of(subject, each.row) for each in wanted}
     asked = {row: part.slot for row, part in places.items() if part}
     if subject.whole is not None or not asked:
         return []
@@ -354,7 +262,7 @@ def tell(checks: Checks, subject: Subject, audit: Audit, name: str = AUDIT) -> A
     wrong = wrong_rows(audit) + _other_tokens(subject, audit)
     words = in_words(shown, subject.corpus.rows)
     if wrong:
-        named = first_few([f"{why}{_origin(subject, row)}" for row, why in wrong], "; ")
+        named = first_few([f"{why}{origin(subject, row)}" for row, why in wrong], "; ")
         checks.add(name, False, f"{named}; {words}", f"at most {audit.tolerance:.2g} off", REMEDY)
     else:
         failed = [f"row {each.row}: {each.error}" for each in audit.rows if each.distance is None]
@@ -374,28 +282,13 @@ def _other_tokens(subject: Subject, audit: Audit) -> list[tuple[int, str]]:
     return wrong
 
 
-def _origin(subject: Subject, row: int) -> str:
-    part = _part_of(subject, row)
-    if part is not None:
-        return f" ({part.name} of {part.slot} on {part.host})"
-    work = wholes.work_row(subject.whole, subject.plan, row)
-    return f" (taken from run {subject.whole.since.run})" if work is None and subject.whole else ""
-
-
-def _part_of(subject: Subject, row: int) -> MergedPart | None:
-    """Return the part that a row is from; None for one that was taken from an earlier run."""
-    work = wholes.work_row(subject.whole, subject.plan, row)
-    found = (each for each in subject.manifest.parts if each.rows and each.rows[0] <= (work or 0) < each.rows[1])
-    return None if work is None else next(found, None)
-
-
 def coarse_slots(run: Run, merged: Merged) -> dict[str, str]:
     """Return the slots that did rows with fewer digits than float32 has, each with why; none if all slots did."""
     subject, named = Subject.of(run, merged), dict[str, str]()
     shape = header(merged.embeddings)
     for low, block in blocks(merged.embeddings, shape, 4096):
         for row in (low + np.flatnonzero(digits.coarse(block) | digits.scaled(block))).tolist():
-            if part := _part_of(subject, row):
+            if part := part_of(subject, row):
                 named.setdefault(part.slot, f"row {row} has no more digits than 16 bits hold")
     return named if named.keys() < {part.slot for part in subject.manifest.parts if part.rows} else {}
 
@@ -406,7 +299,7 @@ def wrong_slots(subject: Subject, audit: Audit) -> dict[str, str]:
     None where no slot came out right: then this machine may be wrong as well as all of them.
     """
     off = dict(wrong_rows(audit) + _other_tokens(subject, audit))
-    looked_at = [(each.row, _part_of(subject, each.row)) for each in audit.rows if each.distance is not None]
+    looked_at = [(each.row, part_of(subject, each.row)) for each in audit.rows if each.distance is not None]
     slots = {part.slot for _, part in looked_at if part}
     wrong: dict[str, str] = {}
     for row, part in looked_at:

@@ -19,7 +19,8 @@ from worker.files import read_json, sha256_file
 
 from .. import records
 from ..errors import DataError, RunbookError
-from ..phases import audit, validate
+from ..phases import audit, validate, words_fit
+from ..phases.subject import Subject
 from ..result import audited, facts, figures, misfits, publication, texts_again
 from ..result import whole as wholes
 from ..result.content_fit import Scores
@@ -132,11 +133,11 @@ def _validation(run: Run, checks: Checks, seen: _Seen, fit: bool) -> None:
     stored = _stored_checks(run)
     checks.extend(_told_before(check, stored.get(check.name)) for check in now)
     if fit and shown.norms is not None:
-        subject = audit.Subject.of(run, Merged(run.merged))
-        seen.scores = audit.fit(subject)
-        audit.tell_fit(checks, seen.scores, subject.misfits(seen.scores))
+        subject = Subject.of(run, Merged(run.merged))
+        seen.scores = words_fit.fit(subject)
+        words_fit.tell_fit(checks, seen.scores, subject.misfits(seen.scores))
         found_near = Checks(checks.title)
-        audit.tell_near(found_near, subject)
+        words_fit.tell_near(found_near, subject)
         checks.extend(_told_before(check, stored.get(check.name)) for check in found_near)
         shown = replace(shown, fit=misfits.described(seen.scores) if seen.scores else None)
     _stored(run, shown, ("audit",) if fit else ("audit", "fit"), checks)
@@ -198,7 +199,7 @@ def _audit(run: Run, checks: Checks) -> None:
     if kept is None:
         checks.add(DRAWN, False, f"{audit.FILE}: no such file, and {validate.FILE} has its figures", "", AGAIN)
         return
-    subject = audit.Subject.of(run, Merged(run.merged))
+    subject = Subject.of(run, Merged(run.merged))
     wrong = audit.problems(kept, subject)
     drawn = [event for event in run.journal.events("audit drawn") if event.get("seed") == kept.seed]
     wrong += [] if drawn else ["the journal has no such draw"]
@@ -214,7 +215,7 @@ def _audit(run: Run, checks: Checks) -> None:
 def _once_more(run: Run, seen: _Seen, again: Again, checks: Checks) -> None:
     """Have rows computed again: as many as are asked for; without a wish those that fit far less than is usual."""
     scores = seen.scores
-    subject = audit.Subject.of(run, Merged(run.merged))
+    subject = Subject.of(run, Merged(run.merged))
     low = misfits.suspects(scores) if scores else []
     plain = subject.misfits(scores)
     if not again.rows and not low and not plain:
