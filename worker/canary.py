@@ -32,6 +32,9 @@ SHORT = (
 )
 
 
+COUNT = len(SHORT) + 4
+
+
 def texts(template: str, max_tokens: int | None) -> list[str]:
     """The sixteen texts as they are encoded: `template` is the document's prompt, `max_tokens` where texts are cut."""
     limit = min(max_tokens or MOST_TOKENS, MOST_TOKENS)

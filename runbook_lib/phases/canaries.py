@@ -32,7 +32,7 @@ from . import fencing, monitor
 from .recompute import answers, model_at_hand
 
 NAME, EVENT, HERE = "known texts alike on every slot", "canaries", "here"
-LIMIT = 2**24  # bytes of a file of canaries
+LIMIT, MOST_HEARD = 2**23, 32  # bytes of a file of canaries; results of one slot: a host may say anything
 WITHIN_S = 180.0  # for this machine's own
 ROOM, MOST = 3.0, 0.1  # times what the run's dtype does to these texts here, where that is more than is usual
 STOP = "runbook stop RUN; see what differs (libraries, model, this machine: runbook check), then begin another run"
@@ -80,6 +80,7 @@ def bring(run: Run, state: Snapshot) -> bool:
         return False  # as at nearly every look: the journal is not read
     told = _told(run)
     new = [(slot, each) for slot, each in given if each not in told.get(slot.slot, ())]
+    new = [(slot, each) for slot, each in new if len(told.get(slot.slot, ())) < MOST_HEARD]
     known_here.update((slot, each) for slot, digests in told.items() for each in digests)
     came = False
     for slot, digest in new:
@@ -106,9 +107,14 @@ def _bring_one(run: Run, name: str, digest: str) -> None:
     make_folder(path.parent)
     write_atomic(path, raw)
     canary = _read(path)
-    if canary is None or known.digest(canary) != digest:
+    try:
+        if canary is None or known.digest(canary) != digest:
+            raise DataError(f"{name}: {remote.name}: not what its name says")
+        if (shape := alike.vectors_of(canary).shape) != (known.COUNT, run.plan().model.dim):
+            raise DataError(f"{name}: {remote.name}: expected {known.COUNT} x {run.plan().model.dim}, found {shape}")
+    except DataError:
         path.unlink(missing_ok=True)
-        raise DataError(f"{name}: {remote.name}: not what its name says")
+        raise
 
 
 # ------------------------------------------------------------------------------------------------- this machine's own

@@ -54,7 +54,7 @@ def vectors_of(canary: Canary) -> np.ndarray:
 
 def furthest(one: np.ndarray, other: np.ndarray) -> float:
     """Return how far two slots are apart in the text where they are furthest; infinite if they cannot be compared."""
-    if one.shape != other.shape:
+    if one.shape != other.shape or not one.size:
         return float("inf")
     with np.errstate(all="ignore"):
         apart = ((one - other) ** 2).sum(axis=1) / (other**2).sum(axis=1) / 2.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_run import undisturbed
+from small_run import make_profile, runbook
 
 from runbook_lib.corpus import corpus
 from runbook_lib.errors import DataError
@@ -25,7 +25,11 @@ PARTNERS = dict(zip(SLOTS, reversed(SLOTS), strict=True))
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return undisturbed(tmp_path_factory).folder
+    """A run of this module alone: its hosts' folders are needed, and another's are taken away."""
+    profile = make_profile(tmp_path_factory.mktemp("doubled"))
+    runbook("run", profile, cwd=profile.parent)
+    (folder,) = (profile.parent / "runs").iterdir()
+    return folder
 
 
 def drawn(this: Run, monkeypatch: pytest.MonkeyPatch) -> doubled.Drawn:

@@ -81,3 +81,19 @@ def test_a_file_that_is_not_what_its_name_says_is_not_taken(heard):
         write_json(folder(this, name).canary(digest), given(RIGHT + 1).to_json())
     assert not canaries.bring(this, state) and canaries.heard(this) == {}
     assert not list((this.folder / "canaries").glob("*.json"))
+
+
+@pytest.mark.parametrize("odd", [RIGHT[:3], np.zeros((0, 4), np.float32), np.zeros((16, 8), np.float32)])
+def test_what_is_no_such_array_is_not_taken(heard, odd):
+    this, state = heard(odd, odd, odd)
+    assert not canaries.bring(this, state) and canaries.fence_wrong(this, state) == []
+
+
+def test_a_host_that_always_says_something_else_is_heard_so_often_and_no_more(heard):
+    this, state = heard(RIGHT, RIGHT, RIGHT)
+    for number in range(40):
+        made = given(RIGHT + 1 + number)
+        write_json(folder(this, "one").canary(canary.digest(made)), made.to_json())
+        one = replace(state.slots[0], canaries=(canary.digest(made),))
+        canaries.bring(this, replace(state, slots=(one, *state.slots[1:])))
+    assert len(canaries.heard(this)[state.slots[0].slot]) == canaries.MOST_HEARD

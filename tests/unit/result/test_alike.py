@@ -74,7 +74,9 @@ def test_a_slot_whose_bits_changed_is_wrong_though_both_are_near():
     assert list(found.wrong) == ["s0"] and "later" in found.wrong["s0"]
 
 
-@pytest.mark.parametrize("odd", [noisy(0.1), np.full_like(RIGHT, np.nan), np.zeros_like(RIGHT), RIGHT[:, ::-1]])
+@pytest.mark.parametrize(
+    "odd", [noisy(0.1), np.full_like(RIGHT, np.nan), np.zeros_like(RIGHT), RIGHT[:, ::-1], RIGHT[:0]]
+)
 def test_without_this_machine_the_odd_one_out_is_named_and_of_two_neither(odd):
     found = judged(*[[canary(each, exact=False)] for each in (RIGHT, last_bits(3), odd, RIGHT)], here=None)
     assert list(found.wrong) == ["s2"] and "3 of 3 other slots" in found.wrong["s2"]
