@@ -1,12 +1,13 @@
 """Everything that a notebook imports, in one line: the phases, the gate, and the displays."""
 
 from .hosts.ssh.sign_in import sign_in
-from .phases import download, launch, merge, monitor, preflight, publish, staging, validate
+from .phases import canaries, download, launch, merge, monitor, preflight, publish, staging, validate
 from .report import ending, gate
 from .run.run import open_run
 from .show import console, file_table, live, pictures
 
 __all__ = [
+    "canaries",
     "console",
     "download",
     "ending",

@@ -1,4 +1,4 @@
-"""`python -m worker encode|supervise|warm|second|recompute|probe|devices|allotted|environment|fetch`."""
+"""`python -m worker encode|supervise|warm|second|recompute|double|probe|devices|allotted|environment|fetch`."""
 
 from __future__ import annotations
 
@@ -40,6 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("--device", default="cpu", help="cpu, cuda, mps or xpu")
     probe.add_argument("--gpu", help="the GPU to use, by its UUID")
     probe.add_argument("--longest", type=int, help="no text of the corpus is longer, in tokens")
+    double = verbs.add_parser("double", help="compute batches of others' parts again, as the order file says")
+    double.add_argument("--root", type=Path, required=True, help="the run's folder on this host")
+    double.add_argument("--host", required=True, help="the host's name in the profile")
+    double.add_argument("--slot", required=True, help="the slot whose device does it")
     devices = verbs.add_parser("devices", help="import the libraries, multiply on each GPU, print what was found")
     devices.add_argument("--device", default="cpu", help="cpu, or whose GPUs to look at: cuda, mps or xpu")
     allotted = verbs.add_parser("allotted", help="on a node of a cluster: the same, and what a task is given there")
@@ -77,6 +81,10 @@ def main(argv: list[str] | None = None) -> int:
 
         templates = {DOCUMENT: args.prompt, QUERY: args.question_prompt}
         return processor.recompute(args.model, args.dtype, args.max_tokens, templates, args.threads)
+    if args.verb == "double":
+        from . import double
+
+        return double.run(args.root.absolute(), args.host, args.slot)
     if args.verb == "environment":
         from . import making
 

@@ -50,6 +50,9 @@ class AnyEncoder(Protocol):
     def cut(self, lengths: Sequence[int], texts: Sequence[str]) -> list[int]:
         """`lengths` as the model reads them: at most its limit for texts of that kind."""
 
+    def layout(self, lengths: Sequence[int], texts: Sequence[str]) -> list[list[int]]:
+        """The positions of each batch that `encode` makes of these texts."""
+
     def padding(self, lengths: Sequence[int], texts: Sequence[str]) -> dict[str, int]:
         """`real_tokens` and `padded_tokens` of the batches that `encode` makes of these texts."""
 

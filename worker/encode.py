@@ -22,8 +22,10 @@ from .allotted import assignment_of, placed
 from .any_encoder import AnyEncoder
 from .around import Around, Task
 from .blame import GivenUp, LeftToOthers, Suspects, quarantine
+from .canaries import Canaries
 from .device import kind
 from .escape import safe_text
+from .fields import read_record
 from .files import never_make, write_atomic, write_json
 from .guard import Guard
 from .layout import HostFolder
@@ -144,10 +146,11 @@ def work(folder: HostFolder, share: Share, progress: Progress) -> None:
     with contextlib.ExitStack() as ended:
         second = ended.enter_context(contextlib.closing(Second(folder, share.assignment, share.spec, progress.doing)))
         recheck = ended.enter_context(contextlib.closing(Recheck(folder, share, progress.doing)))
-        _encode_all(folder, share, progress, suspects, second, recheck)
+        canaries = Canaries(folder, share.slot, share.assignment, progress)
+        _encode_all(folder, share, progress, suspects, second, recheck, canaries)
 
 
-def _ready(folder: HostFolder, share: Share, progress: Progress, second: Second) -> AnyEncoder:
+def _ready(folder: HostFolder, share: Share, progress: Progress, second: Second, canaries: Canaries) -> AnyEncoder:
     """The model of a slot, loaded on a device that does known texts as the processor does."""
     assignment = share.assignment
     progress.update(state=states.LOADING, write=True)
@@ -162,6 +165,7 @@ def _ready(folder: HostFolder, share: Share, progress: Progress, second: Second)
     second.check(encoder)
     if why := second.blind():
         say(f"the device is not held against what the processor gives: {why}")
+    canaries.compute(encoder)
     progress.update(state=states.RUNNING, computed=0, write=True)
     return encoder
 
@@ -202,9 +206,15 @@ def _too_full(device: str) -> str:
 
 
 def _encode_all(
-    folder: HostFolder, share: Share, progress: Progress, suspects: Suspects, second: Second, recheck: Recheck
+    folder: HostFolder,
+    share: Share,
+    progress: Progress,
+    suspects: Suspects,
+    second: Second,
+    recheck: Recheck,
+    canaries: Canaries,
 ) -> None:
-    encoder = _ready(folder, share, progress, second)
+    encoder = _ready(folder, share, progress, second, canaries)
     left_to_others: dict[int, str] = {}
     began = time.monotonic()
     computed, again = 0, False
@@ -241,6 +251,8 @@ def _encode_all(
                 encoder.ahead = ahead
             suspects.clear(range(low, high))  # before the commit: what a full disk does is not the rows' fault
             second.check(encoder, whole=False)  # before it, too: what a device that went bad computed is not believed
+            if canaries.due():
+                canaries.compute(encoder)
             computed += high - low
             spent = time.monotonic() - began
             progress.update(
@@ -257,6 +269,8 @@ def _encode_all(
             if why := _too_full(share.spec.device):
                 raise RuntimeError(why)  # what is committed stays, and the next worker goes on
         around.committed()
+        if canaries.due(at_end=True):
+            canaries.compute(encoder)
     if left_to_others:
         raise LeftToOthers(left_to_others)
 
@@ -297,7 +311,14 @@ def run(root: Path, host: str, slot: str) -> int:
     me = process.identify(os.getpid())
     progress = Progress(
         folder.progress(slot),
-        WorkerReport(slot, host, process=me, state=states.STARTING, started_at=time.time()),
+        WorkerReport(
+            slot,
+            host,
+            process=me,
+            state=states.STARTING,
+            started_at=time.time(),
+            canaries=read_record(WorkerReport, folder.progress(slot)).canaries,  # of the workers before
+        ),
         assignment.heartbeat_s if assignment else None,
     )
 

@@ -135,7 +135,7 @@ class Encoder:
         limits = [self.limits[kind_of(text)] for text in texts]
         return [n if limit is None else min(n, limit) for n, limit in zip(lengths, limits)]
 
-    def _layout(self, lengths: Sequence[int], texts: Sequence[str]) -> list[list[int]]:
+    def layout(self, lengths: Sequence[int], texts: Sequence[str]) -> list[list[int]]:
         """The positions of each batch: those of documents first, none holds both kinds."""
         cut = self.cut(lengths, texts)
         layout = []
@@ -228,7 +228,7 @@ class Encoder:
             before_batch([rows[i] for batch in begun for i in batch])
 
         vectors: np.ndarray | None = None
-        for batch, of_batch in through(self._layout(lengths, texts), make_ready, start, tell, self.ahead):
+        for batch, of_batch in through(self.layout(lengths, texts), make_ready, start, tell, self.ahead):
             if vectors is None:
                 vectors = np.empty((len(texts), of_batch.shape[1]), np.float32)
             vectors[batch] = of_batch
@@ -239,7 +239,7 @@ class Encoder:
         """Real and padded tokens of the layout that `encode` uses for these texts."""
         cut = self.cut(lengths, texts)
         read = [wide(n) for n in cut] if self.kind in NEW else cut
-        padded = sum(cut) if self.packed else padded_tokens(read, self._layout(lengths, texts))
+        padded = sum(cut) if self.packed else padded_tokens(read, self.layout(lengths, texts))
         return {"real_tokens": sum(cut), "padded_tokens": padded}
 
     def readers(self) -> list[str]:

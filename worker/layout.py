@@ -13,6 +13,8 @@ Standard library only, so the control machine reads a worker's files without tor
         progress/<slot>.exits.json      one writer: the supervisor; exit codes and reasons
         progress/rows.lock              a byte a row, locked while a worker computes it
         progress/known.json             what known texts give on this host's processor
+        canaries/<digest>.json          what known texts give on a kind of slot
+        doubled/<slot>.json             batches of others' parts to be computed again, and the answer
         progress/host_<host>.json       one writer: the supervisor; its own heartbeat
         progress/host_<host>.reserve    its place for a last word when the disk is full
         quarantine/row_<row>.json       a document that no worker could encode, and why
@@ -106,6 +108,18 @@ class HostFolder:
     def known_lock(self) -> Path:
         """Held by the worker that has them computed."""
         return self.root / "progress" / "known.lock"
+
+    def canary(self, digest: str) -> Path:
+        """What the canaries of a kind of slot give; see `worker.canary`."""
+        return self.root / "canaries" / f"{digest}.json"
+
+    def doubled(self, slot: str) -> Path:
+        """Which batches of others' parts a slot is to compute again; see `worker.double`."""
+        return self.root / "doubled" / f"{slot}.json"
+
+    def doubled_answer(self, slot: str) -> Path:
+        """What came of it."""
+        return self.root / "doubled" / f"{slot}.answer.json"
 
     def exits(self, slot: str) -> Path:
         """How the slot's workers ended: codes and reasons, kept by the supervisor."""

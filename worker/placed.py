@@ -24,6 +24,8 @@ _NAMES = {
     "parts": PART_FILE.pattern,
     "quarantine": QUARANTINE_FILE.pattern,
     "progress": rf"(?:{SLOT_NAME.pattern}|host_{HOST_NAME.pattern}|rows|known)\.[a-z.]+",
+    "canaries": r"[0-9a-f]{64}\.json",
+    "doubled": rf"{SLOT_NAME.pattern}\.(?:answer\.)?json",
     "slurm": r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}\.(?:sh|json|lock|log|out|err|exit|exit\.part)",
     "logs": rf"(?:{SLOT_NAME.pattern}|(?:host|environment)_{HOST_NAME.pattern})\.log",
 }

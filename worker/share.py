@@ -235,6 +235,8 @@ class Share:
         """
         while not self._stopped.is_set():
             self._renew()
+            if self.spec.fenced:
+                raise Refused(f"fenced: {self.spec.fenced}")
             have = [*settled(self.folder), *self._claims.held, *((row, row + 1) for row in tuple(self._left))]
             own = left_to_do(self.spec, have)
             for rows in own:

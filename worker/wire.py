@@ -59,6 +59,7 @@ from .fields import (
     identity,
     is_count,
     is_number,
+    lax,
     many,
     maybe,
     of,
@@ -204,6 +205,7 @@ class SlotSpec(Record):
     threads: int = field(metadata=LEAST_1)
     part_rows: int = field(metadata=LEAST_1)
     shards: tuple[ShardSpec, ...] = field(metadata=many(of(ShardSpec), RANGES))
+    fenced: str | None = field(default=None, metadata=MAYBE_TEXT)  # why it must not work: it was found wrong
 
 
 @dataclass(frozen=True)
@@ -275,6 +277,7 @@ class WorkerReport(Record):
     rows_per_s: float | None = field(default=None, metadata=MAYBE_RATE)  # rows a second, computed, over the last minute
     out_of_memory: int | None = field(default=None, metadata=LAX_COUNT)  # times
     doing: str | None = field(default=None, metadata=LAX_TEXT)  # a sign of work that is no row
+    canaries: tuple[str, ...] | None = field(default=None, metadata=lax(many(SHA256, 100)))  # see `worker.canary`
     heartbeat: int | None = field(default=None, metadata=LAX_COUNT)  # beats since it began
     heartbeat_at: float | None = field(default=None, metadata=MAYBE_TIME)
     broken: str | None = field(default=None, metadata=LAX_TEXT)  # why the report before could not be written
@@ -344,6 +347,59 @@ class Holder(Record):
     verb: str | None = field(default=None, metadata=MAYBE_TEXT)  # of `python -m worker`
     host: str | None = field(default=None, metadata=MAYBE_TEXT)
     step: str | None = field(default=None, metadata=MAYBE_TEXT)  # of making an environment
+
+
+@dataclass(frozen=True)
+class Canary(Record):
+    """What the canaries of a kind of slot give, `canaries/<digest>.json`: `kind` is all that decides the bits.
+
+    `exact`: the same bits come out each time; then every slot of this kind must give them.
+    """
+
+    kind: str = field(metadata=TEXT)
+    exact: bool = field(metadata=FLAG)
+    dim: int = field(metadata=LEAST_1)
+    vectors: str = field(metadata=TEXT)  # float32, (16, dim), base64
+
+
+@dataclass(frozen=True)
+class PartAgain(Record):
+    """Rows of a part of which one batch, by `draw`, is to be computed again; or all of them, each `alone`."""
+
+    start: int = field(metadata=ROW)  # of the part
+    documents: int = field(metadata=SOME)  # the rows from this one on are questions
+    rows: tuple[int, ...] = field(metadata=many(ROW, RANGES))
+    texts: tuple[str, ...] = field(metadata=many(TEXT, RANGES))
+    draw: int = field(default=0, metadata=COUNT)
+    avoid: tuple[int, ...] = field(default=(), metadata=many(ROW, RANGES))  # rows that were not done in a batch
+    alone: bool = field(default=False, metadata=FLAG)
+
+
+@dataclass(frozen=True)
+class PartsAgain(Record):
+    """What a slot is to compute again of others' parts, `doubled/<slot>.json`."""
+
+    parts: tuple[PartAgain, ...] = field(metadata=many(of(PartAgain)))
+
+
+@dataclass(frozen=True)
+class DoubledBatch(Record):
+    """A batch that was computed again: its rows, in its order, and their vectors; or the error."""
+
+    start: int = field(metadata=ROW)  # of the part
+    rows: tuple[int, ...] = field(metadata=many(ROW, RANGES))
+    dim: int = field(metadata=COUNT)
+    vectors: str = field(metadata=TEXT)  # float32, (rows, dim), base64
+    error: str = field(metadata=TEXT)
+
+
+@dataclass(frozen=True)
+class Doubled(Record):
+    """The answer, `doubled/<slot>.answer.json`."""
+
+    device: str = field(metadata=TEXT)
+    torch: str = field(metadata=TEXT)
+    batches: tuple[DoubledBatch, ...] = field(metadata=many(of(DoubledBatch)))
 
 
 @dataclass(frozen=True)

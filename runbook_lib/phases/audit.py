@@ -7,10 +7,11 @@ no host can have known which rows to do well. Where no row is off, a bound follo
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,26 +19,25 @@ import numpy as np
 from worker.escape import safe_text
 
 from .. import records
-from ..corpus import corpus as corpora
-from ..corpus.corpus import Corpus
 from ..errors import DataError, RunbookError
-from ..result import content_fit, misfits, sampling, texts_again
-from ..result import whole as wholes
+from ..result import alike, content_fit, digits, misfits, sampling
+from ..result.audited import ELSEWHERE, HERE, Audit, AuditedRow, distance, figures_of, in_words, wrong_rows
 from ..result.content_fit import Scores
 from ..result.figures import AuditFigures, Figures
-from ..result.manifest import Manifest
 from ..result.merged import Merged
 from ..result.misfits import Misfit
 from ..result.parts import first_few
-from ..result.survey import blocks, header, some_rows, unit
-from ..result.whole import Whole
+from ..result.survey import blocks, header, some_rows
 from ..run.checks import Checks
 from ..run.model import Model
 from ..run.plan import Plan
 from ..run.run import Run
+from . import doubled, fencing, meaning
 from .recompute import answers, model_at_hand
+from .subject import Subject, origin, part_of
+from .words_fit import FIT, fit, tell_fit, tell_near
 
-FIT, AUDIT = "vectors fit their texts", "rows computed again after all parts were home"
+AUDIT = "rows computed again after all parts were home"
 FILE = "audit.json"
 DRAWN = 299  # rows: none off means at most 1 % are, at 95 %
 WITHIN_S = 600.0  # what has no answer by then was not drawn
@@ -51,100 +51,6 @@ REMEDY = (
     "have the machines of these rows looked at; then, for each part named, delete its .npy and .json here and on that "
     "host, runbook move RUN HOST, and run again: its rows are done by others"
 )
-
-
-@dataclass(frozen=True)
-class AuditedRow:
-    """A row that was computed again: why it was, how far off it is (None: no vector, see `error`), its tokens then."""
-
-    row: int
-    uniform: bool
-    distance: float | None = None
-    tokens: int | None = None
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class Audit:
-    """`report/audit.json`. `seed` follows from `parts`, the sum over all digests, and the random `nonce`."""
-
-    parts: str
-    nonce: str
-    seed: str
-    tolerance: float
-    rows: tuple[AuditedRow, ...]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is audited: a run's merged files, with the plan that made them and the corpus of all their rows."""
-
-    run: Run
-    plan: Plan
-    corpus: Corpus
-    merged: Merged
-    manifest: Manifest
-    whole: Whole | None
-
-    @classmethod
-    def of(cls, run: Run, merged: Merged) -> Subject:
-        """Read what is needed. Raises DataError if nothing is merged."""
-        manifest = merged.manifest()
-        if manifest is None:
-            raise DataError(f"{merged.manifest_file}: nothing merged yet")
-        whole = wholes.load(run)
-        corpus = corpora.load(run.corpus) if whole is None else whole.corpus
-        return cls(run, run.plan(), corpus, merged, manifest, whole)
-
-    def misfits(self, scores: Scores | None) -> list[Misfit]:
-        """Return the parts that plainly do not fit their texts; with --since rows are not those of parts."""
-        return misfits.parts(scores, self.manifest.parts) if scores and self.whole is None else []
-
-    def characters(self) -> int:
-        """About how many characters of a text the model reads, and no more than tell which text it is."""
-        return min(1500, 5 * (self.plan.max_tokens or 300))
-
-
-# ------------------------------------------------------------------------------------------------------- content fit
-
-
-def fit(subject: Subject, mean: np.ndarray | None = None) -> Scores | None:
-    """Return the content fit of every document; None where there are too few. Raises DataError and OSError."""
-    shape = header(subject.merged.embeddings)
-    found = _mean(subject.merged.embeddings) if mean is None else mean
-    return content_fit.score(
-        lambda: texts_again.texts(subject.corpus), subject.merged.embeddings, shape, found, subject.characters()
-    )
-
-
-def _mean(matrix: Path) -> np.ndarray:
-    """Return the mean of all directions, (dim,)."""
-    shape = header(matrix)
-    total = np.zeros(shape.dim)
-    for _, block in blocks(matrix, shape, 4096):
-        total += unit(block).sum(axis=0, dtype=np.float64)
-    return total / max(1, shape.rows)
-
-
-def tell_fit(checks: Checks, scores: Scores | None, found: Sequence[Misfit]) -> None:
-    """Add the check of the content fit: it never fails, because what is computed again decides."""
-    if scores is None:
-        checks.add(FIT, True, f"too few documents to learn from, {content_fit.FEWEST} are needed")
-        return
-    shown = misfits.described(scores)
-    lowest = f"lowest row {shown.lowest[0]} with {shown.lowest_scores[0]:.2f}" if shown.lowest else "none has a score"
-    words = f"{shown.rows} documents, median {shown.median or 0:.2f}, {lowest}"
-    if shown.power_other is not None and shown.power_neighbour is not None:
-        words += (
-            f"; of rows with another's vector {shown.power_other:.0%} would be among the {misfits.LOOKED_AT} lowest, "
-            f"with their neighbour's {shown.power_neighbour:.0%}"
-        )
-    plain = "; ".join(f"{each.part.name} of {each.part.slot} on {each.part.host}: {each.why}" for each in found[:10])
-    remedy = "rows of these parts are computed again below where that is possible: it decides"
-    checks.add(FIT, True, f"{plain}; {words}" if plain else words, "", remedy if plain else "", warn=bool(plain))
-
-
-# ------------------------------------------------------------------------------------------------------------- audit
 
 
 def after_all_parts(run: Run, merged: Merged, checks: Checks, shown: Figures, sound: bool) -> Figures:
@@ -161,22 +67,81 @@ def after_all_parts(run: Run, merged: Merged, checks: Checks, shown: Figures, so
         checks.add(FIT, False, error, "", "make the checks above hold first")
         return shown
     tell_fit(checks, scores, found)
+    copies = tell_near(checks, subject)
     shown = replace(shown, fit=misfits.described(scores) if scores else None)
     if not sound:
         return shown
     nonce = secrets.token_bytes(sampling.NONCE_BYTES)
     digests = [part.sha256 for part in subject.manifest.parts]
-    seed = sampling.seed(digests, nonce)
+    seed, again = sampling.seed(digests, nonce), doubled.Drawn("", ())
     try:
-        model = model_at_hand(run, subject.plan)
         run.journal.write("audit drawn", parts=sampling.commitment(digests), nonce=nonce.hex(), seed=seed)
-        rows, tolerance = compute(subject, model, chosen(subject.corpus.rows, seed, DRAWN, first(scores, found)))
+        again = _doubled(subject, seed)
+        before = doubled.rows_first(again) + copies + first(scores, found)
+        rows, tolerance, where = _computed(subject, chosen(subject.corpus.rows, seed, DRAWN, before), checks)
     except (RunbookError, OSError) as error:
+        doubled.tell(checks, again, {})
         checks.add(AUDIT, True, f"none: {error}", "", "runbook verify --recompute N, with the model", warn=True)
         return shown
-    audit = Audit(sampling.commitment(digests), nonce.hex(), seed, tolerance, tuple(rows))
+    off = {each.row: each.distance is not None and each.distance <= tolerance for each in rows}
+    doubled.tell(checks, again, off)
+    audit = Audit(sampling.commitment(digests), nonce.hex(), seed, tolerance, tuple(rows), where)
     run.save_json(FILE, records.plain(audit))
-    return replace(shown, audit=tell(checks, subject, audit))
+    shown = replace(shown, audit=tell(checks, subject, audit))
+    fencing.after_audit(run, checks, wrong_slots(subject, audit) if where == HERE else {})
+    return shown
+
+
+def _doubled(subject: Subject, seed: str) -> doubled.Drawn:
+    """Have a batch of each slot done again elsewhere, and keep what came of it; with --since rows are not those of
+    parts.
+    """
+    if subject.whole is not None:
+        return doubled.Drawn(seed, ())
+    again = doubled.twice(subject.run, subject.plan, subject.corpus, subject.manifest.parts, seed)
+    subject.run.save_json(doubled.FILE, records.plain(again))
+    return again
+
+
+def _computed(subject: Subject, wanted: Sequence[AuditedRow], checks: Checks) -> tuple[list[AuditedRow], float, str]:
+    """Compute rows again here, and titles, of which a check is added; return rows, tolerance, and where.
+
+    Where that cannot be, or most had no answer in time, other slots than did them compute the rows. Raises DataError if
+    neither can be.
+    """
+    rows: list[AuditedRow] = []
+    tolerance, why = 0.0, RunbookError("")
+    try:
+        uniform = [each.row for each in wanted if each.uniform and each.row < subject.corpus.documents]
+        titles = meaning.titles_of(subject.corpus, uniform)
+        rows, tolerance, vectors = compute(subject, model_at_hand(subject.run, subject.plan), wanted, titles)
+        meaning.tell(checks, subject.merged.embeddings, vectors, subject.corpus.documents)
+    except RunbookError as error:
+        why = error
+    if 2 * len(rows) >= len(wanted):
+        return rows, tolerance, HERE
+    others = _by_others(subject, wanted)
+    if sum(each.distance is not None for each in others) > len(rows):
+        return others, alike.APART[subject.plan.dtype], ELSEWHERE
+    if not rows:
+        raise why
+    return rows, tolerance, HERE
+
+
+def _by_others(subject: Subject, wanted: Sequence[AuditedRow]) -> list[AuditedRow]:
+    """Have other slots than did them compute rows again; none of those that were taken from an earlier run."""
+    places = {each.row: part_of(subject, each.row) for each in wanted}
+    asked = {row: part.slot for row, part in places.items() if part}
+    if subject.whole is not None or not asked:
+        return []
+    kept = _vectors(subject, list(asked))
+    found = doubled.alone(subject.run, subject.plan, subject.corpus, subject.manifest.parts, asked)
+    done = []
+    for each in wanted:
+        vector, why = found.get(each.row, (None, "its part is not there"))
+        off = None if vector is None else distance(kept[each.row], vector.astype(np.float64))
+        done.append(replace(each, distance=off, error=why))
+    return done
 
 
 def first(scores: Scores | None, found: Sequence[Misfit]) -> list[int]:
@@ -191,22 +156,33 @@ def chosen(rows: int, seed: str, count: int, first: Sequence[int]) -> list[Audit
     return [AuditedRow(row, False) for row in first] + [AuditedRow(row, True) for row in drawn]
 
 
-def compute(subject: Subject, model: Model, wanted: Sequence[AuditedRow]) -> tuple[list[AuditedRow], float]:
+def compute(
+    subject: Subject, model: Model, wanted: Sequence[AuditedRow], titles: Mapping[int, str] | None = None
+) -> tuple[list[AuditedRow], float, dict[int, np.ndarray]]:
     """Compute rows again; return them with their distances, as many as there was time for, and the tolerance.
 
+    Last comes row -> the vector of its title, of those in `titles` for which there was time.
     Raises DataError if the model cannot be loaded here.
     """
     rows = list(dict.fromkeys(each.row for each in wanted))
     vectors = _vectors(subject, rows)
     done: dict[int, AuditedRow] = {}
     found: dict[int, np.ndarray] = {}
-    for row, opinion in zip(rows, answers(*_asked(subject, model, rows), "float32", WITHIN_S), strict=False):
+    run, plan, _, asked = _asked(subject, model, rows)
+    opinions = answers(run, plan, model, asked + meaning.asked(plan, titles or {}), "float32", WITHIN_S)
+    for row, opinion in zip(rows, itertools.islice(opinions, len(rows)), strict=False):
         vector = np.array(opinion.vector or (), np.float64)
         found[row] = vector
         error = safe_text(opinion.error or "", 300)
         done[row] = AuditedRow(row, False, distance(vectors[row], vector), opinion.tokens, error)
+    of_titles = {
+        row: np.array(opinion.vector, np.float64)
+        for row, opinion in zip(titles or {}, opinions, strict=False)
+        if opinion.vector
+    }
     tolerance = _tolerance(subject, model, found)
-    return [replace(done[each.row], uniform=each.uniform) for each in wanted if each.row in done], tolerance
+    again = [replace(done[each.row], uniform=each.uniform) for each in wanted if each.row in done]
+    return again, tolerance, of_titles
 
 
 def _asked(subject: Subject, model: Model, rows: Sequence[int]) -> tuple[Run, Plan, Model, list[tuple[str, bool]]]:
@@ -225,15 +201,6 @@ def _vectors(subject: Subject, rows: Sequence[int]) -> dict[int, np.ndarray]:
         places = [row - subject.corpus.documents for row in asked]
         kept |= zip(asked, some_rows(subject.merged.questions, header(subject.merged.questions), places), strict=True)
     return kept
-
-
-def distance(ours: np.ndarray, theirs: np.ndarray) -> float | None:
-    """Return half the squared distance of two vectors, as a share of the second's squared length; None if that is 0."""
-    size = float(theirs @ theirs)
-    if len(ours) != len(theirs) or not np.isfinite(size) or size <= 0.0:
-        return None
-    apart = ours.astype(np.float64) - theirs
-    return float(apart @ apart) / size / 2.0
 
 
 def _tolerance(subject: Subject, model: Model, found: dict[int, np.ndarray]) -> float:
@@ -264,7 +231,7 @@ def once_more(
     found = subject.misfits(scores)
     before = first(scores, found) if count else [row for each in found for row in each.rows] + _low(scores)
     model = model_at_hand(run, subject.plan, folder)
-    rows, tolerance = compute(subject, model, chosen(subject.corpus.rows, seed, count, before))
+    rows, tolerance, _ = compute(subject, model, chosen(subject.corpus.rows, seed, count, before))
     return tell(checks, subject, Audit("", "", seed, tolerance, tuple(rows)), name)
 
 
@@ -295,19 +262,13 @@ def tell(checks: Checks, subject: Subject, audit: Audit, name: str = AUDIT) -> A
     wrong = wrong_rows(audit) + _other_tokens(subject, audit)
     words = in_words(shown, subject.corpus.rows)
     if wrong:
-        named = first_few([f"{why}{_origin(subject, row)}" for row, why in wrong], "; ")
+        named = first_few([f"{why}{origin(subject, row)}" for row, why in wrong], "; ")
         checks.add(name, False, f"{named}; {words}", f"at most {audit.tolerance:.2g} off", REMEDY)
     else:
         failed = [f"row {each.row}: {each.error}" for each in audit.rows if each.distance is None]
         lacking = f"; no vector of {first_few(failed, '; ')}" if failed else ""
         checks.add(name, True, words + lacking, f"at most {audit.tolerance:.2g} off", warn=bool(failed))
     return shown
-
-
-def wrong_rows(audit: Audit) -> list[tuple[int, str]]:
-    """Return the rows that are off by more than the tolerance, and how far in words."""
-    far = {each.row: each.distance for each in audit.rows if each.distance is not None}
-    return [(row, f"row {row} is off by {off:.2g}") for row, off in far.items() if not off <= audit.tolerance]
 
 
 def _other_tokens(subject: Subject, audit: Audit) -> list[tuple[int, str]]:
@@ -321,46 +282,27 @@ def _other_tokens(subject: Subject, audit: Audit) -> list[tuple[int, str]]:
     return wrong
 
 
-def _origin(subject: Subject, row: int) -> str:
-    work = wholes.work_row(subject.whole, subject.plan, row)
-    if work is None:
-        return f" (taken from run {subject.whole.since.run})" if subject.whole else ""
-    for part in subject.manifest.parts:
-        if part.rows and part.rows[0] <= work < part.rows[1]:
-            return f" ({part.name} of {part.slot} on {part.host})"
-    return ""
+def coarse_slots(run: Run, merged: Merged) -> dict[str, str]:
+    """Return the slots that did rows with fewer digits than float32 has, each with why; none if all slots did."""
+    subject, named = Subject.of(run, merged), dict[str, str]()
+    shape = header(merged.embeddings)
+    for low, block in blocks(merged.embeddings, shape, 4096):
+        for row in (low + np.flatnonzero(digits.coarse(block) | digits.scaled(block))).tolist():
+            if part := part_of(subject, row):
+                named.setdefault(part.slot, f"row {row} has no more digits than 16 bits hold")
+    return named if named.keys() < {part.slot for part in subject.manifest.parts if part.rows} else {}
 
 
-def figures_of(audit: Audit, rows: int) -> AuditFigures:
-    """Return what follows from the rows of an audit, among so many rows."""
-    known = [each for each in audit.rows if each.distance is not None]
-    uniform = [each for each in known if each.uniform]
-    wrong = len(wrong_rows(audit))
-    furthest = max((each.distance for each in known if each.distance is not None), default=None)
-    return AuditFigures(
-        uniform=len(uniform),
-        lowest=len({each.row for each in known} - {each.row for each in uniform}),
-        wrong=wrong,
-        furthest=float(f"{furthest:.2g}") if furthest is not None else None,
-        tolerance=float(f"{audit.tolerance:.2g}"),
-        share_at_most=None if wrong or not uniform else sampling.most_bad(rows, len(uniform)) / rows,
-        seed=audit.seed,
-        where="on this machine's processor in float32",
-    )
+def wrong_slots(subject: Subject, audit: Audit) -> dict[str, str]:
+    """Return the slots whose rows came out otherwise here, each with why.
 
-
-def in_words(shown: AuditFigures, rows: int) -> str:
-    """Return what an audit says, with its bound."""
-    done = [f"{shown.uniform:,} of {rows:,} rows drawn by seed {shown.seed[:12]}"] if shown.uniform else []
-    done += [f"{shown.lowest} rows that fit least"] if shown.lowest else []
-    done_words = f"{' and '.join(done) or 'none'}, furthest {shown.furthest or 0:.2g}"
-    if shown.share_at_most is None:
-        return f"{done_words}; {shown.wrong or 'none'} off by more than {shown.tolerance:.2g}"
-    bound = "no row" if not shown.share_at_most else f"at most {percent(shown.share_at_most)} of all rows"
-    return f"{done_words}; {bound} off by more than {shown.tolerance:.2g} (95 %)"
-
-
-def percent(share: float) -> str:
-    """Return a share in percent, rounded up in its second digit: a bound may not look smaller than it is."""
-    digits = 2 if share < 0.1 else 1
-    return f"{np.ceil(share * 100 * 10**digits - 1e-9) / 10**digits:.{digits}f} %"
+    None where no slot came out right: then this machine may be wrong as well as all of them.
+    """
+    off = dict(wrong_rows(audit) + _other_tokens(subject, audit))
+    looked_at = [(each.row, part_of(subject, each.row)) for each in audit.rows if each.distance is not None]
+    slots = {part.slot for _, part in looked_at if part}
+    wrong: dict[str, str] = {}
+    for row, part in looked_at:
+        if part and row in off:
+            wrong.setdefault(part.slot, f"the audit found that {off[row]}")
+    return wrong if wrong.keys() < slots else {}

@@ -21,7 +21,7 @@ from worker.rows import Covered, Range, count, missing
 from ..corpus import corpus as corpora
 from ..errors import DataError, HostError, LinkLost, RunbookError
 from ..hosts import hosts as machines
-from ..result import done_twice, home, parts
+from ..result import done_twice, home, part_identity, parts
 from ..result.array_file import HEAD_LIMIT, ITEM_BYTES
 from ..result.part_record import size_limit
 from ..run import locks
@@ -59,7 +59,7 @@ def collect(run: Run, on_progress: OnProgress = ignore) -> Collected:
     A part that does not match its record or the plan is removed from the host, so that its rows are redone, and never
     gets a final name here. A part at home whose size differs from its record is put aside first.
     """
-    cut = list(home.truncated_or_missing_parts(run))
+    cut = list(home.plainly_unusable_parts(run))
     for path, why in cut:
         home.put_aside(run, path, why)
     plan, here = run.plan(), Covered(committed(run.local.parts))
@@ -211,11 +211,15 @@ def _fetch(
         write_atomic(aside.with_suffix(".json"), raw)
         with _read_as_data(remote.name):
             part = parts.read(aside.with_suffix(".json"))
+        if fenced := part_identity.fence_of(part.record, plan):
+            raise DataError(f"{remote.name}: {fenced}")
         _get(host, part, remote, aside, (stop - start) * plan.model.dim * ITEM_BYTES + HEAD_LIMIT, on_bytes, outage_s)
         with _read_as_data(remote.name):
             if problems := parts.verify(part, plan, fingerprints):
                 raise DataError(f"{remote.name}: {'; '.join(problems)}")
         with locks.held(run.landing_lock):
+            if fenced := part_identity.fence_of(part.record, run.plan()):  # meanwhile
+                raise DataError(f"{remote.name}: {fenced}")
             if home.with_suffix(".json").exists():  # of rows that moved, another host was first
                 apart = min(done_twice.furthest(home, aside), sys.float_info.max)
                 run.journal.write(done_twice.EVENT, host=host.name, start=start, stop=stop, furthest=apart)

@@ -15,7 +15,7 @@ from worker.layout import committed
 
 from ..errors import ProfileError
 from ..hosts import together
-from ..run import acts, locks, moves
+from ..run import acts, fences, locks, moves
 from ..run.checks import Checks
 from ..run.plan import Move, Plan, Slot
 from ..run.run import Run, limited
@@ -41,7 +41,7 @@ class Recovery:
     def __call__(self, run: Run, state: Snapshot) -> list[str]:
         """Do everything for this state."""
         did = _side_by_side([partial(self.act_on, run, state, names) for names in _reached_as_one(run)])
-        moved = _move(run, state)
+        moved = self.act_on_all(run, state)
         return did + moved + (_deliver(run, state) if moved else [])
 
     def jobs(self, run: Run, state: Snapshot) -> Mapping[str, Callable[[], list[str]]]:
@@ -50,7 +50,11 @@ class Recovery:
         able = (state.committed_by_host.keys() | state.invalid) - taken
         groups = [names for names in _reached_as_one(run) if able.intersection(names)]
         hosts: dict[str, Callable[[], list[str]]] = {n[0]: partial(self.act_on, run, state, n) for n in groups}
-        return hosts if taken else {**hosts, ALL: partial(_move, run, state)}
+        return hosts if taken else {**hosts, ALL: partial(self.act_on_all, run, state)}
+
+    def act_on_all(self, run: Run, state: Snapshot) -> list[str]:
+        """Do what needs a view of all hosts; return in words what was done."""
+        return _move(run, state)
 
     def act_on(self, run: Run, state: Snapshot, names: Collection[str]) -> list[str]:
         """Do what the hosts need that are reached as one; return in words what was done."""
@@ -282,6 +286,7 @@ def _revise(
         if not by_person and any(state.epochs.get(name, plan.epoch) != plan.epoch for name in concerned):
             return []  # the state is of an older plan: poll again first
         sources = [slot for slot in plan.used if slot.host in hosts]
+        can -= fences.behind(plan.fences).keys()
         receivers = [s for s in plan.used if s.slot in can and (targets is None or s.host in targets)]
         have = [*committed(run.local.parts), *_claimed(plan, state, concerned)]
         chosen = choose(plan, have, sources, receivers, rates, safe_text(why, 300))

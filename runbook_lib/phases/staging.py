@@ -22,6 +22,7 @@ from ..hosts import environments
 from ..hosts import hosts as machines
 from ..hosts.scheduler import options_of
 from ..profile.profile import HostSpec
+from ..run import fences
 from ..run import model as models
 from ..run.checks import Checks
 from ..run.plan import Plan, Slot
@@ -238,7 +239,8 @@ class _Common:
 
 def _slot(plan: Plan, slot: Slot, sums: Mapping[Range, str]) -> SlotSpec:
     shards = tuple(_shard(plan, slot, rows, sums) for rows in plan.ranges(slot))
-    return SlotSpec(slot.slot, slot.device, slot.gpu, slot.threads, plan.part_rows, shards)
+    fenced = fences.behind(plan.fences).get(slot.slot)
+    return SlotSpec(slot.slot, slot.device, slot.gpu, slot.threads, plan.part_rows, shards, fenced)
 
 
 def _shard(plan: Plan, slot: Slot, rows: Range, sums: Mapping[Range, str]) -> ShardSpec:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from ..run.run import Run, limited
 from ..slots.snapshot import Snapshot
-from . import download, recover
+from . import canaries, download, recover
 
 OUTAGE_S = 20.0  # a transfer that is stuck is left for the next round
 
@@ -18,6 +18,10 @@ class Tend(recover.Recovery):
         """Do what the hosts need that are reached as one; return in words what was done."""
         did = super().act_on(run, state, names)
         return did + bring_home(limited(run, ",".join(names)), state.for_hosts(names))
+
+    def act_on_all(self, run: Run, state: Snapshot) -> list[str]:
+        """Fence slots that do known texts wrong; then do what needs a view of all hosts."""
+        return canaries.fence_wrong(run, state) + super().act_on_all(run, state)
 
 
 tend = Tend()

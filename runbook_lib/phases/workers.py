@@ -19,7 +19,7 @@ from ..run.checks import Checks
 from ..run.plan import Slot
 from ..run.run import PHASES, Run, limited
 from ..slots import incidents
-from . import launch, staging, tasks
+from . import fencing, launch, staging, tasks
 
 RESTART_S = 30.0  # time for a supervisor to end a worker and start the next
 
@@ -151,6 +151,10 @@ def _restart_slot(run: Run, name: str) -> Checks:
 def _new_worker(run: Run, name: str, slot: Slot, spec: HostSpec) -> Checks:
     checks, host = Checks("Worker restarted"), machines.connect(spec, run.name)
     reading = launch.poll_staged(host)
+    if fencing.lift(run, name):
+        host.remove(host.folder.progress(name))  # it says what the known texts gave before
+        checks.add("fence", True, "lifted: it may work again; what it did before is not taken", where=host.name)
+        checks.extend(staging.stage(run, only={host.name}))
     if not run.plan().left(slot, reading.committed):
         checks.add(name, True, "no rows left for it", where=host.name)
         return checks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..phases.audit import percent
+from ..result.audited import HERE, percent
 from ..result.figures import AuditFigures, Figures, FitFigures
 from ..result.misfits import WEAK
 from ..run.checks import Checks
@@ -59,7 +59,8 @@ def _fit(fit: FitFigures | None) -> str:
 def _audited(audit: AuditFigures | None, computed_here: bool) -> str:
     if audit is None or audit.share_at_most is None:
         return "no row was drawn and computed again"
-    by = "as computed here" if computed_here else "by the audit on file, whose distances are its maker's word"
+    where = "" if audit.where == HERE else f", computed {audit.where}"
+    by = "as computed here" if computed_here else f"by the audit on file, whose distances are its maker's word{where}"
     if not audit.share_at_most:
         return f"no row is off by more than {audit.tolerance:.2g}, all of them computed again, {by}"
     return (

@@ -90,7 +90,7 @@ def outcome(run: Run) -> Outcome:
     if phases[-1].state == HELD:
         lost = [
             *publication.losses(run, quick=True),
-            *(f"{path.name}: {why}" for path, why in home.truncated_or_missing_parts(run)),
+            *(f"{path.name}: {why}" for path, why in home.plainly_unusable_parts(run)),
         ]
         if lost:
             return Outcome(phases, DAMAGED, one_line("; ".join(lost), 1000), again)

@@ -16,8 +16,9 @@ from worker.files import read_json, sha256_file
 
 from .. import records
 from ..errors import DataError, RunbookError
-from ..phases import audit, validate
-from ..result import facts, figures, misfits, publication, texts_again
+from ..phases import audit, validate, words_fit
+from ..phases.subject import Subject
+from ..result import audited, facts, figures, misfits, publication, texts_again
 from ..result import whole as wholes
 from ..result.content_fit import Scores
 from ..result.figures import Figures
@@ -128,9 +129,12 @@ def _validation(run: Run, checks: Checks, seen: _Seen, fit: bool) -> None:
     stored = _stored_checks(run)
     checks.extend(_told_before(check, stored.get(check.name)) for check in now)
     if fit and shown.norms is not None:
-        subject = audit.Subject.of(run, Merged(run.merged))
-        seen.scores = audit.fit(subject)
-        audit.tell_fit(checks, seen.scores, subject.misfits(seen.scores))
+        subject = Subject.of(run, Merged(run.merged))
+        seen.scores = words_fit.fit(subject)
+        words_fit.tell_fit(checks, seen.scores, subject.misfits(seen.scores))
+        found_near = Checks(checks.title)
+        words_fit.tell_near(found_near, subject)
+        checks.extend(_told_before(check, stored.get(check.name)) for check in found_near)
         shown = replace(shown, fit=misfits.described(seen.scores) if seen.scores else None)
     _stored(run, shown, ("audit",) if fit else ("audit", "fit"), checks)
     _verdicts(stored, now, checks)
@@ -184,21 +188,21 @@ def _verdicts(stored: dict[str, CheckRecord], now: list[Check], checks: Checks) 
 
 def _audit(run: Run, checks: Checks) -> None:
     """Hold the audit on file against its draw, its rows and the stored figures: who drew, and what follows from it."""
-    kept, stored = records.read(audit.Audit, run.report / audit.FILE), figures.read(run.report / validate.FILE)
+    kept, stored = records.read(audited.Audit, run.report / audit.FILE), figures.read(run.report / validate.FILE)
     stated = stored.audit if stored else None
     if stated is None:  # none was made of this result; a file may be left of one before
         return
     if kept is None:
         checks.add(DRAWN, False, f"{audit.FILE}: no such file, and {validate.FILE} has its figures", "", AGAIN)
         return
-    subject = audit.Subject.of(run, Merged(run.merged))
+    subject = Subject.of(run, Merged(run.merged))
     wrong = audit.problems(kept, subject)
     drawn = [event for event in run.journal.events("audit drawn") if event.get("seed") == kept.seed]
     wrong += [] if drawn else ["the journal has no such draw"]
     wrong += (
-        [] if audit.figures_of(kept, subject.corpus.rows) == stated else ["its figures do not follow from its rows"]
+        [] if audited.figures_of(kept, subject.corpus.rows) == stated else ["its figures do not follow from its rows"]
     )
-    wrong += [why for _, why in audit.wrong_rows(kept)]
+    wrong += [why for _, why in audited.wrong_rows(kept)]
     checks.add(
         DRAWN, not wrong, "; ".join(wrong[: archive.NAMED]) or f"{len(kept.rows)} rows of {audit.FILE}", "", AGAIN
     )
@@ -207,7 +211,7 @@ def _audit(run: Run, checks: Checks) -> None:
 def _once_more(run: Run, seen: _Seen, again: Again, checks: Checks) -> None:
     """Have rows computed again: as many as are asked for; without a wish those that fit far less than is usual."""
     scores = seen.scores
-    subject = audit.Subject.of(run, Merged(run.merged))
+    subject = Subject.of(run, Merged(run.merged))
     low = misfits.suspects(scores) if scores else []
     plain = subject.misfits(scores)
     if not again.rows and not low and not plain:

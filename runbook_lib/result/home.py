@@ -11,6 +11,7 @@ from worker.layout import committed
 from ..corpus import corpus as corpora
 from ..errors import DataError
 from ..run.run import Run
+from .part_identity import fence_of
 from .parts import read, verify
 
 
@@ -26,17 +27,23 @@ def unusable_parts(run: Run) -> Iterator[tuple[Path, str]]:
             yield path, "; ".join(problems)
 
 
-def truncated_or_missing_parts(run: Run) -> Iterator[tuple[Path, str]]:
-    """Return the parts at home whose array is missing or has another size than in its record; no sums are computed."""
+def plainly_unusable_parts(run: Run) -> Iterator[tuple[Path, str]]:
+    """Return the parts at home of fenced slots, and those whose array is missing or has another size than recorded.
+
+    No sums are computed.
+    """
+    plan = run.plan() if run.plan_file.exists() else None
     for path in _paths(run):
         try:
-            stated = read(path).bytes
+            part = read(path)
             size = path.stat().st_size if path.is_file() else None
         except (DataError, OSError) as error:
             yield path, str(error)
             continue
-        if size != stated:
-            yield path, f"expected {stated} bytes, {'no such file' if size is None else f'found {size}'}"
+        if plan and (fenced := fence_of(part.record, plan)):
+            yield path, fenced
+        elif size != part.bytes:
+            yield path, f"expected {part.bytes} bytes, {'no such file' if size is None else f'found {size}'}"
 
 
 def put_aside(run: Run, path: Path, why: str) -> None:

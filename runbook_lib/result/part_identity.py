@@ -6,6 +6,7 @@ from worker.escape import safe_text
 from worker.layout import FORMAT
 from worker.wire import PartRecord
 
+from ..run import fences
 from ..run.plan import Plan, Slot
 
 
@@ -29,11 +30,18 @@ def differences_from_plan(record: PartRecord, plan: Plan) -> list[str]:
         ("question prompt", plan.question_prompt, record.question_prompt),
         ("max_tokens", _limit(record, plan), record.max_tokens),
     ]
-    return [
+    problems = [
         f"{what}: expected {wanted!r}, found {safe_text(repr(actual), 200)}"
         for what, wanted, actual in facts
         if wanted != actual
     ]
+    return [*problems, *filter(None, [fence_of(record, plan)])]
+
+
+def fence_of(record: PartRecord, plan: Plan) -> str:
+    """Return in words that a part is by a slot that was found wrong; empty if it is not."""
+    why = fences.why_not(plan.fences, record.slot, record.epoch)
+    return f"slot: {record.slot} is fenced: {why}" if why else ""
 
 
 def slot_of(plan: Plan, name: str, row: int) -> Slot:

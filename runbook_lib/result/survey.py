@@ -14,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import DataError
+from . import digits
 from .array_file import ITEM_BYTES
 
 BLOCK_BYTES = 8 * 2**20
@@ -21,8 +22,6 @@ BLOCK_ROWS = 2**20
 NEAREST = 5
 # Equal vectors have equal scores only up to rounding: a document is ahead of another only if better by more than this.
 TIE = 1e-6
-# The bits of a float32 that float16 does not have; bfloat16 has even fewer.
-LOW_BITS = np.uint32(0x1FFF)
 # A shorter vector has no direction that float32 can represent.
 SHORTEST = 1e-30
 
@@ -52,6 +51,7 @@ class Survey:
     norms: np.ndarray  # float64, one for each row; not finite if the row is not
     constant: list[int]
     coarse: list[int]  # rows whose every number has no more digits than 16 bits hold
+    scaled: list[int]  # rows whose numbers are such numbers times a factor
     hashes: np.ndarray  # int64, one for each row: valid in this process only
     directions: int  # number of rows with a direction
     mean: np.ndarray  # of the unit vectors
@@ -156,13 +156,6 @@ def _hashes(block: np.ndarray) -> np.ndarray:
     return np.fromiter((hash(row.tobytes()) for row in block), np.int64, len(block))
 
 
-def _coarse(block: np.ndarray) -> np.ndarray:
-    """Return which rows were computed in 16 bits: the low bits of every number are zero, and few numbers are."""
-    ends_in_zeros = ~((block.view("<u4") & LOW_BITS) != 0).any(axis=1)
-    found: np.ndarray = ends_in_zeros & ((block != 0).sum(axis=1) > block.shape[1] // 2) & (block.shape[1] > 1)
-    return found
-
-
 def survey(path: Path, shape: Header, questions: Questions, sample: Sequence[int]) -> Survey:
     """Read the matrix at `path` once. `sample`: ascending rows whose directions are kept."""
     rows, dim = shape.rows, shape.dim
@@ -173,6 +166,7 @@ def survey(path: Path, shape: Header, questions: Questions, sample: Sequence[int
     total, second = np.zeros(dim), np.zeros((dim, dim))
     constant: list[int] = []
     coarse: list[int] = []
+    scaled: list[int] = []
     directions_seen = 0
     nearest, kept = _Nearest(questions), np.zeros((len(sample), dim), np.float32)
     wanted = np.asarray(sample, np.int64)
@@ -183,7 +177,8 @@ def survey(path: Path, shape: Header, questions: Questions, sample: Sequence[int
         norms[low:high] = norms_of(block)
         hashes[low:high] = _hashes(block)
         constant += (low + np.flatnonzero((block == block[:, :1]).all(axis=1))).tolist() if dim > 1 else []
-        coarse += (low + np.flatnonzero(_coarse(block))).tolist()
+        coarse += (low + np.flatnonzero(digits.coarse(block))).tolist()
+        scaled += (low + np.flatnonzero(digits.scaled(block))).tolist()
         good = has_direction(norms[low:high])
         directions = unit(block, norms[low:high])
         directions_seen += int(good.sum())
@@ -198,6 +193,7 @@ def survey(path: Path, shape: Header, questions: Questions, sample: Sequence[int
         norms=norms,
         constant=constant,
         coarse=coarse,
+        scaled=scaled,
         hashes=hashes,
         directions=directions_seen,
         mean=mean,

@@ -25,13 +25,14 @@ KINDS = {
     **dict.fromkeys(("phase started", "phase ended", "gate", "notebook added"), PHASE),
     **dict.fromkeys(
         ("run created", "checked", "environment begun", "staged", "slots added", "supervisor started", "watching",
-         "watched", "asked", "result published", "record written", "audit drawn", "rows done twice", "sealed"),
+         "watched", "asked", "result published", "record written", "audit drawn", "rows done twice", "canaries",
+         "sealed"),
         PROGRESS,
     ),
     **dict.fromkeys(
         ("part refused", "part put aside", "record put aside", "damage found", "phase failed", "restart failed",
          "slot in trouble", "worker died", "row given up", "slot without a row",
-         "supervisor lost", "host failed", "link broke", "result changed", "result refused"),
+         "supervisor lost", "host failed", "link broke", "result changed", "result refused", "slot fenced"),
         FAULT,
     ),
     **dict.fromkeys(
@@ -42,7 +43,7 @@ KINDS = {
     "note": REMARK,
     **dict.fromkeys(
         ("watching interrupted", "workers stopped", "taken over", "started from scratch", "profile changed",
-         "host joined", "host left", "corpus amended", "cleaned"),
+         "host joined", "host left", "corpus amended", "cleaned", "fence lifted"),
         ACT,
     ),
 }  # fmt: skip
@@ -93,6 +94,7 @@ class Event(TypedDict, total=False):
     stamped: bool
     seed: str
     furthest: float
+    digest: str
     wrote: dict[str, str]
 
 

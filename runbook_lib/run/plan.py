@@ -18,6 +18,7 @@ from worker.wire import PADDED
 
 from ..errors import DataError
 from .disk import explain_disk_errors
+from .fences import Fence
 
 # Rows that one slot does in 10-30 s: a kill costs at most one part.
 PART_ROWS_CUDA = 1024
@@ -138,6 +139,7 @@ class Plan(_Once):
     moves: tuple[Move, ...] = ()
     run_id: str = ""
     amendments: tuple[Amendment, ...] = ()
+    fences: tuple[Fence, ...] = ()
     batching: str = PADDED
     why_padded: str = ""
 
@@ -150,7 +152,7 @@ class Plan(_Once):
     def sha256(self) -> str:
         """The plan's own digest: equal plans have equal digests."""
         value = asdict(self)
-        for name in ("run_id", "amendments", "why_padded"):
+        for name in ("run_id", "amendments", "fences", "why_padded"):
             if not value[name]:  # as in a version without them: its digest still holds
                 del value[name]
         if self.batching == PADDED:  # likewise
@@ -206,7 +208,7 @@ class Plan(_Once):
 
     def first(self) -> Plan:
         """The first revision: before any rows moved."""
-        return replace(self, epoch=1, moves=())
+        return replace(self, epoch=1, moves=(), fences=())
 
     def moved(self, moves: Sequence[Move]) -> Plan:
         """Return the next revision. Raises DataError if a row would belong to no slot, or to two."""
@@ -219,6 +221,10 @@ class Plan(_Once):
         """Return the next revision, for a corpus with other texts in these rows."""
         amendment = Amendment(self.epoch + 1, self.corpus, tuple(rows))
         return replace(self, epoch=self.epoch + 1, corpus=corpus, amendments=(*self.amendments, amendment))
+
+    def with_fences(self, fences: Sequence[Fence]) -> Plan:
+        """Return the next revision, with these fences."""
+        return replace(self, epoch=self.epoch + 1, fences=tuple(fences))
 
     @explain_disk_errors("writing the plan")
     def save(self, path: Path) -> None:
@@ -325,6 +331,7 @@ def _read(path: Path) -> Plan:
                 "slots": tuple(Slot(**slot) for slot in value["slots"]),
                 "moves": tuple(Move(**move) for move in value["moves"]),
                 "amendments": tuple(Amendment(**{**a, "rows": tuple(a["rows"])}) for a in value.get("amendments", ())),
+                "fences": tuple(Fence(**fence) for fence in value.get("fences", ())),
             }
         )
     except (KeyError, TypeError) as error:

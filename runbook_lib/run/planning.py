@@ -11,8 +11,8 @@ from worker.wire import PACKED, PADDED
 
 from ..corpus import corpus as corpora
 from ..profile.profile import HostSpec
+from . import fences, moves
 from . import model as models
-from . import moves
 from . import plan as plans
 from .machine_facts import MachineFacts
 from .plan import ModelIdentity, Plan, Slot
@@ -132,10 +132,11 @@ def follow_hosts(
     gone = [slot for slot in plan.used if slot.host not in here]
     stay = [slot for slot in plan.used if slot.host in here and plan.ranges(slot)]
     back = [slot for slot in plan.used if slot.host in joined and slot.host in facts and not plan.ranges(slot)]
-    takers = [slot for slot in (*stay, *back, *new) if slot.host in facts]
+    able = [slot for slot in (*stay, *back, *new) if slot.slot not in fences.behind(plan.fences)]
+    takers = [slot for slot in able if slot.host in facts]
     left = moves.evacuate(wider, have, gone, takers, {}, "its host was taken out of the profile")
     after = wider.moved(left) if left else wider
-    joining = [*back, *new]
+    joining = [slot for slot in (*back, *new) if slot in able]
     came = (
         moves.rebalance(after, have, stay, joining, {}, "slots were added to the profile") if stay and joining else []
     )

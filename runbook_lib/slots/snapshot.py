@@ -40,6 +40,7 @@ class SlotState:
     evidence: str = ""  # how the verdict is known; empty if nothing is wrong
     action: str = ""  # what happens by itself; empty if nothing is wrong
     exits: tuple[Exit, ...] = ()  # how its workers ended, from its host's record
+    canaries: tuple[str, ...] = ()  # what its known texts gave, by digest; see worker.canary
     loaded_s: float | None = None  # how long loading the model took
     idle_s: float | None = None  # time since its worker began, while it lives and still loads
 

@@ -191,7 +191,8 @@ TABLE = (
     Verdict(REFUSED, "nothing: what it was given does not fit together", "read the reason; launch again"),
     Verdict(
         FENCED,
-        "five deaths without a new part: its rows go to its neighbours, or another host",
+        "five deaths without a new part, or its vectors were found wrong: its rows go to its neighbours, or "
+        "another host",
         "read the reason, `runbook run`",
         rests=True,
         takes=False,

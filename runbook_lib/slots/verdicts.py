@@ -24,7 +24,7 @@ CAUSES = (
     ("out of memory", r"out of memory|cannot allocate memory|out_of_memory|MemoryError|Errno 12\b|invalid buffer size|"
                       r"out_of_(device|host)_memory|failed assertion.*MPSNDArray"),
     ("device wrong", r"a known text (comes out|cannot be computed)|comes out otherwise than on the processor|"
-                     r"driver complained"),
+                     r"driver complained|^fenced: "),
     ("model refused", r"\b40[13]\b (client )?error|gated repo|unauthorized|offline mode|LocalEntryNotFound"),
     ("environment broken", r"no module named|ImportError|cannot start |undefined symbol|shared object file"),
     ("no permission", r"permission denied|read-only file system|operation not permitted"),

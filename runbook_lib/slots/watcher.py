@@ -257,6 +257,7 @@ class Watcher:
             evidence=safe_text(ended or evidence, 300),
             action=verdict.by_itself if verdict.wrong else "",
             exits=exits,
+            canaries=report.canaries or (),
             loaded_s=report.loaded_s,
             idle_s=idle_s(observed.reading, observed.entry),
         )

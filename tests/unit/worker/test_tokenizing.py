@@ -75,7 +75,7 @@ def test_ahead_or_one_by_one_the_bytes_are_the_same(encoder: Encoder) -> None:
         assert encoder.encode(texts, lengths, range(len(texts)), told.append).tobytes() == calm.tobytes()
     finally:
         encoder.ahead = False
-    assert max(map(len, told)) > max(map(len, encoder._layout(lengths, texts)))
+    assert max(map(len, told)) > max(map(len, encoder.layout(lengths, texts)))
     assert set(itertools.chain(*told)) == set(range(len(texts)))
 
 
