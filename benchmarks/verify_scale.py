@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from worker.rows import planned_parts  # noqa: E402
 
 LIMIT_MB, LIMIT_S, FULL = 300, 120.0, (250_000, 768)
 SLOTS, PART_ROWS, NOISE = 16, 1024, 0.6
-VOCABULARY, TELLING, OWN_WORDS = 30_000, 1_500, 40  # of all words, so many tell what a text is about; each has some
+TELLING, COMMON, OWN_WORDS = 400, 100, 25  # words that tell what a text is about, those that all texts have, own ones
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -49,6 +50,8 @@ def make(folder: Path, documents: int, dim: int, characters: int) -> Run:
         folder, texts=drawn.records(), questions=asked, made=np.zeros((1, dim), np.float32), slots=SLOTS,
         part_rows=PART_ROWS, dim=dim,
     )  # fmt: skip
+    made = replace(made, plan=replace(made.plan, max_tokens=None))  # else only the beginnings of texts are read
+    made.plan.save(made.run.plan_file)
     for slot in made.plan.slots:
         for start, stop in planned_parts(slot.start, slot.stop, PART_ROWS):
             made.commit_part(start, stop, drawn.vectors(start, stop))
@@ -75,7 +78,7 @@ class _Drawn:
 
     def __init__(self, documents: int, dim: int, characters: int):
         rng = np.random.default_rng(0)
-        self.words = ["".join(rng.choice(list(LETTERS), rng.integers(3, 10))) for _ in range(VOCABULARY)]
+        self.words = ["".join(rng.choice(list(LETTERS), rng.integers(4, 9))) for _ in range(TELLING + COMMON)]
         self.of_words = rng.normal(size=(TELLING, dim)).astype(np.float32)
         self.documents, self.dim = documents, dim
         self.usual = max(2, characters // 7 - OWN_WORDS)
@@ -88,7 +91,7 @@ class _Drawn:
         found: list[dict[str, object]] = []
         for row in range(self.documents):
             rng = np.random.default_rng((2, row))
-            common = np.minimum(TELLING + rng.zipf(1.3, size=rng.integers(1, 2 * self.usual)), VOCABULARY) - 1
+            common = TELLING + rng.integers(COMMON, size=rng.integers(self.usual // 2, 2 * self.usual))
             text = " ".join(self.words[word] for word in rng.permutation([*self._own(row), *common]))
             found.append({"id": row, "title": f"Title {row}", "text": text, "url": f"https://example.org/{row}"})
         return found

@@ -108,19 +108,17 @@ def seal(run: Run, as_pdf: bool = False) -> Path:
     signature.try_key(run)
     page_file = build(run)
     page_file.with_suffix(".pdf").unlink(missing_ok=True)
-    if as_pdf:
-        pdf.write(page_file)
-    write_notes(run)
-    archive.write_sums(run, trial)
+    printed_files = [pdf.write(page_file)] if as_pdf else []
+    wrote, key = [page_file, *printed_files, *write_notes(run)], run.profile.signing_key
+    archive.write_sums(run, trial, wrote, signature.fingerprint(key) if key else "")
     signature.sign(run)
     return run.sums
 
 
 @explain_disk_errors("writing the notes")
-def write_notes(run: Run) -> None:
-    """Write the notes for a person: the execution report and failures.log, also for a failed run."""
-    execution_report(run)
-    failure_log(run)
+def write_notes(run: Run) -> tuple[Path, Path]:
+    """Write the notes for a person, also for a failed run: the execution report and failures.log."""
+    return execution_report(run), failure_log(run)
 
 
 # ----------------------------------------------------------------------------------------------------------- verdict

@@ -15,7 +15,7 @@ from pathlib import Path
 from worker.escape import safe_text
 
 from ..errors import DataError
-from ..result.sealed import SIGNATURE
+from ..result.sealed import SEALED, SIGNATURE
 from ..run.checks import Checks
 from ..run.run import Run
 
@@ -80,15 +80,25 @@ def check(checks: Checks, run: Run, signers: Path | None) -> None:
         remedy = "bring a file of your own: this one is the word of whoever made the archive"
         checks.add(NAME, False, f"{signers} lies in the archive itself", "", remedy)
     elif not there:
-        seen = "there is none"
-        checks.add(
-            NAME, signers is None, seen, "", "have its owner sign it: signing_key in the profile, runbook report"
-        )
+        remedy = "have its owner sign it: signing_key in the profile, runbook report"
+        if stated := _stated(run):
+            checks.add(NAME, False, f"there is none, and the sealing says it was signed with {stated}", "", remedy)
+        else:
+            checks.add(NAME, signers is None, "there is none", "", remedy)
     else:
         try:
-            checks.add(NAME, True, _signed_by(run, signers))
+            said, stated = _signed_by(run, signers), _stated(run)
+            other = signers is None and stated and stated.split()[-1] not in said
+            more = f"; the sealing says it was signed with {stated}" if other else ""
+            checks.add(NAME, not other, said + more, "", "ask its owner for the archive again")
         except DataError as error:
             checks.add(NAME, False, error, "a signature of the list as it is", "ask its owner for the archive again")
+
+
+def _stated(run: Run) -> str:
+    """Return the key that the last sealing names; empty if it names none, as in earlier versions."""
+    sealings = list(run.journal.events(SEALED))
+    return safe_text(str(sealings[-1].get("signed") or ""), 200) if sealings else ""
 
 
 def _signed_by(run: Run, signers: Path | None) -> str:

@@ -90,6 +90,7 @@ class Event(TypedDict, total=False):
     what: str
     where: str
     list: str
+    signed: str
     stamped: bool
     seed: str
     furthest: float
