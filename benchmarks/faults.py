@@ -129,7 +129,7 @@ def archive_table(kinds: Sequence[edits.Edit], folder: Path) -> list[str]:
             copy = Run(folder / "copy", replace(whole.profile, signing_key=None))
             shutil.copytree(whole.folder, copy.folder)
             edit.do(copy)
-            _hide(copy, mode)
+            hide(copy, mode)
             checks = verification.verify(copy, signers=signers if mode == MODES[3] else None)
             failed = [check.name for check in checks.failed]
             cells.append(failed[0] if failed else "not found")
@@ -139,7 +139,7 @@ def archive_table(kinds: Sequence[edits.Edit], folder: Path) -> list[str]:
     return lines
 
 
-def _hide(run: Run, mode: str) -> None:
+def hide(run: Run, mode: str) -> None:
     """Make what was edited look sealed."""
     if mode == "sums made anew":
         names = [name for name in archive.files(run) if name != run.sums.name]

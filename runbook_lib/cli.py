@@ -28,7 +28,6 @@ from .phases import amend as amending
 from .phases import download, preflight, recover, workers
 from .profile import profile, tokens
 from .report import clean, outcome, pdf, report, status, verification
-from .report.verdict import NOT_PROVED
 from .result import earlier, exports
 from .run import disk, driver, first_profile, run, run_mark
 from .run.checks import Checks, to_mend
@@ -314,7 +313,7 @@ def _verify(args: argparse.Namespace) -> int:
     code = _show(checks)
     if args.recompute:
         print(f"\nthe same rows again: --recompute {args.recompute} --seed {seed}")
-    print("\nNot proved:", *(f"  - {what}" for what in NOT_PROVED[:-1]), said, sep="\n")
+    print("", said, sep="\n")
     return code
 
 

@@ -36,6 +36,7 @@ __all__ = ["build", "execution_report", "failure_log", "seal", "verify"]
 LONG = 18  # a longer figure does not fit its box in large letters
 POLICY = Markup("default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'")
 LINE_END = Markup("\n")
+VERIFIER = Path(__file__).with_name("verify.py")
 PACKAGES = ("numpy", "pyarrow", "paramiko", "papermill", "nbconvert", "ipykernel", "matplotlib", "huggingface-hub")
 
 
@@ -108,11 +109,19 @@ def seal(run: Run, as_pdf: bool = False) -> Path:
     signature.try_key(run)
     page_file = build(run)
     page_file.with_suffix(".pdf").unlink(missing_ok=True)
-    printed_files = [pdf.write(page_file)] if as_pdf else []
-    wrote, key = [page_file, *printed_files, *write_notes(run)], run.profile.signing_key
-    archive.write_sums(run, trial, wrote, signature.fingerprint(key) if key else "")
+    more = [pdf.write(page_file)] if as_pdf else []
+    more.append(_verifier(run))
+    key = run.profile.signing_key
+    archive.write_sums(run, trial, [page_file, *more, *write_notes(run)], signature.fingerprint(key) if key else "")
     signature.sign(run)
     return run.sums
+
+
+def _verifier(run: Run) -> Path:
+    """Copy the verifier that needs no software of ours into the archive: for convenience, it is no witness."""
+    target = run.folder / VERIFIER.name
+    write_atomic(target, VERIFIER.read_bytes())
+    return target
 
 
 @explain_disk_errors("writing the notes")

@@ -21,6 +21,7 @@ from ..run.run import Run
 
 NAME = "signature of the list"
 NAMESPACE = "embedding-runbook"
+WHOSE = "; whose key it is --allowed-signers FILE says"
 SIGN_S = 60.0
 NOT_SIGNED = (
     "Not signed: whoever may write all of its files may write a new list of sums too (signing_key in the profile)"
@@ -106,7 +107,7 @@ def _signed_by(run: Run, signers: Path | None) -> str:
     doing = f"verifying {file_of(run).name}"
     if signers is None:
         said = _keygen(["-Y", "check-novalidate", *given], doing, run.sums)
-        return f"good, by {said.rpartition(' with ')[2]}; whose key it is --allowed-signers FILE says"
+        return f"good, by {said.rpartition(' with ')[2]}{WHOSE}"
     found = _keygen(["-Y", "find-principals", "-s", str(file_of(run)), "-f", str(signers)], doing).splitlines()
     if not found:
         raise DataError(f"{doing}: the key is not in {signers}")
