@@ -32,7 +32,7 @@ from ..run.disk import explain_disk_errors
 from ..run.journal import Event
 from ..run.phase_result import CheckRecord
 from ..run.run import PHASES, Run
-from . import archive, closing, printed, signature
+from . import archive, closing, printed, signature, witness
 from .closing import Looked
 
 STORED = "stored figures as computed again"
@@ -77,15 +77,18 @@ def verify(
     source: Path | None = None,
     again: Again | None = None,
     signers: Path | None = None,
+    hosts: bool = False,
 ) -> Checks:
     """Check the archive of a sealed run: its bytes, then everything that is claimed about them, computed again.
 
     `quick`: the bytes alone, of large files only the sizes. `source`: the corpus file that its owner kept, to hold the
-    archive's texts against. `signers`: the reviewer's own file of allowed signers. The stamp of the checks is what they
-    say together, in one sentence. Writes nothing.
+    archive's texts against. `signers`: the reviewer's own file of allowed signers. `hosts`: ask them too which seal
+    they keep. The stamp of the checks is what they say together, in one sentence. Writes nothing.
     """
     checks = archive.verify(run, quick)
     signature.check(checks, run, signers)
+    if hosts:
+        witness.check(checks, run)
     if quick:
         checks.stamp = closing.sentence(checks, Looked(archive.sealed_name(run)))
         return checks

@@ -79,7 +79,7 @@ def test_this_runs_folder_goes_and_everything_else_stays(this, tmp_path):
     assert listed.bytes == sum((listed.folder / path).stat().st_size for path in listed.files)
     assert clean.clean(this) == [listed]
     assert not there(this).root.exists()
-    assert sorted(path.name for path in (tmp_path / "host").iterdir()) == ["another-run", "models"]
+    assert sorted(path.name for path in (tmp_path / "host").iterdir()) == ["another-run", "models", "seals"]
     assert {path.read_text() for path in (tmp_path / "host").rglob("*") if path.is_file()} == {"kept"}
 
 
