@@ -24,6 +24,7 @@ SMALLEST = {
     "scale/measure": (["--fleets", "2000x16", "--rows", "400", "--results", "{}/found.json"], "merge_again"),
     "scale/simulate": (["--rows", "40000", "--hosts", "4", "--slots", "2", "--lost", "0.25"], '"above_ideal": '),
     "faults": (["--seeds", "1", "--documents", "60", "--drawn", "5", "--kinds", "verdict"], "| the printed verdict |"),
+    "verify_scale": (["--documents", "3000", "--dim", "32", "--characters", "400"], '"ok": true'),
     "kill_cost": (["--folder", "{}/kills", "--kills", "1", "--documents", "200"], "same parts, byte for byte: True"),
 }
 # Real runs of minutes, or what needs a browser: held alive to where their work begins. remote_poll has its own test.
