@@ -27,7 +27,7 @@ from .hosts.ssh import known_hosts
 from .phases import amend as amending
 from .phases import download, preflight, recover, workers
 from .profile import profile, tokens
-from .report import clean, outcome, pdf, report, sealing, status, verification
+from .report import clean, outcome, pdf, report, sealing, status, svr, verification
 from .result import earlier, exports
 from .run import disk, driver, first_profile, run, run_mark
 from .run.checks import Checks, to_mend
@@ -309,6 +309,9 @@ def _verify(args: argparse.Namespace) -> int:
     again = verification.Again(args.recompute, seed, Path(args.model) if args.model else None)
     signers = Path(args.allowed_signers) if args.allowed_signers else None
     checks = verification.verify(_find(args), args.quick, source, again, signers, args.ask_hosts)
+    if args.result:
+        key = Path(args.sign) if args.sign else None
+        svr.write(Path(args.result), _find(args), checks, signers, key)
     said, checks.stamp = checks.stamp, ""
     code = _show(checks)
     if args.recompute:
@@ -438,6 +441,8 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
         _arg("--recompute", type=_rows, default=0, metavar="N", help="also compute N rows again here"),
         _arg("--seed", default="", metavar="TEXT", help="draw these rows by this seed, not by a random one"),
         _arg("--hosts", dest="ask_hosts", action="store_true", help="ask the hosts too which seal they keep"),
+        _arg("--result", default="", metavar="FILE", help="write the result for programs, as in-toto statement"),
+        _arg("--sign", default="", metavar="KEY", help="sign that result with your SSH key"),
         _arg("--allowed-signers", default="", metavar="FILE", help="keys that you trust, to verify the signature with"),
         _arg("--model", default="", metavar="FOLDER", help="the model's files, if they are not where the profile says"),
     )),

@@ -24,7 +24,7 @@ from ..run.run import PHASES, Run
 from ..show import pictures
 from ..show.markup import Markup, joined, tag, text
 from ..show.words import exactly, many
-from . import archive, notebook_pages, page, pdf, printed, signature, verification
+from . import archive, descriptions, made_with, notebook_pages, page, pdf, printed, signature, verification
 from .form import execution_report, failure_log
 from .printed import Printed
 from .style import CSS
@@ -110,7 +110,7 @@ def seal(run: Run, as_pdf: bool = False) -> Path:
     page_file = build(run)
     page_file.with_suffix(".pdf").unlink(missing_ok=True)
     more = [pdf.write(page_file)] if as_pdf else []
-    more.append(_verifier(run))
+    more += [_verifier(run), made_with.write(run), *descriptions.write(run)]
     key = run.profile.signing_key
     archive.write_sums(run, trial, [page_file, *more, *write_notes(run)], signature.fingerprint(key) if key else "")
     signature.sign(run)

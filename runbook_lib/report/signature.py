@@ -74,6 +74,14 @@ def sign(run: Run) -> None:
         _keygen(["-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(run.sums)], doing)
 
 
+def sign_file(path: Path, key: Path) -> Path:
+    """Sign any file with a key, and return where the signature is. Raises DataError."""
+    target = path.with_name(f"{path.name}{SIGNATURE}")
+    target.unlink(missing_ok=True)
+    _keygen(["-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(path)], f"signing {path} with {key}")
+    return target
+
+
 def check(checks: Checks, run: Run, signers: Path | None) -> None:
     """Verify the signature by the reviewer's `signers`; without them only say which key it was made with."""
     there = file_of(run).is_file()

@@ -38,7 +38,7 @@ class Kept:
 
 def keep(run: Run) -> list[str]:
     """Have each machine keep the sum of the list as it is; return in words which could not."""
-    if not run.id:
+    if not run.id or not run.sums.is_file():
         return []
     told = Kept(sha256_file(run.sums), datetime.now(UTC).isoformat(timespec="seconds"))
 
