@@ -43,8 +43,8 @@ STAMP = re.compile(r"result sha256 ([0-9a-f]{64})")
 BLOCK, DRAWN, GATE, OLD_BATCHING = 4096, 299, "may the next phase start?", ("batching", "padded")
 GOOD = (
     "every byte is the sealed one; texts, records, arrays and figures follow from each other. Not looked at here: how "
-    "the vectors fit the texts by words, rows computed again, the corpus's source, the pickle and its backup, geometry "
-    "and retrieval, rates and times, vectors taken from an earlier run. Not proved: that no single row is off."
+    "the vectors fit the texts by words, rows computed again, the corpus's source, the pickle, geometry and retrieval, "
+    "rates and times, vectors taken from an earlier run. Not proved: that no single row is off."
 )
 
 
@@ -272,6 +272,15 @@ def check_records(a: Archive, checks: Checks) -> None:
         names = {plan["run"], manifest["run"], a.json("published.json").get("run"), *(e["run"] for e in begun)} - {None}
         return [] if len(names) == 1 and len(ids) <= 1 else [f"of {names} {ids}"]
 
+    def outside() -> list[str]:
+        stated = a.results[PHASES[-1]].get("figures", {}).get("backup") or {}
+        path = Path(stated.get("path", ""))
+        if not stated or not path.parent.is_dir():
+            return []  # it is on another machine
+        return (
+            [] if path.is_file() and a.sha256(str(path)) == stated["sha256"] else [f"{path}: gone, or another sha256"]
+        )
+
     def sums() -> list[str]:
         own = {
             k: v for k, v in plan.items() if k != "format" and (v or k not in ("run_id", "amendments", "why_padded"))
@@ -306,6 +315,7 @@ def check_records(a: Archive, checks: Checks) -> None:
     checks.hold("every phase has a result whose checks hold", results)
     checks.hold("all records are of one run", one_run)
     checks.hold("plan, corpus, manifest and merged files have their sums", sums)
+    checks.hold("the backup, where it is on this machine", outside)
     checks.hold("every text has its fingerprint", texts)
     checks.hold("the merged articles are the corpus's documents", articles)
 
@@ -347,6 +357,18 @@ def check_rows(a: Archive, checks: Checks) -> None:
         bad = ~np.isfinite(norms) | (norms == 0) | (np.abs(norms - 1) > bound)
         return wrong + [f"question {row}" for row in np.flatnonzero(bad).tolist()]
 
+    def second() -> list[str]:
+        sizes = np.diff(np.load(a.root / "corpus/offsets.npy", mmap_mode="r"))
+        checked = {c["name"]: c for result in a.results.values() for c in result.get("checks", [])}
+        if checked.get("vectors agree with a second computation", {}).get("warn", True):
+            return []  # some were not computed, and the report says so
+        wrong = []
+        for stated in a.manifest["parts"]:
+            done = {each["row"] for each in a.json(f"parts/{stated['name']}"[:-3] + "json").get("again") or ()}
+            start, stop = (int(number) for number in re.findall(r"[0-9]{9}", stated["name"]))
+            wrong += [f"row {row}" for row in chosen(a.plan, start, stop, sizes[start:stop]) if row not in done]
+        return wrong
+
     def twice() -> list[str]:
         events = [event for event in a.events if event["event"] == "rows done twice"]
         return [f"rows {e['start']}-{e['stop']}" for e in events if not e["furthest"] <= TWICE[a.plan["dtype"]]]
@@ -354,6 +376,23 @@ def check_rows(a: Archive, checks: Checks) -> None:
     checks.hold("each part: record, array, texts, articles, matrix", parts)
     checks.hold("norms as the model promises; no NaN, zeros, constants, 16 bits", vectors)
     checks.hold("rows that came home twice agree", twice)
+    checks.hold("the rows that the plan chooses were computed a second time", second)
+
+
+def chosen(plan: dict[str, Any], start: int, stop: int, sizes: np.ndarray) -> list[int]:
+    """Return the rows of a part that were to be computed twice, by the run's id; `sizes` are those of their lines."""
+
+    def number(what: str, row: int) -> int:
+        return int.from_bytes(hashlib.sha256(f"{plan.get('run_id', '')}/{what}/{row}".encode()).digest()[:8], "big")
+
+    grid = max(slot["start"] for slot in plan["slots"] if slot["stop"] > slot["start"] and slot["start"] <= start)
+    place, step = (start - grid) // plan["part_rows"], -(-200 // plan["part_rows"])
+    if place % step:
+        return []
+    turn, by_size = number("turn", grid) + place // step, np.argsort(sizes, kind="stable")
+    drawn = start + number("row", start) % (stop - start)
+    turns = (start + int(by_size[0]), drawn, start + int(by_size[-1]), drawn)
+    return sorted({turns[2 * turn % 4], drawn} if plan["part_rows"] >= 400 else {turns[turn % 4]})
 
 
 def one_part(
