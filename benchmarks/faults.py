@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,19 +174,25 @@ def archive_table(kinds: Sequence[edits.Edit], folder: Path) -> list[str]:
 
 
 def hide(run: Run, mode: str, before: dict[str, str]) -> None:
-    """Make what was edited look sealed. `before`: the sums of all files before the edit."""
-    if mode == "sums made anew":
-        names = [name for name in archive.files(run) if name != run.sums.name]
-        run.sums.write_text("".join(f"{sha256_file(run.folder / name)}  {name}\n" for name in names))
-    elif mode == "and the sealing":
-        archive.write_sums(run)
-    elif mode != "plainly":
-        try:
-            forging.make_agree(run, before)
-        except (RunbookError, OSError, ValueError, LookupError, TypeError, AssertionError):  # some edits cannot be
+    """Make what was edited look sealed, where it can be. `before`: the sums of all files before the edit."""
+    with suppress(RunbookError):  # a link cannot be sealed
+        if mode == "sums made anew":
+            names = [name for name in archive.files(run) if name != run.sums.name]
+            run.sums.write_text("".join(f"{sha256_file(run.folder / name)}  {name}\n" for name in names))
+        elif mode == "and the sealing":
             archive.write_sums(run)
+        elif mode != "plainly":
+            forge(run, before)
     if mode in ("and the sealing", "and the journal"):
         signature.file_of(run).unlink(missing_ok=True)
+
+
+def forge(run: Run, before: dict[str, str]) -> None:
+    """Make every record and the journal agree with an edit; with some edits they cannot, and only the seal is new."""
+    try:
+        forging.make_agree(run, before)
+    except (RunbookError, OSError, ValueError, LookupError, TypeError, AssertionError):
+        archive.write_sums(run)
 
 
 # ------------------------------------------------------------------------------------------------------------ writing

@@ -6,20 +6,31 @@ on. What the journal says nothing of (the plan, the arrays of parts) follows fro
 
 from __future__ import annotations
 
+from ..corpus import corpus as corpora
+from ..errors import RunbookError
 from ..result import publication
+from ..result import whole as wholes
 from ..result.merged import Merged
-from ..result.sealed import PASSING
+from ..result.parts import first_few
+from ..result.sealed import MOVED_TO, PAGES, PASSING, files
 from ..run import run_mark
 from ..run.run import PHASES, Run
 from .trial import AS_IT_WAS, NAMED, Trial
 
+VOUCHED = "a record besides the list names every file"
 WRITTEN = "files as the journal says they were written"
 ONE_RUN = "all records are of one run"
+# What is named by nothing else: records of their own, revisions, and what was put aside.
+OWN = (
+    *("plan.json", "run.json", "journal.jsonl", "SHA256SUMS", "profile.yaml", "profile.first.yaml"),
+    *("corpus/corpus.json", "whole/corpus.json", "whole/since.json", "merged/manifest.json"),
+    *("plans/", "left/", "quarantine/", "report/attempts/"),
+)
 VERDICTS = {(True, False): "ok", (True, True): "warning", (False, False): "FAILED", (False, True): "FAILED"}
 
 
 def check(trial: Trial) -> None:
-    """Add both checks. `trial` has read most files already."""
+    """Add these checks. `trial` has read most files already."""
     run = trial.run
 
     def changed() -> list[str]:
@@ -31,7 +42,26 @@ def check(trial: Trial) -> None:
         ]
 
     trial.hold(WRITTEN, AS_IT_WAS, changed, "the sums of their last events")
+    _vouched(trial)
     trial.hold(ONE_RUN, AS_IT_WAS, lambda: _others(run) + _inconsistent(run), "name, id and verdicts agree")
+
+
+def _vouched(trial: Trial) -> None:
+    """Warn of files that nobody but the list vouches for: whoever seals may add what he likes."""
+    run = trial.run
+    try:
+        manifest, whole = Merged(run.merged).manifest(), wholes.load(run)
+        named = {*_wrote(run), *(f"{run.corpus.name}/{name}" for name in corpora.load(run.corpus).files)}
+        named |= {f"{whole.folder.name}/{name}" for name in whole.stated} if whole else set()
+        arrays = [f"{run.local.parts.name}/{part.name}" for part in (manifest.parts if manifest else ())]
+        named |= {*arrays, *(name.replace(".npy", ".json") for name in arrays)}
+        known = (*OWN, *PAGES, *PASSING, *MOVED_TO, *(f"{run.report.name}/{phase}.ipynb" for phase in PHASES))
+        there = [name for name in files(run) if name not in named and not name.startswith(known)]
+    except (RunbookError, OSError):
+        return  # named by others
+    if there:
+        remedy = "look at them: they may be yours, or a later gift; the run made none of them"
+        trial.checks.add(VOUCHED, True, first_few(there), "none", remedy, warn=True)
 
 
 def _wrote(run: Run) -> dict[str, str]:

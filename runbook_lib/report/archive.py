@@ -258,6 +258,8 @@ def _corpus(trial: Trial) -> list[str]:
             if trial.stated_sha256(whole.folder / name, stated.sha256) != stated.sha256
         ]
         problems += [] if whole.work == plan.corpus else ["the plan was made from other rows than those to compute"]
+    if (corpus.template, corpus.question_template) != (plan.prompt, plan.question_prompt):
+        problems.append("the plan was made for other prompts")
     return problems + ([] if corpus.fingerprint == plan.corpus else ["the plan was made from another corpus"])
 
 

@@ -290,7 +290,8 @@ def check_records(a: Archive, checks: Checks) -> None:
         wrong += [] if digest_of(manifest) == manifest["sha256"] else ["manifest.json: not its own sum"]
         same = {key: plan[key] for key in ("run", "corpus", "dtype", "model", "questions", "prompt", "question_prompt")}
         wrong += unlike("manifest.json", {**same, "plan": plan["sha256"], "documents": a.documents}, manifest)
-        wrong += unlike("corpus.json", {"fingerprint": plan["corpus"]}, a.work)
+        made = {"fingerprint": plan["corpus"], "template": plan["prompt"], "question_template": plan["question_prompt"]}
+        wrong += unlike("corpus.json", made, a.work)
         wrong += a.changed(manifest["outputs"], "merged/") + a.changed(a.since.get("files", {}), "whole/")
         return wrong + a.changed(a.record["files"], f"{a.corpus}/") + a.changed(a.work["files"], "corpus/")
 

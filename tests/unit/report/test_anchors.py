@@ -83,3 +83,22 @@ def test_the_record_of_a_part_is_the_merged_one(this: Run) -> None:
     write_json(path, {**(read_json(path) or {}), "device": "another"})
     archive.write_sums(this)
     assert failed(this)["parts"] == f"{path.name}: not the record that was merged"
+
+
+@pytest.mark.parametrize("name", ["report/extra.html", "parts/rows_000000000_000000002.npy", "later.txt"])
+def test_a_file_that_only_the_list_names_is_told(this: Run, name: str) -> None:
+    (this.folder / name).write_text("all is well")
+    archive.write_sums(this)
+    (told,) = [check for check in verification.verify(this) if check.name == anchors.VOUCHED]
+    assert told.ok and told.warn and told.seen == name
+
+
+def test_of_a_run_s_own_files_none_is_told(this: Run) -> None:
+    assert anchors.VOUCHED not in {check.name for check in verification.verify(this)}
+
+
+def test_a_corpus_of_other_prompts_is_named(this: Run) -> None:
+    path = this.corpus / "corpus.json"
+    write_json(path, {**json.loads(path.read_text()), "template": "another {text}"})
+    archive.write_sums(this, wrote=[path])
+    assert failed(this)["corpus"] == "the plan was made for other prompts"
