@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from worker.escape import safe_text
 from worker.files import sha256_file
@@ -23,6 +25,7 @@ from ..records import parse
 from ..run.checks import Checks
 from ..run.run import Run
 
+T = TypeVar("T")
 NAME = "the hosts keep the same seal"
 LINES = 400  # of the last seals
 REMEDY = "ask its owner which of the two is true: somebody sealed again elsewhere, or changed what a host keeps"
@@ -52,6 +55,9 @@ def keep(run: Run) -> list[str]:
 
 def check(checks: Checks, run: Run) -> None:
     """Ask all machines of the profile, and say who keeps this seal, who another, and who could not be asked."""
+    if not run.id:
+        checks.add(NAME, True, "the run has no id: hosts of its version were told nothing", "", warn=True)
+        return
     own = sha256_file(run.sums) if run.sums.is_file() else ""
     answers = _each(run, lambda host: _kept(run, host))
     here = {spec.name for spec in run.profile.hosts if spec.is_here}
@@ -70,11 +76,10 @@ def _otherwise(name: str, kept: list[Kept], own: str) -> str:
     return f"{name} keeps another, sealed at {kept[-1].at}, {was}"
 
 
-def _each(run: Run, do: object) -> machines.Results:  # type: ignore[type-arg]
+def _each(run: Run, do: Callable[[machines.Host], T]) -> machines.Results[T]:
     """Ask one host of each machine that is reached as one."""
     first = {spec.reached: spec for spec in reversed(run.profile.hosts)}
-    some = replace(run, only=frozenset(spec.name for spec in first.values()))
-    return machines.side_by_side(some, do)  # type: ignore[arg-type]
+    return machines.side_by_side(replace(run, only=frozenset(spec.name for spec in first.values())), do)
 
 
 def _path(run: Run, host: machines.Host) -> Path:
