@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,41 @@ def _text(run: Run) -> None:
     path.write_bytes(raw[:at] + b" teh " + raw[at + 5 :])
 
 
+def _extra_part(run: Run) -> None:
+    """A part that nobody merged, as if a host had sent it: a copy under the name of other rows."""
+    path = sorted(run.local.parts.glob("*.npy"))[0]
+    for source in (path, path.with_suffix(".json")):
+        shutil.copy(source, source.with_name(f"rows_000000000_000000004{source.suffix}"))
+
+
+def _linked(run: Run) -> None:
+    path = run.report / "hosts.json"
+    outside = run.folder.parent / "hosts.json"
+    shutil.move(path, outside)
+    path.symlink_to(outside)
+
+
+def _header(run: Run) -> None:
+    """The matrix's header says one row less: its last row is then bytes after the end."""
+    path = run.merged / "embeddings.npy"
+    path.write_bytes(path.read_bytes().replace(b"(60, ", b"(59, ", 1))
+
+
+def _line_twice(run: Run) -> None:
+    path = run.merged / "articles.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:5], lines[4], *lines[6:]]))
+
+
+def _list_reordered(run: Run) -> None:
+    lines = run.sums.read_bytes().splitlines(keepends=True)
+    run.sums.write_bytes(b"".join([*lines[1:], lines[0]]))
+
+
+def _other_case(run: Run) -> None:
+    (run.merged / "articles.jsonl").rename(run.merged / "Articles.jsonl")
+
+
 ARCHIVE = (
     Edit("a byte of the matrix", _byte("merged/embeddings.npy")),
     Edit("a byte of a part", _byte("parts/*.npy")),
@@ -130,5 +166,17 @@ ARCHIVE = (
     Edit("the plan", _replaced("plan.json", '"part_rows": 8', '"part_rows": 9')),
     Edit("the manifest", _replaced("merged/manifest.json", '"documents": 60', '"documents": 61')),
     Edit("the audit's rows", _replaced("report/audit.json", '"distance": [0-9.e-]+', '"distance": 0.5')),
+    Edit("a file too many", lambda run: (run.report / "extra.html").write_text("all is well") and None),
+    Edit("a part too many", _extra_part),
+    Edit("a link for a file", _linked),
+    Edit("the matrix's header", _header),
+    Edit("a line of the articles twice", _line_twice),
+    Edit("a name in other letters", _other_case),
+    Edit("the list in another order", _list_reordered),
+    Edit("the profile", _replaced("profile.yaml", "interval_s: [0-9.]+", "interval_s: 77")),
+    Edit("what a host said of itself", _replaced("report/hosts.json", '"hosts"', '"hosts_"')),
+    Edit("the run's id", _replaced("run.json", '"id": "[0-9a-f]{8}', '"id": "00000000')),
+    Edit("the record of what has final names", _replaced("published.json", '"at": "2', '"at": "1')),
+    Edit("the corpus's record", _replaced("corpus/corpus.json", '"template": "', '"template": " ')),
     Edit("two rows, with every record and sum made to agree", swap_rows_everywhere),
 )  # fmt: skip

@@ -1,27 +1,33 @@
 """Which harm is found, by which step: a fault table, from faults that are injected one by one into whole runs.
 
-    python benchmarks/faults.py [--seeds 10] [--documents 566] [--drawn 10] [--lowest 4] [--write docs/proof.md]
+    python benchmarks/faults.py [--seeds 10] [--more 200] [--documents 566] [--drawn 10] [--lowest 4] [--write PAGE]
 
 At the host: vectors of the real small model are changed before they are hashed, so all records agree; the result is
 merged and validated by the product. What the audit computes again is taken from memory, where the same model put it
 before. Few rows are drawn, as in a large run. In the worker: the encoder itself does its texts wrong, and each step
 that could see it is asked. In the archive: a sealed run is edited; plainly, with the sums made anew, with the sealing
-made anew too, and all this where the list was signed. With --write a page's tables are replaced.
+made anew too, with every record and the journal made to agree (`forging.py`), and all this where the list was signed.
+With --write a page's tables are replaced.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of so small arrays more threads only wait for each other
 
 import numpy as np
 
@@ -29,12 +35,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "helpers")]
 
 import edits  # noqa: E402
+import forging  # noqa: E402
 import harms  # noqa: E402
 import real_run  # noqa: E402
 import worker_harms  # noqa: E402
 
 from runbook_lib import records  # noqa: E402
-from runbook_lib.errors import DataError  # noqa: E402
+from runbook_lib.errors import DataError, RunbookError  # noqa: E402
 from runbook_lib.phases import audit, fencing  # noqa: E402
 from runbook_lib.report import archive, signature, verification  # noqa: E402
 from runbook_lib.result import alike, digits, misfits  # noqa: E402
@@ -45,7 +52,7 @@ from worker.files import sha256_file  # noqa: E402
 from worker.wire import Opinion  # noqa: E402
 
 LARGE, SAMPLED = 250_000, (299, 1000)
-MODES = ("plainly", "sums made anew", "and the sealing", "and it was signed")
+MODES = ("plainly", "sums made anew", "and the sealing", "and the journal", "and it was signed")
 
 
 def remembered(vectors: np.ndarray, tokens: Sequence[int], texts: Sequence[str]) -> Any:
@@ -87,9 +94,12 @@ def found_by(harm: harms.Harm, seed: int, folder: Path, documents: int) -> str:
     return "content fit" if wrong & low else "drawn"
 
 
-def hosts_table(kinds: Sequence[harms.Harm], seeds: int, documents: int, folder: Path) -> list[str]:
-    """A line a kind: how often it was found, by what, and how likely a draw alone meets it in a large run."""
-    size = f"{documents} documents of the demo, {seeds} seeds a kind"
+def hosts_table(kinds: Sequence[harms.Harm], seeds: int, more: int, documents: int, folder: Path) -> list[str]:
+    """A line a kind: how often it was found, by what, and how likely a draw alone meets it in a large run.
+
+    Kinds that are found sometimes are tried with `more` seeds, and told with their interval.
+    """
+    size = f"{documents} documents of the demo, {seeds} seeds a kind, {more} where some were found and some not (95 %)"
     drawn = f"{size}; the {misfits.LOOKED_AT} rows that fit least are computed again, then {audit.DRAWN} drawn ones."
     lines = [
         drawn,
@@ -99,15 +109,38 @@ def hosts_table(kinds: Sequence[harms.Harm], seeds: int, documents: int, folder:
     ]
     for harm in kinds:
         by: Counter[str] = Counter()
-        for seed in range(seeds):
+        tried = 0
+        while tried < seeds or (tried < more and 0 < by[""] < tried):
             with tempfile.TemporaryDirectory(dir=folder) as place:
-                by[found_by(harm, seed, Path(place), documents)] += 1
-        found = seeds - by.pop("", 0)
+                by[found_by(harm, tried, Path(place), documents)] += 1
+            tried += 1
+        found = tried - by.pop("", 0)
         steps = ", ".join(f"{step} {times}" for step, times in by.most_common()) or "–"
         chances = [f"{100 * _met(harm.rows, drawn):.3g} %" for drawn in SAMPLED] if harm.rows else ["–", "–"]
-        lines.append(f"| {harm.name} | {found} of {seeds} | {steps} | {' | '.join(chances)} |")
+        low, high = interval(found, tried)
+        shown = f"{found} of {tried}" + (f" ({100 * low:.0f}–{100 * high:.0f} %)" if tried > seeds else "")
+        lines.append(f"| {harm.name} | {shown} | {steps} | {' | '.join(chances)} |")
         print(lines[-1], flush=True)
     return lines
+
+
+def interval(found: int, tried: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the bounds of a share by Clopper and Pearson: exact, so never too narrow."""
+
+    def at_most(count: int, share: float) -> float:
+        return sum(math.comb(tried, k) * share**k * (1 - share) ** (tried - k) for k in range(count + 1))
+
+    def solved(function: Callable[[float], float], wanted: float) -> float:
+        low, high = 0.0, 1.0  # `function` falls
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if function(middle) > wanted else (low, middle)
+        return low
+
+    tail = (1 - level) / 2
+    low = solved(lambda share: at_most(found - 1, share), 1 - tail) if found else 0.0
+    high = solved(lambda share: at_most(found, share), tail) if found < tried else 1.0
+    return low, high
 
 
 def _met(bad: int, drawn: int) -> float:
@@ -176,9 +209,10 @@ def archive_table(kinds: Sequence[edits.Edit], folder: Path) -> list[str]:
         for mode in MODES:
             copy = Run(folder / "copy", replace(whole.profile, signing_key=None))
             shutil.copytree(whole.folder, copy.folder)
+            before = forging.sums(copy)
             edit.do(copy)
-            _hide(copy, mode)
-            checks = verification.verify(copy, signers=signers if mode == MODES[3] else None)
+            hide(copy, mode, before)
+            checks = verification.verify(copy, signers=signers if mode == MODES[-1] else None)
             failed = [check.name for check in checks.failed]
             cells.append(failed[0] if failed else "not found")
             shutil.rmtree(copy.folder)
@@ -187,15 +221,26 @@ def archive_table(kinds: Sequence[edits.Edit], folder: Path) -> list[str]:
     return lines
 
 
-def _hide(run: Run, mode: str) -> None:
-    """Make what was edited look sealed."""
-    if mode == "sums made anew":
-        names = [name for name in archive.files(run) if name != run.sums.name]
-        run.sums.write_text("".join(f"{sha256_file(run.folder / name)}  {name}\n" for name in names))
-    elif mode != "plainly":
-        archive.write_sums(run)
-    if mode == "and the sealing":
+def hide(run: Run, mode: str, before: dict[str, str]) -> None:
+    """Make what was edited look sealed, where it can be. `before`: the sums of all files before the edit."""
+    with suppress(RunbookError):  # a link cannot be sealed
+        if mode == "sums made anew":
+            names = [name for name in archive.files(run) if name != run.sums.name]
+            run.sums.write_text("".join(f"{sha256_file(run.folder / name)}  {name}\n" for name in names))
+        elif mode == "and the sealing":
+            archive.write_sums(run)
+        elif mode != "plainly":
+            forge(run, before)
+    if mode in ("and the sealing", "and the journal"):
         signature.file_of(run).unlink(missing_ok=True)
+
+
+def forge(run: Run, before: dict[str, str]) -> None:
+    """Make every record and the journal agree with an edit; with some edits they cannot, and only the seal is new."""
+    try:
+        forging.make_agree(run, before)
+    except (RunbookError, OSError, ValueError, LookupError, TypeError, AssertionError):
+        archive.write_sums(run)
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
@@ -214,6 +259,7 @@ def main() -> int:
     """Inject, print and perhaps write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--more", type=int, default=0, help="seeds of a kind that is found sometimes")
     parser.add_argument("--documents", type=int, default=566)
     parser.add_argument("--drawn", type=int, default=10, help="rows that the audit draws")
     parser.add_argument("--lowest", type=int, default=4, help="rows that fit least and come first")
@@ -228,7 +274,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         audit.answers = remembered(vectors, tokens, texts)
         kinds = [harm for harm in harms.HOST if options.kinds in harm.name]
-        tables = {"hosts": hosts_table(kinds, options.seeds, options.documents, Path(place)) if kinds else []}
+        found = hosts_table(kinds, options.seeds, options.more, options.documents, Path(place)) if kinds else []
+        tables = {"hosts": found}
         audit.answers = answers
         wrong = [kind for kind in worker_harms.WRONG if options.kinds in kind.name]
         tables["workers"] = workers_table(wrong, min(options.documents, 200)) if wrong else []

@@ -28,8 +28,7 @@ from .hosts.ssh import known_hosts
 from .phases import amend as amending
 from .phases import download, preflight, recover, workers
 from .profile import profile, tokens
-from .report import by_hand, clean, outcome, pdf, report, status, verification
-from .report.verdict import NOT_PROVED
+from .report import by_hand, clean, outcome, pdf, report, sealing, status, svr, verification
 from .result import earlier, exports
 from .run import disk, driver, first_profile, run, run_mark
 from .run.checks import Checks, to_mend
@@ -310,12 +309,15 @@ def _verify(args: argparse.Namespace) -> int:
     seed = args.seed or secrets.token_hex(16)
     again = verification.Again(args.recompute, seed, Path(args.model) if args.model else None)
     signers = Path(args.allowed_signers) if args.allowed_signers else None
-    checks = verification.verify(_find(args), args.quick, source, again, signers)
+    checks = verification.verify(_find(args), args.quick, source, again, signers, args.ask_hosts)
+    if args.result:
+        key = Path(args.sign) if args.sign else None
+        svr.write(Path(args.result), _find(args), checks, signers, key)
     said, checks.stamp = checks.stamp, ""
     code = _show(checks)
     if args.recompute:
         print(f"\nthe same rows again: --recompute {args.recompute} --seed {seed}")
-    print("\nNot proved:", *(f"  - {what}" for what in NOT_PROVED[:-1]), said, sep="\n")
+    print("", said, sep="\n")
     return code
 
 
@@ -335,7 +337,8 @@ def _report(args: argparse.Namespace) -> int:
         if kept:
             print(f"executed notebooks now in the report: {', '.join(kept)}")
         if this.finished:
-            report.seal(this, args.pdf)
+            for line in sealing.seal(this, args.pdf):
+                print(f"the seal is not kept by {line}", file=sys.stderr)
         else:
             report.write_notes(this)
             page = report.build(this)
@@ -454,6 +457,9 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
         _arg("--corpus", default="", metavar="FILE", help="also read the documents again from the file they came from"),
         _arg("--recompute", type=_rows, default=0, metavar="N", help="also compute N rows again here"),
         _arg("--seed", default="", metavar="TEXT", help="draw these rows by this seed, not by a random one"),
+        _arg("--hosts", dest="ask_hosts", action="store_true", help="ask the hosts too which seal they keep"),
+        _arg("--result", default="", metavar="FILE", help="write the result for programs, as in-toto statement"),
+        _arg("--sign", default="", metavar="KEY", help="sign that result with your SSH key"),
         _arg("--allowed-signers", default="", metavar="FILE", help="keys that you trust, to verify the signature with"),
         _arg("--model", default="", metavar="FOLDER", help="the model's files, if they are not where the profile says"),
     )),

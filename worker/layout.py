@@ -21,6 +21,7 @@ Standard library only, so the control machine reads a worker's files without tor
         slurm/<job>.sh, slurm/<cluster>.json  batch scripts, and the jobs that were submitted
         logs/<slot>.log, logs/host_<host>.log
     <workdir>/models/<digest>/          a model, shared by runs
+    <workdir>/seals/<run id>.jsonl      the sums of a run's seals: they stay when its other files are removed
 """
 
 from __future__ import annotations
@@ -40,8 +41,13 @@ SLOT_NAME = re.compile(r"cluster[0-9]{1,4}_gpu[0-9]{1,4}")
 HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 # What all runs of an account share on a host, beside their folders; and what Windows keeps, whatever the suffix.
-SHARED_FOLDERS = ("models", "environments")
+SHARED_FOLDERS = ("models", "environments", "seals")
 DEVICE_NAMES = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
+
+
+def seals_file(workdir: Path, run_id: str) -> Path:
+    """What a host was told of the seals of a run: one line each, the last one last."""
+    return workdir / SHARED_FOLDERS[2] / f"{run_id}.jsonl"
 
 
 @dataclass(frozen=True)

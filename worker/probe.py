@@ -7,6 +7,7 @@ library's own entry points, as documents and as questions; how far the two lie a
 from __future__ import annotations
 
 import base64
+import importlib.metadata
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,6 +83,7 @@ def probe(
         "vectors": {kind: base64.b64encode(vectors[kind].tobytes()).decode() for kind in KINDS},
         "long": long,
         "versions": encoder.versions(),
+        "packages": _packages(),
         "device": described.device,
         "torch": described.torch,
         "python": described.python,
@@ -90,6 +92,12 @@ def probe(
     if not short_only:
         answer["again"] = compare(encoder, model, max_tokens, templates, filled[DOCUMENT])
     return answer
+
+
+def _packages() -> dict[str, str]:
+    """What is installed here, for the record of what a run was made with."""
+    found = {str(each.metadata["Name"] or "").lower(): str(each.version) for each in importlib.metadata.distributions()}
+    return {name: found[name] for name in sorted(found) if name}
 
 
 def _filled(kind: str, template: str) -> Any:

@@ -736,6 +736,7 @@ class Probed(TypedDict, total=False):
     long: dict[str, LongProbe]  # by kind of text
     again: AgainProbe  # where texts of all lengths work
     versions: dict[str, str]
+    packages: dict[str, str]  # all that is installed for that Python
     device: str | None
     torch: str | None
     python: str | None

@@ -19,7 +19,7 @@ from worker.escape import safe_text
 from worker.files import sha256_file, write_atomic
 
 from ..errors import RunbookError
-from ..report import notebook_file, outcome, report
+from ..report import made_with, notebook_file, outcome, report
 from ..result import facts
 from ..run.disk import explain_disk_errors
 from ..run.journal import FAULT
@@ -92,6 +92,8 @@ def _keep(run: Run, phase: str, output: Path, counts: bool) -> dict[str, str]:
 
 def _child(run: Run, phase: str, notebook: Path, output: Path) -> ProcessEnd:
     """Run papermill in a child that ends when we end; show progress meanwhile; return how it ended."""
+    if phase == PHASES[0]:
+        made_with.keep_source(run)
     argv = [sys.executable, "-m", "runbook_lib.chain.execution", str(notebook), str(output), "--run", str(run.folder)]
     argv += ["--profile", outcome.profile_of(run)]
     if run.only and phase in PHASES[1:3]:

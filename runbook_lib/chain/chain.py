@@ -10,7 +10,7 @@ from worker.files import sha256_file
 
 from ..errors import DataError, RunbookError
 from ..phases import download, monitor
-from ..report import archive, gate, report
+from ..report import archive, gate, report, sealing
 from ..result import publication, repair
 from ..run import driver
 from ..run.disk import explain_disk_errors
@@ -31,7 +31,7 @@ def resealing(run: Run) -> Iterator[None]:
     yield
     if archive.was_sealed(run) and _journal_bytes(run) != before and not driver.driven(run):
         with driver.hold(run):
-            report.seal(run)
+            sealing.seal(run)
 
 
 def _journal_bytes(run: Run) -> int:
@@ -81,8 +81,10 @@ def drive(
             again = repair.repair(run) if sealed else set()
             done = _execute_all(run, say, phases, again, quick)
             if done and run.finished:
-                report.seal(run)
+                not_kept = sealing.seal(run)
                 sealed_now = True
+                for line in not_kept:
+                    say(f"sealed, and the seal is not kept by {line}")
             return done
         finally:
             if not sealed_now:
@@ -106,7 +108,7 @@ def _as_sealed(run: Run, say: Callable[[str], None], quick: bool) -> bool:
     how = "sizes of large files, sums of the others" if quick else "every byte"
     say(f"run {run.name} is sealed, and its files are as sealed: looked at now, {how}")
     if any(check.warn and check.name == archive.GROWN for check in checks):
-        report.seal(run)
+        sealing.seal(run)
     return True
 
 

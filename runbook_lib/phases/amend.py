@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from worker import verbs
-from worker.files import sync_folder
+from worker.files import sha256_file, sync_folder
 from worker.layout import HostFolder, committed, quarantined
 from worker.rows import Range
 
@@ -67,7 +67,10 @@ def amend(run: Run) -> Checks:
     sync_folder(run.folder)
     amount = f"{len(rows):,} of {plan.rows:,} rows have another text" + (f": {first_few(rows)}" if rows else "")
     checks.add("rows amended", True, amount)
-    run.journal.write("corpus amended", rows=len(rows), first=rows[:100], epoch=plan.epoch, aside=f"aside/{stamp}")
+    record = run.corpus / "corpus.json"
+    wrote = {record.relative_to(run.folder).as_posix(): sha256_file(record)}
+    facts = {"rows": len(rows), "first": rows[:100], "epoch": plan.epoch, "aside": f"aside/{stamp}"}
+    run.journal.write("corpus amended", **facts, wrote=wrote)
     return checks
 
 

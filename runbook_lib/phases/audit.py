@@ -248,6 +248,9 @@ def problems(audit: Audit, subject: Subject) -> list[str]:
         return ["its random bytes are none"]
     wrong = [] if audit.parts == sampling.commitment(digests) else ["it is of other parts"]
     wrong += [] if audit.seed == sampling.seed(digests, nonce) else ["its seed does not follow from the parts"]
+    dtype = subject.plan.dtype  # in 16 bits it was measured, and is a share of the length at most
+    right = audit.tolerance == TOLERANCE[dtype] if dtype == "float32" else TOLERANCE[dtype] <= audit.tolerance <= 1
+    wrong += [] if right else [f"its tolerance is {audit.tolerance:g}, not one of {dtype}"]
     drawn = [each.row for each in chosen(subject.corpus.rows, audit.seed, DRAWN, [])]
     rows = [each.row for each in audit.rows if each.uniform]
     return wrong + ([] if rows == drawn[: len(rows)] else ["its rows do not follow from its seed"])

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from worker import limits
+from worker.files import read_json
 from worker.wire import PACKED
 
 from ..corpus import corpus as corpora
@@ -104,6 +105,7 @@ def the_model(run: Run) -> tuple[Checks, models.Model | None]:
     except ProfileError as error:
         checks.add("model", False, error, run.profile.model.name, "see the message")
         return checks, None
+    _keep_sums(run, model)
     checks.add("model", True, f"{model.name} at {model.revision}")
     checks.add("files", True, f"{len(model.files)} files, {model.bytes / 1e6:.1f} MB, digest {model.digest[:16]}")
     width = f"{model.dim} numbers" if model.dim else "as many numbers as the hosts will measure"
@@ -114,6 +116,19 @@ def the_model(run: Run) -> tuple[Checks, models.Model | None]:
     for kind, template in shown.items():
         checks.add(f"text of {kind}", True, template)
     return checks, model
+
+
+def _keep_sums(run: Run, model: models.Model) -> None:
+    """Keep what the model's files are: its licence and the sum of each, for whoever wants the very same."""
+    stated = {
+        "name": model.name,
+        "revision": model.revision,
+        "digest": model.digest,
+        "licence": model.licence,
+        "files": {file.path: file.sha256 for file in model.files},
+    }
+    if run.folder.exists() and read_json(run.report / "model.json") != stated:
+        run.save_json("model.json", stated)
 
 
 def the_corpus(

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,42 +36,44 @@ from ..result.sealed import (
 from ..run.checks import Checks
 from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
+from . import anchors
+from .trial import AS_IT_WAS, NAMED, Trial
 
-__all__ = ["check_before_sealing", "gated_sha256", "verify", "was_sealed", "write_sums"]
+__all__ = ["AS_IT_WAS", "NAMED", "check_before_sealing", "gated_sha256", "verify", "was_sealed", "write_sums"]
 
-NAMED = 20
 GROWN = "since the seal"
 LITTER = "left by a look at the folder"
-AS_IT_WAS = "restore the file from a backup, or run the same command again (runbook run): it is made again if possible"
 
 
 @explain_disk_errors("sealing the run")
-def write_sums(run: Run, trial: _Trial | None = None) -> Path:
+def write_sums(run: Run, trial: Trial | None = None, wrote: Sequence[Path] = (), signed: str = "") -> Path:
     """Write the sealing into the journal, then every file except SHA256SUMS with its sha256 into that list.
 
-    The sealing has the sum of the list without the journal's own line: neither of the two can change alone. Files that
-    `trial` has read are not read again.
+    The sealing has the sum of the list without the journal's own line: neither of the two can change alone. It names
+    the files that were `wrote` for it, and the key by which the list is to be `signed`. Files that `trial` has read are
+    not read again.
     """
-    trial = trial or _Trial(run, Checks("What is sealed"))
+    trial = trial or Trial(run, Checks("What is sealed"))
     lines = [line for line in _lines(run, trial) if not line.endswith(f"  {run.journal.path.name}\n".encode())]
-    run.journal.write(SEALED, list=hashlib.sha256(b"".join(lines)).hexdigest())
+    stated = {path.relative_to(run.folder).as_posix(): trial.sha256(path) for path in wrote}
+    run.journal.write(SEALED, list=hashlib.sha256(b"".join(lines)).hexdigest(), wrote=stated, signed=signed)
     write_atomic(run.sums, _lines(run, trial))
     return run.sums
 
 
-def _lines(run: Run, trial: _Trial) -> list[bytes]:
+def _lines(run: Run, trial: Trial) -> list[bytes]:
     journal = run.journal.path  # it grows: its sum is never kept
     names = [name for name in files(run) if run.folder / name != run.sums]
     sums = ((sha256_file if run.folder / name == journal else trial.sha256)(run.folder / name) for name in names)
     return [f"{sha256}  {name}\n".encode() for sha256, name in zip(sums, names, strict=True)]
 
 
-def check_before_sealing(run: Run) -> _Trial:
+def check_before_sealing(run: Run) -> Trial:
     """Compare all files with their records and with the previous seal. Raises DataError with the losses.
 
     So a loss is never sealed: a sealed file is unchanged, or the journal records its change.
     """
-    trial = _Trial(run, Checks("What is to be sealed"))
+    trial = Trial(run, Checks("What is to be sealed"))
     again = run.sums.is_file() and _in_form(run)
     if again:
         trial.hold(
@@ -113,38 +114,6 @@ def _in_form(run: Run) -> bool:
 # ------------------------------------------------------------------------------------------------------------ verify
 
 
-@dataclass
-class _Trial:
-    """Collects checks; a check that raises an error counts as failed. Each file is read once."""
-
-    run: Run
-    checks: Checks
-    sizes: dict[Path, int] = field(default_factory=dict)  # of the large files, if only their sizes are checked
-    digests: dict[Path, str] = field(default_factory=dict)
-
-    def sha256(self, path: Path) -> str:
-        """Return a file's digest, from a cache: arrays are in the list, in their records and in the manifest."""
-        if path not in self.digests:
-            self.digests[path] = sha256_file(path)
-        return self.digests[path]
-
-    def stated_sha256(self, path: Path, stated: str) -> str:
-        """Return a file's digest; for a large file in quick mode the stated one if its size is right."""
-        if stated and path in self.sizes:
-            size = path.stat().st_size
-            return stated if size == self.sizes[path] else f"({size} bytes, expected {self.sizes[path]})"
-        return self.sha256(path)
-
-    def hold(self, name: str, remedy: str, problems: Callable[[], list[str]], fine: str) -> None:
-        """Add one check: it passes if `problems` returns none."""
-        try:
-            wrong = problems()
-        except (RunbookError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            wrong = [f"cannot be checked: {type(error).__name__}: {error}"]
-        shown = "; ".join(wrong[:NAMED]) + (f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")
-        self.checks.add(name, not wrong, shown or fine, fine, remedy)
-
-
 @explain_disk_errors("verifying the run")
 def verify(run: Run, quick: bool = False) -> Checks:
     """Check the archive of a sealed run; every failure names its file. Reads every file once, piece by piece.
@@ -152,7 +121,7 @@ def verify(run: Run, quick: bool = False) -> Checks:
     `quick`: check only the sizes of arrays, texts and files outside the run's folder. Files that the journal records
     as written since the seal are not damaged: they give a warning.
     """
-    trial = _Trial(run, Checks("The archive is what was sealed"), _sizes(run) if quick else {})
+    trial = Trial(run, Checks("The archive is what was sealed"), _sizes(run) if quick else {})
     grown = SealChanges()
 
     def against_list() -> list[str]:
@@ -172,6 +141,7 @@ def verify(run: Run, quick: bool = False) -> Checks:
     trial.hold("journal", AS_IT_WAS, lambda: _journal(run), "each line follows from the one before, one seals")
     trial.hold("the list is the sealed one", AS_IT_WAS, lambda: list_problems(run), "the sum that the sealing wrote")
     _records(trial)
+    anchors.check(trial)
     if left := litter(run):
         names = ", ".join(left[:NAMED]) + (f" and {len(left) - NAMED} more" if len(left) > NAMED else "")
         remedy = (
@@ -185,7 +155,7 @@ def verify(run: Run, quick: bool = False) -> Checks:
     return trial.checks
 
 
-def _records(trial: _Trial) -> None:
+def _records(trial: Trial) -> None:
     """Check the run's records against its files, each other, and the files outside."""
     run = trial.run
     for phase in PHASES:
@@ -194,7 +164,7 @@ def _records(trial: _Trial) -> None:
     _files_by_record(trial)
 
 
-def _files_by_record(trial: _Trial) -> None:
+def _files_by_record(trial: Trial) -> None:
     run = trial.run
     trial.hold("plan", AS_IT_WAS, lambda: _plan(run), "its own digest")
     trial.hold("corpus", AS_IT_WAS, lambda: _corpus(trial), "as numbered, and the plan's")
@@ -249,7 +219,7 @@ def _result(run: Run, phase: str) -> list[str]:
     return [] if result.ok is True else [f"{name}: its checks do not all hold"]
 
 
-def _changed_results(trial: _Trial) -> list[str]:
+def _changed_results(trial: Trial) -> list[str]:
     problems = []
     for path, wrote in ((trial.run.result_file(phase), gated_sha256(trial.run, phase)) for phase in PHASES):
         if wrote and not path.is_file():
@@ -273,7 +243,7 @@ def _plan(run: Run) -> list[str]:
     return []
 
 
-def _corpus(trial: _Trial) -> list[str]:
+def _corpus(trial: Trial) -> list[str]:
     """Compare the copy of the corpus with its record, and the record with the plan."""
     corpus, plan = corpora.load(trial.run.corpus), trial.run.plan()
     problems = [
@@ -288,10 +258,12 @@ def _corpus(trial: _Trial) -> list[str]:
             if trial.stated_sha256(whole.folder / name, stated.sha256) != stated.sha256
         ]
         problems += [] if whole.work == plan.corpus else ["the plan was made from other rows than those to compute"]
+    if (corpus.template, corpus.question_template) != (plan.prompt, plan.question_prompt):
+        problems.append("the plan was made for other prompts")
     return problems + ([] if corpus.fingerprint == plan.corpus else ["the plan was made from another corpus"])
 
 
-def _merged(trial: _Trial) -> list[str]:
+def _merged(trial: Trial) -> list[str]:
     merged = Merged(trial.run.merged)
     manifest = merged.manifest()
     if manifest is None:
@@ -311,11 +283,12 @@ def _merged(trial: _Trial) -> list[str]:
     return problems
 
 
-def _parts(trial: _Trial) -> list[str]:
+def _parts(trial: Trial) -> list[str]:
     """Compare each array with its record, and the records with the manifest of the merged parts."""
     problems, run = [], trial.run
     manifest = Merged(run.merged).manifest()
     merged = dict(manifest.part_sums) if manifest else {}
+    recorded = {part.name: part.record for part in manifest.parts if part.record} if manifest else {}
     for start, stop in committed(run.local.parts):
         path = run.local.part(start, stop)
         stated = (read_json(path.with_suffix(".json")) or {}).get("sha256")
@@ -325,13 +298,15 @@ def _parts(trial: _Trial) -> list[str]:
             problems.append(f"{path.name}: its sha256 is not the one in {path.with_suffix('.json').name}")
         if merged.pop(path.name, stated) != stated:
             problems.append(f"{path.with_suffix('.json').name}: states another sha256 than the part that was merged")
+        elif recorded.get(path.name, "") not in ("", trial.sha256(path.with_suffix(".json"))):
+            problems.append(f"{path.with_suffix('.json').name}: not the record that was merged")
     return problems + [f"{name}: was merged and is not here" for name in merged]
 
 
 # ------------------------------------------------------------------------------------- files outside the run's folder
 
 
-def _outside(trial: _Trial, kind: str) -> None:
+def _outside(trial: Trial, kind: str) -> None:
     """Check the founding file or its backup, which are outside: they may have changed or be on another machine."""
     run, checks = trial.run, trial.checks
     try:

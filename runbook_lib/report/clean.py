@@ -13,7 +13,7 @@ from ..hosts import hosts as machines
 from ..hosts.scheduler import is_queued
 from ..run import places
 from ..run.run import PHASES, Run
-from . import report
+from . import report, sealing
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def clean(run: Run) -> list[Leftovers]:
         folders=[str(item.folder) for item in removed],
         strangers=[str(item.folder / path) for item in removed for path in item.strangers],
     )
-    report.seal(run)
+    sealing.seal(run)
     return removed
 
 

@@ -2,68 +2,97 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..result.audited import HERE, percent
 from ..result.figures import AuditFigures, Figures, FitFigures
-from ..result.misfits import WEAK
+from ..result.misfits import LOOKED_AT, WEAK
 from ..run.checks import Checks
 from . import signature
 
-SINGLE = "that no single row among the others is off"
+MAKER = "who made this"
+CORPUS = "that these texts are those of your corpus (--corpus FILE)"
+DISTANCES = "the distances of that audit, which are its maker's word (--recompute N)"
+SINGLE = "that no single row is off"
 PURPOSE = "that the vectors serve your purpose"
 
 
-def sentence(checks: Checks, shown: Figures | None, computed_here: bool = False) -> str:
-    """Return the sentence; `shown` is None if only the bytes were looked at.
+@dataclass(frozen=True)
+class Looked:
+    """What a verification looked at besides the bytes; `figures` is None if at nothing.
 
-    `computed_here`: the rows of `shown.audit` were computed by this command; else they are the word of the archive.
+    `computed_here`: the rows of `figures.audit` were computed by this command; else they are the word of the archive.
+    `source`: the documents were read again from the reviewer's file. `low`: so many rows fit far less than is usual and
+    could not be computed again here.
     """
+
+    run: str
+    figures: Figures | None = None
+    computed_here: bool = False
+    source: bool = False
+    low: int = 0
+
+
+def sentence(checks: Checks, looked: Looked) -> str:
+    """Return the sentence."""
     if checks.failed:
         named = "; ".join(check.name for check in checks.failed[:3])
         more = f" and {len(checks.failed) - 3} more" if len(checks.failed) > 3 else ""
-        return f"NOT PROVED: {len(checks.failed)} of {len(checks)} checks fail ({named}{more})."
-    by = _signed(checks)
+        return f"Run {looked.run}: NOT PROVED: {len(checks.failed)} of {len(checks)} checks fail ({named}{more})."
+    by, shown = _signed(checks), looked.figures
     if shown is None:
-        return f"{by}; large files have the sealed sizes and all others the sealed bytes; nothing more was looked at."
+        bytes_only = "large files have the sealed sizes and all others the sealed bytes; nothing more was looked at"
+        return f"Run {looked.run}, {by}: {bytes_only}."
+    known = "signed by " in by and ", whoever" not in by
+    audit = shown.audit if shown.audit and shown.audit.share_at_most is not None else None
+    certain = audit is not None and looked.computed_here and not audit.share_at_most
+    unproved = [] if known else [MAKER]
+    unproved += [] if looked.source else [CORPUS]
+    unproved += [DISTANCES] if audit and not looked.computed_here else []
+    unproved += [] if certain else [SINGLE]
     parts = [
-        by,
-        f"every byte is the sealed one, and all {shown.documents or 0:,} documents have the texts, records and figures "
-        "that follow from each other",
-        _fit(shown.fit),
-        _audited(shown.audit, computed_here),
-        "not proved: " + (PURPOSE if shown.audit and shown.audit.share_at_most == 0 else f"{SINGLE}, and {PURPOSE}"),
+        f"Run {looked.run}, {shown.documents or 0:,} documents by {shown.model}, {by}",
+        "every byte is the sealed one; texts, records, vectors and figures follow from each other",
+        _fit(shown.fit, looked.low),
+        _audited(audit, looked.computed_here),
     ]
-    return "; ".join(parts) + "."
+    return "; ".join(parts) + f". Not proved: {'; '.join([*unproved, PURPOSE])}."
 
 
 def _signed(checks: Checks) -> str:
     seen = next((check.seen for check in checks if check.name == signature.NAME), "")
     if not seen.startswith("good, by "):
-        return "Not signed"
-    return f"Signed by {seen.removeprefix('good, by ')}".replace(
-        "; whose key it is --allowed-signers FILE says", ", whoever that is"
-    )
+        return "not signed"
+    return f"signed by {seen.removeprefix('good, by ')}".replace(signature.WHOSE, ", whoever that is")
 
 
-def _fit(fit: FitFigures | None) -> str:
+def _fit(fit: FitFigures | None, low: int) -> str:
     if fit is None or fit.median is None or fit.power_other is None or fit.power_neighbour is None:
-        return "no row was held against its text by words: the documents are too few"
+        return "no vector was held against its text by words: the documents are too few"
     if fit.median < WEAK:
-        return f"words tell nothing here of which row fits which text (median cosine {fit.median:.2f})"
-    shows = f"one of another text in {fit.power_other:.0%} of cases and of the next one in {fit.power_neighbour:.0%}"
+        return f"words tell nothing here of which vector fits which text (median cosine {fit.median:.2f})"
+    open_rows = f"; {low} rows fit far less than is usual and were not computed again" if low else ""
     return (
-        f"by words alone each vector was held against its text (median cosine {fit.median:.2f}, least "
-        f"{fit.lowest_scores[0]:.2f}), which shows {shows}"
+        f"by words alone each vector was held against its text (median cosine {fit.median:.2f}): of vectors exchanged "
+        f"on purpose {_share(fit.power_other)} came among the {min(LOOKED_AT, fit.rows)} that fit least where they "
+        f"were another text's, {_share(fit.power_neighbour)} where they were the next text's{open_rows}"
     )
+
+
+def _share(share: float) -> str:
+    """Return a measured share, rounded down: a power may not look larger than it is."""
+    return f"{int(share * 100 + 1e-9)} %"
 
 
 def _audited(audit: AuditFigures | None, computed_here: bool) -> str:
     if audit is None or audit.share_at_most is None:
         return "no row was drawn and computed again"
-    where = "" if audit.where == HERE else f", computed {audit.where}"
-    by = "as computed here" if computed_here else f"by the audit on file, whose distances are its maker's word{where}"
+    off = f"off by more than {audit.tolerance:.2g} (half the squared distance, as a share of the squared length)"
+    where = "" if audit.where == HERE else f", computed {audit.where},"
+    by = "computed again here" if computed_here else f"by the audit on file{where}"
     if not audit.share_at_most:
-        return f"no row is off by more than {audit.tolerance:.2g}, all of them computed again, {by}"
+        return f"all rows were drawn, and {by} none is {off}"
     return (
-        f"at most {percent(audit.share_at_most)} of all rows are off by more than {audit.tolerance:.2g}, with 95 % "
-        f"confidence, since none of {audit.uniform:,} drawn by seed {audit.seed[:12]} is, {by}"
+        f"of {audit.uniform:,} rows drawn by seed {audit.seed[:12]} {by} none is {off}, so with 95 % confidence at "
+        f"most {percent(audit.share_at_most)} of all rows are"
     )

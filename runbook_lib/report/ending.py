@@ -10,13 +10,14 @@ from ..result import publication
 from ..run import driver
 from ..run.run import PHASES, Run
 from ..show.markup import CELL, Markup, joined, tag, text
-from . import by_hand, report
+from . import by_hand, report, sealing
 
 
 @dataclass(frozen=True)
 class Ending:
     """A sealed run: where its files are, how they are loaded, and which executed notebooks the report has not.
 
+    `untold`: the hosts that could not be told of the seal, in words.
     `links`: whether the report is named as a link, for a person who executes this notebook.
     """
 
@@ -24,6 +25,7 @@ class Ending:
     folder: Path
     rows: tuple[tuple[str, str], ...]
     lacking: tuple[str, ...]
+    untold: tuple[str, ...]
     links: bool
 
     @property
@@ -34,6 +36,7 @@ class Ending:
     @property
     def _last(self) -> list[str]:
         after = [f"look at every byte: runbook verify {self.run}"]
+        after += [f"the seal is not kept by {line}" for line in self.untold]
         if self.lacking:
             kept = f"runbook report {self.run} --notebook FILE.ipynb"
             after.append(f"not in the report: {', '.join(self.lacking)}. Save this notebook, then: {kept}")
@@ -61,10 +64,12 @@ class Ending:
 def seal(run: Run) -> Ending:
     """Seal the run, with the notebooks of this folder that a person executed for it. Raises what `report.seal` does."""
     by_hand.add_beside(run, [Path.cwd()])
-    report.seal(run)
     by_person = not driver.driven(run)
+    untold = sealing.seal(run) if by_person else []
+    if not by_person:
+        report.seal(run)  # the chain seals once more, when this notebook's own file is there, and tells the hosts
     lacking = [phase for phase in PHASES if not (run.report / f"{phase}.ipynb").exists()] if by_person else []
-    return Ending(run.name, run.folder, tuple(_rows(run)), tuple(lacking), by_person)
+    return Ending(run.name, run.folder, tuple(_rows(run)), tuple(lacking), tuple(untold), by_person)
 
 
 def _rows(run: Run) -> list[tuple[str, str]]:

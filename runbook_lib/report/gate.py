@@ -90,8 +90,9 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: object) -> Checks:
     # So an executed notebook shows which result it ended with, and a person what comes next.
     everything.stamp = f"next: {_next(phase, everything.ok)}; result sha256 {sha256}"
     wrote = {f"{run.report.name}/{run.result_file(phase).name}": sha256}
-    if phase == PHASES[0] and run.plan_file.exists():
-        wrote[run.plan_file.name] = sha256_file(run.plan_file)
+    if phase == PHASES[0]:
+        made = (run.plan_file, run.corpus / "corpus.json")
+        wrote |= {path.relative_to(run.folder).as_posix(): sha256_file(path) for path in made if path.exists()}
     failed = [check.name for check in everything.failed]
     kind = PHASE if everything.ok else FAULT
     run.journal.write(

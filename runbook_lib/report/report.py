@@ -24,7 +24,7 @@ from ..run.run import PHASES, Run
 from ..show import pictures
 from ..show.markup import Markup, joined, tag, text
 from ..show.words import exactly, many
-from . import archive, notebook_pages, page, pdf, printed, signature, verification
+from . import archive, descriptions, made_with, notebook_pages, page, pdf, printed, signature, verification
 from .form import execution_report, failure_log
 from .printed import Printed
 from .style import CSS
@@ -36,6 +36,7 @@ __all__ = ["build", "execution_report", "failure_log", "seal", "verify"]
 LONG = 18  # a longer figure does not fit its box in large letters
 POLICY = Markup("default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'")
 LINE_END = Markup("\n")
+VERIFIER = Path(__file__).with_name("verify.py")
 PACKAGES = ("numpy", "pyarrow", "paramiko", "papermill", "nbconvert", "ipykernel", "matplotlib", "huggingface-hub")
 
 
@@ -108,19 +109,25 @@ def seal(run: Run, as_pdf: bool = False) -> Path:
     signature.try_key(run)
     page_file = build(run)
     page_file.with_suffix(".pdf").unlink(missing_ok=True)
-    if as_pdf:
-        pdf.write(page_file)
-    write_notes(run)
-    archive.write_sums(run, trial)
+    more = [pdf.write(page_file)] if as_pdf else []
+    more += [_verifier(run), made_with.write(run), *descriptions.write(run)]
+    key = run.profile.signing_key
+    archive.write_sums(run, trial, [page_file, *more, *write_notes(run)], signature.fingerprint(key) if key else "")
     signature.sign(run)
     return run.sums
 
 
+def _verifier(run: Run) -> Path:
+    """Copy the verifier that needs no software of ours into the archive: for convenience, it is no witness."""
+    target = run.folder / VERIFIER.name
+    write_atomic(target, VERIFIER.read_bytes())
+    return target
+
+
 @explain_disk_errors("writing the notes")
-def write_notes(run: Run) -> None:
-    """Write the notes for a person: the execution report and failures.log, also for a failed run."""
-    execution_report(run)
-    failure_log(run)
+def write_notes(run: Run) -> tuple[Path, Path]:
+    """Write the notes for a person, also for a failed run: the execution report and failures.log."""
+    return execution_report(run), failure_log(run)
 
 
 # ----------------------------------------------------------------------------------------------------------- verdict

@@ -15,12 +15,13 @@ from pathlib import Path
 from worker.escape import safe_text
 
 from ..errors import DataError
-from ..result.sealed import SIGNATURE
+from ..result.sealed import SEALED, SIGNATURE
 from ..run.checks import Checks
 from ..run.run import Run
 
 NAME = "signature of the list"
 NAMESPACE = "embedding-runbook"
+WHOSE = "; whose key it is --allowed-signers FILE says"
 SIGN_S = 60.0
 NOT_SIGNED = (
     "Not signed: whoever may write all of its files may write a new list of sums too (signing_key in the profile)"
@@ -73,6 +74,14 @@ def sign(run: Run) -> None:
         _keygen(["-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(run.sums)], doing)
 
 
+def sign_file(path: Path, key: Path) -> Path:
+    """Sign any file with a key, and return where the signature is. Raises DataError."""
+    target = path.with_name(f"{path.name}{SIGNATURE}")
+    target.unlink(missing_ok=True)
+    _keygen(["-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(path)], f"signing {path} with {key}")
+    return target
+
+
 def check(checks: Checks, run: Run, signers: Path | None) -> None:
     """Verify the signature by the reviewer's `signers`; without them only say which key it was made with."""
     there = file_of(run).is_file()
@@ -80,15 +89,25 @@ def check(checks: Checks, run: Run, signers: Path | None) -> None:
         remedy = "bring a file of your own: this one is the word of whoever made the archive"
         checks.add(NAME, False, f"{signers} lies in the archive itself", "", remedy)
     elif not there:
-        seen = "there is none"
-        checks.add(
-            NAME, signers is None, seen, "", "have its owner sign it: signing_key in the profile, runbook report"
-        )
+        remedy = "have its owner sign it: signing_key in the profile, runbook report"
+        if stated := _stated(run):
+            checks.add(NAME, False, f"there is none, and the sealing says it was signed with {stated}", "", remedy)
+        else:
+            checks.add(NAME, signers is None, "there is none", "", remedy)
     else:
         try:
-            checks.add(NAME, True, _signed_by(run, signers))
+            said, stated = _signed_by(run, signers), _stated(run)
+            other = signers is None and stated and stated.split()[-1] not in said
+            more = f"; the sealing says it was signed with {stated}" if other else ""
+            checks.add(NAME, not other, said + more, "", "ask its owner for the archive again")
         except DataError as error:
             checks.add(NAME, False, error, "a signature of the list as it is", "ask its owner for the archive again")
+
+
+def _stated(run: Run) -> str:
+    """Return the key that the last sealing names; empty if it names none, as in earlier versions."""
+    sealings = list(run.journal.events(SEALED))
+    return safe_text(str(sealings[-1].get("signed") or ""), 200) if sealings else ""
 
 
 def _signed_by(run: Run, signers: Path | None) -> str:
@@ -96,7 +115,7 @@ def _signed_by(run: Run, signers: Path | None) -> str:
     doing = f"verifying {file_of(run).name}"
     if signers is None:
         said = _keygen(["-Y", "check-novalidate", *given], doing, run.sums)
-        return f"good, by {said.rpartition(' with ')[2]}; whose key it is --allowed-signers FILE says"
+        return f"good, by {said.rpartition(' with ')[2]}{WHOSE}"
     found = _keygen(["-Y", "find-principals", "-s", str(file_of(run)), "-f", str(signers)], doing).splitlines()
     if not found:
         raise DataError(f"{doing}: the key is not in {signers}")

@@ -30,7 +30,8 @@ from ..run.disk import explain_disk_errors
 from ..run.journal import Event
 from ..run.phase_result import CheckRecord
 from ..run.run import PHASES, Run
-from . import archive, by_hand, closing, printed, signature
+from . import archive, by_hand, closing, printed, signature, witness
+from .closing import Looked
 
 STORED = "stored figures as computed again"
 VERDICTS = "verdicts of the last gate as found again"
@@ -63,6 +64,7 @@ class _Seen:
     figures: Figures = field(default_factory=Figures)
     scores: Scores | None = None
     computed_here: bool = False
+    low: int = 0  # rows that fit far less than is usual and were not computed again
 
 
 @explain_disk_errors("verifying the run")
@@ -72,17 +74,20 @@ def verify(
     source: Path | None = None,
     again: Again | None = None,
     signers: Path | None = None,
+    hosts: bool = False,
 ) -> Checks:
     """Check the archive of a sealed run: its bytes, then everything that is claimed about them, computed again.
 
     `quick`: the bytes alone, of large files only the sizes. `source`: the corpus file that its owner kept, to hold the
-    archive's texts against. `signers`: the reviewer's own file of allowed signers. The stamp of the checks is what they
-    say together, in one sentence. Writes nothing.
+    archive's texts against. `signers`: the reviewer's own file of allowed signers. `hosts`: ask them too which seal
+    they keep. The stamp of the checks is what they say together, in one sentence. Writes nothing.
     """
     checks = archive.verify(run, quick)
     signature.check(checks, run, signers)
+    if hosts:
+        witness.check(checks, run)
     if quick:
-        checks.stamp = closing.sentence(checks, None)
+        checks.stamp = closing.sentence(checks, Looked(archive.sealed_name(run)))
         return checks
     seen = _Seen()
     _attempt(checks, lambda found: _validation(run, found, seen, fit=True))
@@ -92,7 +97,8 @@ def verify(
     if source is not None:
         _attempt(checks, lambda found: texts_again.check_source(found, wholes.all_documents(run), source))
     _attempt(checks, lambda found: _once_more(run, seen, again or Again(), found))
-    checks.stamp = closing.sentence(checks, seen.figures, seen.computed_here)
+    looked = Looked(archive.sealed_name(run), seen.figures, seen.computed_here, source is not None, seen.low)
+    checks.stamp = closing.sentence(checks, looked)
     return checks
 
 
@@ -221,6 +227,7 @@ def _once_more(run: Run, seen: _Seen, again: Again, checks: Checks) -> None:
         if again.rows:
             seen.figures, seen.computed_here = replace(seen.figures, audit=mine), True
     except RunbookError as error:
+        seen.low = len(low)
         rows = f"{len(low)} rows fit far less than is usual: {first_few(low)}" if low or plain else "the rows asked for"
         checks.add(ONCE_MORE, not again.rows, f"{rows}; not computed again: {error}", "", BY_MODEL, warn=not again.rows)
 

@@ -42,15 +42,9 @@ class Scores:
     other: np.ndarray
 
 
-@dataclass(frozen=True)
-class _Model:
-    """The regression: weights of words, and what leave-one-out needs of the rows that were fitted."""
-
-    idf: np.ndarray  # (features,)
-    mean: np.ndarray  # of all directions, (dim,)
-    weights: np.ndarray  # (features, dim)
-    axes: np.ndarray  # (features, k): the leverage of a fitted row x is the squared length of x @ axes
-    fitted: np.ndarray  # (rows,) of bool
+# The first row of a block, its directions about the mean, its texts -> what the regression without each row predicts,
+# times a number above 0.
+Predict = Callable[[int, np.ndarray, Sequence[str]], np.ndarray]
 
 
 def score(texts: Texts, matrix: Path, shape: Header, mean: np.ndarray, characters: int) -> Scores | None:
@@ -60,11 +54,13 @@ def score(texts: Texts, matrix: Path, shape: Header, mean: np.ndarray, character
     """
     if shape.rows < FEWEST:
         return None
-    model = _fit(texts, matrix, shape, mean.astype(np.float32), characters)
+    mean = mean.astype(np.float32)
+    predict = (_by_rows if shape.rows <= FEATURES else _by_words)(texts, matrix, shape, mean, characters)
     found = [np.full(shape.rows, np.nan, np.float32) for _ in range(4)]
     last: tuple[np.ndarray, np.ndarray] | None = None
     for low, block, some in _together(texts, matrix, shape):
-        guesses, truths = _predicted(model, low, block, counts(some, characters, len(model.idf)))
+        truths = _about(block, mean)
+        guesses = predict(low, truths, some)
         high, turned = low + len(block), np.roll(truths, len(block) // 2, axis=0)
         found[0][low:high], found[3][low:high] = _cosines(guesses, truths), _cosines(guesses, turned)
         found[1][low : high - 1] = _cosines(guesses[:-1], truths[1:])
@@ -82,55 +78,87 @@ def _together(texts: Texts, matrix: Path, shape: Header) -> Iterator[tuple[int, 
         yield low, block, [next(stream, None) or "" for _ in range(len(block))]
 
 
+def _about(block: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return the directions of some rows about the mean; zeros for a row without a direction."""
+    norms = norms_of(block)
+    truths: np.ndarray = unit(block, norms) - mean
+    truths[~has_direction(norms)] = 0.0
+    return truths
+
+
 # ----------------------------------------------------------------------------------------------------------- fitting
 
 
-def _fit(texts: Texts, matrix: Path, shape: Header, mean: np.ndarray, characters: int) -> _Model:
+def _by_words(texts: Texts, matrix: Path, shape: Header, mean: np.ndarray, characters: int) -> Predict:
+    """Fit on evenly spaced rows by the normal equations of the words: memory of FEATURES squared, whatever the rows."""
     fitted = np.zeros(shape.rows, np.bool_)
     fitted[np.linspace(0, shape.rows - 1, min(shape.rows, FITTED)).astype(np.int64)] = True
-    features = FEATURES if shape.rows > FEATURES else FEATURES_OF_FEW
-    words, truths = _sample(texts, matrix, shape, fitted, (characters, features))
-    truths -= mean * (truths != 0).any(axis=1, keepdims=True)
-    idf = np.log((len(words) + 1) / ((words > 0).sum(axis=0) + 1)).astype(np.float32)
-    pieces = [(words[at : at + BLOCK], truths[at : at + BLOCK]) for at in range(0, len(words), BLOCK)]
-    cross = sum(_weighted(some, idf).T @ these for some, these in pieces)
-    values, vectors = _spectrum([some for some, _ in pieces], idf)
-    onto = vectors.T @ cross
-    some = np.linspace(0, len(words) - 1, min(len(words), TRIED)).astype(np.int64)
-    turned = _weighted(words[some], idf) @ vectors
-    ridge = max(RIDGES, key=lambda ridge: _left_out(turned, truths[some], onto, values + ridge))
-    weights = (vectors / (values + ridge)) @ onto
-    return _Model(idf, mean, weights.astype(np.float32), vectors / np.sqrt(values + ridge), fitted)
+    words, truths = _sample(texts, matrix, shape, fitted, mean, (characters, FEATURES))
+    idf = _idf(words)
+    gram, cross = np.zeros((FEATURES, FEATURES), np.float32), np.zeros((FEATURES, shape.dim), np.float32)
+    for at in range(0, len(words), BLOCK):
+        x = _weighted(words[at : at + BLOCK], idf)
+        gram += x.T @ x
+        cross += x.T @ truths[at : at + BLOCK]
+    some = np.linspace(0, len(words) - 1, TRIED).astype(np.int64)
+    tried, these = _weighted(words[some], idf), truths[some]
+    del words, truths
+
+    def left_out(ridge: float) -> float:
+        inverse = _inverse(gram, ridge)
+        return _mean_cosine(_without_itself(tried @ (inverse @ cross), these, _leverage(tried, inverse)), these)
+
+    inverse = _inverse(gram, max(RIDGES, key=left_out))
+    weights: np.ndarray = inverse @ cross
+
+    def predict(low: int, block: np.ndarray, some: Sequence[str]) -> np.ndarray:
+        x = _weighted(counts(some, characters, FEATURES), idf)
+        guesses: np.ndarray = x @ weights
+        here = np.flatnonzero(fitted[low : low + len(block)])
+        guesses[here] = _without_itself(guesses[here], block[here], _leverage(x[here], inverse))
+        return guesses
+
+    return predict
 
 
-def _spectrum(pieces: Sequence[np.ndarray], idf: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the eigenvalues of the words' products (k,) and their directions (features, k), both float32."""
-    if sum(map(len, pieces)) > len(idf):
-        gram = np.zeros((len(idf), len(idf)), np.float32)
-        for piece in pieces:
-            x = _weighted(piece, idf)
-            gram += x.T @ x
-        values, vectors = np.linalg.eigh(gram)
-        return np.maximum(values, 0.0), vectors
-    x = np.concatenate([_weighted(piece, idf) for piece in pieces])  # few rows: their own products are fewer
-    values, rows = np.linalg.eigh(x @ x.T)
-    kept = values > 1e-4
-    return values[kept], (x.T @ rows[:, kept]) / np.sqrt(values[kept])
+def _by_rows(texts: Texts, matrix: Path, shape: Header, mean: np.ndarray, characters: int) -> Predict:
+    """Fit on all rows, of which there are few, by their products with each other; more words cost nothing here."""
+    every = np.ones(shape.rows, np.bool_)
+    words, truths = _sample(texts, matrix, shape, every, mean, (characters, FEATURES_OF_FEW))
+    products = _products(words, _idf(words))
+
+    def left_out(ridge: float) -> np.ndarray:
+        inverse = _inverse(products, ridge)
+        guesses: np.ndarray = truths - (inverse @ truths) / inverse.diagonal()[:, None]
+        guesses[products.diagonal() == 0.0] = 0.0  # no words
+        return guesses
+
+    guesses = left_out(max(RIDGES, key=lambda ridge: _mean_cosine(left_out(ridge), truths)))
+    return lambda low, block, some: guesses[low : low + len(block)]
 
 
 def _sample(
-    texts: Texts, matrix: Path, shape: Header, wanted: np.ndarray, read: tuple[int, int]
+    texts: Texts, matrix: Path, shape: Header, wanted: np.ndarray, mean: np.ndarray, read: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return counts of words, at most 255 each, and directions of the wanted rows. `read`: as for `counts`."""
+    """Return counts of words, at most 255 each, and directions about the mean of the wanted rows.
+
+    `read`: as for `counts`.
+    """
     rows = int(wanted.sum())
     words, truths, at = np.zeros((rows, read[1]), np.uint8), np.zeros((rows, shape.dim), np.float32), 0
     for low, block, some in _together(texts, matrix, shape):
         here = np.flatnonzero(wanted[low : low + len(block)])
         if len(here):
             words[at : at + len(here)] = np.minimum(counts([some[i] for i in here], *read), 255)
-            truths[at : at + len(here)] = unit(block[here])
+            truths[at : at + len(here)] = _about(block[here], mean)
             at += len(here)
     return words, truths
+
+
+def _idf(words: np.ndarray) -> np.ndarray:
+    """Return how telling each word is: the logarithm of the share of texts without it, (features,)."""
+    found: np.ndarray = np.log((len(words) + 1) / (np.count_nonzero(words, axis=0) + 1)).astype(np.float32)
+    return found
 
 
 def _weighted(words: np.ndarray, idf: np.ndarray) -> np.ndarray:
@@ -141,34 +169,55 @@ def _weighted(words: np.ndarray, idf: np.ndarray) -> np.ndarray:
     return weighted
 
 
-def _left_out(turned: np.ndarray, truths: np.ndarray, onto: np.ndarray, divisors: np.ndarray) -> float:
-    """Return how well fitted rows are predicted without themselves, with one strength of the ridge."""
-    guesses = turned @ (onto / divisors[:, None])
-    leverage = np.square(turned) @ (1.0 / divisors)
-    found = _cosines(_without_itself(guesses, truths, leverage), truths)
-    return float(np.nanmean(found)) if np.isfinite(found).any() else -1.0
+def _products(words: np.ndarray, idf: np.ndarray) -> np.ndarray:
+    """Return the product of each row's tf-idf with each other row's, (rows, rows), from some words at a time."""
+    products = np.zeros((len(words), len(words)), np.float32)
+    for low in range(0, len(idf), FEATURES // 2):
+        x = np.log1p(words[:, low : low + FEATURES // 2], dtype=np.float32) * idf[low : low + FEATURES // 2]
+        products += x @ x.T
+    norms = np.sqrt(products.diagonal())
+    scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    products *= scale
+    products *= scale[:, None]
+    return products
 
 
-# -------------------------------------------------------------------------------------------------------- predicting
+def _inverse(gram: np.ndarray, ridge: float) -> np.ndarray:
+    regular = gram.copy()
+    regular.flat[:: len(gram) + 1] += ridge
+    return _inverse_of(regular)
 
 
-def _predicted(model: _Model, low: int, block: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return prediction and direction of a block's rows, about the mean; a row without a direction is zeros."""
-    norms = norms_of(block)
-    truths = unit(block, norms) - model.mean
-    truths[~has_direction(norms)] = 0.0
-    x = _weighted(words, model.idf)
-    guesses = x @ model.weights
-    here = np.flatnonzero(model.fitted[low : low + len(block)])
-    leverage = np.square(x[here] @ model.axes).sum(axis=1)
-    guesses[here] = _without_itself(guesses[here], truths[here], leverage)
-    return guesses, truths
+def _inverse_of(a: np.ndarray) -> np.ndarray:
+    """Return the inverse of a positive definite matrix, by halves: LAPACK's own would hold it five times more."""
+    half = len(a) // 2
+    if half < BLOCK:
+        small: np.ndarray = np.linalg.inv(a)
+        return small
+    first, inverse = _inverse_of(a[:half, :half]), np.empty_like(a)
+    across = first @ a[:half, half:]
+    inverse[half:, half:] = _inverse_of(a[half:, half:] - a[half:, :half] @ across)
+    inverse[:half, half:] = -across @ inverse[half:, half:]
+    inverse[half:, :half] = inverse[:half, half:].T
+    inverse[:half, :half] = first - inverse[:half, half:] @ across.T
+    return inverse
+
+
+def _leverage(x: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """Return how much each fitted row has to say in its own prediction, between 0 and 1."""
+    found: np.ndarray = np.einsum("ij,ij->i", x @ inverse, x)
+    return found
 
 
 def _without_itself(guesses: np.ndarray, truths: np.ndarray, leverage: np.ndarray) -> np.ndarray:
     """Return what the regression without each row itself would have predicted, times a number above 0."""
-    left: np.ndarray = guesses - leverage[:, None].astype(np.float32) * truths
+    left: np.ndarray = guesses - leverage[:, None] * truths
     return left
+
+
+def _mean_cosine(guesses: np.ndarray, truths: np.ndarray) -> float:
+    found = _cosines(guesses, truths)
+    return float(np.nanmean(found)) if np.isfinite(found).any() else -1.0
 
 
 def _cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

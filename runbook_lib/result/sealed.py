@@ -27,7 +27,10 @@ SEALED, SIGNATURE = "sealed", ".sig"
 LINE = re.compile(rb"([0-9a-f]{64})  ([^\n]+)\n")
 LONGEST_LINE = 64 + 2 + 4096 + 1
 # Sealing writes these again from the run's files.
-PAGES = ("report/report.html", "report/report.pdf", "notes/")
+PAGES = (
+    *("report/report.html", "report/report.pdf", "report/environment.json", "notes/", "verify.py"),
+    *("ro-crate-metadata.json", "croissant.json", "provenance.intoto.json"),
+)
 # A result that was not published is temporary; it is evidence, but not part of the proof.
 PASSING = ("candidate/", "rejected/", "replaced/", "incoming/")
 MOVED_TO = ("aside/", "refused/")

@@ -91,6 +91,7 @@ class Event(TypedDict, total=False):
     what: str
     where: str
     list: str
+    signed: str
     stamped: bool
     seed: str
     furthest: float

@@ -24,13 +24,15 @@ SMALLEST = {
     "scale/measure": (["--fleets", "2000x16", "--rows", "400", "--results", "{}/found.json"], "merge_again"),
     "scale/simulate": (["--rows", "40000", "--hosts", "4", "--slots", "2", "--lost", "0.25"], '"above_ideal": '),
     "faults": (["--seeds", "1", "--documents", "60", "--drawn", "5", "--kinds", "verdict"], "| the printed verdict |"),
+    "verify_scale": (["--documents", "3000", "--dim", "32", "--characters", "400"], '"ok": true'),
     "kill_cost": (["--folder", "{}/kills", "--kills", "1", "--documents", "200"], "same parts, byte for byte: True"),
 }
 # Real runs of minutes, or what needs a browser: held alive to where their work begins. remote_poll has its own test.
 STARTED = ("console", "kill_matrix", "remote_poll", "restart", "whole_run", "peers", "uneven_hosts", "all")
+STARTED += ("clean_runs",)
 # What these share, and what all.py is made of; test_benchmarks_all.py holds it.
-PARTS = ("edits", "encoding", "harms", "measuring", "models", "page", "pictures", "rows", "sleeping", "ways", "work")
-PARTS += ("worker_harms", "scale/curves", "scale/fleet", "scale/steps", "scale/whole")
+PARTS = ("edits", "encoding", "forging", "harms", "measuring", "models", "page", "pictures", "rows", "sleeping")
+PARTS += ("ways", "work", "worker_harms", "scale/curves", "scale/fleet", "scale/steps", "scale/whole")
 
 
 @pytest.mark.parametrize("name", SMALLEST)

@@ -263,7 +263,7 @@ def test_processes_and_files_that_only_look_like_ours_survive_stop_restart_and_c
         stated = {"path": str(backup), "sha256": hosts.file_content(backup).sha256}
         result = PhaseResult(figures={"backup": stated})
         monkeypatch.setattr(run.Run, "result", lambda self, phase: result)
-        monkeypatch.setattr(clean.report, "seal", lambda this: None)
+        monkeypatch.setattr(clean.report, "seal", lambda this, as_pdf=False: None)
         assert len(clean.clean(this)) == 2
         for far in ssh_fleet.hosts.values():
             left = (far.home / "mapper_embeddings" / this.name).iterdir()

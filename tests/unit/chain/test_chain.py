@@ -87,7 +87,7 @@ def two(made, tmp_path, monkeypatch):
 
     monkeypatch.setattr(attempts, "_child", execute_one)  # real kernels for the phases that are told of hosts
     monkeypatch.setattr(attempts, "execute", lambda this, phase: execute(this, phase, folder))
-    monkeypatch.setattr(chain.report, "seal", lambda this: None)  # there is nothing to seal
+    monkeypatch.setattr(chain.report, "seal", lambda this, as_pdf=False: None)  # there is nothing to seal
     return run.Run(made.folder, replace(made.profile, hosts=specs))
 
 

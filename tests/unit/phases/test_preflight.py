@@ -102,6 +102,16 @@ def test_a_model_that_cannot_be_used_leaves_what_follows_unmade_and_says_so(tmp_
     assert not this.plan_file.exists()
 
 
+def test_the_sums_of_the_models_files_are_kept_once(tmp_path):
+    this = new_run(tmp_path)
+    _, found = preflight.the_model(this)
+    preflight.the_model(this)
+    kept = this.load_json("model.json")
+    assert kept["files"] == {file.path: file.sha256 for file in found.files} and kept["digest"] == found.digest
+    written = [event["wrote"] for event in this.journal.events("record written")]
+    assert [list(each) for each in written] == [["report/model.json"]]
+
+
 def test_the_corpus_is_numbered_once(tmp_path):
     this = new_run(tmp_path)
     _, texts = numbered(this)

@@ -432,7 +432,7 @@ def test_outside_files_on_another_machine_are_a_warning(sealed: Run) -> None:
     for kind in ("founding", "backup"):
         result["figures"][kind]["path"] = f"/nowhere/at/all/{kind}.pkl"
     sealed.save_result(PHASES[3], **{key: result[key] for key in ("ok", "at", "inputs", "checks", "figures")})
-    archive.write_sums(sealed)
+    archive.write_sums(sealed, wrote=[sealed.result_file(PHASES[3])])
     checks = report.verify(sealed)
     assert checks.ok, checks
     assert sum("not on this machine" in check.seen for check in checks) == 2

