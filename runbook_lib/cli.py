@@ -394,6 +394,10 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
         _flag("--amend", "take mended texts into the run: the same documents, only these done again"),
     )),
     ("check", _check, "preflight only: is everything there? no worker is started", ON_PROFILE),
+    ("notify", cli_before_after.notify, "send a trial message to everybody whom the profile's `notify` names", (
+        _arg("profile", metavar="PROFILE", help="the YAML file with what you chose"),
+        _arg("--test", action="store_true", help="the same: it says what you mean"),
+    )),
     ("status", _status, "who did how much, how fast, what is wrong", (
         ON_RUN,
         HOSTS,

@@ -1,18 +1,20 @@
-"""The verbs for what comes before a run and after it: init, list, search, export."""
+"""The verbs for what comes before a run and after it: init, notify, list, search, export."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from worker.escape import safe_text
 
 from .afterwards import export as exporting
 from .afterwards.finished import Finished, load
-from .errors import DataError, RunbookError
+from .errors import DataError, ProfileError, RunbookError
+from .profile import notify_spec, profile
 from .report import outcome
 from .result import exports, publication
-from .run import first_profile, run, run_mark
+from .run import first_profile, run, run_mark, sending, telling
 from .show.terminal import counting
 from .show.words import one_line
 
@@ -33,6 +35,23 @@ def init(args: argparse.Namespace) -> int:
         print("  other fields:", safe_text(", ".join(others), 300))
     print(f"written: {target}. Next: runbook check {target}")
     return 0
+
+
+def notify(args: argparse.Namespace) -> int:
+    """Send a trial message to everybody whom the profile names, and say what became of each."""
+    choices = profile.load(Path(args.profile))
+    spec = choices.notify
+    if not spec.wanted:
+        raise ProfileError(
+            f"{choices.path}: nobody is to be told anything. Expected, for example:\n"
+            "notify: {urls: ~/.credentials/notify.urls}  # a file that only you can read, an address a line"
+        )
+    message = telling.Message(notify_spec.DONE, "This is a trial: messages of your runs will come here.", "", "trial")
+    outcomes = sending.send(replace(telling.letter(spec, choices.run, message), tries=1))
+    for each in outcomes:
+        print(f"could not tell {each.to}: {telling.clean(each.why)}" if each.why else f"told {each.to}")
+    print(f"to be told: {', '.join(spec.events)}")
+    return 1 if any(each.why for each in outcomes) else 0
 
 
 def list_runs(args: argparse.Namespace) -> int:

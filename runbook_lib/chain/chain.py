@@ -15,7 +15,7 @@ from ..result import publication, repair
 from ..run import driver
 from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
-from . import attempts
+from . import attempts, messages
 from .attempts import Attempt
 
 KERNEL_DEATHS = 2  # a killed kernel loses nothing, everything is in files, so the phase is tried again
@@ -77,16 +77,17 @@ def drive(
         if sealed and _as_sealed(run, say, quick):
             return True
         sealed_now = False
-        try:
-            again = repair.repair(run) if sealed else set()
-            done = _execute_all(run, say, phases, again, quick)
-            if done and run.finished:
-                report.seal(run)
-                sealed_now = True
-            return done
-        finally:
-            if not sealed_now:
-                _write_reports(run)
+        with messages.at_the_end(run, say):
+            try:
+                again = repair.repair(run) if sealed else set()
+                done = _execute_all(run, say, phases, again, quick)
+                if done and run.finished:
+                    report.seal(run)
+                    sealed_now = True
+                return done
+            finally:
+                if not sealed_now:
+                    _write_reports(run)
 
 
 def _as_sealed(run: Run, say: Callable[[str], None], quick: bool) -> bool:

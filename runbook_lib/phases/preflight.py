@@ -17,6 +17,7 @@ from ..errors import CorpusError, DataError, ProfileError, RunbookError
 from ..hosts import hosts as machines
 from ..hosts import inventory, together
 from ..hosts.ssh import login
+from ..profile.notify_spec import NotifySpec
 from ..profile.profile import HostSpec
 from ..result import publication
 from ..result import whole as wholes
@@ -60,7 +61,28 @@ def this_machine(run: Run) -> Checks:
             checks.add("hub token", True, run.profile.hf_token)
         except ProfileError as error:
             checks.add("hub token", False, error, "a file that only you can read")
+    _messages(checks, run.profile.notify)
     return checks
+
+
+def _messages(checks: Checks, spec: NotifySpec) -> None:
+    """Check that messages can be sent by what the profile names. One that cannot stops no run."""
+    if not spec.wanted:
+        return
+    try:
+        count = len(spec.addresses())
+    except ProfileError as error:
+        checks.add("messages", True, error, "addresses that only you can read", "see the message", warn=True)
+        return
+    if spec.command and shutil.which(spec.command[0]) is None:
+        seen = f"notify.command: there is no program {spec.command[0]!r}"
+        checks.add("messages", True, seen, "a program", "correct notify.command in the profile", warn=True)
+        return
+    to = [
+        *([f"{count} addresses" if count > 1 else "an address"] if count else []),
+        *["a command"] * bool(spec.command),
+    ]
+    checks.add("messages", True, f"{', '.join(spec.events)}: to {' and '.join(to)}; try them: runbook notify PROFILE")
 
 
 def _folders(checks: Checks, run: Run) -> None:

@@ -17,7 +17,8 @@ from worker import device as devices
 from worker import layout
 
 from ..errors import ProfileError
-from . import profile_file, rules, slips, slurm_entry
+from . import notify_spec, profile_file, rules, slips, slurm_entry
+from .notify_spec import NotifySpec
 from .overrides import name_of, override
 from .rules import Given, InvalidValue, Key, Rule
 from .yaml_lines import LONGEST_PATH, Node, Problems, read, shown, write
@@ -297,6 +298,7 @@ class Profile:
     monitor: MonitorSpec = field(default_factory=MonitorSpec, metadata=rules.section(MonitorSpec))
     recovery: str = field(default="auto", metadata=rules.one_of("auto", "ask", "off"))
     policy: PolicySpec = field(default_factory=PolicySpec, metadata=rules.section(PolicySpec))
+    notify: NotifySpec = field(default_factory=NotifySpec, metadata=rules.section(NotifySpec, notify_spec.check))
     output: OutputSpec = field(metadata=rules.section(OutputSpec))
     signing_key: Path | None = field(default=None, metadata=rules.path())
     runs: Path = field(metadata=rules.path(default="runs"))

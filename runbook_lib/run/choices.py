@@ -31,7 +31,7 @@ from .plan import Plan, Slot
 # Keys that name a file whose content counts.
 CONTENTS = ("corpus.path", "questions")
 # Keys and sections that say how a run is driven and watched, and where its result goes.
-FREE = ("run", "runs", "hf_token", "monitor", "recovery", "policy", "output", "signing_key")
+FREE = ("run", "runs", "hf_token", "monitor", "recovery", "policy", "notify", "output", "signing_key")
 # What is asserted, and how files are sent: preflight compares it with the facts.
 FREE_KEYS = ("corpus.documents", "model.dim", "model.sha256", "model.download")
 # Of a host: how it is reached, and the Python that it has.

@@ -214,6 +214,16 @@ class Run:
         """What the watching notebook saw last, for the command that runs it; a record for people."""
         return self.folder / ".watching.part"
 
+    @property
+    def told_file(self) -> Path:
+        """What a person was told of this run, and what became of each message; outside the seal."""
+        return self.folder / ".told.part"
+
+    @property
+    def told_lock(self) -> Path:
+        """Held while it is decided whether a message was sent before."""
+        return self.folder / "told.lock"
+
     def revision_file(self, epoch: int) -> Path:
         """A revision of the plan that was replaced by a later one."""
         return self.folder / "plans" / f"epoch_{epoch:04d}.json"

@@ -15,8 +15,10 @@ import ipywidgets as widgets
 from ..errors import RunbookError
 from ..phases import monitor, recover, tend, workers
 from ..result import facts
+from ..run import telling
 from ..run.checks import Checks
 from ..run.run import Run
+from ..slots import needs
 from ..slots.snapshot import Snapshot
 from ..slots.watcher import Watcher
 from .listed import MANY, TALL
@@ -35,7 +37,10 @@ async def watch(run: Run, act: Act = tend.tend) -> Snapshot:
     """Watch with buttons for a person, without them if the chain runs the notebook; see `monitor.watch`."""
     if headless() or not in_notebook():
         return await monitor.watch(run, Live(kept=run.watching_file if headless() else None), act)
-    return await Console(run).watch(act)
+    state = await Console(run).watch(act)
+    if message := needs.of_watching(run, state):
+        telling.tell(run, message)
+    return state
 
 
 class Console:

@@ -15,7 +15,15 @@ from runbook_lib.slots import states
 
 PAGES = (
     *("README.md", "DECISIONS.md", "CHANGELOG.md", "profiles/demo/README.md", "docs/afterwards.md"),
-    *("docs/chaos.md", "docs/changes.md", "docs/proof.md", "docs/scale.md", "docs/slurm.md", "docs/tests.md"),
+    *(
+        "docs/chaos.md",
+        "docs/changes.md",
+        "docs/proof.md",
+        "docs/scale.md",
+        "docs/slurm.md",
+        "docs/tests.md",
+        "docs/told.md",
+    ),
 )
 DOCS = [ROOT / name for name in PAGES]
 

@@ -46,6 +46,7 @@ SIDEWAYS = {
     "publish": {"validate", "backup"},
 }
 DOORS = {  # outside library -> the only modules that may import it
+    "apprise": {"sending"},
     "paramiko": {"dial", "link", "transport"},
     "markupsafe": {"markup"},
     "matplotlib": {"drawing"},
