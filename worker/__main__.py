@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--question-prompt", default="{text}", help="what questions are filled into")
     probe.add_argument("--device", default="cpu", help="cpu, cuda, mps or xpu")
     probe.add_argument("--gpu", help="the GPU to use, by its UUID")
+    probe.add_argument("--rehearse", action="store_true", help="also encode the texts that come on standard input")
     probe.add_argument("--longest", type=int, help="no text of the corpus is longer, in tokens")
     devices = verbs.add_parser("devices", help="import the libraries, multiply on each GPU, print what was found")
     devices.add_argument("--device", default="cpu", help="cpu, or whose GPUs to look at: cuda, mps or xpu")
@@ -111,7 +112,8 @@ def _probe(args: argparse.Namespace) -> int:
 
     templates = {DOCUMENT: args.prompt, QUERY: args.question_prompt}
     try:
-        answer = probing.probe(args.model, args.device, args.dtype, args.max_tokens, templates, args.longest)
+        told = json.load(sys.stdin) if args.rehearse else None
+        answer = probing.probe(args.model, args.device, args.dtype, args.max_tokens, templates, args.longest, told)
     except Exception as error:  # whatever the libraries say is what a person has to know
         traceback.print_exc()
         answer = {"error": f"{type(error).__name__}: {error}", "missing": isinstance(error, ImportError)}

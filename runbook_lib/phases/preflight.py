@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import os
 import shutil
 from dataclasses import replace
@@ -27,7 +28,7 @@ from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
 from ..run.run import Run
 from ..slots import states
-from . import cluster, joining, probing, reuse
+from . import cluster, joining, probing, promise, reuse
 from .progress import OnProgress, ignore
 
 PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
@@ -38,6 +39,7 @@ ENVIRONMENT_BYTES = {  # torch and its dependencies, installed
     "mps": 2_000_000_000,
     "cpu": 2_000_000_000,
 }
+SAMPLE = 100  # characters of a text
 SPARE_BYTES = 200_000_000  # for logs, records and the file system itself
 
 
@@ -159,6 +161,8 @@ def the_corpus(
     checks.add("documents", True, f"{documents:,}", run.profile.corpus.documents or "")
     if whole is not None:
         checks.add("taken", True, reuse.in_words(whole.since))
+    for row in dict.fromkeys((0, corpus.documents // 2, corpus.documents - 1)):
+        checks.add("sample", True, _sample(corpus, row))
     checks.add("questions", True, f"{corpus.questions:,}")
     checks.add("fingerprint", True, corpus.fingerprint[:16])
     for note in corpus.notes:
@@ -167,6 +171,13 @@ def the_corpus(
         if path and not sources.exists(path):
             checks.add("source", True, f"{path} is gone; the run goes by its own copy", warn=True)
     return checks, corpus
+
+
+def _sample(corpus: corpora.Corpus, row: int) -> str:
+    """A document in one line: what was taken for its title, and the start of its text as it is encoded."""
+    title = str(next(itertools.islice(corpus.articles(), row, None)).get("title") or "")
+    start = " ".join(corpus.text(row)[: 2 * SAMPLE].split())[:SAMPLE]
+    return f"row {row:,}: {f'title {title[:SAMPLE]!r}' if title else 'no title'}; encoded as {start!r}"
 
 
 def _numbered(run: Run, model: models.Model, on_progress: OnProgress) -> corpora.Corpus:
@@ -350,6 +361,26 @@ def the_disks(
     return checks
 
 
+def the_promise(
+    run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, MachineFacts]
+) -> tuple[Checks, promise.Promise | None]:
+    """Say what the run will take: lengths against the model's limit, time and clock time of the end, disk.
+
+    A run that computes already keeps the promise that was made before.
+    """
+    checks = Checks("What it will take")
+    model = model and probing.measured(run, model)
+    if model is None or corpus is None:
+        checks.add("promise", True, "none: make the model and corpus checks hold first")
+        return checks, None
+    made = promise.kept(run) if run.launched else promise.make(run, model, corpus, facts, probing.load_s(run))
+    if made is None:
+        checks.add("promise", True, "none was made when this run began")
+    else:
+        promise.add_checks(checks, run, made)
+    return checks, made
+
+
 def _room(checks: Checks, name: str, free: int, need: int, what: str, where: str) -> None:
     room, expected = f"{free / 1e9:.1f} GB free", f"{(need + SPARE_BYTES) / 1e9:.1f} GB for {what}"
     checks.add(name, free > need + SPARE_BYTES, room, expected, "free space or move a folder", where)
@@ -427,7 +458,8 @@ def everything(run: Run) -> list[Checks]:
     corpus_checks, corpus = the_corpus(run, model)
     host_checks, facts = the_hosts(run, model)
     disks = the_disks(run, model, corpus, facts)
-    groups = [machine, model_checks, corpus_checks, host_checks, disks, the_plan(run, model, corpus, facts)[0]]
+    planned, taken = the_plan(run, model, corpus, facts)[0], the_promise(run, model, corpus, facts)[0]
+    groups = [machine, model_checks, corpus_checks, host_checks, disks, planned, taken]
     if not run.finished:
         run.journal.write("checked", ok=all(checks.ok for checks in groups))
     return groups

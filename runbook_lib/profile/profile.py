@@ -154,6 +154,8 @@ class CorpusSpec:
 class ModelSpec:
     """The embedding model and how it is used; `sha256` is that of its model.safetensors.
 
+    `too_long`: a text of more tokens than are read is cut (truncate), or stops the run before anything is computed.
+
     `download`: `here`, and sent to the hosts from here; or `hosts`, each of which fetches the weights from the hub.
     """
 
@@ -166,6 +168,7 @@ class ModelSpec:
     max_tokens: int | None = field(default=None, metadata=rules.whole(1_000_000))
     sha256: str | None = field(default=None, metadata=rules.text("64 hexadecimal digits", "[0-9a-fA-F]{64}"))
     download: str = field(default="here", metadata=rules.one_of("here", "hosts"))
+    too_long: str = field(default="truncate", metadata=rules.one_of("truncate", "refuse"))
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,17 @@ def make_plan(
     )
 
 
+def threads_in_all(run: Run, host: HostSpec, facts: dict[str, MachineFacts]) -> int | None:
+    """Return how many threads the slots of a host's machine will have together; None on a device."""
+    if host.device != "cpu":
+        return None
+    sharing = [h for h in run.profile.hosts if h.computes_here and h.device == "cpu"] if host.computes_here else [host]
+    known = [each for each in sharing if each.name in facts]
+    slots = sum(slots_of(each, facts[each.name]) for each in known)
+    each_has = host.threads or max(1, facts[host.name]["cores"] // max(1, slots))
+    return max(1, min(facts[host.name]["cores"], slots * each_has))
+
+
 def has_enough_gpus(host: HostSpec, facts: MachineFacts) -> bool:
     """Whether a machine has a working GPU for each slot asked for, and at least one; only NVIDIA's are counted."""
     return host.device != "cuda" or len(facts["gpus"]) >= (host.slots or 1)
