@@ -18,7 +18,7 @@ from worker.escape import safe_text
 from worker.layout import SLOT_NAME, run_name_problem
 
 from . import cli_before_after
-from .afterwards import export
+from .afterwards import corpus_map, export
 from .chain import chain
 from .chain.endings import EXIT_INTERRUPTED
 from .errors import LinkLost, ProfileError, RunbookError
@@ -465,6 +465,12 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
         _flag("--float16", "half the size; what that costs a search is measured and told"),
         _flag("--texts", "also the texts as they were encoded, with the prompt (parquet, hf)"),
         _arg("--out", default="", metavar="PATH", help="default: in the profile's output folder, called after the run"),
+    )),
+    ("map", cli_before_after.draw_map, "write one page that shows all documents in two dimensions, offline", (
+        OF_RUN,
+        _arg("--by", default="pca", choices=corpus_map.WAYS, help="principal components (default), or UMAP, which "
+             "keeps neighbours together and takes minutes; it needs the extra [map]"),
+        _arg("--out", default="", metavar="FILE", help="default: in the profile's output folder, called after the run"),
     )),
     ("clean", _clean, "remove this run's files from its hosts; refused before a verified backup", (
         ON_RUN,

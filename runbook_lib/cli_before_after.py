@@ -1,4 +1,4 @@
-"""The verbs for what comes before a run and after it: init, notify, list, search, export."""
+"""The verbs for what comes before a run and after it: init, notify, list, search, export, map."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from worker.escape import safe_text
 
+from .afterwards import corpus_map
 from .afterwards import export as exporting
 from .afterwards.finished import Finished, load
 from .errors import DataError, ProfileError, RunbookError
@@ -123,4 +124,16 @@ def _in_a_folder(result: Finished, args: argparse.Namespace) -> int:
     if made.lowest_cosine is not None:
         recall = "" if made.recall_at_10 is None else f", recall@10 {made.recall_at_10:.4f}"
         print(f"against float32, over {made.sampled:,} rows: lowest cosine {made.lowest_cosine:.6f}{recall}")
+    return 0
+
+
+def draw_map(args: argparse.Namespace) -> int:
+    """Write a page that shows a result in two dimensions, and say where."""
+    result = load(run.find(args.run))
+    with counting("rows read", result.manifest.documents) as on_rows:
+        made = corpus_map.write(
+            result, Path(args.out) if args.out else None, args.by, lambda done: on_rows(done, result.manifest.documents)
+        )
+    print(f"{made.path}: {result.manifest.documents:,} documents, {made.bytes / 1e6:.1f} MB; open it in any browser")
+    print(made.about)
     return 0

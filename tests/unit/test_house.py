@@ -74,6 +74,7 @@ DOORS = {  # outside library -> the only modules that may import it
         "tokenizing",
     },
     "sentence_transformers": {"text_model"},
+    "umap": {"corpus_map"},
 }
 # Of the worker, the library may use what needs neither numpy nor torch.
 SHARED = {
