@@ -32,7 +32,7 @@ from .report.verdict import NOT_PROVED
 from .result import earlier, exports
 from .run import disk, driver, first_profile, run, run_mark
 from .run.checks import Checks, to_mend
-from .show import encodable, pictures, terminal
+from .show import completion, encodable, pictures, terminal
 from .slots.watcher import Watcher
 
 EPILOG = """\
@@ -279,6 +279,20 @@ def _note(args: argparse.Namespace) -> int:
     return 0
 
 
+def _completion(args: argparse.Namespace) -> int:
+    verbs = {}
+    for name, parser in _verbs(_parser()).choices.items():
+        actions = [action for action in parser._actions if action.dest != "help"]
+        first = next((action.dest for action in actions if not action.option_strings), "")
+        verbs[name] = (parser.description or "", first, [option for a in actions for option in a.option_strings])
+    print(completion.script(args.shell, verbs), end="")
+    return 0
+
+
+def _verbs(parser: argparse.ArgumentParser) -> Any:
+    return next(action for action in parser._actions if action.dest == "verb")
+
+
 def _trust(args: argparse.Namespace) -> int:
     file = known_hosts.trust(args.name, args.fingerprint)
     print(f"{args.name} is trusted by this key from now on; kept in {file}")
@@ -468,13 +482,16 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
     )),
     ("map", cli_before_after.draw_map, "write one page that shows all documents in two dimensions, offline", (
         OF_RUN,
-        _arg("--by", default="pca", choices=corpus_map.WAYS, help="principal components (default), or UMAP, which "
+        _arg("--by", default="pca", choices=corpus_map.METHODS, help="principal components (default), or UMAP, which "
              "keeps neighbours together and takes minutes; it needs the extra [map]"),
         _arg("--out", default="", metavar="FILE", help="default: in the profile's output folder, called after the run"),
     )),
     ("clean", _clean, "remove this run's files from its hosts; refused before a verified backup", (
         ON_RUN,
         _flag("--yes", "do it; without this the files are only listed"),
+    )),
+    ("completion", _completion, "print a script that completes verbs, options, profiles and runs as you type", (
+        _arg("shell", choices=completion.SHELLS, help="the script says where it goes"),
     )),
     ("trust", _trust, "accept the host key with this fingerprint for a machine, after comparing it with its owner", (
         _arg("name", metavar="HOST", help="the machine as the refusal names it, e.g. 10.0.0.7 or [gpu.lab]:2222"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from worker.escape import safe_text
@@ -17,7 +18,7 @@ from .report import outcome
 from .result import exports, publication
 from .run import first_profile, run, run_mark, sending, telling
 from .show.terminal import counting
-from .show.words import one_line
+from .show.words import moment, one_line
 
 
 def init(args: argparse.Namespace) -> int:
@@ -73,13 +74,13 @@ def _line(folder: Path) -> str:
         this = run.open_folder(folder)
         verdict = outcome.outcome(this)
         begun = next(this.journal.events("run created"), None)
-        created = str(begun["at"])[:16].replace("T", " ") if begun else ""
+        created = moment(datetime.fromisoformat(begun["at"])) if begun else "?"
         rows = f"{this.plan().documents:,} documents" if this.plan_file.is_file() else "not planned yet"
         published = publication.published(this)
-    except (RunbookError, OSError) as error:
+        at = f", result of {moment(datetime.fromisoformat(published.at))}" if published else ""
+    except (RunbookError, OSError, ValueError) as error:
         return f"cannot be read: {safe_text(str(error), 200)}"
-    at = f", result of {published.at[:16].replace('T', ' ')} UTC" if published else ""
-    return f"{verdict.verdict:11}  {rows}, begun {created or '?'} UTC{at}"
+    return f"{verdict.verdict:11}  {rows}, begun {created}{at}"
 
 
 def search(args: argparse.Namespace) -> int:

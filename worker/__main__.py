@@ -1,4 +1,4 @@
-"""`python -m worker encode|supervise|warm|second|recompute|probe|devices|allotted|environment|fetch`."""
+"""`python -m worker encode|supervise|warm|second|recompute|probe|rehearse|devices|allotted|environment|fetch`."""
 
 from __future__ import annotations
 
@@ -31,16 +31,18 @@ def _parser() -> argparse.ArgumentParser:
     recompute = verbs.add_parser("recompute", help="compute texts again on the processor, asked by lines")
     recompute.add_argument("--threads", type=int, default=1, help="how many threads it may use")
     probe = verbs.add_parser("probe", help="load a model, encode short and long texts, print what was found as JSON")
-    for verb in (recompute, probe):
+    rehearse = verbs.add_parser("rehearse", help="be one of the processes that show how fast all slots are together")
+    for verb in (recompute, probe, rehearse):
         verb.add_argument("--model", type=Path, required=True, help="the model's folder")
         verb.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
         verb.add_argument("--max-tokens", type=int, help="where texts are cut, if before the model's own limit")
         verb.add_argument("--prompt", default="{text}", help="what documents are filled into")
         verb.add_argument("--question-prompt", default="{text}", help="what questions are filled into")
-    probe.add_argument("--device", default="cpu", help="cpu, cuda, mps or xpu")
-    probe.add_argument("--gpu", help="the GPU to use, by its UUID")
-    probe.add_argument("--rehearse", action="store_true", help="also encode the texts that come on standard input")
-    probe.add_argument("--longest", type=int, help="no text of the corpus is longer, in tokens")
+    for verb in (probe, rehearse):
+        verb.add_argument("--device", default="cpu", help="cpu, cuda, mps or xpu")
+        verb.add_argument("--gpu", help="the GPU to use, by its UUID")
+        verb.add_argument("--rehearse", action="store_true", help="also encode the texts that come on standard input")
+        verb.add_argument("--longest", type=int, help="no text of the corpus is longer, in tokens")
     devices = verbs.add_parser("devices", help="import the libraries, multiply on each GPU, print what was found")
     devices.add_argument("--device", default="cpu", help="cpu, or whose GPUs to look at: cuda, mps or xpu")
     allotted = verbs.add_parser("allotted", help="on a node of a cluster: the same, and what a task is given there")
@@ -111,6 +113,13 @@ def _probe(args: argparse.Namespace) -> int:
     from . import probe as probing
 
     templates = {DOCUMENT: args.prompt, QUERY: args.question_prompt}
+    if args.verb == "rehearse":
+        from . import rehearsal
+        from .encoder import Encoder
+
+        return rehearsal.one_of_several(
+            lambda threads: Encoder(args.model, args.device, args.dtype, args.max_tokens, threads, templates)
+        )
     try:
         told = json.load(sys.stdin) if args.rehearse else None
         answer = probing.probe(args.model, args.device, args.dtype, args.max_tokens, templates, args.longest, told)

@@ -7,6 +7,7 @@ library's own entry points, as documents and as questions; how far the two lie a
 from __future__ import annotations
 
 import base64
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,7 +94,9 @@ def probe(
     if not short_only:
         answer["again"] = compare(encoder, model, max_tokens, templates, filled[DOCUMENT])
     if told and told["texts"] and not short_only:
-        answer["rehearsed"] = rehearse(encoder, told, float(told["seconds"]))
+        answer["rehearsed"] = rehearse(
+            encoder, told, lambda: [sys.executable, "-m", "worker", "rehearse", *sys.argv[2:]]
+        )
     return answer
 
 

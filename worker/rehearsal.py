@@ -7,27 +7,42 @@ that are counted: the tokenizer is the model's own.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
+from typing import Any, Callable, Iterable, Iterator, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
 from .any_encoder import AnyEncoder
 from .bins import BINS, bin_of
 from .wire import LengthsFound, RateFound, Rehearsed
 
 AT_ONCE = 256  # texts that are counted in one go
+LONG_S = 120.0  # of encoding by one process for each slot: from then on they are measured side by side
+WITHIN_S = 300.0  # for all of them to load and to encode
+READY, GO = "ready\n", "go\n"
 FIRST, LARGEST, TURNS = 16, 4096, 4  # texts of a try; how often few texts are encoded
 
 
-def rehearse(encoder: AnyEncoder, told: dict[str, Any], seconds: float) -> Rehearsed:
-    """Encode `told["texts"]` for about `seconds`, and count their tokens, or those of all documents of a file.
+def rehearse(encoder: AnyEncoder, told: dict[str, Any], make: Callable[[], list[str]]) -> Rehearsed:
+    """Encode `told["texts"]` for about `told["seconds"]`, and count their tokens, or those of all documents of a file.
 
-    `told["all"]`: {"path": a texts.jsonl, "documents": how many lines of it} where all are to be counted.
+    `told["all"]`: {"path": a texts.jsonl, "documents": how many lines of it} where all are to be counted. Where the run
+    would be long, as many processes as there are slots encode side by side: they share memory and caches. `make` gives
+    the command line of such a process.
     """
     texts = [str(text) for text in told["texts"]]
     whole = told.get("all")
     counted = count(encoder, _of_file(whole["path"], int(whole["documents"])) if whole else texts)
-    return {"lengths": counted, "rate": measure(encoder, texts, seconds)}
+    rate = measure(encoder, texts, float(told["seconds"]))
+    slots = int(told.get("slots") or 1)
+    if (
+        slots > 1
+        and int(told["rows"]) * counted["read"] / counted["texts"] * rate["seconds"] / rate["tokens"] > LONG_S * slots
+    ):
+        rate = together(make(), {**told, "packed": bool(getattr(encoder, "packed", False))}, slots) or rate
+    return {"lengths": counted, "rate": rate}
 
 
 def _of_file(path: str, documents: int) -> Iterator[str]:
@@ -71,7 +86,7 @@ def measure(encoder: AnyEncoder, texts: Sequence[str], seconds: float) -> RateFo
     Only the last size counts. It ends after `seconds`, or when each of a few texts was encoded several times.
     """
     encode(encoder, texts[:1])  # the first batch of a device takes longer than any later one
-    found: RateFound = {"rows": 0, "tokens": 0, "seconds": 0.0}
+    found: RateFound = {"rows": 0, "tokens": 0, "seconds": 0.0, "slots": 1}
     began, at, size = time.monotonic(), 0, FIRST
     tokens, took = 0, 0.0
     while time.monotonic() - began < seconds and at < TURNS * max(FIRST, len(texts)):
@@ -80,16 +95,65 @@ def measure(encoder: AnyEncoder, texts: Sequence[str], seconds: float) -> RateFo
         tokens, took = encode(encoder, some), time.monotonic() - before
         at += size
         if took < seconds / 8 and size < min(LARGEST, len(texts)):
-            found, size = {"rows": 0, "tokens": 0, "seconds": 0.0}, 2 * size
+            found, size = {"rows": 0, "tokens": 0, "seconds": 0.0, "slots": 1}, 2 * size
         else:
             found = {
                 "rows": found["rows"] + len(some),
                 "tokens": found["tokens"] + tokens,
                 "seconds": found["seconds"] + took,
+                "slots": 1,
             }
     if not found["rows"]:  # the time was over while it grew
-        found = {"rows": size // 2, "tokens": tokens, "seconds": took}
+        found = {"rows": size // 2, "tokens": tokens, "seconds": took, "slots": 1}
     return {**found, "seconds": round(found["seconds"], 6)}
+
+
+def together(argv: list[str], told: dict[str, Any], slots: int) -> RateFound | None:
+    """The rate of so many processes that encode at the same time; None where they could not."""
+    children = [subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(slots)]
+    overdue = threading.Timer(WITHIN_S, _kill, [children])
+    overdue.start()
+    try:
+        for child in children:
+            assert child.stdin
+            child.stdin.write(json.dumps(told) + "\n")
+            child.stdin.flush()
+        if any(child.stdout is None or child.stdout.readline() != READY for child in children):
+            return None
+        for child in children:
+            assert child.stdin
+            child.stdin.write(GO)
+            child.stdin.flush()
+        found = [json.loads(child.stdout.readline()) for child in children if child.stdout]
+    except (OSError, ValueError):
+        return None
+    finally:
+        overdue.cancel()
+        _kill(children)
+        for child in children:
+            child.communicate()
+    tokens_s = sum(each["tokens"] / each["seconds"] for each in found)
+    tokens, rows = sum(each["tokens"] for each in found), sum(each["rows"] for each in found)
+    return {"rows": rows, "tokens": tokens, "seconds": round(tokens / tokens_s, 6), "slots": slots}
+
+
+def _kill(children: Sequence[subprocess.Popen[str]]) -> None:
+    for child in children:
+        child.kill()
+
+
+def one_of_several(load: Callable[[int], AnyEncoder]) -> int:
+    """Be one of the processes of `together`: load, say so, wait for the word, encode, print the rate."""
+    told = json.loads(sys.stdin.readline())
+    encoder = load(int(told["threads"]))
+    if told["packed"]:
+        encoder.pack()
+    texts = [str(text) for text in told["texts"]]
+    encode(encoder, texts[:1])
+    print(READY, end="", flush=True)
+    if sys.stdin.readline() == GO:
+        print(json.dumps(measure(encoder, texts, float(told["seconds"]))), flush=True)
+    return 0
 
 
 def encode(encoder: AnyEncoder, texts: Sequence[str]) -> int:

@@ -677,11 +677,12 @@ class LengthsFound(TypedDict):
 
 
 class RateFound(TypedDict):
-    """What was encoded in how many seconds; `tokens` as they are read."""
+    """What was encoded in how many seconds; `tokens` as they are read; `slots`: by how many processes side by side."""
 
     rows: int
     tokens: int
     seconds: float
+    slots: int
 
 
 class Rehearsed(TypedDict):

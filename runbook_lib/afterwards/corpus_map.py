@@ -28,7 +28,7 @@ from ..result.survey import blocks, has_direction, norms_of, unit
 from ..run.disk import explain_disk_errors
 from .finished import Finished, checked_blocks
 
-WAYS = ("pca", "umap")
+METHODS = ("pca", "umap")
 ROWS = 8192  # at a time
 TITLE, ID = 120, 60  # characters
 NEAREST = 3  # documents of each question
@@ -51,17 +51,17 @@ class Mapped:
 
 @explain_disk_errors("writing the map")
 def write(
-    result: Finished, target: Path | None = None, way: str = "pca", on_rows: OnRows = lambda done: None
+    result: Finished, target: Path | None = None, method: str = "pca", on_rows: OnRows = lambda done: None
 ) -> Mapped:
     """Write the page and return where. Raises DataError if the target is there, or UMAP is wanted and not installed."""
-    if way not in WAYS:
-        raise DataError(f"map: expected one of {', '.join(WAYS)}, found {safe_text(way, 40)}")
-    if way == "umap" and importlib.util.find_spec("umap") is None:
+    if method not in METHODS:
+        raise DataError(f"map: expected one of {', '.join(METHODS)}, found {safe_text(method, 40)}")
+    if method == "umap" and importlib.util.find_spec("umap") is None:
         raise DataError("map --by umap: umap-learn is not installed here. Next: pip install -e '.[map]', or --by pca")
     target = (target or result.run.profile.output.folder / f"{result.run.name}-map.html").absolute()
     if target.exists() or target.is_symlink():
         raise DataError(f"{target}: there is such a file already. Next: take it away, or give another name (--out)")
-    placed, about = _placed(result, way, on_rows)
+    placed, about = _placed(result, method, on_rows)
     page = _page(_content(result, placed, about))
     make_folder(target.parent)
     write_atomic(target, page, 0o644)
@@ -71,9 +71,9 @@ def write(
 # ------------------------------------------------------------------------------------------------------ two numbers
 
 
-def _placed(result: Finished, way: str, on_rows: OnRows) -> tuple[np.ndarray, str]:
+def _placed(result: Finished, method: str, on_rows: OnRows) -> tuple[np.ndarray, str]:
     """Return float32 (documents + questions, 2), and how they were made in words."""
-    wanted = 2 if way == "pca" else min(FIRST_DIMS, result.manifest.dim)
+    wanted = 2 if method == "pca" else min(FIRST_DIMS, result.manifest.dim)
     mean, axes, share = _axes(result, wanted, on_rows)
     reduced = np.concatenate(
         [
@@ -85,7 +85,7 @@ def _placed(result: Finished, way: str, on_rows: OnRows) -> tuple[np.ndarray, st
         ]
     ).astype(np.float32)
     count = f"{result.manifest.documents:,} documents by {result.manifest.model.name}"
-    if way == "pca":
+    if method == "pca":
         return reduced, (
             f"{count}; the two directions in which they differ most (principal components), which hold "
             f"{100 * share:.1f} % of all variance: what lies near may be far in the others"

@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from .. import records
 from ..corpus import corpus as corpora
 from ..errors import DataError
-from ..profile.profile import HostSpec
 from ..run import model as models
 from ..run import planning
 from ..run.checks import Checks
@@ -94,14 +93,9 @@ def _together(run: Run, facts: Mapping[str, MachineFacts]) -> tuple[float | None
         if rate is None or spec.name not in facts:
             missing.append(spec.name)
         elif not (spec.computes_here and spec.device == "cpu" and processor_counted):
-            total += rate.tokens_s * _processes(spec, facts[spec.name])
+            total += rate.tokens_s * planning.sharing(run, spec, facts)[0] / rate.slots
             processor_counted |= spec.computes_here and spec.device == "cpu"
     return total or None, missing
-
-
-def _processes(spec: HostSpec, facts: MachineFacts) -> int:
-    """Return how many times the rate of one process a host has: its rehearsal had all threads of its slots."""
-    return 1 if spec.device == "cpu" else planning.slots_of(spec, facts)
 
 
 def kept(run: Run) -> Promise | None:

@@ -64,11 +64,12 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast a process of a host read tokens."""
+    """How fast `slots` processes of a host read tokens, side by side."""
 
     rows: int
     tokens: int
     seconds: float
+    slots: int
 
     @property
     def tokens_s(self) -> float:
@@ -90,8 +91,10 @@ def sample(run: Run, spec: HostSpec | None = None, facts: Mapping[str, MachineFa
     here = spec is None or spec.computes_here
     counts_all = here and len(texts) < corpus.documents and (_small(corpus) or run.profile.model.too_long == "refuse")
     everything = {"path": str(corpus.texts_path), "documents": corpus.documents} if counts_all else None
-    threads = planning.threads_in_all(run, spec, dict(facts)) if spec and facts else None
-    return json.dumps({"texts": texts, "all": everything, "seconds": SECONDS, "threads": threads})
+    slots, threads = planning.sharing(run, spec, facts) if spec and facts else (1, None)
+    side_by_side = slots if threads else 1  # GPUs do not share what slots of a processor share
+    told = {"texts": texts, "all": everything, "seconds": SECONDS, "threads": threads, "slots": side_by_side}
+    return json.dumps({**told, "rows": corpus.rows // max(1, len(run.profile.hosts) if not here else 1)})
 
 
 def _small(corpus: corpora.Corpus) -> bool:
@@ -146,8 +149,9 @@ def _lengths(name: str, answer: Any, documents: int) -> Lengths | None:
 def _rate(answer: Any) -> Rate | None:
     with suppress(KeyError, TypeError, ValueError):
         given = answer["rate"]
-        rate = Rate(_whole(given["rows"]), _whole(given["tokens"]), float(given["seconds"]))
-        if rate.rows and rate.tokens and 1e-6 < rate.seconds < 1e6:
+        rows, tokens, slots = (_whole(given[key]) for key in ("rows", "tokens", "slots"))
+        rate = Rate(rows, tokens, float(given["seconds"]), slots)
+        if rate.slots and rate.rows and rate.tokens and 1e-6 < rate.seconds < 1e6:
             return rate
     return None
 

