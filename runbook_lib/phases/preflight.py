@@ -12,6 +12,7 @@ from pathlib import Path
 from worker import limits
 from worker.wire import PACKED
 
+from .. import records
 from ..corpus import corpus as corpora
 from ..corpus import sources
 from ..errors import CorpusError, DataError, ProfileError, RunbookError
@@ -23,7 +24,7 @@ from ..profile.profile import HostSpec
 from ..result import publication
 from ..result import whole as wholes
 from ..run import model as models
-from ..run import places, plan, planning
+from ..run import model_card, places, plan, planning
 from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
 from ..run.run import Run
@@ -132,6 +133,9 @@ def the_model(run: Run) -> tuple[Checks, models.Model | None]:
         checks.add("model", False, error, run.profile.model.name, "see the message")
         return checks, None
     checks.add("model", True, f"{model.name} at {model.revision}")
+    card = model_card.read(model.folder)
+    run.save_json(model_card.RECORD, records.plain(card))
+    checks.add("licence", True, card.licence or "its card names none")
     checks.add("files", True, f"{len(model.files)} files, {model.bytes / 1e6:.1f} MB, digest {model.digest[:16]}")
     width = f"{model.dim} numbers" if model.dim else "as many numbers as the hosts will measure"
     checks.add("vectors", True, f"{width}, {'normalised' if model.normalises else 'not normalised'}")

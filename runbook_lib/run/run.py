@@ -20,7 +20,7 @@ from ..corpus import corpus as corpora
 from ..errors import DataError, ProfileError, RunbookError
 from ..profile import profile as profiles
 from ..profile import tokens
-from . import choices, locks, run_mark
+from . import choices, locks, origin, run_mark
 from . import plan as plans
 from .disk import explain_disk_errors
 from .journal import Journal
@@ -344,7 +344,8 @@ def create(profile: profiles.Profile, name: str = "", since: str = "") -> Run:
     run_mark.write(run.folder, profile.path, since)
     write_atomic(run.profile_file, profiles.as_yaml(profile).encode())  # from here on it is a run
     told = {"since": since} if since else {}
-    run.journal.write("run created", run=name, id=run.id, profile=str(profile.path), **told)
+    begun = {"software": origin.software(), "by": origin.person(), "command": origin.command()}
+    run.journal.write("run created", run=name, id=run.id, profile=str(profile.path), **begun, **told)
     return run
 
 
