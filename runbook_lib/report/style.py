@@ -63,7 +63,9 @@ table.fixed th:nth-child(1) { width: 22%; } table.fixed th:nth-child(2) { width:
 table.fixed th:nth-child(3) { width: 10%; }
 table.data .mark { white-space: nowrap; }
 pre.copy { margin: 4px 0; white-space: pre-wrap; overflow-wrap: anywhere; user-select: all; }
-@media screen and (max-width: 720px) { table.data thead { position: absolute; left: -9999px; }
+@media screen and (max-width: 720px) {
+  .scroll th, .scroll td { white-space: normal !important; min-width: 0 !important; }
+  table.data thead { position: absolute; left: -9999px; }
   table.data, table.data tbody, table.data tr, table.data th, table.data td { display: block; width: auto; }
   table.fixed { min-width: 0; } table.fixed th:nth-child(n) { width: auto; }
   table.data tr { padding: 6px 0; border-bottom: 1px solid var(--line); }
@@ -107,7 +109,8 @@ footer { margin-top: 56px; padding-top: 14px; padding-bottom: 36px; border-top: 
     --bad: #cf222e; --warn: #7d4e00; --good-soft: #e6f4ea; --bad-soft: #fdecec; }
   header, main, footer { max-width: none; padding: 0; } header { padding-top: 0; }
   h1 { font-size: 18px; } h2 { font-size: 14px; margin: 18px 0 6px; } h3 { font-size: 12px; margin: 10px 0 4px; }
-  .scroll { overflow: visible; } table.fixed { min-width: 0; } table.data { font-size: 9px; }
+  .scroll { overflow: visible; } .scroll th, .scroll td { white-space: normal !important; }
+  table.fixed { min-width: 0; } table.data { font-size: 9px; }
   table.data th, table.data td { padding: 2px 8px 2px 0; } table.data td { min-width: 0; } .words { min-width: 0; }
   table.data thead th, code, pre, .mono, .figures dt, .figures dd + dd, figcaption { font-size: 9px; }
   .figures { grid-template-columns: repeat(4, 1fr); gap: 6px; } .figures > div { padding: 5px 8px; }
