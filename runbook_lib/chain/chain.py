@@ -9,7 +9,7 @@ from dataclasses import replace
 from worker.files import sha256_file
 
 from ..errors import DataError, RunbookError
-from ..phases import download, monitor
+from ..phases import download, monitor, promise
 from ..report import archive, gate, report
 from ..result import publication, repair
 from ..run import driver
@@ -132,6 +132,8 @@ def _execute_all(run: Run, say: Callable[[str], None], phases: tuple[str, ...], 
             say(f"The same command continues here. Executed notebook: {attempt.notebook}")
             return False
         say(f"{phase}: done in {attempt.seconds:.0f} s")
+        if phase == PHASES[0] and (made := promise.kept(run)):
+            say(f"  {promise.in_words(made)}")
     return True
 
 

@@ -111,16 +111,21 @@ def kept(run: Run) -> Promise | None:
 def add_checks(checks: Checks, run: Run, made: Promise) -> None:
     """Say the promise in checks; with `too_long: refuse` a document that would be cut stops the run."""
     _lengths(checks, run, made)
-    if made.encode_s is None:
-        why = f"{', '.join(made.missing)}: not tried" if made.missing else "no text of the corpus was tried"
-        checks.add("time", True, f"not known: {why}")
-    else:
+    if made.encode_s is not None:
         each = f"{made.rows_s:,.1f} rows/s, {made.tokens_s:,.0f} tokens/s by all hosts together"
         checks.add("rate", True, each)
-        ends = datetime.fromisoformat(made.ends).astimezone()
-        took = f"{_duration(made.encode_s)} of encoding, after {made.load_s:.0f} s to load the model"
-        checks.add("time", True, f"{took}: launched now, it ends at about {ends:%H:%M on %Y-%m-%d} ({ends:%Z})")
+    checks.add("time", True, in_words(made))
     checks.add("disk here", True, f"{made.bytes / 1e6:,.1f} MB for corpus, parts, result and backup")
+
+
+def in_words(made: Promise) -> str:
+    """Return how long encoding takes, and by this machine's clock until when."""
+    if made.encode_s is None:
+        why = f"{', '.join(made.missing)}: not tried" if made.missing else "no text of the corpus was tried"
+        return f"time of encoding not known: {why}"
+    ends = datetime.fromisoformat(made.ends).astimezone()
+    took = f"{_duration(made.encode_s)} of encoding, after {made.load_s:.0f} s to load the model"
+    return f"{took}: launched now, all rows are committed at about {ends:%H:%M on %Y-%m-%d} ({ends:%Z})"
 
 
 def _lengths(checks: Checks, run: Run, made: Promise) -> None:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from ..errors import ProfileError
 from . import rules
 from .rules import Given, InvalidValue, Rule
-from .secret import Secret, read_private
+from .secret import Secret, name_variable, read_private
 from .yaml_lines import Node, Problems
 
 DONE, FAILED, NEEDS_YOU = "done", "failed", "needs_you"
@@ -46,6 +46,10 @@ class NotifySpec:
     command: tuple[str, ...] = field(default=(), metadata=_command())
     events: tuple[str, ...] = field(default=EVENTS, metadata=rules.some_of(*EVENTS))
     timeout_s: float = field(default=30.0, metadata=rules.positive(600))
+
+    def __post_init__(self) -> None:
+        if self.urls_env:
+            name_variable(self.urls_env)  # workers and other children have no use for it
 
     @property
     def wanted(self) -> bool:

@@ -53,6 +53,9 @@ class Outcome:
     why: str = ""
 
 
+_begun: list[subprocess.Popen[bytes]] = []  # what sends now: waited for, so that none stays behind as a zombie
+
+
 def start(letter: Letter, without: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """Begin to send in a session of its own, which goes on when we end; `without`: variables it does not inherit."""
     child = subprocess.Popen(
@@ -66,6 +69,7 @@ def start(letter: Letter, without: Sequence[str] = ()) -> subprocess.Popen[bytes
     assert child.stdin
     with contextlib.suppress(BrokenPipeError), child.stdin:
         child.stdin.write(json.dumps(asdict(letter)).encode())
+    _begun[:] = [*(each for each in _begun if each.poll() is None), child]
     return child
 
 

@@ -49,8 +49,7 @@ def tell(run: Run, message: Message) -> subprocess.Popen[bytes] | None:
     try:
         if not _claimed(run, message):
             return None
-        without = [*secret.variables(), *([spec.urls_env] if spec.urls_env else [])]
-        return sending.start(letter(spec, run.name, message, str(run.told_file)), without)
+        return sending.start(letter(spec, run.name, message, str(run.told_file)), secret.variables())
     except (RunbookError, OSError) as error:
         with suppress(OSError):
             _append(run, {"key": message.key, "at": time.time(), "to": "nobody", "why": clean(str(error))})

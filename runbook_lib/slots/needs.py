@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,17 +30,15 @@ class Teller:
     def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic):
         self.run, self.clock = run, clock
         self._next = float("-inf")
-        self._sending: list[subprocess.Popen[bytes]] = []
 
     def look(self) -> None:
         """Tell what is needed now and was not told before, if anybody is to be told."""
         if not self.run.profile.notify.wanted or self.clock() < self._next:
             return
         self._next = self.clock() + EVERY_S
-        self._sending = [child for child in self._sending if child.poll() is None]  # none stays a zombie
         with suppress(OSError):  # the journal may be on a failing disk: watching goes on
-            begun = [telling.tell(self.run, message) for message in needs(self.run)]
-            self._sending += [child for child in begun if child]
+            for message in needs(self.run):
+                telling.tell(self.run, message)
 
 
 def needs(run: Run, now: datetime | None = None) -> list[Message]:

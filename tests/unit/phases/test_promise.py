@@ -72,7 +72,7 @@ def test_a_host_that_was_not_tried_leaves_the_time_unknown_and_is_named(tmp_path
     checks = Checks("")
     promise.add_checks(checks, run, found)
     assert found.encode_s is None and found.missing == ("two",)
-    assert "not known: two: not tried" in str(checks) and checks.ok
+    assert "time of encoding not known: two: not tried" in str(checks) and checks.ok
 
 
 def test_a_count_of_all_documents_is_exact_and_wins_and_a_sample_has_a_margin(tmp_path):

@@ -14,6 +14,7 @@ from small_run import runbook_here
 
 from runbook_lib.errors import ProfileError
 from runbook_lib.profile import profile as profiles
+from runbook_lib.profile import secret
 from runbook_lib.profile.notify_spec import NotifySpec
 from runbook_lib.run import sending, telling
 
@@ -173,6 +174,13 @@ notify: NOTIFY
 def loaded(tmp_path: Path, notify: str) -> profiles.Profile:
     (tmp_path / "p.yaml").write_text(PROFILE.replace("NOTIFY", notify))
     return profiles.load(tmp_path / "p.yaml")
+
+
+def test_no_process_that_we_start_inherits_the_variable_of_addresses(monkeypatch):
+    monkeypatch.setenv("MY_OTHER_URLS", "ntfy://a/b\nntfy://c/d")
+    assert "MY_OTHER_URLS" not in secret.variables()
+    NotifySpec(urls_env="MY_OTHER_URLS")
+    assert "MY_OTHER_URLS" in secret.variables()
 
 
 def test_a_profile_names_files_commands_and_events_and_is_written_back_the_same(tmp_path):
