@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--device", default="cpu", help="cpu, cuda, mps or xpu")
         verb.add_argument("--gpu", help="the GPU to use, by its UUID")
         verb.add_argument("--rehearse", action="store_true", help="also encode the texts that come on standard input")
+        verb.add_argument("--inside", action="store_true", help="be the child of a try that rehearses")
         verb.add_argument("--longest", type=int, help="no text of the corpus is longer, in tokens")
     devices = verbs.add_parser("devices", help="import the libraries, multiply on each GPU, print what was found")
     devices.add_argument("--device", default="cpu", help="cpu, or whose GPUs to look at: cuda, mps or xpu")
@@ -102,6 +103,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _probe(args: argparse.Namespace) -> int:
+    if args.verb == "probe" and args.rehearse and not args.inside:
+        from . import rehearsal
+
+        return rehearsal.guarded(rehearsal.command("probe"), sys.stdin.read())
     from .device import settle
 
     environment = settle(args.device, os.environ)

@@ -7,7 +7,7 @@ library's own entry points, as documents and as questions; how far the two lie a
 from __future__ import annotations
 
 import base64
-import sys
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from . import owned
 from .any_encoder import AnyEncoder
 from .layout import SHARED_FOLDERS
 from .probe_again import compare, lowest_cosine
-from .rehearsal import rehearse
+from .rehearsal import command, rehearse
 from .texts import DOCUMENT, KINDS, QUERY, Question
 from .wire import Libraries, LongProbe, Probed
 
@@ -94,10 +94,16 @@ def probe(
     if not short_only:
         answer["again"] = compare(encoder, model, max_tokens, templates, filled[DOCUMENT])
     if told and told["texts"] and not short_only:
-        answer["rehearsed"] = rehearse(
-            encoder, told, lambda: [sys.executable, "-m", "worker", "rehearse", *sys.argv[2:]]
-        )
+        print(json.dumps(answer), flush=True)  # it stands, whatever the texts of the corpus do to this process
+        answer["rehearsed"] = _rehearsed(encoder, told)
     return answer
+
+
+def _rehearsed(encoder: AnyEncoder, told: dict[str, Any]) -> Any:
+    try:
+        return rehearse(encoder, told, lambda: command("rehearse"), lambda sign: print(sign, end="", flush=True))
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"[:WHY_LIMIT]}
 
 
 def _filled(kind: str, template: str) -> Any:

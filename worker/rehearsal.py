@@ -6,6 +6,7 @@ that are counted: the tokenizer is the model's own.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -21,26 +22,73 @@ from .wire import LengthsFound, RateFound, Rehearsed
 AT_ONCE = 256  # texts that are counted in one go
 LONG_S = 120.0  # of encoding by one process for each slot: from then on they are measured side by side
 WITHIN_S = 300.0  # for all of them to load and to encode
+SILENT_S = 120.0  # without a sign of work
+INSIDE, WORKS, LONG = "--inside", ".\n", "long\n"
 READY, GO = "ready\n", "go\n"
-FIRST, LARGEST, TURNS = 16, 4096, 4  # texts of a try; how often few texts are encoded
+FIRST, LARGEST, TURNS = 8, 4096, 4  # texts of a try; how often few texts are encoded
 
 
-def rehearse(encoder: AnyEncoder, told: dict[str, Any], make: Callable[[], list[str]]) -> Rehearsed:
+def command(verb: str) -> list[str]:
+    """The command line of this process, with another verb of the worker."""
+    if Path(sys.argv[0]).name == "__main__.py":  # of `python -m worker`
+        return [sys.executable, "-m", "worker", verb, *sys.argv[2:]]
+    at = sys.argv.index("worker") + 1  # of a program that puts another encoder in place
+    return [sys.executable, *sys.argv[:at], verb, *sys.argv[at + 1 :]]
+
+
+def guarded(argv: Sequence[str], told: str) -> int:
+    """Run a probe that rehearses, and print its answer; return its exit code.
+
+    A text may end the process that encodes it, or hold it for ever: what the probe found before it then stands, and
+    `rehearsed` says why there is no more. Its child says each piece of work by a line; a silence ends it.
+    """
+    with subprocess.Popen([*argv, INSIDE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin and child.stdout
+        with contextlib.suppress(BrokenPipeError), child.stdin:
+            child.stdin.write(told)
+        answer: dict[str, Any] = {}
+        overdue: threading.Timer | None = None
+        for line in child.stdout:
+            if overdue:
+                overdue.cancel()
+            if line.startswith("{"):
+                answer = json.loads(line)
+            if answer:  # before it the model is loaded, and the limit is that of the whole command
+                overdue = threading.Timer(WITHIN_S if line == LONG else SILENT_S, child.kill)
+                overdue.start()
+        if overdue:
+            overdue.cancel()
+        code = child.wait()
+    if not answer:
+        return code if code > 0 else 1
+    if "rehearsed" not in answer and "error" not in answer:
+        answer["rehearsed"] = {"error": f"texts of the corpus ended the process that tried them (exit code {code})"}
+    print(json.dumps(answer))
+    return 0
+
+
+def rehearse(
+    encoder: AnyEncoder,
+    told: dict[str, Any],
+    make: Callable[[], list[str]],
+    beat: Callable[[str], None] = lambda s: None,
+) -> Rehearsed:
     """Encode `told["texts"]` for about `told["seconds"]`, and count their tokens, or those of all documents of a file.
 
     `told["all"]`: {"path": a texts.jsonl, "documents": how many lines of it} where all are to be counted. Where the run
     would be long, as many processes as there are slots encode side by side: they share memory and caches. `make` gives
-    the command line of such a process.
+    the command line of such a process. `beat` is told of each piece of work.
     """
     texts = [str(text) for text in told["texts"]]
     whole = told.get("all")
-    counted = count(encoder, _of_file(whole["path"], int(whole["documents"])) if whole else texts)
-    rate = measure(encoder, texts, float(told["seconds"]))
+    counted = count(encoder, _of_file(whole["path"], int(whole["documents"])) if whole else texts, beat)
+    rate = measure(encoder, texts, float(told["seconds"]), beat)
     slots = int(told.get("slots") or 1)
     if (
         slots > 1
         and int(told["rows"]) * counted["read"] / counted["texts"] * rate["seconds"] / rate["tokens"] > LONG_S * slots
     ):
+        beat(LONG)
         rate = together(make(), {**told, "packed": bool(getattr(encoder, "packed", False))}, slots) or rate
     return {"lengths": counted, "rate": rate}
 
@@ -53,10 +101,11 @@ def _of_file(path: str, documents: int) -> Iterator[str]:
             yield json.loads(line)["text"]
 
 
-def count(encoder: AnyEncoder, texts: Iterable[str]) -> LengthsFound:
+def count(encoder: AnyEncoder, texts: Iterable[str], beat: Callable[[str], None] = lambda s: None) -> LengthsFound:
     """Tokens of the texts, before and after the model's limit."""
     found: LengthsFound = {"texts": 0, "tokens": 0, "read": 0, "cut": 0, "longest": 0, "bins": [0] * BINS}
     for some in _pieces(texts):
+        beat(WORKS)
         lengths = list(encoder.lengths(some))
         read = encoder.cut(lengths, some)
         found["texts"] += len(some)
@@ -80,7 +129,9 @@ def _pieces(texts: Iterable[str]) -> Iterator[list[str]]:
         yield some
 
 
-def measure(encoder: AnyEncoder, texts: Sequence[str], seconds: float) -> RateFound:
+def measure(
+    encoder: AnyEncoder, texts: Sequence[str], seconds: float, beat: Callable[[str], None] = lambda s: None
+) -> RateFound:
     """How many tokens are read a second: of ever more texts, until batches are like those of a part; then of more.
 
     Only the last size counts. It ends after `seconds`, or when each of a few texts was encoded several times.
@@ -91,6 +142,7 @@ def measure(encoder: AnyEncoder, texts: Sequence[str], seconds: float) -> RateFo
     tokens, took = 0, 0.0
     while time.monotonic() - began < seconds and at < TURNS * max(FIRST, len(texts)):
         some = [texts[i % len(texts)] for i in range(at, at + size)]
+        beat(WORKS)
         before = time.monotonic()
         tokens, took = encode(encoder, some), time.monotonic() - before
         at += size

@@ -685,11 +685,12 @@ class RateFound(TypedDict):
     slots: int
 
 
-class Rehearsed(TypedDict):
-    """A few seconds of the corpus on a device, by one process."""
+class Rehearsed(TypedDict, total=False):
+    """A few seconds of the corpus on a device; only `error` where its texts could not be tried."""
 
     lengths: LengthsFound
     rate: RateFound
+    error: str
 
 
 class Probed(TypedDict, total=False):

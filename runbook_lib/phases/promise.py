@@ -111,6 +111,9 @@ def kept(run: Run) -> Promise | None:
 def add_checks(checks: Checks, run: Run, made: Promise) -> None:
     """Say the promise in checks; with `too_long: refuse` a document that would be cut stops the run."""
     _lengths(checks, run, made)
+    for host, why in rehearsal.errors(run).items():
+        remedy = "see the message: a worker tries such a document alone, and gives it up if no device can do it"
+        checks.add("texts of the corpus", True, why, "encode", remedy, where=host, warn=True)
     if made.encode_s is not None:
         each = f"{made.rows_s:,.1f} rows/s, {made.tokens_s:,.0f} tokens/s by all hosts together"
         checks.add("rate", True, each)
@@ -130,7 +133,7 @@ def in_words(made: Promise) -> str:
 
 def _lengths(checks: Checks, run: Run, made: Promise) -> None:
     found, refuse = made.lengths, run.profile.model.too_long == "refuse"
-    remedy = "a model that reads more, model.max_tokens, or model.too_long: truncate; or leave these documents out"
+    remedy = "a model that reads more, or model.too_long: truncate; or split these documents"
     if found is None:
         if made.limit is not None:
             checks.add("texts cut", True, "not known: no host counted tokens", warn=refuse)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from worker.bins import BINS
+from worker.escape import safe_text
 
 from ..corpus import corpus as corpora
 from ..errors import DataError
@@ -126,6 +127,12 @@ def lengths(run: Run, documents: int) -> Lengths | None:
     """Return the best count: of all documents, else of the most; None where nobody counted."""
     found = [each for name, answer in _kept(run).items() if (each := _lengths(name, answer, documents))]
     return max(found, key=lambda each: each.texts, default=None)
+
+
+def errors(run: Run) -> dict[str, str]:
+    """Return why hosts could not try texts of the corpus."""
+    told = {name: answer.get("error") for name, answer in _kept(run).items() if isinstance(answer, dict)}
+    return {name: safe_text(str(why), 500) for name, why in told.items() if why}
 
 
 def rates(run: Run) -> dict[str, Rate]:

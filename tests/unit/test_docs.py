@@ -18,6 +18,7 @@ PAGES = (
     *(
         "docs/chaos.md",
         "docs/changes.md",
+        "docs/promise.md",
         "docs/proof.md",
         "docs/scale.md",
         "docs/slurm.md",

@@ -107,3 +107,34 @@ def test_slots_of_a_processor_are_measured_side_by_side_where_the_run_is_long(mo
     assert short["slots"] == 1
     failing = rehearsal.rehearse(Words(), told, lambda: [sys.executable, "-c", "pass"])["rate"]
     assert failing["slots"] == 1
+
+
+ANSWER = """import sys, os, time
+print('{"dim": 8}', flush=True)
+told = sys.stdin.read()
+print(".", flush=True)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("end", "rehearsed"),
+    [
+        ("os.kill(os.getpid(), 9)", "texts of the corpus ended the process that tried them (exit code -9)"),
+        ("os.kill(os.getpid(), 19)", "texts of the corpus ended the process that tried them (exit code -9)"),
+        ("time.sleep(60)", "texts of the corpus ended the process that tried them (exit code -9)"),
+        ('print(\'{"dim": 8, "rehearsed": {"error": "x"}}\')', "x"),
+    ],
+)
+def test_a_text_that_ends_or_holds_the_process_leaves_what_was_found_before(monkeypatch, capsys, end, rehearsed):
+    monkeypatch.setattr(rehearsal, "SILENT_S", 2.0)
+    assert rehearsal.guarded([sys.executable, "-c", ANSWER + end], "{}") == 0
+    assert json.loads(capsys.readouterr().out) == {"dim": 8, "rehearsed": {"error": rehearsed}}
+
+
+@pytest.mark.process
+def test_a_model_that_does_not_load_is_the_error_that_it_was(capsys):
+    assert rehearsal.guarded([sys.executable, "-c", "raise SystemExit(3)"], "{}") == 3
+    assert rehearsal.guarded([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], "{}") == 1
+    assert rehearsal.guarded([sys.executable, "-c", 'print(\'{"error": "no torch"}\')'], "{}") == 0
+    assert json.loads(capsys.readouterr().out) == {"error": "no torch"}
