@@ -19,7 +19,7 @@ from worker.escape import safe_text
 from worker.layout import SLOT_NAME, run_name_problem
 
 from . import cli_before_after
-from .afterwards import export
+from .afterwards import corpus_map, export
 from .chain import chain, lab
 from .chain.endings import EXIT_INTERRUPTED
 from .errors import LinkLost, ProfileError, RunbookError
@@ -32,7 +32,7 @@ from .report import by_hand, clean, outcome, pdf, report, sealing, status, svr, 
 from .result import earlier, exports
 from .run import disk, driver, first_profile, run, run_mark
 from .run.checks import Checks, to_mend
-from .show import encodable, pictures, terminal
+from .show import completion, encodable, pictures, terminal
 from .slots.watcher import Watcher
 
 EPILOG = """\
@@ -279,6 +279,20 @@ def _note(args: argparse.Namespace) -> int:
     return 0
 
 
+def _completion(args: argparse.Namespace) -> int:
+    verbs = {}
+    for name, parser in _verbs(_parser()).choices.items():
+        actions = [action for action in parser._actions if action.dest != "help"]
+        first = next((action.dest for action in actions if not action.option_strings), "")
+        verbs[name] = (parser.description or "", first, [option for a in actions for option in a.option_strings])
+    print(completion.script(args.shell, verbs), end="")
+    return 0
+
+
+def _verbs(parser: argparse.ArgumentParser) -> Any:
+    return next(action for action in parser._actions if action.dest == "verb")
+
+
 def _trust(args: argparse.Namespace) -> int:
     file = known_hosts.trust(args.name, args.fingerprint)
     print(f"{args.name} is trusted by this key from now on; kept in {file}")
@@ -414,6 +428,10 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
         _arg("option", nargs="*", metavar="OPTION", help="for JupyterLab, after --, e.g. -- --no-browser --port=9000"),
     )),
     ("check", _check, "preflight only: is everything there? no worker is started", ON_PROFILE),
+    ("notify", cli_before_after.notify, "send a trial message to everybody whom the profile's `notify` names", (
+        _arg("profile", metavar="PROFILE", help="the YAML file with what you chose"),
+        _arg("--test", action="store_true", help="the same: it says what you mean"),
+    )),
     ("status", _status, "who did how much, how fast, what is wrong", (
         ON_RUN,
         HOSTS,
@@ -488,6 +506,12 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
         _arg("--out", default="", metavar="PATH", help="default: in the profile's output folder, called after the "
              "run; also an address such as s3://bucket/name, by the packages of fsspec: sent there and read back"),
     )),
+    ("map", cli_before_after.draw_map, "write one page that shows all documents in two dimensions, offline", (
+        OF_RUN,
+        _arg("--by", default="pca", choices=corpus_map.METHODS, help="principal components (default), or UMAP, which "
+             "keeps neighbours together and takes minutes; it needs the extra [map]"),
+        _arg("--out", default="", metavar="FILE", help="default: in the profile's output folder, called after the run"),
+    )),
     ("clean", _clean, "remove this run's files from its hosts; refused before a verified backup", (
         ON_RUN,
         _flag("--yes", "do it; without this the files are only listed"),
@@ -495,6 +519,9 @@ VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Sequence[Argum
     ("login", cli_before_after.log_in, "log in once to a machine that asks: a password, a second factor, a touch", (
         _arg("name", metavar="HOST", help="as you would say to ssh, and as `ssh` of the host in the profile says"),
         _flag("--end", "end the connection that an earlier login left"),
+    )),
+    ("completion", _completion, "print a script that completes verbs, options, profiles and runs as you type", (
+        _arg("shell", choices=completion.SHELLS, help="the script says where it goes"),
     )),
     ("trust", _trust, "accept the host key with this fingerprint for a machine, after comparing it with its owner", (
         _arg("name", metavar="HOST", help="the machine as the refusal names it, e.g. 10.0.0.7 or [gpu.lab]:2222"),

@@ -1,24 +1,27 @@
-"""The verbs for what comes before a run and after it: init, login, list, search, export."""
+"""The verbs for what comes before a run and after it: init, login, notify, list, search, export, map."""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from worker.escape import safe_text
 from worker.files import make_folder
 
+from .afterwards import corpus_map, remote
 from .afterwards import export as exporting
-from .afterwards import remote
 from .afterwards.finished import Finished, load
-from .errors import DataError, RunbookError
+from .errors import DataError, ProfileError, RunbookError
 from .hosts.ssh import sign_in
+from .profile import notify_spec, profile
 from .report import outcome
 from .result import exports, publication
-from .run import first_profile, run, run_mark
+from .run import first_profile, run, run_mark, sending, telling
 from .show.terminal import counting
-from .show.words import one_line
+from .show.words import moment, one_line
 
 
 def init(args: argparse.Namespace) -> int:
@@ -45,6 +48,23 @@ def log_in(args: argparse.Namespace) -> int:
     return 0
 
 
+def notify(args: argparse.Namespace) -> int:
+    """Send a trial message to everybody whom the profile names, and say what became of each."""
+    choices = profile.load(Path(args.profile))
+    spec = choices.notify
+    if not spec.wanted:
+        raise ProfileError(
+            f"{choices.path}: nobody is to be told anything. Expected, for example:\n"
+            "notify: {urls: ~/.credentials/notify.urls}  # a file that only you can read, an address a line"
+        )
+    message = telling.Message(notify_spec.DONE, "This is a trial: messages of your runs will come here.", "", "trial")
+    outcomes = sending.send(replace(telling.letter(spec, choices.run, message), tries=1))
+    for each in outcomes:
+        print(f"could not tell {each.to}: {telling.clean(each.why)}" if each.why else f"told {each.to}")
+    print(f"to be told: {', '.join(spec.events)}")
+    return 1 if any(each.why for each in outcomes) else 0
+
+
 def list_runs(args: argparse.Namespace) -> int:
     """Print each run of a folder, the newest last: name, verdict, rows, when, where its result is."""
     folder = Path(args.folder)
@@ -63,13 +83,13 @@ def _line(folder: Path) -> str:
         this = run.open_folder(folder)
         verdict = outcome.outcome(this)
         begun = next(this.journal.events("run created"), None)
-        created = str(begun["at"])[:16].replace("T", " ") if begun else ""
+        created = moment(datetime.fromisoformat(begun["at"])) if begun else "?"
         rows = f"{this.plan().documents:,} documents" if this.plan_file.is_file() else "not planned yet"
         published = publication.published(this)
-    except (RunbookError, OSError) as error:
+        at = f", result of {moment(datetime.fromisoformat(published.at))}" if published else ""
+    except (RunbookError, OSError, ValueError) as error:
         return f"cannot be read: {safe_text(str(error), 200)}"
-    at = f", result of {published.at[:16].replace('T', ' ')} UTC" if published else ""
-    return f"{verdict.verdict:11}  {rows}, begun {created or '?'} UTC{at}"
+    return f"{verdict.verdict:11}  {rows}, begun {created}{at}"
 
 
 def search(args: argparse.Namespace) -> int:
@@ -129,4 +149,16 @@ def _in_a_folder(result: Finished, args: argparse.Namespace, target: Path | None
     if made.lowest_cosine is not None:
         recall = "" if made.recall_at_10 is None else f", recall@10 {made.recall_at_10:.4f}"
         print(f"against float32, over {made.sampled:,} rows: lowest cosine {made.lowest_cosine:.6f}{recall}")
+    return 0
+
+
+def draw_map(args: argparse.Namespace) -> int:
+    """Write a page that shows a result in two dimensions, and say where."""
+    result = load(run.find(args.run))
+    with counting("rows read", result.manifest.documents) as on_rows:
+        made = corpus_map.write(
+            result, Path(args.out) if args.out else None, args.by, lambda done: on_rows(done, result.manifest.documents)
+        )
+    print(f"{made.path}: {result.manifest.documents:,} documents, {made.bytes / 1e6:.1f} MB; open it in any browser")
+    print(made.about)
     return 0

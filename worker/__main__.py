@@ -1,4 +1,4 @@
-"""`python -m worker encode|supervise|warm|second|recompute|double|probe|devices|allotted|environment|fetch`."""
+"""`python -m worker VERB`: encode, supervise, warm, second, recompute, double, probe, rehearse, devices, and others."""
 
 from __future__ import annotations
 
@@ -31,15 +31,19 @@ def _parser() -> argparse.ArgumentParser:
     recompute = verbs.add_parser("recompute", help="compute texts again on the processor, asked by lines")
     recompute.add_argument("--threads", type=int, default=1, help="how many threads it may use")
     probe = verbs.add_parser("probe", help="load a model, encode short and long texts, print what was found as JSON")
-    for verb in (recompute, probe):
+    rehearse = verbs.add_parser("rehearse", help="be one of the processes that show how fast all slots are together")
+    for verb in (recompute, probe, rehearse):
         verb.add_argument("--model", type=Path, required=True, help="the model's folder")
         verb.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
         verb.add_argument("--max-tokens", type=int, help="where texts are cut, if before the model's own limit")
         verb.add_argument("--prompt", default="{text}", help="what documents are filled into")
         verb.add_argument("--question-prompt", default="{text}", help="what questions are filled into")
-    probe.add_argument("--device", default="cpu", help="cpu, cuda, mps or xpu")
-    probe.add_argument("--gpu", help="the GPU to use, by its UUID")
-    probe.add_argument("--longest", type=int, help="no text of the corpus is longer, in tokens")
+    for verb in (probe, rehearse):
+        verb.add_argument("--device", default="cpu", help="cpu, cuda, mps or xpu")
+        verb.add_argument("--gpu", help="the GPU to use, by its UUID")
+        verb.add_argument("--rehearse", action="store_true", help="also encode the texts that come on standard input")
+        verb.add_argument("--inside", action="store_true", help="be the child of a try that rehearses")
+        verb.add_argument("--longest", type=int, help="no text of the corpus is longer, in tokens")
     double = verbs.add_parser("double", help="compute batches of others' parts again, as the order file says")
     double.add_argument("--root", type=Path, required=True, help="the run's folder on this host")
     double.add_argument("--host", required=True, help="the host's name in the profile")
@@ -107,6 +111,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _probe(args: argparse.Namespace) -> int:
+    if args.verb == "probe" and args.rehearse and not args.inside:
+        from . import rehearsal
+
+        return rehearsal.guarded(rehearsal.command("probe"), sys.stdin.read())
     from .device import settle
 
     environment = settle(args.device, os.environ)
@@ -118,8 +126,16 @@ def _probe(args: argparse.Namespace) -> int:
     from . import probe as probing
 
     templates = {DOCUMENT: args.prompt, QUERY: args.question_prompt}
+    if args.verb == "rehearse":
+        from . import rehearsal
+        from .encoder import Encoder
+
+        return rehearsal.one_of_several(
+            lambda threads: Encoder(args.model, args.device, args.dtype, args.max_tokens, threads, templates)
+        )
     try:
-        answer = probing.probe(args.model, args.device, args.dtype, args.max_tokens, templates, args.longest)
+        told = json.load(sys.stdin) if args.rehearse else None
+        answer = probing.probe(args.model, args.device, args.dtype, args.max_tokens, templates, args.longest, told)
     except Exception as error:  # whatever the libraries say is what a person has to know
         traceback.print_exc()
         answer = {"error": f"{type(error).__name__}: {error}", "missing": isinstance(error, ImportError)}

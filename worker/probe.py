@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import importlib.metadata
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from . import owned
 from .any_encoder import AnyEncoder
 from .layout import SHARED_FOLDERS
 from .probe_again import compare, lowest_cosine
+from .rehearsal import command, rehearse
 from .texts import DOCUMENT, KINDS, QUERY, Question
 from .wire import Libraries, LongProbe, Probed
 
@@ -52,17 +54,19 @@ def probe(
     max_tokens: int | None = None,
     templates: dict[str, str] | None = None,
     longest: int | None = None,
+    told: dict[str, Any] | None = None,
 ) -> Probed:
     """Load `model`, encode; give width, norm, limits, distances, vectors of short texts, timings and versions.
 
-    `longest`: no text of the corpus has more tokens. Raises what loading and encoding raise.
+    `longest`: no text of the corpus has more tokens. `told`: texts of it, for a rehearsal (`rehearsal.rehearse`), and
+    how many seconds and threads it may take. Raises what loading and encoding raise.
     """
     if model.parent.name == SHARED_FOLDERS[0] and (why := owned.model(model)):  # as a worker does before it loads
         raise PermissionError(why)
     began = time.monotonic()
     from .encoder import Encoder
 
-    encoder = Encoder(model, device, dtype, max_tokens, None, templates)
+    encoder = Encoder(model, device, dtype, max_tokens, told["threads"] if told else None, templates)
     loaded_s = time.monotonic() - began
     why_padded = encoder.pack()  # where it can be, what is tried below is what a worker would do
     filled = {kind: _filled(kind, (templates or {}).get(kind, "{text}")) for kind in KINDS}
@@ -91,6 +95,9 @@ def probe(
     }
     if not short_only:
         answer["again"] = compare(encoder, model, max_tokens, templates, filled[DOCUMENT])
+    if told and told["texts"] and not short_only:
+        print(json.dumps(answer), flush=True)  # it stands, whatever the texts of the corpus do to this process
+        answer["rehearsed"] = _rehearsed(encoder, told)
     return answer
 
 
@@ -98,6 +105,13 @@ def _packages() -> dict[str, str]:
     """What is installed here, for the record of what a run was made with."""
     found = {str(each.metadata["Name"] or "").lower(): str(each.version) for each in importlib.metadata.distributions()}
     return {name: found[name] for name in sorted(found) if name}
+
+
+def _rehearsed(encoder: AnyEncoder, told: dict[str, Any]) -> Any:
+    try:
+        return rehearse(encoder, told, lambda: command("rehearse"), lambda sign: print(sign, end="", flush=True))
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"[:WHY_LIMIT]}
 
 
 def _filled(kind: str, template: str) -> Any:

@@ -721,6 +721,34 @@ class AgainProbe(TypedDict, total=False):
     error: str  # why that is not known
 
 
+class LengthsFound(TypedDict):
+    """Tokens of texts of the corpus, special ones included. `bins`: how many texts have each length; see `bins`."""
+
+    texts: int
+    tokens: int
+    read: int  # of them by the model: at most its limit of each text
+    cut: int  # texts
+    longest: int
+    bins: list[int]
+
+
+class RateFound(TypedDict):
+    """What was encoded in how many seconds; `tokens` as they are read; `slots`: by how many processes side by side."""
+
+    rows: int
+    tokens: int
+    seconds: float
+    slots: int
+
+
+class Rehearsed(TypedDict, total=False):
+    """A few seconds of the corpus on a device; only `error` where its texts could not be tried."""
+
+    lengths: LengthsFound
+    rate: RateFound
+    error: str
+
+
 class Probed(TypedDict, total=False):
     """What `python -m worker probe` prints: of a model that loads and encodes all but the last two, else only those."""
 
@@ -735,6 +763,7 @@ class Probed(TypedDict, total=False):
     vectors: dict[str, str]  # kind of text -> float32 (texts, dim) in base64
     long: dict[str, LongProbe]  # by kind of text
     again: AgainProbe  # where texts of all lengths work
+    rehearsed: Rehearsed  # where texts of the corpus were sent
     versions: dict[str, str]
     packages: dict[str, str]  # all that is installed for that Python
     device: str | None

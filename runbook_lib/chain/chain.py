@@ -9,13 +9,13 @@ from dataclasses import replace
 from worker.files import sha256_file
 
 from ..errors import DataError, RunbookError
-from ..phases import download, monitor
+from ..phases import download, monitor, promise
 from ..report import archive, gate, report, sealing
 from ..result import publication, repair
 from ..run import driver
 from ..run.disk import explain_disk_errors
 from ..run.run import PHASES, Run
-from . import attempts
+from . import attempts, messages
 from .attempts import Attempt
 
 KERNEL_DEATHS = 2  # a killed kernel loses nothing, everything is in files, so the phase is tried again
@@ -77,18 +77,19 @@ def drive(
         if sealed and _as_sealed(run, say, quick):
             return True
         sealed_now = False
-        try:
-            again = repair.repair(run) if sealed else set()
-            done = _execute_all(run, say, phases, again, quick)
-            if done and run.finished:
-                not_kept = sealing.seal(run)
-                sealed_now = True
-                for line in not_kept:
-                    say(f"sealed, and the seal is not kept by {line}")
-            return done
-        finally:
-            if not sealed_now:
-                _write_reports(run)
+        with messages.at_the_end(run, say):
+            try:
+                again = repair.repair(run) if sealed else set()
+                done = _execute_all(run, say, phases, again, quick)
+                if done and run.finished:
+                    not_kept = sealing.seal(run)
+                    sealed_now = True
+                    for line in not_kept:
+                        say(f"sealed, and the seal is not kept by {line}")
+                return done
+            finally:
+                if not sealed_now:
+                    _write_reports(run)
 
 
 def _as_sealed(run: Run, say: Callable[[str], None], quick: bool) -> bool:
@@ -146,6 +147,8 @@ def _execute_each(run: Run, say: Callable[[str], None], phases: tuple[str, ...],
             say(f"The same command continues here. Executed notebook: {attempt.notebook}")
             return False
         say(f"{phase}: done in {attempt.seconds:.0f} s")
+        if phase == PHASES[0] and (made := promise.kept(run)):
+            say(f"  {promise.in_words(made)}")
     return True
 
 

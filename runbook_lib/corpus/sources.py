@@ -69,8 +69,10 @@ def find(path: Path) -> Files:
     """Return the files of a corpus. Raises CorpusError where there is none, or where it is not clear which."""
     if path.is_dir():
         return _of_folder(path)
-    if path.exists() or not _is_pattern(path):
+    if path.exists():
         return Files(path, (path,))
+    if not _is_pattern(path):
+        raise refusal(path, "there is no such file", "set the path in the profile (corpus.path)")
     found = sorted(file for file in _matches(path) if file.is_file() and not _hidden(file, path))
     if not found:
         raise refusal(path, "no file fits this pattern", "set corpus.path in the profile to the files")

@@ -257,10 +257,13 @@ class Host:
         """What places this host, if it is a task."""
         return Scheduler(self.spec, self.transport, self.folder.root)
 
-    def run_there(self, argv: Sequence[str], timeout_s: float, cwd: Path) -> Completed:
-        """Run a command where this host's workers will run: for a task on a node, from the run's folder."""
+    def run_there(self, argv: Sequence[str], timeout_s: float, cwd: Path, told: str = "") -> Completed:
+        """Run a command where this host's workers will run: for a task on a node, from the run's folder.
+
+        `told`: its standard input, which a task cannot have.
+        """
         if not self.spec.is_task:
-            return self.run(argv, timeout_s, cwd=cwd)
+            return self.run(argv, timeout_s, cwd=cwd, secret_input=told)
         return Completed(*self.scheduler.run(argv, timeout_s))
 
     def living(self, reading: Reading) -> tuple[list[Identity], list[Identity]]:

@@ -17,6 +17,7 @@ from ..run.checks import Checks
 from ..run.run import Run
 from ..slots import states
 from ..slots.incidents import Incidents
+from ..slots.needs import Teller
 from ..slots.snapshot import SlotState, Snapshot
 from ..slots.watcher import Watcher
 from .acting import Act, Acting, ByHost
@@ -44,7 +45,7 @@ async def watch(
     `rest(seconds)` is awaited between two polls. `act(run, state)` may react to the state (see tend) and returns in
     words what it did. Interrupting this does not stop the workers; a later call continues to watch them.
     """
-    watcher, incidents = Watcher(run, run.plan()), Incidents(run)
+    watcher, incidents, teller = Watcher(run, run.plan()), Incidents(run), Teller(run)
     interval, hurried = run.profile.monitor.interval_s, False
     acting = Acting(act, len(run.hosts) + 1)
     run.journal.write("watching", rows=watcher.plan.rows)
@@ -53,6 +54,7 @@ async def watch(
         while True:
             if settled:
                 incidents.note(state)
+                teller.look()
             over = settled and (state.done or state.resting)
             if not over or act is None:
                 view.show(replace(state, alerts=(*state.alerts, *acting.trouble.values())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import os
 import shutil
 from dataclasses import replace
@@ -12,22 +13,24 @@ from worker import limits
 from worker.files import read_json
 from worker.wire import PACKED
 
+from .. import records
 from ..corpus import corpus as corpora
 from ..corpus import sources
 from ..errors import CorpusError, DataError, ProfileError, RunbookError
 from ..hosts import hosts as machines
 from ..hosts import inventory, together
 from ..hosts.ssh import login
+from ..profile.notify_spec import NotifySpec
 from ..profile.profile import HostSpec
 from ..result import publication
 from ..result import whole as wholes
 from ..run import model as models
-from ..run import places, plan, planning
+from ..run import model_card, places, plan, planning
 from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
 from ..run.run import Run
 from ..slots import states
-from . import cluster, joining, probing, reuse
+from . import cluster, joining, probing, promise, reuse
 from .progress import OnProgress, ignore
 
 PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
@@ -38,6 +41,7 @@ ENVIRONMENT_BYTES = {  # torch and its dependencies, installed
     "mps": 2_000_000_000,
     "cpu": 2_000_000_000,
 }
+SAMPLE = 100  # characters of a text
 SPARE_BYTES = 200_000_000  # for logs, records and the file system itself
 
 
@@ -61,7 +65,28 @@ def this_machine(run: Run) -> Checks:
             checks.add("hub token", True, run.profile.hf_token)
         except ProfileError as error:
             checks.add("hub token", False, error, "a file that only you can read")
+    _messages(checks, run.profile.notify)
     return checks
+
+
+def _messages(checks: Checks, spec: NotifySpec) -> None:
+    """Check that messages can be sent by what the profile names. One that cannot stops no run."""
+    if not spec.wanted:
+        return
+    try:
+        count = len(spec.addresses())
+    except ProfileError as error:
+        checks.add("messages", True, error, "addresses that only you can read", "see the message", warn=True)
+        return
+    if spec.command and shutil.which(spec.command[0]) is None:
+        seen = f"notify.command: there is no program {spec.command[0]!r}"
+        checks.add("messages", True, seen, "a program", "correct notify.command in the profile", warn=True)
+        return
+    to = [
+        *([f"{count} addresses" if count > 1 else "an address"] if count else []),
+        *["a command"] * bool(spec.command),
+    ]
+    checks.add("messages", True, f"{', '.join(spec.events)}: to {' and '.join(to)}; try them: runbook notify PROFILE")
 
 
 def _folders(checks: Checks, run: Run) -> None:
@@ -107,6 +132,9 @@ def the_model(run: Run) -> tuple[Checks, models.Model | None]:
         return checks, None
     _keep_sums(run, model)
     checks.add("model", True, f"{model.name} at {model.revision}")
+    card = model_card.read(model.folder)
+    run.save_json(model_card.RECORD, records.plain(card))
+    checks.add("licence", True, card.licence or "its card names none")
     checks.add("files", True, f"{len(model.files)} files, {model.bytes / 1e6:.1f} MB, digest {model.digest[:16]}")
     width = f"{model.dim} numbers" if model.dim else "as many numbers as the hosts will measure"
     checks.add("vectors", True, f"{width}, {'normalised' if model.normalises else 'not normalised'}")
@@ -149,6 +177,8 @@ def the_corpus(
     checks.add("documents", True, f"{documents:,}", run.profile.corpus.documents or "")
     if whole is not None:
         checks.add("taken", True, reuse.in_words(whole.since))
+    for row in dict.fromkeys((0, corpus.documents // 2, corpus.documents - 1)):
+        checks.add("sample", True, _sample(corpus, row))
     checks.add("questions", True, f"{corpus.questions:,}")
     checks.add("fingerprint", True, corpus.fingerprint[:16])
     for note in corpus.notes:
@@ -157,6 +187,13 @@ def the_corpus(
         if path and not sources.exists(path):
             checks.add("source", True, f"{path} is gone; the run goes by its own copy", warn=True)
     return checks, corpus
+
+
+def _sample(corpus: corpora.Corpus, row: int) -> str:
+    """A document in one line: what was taken for its title, and the start of its text as it is encoded."""
+    title = str(next(itertools.islice(corpus.articles(), row, None)).get("title") or "")
+    start = " ".join(corpus.text(row)[: 2 * SAMPLE].split())[:SAMPLE]
+    return f"row {row:,}: {f'title {title[:SAMPLE]!r}' if title else 'no title'}; encoded as {start!r}"
 
 
 def _numbered(run: Run, model: models.Model, on_progress: OnProgress) -> corpora.Corpus:
@@ -340,6 +377,26 @@ def the_disks(
     return checks
 
 
+def the_promise(
+    run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, MachineFacts]
+) -> tuple[Checks, promise.Promise | None]:
+    """Say what the run will take: lengths against the model's limit, time and clock time of the end, disk.
+
+    A run that computes already keeps the promise that was made before.
+    """
+    checks = Checks("What it will take")
+    model = model and probing.measured(run, model)
+    if model is None or corpus is None:
+        checks.add("promise", True, "none: make the model and corpus checks hold first")
+        return checks, None
+    made = promise.kept(run) if run.launched else promise.make(run, model, corpus, facts, probing.load_s(run))
+    if made is None:
+        checks.add("promise", True, "none was made when this run began")
+    else:
+        promise.add_checks(checks, run, made)
+    return checks, made
+
+
 def _room(checks: Checks, name: str, free: int, need: int, what: str, where: str) -> None:
     room, expected = f"{free / 1e9:.1f} GB free", f"{(need + SPARE_BYTES) / 1e9:.1f} GB for {what}"
     checks.add(name, free > need + SPARE_BYTES, room, expected, "free space or move a folder", where)
@@ -417,7 +474,8 @@ def everything(run: Run) -> list[Checks]:
     corpus_checks, corpus = the_corpus(run, model)
     host_checks, facts = the_hosts(run, model)
     disks = the_disks(run, model, corpus, facts)
-    groups = [machine, model_checks, corpus_checks, host_checks, disks, the_plan(run, model, corpus, facts)[0]]
+    planned, taken = the_plan(run, model, corpus, facts)[0], the_promise(run, model, corpus, facts)[0]
+    groups = [machine, model_checks, corpus_checks, host_checks, disks, planned, taken]
     if not run.finished:
         run.journal.write("checked", ok=all(checks.ok for checks in groups))
     return groups

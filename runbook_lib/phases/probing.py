@@ -36,7 +36,7 @@ from ..run import model as models
 from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
 from ..run.run import Run
-from . import sent_model
+from . import rehearsal, sent_model
 
 TIMEOUT_S = 900.0
 # The least cosine of two vectors of one text: from us and the library, or from two hosts.
@@ -89,9 +89,11 @@ def on_hosts(
         if spec.name in names:
             first.setdefault(_alike_as(spec, facts), spec.name)
     longest = _longest(run)
+    known = {name: each for name, each in facts.items() if name in names}
 
     def one(host: machines.Host) -> Answer:
-        return _ask(run, host, model, facts[host.name], longest)
+        sample = "" if host.spec.is_task else rehearsal.sample(run, host.spec, known)
+        return _ask(run, host, model, facts[host.name], longest, sample)
 
     with ThreadPoolExecutor(1) as pool:
         far_only = bool(names) and not any(spec.computes_here for spec in run.hosts if spec.name in names)
@@ -104,8 +106,10 @@ def on_hosts(
                 answers[spec.name] = answers[first[_alike_as(spec, facts)]]
         for name in answers:
             _keep(run, name, model, _key(run, model, facts[name]), answers[name])
-        probes = {name: parse_probe(answer) for name, answer in answers.items()}
-        return probes if here is None else {**probes, HERE: parse_probe(here.result())}
+        if here is not None:
+            answers[HERE] = here.result()
+        rehearsal.keep(run, answers)
+        return {name: parse_probe(answer) for name, answer in answers.items()}
 
 
 def _alike_as(spec: HostSpec, facts: Mapping[str, MachineFacts]) -> object:
@@ -130,7 +134,9 @@ def _longest(run: Run) -> int | None:
     return int(np.diff(offsets).max()) if len(offsets) > 1 else None
 
 
-def _ask(run: Run, host: machines.Host, model: models.Model, facts: MachineFacts, longest: int | None) -> Answer:
+def _ask(
+    run: Run, host: machines.Host, model: models.Model, facts: MachineFacts, longest: int | None, sample: str = ""
+) -> Answer:
     before = _kept(run, host.name)
     if before and before.key == _key(run, model, facts) and not before.answer.get("error") and _works(host):
         return dict(before.answer)  # its workers use the device: do not disturb them
@@ -145,7 +151,8 @@ def _ask(run: Run, host: machines.Host, model: models.Model, facts: MachineFacts
     named = facts["device"] == "cuda" and gpus and not host.spec.is_task  # a task sees its own only
     gpu = ["--gpu", str(gpus[0]["uuid"])] if named else []
     argv = _argv(run, model, facts["python"], sent_model.model_folder(host, model), longest)
-    return parse_answer(host.run_there([*argv, "--device", facts["device"], *gpu], TIMEOUT_S, cwd=cwd))
+    argv += ["--device", facts["device"], *gpu, *(["--rehearse"] if sample else [])]
+    return parse_answer(host.run_there(argv, TIMEOUT_S, cwd, sample))
 
 
 def _works(host: machines.Host) -> bool:
@@ -177,9 +184,10 @@ def _ask_here(run: Run, model: models.Model, longest: int | None) -> Answer:
             link = Path(folder, file.path)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to((model.folder / file.path).resolve())
-        argv = _argv(run, model, sys.executable, Path(folder), longest)
+        sample = rehearsal.sample(run)
+        argv = [*_argv(run, model, sys.executable, Path(folder), longest), *(["--rehearse"] if sample else [])]
         try:
-            done = verbs.run(argv, TIMEOUT_S, str(machines.BUNDLE.parent), without=secret.variables())
+            done = verbs.run(argv, TIMEOUT_S, str(machines.BUNDLE.parent), sample, secret.variables())
         except OSError as error:
             return {"error": str(error)}
     return parse_answer(machines.Completed(-1 if done["exit"] is None else done["exit"], done["out"], done["err"]))
@@ -389,6 +397,12 @@ def measured(run: Run, model: models.Model) -> models.Model:
         return replace(model, dim=None if contracts else model.dim or run.profile.model.dim)
     ((dim, normalises),) = contracts
     return replace(model, dim=dim, normalises=normalises)
+
+
+def load_s(run: Run) -> float:
+    """Return how many seconds the slowest host took to load the model; 0 where none was tried."""
+    kept = [one.answer.get("loaded_s") for spec in run.profile.hosts if (one := _kept(run, spec.name))]
+    return max((float(each) for each in kept if isinstance(each, int | float)), default=0.0)
 
 
 def why_padded(run: Run, model: models.Model) -> str:

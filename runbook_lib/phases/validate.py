@@ -411,7 +411,8 @@ def _cut_texts(e: Evidence, checks: Checks) -> None:
         f"{stated.tokens_cut:,} of {stated.tokens:,} tokens ({stated.share_cut:.1%}) were cut off"
     )
     remedy = "their ends are not in the vectors: split long documents, raise model.max_tokens, or accept it"
-    checks.add(name, True, summary, "none", remedy, warn=True)
+    taken = e.run.profile.model.too_long != "refuse"  # else preflight stops, where it could count them all
+    checks.add(name, taken, summary, "none", remedy, warn=taken)
 
 
 def _spread(geometry: Geometry, checks: Checks) -> None:

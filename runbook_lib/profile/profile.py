@@ -17,7 +17,8 @@ from worker import device as devices
 from worker import layout
 
 from ..errors import ProfileError
-from . import profile_file, rules, slips, slurm_entry
+from . import notify_spec, profile_file, rules, slips, slurm_entry
+from .notify_spec import NotifySpec
 from .overrides import name_of, override
 from .rules import Given, InvalidValue, Key, Rule
 from .yaml_lines import LONGEST_PATH, Node, Problems, read, shown, write
@@ -153,6 +154,8 @@ class CorpusSpec:
 class ModelSpec:
     """The embedding model and how it is used; `sha256` is that of its model.safetensors.
 
+    `too_long`: a text of more tokens than are read is cut (truncate), or stops the run before anything is computed.
+
     `download`: `here`, and sent to the hosts from here; or `hosts`, each of which fetches the weights from the hub.
     """
 
@@ -165,6 +168,7 @@ class ModelSpec:
     max_tokens: int | None = field(default=None, metadata=rules.whole(1_000_000))
     sha256: str | None = field(default=None, metadata=rules.text("64 hexadecimal digits", "[0-9a-fA-F]{64}"))
     download: str = field(default="here", metadata=rules.one_of("here", "hosts"))
+    too_long: str = field(default="truncate", metadata=rules.one_of("truncate", "refuse"))
 
 
 @dataclass(frozen=True)
@@ -297,6 +301,7 @@ class Profile:
     monitor: MonitorSpec = field(default_factory=MonitorSpec, metadata=rules.section(MonitorSpec))
     recovery: str = field(default="auto", metadata=rules.one_of("auto", "ask", "off"))
     policy: PolicySpec = field(default_factory=PolicySpec, metadata=rules.section(PolicySpec))
+    notify: NotifySpec = field(default_factory=NotifySpec, metadata=rules.section(NotifySpec, notify_spec.check))
     output: OutputSpec = field(metadata=rules.section(OutputSpec))
     signing_key: Path | None = field(default=None, metadata=rules.path())
     runs: Path = field(metadata=rules.path(default="runs"))

@@ -57,10 +57,18 @@ class Secret:
 _known: weakref.WeakValueDictionary[int, Secret] = weakref.WeakValueDictionary()
 
 
+_named: set[str] = set()
+
+
+def name_variable(name: str) -> None:
+    """From now on the environment variable of this name is taken for one that holds secrets, whatever its value."""
+    _named.add(name)
+
+
 def variables() -> list[str]:
     """Return our environment variables that hold a secret; no process that we start may inherit them."""
     values = {secret.reveal() for secret in list(_known.values())}
-    return [name for name, value in os.environ.items() if value in values]
+    return [name for name, value in os.environ.items() if value in values or name in _named]
 
 
 def redact(text: str) -> str:

@@ -11,13 +11,13 @@ import re
 HIDDEN = "(not shown)"
 SHORTEST_SECRET = 4
 # The keys of a profile whose value is the path of a file that holds a secret.
-SECRET_FILES = ("hf_token", "credentials")
+SECRET_FILES = ("hf_token", "credentials", "urls")
 SECRETS = (
     *SECRET_FILES,
     "password",
     "passphrase",
     "token",
-)  # what people write there; only the first two are read
+)  # what people write there; only the files are read
 
 _MIXED = r"(?=[\w-]*[A-Z])(?=[\w-]*[a-z])"
 _FORMS = (
@@ -37,6 +37,11 @@ _PHRASES = (
     r"\b[Bb](?:earer|asic)\s+(?=\S*[A-Z0-9_])[\w.~+/=-]{12,}",
     r"-----BEGIN [A-Z ]+",
     r"://[^\s/:@]*:[^\s/@]+@",  # an address with a password
+    # Addresses that take messages from whoever knows them.
+    r"hooks\.slack\.com/(?:services|workflows)/[\w/-]{8,}",
+    r"discord(?:app)?\.com/api/webhooks/\d+/[\w-]{8,}",
+    r"[\w.-]+\.webhook\.office\.com/[\w@/.-]{8,}",
+    r"\bbot\d{6,}:[\w-]{20,}",  # Telegram's
 )
 _NAMED = re.compile(r"(?i:\b(?:password|passwd|passphrase|secret|token|api[_-]?key)\b[\"']?\s*[=:]\s*)[^\s,;]{4,}")
 _ANYWHERE = re.compile("|".join([rf"(?<![A-Za-z0-9])(?:{'|'.join(_FORMS)})", *_PHRASES]))
@@ -45,7 +50,7 @@ _WHOLE = re.compile(r"\s*(?:hf_[\w-]{20,}|[^\s/:@]+:(?!//)[^\s@]+@\S+)\s*")
 
 # Usual names for the file of a secret, where neither the file nor its folder exists yet.
 _FILE_NAME = re.compile(
-    r".+\.(?:token|credentials?|json|txt|key|pem|secret|cfg|conf|ya?ml)"
+    r".+\.(?:token|credentials?|json|txt|key|pem|secret|urls?|cfg|conf|ya?ml)"
     r"|(?:(?:hf|hub|huggingface|my|ssh)[-_. ]?)?(?:tokens?|credentials?|key|login)",
     re.ASCII | re.IGNORECASE,
 )

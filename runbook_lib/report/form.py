@@ -15,6 +15,7 @@ from ..run.journal import ACT, REMARK
 from ..run.run import Run
 from ..show.words import exactly, one_line
 from . import figures_shown
+from .next_steps import next_steps
 from .page import at_utc
 from .verdict import NOT_PROVED, sentence
 
@@ -128,15 +129,12 @@ def _duration(run_facts: RunFacts, start: datetime | None, end: datetime | None)
 
 def _next_steps(run_facts: RunFacts) -> list[str]:
     """Return what is still to be done with this run, by its files."""
-    name = _md(run_facts.run.name)
-    if not run_facts.ok:
-        return [f"See what is open: `runbook status {name}`", "Give the same `runbook run` again: it goes on here"]
-    backup = run_facts.output("backup")
-    return [
-        *(["Copy the backup to another disk: it lies on that of the original"] if backup and backup.same_disk else []),
-        f"Check the archive, today or in a year: `runbook verify {name}`",
-        f"Free the hosts: `runbook clean {name}` lists what is left there",
-    ]
+    return [f"{_md(words)}{f': `{_code(command)}`' if command else ''}" for words, command in next_steps(run_facts)]
+
+
+def _code(command: str) -> str:
+    """Return a command for a code span, which nothing in it can end."""
+    return html.escape(one_line(command, 500), quote=False).replace("`", "'")
 
 
 def _sums(run_facts: RunFacts) -> list[str]:

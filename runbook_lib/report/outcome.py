@@ -17,7 +17,7 @@ from ..run.checks import MARKS
 from ..run.disk import explain_disk_errors
 from ..run.journal import Event
 from ..run.run import PHASES, Run
-from ..show.words import one_line
+from ..show.words import moment, one_line
 from . import archive
 
 HELD, FAILED, DAMAGED, UNDER_WAY, BROKEN_OFF, INTERRUPTED, NOT_YET = (
@@ -44,7 +44,7 @@ class Phase:
     reason: str = ""
 
     def __str__(self) -> str:
-        at = f", {datetime.fromisoformat(self.at):%Y-%m-%d %H:%M:%S} UTC" if self.at else ""
+        at = f", {moment(datetime.fromisoformat(self.at))}" if self.at else ""
         why = f": {one_line(self.reason, 400)}" if self.reason else ""
         return f"{SIGNS.get(self.state, '·')} {self.phase}: {self.state}{at}{why}"
 

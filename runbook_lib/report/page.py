@@ -20,9 +20,19 @@ def block(key: str, title: str, content: Markup, level: int = 2) -> Markup:
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Markup]], fixed: bool = False) -> Markup:
-    """Return a table; the first cell of a row is its header. `fixed`: the same column widths in all such tables."""
+    """Return a table; the first cell of a row is its header. `fixed`: the same column widths in all such tables.
+
+    On a narrow screen each cell stands on a line of its own behind its column's name (`data-head`).
+    """
     head = tag("tr", *(tag("th", text(name), scope="col") for name in heads))
-    body = [tag("tr", tag("th", first, scope="row"), *(tag("td", cell) for cell in others)) for first, *others in rows]
+    body = [
+        tag(
+            "tr",
+            tag("th", first, scope="row"),
+            *(tag("td", cell, data_head=head) for cell, head in zip(others, heads[1:], strict=False)),
+        )
+        for first, *others in rows
+    ]
     captions = [tag("caption", text(caption))] if caption else []
     style = "data fixed" if fixed else "data"
     return tag("div", tag("table", *captions, tag("thead", head), tag("tbody", *body), class_=style), class_="scroll")

@@ -24,7 +24,18 @@ from ..run.run import PHASES, Run
 from ..show import pictures
 from ..show.markup import Markup, joined, tag, text
 from ..show.words import exactly, many
-from . import archive, descriptions, made_with, notebook_pages, page, pdf, printed, signature, verification
+from . import (
+    archive,
+    descriptions,
+    made_with,
+    notebook_pages,
+    origin_shown,
+    page,
+    pdf,
+    printed,
+    signature,
+    verification,
+)
 from .form import execution_report, failure_log
 from .printed import Printed
 from .style import CSS
@@ -46,13 +57,16 @@ def build(run: Run) -> Path:
     run_facts = facts.gather(run)
     parts = [
         ("figures", "Figures", _figures(run_facts)),
+        ("origin", "What was embedded", origin_shown.section(run_facts)),
         ("phases", "Phases", _phases(run_facts)),
+        ("promised", "Promise and fact", origin_shown.promised(run_facts)),
         ("attention", "Faults, recoveries, warnings", _attention(run_facts)),
         ("pictures", "Pictures", _pictures(run_facts)),
         ("checks", "Checks", _checks(run_facts)),
         ("not-proved", "What is not proved", _not_proved()),
         ("notebooks", "Notebooks", _notebooks(run)),
         ("files", "Files", _files(run_facts)),
+        ("next", "Next steps", origin_shown.steps(run_facts)),
         ("environment", "Environment", _environment(run_facts)),
     ]
     links = [tag("li", tag("a", text(title), href=f"#{key}")) for key, title, _ in parts]

@@ -62,6 +62,19 @@ table.fixed { table-layout: fixed; min-width: 760px; }
 table.fixed th:nth-child(1) { width: 22%; } table.fixed th:nth-child(2) { width: 10%; }
 table.fixed th:nth-child(3) { width: 10%; }
 table.data .mark { white-space: nowrap; }
+pre.copy { margin: 4px 0; white-space: pre-wrap; overflow-wrap: anywhere; user-select: all; }
+@media screen and (max-width: 720px) {
+  .scroll th, .scroll td { white-space: normal !important; min-width: 0 !important; }
+  table.data thead { position: absolute; left: -9999px; }
+  table.data, table.data tbody, table.data tr, table.data th, table.data td { display: block; width: auto; }
+  table.fixed { min-width: 0; } table.fixed th:nth-child(n) { width: auto; }
+  table.data tr { padding: 6px 0; border-bottom: 1px solid var(--line); }
+  table.data tbody th, table.data td { border: 0; padding: 1px 0; }
+  table.data td { position: relative; padding-left: 8.5em; min-height: 1.6em; }
+  table.data td:empty { display: none; }
+  table.data td::before { content: attr(data-head); position: absolute; left: 0; width: 8em; color: var(--muted);
+    font-size: 13px; }
+  table.data td:only-of-type { padding-left: 0; } table.data td:only-of-type::before { content: none; } }
 code, pre, .mono { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
   font-size: 13px; }
 .mono { overflow-wrap: anywhere; }
@@ -89,9 +102,23 @@ figcaption { color: var(--muted); font-size: 13px; margin-top: 6px; max-width: 9
 .notebook .c1 { color: var(--comment); } .notebook .mi, .notebook .mf { color: var(--number); }
 footer { margin-top: 56px; padding-top: 14px; padding-bottom: 36px; border-top: 1px solid var(--line);
   color: var(--muted); font-size: 13px; }
-@media print { nav, .skip { display: none; } body { font-size: 11px; }
-  header, main, footer { max-width: none; padding: 0; }
-  details { border: 0; } details::details-content { content-visibility: visible; display: block; }
-  figure, tr, .figures > div, .verdict { break-inside: avoid; } h2, h3 { break-after: avoid; }
+@page { size: A4; margin: 14mm 13mm 16mm;
+  @bottom-right { content: counter(page) " / " counter(pages); font-size: 9px; } }
+@media print { nav, .skip, #notebooks { display: none; } body { font-size: 10px; line-height: 1.4; }
+  :root { --paper: #ffffff; --ink: #1f2328; --muted: #59636e; --line: #d1d9e0; --soft: #f6f8fa; --good: #1a7f37;
+    --bad: #cf222e; --warn: #7d4e00; --good-soft: #e6f4ea; --bad-soft: #fdecec; }
+  header, main, footer { max-width: none; padding: 0; } header { padding-top: 0; }
+  h1 { font-size: 18px; } h2 { font-size: 14px; margin: 18px 0 6px; } h3 { font-size: 12px; margin: 10px 0 4px; }
+  .scroll { overflow: visible; } .scroll th, .scroll td { white-space: normal !important; }
+  table.fixed { min-width: 0; } table.data { font-size: 9px; }
+  table.data th, table.data td { padding: 2px 8px 2px 0; } table.data td { min-width: 0; } .words { min-width: 0; }
+  table.data thead th, code, pre, .mono, .figures dt, .figures dd + dd, figcaption { font-size: 9px; }
+  .figures { grid-template-columns: repeat(4, 1fr); gap: 6px; } .figures > div { padding: 5px 8px; }
+  .figures dd:first-of-type { font-size: 12px; } .figures dd.long { font-size: 10px; }
+  figure { margin: 8px 0; } figure img { max-height: 90mm; } .verdict { padding: 8px 14px; margin-bottom: 10px; }
+  details { border: 0; margin: 2px 0; } summary { padding: 2px 0; list-style: none; } details > div { padding: 0; }
+  details::details-content { content-visibility: visible; display: block; }
+  #attention details { display: none; } pre.copy { column-count: 3; font-size: 7px; line-height: 1.3; }
+  figure, tr, .figures > div, .verdict { break-inside: avoid; } h2, h3, summary { break-after: avoid; }
   * { print-color-adjust: exact; } }
 """)

@@ -31,9 +31,10 @@ from .plan import Plan, Slot
 # Keys that name a file whose content counts.
 CONTENTS = ("corpus.path", "questions")
 # Keys and sections that say how a run is driven and watched, and where its result goes.
-FREE = ("run", "runs", "hf_token", "monitor", "recovery", "policy", "output", "signing_key")
+FREE = ("run", "runs", "hf_token", "monitor", "recovery", "policy", "notify", "output", "signing_key")
 # What is asserted, and how files are sent: preflight compares it with the facts.
-FREE_KEYS = ("corpus.documents", "model.dim", "model.sha256", "model.download")
+FREE_KEYS = ("corpus.documents", "model.dim", "model.sha256", "model.download", "model.too_long")
+LATER = {"model.too_long": "truncate"}  # keys that earlier versions did not know, with the value that they stood for
 # Of a host: how it is reached, and the Python that it has.
 FREE_OF_HOST = ("credentials", "ssh", "environment", "requirements", "wheels", *KEYS)
 VECTOR = "it can change a vector"
@@ -118,6 +119,8 @@ def digests(profile: Profile) -> dict[str, str]:
     parts: dict[str, dict[str, Json]] = {"encoded": {}, "hosts": {}, "output": {}}
     for key, value in flat(profile).items():
         section = key.partition(".")[0]
+        if LATER.get(key) == value:
+            continue
         if section in parts:
             parts[section][key] = value
         elif section not in FREE:

@@ -86,6 +86,9 @@ class Event(TypedDict, total=False):
     seconds_lost: float | None
     slot: str
     start: int
+    software: str
+    by: str
+    command: str
     stop: int
     verdict: str
     what: str

@@ -30,6 +30,7 @@ from .loadable import WEIGHTS, Module, refuse_unloadable
 
 # What a sentence-transformers model needs; other frameworks' weights stay where they are.
 ENDINGS = ("json", "txt", "model", "safetensors", "jinja", "spm", "bpe", "vocab", "tiktoken", "tsv")
+CARD = "README.md"  # for people: no file that is sent, and no part of the digest
 NEEDED = tuple(f"{where}*.{ending}" for ending in ENDINGS for where in ("", "**/"))
 LEFT_OUT = {"onnx", "openvino", ".cache", "__pycache__"}
 # Modules that leave the width of a vector as it is.
@@ -192,7 +193,7 @@ def _from_hub(spec: ModelSpec, token: Secret | None) -> tuple[Path, str, None]:
 
     own = token.reveal() if token else None
     with _asking_hub(spec):
-        folder = Path(snapshot_download(spec.name, revision=spec.revision, token=own, allow_patterns=[*NEEDED]))
+        folder = Path(snapshot_download(spec.name, revision=spec.revision, token=own, allow_patterns=[*NEEDED, CARD]))
     # The cache names a snapshot's folder by its commit: the revision is pinned even when the profile says `main`.
     return folder, folder.name, None
 
@@ -211,7 +212,7 @@ def _described_by_hub(spec: ModelSpec, token: Secret | None) -> tuple[Path, str,
         for file in weights[:1]:  # the hub shows the file names of a gated model to all, but gives the files to few
             get_hf_file_metadata(hf_hub_url(spec.name, file.path, revision=commit), token=own)
         folder = snapshot_download(
-            spec.name, revision=commit, token=own, allow_patterns=[*NEEDED], ignore_patterns=[f"*{WEIGHTS}"]
+            spec.name, revision=commit, token=own, allow_patterns=[*NEEDED, CARD], ignore_patterns=[f"*{WEIGHTS}"]
         )
     return Path(folder), commit, weights
 

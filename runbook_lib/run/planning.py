@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from worker.device import NEW
@@ -80,6 +80,15 @@ def make_plan(
         batching=PADDED if why_padded else PACKED,
         why_padded=why_padded,
     )
+
+
+def sharing(run: Run, host: HostSpec, facts: Mapping[str, MachineFacts]) -> tuple[int, int | None]:
+    """Return how many slots share the machine of a host, and the threads of each (None on a device)."""
+    if host.device != "cpu":
+        return slots_of(host, facts[host.name]), None
+    beside = [h for h in run.profile.hosts if h.computes_here and h.device == "cpu"] if host.computes_here else [host]
+    slots = sum(slots_of(each, facts[each.name]) for each in beside if each.name in facts)
+    return slots, host.threads or max(1, facts[host.name]["cores"] // max(1, slots))
 
 
 def has_enough_gpus(host: HostSpec, facts: MachineFacts) -> bool:

@@ -20,7 +20,7 @@ from ..corpus import corpus as corpora
 from ..errors import DataError, ProfileError, RunbookError
 from ..profile import profile as profiles
 from ..profile import tokens
-from . import choices, locks, run_mark
+from . import choices, locks, origin, run_mark
 from . import plan as plans
 from .disk import explain_disk_errors
 from .journal import Journal
@@ -214,12 +214,24 @@ class Run:
         """What the watching notebook saw last, for the command that runs it; a record for people."""
         return self.folder / ".watching.part"
 
+    @property
+    def told_file(self) -> Path:
+        """What a person was told of this run, and what became of each message; outside the seal."""
+        return self.folder / ".told.part"
+
+    @property
+    def told_lock(self) -> Path:
+        """Held while it is decided whether a message was sent before."""
+        return self.folder / "told.lock"
+
     def revision_file(self, epoch: int) -> Path:
         """A revision of the plan that was replaced by a later one."""
         return self.folder / "plans" / f"epoch_{epoch:04d}.json"
 
     def plan(self) -> plans.Plan:
-        """The current plan, verified. Raises DataError."""
+        """The current plan, verified. Raises DataError; where there is none yet it says which notebook makes it."""
+        if not self.plan_file.exists():
+            raise DataError(f"run {self.name} has no plan yet: run {PHASES[0]} first (or: runbook run)")
         return plans.load(self.plan_file)
 
     def result_file(self, phase: str) -> Path:
@@ -332,7 +344,8 @@ def create(profile: profiles.Profile, name: str = "", since: str = "") -> Run:
     run_mark.write(run.folder, profile.path, since)
     write_atomic(run.profile_file, profiles.as_yaml(profile).encode())  # from here on it is a run
     told = {"since": since} if since else {}
-    run.journal.write("run created", run=name, id=run.id, profile=str(profile.path), **told)
+    begun = {"software": origin.software(), "by": origin.person(), "command": origin.command()}
+    run.journal.write("run created", run=name, id=run.id, profile=str(profile.path), **begun, **told)
     return run
 
 
@@ -504,14 +517,15 @@ def _not_driven(run: Run, changes: Sequence[choices.Change]) -> None:
 
 
 @explain_disk_errors("opening the run")
-def find(name: str) -> Run:
-    """Open a run by its folder, or by its name under ./runs. Raises DataError naming the existing runs."""
-    for folder in (Path(name), Path("runs") / name):
+def find(name: str, runs: Path = Path("runs")) -> Run:
+    """Open a run by its folder, or by its name under ./runs or `runs`. Raises DataError naming the existing runs."""
+    for folder in (Path(name), Path("runs") / name, runs / name):
         if (folder / PROFILE).is_file():
             return open_folder(folder)
-    there = [folder.name for folder in oldest_first(Path("runs"))]
+    there = [folder.name for folder in oldest_first(runs)]
     known = ", ".join(there[-5:]) or "none"
-    raise DataError(f"no run {name!r}: give its folder, or its name under ./runs (latest there: {known})")
+    where = "./runs" if runs == Path("runs") else f"./runs or {runs}"
+    raise DataError(f"no run {name!r}: give its folder, or its name under {where} (latest there: {known})")
 
 
 def find_earlier(name: str, runs: Path) -> str:
@@ -528,12 +542,15 @@ def find_earlier(name: str, runs: Path) -> str:
 def open_run(profile: str = "", run: str = "", *, new: bool = False, hosts: str = "", since: str = "") -> Run:
     """Open the run of a notebook: `run` by folder or name if given, else the current run of `profile` or the demo's.
 
-    `hosts` names the hosts to work on, if not all: "tensor01" or "tensor01,tensor02". `since` names the finished run
-    from which a new run takes the vectors of texts that did not change.
+    A name is looked for under ./runs and in the profile's own folder of runs, wherever the notebook stands. `hosts`
+    names the hosts to work on, if not all: "tensor01" or "tensor01,tensor02". `since` names the finished run from which
+    a new run takes the vectors of texts that did not change.
     """
-    if run:
-        return limited(find(run), hosts)
+    if run and (Path(run) / PROFILE).is_file():
+        return limited(open_folder(Path(run)), hosts)
     chosen = profiles.load(Path(profile) if profile else DEMO)
+    if run:
+        return limited(find(run, chosen.runs), hosts)
     earlier = find_earlier(since, chosen.runs) if since else ""
     return limited(current(chosen, new=new, since=earlier), hosts)
 

@@ -9,14 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from datetime import datetime
 
 import ipywidgets as widgets
 
-from ..errors import RunbookError
+from ..errors import GateError, RunbookError
 from ..phases import monitor, recover, tend, workers
 from ..result import facts
+from ..run import telling
 from ..run.checks import Checks
-from ..run.run import Run
+from ..run.journal import Event
+from ..run.run import PHASES, Run
+from ..slots import needs
 from ..slots.snapshot import Snapshot
 from ..slots.watcher import Watcher
 from .listed import MANY, TALL
@@ -32,10 +36,20 @@ Act = Callable[[Run, Snapshot], list[str]]
 
 
 async def watch(run: Run, act: Act = tend.tend) -> Snapshot:
-    """Watch with buttons for a person, without them if the chain runs the notebook; see `monitor.watch`."""
+    """Watch with buttons for a person, without them if the chain runs the notebook; see `monitor.watch`.
+
+    Raises GateError before the launch: it would wait for workers that nobody started.
+    """
+    if not run.launched:
+        raise GateError(
+            f"run {run.name}: no host has anything to do yet. Next: run {PHASES[1]} first (or: runbook run)"
+        )
     if headless() or not in_notebook():
         return await monitor.watch(run, Live(kept=run.watching_file if headless() else None), act)
-    return await Console(run).watch(act)
+    state = await Console(run).watch(act)
+    if message := needs.of_watching(run, state):
+        telling.tell(run, message)
+    return state
 
 
 class Console:
@@ -127,13 +141,15 @@ class Console:
         self.message.value = tag("div", text(words, 1000), role="status")
 
     def _journal(self) -> Markup:
-        lines = [(str(e.get("at"))[11:19], e.get("event"), facts.details(e)) for e in self.run.journal.last(LINES)]
+        lines = [(_at(e), e.get("event"), facts.details(e)) for e in self.run.journal.last(LINES)]
         items = [
             tag("li", joined((text(at), text(event), text(one_line(details, 160))), Markup(" ")))
             for at, event, details in lines
         ]
         style = "margin:0;padding:0;list-style:none;font-size:12px;line-height:1.4"
-        return tag("div", Markup("Last in the journal (UTC)"), style=MUTED) + tag("ul", *items, style=style)
+        return tag("div", Markup("Last in the journal, by this machine's clock"), style=MUTED) + tag(
+            "ul", *items, style=style
+        )
 
     # ---------------------------------------------------------------------------------------------------- the buttons
 
@@ -215,6 +231,12 @@ def _button(words: str, tooltip: str, press: Callable[[widgets.Button], None], s
     button = widgets.Button(description=words, tooltip=tooltip, button_style=style, layout=widgets.Layout(width="auto"))
     button.on_click(press)
     return button
+
+
+def _at(event: Event) -> str:
+    with contextlib.suppress(ValueError):
+        return f"{datetime.fromisoformat(event['at']).astimezone():%H:%M:%S}"
+    return ""
 
 
 def _words(checks: Checks) -> str:

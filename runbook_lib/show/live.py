@@ -131,7 +131,7 @@ class Live:
         if self.kept is None:
             return
         with suppress(OSError):  # such as a full disk: the run does not depend on this file
-            write_json(self.kept, {"at": state.at, "pace": panel.pace(state), "alerts": list(state.alerts)})
+            write_json(self.kept, {"at": state.at, "pace": panel.outlook(state), "alerts": list(state.alerts)})
 
     def _draw(self, state: Snapshot, now: float, last: bool) -> pictures.Picture:
         """Return the picture; the last one again if its data did not change or it is recent."""

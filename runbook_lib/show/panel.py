@@ -9,7 +9,7 @@ from . import listed
 from .listed import BADGES, CALM, TROUBLE
 from .listed import concern as _concern
 from .markup import BLUE, CELL, INK, MUTED, NUMBER, RED, WIDE, Markup, badge, bar, joined, table, tag, text
-from .words import duration, many, one_line, percent, rate, spark
+from .words import clock_time, duration, many, one_line, percent, rate, spark
 
 BAR = 24  # characters of a bar in a terminal
 STALE_S = 60.0  # a slot without a heartbeat for so long is marked, whatever its state
@@ -31,17 +31,23 @@ def between(state: Snapshot) -> str:
 
 
 def pace(state: Snapshot) -> str:
-    """Return rate and time left in words: `9.1 rows/s, about 7 min left`."""
+    """Return rate and time left in words: `9.1 rows/s, about 7 min left, until 14:05`."""
     per_second = f"{rate(state.rate)[:-2]} rows/s" if state.rate else "" if state.done else "no rate yet"
-    left = "done" if state.done else f"{remaining(state)} left" if state.eta_s is not None else "time left unknown yet"
+    left = "done" if state.done else "time left unknown yet"
+    if not state.done and state.eta_s is not None:
+        left = f"{remaining(state)} left, until {clock_time(state.at + state.eta_s)}"
     return ", ".join(filter(None, (per_second, left)))
+
+
+def outlook(state: Snapshot) -> str:
+    """Return rate, time left and how many rows were given up, in words."""
+    given_up = f", {many(len(state.quarantined), 'row')} given up" if state.quarantined else ""
+    return pace(state) + given_up
 
 
 def headline(state: Snapshot) -> str:
     """Return the whole state in one line."""
-    share = percent(state.committed, state.rows)
-    given_up = f", {many(len(state.quarantined), 'row')} given up" if state.quarantined else ""
-    return f"{state.committed:,} of {state.rows:,} rows ({share}), {pace(state)}{given_up}"
+    return f"{state.committed:,} of {state.rows:,} rows ({percent(state.committed, state.rows)}), {outlook(state)}"
 
 
 def log_lines(state: Snapshot) -> str:

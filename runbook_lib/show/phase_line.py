@@ -6,10 +6,11 @@ last rate, time left and alerts into a file of the run.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -56,10 +57,8 @@ def show(run: Run, phase: str, child: subprocess.Popen[bytes], meanwhile: Callab
         while child.poll() is None:
             status = last_seen(run, since)
             home = plan.rows - count(missing(0, plan.rows, committed(run.local.parts))) if plan else 0
-            for alert in status.alerts:
-                if alert not in alerts:
-                    alerts.add(alert)
-                    console.print(f"{phase}: ! {alert}", markup=False)
+            for alert in new_alerts(status.alerts, alerts):
+                console.print(f"{phase}: ! {alert}", markup=False)
             if terminal:
                 bar.update(task, completed=home, pace=status.pace)
             elif time.monotonic() - printed_at > LOG_LINE_S:
@@ -69,6 +68,14 @@ def show(run: Run, phase: str, child: subprocess.Popen[bytes], meanwhile: Callab
             meanwhile()
             with suppress(subprocess.TimeoutExpired):
                 child.wait(1.0)
+
+
+def new_alerts(now: Sequence[str], shown: set[str]) -> list[str]:
+    """Return the alerts that differ from those `shown` in more than a rate or a time, and add them there."""
+    new = {re.sub(r"[\d.,]+(?= (?:rows/s|s|min)\b)", "#", alert): alert for alert in now}
+    found = [alert for form, alert in new.items() if form not in shown]
+    shown |= set(new)
+    return found
 
 
 def log_line(phase: str, seconds: float, rows: str, status: LastSeen) -> str:

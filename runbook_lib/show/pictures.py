@@ -18,6 +18,7 @@ from ..slots.norms import Norms
 from ..slots.snapshot import Snapshot
 from . import panel, words
 from .drawing import PALE, WIDTH, Picture, calm, figure_of, label, nothing, picture_of, shaded
+from .length_picture import token_lengths
 from .markup import AMBER, BLUE, GREEN, RED, Markup
 from .nearest import Nearest, nearest
 from .panel import progress_text
@@ -39,6 +40,7 @@ __all__ = [
     "projection",
     "row_strip",
     "timeline",
+    "token_lengths",
 ]
 
 POINTS = 3000  # of a projection that are drawn; more would hide each other

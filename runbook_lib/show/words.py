@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from worker.escape import safe_text
 
@@ -39,6 +40,19 @@ def exactly(seconds: float | None) -> str:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes, left = divmod(round(seconds), 60)
     return f"{minutes} min {left:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min {left:02d} s"
+
+
+def clock_time(at: float) -> str:
+    """Return a time of this machine's clock, at the seconds `at` of the epoch: `14:05`, another day `Thu 14:05`."""
+    when, now = datetime.fromtimestamp(at), datetime.now()
+    return f"{when:%H:%M}" if when.date() == now.date() else f"{when:%a %H:%M}"
+
+
+def moment(at: datetime) -> str:
+    """Return a time in UTC, and beside it by this machine's clock where that is another one."""
+    here = at.astimezone()
+    beside = f" ({here:%H:%M} here)" if here.utcoffset() else ""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC{beside}"
 
 
 def percent(done: int, of: int) -> str:

@@ -25,7 +25,7 @@ class Verdict:
 
     `wrong`: worth an alert. `rests`: no worker works, or starts by itself; `settled`: it works well or is finished;
     `takes`: rows may be moved to it; `ended`: the last worker's end is the cause; `loads`: it has not encoded yet.
-    `badge`: its shape, and the name of its colour.
+    `badge`: its shape, and the name of its colour. `needs`: nothing goes on there before a person acts.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Verdict:
     ended: bool = False
     loads: bool = False
     badge: tuple[str, str] = ("✕", "red")
+    needs: bool = False
 
 
 TABLE = (
@@ -140,6 +141,7 @@ TABLE = (
         "`scontrol release` with the number that is shown",
         takes=False,
         badge=("‖", "amber"),
+        needs=True,
     ),
     Verdict(
         SILENT,
@@ -173,9 +175,15 @@ TABLE = (
         "disk full",
         "nothing half is kept; tried again, up to 60 s after there is room; that is no death",
         "free space on that machine",
+        needs=True,
     ),
-    Verdict("no permission", "tried again after a pause", "give this account the right to write there"),
-    Verdict("model refused", "nothing: it would be refused again", "see the model's licence, its name and the token"),
+    Verdict("no permission", "tried again after a pause", "give this account the right to write there", needs=True),
+    Verdict(
+        "model refused",
+        "nothing: it would be refused again",
+        "see the model's licence, its name and the token",
+        needs=True,
+    ),
     Verdict(
         "GPU lost",
         "tried again, then given up: neighbours do its rows; no GPU is ever reset",
@@ -188,7 +196,7 @@ TABLE = (
     ),
     Verdict("GPU taken", "tried again after a pause", "see whose process holds it; none of theirs is ever ended"),
     Verdict("environment broken", "tried again, then given up", "`runbook check PROFILE` says what is missing there"),
-    Verdict(REFUSED, "nothing: what it was given does not fit together", "read the reason; launch again"),
+    Verdict(REFUSED, "nothing: what it was given does not fit together", "read the reason; launch again", needs=True),
     Verdict(
         FENCED,
         "five deaths without a new part, or its vectors were found wrong: its rows go to its neighbours, or "

@@ -116,7 +116,7 @@ class Encoder:
         return Described("cpu (none)", "none", "3", 64)
 
     def lengths(self, texts: list[str]) -> list[int]:
-        if any("TOKENIZE" in text for text in texts):
+        if any("TOKENIZE" in text for text in texts) and "probe" not in sys.argv:
             os.kill(os.getpid(), signal.SIGKILL)
         return [2 + len(text.split()) for text in texts]
 
@@ -151,6 +151,7 @@ class Encoder:
 
     def _forward(self, texts: list[str], batch: list[int], vectors: np.ndarray) -> None:
         said = " ".join(texts[i] for i in batch if slot() or "ALONE" not in texts[i])
+        said = "" if "probe" in sys.argv else said  # a rehearsal is no place to wait for `go`
         CALLS.extend([1] * self._counts)
         if Path("broken").exists():
             if Path("broken").read_text() == "kill":

@@ -46,6 +46,7 @@ SIDEWAYS = {
     "publish": {"validate", "backup"},
 }
 DOORS = {  # outside library -> the only modules that may import it
+    "apprise": {"sending"},
     "paramiko": {"dial", "dialled", "transport"},
     "markupsafe": {"markup"},
     "matplotlib": {"drawing"},
@@ -74,12 +75,13 @@ DOORS = {  # outside library -> the only modules that may import it
         "tokenizing",
     },
     "sentence_transformers": {"text_model"},
+    "umap": {"corpus_map"},
 }
 # Of the worker, the library may use what needs neither numpy nor torch.
 SHARED = {
-    "again", "allotted", "awake", "batch_script", "batches", "canary", "chip", "device", "environment", "escape",
-    "fields", "files", "launcher", "layout", "limits", "locks", "machine", "node_job", "owned", "placed", "process",
-    "reserve", "rows", "slurm", "snapshot", "states", "texts", "verbs", "wire",
+    "again", "allotted", "awake", "batch_script", "batches", "bins", "canary", "chip", "device", "environment",
+    "escape", "fields", "files", "launcher", "layout", "limits", "locks", "machine", "node_job", "owned", "placed",
+    "process", "reserve", "rows", "slurm", "snapshot", "states", "texts", "verbs", "wire",
 }  # fmt: skip
 
 

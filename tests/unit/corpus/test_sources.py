@@ -400,3 +400,8 @@ def test_a_title_that_only_some_documents_have_is_asked_about(tmp_path: Path, fi
     items = [{"text": "a", "title": "A"}, {"text": "b"}]
     message = refused(lines(tmp_path / "a.jsonl", items if first else items[::-1]))
     assert f"line {2 if first else 1}: no field" in message and "missing_title" in message
+
+
+def test_a_file_that_is_not_there_is_named_with_the_key_to_correct(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"nowhere\.jsonl: there is no such file\. Next: .*corpus\.path"):
+        corpus.build(tmp_path / "nowhere.jsonl", Fields(), None, None, "{text}", "{text}", tmp_path / "corpus")

@@ -3,18 +3,21 @@
 import asyncio
 import json
 import os
+import sys
 import time
 from dataclasses import replace
 
 import pytest
 import wired
 from local_run import look, new_run, planned
+from waiting import wait_for
 from watched import Kept, commit, folder_of, lose, one_host, staged, two_hosts
 
 from runbook_lib import cli
 from runbook_lib.errors import DataError, GateError
 from runbook_lib.hosts import hosts
 from runbook_lib.phases import monitor, tend
+from runbook_lib.profile.notify_spec import NotifySpec
 from runbook_lib.report import gate
 from runbook_lib.run import run
 from runbook_lib.slots.movement import TREND
@@ -411,3 +414,15 @@ def test_rows_that_came_home_cut_or_with_a_norm_of_zero_are_counted(made):
 def test_the_range_of_the_time_left_is_of_the_last_rates_only():
     assert eta_range(100, [(0.0, 5.0), (1.0, 5.0)]) is None
     assert eta_range(100, [(0.0, 100.0), (1000.0, 5.0), (1001.0, 10.0), (1002.0, 20.0)]) == (5.0, 20.0)
+
+
+@pytest.mark.process
+def test_what_needs_a_person_is_told_while_it_is_watched(made, tmp_path):
+    taken = tmp_path / "taken"
+    told = NotifySpec(command=(sys.executable, "-c", f"import sys; open({str(taken)!r}, 'w').write(sys.stdin.read())"))
+    watched = replace(made, profile=replace(made.profile, notify=told))
+    watched.journal.write("asked", verdict="dead", where="here", command=f"runbook restart {made.name} here")
+    commit(staged(watched), (0, 10), (10, 20))
+    assert asyncio.run(monitor.watch(watched, Kept())).done
+    wait_for(lambda: taken.exists() and taken.read_text(), "the message arrives", 60)
+    assert f"runbook restart {made.name} here" in taken.read_text()

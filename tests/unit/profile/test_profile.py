@@ -13,6 +13,7 @@ import pytest
 
 from runbook_lib.errors import ProfileError
 from runbook_lib.profile import profile as profiles
+from runbook_lib.profile.notify_spec import NotifySpec
 from runbook_lib.profile.profile import CorpusSpec, HostSpec, ModelSpec, MonitorSpec, OutputSpec, PolicySpec, Profile
 
 SHIPPED = sorted((Path(__file__).parents[3] / "profiles").glob("*.yaml"))
@@ -579,7 +580,7 @@ def test_the_profile_as_used_has_every_key_and_no_secret(tmp_path: Path) -> None
 
 def test_the_known_keys_are_the_fields_of_the_dataclasses() -> None:
     inside = {"corpus": CorpusSpec, "model": ModelSpec, "hosts.NAME": HostSpec, "monitor": MonitorSpec}
-    inside |= {"output": OutputSpec, "policy": PolicySpec}
+    inside |= {"output": OutputSpec, "policy": PolicySpec, "notify": NotifySpec}
     expected = {f"{name}.{f.name}" for name, cls in inside.items() for f in dataclasses.fields(cls)}
     sections = {"path", *(name.partition(".")[0] for name in inside)}
     expected |= {f.name for f in dataclasses.fields(Profile)} - sections

@@ -498,7 +498,7 @@ def test_what_was_put_aside_launched_late_taken_over_or_begun_anew_is_told_as_wh
     assert [line.split(" UTC ")[1].split(": ")[0] for line in form.strip().splitlines()] == told
     attention = report.build(this).read_text().split('id="attention"')[1].split("The whole journal")[0]
     for event, kind in (("part put aside", "fault"), ("launched late", "recovery"), ("taken over", "act")):
-        assert re.search(rf"{event}</th><td><span class=\"mark [a-z]*\">. {kind}<", attention), event
+        assert re.search(rf"{event}</th><td data-head=\"kind\"><span class=\"mark [a-z]*\">. {kind}<", attention), event
     assert "workers stopped" not in attention
 
 

@@ -49,3 +49,19 @@ def test_a_plan_of_a_version_without_ids_still_reads(tmp_path):
 
 def test_a_notebook_that_is_given_nothing_opens_the_demo():
     assert run.DEMO.samefile(Path(__file__).parents[3] / "profiles" / "demo.yaml")
+
+
+def test_a_notebook_finds_a_run_by_its_name_in_the_profiles_own_folder_of_runs(tmp_path, monkeypatch):
+    this = new_run(tmp_path, 8)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    profile = str(this.profile.path)
+    assert run.open_run(profile, this.name).folder == this.folder
+    assert run.open_run("", str(this.folder)).folder == this.folder
+    with pytest.raises(DataError, match=rf"no run 'other'.*latest there: {this.name}"):
+        run.open_run(profile, "other")
+
+
+def test_a_run_without_a_plan_says_which_notebook_makes_it(tmp_path):
+    with pytest.raises(DataError, match="run 01_preflight first"):
+        new_run(tmp_path, 8).plan()

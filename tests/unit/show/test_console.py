@@ -7,7 +7,7 @@ import pytest
 from local_run import commit_all, look, new_run, planned, worker
 from waiting import wait_for
 
-from runbook_lib.errors import ProfileError
+from runbook_lib.errors import GateError, ProfileError
 from runbook_lib.phases import launch, staging, tend, workers
 from runbook_lib.show import console, live
 from runbook_lib.slots.watcher import Watcher
@@ -242,3 +242,10 @@ def test_in_a_large_run_workers_are_listed_by_a_part_of_their_name(staged, monke
         assert (">cluster0_gpu0<" in made.panel.value) == listed
     made.slot.value = "cluster0_gpu0"  # any worker can be typed
     assert made.slot.value == "cluster0_gpu0"
+
+
+def test_watching_before_the_launch_says_which_notebook_comes_first(tmp_path):
+    this = new_run(tmp_path, 8, names=("one",))
+    planned(this)
+    with pytest.raises(GateError, match="run 02_launch first"):
+        asyncio.run(console.watch(this))

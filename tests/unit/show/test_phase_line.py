@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -53,7 +54,9 @@ def test_a_log_has_a_line_with_rows_rate_time_left_and_alerts(watched, capsys, m
         monkeypatch.setattr(child, "wait", later)
         phase_line.show(this, "03_monitor", child, lambda: None)
     said = capsys.readouterr()
-    assert "0/21 rows are home, 9.1 rows/s, about 7 min left, 1 alert" in said.err
+    assert re.search(
+        r"0/21 rows are home, 9.1 rows/s, about 7 min left, until \d\d:\d\d, 1 alert", said.err.replace("Mon ", "")
+    )
     assert said.err.count("03_monitor: ! one: \\x1b[31mdead again") == 1
 
 
@@ -108,3 +111,20 @@ def test_in_a_terminal_a_bar_is_drawn_in_place_and_an_alert_stays(watched, encod
     assert child.returncode == 0, text
     assert "0/21 rows" in text and "9.1 rows/s, about 7 min left" in text
     assert text.count("03_monitor: ! one: [bold]dead\\x1b[31m") == 1
+
+
+def test_an_alert_is_new_only_when_more_than_its_rate_or_time_changed():
+    shown = set()
+    slow = "a on one: slow: {} rows/s (the profile expects at least 20). You: look"
+    assert phase_line.new_alerts([slow.format("3.5")], shown) == [slow.format("3.5")]
+    assert phase_line.new_alerts([slow.format("4.1")], shown) == []
+    assert phase_line.new_alerts(["two: silent for 30 s", slow.format("5")], shown) == ["two: silent for 30 s"]
+    assert phase_line.new_alerts(["two: silent for 35 s"], shown) == []
+    rows = ["rows given up: row 3", "rows given up: row 3, row 4"]
+    assert [phase_line.new_alerts([each], shown) for each in rows] == [[rows[0]], [rows[1]]]
+
+
+def test_rows_that_were_given_up_are_told_while_it_runs(watched):
+    this, live = watched
+    live.show(seen(rate=9.1, eta_s=420.0, quarantined=(3, 4)))
+    assert phase_line.last_seen(this, 0.0).pace.endswith("2 rows given up")

@@ -39,6 +39,7 @@ ELSEWHERE = {
     "outcome": {"done", "failed"},
     "panel": {"done"},
     "live": {"done"},
+    "notify_spec": {"done", "failed"},
     "pictures": {"done", "failed"},
     "run": {"refused"},
     "staging": {"failed"},

@@ -1,0 +1,147 @@
+"""The promise: lengths, time, end and room before anything is spent, from what the hosts found."""
+
+import json
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+from made_up import run_folder
+
+from runbook_lib.corpus import corpus as corpora
+from runbook_lib.phases import promise, rehearsal
+from runbook_lib.profile.profile import HostSpec
+from runbook_lib.run.checks import Checks
+from runbook_lib.show import pictures
+from worker.bins import BINS, bin_of
+
+FACTS = {"cores": 4, "gpus": []}
+
+
+class Model:
+    max_tokens, dim = 10, 8
+
+
+def answer(texts=20, tokens=400, cut=4, read=160, rate=(100, 1000, 2.0, 1), size=20):
+    bins = [0] * BINS
+    bins[bin_of(size)] = texts
+    lengths = {"texts": texts, "tokens": tokens, "read": read, "cut": cut, "longest": 50, "bins": bins}
+    return {
+        "rehearsed": {"lengths": lengths, "rate": dict(zip(("rows", "tokens", "seconds", "slots"), rate, strict=True))}
+    }
+
+
+def folder(tmp_path, hosts=None, **model):
+    made = run_folder(tmp_path)
+    run = made.run
+    profile = replace(run.profile, model=replace(run.profile.model, **model))
+    return replace(run, profile=replace(profile, hosts=hosts) if hosts else profile)
+
+
+def made(run, answers, facts=None):
+    rehearsal.keep(run, answers)
+    facts = facts or {host.name: FACTS for host in run.profile.hosts}
+    return promise.make(run, Model, corpora.load(run.corpus), facts, 5.0)
+
+
+def test_time_follows_from_tokens_and_rate_and_the_end_is_a_clock_time(tmp_path):
+    run = folder(tmp_path)
+    found = made(run, {"here": answer()})
+    rows = found.rows
+    assert found.encode_s == pytest.approx(
+        rows * 8 / 1000
+    )  # 8 tokens are read of a row, 500 a second by each of two slots
+    assert found.rows_s == pytest.approx(1000 / 8)
+    ends = datetime.fromisoformat(found.ends) - datetime.fromisoformat(found.at)
+    assert ends.total_seconds() == pytest.approx(5 + found.encode_s, abs=1)
+    assert promise.kept(run) == found
+
+
+def test_a_processor_counts_once_for_all_local_hosts_and_a_gpu_for_each_slot(tmp_path):
+    two = tuple(HostSpec(name, kind="local", device="cpu", slots=2) for name in ("one", "two"))
+    found = made(folder(tmp_path / "a", two), {"one": answer(), "two": answer()})
+    assert found.tokens_s == 4 * 500
+    gpus = (HostSpec("far", kind="ssh", device="cuda", slots=8), HostSpec("cpu", kind="ssh", device="cpu", slots=4))
+    found = made(folder(tmp_path / "b", gpus), {"far": answer(), "cpu": answer(rate=(4, 50, 1.0, 4))})
+    assert found.tokens_s == 8 * 500 + 50
+
+
+def test_a_host_that_was_not_tried_leaves_the_time_unknown_and_is_named(tmp_path):
+    hosts = tuple(HostSpec(name, kind="ssh", device="cuda", slots=1) for name in ("one", "two"))
+    run = folder(tmp_path, hosts)
+    found = made(run, {"one": answer(), "two": {"error": "no torch"}})
+    checks = Checks("")
+    promise.add_checks(checks, run, found)
+    assert found.encode_s is None and found.missing == ("two",)
+    assert "time of encoding not known: two: not tried" in str(checks) and checks.ok
+
+
+def test_a_count_of_all_documents_is_exact_and_wins_and_a_sample_has_a_margin(tmp_path):
+    run = folder(tmp_path)
+    found = made(run, {"here": answer(texts=5, tokens=50, read=45, cut=1), "far": answer()})
+    assert found.lengths.exact and found.lengths.host == "far" and found.lengths.margin == 0
+    sample = replace(found.lengths, texts=1000, cut=100, exact=False)
+    assert 0.015 < sample.margin < 0.022
+
+
+CUT = "4 of 20 (20.00 %) are longer than the 10 tokens that are read; 60.00 % of all tokens are not read"
+
+
+@pytest.mark.parametrize(("too_long", "cut", "ok"), [("truncate", 4, True), ("refuse", 4, False), ("refuse", 0, True)])
+def test_documents_that_would_be_cut_are_told_and_refused_where_the_profile_says_so(tmp_path, too_long, cut, ok):
+    run = folder(tmp_path, too_long=too_long)
+    found = made(run, {"here": answer(cut=cut)})
+    checks = Checks("")
+    promise.add_checks(checks, run, found)
+    assert checks.ok == ok
+    (told,) = [check for check in checks if check.name == "texts cut"]
+    assert told.seen == (CUT if cut else "none of all 20 documents is longer than the 10 tokens that are read")
+
+
+def test_a_sample_without_a_cut_text_proves_nothing_for_refuse_and_warns(tmp_path):
+    run = folder(tmp_path, too_long="refuse")
+    checks = Checks("")
+    promise.add_checks(checks, run, made(run, {"here": answer(texts=5, cut=0)}))
+    assert checks.ok and [check.verdict for check in checks if check.name == "texts cut"] == ["warning"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"texts": 21},
+        {"texts": -1},
+        {"cut": 30},
+        {"read": 500},
+        {"tokens": float("nan")},
+        {"texts": True},
+        {"bins": [1]},
+        {"bins": None},
+    ],
+)
+def test_a_host_that_says_what_cannot_be_is_not_believed(tmp_path, wrong):
+    told = answer()
+    told["rehearsed"]["lengths"] |= wrong
+    told["rehearsed"]["rate"] |= {"seconds": 0}
+    found = made(folder(tmp_path), {"here": json.loads(json.dumps(told))})
+    assert found.lengths is None and found.encode_s is None
+
+
+def test_the_sample_is_drawn_at_random_the_same_each_time_and_small(tmp_path, monkeypatch):
+    run = folder(tmp_path)
+    corpus = corpora.load(run.corpus)
+    rows = rehearsal.drawn(corpus)
+    assert rows == rehearsal.drawn(corpus) and sorted(rows) == list(range(20)) and rows != list(range(20))
+    monkeypatch.setattr(rehearsal, "SAMPLE_TEXTS", 7)
+    told = json.loads(rehearsal.sample(run, run.profile.hosts[0], {"here": FACTS}))
+    assert len(told["texts"]) == 7 and told["all"]["documents"] == 20 and (told["slots"], told["threads"]) == (2, 2)
+    far = replace(run.profile.hosts[0], kind="ssh")
+    assert json.loads(rehearsal.sample(run, far, {"here": FACTS}))["all"] is None
+    monkeypatch.setattr(rehearsal, "SAMPLE_BYTES", 300)
+    assert 1 <= len(json.loads(rehearsal.sample(run))["texts"]) < 7
+
+
+def test_the_picture_says_the_numbers(tmp_path):
+    run = folder(tmp_path)
+    found = made(run, {"here": answer()})
+    alt = pictures.token_lengths(found).alt
+    assert "20 in the mean, 50 at most" in alt and "the model reads 10" in alt and "20.00 % of them are cut" in alt
+    assert "no host counted" in pictures.token_lengths(replace(found, lengths=None)).alt
