@@ -13,7 +13,7 @@ import numpy as np
 
 from worker import canary as known
 from worker.escape import safe_text
-from worker.files import make_folder, read_json, write_atomic, write_json
+from worker.files import make_folder, read_json, sha256_file, write_atomic, write_json
 from worker.layout import HostFolder
 from worker.wire import Canary
 
@@ -88,7 +88,9 @@ def bring(run: Run, state: Snapshot) -> bool:
             _bring_one(run, slot.host, digest)
         except RunbookError:
             continue
-        run.journal.write(EVENT, slot=slot.slot, host=slot.host, digest=digest)
+        path = run.local.canary(digest)
+        wrote = {path.relative_to(run.folder).as_posix(): sha256_file(path)}
+        run.journal.write(EVENT, slot=slot.slot, host=slot.host, digest=digest, wrote=wrote)
         known_here.add((slot.slot, digest))
         came = True
     return came
