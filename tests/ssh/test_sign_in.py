@@ -138,6 +138,7 @@ def test_who_cannot_answer_is_told_what_ssh_said_and_nothing_is_left(asking):
     with pytest.raises(HostError, match=r"box: the login failed: .*Permission denied"):
         sign_in.open_for(Alias("box", "box"), lambda question: "wr0ng")
     assert not client.is_alive(client.lent(Alias("box", "box")))
+    wait_for(lambda: str(asking.host.address).encode() not in listed(), "the end of ssh and of what asked", 10)
 
 
 CELL = "from runbook_lib.notebook import sign_in\nprint(sign_in('box'))"

@@ -21,6 +21,7 @@ from worker.escape import safe_text
 
 from ...errors import HostError
 from . import alias as aliases
+from . import pipes
 from .alias import Alias
 from .client import by_socket, is_alive, lent
 from .folder import Folder
@@ -123,8 +124,7 @@ def _ask_here(argv: list[str], folder: Folder, ask: Ask) -> str:
                     _answer(folder.path / "answer", ask(shown), child)
             time.sleep(LOOK_S)
     except BaseException:
-        child.kill()
-        child.wait()
+        pipes.end(child)  # and the program that still waits for an answer
         raise
     finally:
         os.close(questions)
