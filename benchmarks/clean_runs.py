@@ -80,9 +80,6 @@ def _kill_a_worker(folder: Path, child: subprocess.Popen[bytes]) -> None:
     while child.poll() is None:
         for path in folder.glob("h0/clean-*/progress/cluster0_gpu0.json"):
             with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
-                os.kill(json.loads(path.read_text())["worker"]["process"]["pid"], signal.SIGKILL)
-                return
-            with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
                 os.kill(json.loads(path.read_text())["process"]["pid"], signal.SIGKILL)
                 return
         time.sleep(0.2)

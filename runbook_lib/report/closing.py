@@ -88,7 +88,7 @@ def _audited(audit: AuditFigures | None, computed_here: bool) -> str:
     if audit is None or audit.share_at_most is None:
         return "no row was drawn and computed again"
     off = f"off by more than {audit.tolerance:.2g} (half the squared distance, as a share of the squared length)"
-    where = "" if audit.where == HERE else f", computed {audit.where},"
+    where = "" if audit.where in ("", HERE) else f", computed {audit.where},"
     by = "computed again here" if computed_here else f"by the audit on file{where}"
     if not audit.share_at_most:
         return f"all rows were drawn, and {by} none is {off}"

@@ -31,6 +31,8 @@ def test_what_a_fenced_slot_did_goes_here_and_there_and_the_others_work_stays(ma
     this = make()
     (one, two) = this.plan().slots
     assert fencing.fence(this, {two.slot: "off by much"}) == [two.slot]
+    assert committed(this.local.parts)[-1][1] == one.stop  # those at home go at once
+    download.collect(this)  # those of its host when it is looked at next
     assert committed(this.local.parts)[-1][1] == one.stop and not committed(folder(this, "two").parts)
     assert len(committed(folder(this, "one").parts)) == len(committed(this.local.parts))
     assert not look(this).done and this.plan().epoch == 2

@@ -109,7 +109,7 @@ def test_the_sums_of_the_models_files_are_kept_once(tmp_path):
     kept = this.load_json("model.json")
     assert kept["files"] == {file.path: file.sha256 for file in found.files} and kept["digest"] == found.digest
     written = [event["wrote"] for event in this.journal.events("record written")]
-    assert [list(each) for each in written] == [["report/model.json"]]
+    assert [list(each) for each in written] == [["report/model.json"], ["report/model_card.json"]]
 
 
 def test_the_corpus_is_numbered_once(tmp_path):

@@ -293,7 +293,7 @@ def test_rows_that_another_slot_committed_are_not_done_again(make_box: MakeBox) 
 def test_the_light_encoder_has_all_that_the_worker_needs_of_one() -> None:
     """So does any other that is put in; of the one with torch mypy holds it."""
     methods = {name for name in vars(AnyEncoder) if not name.startswith("_")}
-    assert len(methods) == 11 and len(AnyEncoder.__annotations__) == 8
+    assert len(methods) == 12 and len(AnyEncoder.__annotations__) == 8
     stand_in = poison.Encoder(None, "cpu", "float32", None)
     assert isinstance(stand_in.describe(), Described)
     assert {*methods, *AnyEncoder.__annotations__} <= set(dir(stand_in))
