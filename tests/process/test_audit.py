@@ -126,14 +126,14 @@ def test_a_reviewer_draws_his_own_rows_and_learns_of_two_that_changed_places(tmp
     assert checks.ok, checks
     said = the_check(checks, verification.ONCE_MORE).seen
     assert "20 of 61 rows drawn by seed a seed of mi" in said and "off by more than 1e-06 (95 %)" in said
-    assert "as computed here" in checks.stamp and "Not signed" in checks.stamp
+    assert "computed again here none is off" in checks.stamp and ", not signed; " in checks.stamp
     swap_rows_everywhere(this)
     archive.write_sums(this)
     checks = verification.verify(this, again=verification.Again(40, "another"))  # all rows, as few as they are
     said = the_check(checks, verification.ONCE_MORE)
     assert not said.ok and "row 3 is off by" in said.seen and "row 40 is off by" in said.seen
     assert not the_check(checks, verification.DRAWN).ok  # drawn of other parts
-    assert checks.stamp.startswith("NOT PROVED: ")
+    assert checks.stamp.startswith(f"Run {this.name}: NOT PROVED: ")
 
 
 def test_rows_that_are_asked_for_and_cannot_be_computed_are_no_proof(tmp_path: Path) -> None:
