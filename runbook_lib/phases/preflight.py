@@ -133,7 +133,8 @@ def the_model(run: Run) -> tuple[Checks, models.Model | None]:
     _keep_sums(run, model)
     checks.add("model", True, f"{model.name} at {model.revision}")
     card = model_card.read(model.folder)
-    run.save_json(model_card.RECORD, records.plain(card))
+    if run.folder.exists() and read_json(run.report / model_card.RECORD) != (stated := records.plain(card)):
+        run.save_json(model_card.RECORD, stated)
     checks.add("licence", True, card.licence or "its card names none")
     checks.add("files", True, f"{len(model.files)} files, {model.bytes / 1e6:.1f} MB, digest {model.digest[:16]}")
     width = f"{model.dim} numbers" if model.dim else "as many numbers as the hosts will measure"

@@ -8,11 +8,12 @@ import pytest
 
 from runbook_lib.report import closing, signature
 from runbook_lib.report.closing import Looked, sentence
+from runbook_lib.result.audited import HERE
 from runbook_lib.result.figures import AuditFigures, Figures, FitFigures
 from runbook_lib.run.checks import Checks
 
 FIT = FitFigures(900, 0.46, 0.2, 0.998, 0.605, (7,), (0.02,))
-AUDIT = AuditFigures(299, 50, 0, 1e-13, 1e-6, 0.0099, "ab" * 32, "here")
+AUDIT = AuditFigures(299, 50, 0, 1e-13, 1e-6, 0.0099, "ab" * 32, HERE)
 FIGURES = Figures(documents=900, model="owner/model", fit=FIT, audit=AUDIT)
 LOOKED = Looked("a-run", FIGURES)
 
