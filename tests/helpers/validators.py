@@ -1,4 +1,4 @@
-"""Other people's validators, each in a process of its own: they warn, patch and cache as they like.
+"""Other people's validators, in an environment of their own: they pin, warn, patch and cache as they like.
 
 RO-Crate's would fetch its context from the network: the terms that we use are given to it instead.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+import registry
 
 CRATE = """
 import json, sys
@@ -48,8 +49,12 @@ print("true")
 """
 
 
+NEEDED = ("in-toto-attestation>=0.9", "mlcroissant>=1.1", "roc-validator>=0.13")
+
+
 def _said(code: str, *argv: str) -> Any:
-    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=False)
+    python = registry.with_packages(*NEEDED)
+    done = subprocess.run([python, "-c", code, *argv], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +63,12 @@ def test_a_sealed_run_with_them_verifies_and_seals_again(this: Run) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.skipif(find_spec("rocrate_validator") is None, reason="of the test extra")
 @pytest.mark.parametrize("profile", ["ro-crate-1.2", "process-run-crate-0.5"])
 def test_the_crate_has_all_that_its_profile_requires(this: Run, profile: str) -> None:
     assert validators.crate(this.folder, profile) == []
 
 
 @pytest.mark.process
-@pytest.mark.skipif(find_spec("mlcroissant") is None, reason="of the test extra")
 def test_croissant_gives_the_articles_as_records(this: Run) -> None:
     records = validators.records(this.folder / descriptions.CROISSANT, "articles")
     assert [each["articles/row"] for each in records] == list(range(12))
@@ -79,7 +76,6 @@ def test_croissant_gives_the_articles_as_records(this: Run) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.skipif(find_spec("in_toto_attestation") is None, reason="of the test extra")
 def test_the_statement_is_one_of_in_toto_with_slsa_provenance(this: Run) -> None:
     validators.statement(this.folder / descriptions.PROVENANCE)
 

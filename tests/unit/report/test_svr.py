@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -65,7 +64,6 @@ def test_the_statement_is_of_the_list_and_signed(run: Run, tmp_path: Path) -> No
 
 
 @pytest.mark.process
-@pytest.mark.skipif(find_spec("in_toto_attestation") is None, reason="of the test extra")
 def test_it_is_one_of_in_toto(run: Run, tmp_path: Path) -> None:
     (path,) = svr.write(tmp_path / "result.json", run, checks(), None, None)
     validators.statement(path)
