@@ -343,3 +343,29 @@ def test_a_credentials_file_without_a_secret_is_their_own_ssh_with_its_own_finge
         own = link.Link(login.of(HostSpec(name="box", kind="ssh", credentials=tmp_path / "box.credentials")), PATIENT)
         assert ssh.SshTransport("box", own).call("alive", 5.0, identity=None) is False
         own.close()
+
+
+def test_the_way_into_a_pod_that_the_page_shows(tmp_path, monkeypatch):
+    """With a stand-in for kubectl that runs here what it would run in the pod: sshd without a port."""
+    page = (Path(__file__).parents[2] / "docs" / "elsewhere.md").read_text()
+    shown = page[page.index("Host embed-*") :].partition("```")[0]
+    with serving(tmp_path, monkeypatch) as at:
+        pod = tmp_path / "pod"
+        pod.mkdir(mode=0o700)
+        shutil.copy(at.host.folder / "host_key", pod / "host_key")
+        shutil.copy(f"{at.host.key}.pub", pod / "authorized_keys")
+        kubectl = tmp_path / "bin" / "kubectl"
+        kubectl.parent.mkdir()
+        kubectl.write_text(
+            f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n'
+            'if [ "$1" = get ]; then echo pod/embed-1-x7; else shift 4; exec "$@"; fi\n'
+        )
+        kubectl.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{kubectl.parent}{os.pathsep}{os.environ['PATH']}")
+        at.known.write_text(f"embed {at.public_key}\n")
+        mine = [f'IdentityFile "{at.host.key}"', f'UserKnownHostsFile "{at.known}"', "GlobalKnownHostsFile /dev/null"]
+        shown = shown.replace("/etc/ssh/runbook", str(pod)).replace("User root", f"User {at.host.username}")
+        at.config.write_text(shown.rstrip() + "\n" + "".join(f"  {line}\n" for line in mine))
+        assert is_in("embed-1")
+        asked = (tmp_path / "asked").read_text()
+        assert "job-completion-index=1\n" in asked and "exec -i pod/embed-1-x7 -- /usr/sbin/sshd -i" in asked
