@@ -20,7 +20,7 @@ from worker.layout import SLOT_NAME, run_name_problem
 
 from . import cli_before_after
 from .afterwards import corpus_map, export
-from .chain import chain, lab
+from .chain import chain, copies
 from .chain.endings import EXIT_INTERRUPTED
 from .errors import LinkLost, ProfileError, RunbookError
 from .hosts import hosts as machines
@@ -337,9 +337,9 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _lab(args: argparse.Namespace) -> int:
     choices = profile.load(Path(args.profile))
-    folder = lab.copies(choices)
+    folder = copies.of(choices)
     print(f"notebooks of {choices.path.name}: {folder} (copies; yours to change)", flush=True)
-    argv, environment = lab.command(choices, folder, args.option)
+    argv, environment = copies.command(choices, folder, args.option)
     os.execve(argv[0], argv, environment)
 
 

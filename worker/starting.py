@@ -29,6 +29,8 @@ from .wire import Assignment, SlotSpec
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 ALWAYS = {
+    # sentence-transformers loads Arrow where pandas is installed; with a thread of Arrow's nothing could be forked.
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_OFFLINE": "1",  # the model was sent: nothing is to be looked up

@@ -7,9 +7,11 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -206,7 +208,8 @@ def test_a_dead_socket_in_the_way_and_a_folder_of_somebody_else(asking, tmp_path
 @contextlib.contextmanager
 def their_master(at: Setting, *lines: str, port: int = 0) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """A connection that their own configuration keeps open; gives what asks it."""
-    at.write("ControlMaster auto", f"ControlPath {at.folder}/m-%r-%h-%n", "ControlPersist yes", *lines)
+    short = tempfile.mkdtemp(prefix="m-")  # a socket's path has 107 characters at most
+    at.write("ControlMaster auto", f"ControlPath {short}/m-%r-%h-%n", "ControlPersist yes", *lines)
     at.config.write_text(at.config.read_text().replace(f"Port {at.host.port}", f"Port {port or at.host.port}"))
 
     def their(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -219,6 +222,7 @@ def their_master(at: Setting, *lines: str, port: int = 0) -> Iterator[Callable[.
         yield their
     finally:
         their("-O", "exit", "box")
+        shutil.rmtree(short, ignore_errors=True)
 
 
 def test_a_connection_that_they_keep_open_is_used_and_left_alive(tmp_path, monkeypatch):

@@ -321,7 +321,7 @@ def test_it_does_not_fork_from_several_threads_or_with_a_gpu_in_use(tmp_path: Pa
 def test_the_libraries_themselves_leave_one_thread_and_no_gpu_touched() -> None:
     """In the environment that workers are given for it; so the warm process is of use."""
     names = dict.fromkeys(starting.THREADS, "1")
-    code = "from worker import encoder, warm; print(warm.unfit())"
+    code = "import pyarrow; from worker import encoder, warm; print(warm.unfit())"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **names, **starting.ALWAYS}, capture_output=True, text=True,
         check=True,

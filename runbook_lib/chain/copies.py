@@ -20,7 +20,7 @@ KERNELS = ".kernels"  # beside the copies: the Python of this command, whatever 
 
 
 @explain_disk_errors("copying the notebooks")
-def copies(profile: Profile) -> Path:
+def of(profile: Profile) -> Path:
     """Return the folder of a profile's notebooks: copies with this profile as their parameter; those there are kept."""
     folder = profile.runs / "lab" / profile.path.stem
     make_folder(folder)

@@ -14,7 +14,7 @@ import made_up
 import pytest
 from waiting import wait_for
 
-from runbook_lib.chain import attempts, lab
+from runbook_lib.chain import attempts, copies
 from runbook_lib.profile import profile
 from runbook_lib.report import notebook_file
 from runbook_lib.run.run import PHASES
@@ -32,7 +32,7 @@ def parameters(path: Path) -> str:
 
 def test_the_copies_have_the_profile_and_those_of_the_project_stay_as_they_are(mine: profile.Profile) -> None:
     before = {path: path.read_bytes() for path in attempts.NOTEBOOKS.glob("*.ipynb")}
-    folder = lab.copies(mine)
+    folder = copies.of(mine)
     assert folder == mine.runs / "lab" / mine.path.stem
     for phase in PHASES:
         space: dict[str, object] = {}
@@ -40,18 +40,18 @@ def test_the_copies_have_the_profile_and_those_of_the_project_stay_as_they_are(m
         assert profile.load(str(space["profile"])).path == mine.path.absolute() and space["run"] == ""
     assert {path: path.read_bytes() for path in attempts.NOTEBOOKS.glob("*.ipynb")} == before
     (folder / "02_launch.ipynb").write_text("what a person made of it")
-    assert lab.copies(mine) == folder
+    assert copies.of(mine) == folder
     assert (folder / "02_launch.ipynb").read_text() == "what a person made of it"
 
 
 def test_its_root_holds_profile_and_runs_but_never_the_whole_disk(mine: profile.Profile, tmp_path: Path) -> None:
-    folder = lab.copies(mine)
-    argv, environment = lab.command(mine, folder, ["--no-browser"])
+    folder = copies.of(mine)
+    argv, environment = copies.command(mine, folder, ["--no-browser"])
     (root,) = [Path(word.partition("=")[2]) for word in argv if word.startswith("--ServerApp.root_dir=")]
     assert root in folder.parents and root in mine.path.absolute().parents and argv[-1] == "--no-browser"
-    assert environment["JUPYTER_PATH"].split(os.pathsep)[0] == str(folder / lab.KERNELS)
+    assert environment["JUPYTER_PATH"].split(os.pathsep)[0] == str(folder / copies.KERNELS)
     far = made_up.run_folder(tmp_path / "far").run.profile
-    argv, _ = lab.command(far, Path("/dev/shm/elsewhere"), [])
+    argv, _ = copies.command(far, Path("/dev/shm/elsewhere"), [])
     assert "--ServerApp.root_dir=/dev/shm/elsewhere" in argv
 
 
@@ -65,7 +65,7 @@ def test_jupyterlab_starts_there_with_the_python_of_the_command(
         json.dumps({"argv": ["/bin/false"], "display_name": "x", "language": "python"})
     )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
-    argv, environment = lab.command(mine, lab.copies(mine), ["--no-browser", "--ServerApp.port=0", "--allow-root"])
+    argv, environment = copies.command(mine, copies.of(mine), ["--no-browser", "--ServerApp.port=0", "--allow-root"])
     log = tmp_path / "log"
     with log.open("wb") as file, subprocess.Popen(argv, env=environment, stderr=file, stdout=file) as server:
         try:
