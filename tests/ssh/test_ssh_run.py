@@ -290,6 +290,7 @@ def clean_checks():
 def test_a_host_that_gets_a_part_wrong_has_it_done_again(ssh_fleet, tmp_path):
     this = launched(prepared(ssh_fleet, tmp_path / "flip"))
     wait_for(lambda: look(this).done, "all committed")
+    wait_for(lambda: not look(this).busy, "its supervisors end")  # one that ends just then would be left alone
     far = ssh_fleet.hosts["tensor01"].home / "mapper_embeddings" / this.name / "parts"
     part = sorted(far.glob("*.npy"))[0]
     raw = bytearray(part.read_bytes())
