@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import re
+import socket
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import made_up
 import pytest
@@ -65,20 +67,28 @@ def test_jupyterlab_starts_there_with_the_python_of_the_command(
         json.dumps({"argv": ["/bin/false"], "display_name": "x", "language": "python"})
     )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
-    argv, environment = copies.command(mine, copies.of(mine), ["--no-browser", "--ServerApp.port=0", "--allow-root"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--no-browser", f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", "--allow-root"]
+    argv, environment = copies.command(mine, copies.of(mine), options)
+    address = f"http://127.0.0.1:{port}/api/kernelspecs"
+    asked = urllib.request.Request(address, headers={"Authorization": "token of-the-test"})
+
+    def specs() -> dict[str, Any]:
+        with contextlib.suppress(OSError), urllib.request.urlopen(asked, timeout=30) as answer:
+            found: dict[str, Any] = json.load(answer)["kernelspecs"]
+            return found
+        return {}
+
     log = tmp_path / "log"
-    with log.open("wb") as file, subprocess.Popen(argv, env=environment, stderr=file, stdout=file) as server:
+    with (
+        log.open("wb") as file,
+        subprocess.Popen(argv, env={**environment, "JUPYTER_TOKEN": "of-the-test"}, stderr=file, stdout=file) as server,
+    ):
         try:
-            address = re.compile(r"(http://127\.0\.0\.1:\d+)/lab.*\?token=(\w+)")
-            wait_for(lambda: address.search(log.read_text()), "its address", 60)
-            found = address.search(log.read_text())
-            assert found
-            asked = urllib.request.Request(
-                f"{found[1]}/api/kernelspecs", headers={"Authorization": f"token {found[2]}"}
-            )
-            with urllib.request.urlopen(asked, timeout=30) as answer:
-                specs = json.load(answer)["kernelspecs"]
-            assert specs["python3"]["spec"]["argv"][0] == sys.executable
+            wait_for(lambda: server.poll() is None and specs(), "its answer", 120)
+            assert specs()["python3"]["spec"]["argv"][0] == sys.executable, log.read_text()
         finally:
             server.terminate()
             server.wait(30)
