@@ -8,6 +8,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from worker import limits
 from worker.files import read_json
@@ -130,11 +131,10 @@ def the_model(run: Run) -> tuple[Checks, models.Model | None]:
     except ProfileError as error:
         checks.add("model", False, error, run.profile.model.name, "see the message")
         return checks, None
-    _keep_sums(run, model)
-    checks.add("model", True, f"{model.name} at {model.revision}")
     card = model_card.read(model.folder)
-    if run.folder.exists() and read_json(run.report / model_card.RECORD) != (stated := records.plain(card)):
-        run.save_json(model_card.RECORD, stated)
+    _keep(run, "model.json", _sums(model, card.licence))
+    _keep(run, model_card.RECORD, records.plain(card))
+    checks.add("model", True, f"{model.name} at {model.revision}")
     checks.add("licence", True, card.licence or "its card names none")
     checks.add("files", True, f"{len(model.files)} files, {model.bytes / 1e6:.1f} MB, digest {model.digest[:16]}")
     width = f"{model.dim} numbers" if model.dim else "as many numbers as the hosts will measure"
@@ -147,17 +147,21 @@ def the_model(run: Run) -> tuple[Checks, models.Model | None]:
     return checks, model
 
 
-def _keep_sums(run: Run, model: models.Model) -> None:
-    """Keep what the model's files are: its licence and the sum of each, for whoever wants the very same."""
-    stated = {
+def _sums(model: models.Model, licence: str) -> dict[str, Any]:
+    """What the model's files are: its licence and the sum of each, for whoever wants the very same."""
+    return {
         "name": model.name,
         "revision": model.revision,
         "digest": model.digest,
-        "licence": model.licence,
+        "licence": licence,
         "files": {file.path: file.sha256 for file in model.files},
     }
-    if run.folder.exists() and read_json(run.report / "model.json") != stated:
-        run.save_json("model.json", stated)
+
+
+def _keep(run: Run, name: str, stated: dict[str, Any]) -> None:
+    """Keep a record, once while it is the same."""
+    if run.folder.exists() and read_json(run.report / name) != stated:
+        run.save_json(name, stated)
 
 
 def the_corpus(

@@ -142,7 +142,8 @@ def _root(s: _Subject, named: list[Json], action: Json) -> list[Json]:
 
 def _people_and_tools(s: _Subject) -> list[Json]:
     source = s.made_with.source
-    commit = f" (commit {source.commit}{', with changes' if source.dirty else ''})" if source.commit else ""
+    changes = {None: ", whether with changes is not known", True: ", with changes", False: ""}[source.dirty]
+    commit = f" (commit {source.commit}{changes})" if source.commit else ""
     software: Json = {
         "@id": "#software",
         "@type": "SoftwareApplication",
@@ -253,7 +254,7 @@ def _provenance(s: _Subject) -> Json:
             "buildDefinition": {
                 "buildType": f"{BUILDER}:run:1",
                 "externalParameters": {"profile": profile, "command": s.made_with.command},
-                "internalParameters": {"git": {"commit": code.commit, "dirty": bool(code.dirty)}},
+                "internalParameters": {"git": {"commit": code.commit, "dirty": code.dirty}},
                 "resolvedDependencies": materials,
             },
             "runDetails": {

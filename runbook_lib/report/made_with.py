@@ -19,10 +19,10 @@ from worker.escape import safe_text
 from worker.files import read_json, write_json
 
 from .. import records
+from ..run import origin
 from ..run.run import PHASES, Run
 
 FILE, MODEL, COMMIT = "environment.json", "model.json", "source.json"
-SOURCE = Path(__file__).parents[2]
 GIT_S = 20.0
 
 
@@ -30,7 +30,7 @@ GIT_S = 20.0
 class Source:
     """The software: its version, the digest of its code, and its git commit; `dirty`: files differ from that commit.
 
-    Without git (an installed package) both are empty.
+    Both are empty for an installed package; `dirty` is None where there is no git to ask.
     """
 
     version: str = ""
@@ -99,23 +99,19 @@ def _source(run: Run) -> Source:
 
 def keep_source(run: Run) -> None:
     """Keep the version of the software, and its commit if this is a checkout of git, in the run's report folder."""
-    version = ""
-    with suppress(importlib.metadata.PackageNotFoundError):
-        version = importlib.metadata.version("embedding-runbook")
-    commit = _git("rev-parse", "HEAD") if _git("rev-parse", "--show-toplevel") == str(SOURCE) else ""
-    found = Source(version, "", commit, bool(_git("status", "--porcelain")) if commit else None)
+    commit = origin.commit(origin.ROOT)
+    found = Source(origin.version(), "", commit, _dirty() if commit else None)
     if records.read(Source, run.report / COMMIT) != found:
         run.save_json(COMMIT, records.plain(found))
 
 
-def _git(*argv: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(SOURCE), *argv], stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_S, check=False
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
+def _dirty() -> bool | None:
+    """Whether files differ from the commit; None where git does not say."""
+    argv = ["git", "-C", str(origin.ROOT), "status", "--porcelain"]
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_S, check=False)
+        return None if done.returncode else bool(done.stdout.strip())
+    return None
 
 
 def _host(run: Run, name: str) -> Side:

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from worker.escape import safe_text
 from worker.files import is_litter, sha256_file
 from worker.texts import fixed_prompt
 
@@ -36,7 +35,6 @@ LEFT_OUT = {"onnx", "openvino", ".cache", "__pycache__"}
 # Modules that leave the width of a vector as it is.
 WIDTH_KEPT = ("Normalize", "Dropout", "LayerNorm")
 UNTITLED = "title: none"
-CARD_BYTES, LICENCE = 2**16, re.compile(r"^licen[sc]e:[ \t]*(\S.*)$", re.MULTILINE)
 Shape = TypeVar("Shape")
 
 
@@ -68,14 +66,6 @@ class Model:
     question_template: str
     architecture: str
     remote: frozenset[str] = frozenset()
-
-    @property
-    def licence(self) -> str:
-        """What the model's card states, if it is among its files; else empty."""
-        card = self.folder / "README.md"
-        head = card.read_bytes()[:CARD_BYTES].decode(errors="replace") if card.is_file() else ""
-        stated = LICENCE.search(head)
-        return safe_text(stated[1].strip(), 100) if stated else ""
 
     @property
     def bytes(self) -> int:

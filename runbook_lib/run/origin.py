@@ -20,14 +20,17 @@ ROOT = Path(__file__).parents[2]
 COMMIT = re.compile("[0-9a-f]{40,64}")
 
 
+def version() -> str:
+    """Return this software's version, empty where it is not installed."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(PROJECT)
+    return ""
+
+
 def software(root: Path = ROOT) -> str:
     """Return name, version and, where it runs from a git checkout, its commit."""
-    try:
-        version = importlib.metadata.version(PROJECT)
-    except importlib.metadata.PackageNotFoundError:
-        version = "not installed"
     found = commit(root)
-    return f"{PROJECT} {version}{f', commit {found}' if found else ''}"
+    return f"{PROJECT} {version() or 'not installed'}{f', commit {found}' if found else ''}"
 
 
 def commit(root: Path) -> str:

@@ -12,6 +12,7 @@ import pytest
 from runbook_lib import records
 from runbook_lib.report import made_with
 from runbook_lib.report.made_with import MadeWith, ModelFiles
+from runbook_lib.run import origin
 
 
 @pytest.fixture
@@ -49,10 +50,11 @@ def test_the_commit_is_that_of_this_checkout_and_is_kept_once(tmp_path: Path) ->
     made_with.keep_source(run)
     assert len(list(run.journal.events("record written"))) == 1
     found = made_with.gather(run).source
-    argv = ["git", "-C", str(made_with.SOURCE), "rev-parse", "HEAD"]
+    argv = ["git", "-C", str(origin.ROOT), "rev-parse", "HEAD"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert found.commit == (done.stdout.strip() if done.returncode == 0 else "")
     assert (found.dirty is None) == (not found.commit)
+    assert found.version == importlib.metadata.version(origin.PROJECT)
 
 
 def test_of_a_run_of_before_less_is_known_and_nothing_fails(tmp_path: Path) -> None:

@@ -49,21 +49,6 @@ def test_a_folder_is_described_by_its_own_files(folder):
     assert all(file.sha256 == sha256_file(folder / file.path) for file in found.files)
 
 
-@pytest.mark.parametrize(
-    ("card", "licence"),
-    [
-        ("---\nlicense: apache-2.0\ntags: [x]\n---\n# A model", "apache-2.0"),
-        ("# A model\nSee its license: none here", ""),
-        ("---\nlicense:\n---\n", ""),
-        (None, ""),
-    ],
-)
-def test_its_licence_is_what_its_card_states(folder, card, licence):
-    if card is not None:
-        (folder / "README.md").write_text(card)
-    assert resolve(folder).licence == licence
-
-
 def test_one_changed_byte_is_another_model(folder):
     before = resolve(folder).digest
     assert resolve(folder).digest == before

@@ -96,3 +96,19 @@ def test_a_card_without_them_gives_none(tmp_path: Path, raw: bytes):
     (tmp_path / "README.md").write_bytes(raw)
     assert model_card.read(tmp_path) == model_card.ModelCard()
     assert model_card.read(tmp_path / "nowhere") == model_card.ModelCard()
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: apache-2.0\ntags: [x]\n---\n# A model", "apache-2.0"),
+        ("# A model\nSee its license: none here", ""),
+        ("# A model\nlicense: in a sentence of its own", ""),
+        ("---\nlicense:\n---\n", ""),
+        (None, ""),
+    ],
+)
+def test_its_licence_is_what_its_card_states(tmp_path: Path, card: str | None, licence: str) -> None:
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert model_card.read(tmp_path).licence == licence
