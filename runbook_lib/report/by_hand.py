@@ -81,5 +81,6 @@ def _result(run: Run, phase: str) -> str:
 
 def _keep(run: Run, phase: str, path: Path) -> None:
     run.report.mkdir(exist_ok=True)
-    write_atomic(run.report / f"{phase}.ipynb", path.read_bytes())
-    run.journal.write("notebook added", phase=phase, seen=path.name)
+    kept = run.report / f"{phase}.ipynb"
+    wrote = {kept.relative_to(run.folder).as_posix(): write_atomic(kept, path.read_bytes())}
+    run.journal.write("notebook added", phase=phase, seen=path.name, wrote=wrote)

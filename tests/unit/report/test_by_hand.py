@@ -14,6 +14,7 @@ from runbook_lib.errors import DataError
 from runbook_lib.report import by_hand, ending, gate, report, verification
 from runbook_lib.run.checks import Checks
 from runbook_lib.run.run import PHASES, Run
+from worker.files import sha256_file
 
 
 def executed(path: Path, shown: Checks) -> Path:
@@ -53,6 +54,16 @@ def test_each_says_itself_which_phase_it_is_and_the_archive_holds_them(this: Run
     assert checks.ok, checks
     assert any(check.name == verification.NOTEBOOKS and "2 notebooks" in check.seen for check in checks)
     assert f"notebook-{PHASES[3]}" in (this.report / "report.html").read_text()
+
+
+def test_one_that_takes_the_place_of_an_earlier_execution_is_vouched_for(this: Run, tmp_path: Path) -> None:
+    """The journal says which sum the file had before."""
+    before = executed(this.report / f"{PHASES[1]}.ipynb", Checks("an earlier execution"))
+    wrote = {f"{this.report.name}/{before.name}": sha256_file(before)}
+    this.journal.write("phase ended", phase=PHASES[1], attempt=1, seconds=1.0, reason="", wrote=wrote)
+    by_hand.add_notebook(this, tmp_path / "hand" / "02_launch.ipynb")
+    report.seal(this)
+    assert verification.verify(this).ok, verification.verify(this)
 
 
 def test_those_that_lie_in_a_folder_are_found_and_one_that_is_kept_stays(this: Run, tmp_path: Path) -> None:
