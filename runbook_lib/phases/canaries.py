@@ -169,10 +169,14 @@ def _computed(run: Run, plan: Plan, model: models.Model, texts: Sequence[tuple[s
 
 
 def fence_wrong(run: Run, state: Snapshot) -> list[str]:
-    """Bring home what is new, fence slots that it shows to be wrong, and return in words what was done."""
-    if not bring(run, state):
-        return []
+    """Bring home what is new, fence slots that it shows to be wrong, and return in words what was done.
+
+    The first look of a process judges all that is at home: one before it may have been killed when it had just come.
+    """
     plan = run.plan()
+    first = (run.folder, plan.epoch) not in _heard
+    if not bring(run, state) and not first:
+        return []
     found = alike.judge(heard(run), reference(run), plan.dtype)
     new = fencing.fence(run, {} if found.all_off else found.wrong)
     return [f"{slot} is fenced: {found.wrong[slot]}" for slot in new]

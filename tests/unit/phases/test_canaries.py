@@ -65,6 +65,14 @@ def test_the_odd_one_out_is_fenced_its_parts_go_and_a_check_names_it(heard):
     assert canaries.fence_wrong(this, state) != []  # it gives the same again
 
 
+def test_one_that_came_home_just_before_a_kill_is_judged_by_the_next_process(heard):
+    this, state = heard(RIGHT, RIGHT + 1, RIGHT)
+    assert canaries.bring(this, state)  # and here the process is killed
+    canaries._heard.clear()
+    assert len(canaries.fence_wrong(this, state)) == 1
+    assert list(fences.behind(this.plan().fences)) == [state.slots[1].slot]
+
+
 def test_a_wrong_slot_that_nobody_may_fence_fails_the_check(heard):
     this, state = heard(RIGHT, RIGHT + 1, RIGHT)
     this = replace(this, profile=replace(this.profile, recovery="off"))
