@@ -27,8 +27,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers"), str(ROOT / "demo")]
 
 import browser  # noqa: E402
 
-from runbook_lib.phases import workers  # noqa: E402  # noqa: E402
-from runbook_lib.run import run  # noqa: E402
+from runbook_lib.phases import workers  # noqa: E402
+from runbook_lib.run import opening, run  # noqa: E402
 
 DEMO = ROOT / "profiles" / "demo"
 MONITOR = "03_monitor.ipynb"
@@ -64,7 +64,7 @@ def begin(folder: Path, path: Path) -> run.Run:
     cell["source"] = f'profile = {str(path)!r}\nrun = ""\nhosts = ""\n'
     (folder / "notebooks").mkdir()
     (folder / "notebooks" / MONITOR).write_text(json.dumps(notebook))
-    return run.current(run.profiles.load(path))
+    return opening.current(run.profiles.load(path))
 
 
 def cpu_s(pid: int) -> float:

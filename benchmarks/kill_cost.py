@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 from runbook_lib.phases import download, launch, preflight, staging, tend, workers  # noqa: E402
 from runbook_lib.profile import profile  # noqa: E402
-from runbook_lib.run import run  # noqa: E402
+from runbook_lib.run import opening, run  # noqa: E402
 from runbook_lib.slots.watcher import Watcher  # noqa: E402
 from worker import process  # noqa: E402
 from worker.layout import committed  # noqa: E402
@@ -58,7 +58,7 @@ def new_run(folder: Path, documents: int, slots: Mapping[str, int] = SLOTS) -> r
     for name, count in slots.items():
         text += f"  - {{name: {name}, kind: local, slots: {count}, device: cpu, threads: 1, workdir: hosts/{name}}}\n"
     (folder / "profile.yaml").write_text(text)
-    this = run.create(profile.load(folder / "profile.yaml"))
+    this = opening.create(profile.load(folder / "profile.yaml"))
     for checks in preflight.everything(this):
         if not checks.ok:
             raise SystemExit(repr(checks))

@@ -123,8 +123,8 @@ def prepared(work: Path, keep: Path, documents: int) -> None:
     path = profile(work, documents)
     code = (
         "import sys; from pathlib import Path; from runbook_lib.chain import chain\n"
-        "from runbook_lib.profile import profile; from runbook_lib.run import run\n"
-        "this = run.current(profile.load(Path(sys.argv[1])), new=True)\n"
+        "from runbook_lib.profile import profile; from runbook_lib.run import opening, run\n"
+        "this = opening.current(profile.load(Path(sys.argv[1])), new=True)\n"
         "sys.exit(not chain.drive(this, phases=run.PHASES[:1]))"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, stdout=subprocess.DEVNULL)

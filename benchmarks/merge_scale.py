@@ -70,9 +70,9 @@ def make(folder: Path, documents: int, dim: int) -> None:
 
 def the_run(folder: Path) -> Any:
     """The made-up run; the library is imported in the step's own process."""
-    from runbook_lib.run import run
+    from runbook_lib.run import opening
 
-    return run.open_folder(Path((folder / "run.txt").read_text()))
+    return opening.open_folder(Path((folder / "run.txt").read_text()))
 
 
 # ---------------------------------------------------------------------------------------------------------------- ours

@@ -46,7 +46,7 @@ from proxy import Proxy
 from runbook_lib.errors import RunbookError
 from runbook_lib.hosts import hosts, inventory
 from runbook_lib.profile import profile
-from runbook_lib.run import run
+from runbook_lib.run import opening, run
 from worker.layout import HostFolder
 from worker.wire import Reading
 
@@ -288,7 +288,7 @@ def make_run(folder: Path, names: Sequence[str], credentials: Sequence[Path]) ->
     folder.mkdir(parents=True, exist_ok=True)
     text = "run: bench\ncorpus: {path: corpus.json}\nmodel: {name: ./model}\nhosts:\n" + "".join(lines)
     (folder / "profile.yaml").write_text(text)
-    return run.create(profile.load(folder / "profile.yaml"), "bench")
+    return opening.create(profile.load(folder / "profile.yaml"), "bench")
 
 
 def fill(this: run.Run, on: Sequence[fleet.Host]) -> None:
@@ -489,7 +489,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
-        print(json.dumps(STEPS[options.step](run.open_folder(options.folder), options.rounds)))
+        print(json.dumps(STEPS[options.step](opening.open_folder(options.folder), options.rounds)))
         return 0
     if wrong := set(options.table) - set(tables):
         parser.error(f"no table {', '.join(sorted(wrong))}: there are {', '.join(tables)}")

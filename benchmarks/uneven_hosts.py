@@ -23,7 +23,7 @@ import sleeping
 
 from runbook_lib.phases import launch, monitor, preflight, staging, tend, workers
 from runbook_lib.profile import profile
-from runbook_lib.run import run
+from runbook_lib.run import opening, run
 from runbook_lib.slots.snapshot import Snapshot
 from worker.files import read_json
 from worker.layout import HostFolder, committed
@@ -74,7 +74,7 @@ def _run(folder: Path, speeds: list[float], rows: int) -> run.Run:
     value = {"run": "uneven", "corpus": {"path": "corpus.json"}, "model": {"name": "./model"}, "hosts": hosts,
              "part_rows": PART_ROWS, "monitor": {"interval_s": LOOK_S}}  # fmt: skip
     (folder / "profile.yaml").write_text(json.dumps(value))  # JSON is YAML
-    return run.create(profile.load(folder / "profile.yaml"))
+    return opening.create(profile.load(folder / "profile.yaml"))
 
 
 def _commits(this: run.Run) -> dict[str, list[tuple[float, float]]]:

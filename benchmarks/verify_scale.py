@@ -30,7 +30,8 @@ import memory  # noqa: E402
 from runbook_lib.phases import merge, publish, validate  # noqa: E402
 from runbook_lib.report import gate, report, verification  # noqa: E402
 from runbook_lib.run.checks import Checks  # noqa: E402
-from runbook_lib.run.run import PHASES, Run, open_folder  # noqa: E402
+from runbook_lib.run.opening import open_folder  # noqa: E402
+from runbook_lib.run.run import PHASES, Run  # noqa: E402
 from worker.rows import planned_parts  # noqa: E402
 
 LIMIT_MB, LIMIT_S, FULL = 300, 120.0, (250_000, 768)

@@ -30,7 +30,7 @@ from .phases import download, preflight, recover, workers
 from .profile import profile, tokens
 from .report import by_hand, clean, outcome, pdf, report, sealing, status, svr, verification
 from .result import earlier, exports
-from .run import disk, driver, first_profile, run, run_mark
+from .run import disk, driver, first_profile, opening, run, run_mark
 from .run.checks import Checks, to_mend
 from .show import completion, encodable, pictures, terminal
 from .slots.watcher import Watcher
@@ -110,15 +110,15 @@ def _open(args: argparse.Namespace) -> run.Run:
     if args.run:
         if wrong := run_name_problem(args.run):
             raise ProfileError(wrong)
-        return run.open_or_create(choices, args.run, print, amend=amend, take_over=take_over, since=since)
+        return opening.open_or_create(choices, args.run, print, amend=amend, take_over=take_over, since=since)
     if args.new:
-        return run.create(choices, since=since)
-    return run.current(choices, new=True, say=print, amend=amend, take_over=take_over, since=since)
+        return opening.create(choices, since=since)
+    return opening.current(choices, new=True, say=print, amend=amend, take_over=take_over, since=since)
 
 
 def _earlier(name: str, choices: profile.Profile, own: str) -> str:
     """Return the folder of the run that --since names, if its vectors can be taken. Raises RunbookError."""
-    folder = run.find_earlier(name, choices.runs)
+    folder = opening.find_earlier(name, choices.runs)
     earlier.open_earlier(Path(folder), choices.runs / own if own else None)
     return folder
 
@@ -126,12 +126,12 @@ def _earlier(name: str, choices: profile.Profile, own: str) -> str:
 def _find(args: argparse.Namespace) -> run.Run:
     """Return the run that a RUN verb works on: the named or the latest one; --hosts limits it to some hosts."""
     there = run_mark.oldest_first(Path("runs"))
-    this = run.find(args.run) if args.run or not there else run.open_folder(there[-1])
-    return run.limited(this, getattr(args, "hosts", ""))
+    this = opening.find(args.run) if args.run or not there else opening.open_folder(there[-1])
+    return opening.limited(this, getattr(args, "hosts", ""))
 
 
 def _run(args: argparse.Namespace) -> int:
-    this = run.limited(_open(args), args.hosts)
+    this = opening.limited(_open(args), args.hosts)
     print(f"run {this.name} in {this.folder}")
     began = time.monotonic()
     if args.amend:
@@ -209,7 +209,7 @@ def _positive(text: str) -> int:
 
 
 def _logs(args: argparse.Namespace) -> int:
-    this = run.find(args.run)
+    this = opening.find(args.run)
     for spec in this.profile.hosts:
         slots = [slot.slot for slot in this.plan().slots if slot.host == spec.name]
         name = f"host_{args.slot}" if args.slot == spec.name else args.slot
@@ -267,13 +267,13 @@ def _ask(question: str) -> str:
 
 
 def _move(args: argparse.Namespace) -> int:
-    this = run.find(args.run)
+    this = opening.find(args.run)
     with chain.resealing(this):
         return _show(recover.move(this, Watcher(this, this.plan()).poll(), args.host))
 
 
 def _note(args: argparse.Namespace) -> int:
-    this = run.find(args.run)
+    this = opening.find(args.run)
     with chain.resealing(this):
         this.note(args.text)
     return 0

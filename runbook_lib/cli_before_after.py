@@ -19,7 +19,7 @@ from .hosts.ssh import sign_in
 from .profile import notify_spec, profile
 from .report import outcome
 from .result import exports, publication
-from .run import first_profile, run, run_mark, sending, telling
+from .run import first_profile, opening, run_mark, sending, telling
 from .show.terminal import counting
 from .show.words import moment, one_line
 
@@ -80,7 +80,7 @@ def list_runs(args: argparse.Namespace) -> int:
 
 def _line(folder: Path) -> str:
     try:
-        this = run.open_folder(folder)
+        this = opening.open_folder(folder)
         verdict = outcome.outcome(this)
         begun = next(this.journal.events("run created"), None)
         created = moment(datetime.fromisoformat(begun["at"])) if begun else "?"
@@ -94,7 +94,7 @@ def _line(folder: Path) -> str:
 
 def search(args: argparse.Namespace) -> int:
     """Print the documents nearest to each question: cosine, row, title, the start of the text, address."""
-    result = load(run.find(args.run))
+    result = load(opening.find(args.run))
     model = Path(args.model) if args.model else None
     for question, vector in zip(args.question, result.embed(args.question, model), strict=True):
         print(safe_text(question, 300))
@@ -115,7 +115,7 @@ def export(args: argparse.Namespace) -> int:
     if not remote.is_address(args.out):
         return _export(args, Path(args.out) if args.out else None, "")
     remote.look(args.out)
-    output = load(run.find(args.run)).run.profile.output.folder
+    output = load(opening.find(args.run)).run.profile.output.folder
     make_folder(output)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as scratch:
         _export(args, Path(scratch) / "export", args.out)
@@ -127,7 +127,7 @@ def export(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace, target: Path | None, shown: str) -> int:
     """Write it to `target`, called `shown` where that is not where it stays."""
-    result = load(run.find(args.run))
+    result = load(opening.find(args.run))
     if args.to in exports.KINDS:
         return _in_a_folder(result, args, target, shown)
     dtype = "float16" if args.float16 else "float32"
@@ -154,7 +154,7 @@ def _in_a_folder(result: Finished, args: argparse.Namespace, target: Path | None
 
 def draw_map(args: argparse.Namespace) -> int:
     """Write a page that shows a result in two dimensions, and say where."""
-    result = load(run.find(args.run))
+    result = load(opening.find(args.run))
     with counting("rows read", result.manifest.documents) as on_rows:
         made = corpus_map.write(
             result, Path(args.out) if args.out else None, args.by, lambda done: on_rows(done, result.manifest.documents)

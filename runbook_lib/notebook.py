@@ -3,7 +3,7 @@
 from .hosts.ssh.sign_in import sign_in
 from .phases import canaries, download, launch, merge, monitor, preflight, publish, staging, validate
 from .report import ending, gate
-from .run.run import open_run
+from .run.opening import open_run
 from .show import console, file_table, live, pictures
 
 __all__ = [

@@ -17,6 +17,7 @@ import numpy as np
 from runbook_lib.hosts import answers
 from runbook_lib.hosts import hosts as machines
 from runbook_lib.profile import profile as profiles
+from runbook_lib.run import opening
 from runbook_lib.run import plan as plans
 from runbook_lib.run import run as runs
 from worker.layout import HostFolder
@@ -67,7 +68,7 @@ def make(folder: Path, rows: int, hosts: int, slots: int, share: float = 0.5, pa
     """A run's folder with its plan and, by name, `share` of the parts of each slot at home."""
     folder.mkdir(parents=True)
     (folder / "profile.yaml").write_text(PROFILE)
-    run = runs.create(profiles.load(folder / "profile.yaml"), "scale")
+    run = opening.create(profiles.load(folder / "profile.yaml"), "scale")
     plan = make_plan(rows, hosts, slots, run.name, run.id, part_rows)
     plan.save(run.plan_file)
     _sparse_corpus(run.corpus, plan)
@@ -111,7 +112,7 @@ def _sparse_corpus(folder: Path, plan: plans.Plan) -> None:
 
 def open_run(folder: Path) -> runs.Run:
     """The made-up run, with the hosts of its plan."""
-    run = runs.open_folder(next((folder / "runs").iterdir()))
+    run = opening.open_folder(next((folder / "runs").iterdir()))
     spec = replace(run.profile.hosts[0], kind="ssh", ssh="nowhere")
     specs = tuple(replace(spec, name=name) for name in run.plan().hosts)
     return runs.Run(run.folder, replace(run.profile, hosts=specs))

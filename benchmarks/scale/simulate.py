@@ -34,8 +34,8 @@ from runbook_lib.hosts import answers  # noqa: E402
 from runbook_lib.hosts import hosts as machines  # noqa: E402
 from runbook_lib.phases import download, recover, tend  # noqa: E402
 from runbook_lib.run import moves  # noqa: E402
+from runbook_lib.run.opening import limited  # noqa: E402
 from runbook_lib.run.plan import Plan, Slot  # noqa: E402
-from runbook_lib.run.run import limited  # noqa: E402
 from runbook_lib.slots.rates import AwakeClock  # noqa: E402
 from runbook_lib.slots.watcher import AWAKE_S, Watcher  # noqa: E402
 from worker.layout import HostFolder  # noqa: E402

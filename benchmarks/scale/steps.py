@@ -59,7 +59,7 @@ def poll(folder: Path) -> None:
 def collect(folder: Path) -> None:
     """A round of watching after a look that shows nothing new: for each host what it needs, and the parts it has."""
     from runbook_lib.phases import recover, tend
-    from runbook_lib.run.run import limited
+    from runbook_lib.run.opening import limited
     from runbook_lib.slots.watcher import Watcher
 
     run = fleet.open_run(folder)

@@ -14,6 +14,7 @@ import numpy as np
 
 from runbook_lib.corpus import corpus as corpora
 from runbook_lib.profile import profile as profiles
+from runbook_lib.run import opening
 from runbook_lib.run import plan as plans
 from runbook_lib.run import run as runs
 from worker.rows import planned_parts
@@ -51,13 +52,13 @@ def number(folder: Path) -> corpora.Corpus:
     profile = profiles.load(folder / "profile.yaml")
     run = runs.Run(profile.runs / "whole", profile)
     if not run.profile_file.exists():
-        run = runs.create(profile, "whole")
+        run = opening.create(profile, "whole")
     return corpora.build(profile.corpus.path, corpora.Fields(), None, None, TEMPLATE, "{text}", run.corpus)
 
 
 def open_run(folder: Path) -> runs.Run:
     """The run."""
-    return runs.open_folder(folder / "runs" / "whole")
+    return opening.open_folder(folder / "runs" / "whole")
 
 
 def commit_parts(folder: Path) -> None:

@@ -19,7 +19,7 @@ from ..result.articles import MergedArticle
 from ..result.manifest import Manifest
 from ..result.merged import Merged, differences
 from ..result.survey import Header, blocks, has_direction, header, norms_of, unit
-from ..run import run as runs
+from ..run import opening
 from ..run.run import Run
 from . import embed as embedding
 
@@ -136,7 +136,7 @@ def load(run: str | Path | Run) -> Finished:
 
     Sizes are compared with the record; every byte is `runbook verify`'s. Raises DataError without a published result.
     """
-    opened = run if isinstance(run, Run) else runs.find(str(run))
+    opened = run if isinstance(run, Run) else opening.find(str(run))
     record = publication.published(opened)
     if record is None:
         raise DataError(f"run {opened.name} has no result yet. Next: runbook run PROFILE --run {opened.name}")

@@ -27,8 +27,9 @@ from ..result.part_record import size_limit
 from ..run import locks
 from ..run.checks import Checks
 from ..run.disk import explain, explain_disk_errors
+from ..run.opening import limited
 from ..run.plan import Plan
-from ..run.run import Run, limited
+from ..run.run import Run
 from ..slots import incidents
 from .progress import OnProgress, ignore
 

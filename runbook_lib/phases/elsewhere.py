@@ -16,8 +16,9 @@ from worker.wire import Doubled, PartAgain, PartRecord, PartsAgain
 from ..errors import HostError, RunbookError
 from ..hosts import hosts as machines
 from ..run import fences
+from ..run.opening import limited
 from ..run.plan import Plan
-from ..run.run import Run, limited
+from ..run.run import Run
 
 WITHIN_S = 600.0  # for all that one slot is asked, loading included
 LIMIT = 2**28  # bytes of an answer

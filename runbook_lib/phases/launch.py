@@ -20,8 +20,9 @@ from ..hosts import hosts as machines
 from ..hosts import together
 from ..run import acts
 from ..run.checks import Checks
+from ..run.opening import limited
 from ..run.plan import Plan
-from ..run.run import Run, limited
+from ..run.run import Run
 from ..slots import incidents, states, verdicts
 from . import tasks
 from .progress import OnProgress, ignore

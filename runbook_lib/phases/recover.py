@@ -17,8 +17,9 @@ from ..errors import ProfileError
 from ..hosts import together
 from ..run import acts, fences, locks, moves
 from ..run.checks import Checks
+from ..run.opening import limited
 from ..run.plan import Move, Plan, Slot
-from ..run.run import Run, limited
+from ..run.run import Run
 from ..slots import states
 from ..slots.snapshot import SlotState, Snapshot
 from . import launch, staging, tasks

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ..run.run import Run, limited
+from ..run.opening import limited
+from ..run.run import Run
 from ..slots.snapshot import Snapshot
 from . import canaries, download, recover
 

@@ -16,8 +16,9 @@ from ..hosts import together
 from ..profile.profile import HostSpec
 from ..run import acts
 from ..run.checks import Checks
+from ..run.opening import limited
 from ..run.plan import Slot
-from ..run.run import PHASES, Run, limited
+from ..run.run import PHASES, Run
 from ..slots import incidents
 from . import fencing, launch, staging, tasks
 

@@ -14,7 +14,8 @@ from worker.files import sha256_file
 from ..errors import DataError, ProfileError
 from ..records import Written
 from ..run.model import Model
-from ..run.run import Run, open_folder
+from ..run.opening import open_folder
+from ..run.run import Run
 from . import survey as surveys
 from .articles import MergedArticle, merged_lines
 from .manifest import Manifest

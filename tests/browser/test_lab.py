@@ -14,7 +14,7 @@ from waiting import wait_for
 
 from runbook_lib.hosts import hosts as machines
 from runbook_lib.phases import workers
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from worker import process
 
 ROOT = browser.ROOT
@@ -36,7 +36,7 @@ def live(tmp_path_factory):
             cwd=ROOT / "notebooks", env={**os.environ, "RUNBOOK_HEADLESS": "1", "PYTHONPATH": str(ROOT)},
             check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=300,
         )  # fmt: skip
-    (this,) = (run.open_folder(path) for path in (folder / "runs").iterdir() if (path / "plan.json").exists())
+    (this,) = (opening.open_folder(path) for path in (folder / "runs").iterdir() if (path / "plan.json").exists())
     send(this, signal.SIGSTOP)  # so that there is something left to see when the page is open
     notebook = json.loads((ROOT / "notebooks" / MONITOR).read_text())
     cell = next(c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))

@@ -14,11 +14,11 @@ import asyncio, sys
 from pathlib import Path
 from dataclasses import replace
 sys.path[:0] = {paths!r}
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from runbook_lib.show.console import Console
 from runbook_lib.show.live import Live
 from states import slot, state
-console = Console(run.open_folder(Path({folder!r})))
+console = Console(opening.open_folder(Path({folder!r})))
 view = Live(display=console, every_s=0.0)
 for look in range(1000):
     slots = [slot(i, committed=1000 + look, state="stuck" if i == {bad} else "running") for i in range({slots})]

@@ -48,7 +48,7 @@ from recorder import Call, Checker, Tap, journal_problems, one_of  # noqa: E402
 
 from runbook_lib.phases import download, probing, staging  # noqa: E402
 from runbook_lib.profile import profile  # noqa: E402
-from runbook_lib.run import journal, model, run  # noqa: E402
+from runbook_lib.run import journal, model, opening, run  # noqa: E402
 from worker import canaries, encode, layout, process, second  # noqa: E402
 from worker.files import sha256_file, sync_folder, write_atomic, write_json  # noqa: E402
 from worker.wire import PartRecord  # noqa: E402
@@ -86,7 +86,7 @@ class Scene:
 def open_run(root: Path) -> run.Run:
     """The run in a scene's folder, which is a copy: its host works in that folder too."""
     (folder,) = (root / "runs").iterdir()
-    found = run.open_folder(folder)
+    found = opening.open_folder(folder)
     spec = replace(found.profile.hosts[0], workdir=str(root / "host"))
     return run.Run(found.folder, replace(found.profile, hosts=(spec,)))
 
@@ -170,14 +170,14 @@ def append(root: Path, ack: Ack, marks: Sequence[Any] = (1, 2, 3)) -> None:
 
 def new_run(root: Path, ack: Ack) -> None:
     """What the first command does: make the run's folder, or find it, and write to its journal."""
-    this = run.current(profile.load(root / "profile.yaml"), new=True)
+    this = opening.current(profile.load(root / "profile.yaml"), new=True)
     ack("run")
     this.journal.write("chaos", mark=1)
     ack("event", 1)
 
 
 def new_run_again(root: Path) -> None:
-    this = run.current(profile.load(root / "profile.yaml"), new=True)
+    this = opening.current(profile.load(root / "profile.yaml"), new=True)
     this.journal.write("chaos", mark="last")
 
 

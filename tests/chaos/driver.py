@@ -67,9 +67,9 @@ def drive(folder: Path) -> int:
     """Preflight, launch, monitor, download, merge."""
     from runbook_lib.phases import download, launch, merge, monitor, preflight, staging, tend
     from runbook_lib.result import publication
-    from runbook_lib.run import driver, run
+    from runbook_lib.run import driver, opening
 
-    this = run.open_run(str(folder / "profile.yaml"), new=True)
+    this = opening.open_run(str(folder / "profile.yaml"), new=True)
     with driver.hold(this):
         said(folder, "in")
         checks, model = preflight.the_model(this)
@@ -121,17 +121,17 @@ def complain(*groups: Any) -> int:
 def restart(folder: Path, what: str) -> int:
     """`runbook restart RUN WHAT`."""
     from runbook_lib.phases import workers
-    from runbook_lib.run import run
+    from runbook_lib.run import opening
 
-    return 0 if workers.restart(run.open_run(str(folder / "profile.yaml")), what).ok else REFUSED
+    return 0 if workers.restart(opening.open_run(str(folder / "profile.yaml")), what).ok else REFUSED
 
 
 def stop(folder: Path) -> int:
     """`runbook stop RUN`."""
     from runbook_lib.phases import workers
-    from runbook_lib.run import run
+    from runbook_lib.run import opening
 
-    return 0 if workers.stop(run.open_run(str(folder / "profile.yaml"))).ok else REFUSED
+    return 0 if workers.stop(opening.open_run(str(folder / "profile.yaml"))).ok else REFUSED
 
 
 def chain(folder: Path) -> int:

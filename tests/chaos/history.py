@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from runbook_lib.profile import profile
-from runbook_lib.run import run
+from runbook_lib.run import opening, run
 
 from . import checker, network, processes, real
 from .driver import CRASHED, DONE
@@ -460,7 +460,7 @@ class Scene:
 
     def finish_one_before(self) -> None:
         """A run of the same profile that ended well before this history begins."""
-        earlier = run.create(profile.load(self.folder / "profile.yaml"), EARLIER)
+        earlier = opening.create(profile.load(self.folder / "profile.yaml"), EARLIER)
         earlier.save_result(run.PHASES[-1], ok=True, checks=[])
 
     def play(self) -> None:

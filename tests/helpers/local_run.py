@@ -19,7 +19,7 @@ from runbook_lib.corpus import corpus
 from runbook_lib.hosts import hosts
 from runbook_lib.phases import preflight
 from runbook_lib.profile import profile
-from runbook_lib.run import model, plan, run
+from runbook_lib.run import model, opening, plan, run
 from runbook_lib.slots.snapshot import Snapshot
 from runbook_lib.slots.watcher import Watcher
 from worker.files import read_json
@@ -67,7 +67,7 @@ def new_run(
     lines.setdefault("hosts", "\n" + "".join(HOST.format(name=n, slots=slots, python=python) for n in names))
     text = "".join(f"{key}: {value}\n" for key, value in {"run": "t", **lines}.items())
     (tmp_path / "profile.yaml").write_text(text)
-    return run.create(profile.load(tmp_path / "profile.yaml"))
+    return opening.create(profile.load(tmp_path / "profile.yaml"))
 
 
 def numbered(this: run.Run) -> tuple[model.Model, corpus.Corpus]:

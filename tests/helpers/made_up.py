@@ -17,7 +17,7 @@ from runbook_lib.corpus import corpus
 from runbook_lib.phases import merge, publish, reuse, validate
 from runbook_lib.profile import profile
 from runbook_lib.result import earlier
-from runbook_lib.run import plan, run
+from runbook_lib.run import opening, plan, run
 from worker import again, encode
 from worker.files import read_json, write_atomic, write_json
 from worker.layout import HostFolder
@@ -167,7 +167,7 @@ def run_folder(
         f"model: {{name: owner/model, dim: {dim}, dtype: {dtype}}}\n"
         "hosts: [{name: here, kind: local, device: cpu, slots: 2}]\n"
     )
-    this = run.create(profile.load(tmp_path / "profile.yaml"), since=str(since or ""))
+    this = opening.create(profile.load(tmp_path / "profile.yaml"), since=str(since or ""))
     template, question_template = "title: {title} | text: {text}", "query: {text}"
 
     def build(folder: Path) -> corpus.Corpus:

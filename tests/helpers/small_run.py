@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from runbook_lib import cli
-from runbook_lib.run.run import Run, open_folder
+from runbook_lib.run.opening import open_folder
+from runbook_lib.run.run import Run
 
 DEMO = Path(__file__).parents[2] / "profiles" / "demo"
 DOCUMENTS = 60

@@ -10,7 +10,7 @@ import wired
 
 from runbook_lib.hosts import hosts
 from runbook_lib.profile import profile
-from runbook_lib.run import plan, run
+from runbook_lib.run import opening, plan, run
 from runbook_lib.slots.snapshot import Snapshot
 from worker.files import write_json
 from worker.layout import HostFolder
@@ -21,7 +21,7 @@ def one_host(tmp_path: Path) -> run.Run:
     text = "run: t\ncorpus: {path: c.jsonl}\nmodel: {name: /nowhere}\nmonitor: {interval_s: 0.05}\n"
     text += "hosts:\n  - {name: here, kind: local, slots: 2, device: cpu, workdir: work}\n"
     (tmp_path / "p.yaml").write_text(text)
-    this = run.create(profile.load(tmp_path / "p.yaml"))
+    this = opening.create(profile.load(tmp_path / "p.yaml"))
     slots = tuple(plan.Slot(f"cluster0_gpu{i}", "here", i, "cpu", 1, 10 * i, 10 * i + 10) for i in range(2))
     model = plan.ModelIdentity("m", "r", "d", 4, True)
     plan.Plan(this.name, 1, 18, 2, "c", model, "float32", "{text}", "{text}", None, 5, slots).save(this.plan_file)

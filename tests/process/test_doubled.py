@@ -15,7 +15,7 @@ from runbook_lib.phases import audit, doubled, elsewhere
 from runbook_lib.result.audited import ELSEWHERE
 from runbook_lib.result.figures import Figures
 from runbook_lib.result.merged import Merged
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from runbook_lib.run.checks import Checks
 from runbook_lib.run.run import Run
 
@@ -43,7 +43,7 @@ def drawn(this: Run, monkeypatch: pytest.MonkeyPatch) -> doubled.Drawn:
 def test_a_clean_run_gives_the_same_bits_and_one_changed_bit_is_seen(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    this = run.open_folder(finished)
+    this = opening.open_folder(finished)
     found = drawn(this, monkeypatch)
     assert {(each.slot, each.by, each.error) for each in found.batches} == {(a, b, "") for a, b in PARTNERS.items()}
     assert all(each.rows and each.equal == each.rows and each.furthest == 0.0 for each in found.batches)
@@ -73,7 +73,7 @@ def test_a_clean_run_gives_the_same_bits_and_one_changed_bit_is_seen(
 def test_rows_that_this_machine_cannot_compute_are_computed_by_other_slots(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    this = Run(shutil.copytree(finished, tmp_path / finished.name), run.open_folder(finished).profile)
+    this = Run(shutil.copytree(finished, tmp_path / finished.name), opening.open_folder(finished).profile)
     monkeypatch.setattr(elsewhere, "partners", lambda *a: PARTNERS)
     monkeypatch.setattr(audit, "model_at_hand", _gone)
     checks = Checks("a")
@@ -97,7 +97,7 @@ def _gone(*_: object) -> None:
 def test_where_a_host_cannot_do_it_that_is_said_and_nobody_is_blamed(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    this = run.open_folder(finished)
+    this = opening.open_folder(finished)
     monkeypatch.setattr(elsewhere, "WITHIN_S", 0.01)
     found = drawn(this, monkeypatch)
     assert all(each.error for each in found.batches)

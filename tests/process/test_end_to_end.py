@@ -15,7 +15,7 @@ import runbook_lib
 from runbook_lib.corpus import corpus
 from runbook_lib.report import report
 from runbook_lib.run import model as models
-from runbook_lib.run import run
+from runbook_lib.run import opening, run
 from worker.files import sha256_file
 from worker.layout import HostFolder
 
@@ -24,7 +24,7 @@ from worker.layout import HostFolder
 def finished(tmp_path_factory):
     """One undisturbed run by the command line, and what it printed."""
     made = undisturbed(tmp_path_factory)
-    return run.open_folder(made.folder), made.said
+    return opening.open_folder(made.folder), made.said
 
 
 def test_the_command_ends_with_the_paths_of_report_and_vectors(finished):

@@ -10,7 +10,7 @@ from waiting import wait_for
 from runbook_lib.chain import chain
 from runbook_lib.phases import download, launch, monitor, workers
 from runbook_lib.report import report
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from runbook_lib.slots.incidents import BEGAN
 from runbook_lib.slots.watcher import Watcher
 from worker import process
@@ -86,7 +86,7 @@ def test_a_worker_restarted_by_a_person_is_no_fault(make):
     assert workers.restart(this, "cluster0_gpu0").ok
     monitor.look(this)
     assert not list(this.journal.events(BEGAN))
-    only = run.limited(this, "one")
+    only = opening.limited(this, "one")
     assert workers.stop(only).ok
     monitor.look(this)
     assert not list(this.journal.events(BEGAN))

@@ -37,7 +37,7 @@ PROGRAM = textwrap.dedent(
     import made_up
     from runbook_lib.phases import download, merge
     from runbook_lib.report import report
-    from runbook_lib.run import driver, run
+    from runbook_lib.run import driver, opening, run
     from runbook_lib.errors import RunbookError
     from host_parts import RANGES, There
 
@@ -51,7 +51,7 @@ PROGRAM = textwrap.dedent(
         elif step == "plan":
             this.plan().save(this.plan_file)
         elif step == "create":
-            run.create(this.profile, "another")
+            opening.create(this.profile, "another")
         elif step == "drive":
             with driver.hold(this):
                 pass

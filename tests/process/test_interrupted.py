@@ -13,7 +13,7 @@ from small_run import DEMO, digest, make_profile, runbook, runbook_here, undistu
 from waiting import wait_for
 
 from runbook_lib.phases import workers
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from worker import process
 from worker.layout import HostFolder
 
@@ -40,7 +40,7 @@ def test_everything_killed_in_the_middle_and_the_same_command_gives_the_same_byt
 
     said = runbook("run", path, cwd=path.parent)
     (folder,) = (path.parent / "runs").iterdir()
-    this = run.open_folder(folder)
+    this = opening.open_folder(folder)
     assert "01_preflight: its result holds, not run again" in said
     assert digest(this) == reference
     assert this.finished
@@ -52,7 +52,7 @@ def test_a_worker_killed_while_watched_is_one_incident_with_its_cause_and_its_en
     command = [forking.python(), "-m", "runbook_lib.cli", "run", str(path)]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = wait_for(lambda: next((path.parent / "runs").glob("*/journal.jsonl"), None), "a journal", 120).parent
-    this = run.open_folder(folder)
+    this = opening.open_folder(folder)
     wait_for(lambda: next(this.journal.events("watching"), None), "it watches", 120)
     victim = json.loads(HostFolder(path.parent / "shared" / this.name).progress("cluster0_gpu0").read_text())["process"]
     assert process.send(victim, signal.SIGKILL)
@@ -74,9 +74,9 @@ def test_a_stopped_run_says_so_and_goes_on_with_the_same_command(reference, tmp_
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: sorted((path.parent / "shared").glob("*/parts/*.json")), "a part", 120)
     (folder,) = (path.parent / "runs").iterdir()
-    assert workers.stop(run.open_folder(folder)).ok
+    assert workers.stop(opening.open_folder(folder)).ok
     said, _ = driver.communicate(timeout=600)
-    this = run.open_folder(folder)
+    this = opening.open_folder(folder)
     if driver.returncode:  # it may have been done before the stop arrived
         assert "stopped" in said
         runbook("run", path, cwd=path.parent)

@@ -13,7 +13,7 @@ from waiting import wait_for
 from runbook_lib.errors import RunbookError
 from runbook_lib.phases import download, joining, launch, preflight, staging, tend, workers
 from runbook_lib.profile import profile
-from runbook_lib.run import driver, run
+from runbook_lib.run import driver, opening, run
 from runbook_lib.run.plan import problems
 from runbook_lib.slots.watcher import Watcher
 from worker import process
@@ -74,7 +74,7 @@ def test_a_host_that_joins_is_given_rows_of_the_others_and_the_journal_says_so(m
     this = make(waits=(0, 30), count=48)
     begun(this)
     said = []
-    after = run.current(with_three(this), new=True, say=said.append)
+    after = opening.current(with_three(this), new=True, say=said.append)
     assert after.folder == this.folder and "three joins the run" in said[0]
     checks = planned_again(after)
     assert checks.ok, checks
@@ -95,7 +95,7 @@ def test_a_host_that_leaves_is_stopped_what_it_committed_counts_and_the_rest_goe
     this = make(waits=(0, 36), count=48)
     begun(this)
     living = host(this, "two").workers(host(this, "two").poll())
-    after = run.current(edit(this, without("two")), new=True)
+    after = opening.current(edit(this, without("two")), new=True)
     assert [spec.name for spec in after.profile.hosts] == ["one"] and [spec.name for spec in after.left] == ["two"]
     checks = planned_again(after)
     assert checks.ok, checks
@@ -116,7 +116,7 @@ def test_a_host_that_leaves_and_cannot_be_reached_is_a_warning_and_its_rows_are_
     this = make(waits=(0, 36), count=48)
     begun(this)
     gone.add("two")
-    after = run.current(edit(this, without("two")), new=True)
+    after = opening.current(edit(this, without("two")), new=True)
     checks = planned_again(after)
     (told,) = [check for check in checks if check.name == "left"]
     assert checks.ok and told.verdict == "warning" and "runbook stop" in told.remedy
@@ -131,7 +131,7 @@ def test_a_host_that_leaves_and_cannot_be_reached_is_a_warning_and_its_rows_are_
 def test_when_no_other_host_answers_a_leaving_host_blocks_the_gate_and_says_how_many_rows_are_nobodys(make):
     this = make(waits=(0, 36), count=48)
     begun(this)
-    after = run.current(edit(this, without("two")), new=True)
+    after = opening.current(edit(this, without("two")), new=True)
     checks = planned_again(after, left_out=("one",))
     (failed,) = checks.failed
     assert failed.name == "rows given away" and "put two back into the profile" in failed.remedy
@@ -143,7 +143,7 @@ def test_hosts_join_and_leave_in_one_edit(make):
     this = make(waits=(0, 36), count=48)
     begun(this)
     with_three(this)
-    after = run.current(edit(this, without("two")), new=True)
+    after = opening.current(edit(this, without("two")), new=True)
     assert planned_again(after).ok
     plan = after.plan()
     assert plan.epoch == 2, "one revision"
@@ -156,10 +156,11 @@ def test_hosts_join_and_leave_in_one_edit(make):
 def test_a_host_that_comes_back_gets_rows_again_and_is_not_left_stopped(make):
     this = make(waits=(0, 70), count=96)
     begun(this)
-    after = run.current(edit(this, without("two")), new=True)
+    after = opening.current(edit(this, without("two")), new=True)
     assert planned_again(after).ok
     entry = {"kind": "local", "slots": 1, "device": "cpu", "environment": str(this.profile.hosts[0].environment)}
-    back = run.current(edit(after, lambda hosts: hosts.append({"name": "two", "workdir": "two", **entry})), new=True)
+    returned = edit(after, lambda hosts: hosts.append({"name": "two", "workdir": "two", **entry}))
+    back = opening.current(returned, new=True)
     assert not back.left
     assert planned_again(back).ok
     launched_again(back)
@@ -196,8 +197,8 @@ def test_after_a_kill_at_any_step_the_same_command_goes_on(make, monkeypatch, st
         if step == "plan":
             patched.setattr(joining, "_record_hosts", kill)
         with pytest.raises(Killed):
-            planned_again(run.current(changed, new=True))
-    after = run.current(changed, new=True)
+            planned_again(opening.current(changed, new=True))
+    after = opening.current(changed, new=True)
     assert planned_again(after).ok
     assert [spec.name for spec in after.left] == ["two"]
     (left,) = after.journal.events("host left")
@@ -211,7 +212,7 @@ def test_after_a_kill_at_any_step_the_same_command_goes_on(make, monkeypatch, st
 def test_watching_gives_the_rows_away_where_the_preflight_was_never_run(make):
     this = make(waits=(0, 36), count=48)
     begun(this)
-    after = run.current(edit(this, without("two")), new=True)
+    after = opening.current(edit(this, without("two")), new=True)
     workers.stop(dataclasses.replace(this, only=frozenset({"two"})))
     go(after, "one")
     to_the_end(after)
@@ -225,19 +226,20 @@ def test_while_another_command_drives_the_run_it_is_named_and_nothing_is_changed
     before = this.profile_file.read_bytes(), this.journal.path.read_bytes()
     with driver.hold(this):
         with pytest.raises(RunbookError) as refused:
-            run.current(changed, new=True)
+            opening.current(changed, new=True)
         assert f"by process {os.getpid()} since" in str(refused.value) and "hosts.three" in str(refused.value)
         assert "--take-over" in str(refused.value)
         assert (this.profile_file.read_bytes(), this.journal.path.read_bytes()) == before
-        assert run.current(profile.load(this.profile_file), new=True).folder == this.folder, "unchanged, it is opened"
-        assert [s.name for s in run.current(changed, new=True, take_over=True).profile.hosts][-1] == "three"
+        unchanged = profile.load(this.profile_file)
+        assert opening.current(unchanged, new=True).folder == this.folder, "unchanged, it is opened"
+        assert [s.name for s in opening.current(changed, new=True, take_over=True).profile.hosts][-1] == "three"
     go(this)
 
 
 def test_a_host_that_joins_and_cannot_be_reached_stops_the_gate_and_is_given_nothing(make):
     this = make(waits=(0, 30), count=48)
     begun(this)
-    after = run.current(with_three(this), new=True)
+    after = opening.current(with_three(this), new=True)
     gone.add("three")
     checks, facts = preflight.the_hosts(after, None)
     assert "three" not in facts
@@ -255,7 +257,7 @@ def test_a_host_that_joins_is_held_to_every_check_and_gets_no_row_before_they_ho
     begun(this)
     broken = executable(tmp_path / "bin" / "broken", "#!/bin/sh\necho no torch here >&2; exit 1\n")
     entry = {"name": "three", "kind": "local", "slots": 1, "device": "cpu", "workdir": "three"}
-    after = run.current(edit(this, lambda hosts: hosts.append({**entry, "environment": str(broken)})), new=True)
+    after = opening.current(edit(this, lambda hosts: hosts.append({**entry, "environment": str(broken)})), new=True)
     model, corpus = numbered(after)
     checks, facts = preflight.the_hosts(after, model)
     assert {check.where for check in checks.failed} == {"three"}, checks
@@ -269,7 +271,7 @@ def test_a_host_that_joins_is_held_to_every_check_and_gets_no_row_before_they_ho
 def test_a_host_that_computes_and_fails_a_check_holds_up_nobody(make):
     this = make(waits=(0, 30), count=48)
     begun(this)
-    after = run.current(with_three(this), new=True)
+    after = opening.current(with_three(this), new=True)
     two = this.folder.parents[1] / "two"
     two.chmod(0o777)  # others may write there now: refused, and it computes already
     checks, facts = preflight.the_hosts(after, numbered(after)[0])

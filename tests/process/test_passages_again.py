@@ -19,7 +19,7 @@ from runbook_lib.phases import download, launch, preflight, staging, workers
 from runbook_lib.profile import profile
 from runbook_lib.report import gate, report
 from runbook_lib.result import whole
-from runbook_lib.run import run
+from runbook_lib.run import opening, run
 from runbook_lib.run.checks import Checks
 from worker.layout import committed
 
@@ -38,7 +38,7 @@ def rows_left(this, name):
 
 def finished(top, since=""):
     """A run of the profile in the folder `top`, taken through all phases and sealed."""
-    this = run.create(profile.load(top / "profile.yaml"), since=str(since))
+    this = opening.create(profile.load(top / "profile.yaml"), since=str(since))
     _, model = preflight.the_model(this)
     checks, corpus = preflight.the_corpus(this, model)
     assert checks.ok, checks

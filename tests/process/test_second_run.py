@@ -11,7 +11,7 @@ from small_run import by_the_library, digest, make_profile, runbook, runbook_her
 from waiting import wait_for
 
 from runbook_lib.report import report
-from runbook_lib.run import run
+from runbook_lib.run import opening, run
 
 NEW = {"id": "new-1", "title": "Tides", "text": "The moon pulls the sea twice a day.", "url": ""}
 CHANGED = (3, 17, 40)
@@ -26,7 +26,7 @@ def write(path: Path, documents: list[dict]) -> None:
 
 
 def newest(folder: Path) -> run.Run:
-    return run.open_folder(run.run_mark.oldest_first(folder / "runs")[-1])
+    return opening.open_folder(run.run_mark.oldest_first(folder / "runs")[-1])
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_a_second_run_that_is_killed_in_its_preflight_is_gone_on_with_by_the_sam
     killed.wait()
     said = runbook("run", here / "small.yaml", "--since", first.name, cwd=here)
     assert f"run {made.name} in" in said and set((here / "runs").iterdir()) - there == {made}
-    assert np.array_equal(*(np.load(each.merged / "embeddings.npy") for each in (run.open_folder(made), second)))
+    assert np.array_equal(*(np.load(each.merged / "embeddings.npy") for each in (opening.open_folder(made), second)))
 
 
 @pytest.mark.parametrize(

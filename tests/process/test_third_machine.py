@@ -11,7 +11,7 @@ from small_run import DEMO, digest, make_profile, runbook
 from waiting import wait_for
 
 from runbook_lib.hosts import hosts
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from worker.layout import committed
 
 COUNT, JOINS_AT = 360, 0.3
@@ -31,7 +31,7 @@ def prepared(folder):
 
 def only_run(folder):
     (found,) = (folder / "runs").iterdir()
-    return run.open_folder(found)
+    return opening.open_folder(found)
 
 
 def signal_workers(this, number):

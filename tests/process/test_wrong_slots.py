@@ -10,7 +10,7 @@ import pytest
 from small_run import by_the_library, make_profile, runbook
 from wrong_slot import host_python
 
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from runbook_lib.run.run import Run
 from worker.files import read_json
 from worker.layout import committed
@@ -30,7 +30,7 @@ def made(folder: Path, harm: str, others: int = 1) -> Path:
 def ended(profile: Path, code: int = 0) -> tuple[Run, str]:
     said = runbook("run", profile, cwd=profile.parent, code=code)
     (folder,) = (profile.parent / "runs").iterdir()
-    return run.open_folder(folder), said
+    return opening.open_folder(folder), said
 
 
 def far_off(this: Run) -> float:

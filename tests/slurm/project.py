@@ -16,7 +16,8 @@ from fleet import FleetError
 from small_run import runbook_here
 from waiting import wait_for
 
-from runbook_lib.run.run import Run, open_folder
+from runbook_lib.run.opening import open_folder
+from runbook_lib.run.run import Run
 from tests.trials import operator
 from tests.trials.scene import Scene
 from worker.layout import HostFolder

@@ -11,7 +11,7 @@ from waiting import wait_for
 from runbook_lib.hosts import hosts
 from runbook_lib.phases import cluster as clusters
 from runbook_lib.profile import profile
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from runbook_lib.run.checks import Check, Checks
 from runbook_lib.run.machine_facts import MachineFacts
 from tests.slurm.project import Project
@@ -21,7 +21,7 @@ def looked(project: Project, **entry: Any) -> tuple[bool, dict[str, Check], dict
     """What a look at the cluster found: whether it will do, the checks by name, the facts of its tasks."""
     project.entry |= entry
     project.save_profile()
-    this = run.create(profile.load(project.project / "profile.yaml"))
+    this = opening.create(profile.load(project.project / "profile.yaml"))
     checks = Checks("a cluster")
     facts: dict[str, MachineFacts] = {spec.name: {"gpus": []} for spec in this.hosts}
     good = clusters.look(this, checks, this.hosts, facts)
@@ -76,7 +76,7 @@ def test_a_controller_that_is_away_is_said(project: Project, cluster: slurm.Clus
 
 def test_gpus_of_a_task_are_counted_and_named_by_their_place(project: Project) -> None:
     project.save_profile()
-    this = run.create(profile.load(project.project / "profile.yaml", {"hosts.cluster.gres": "gpu:2"}))
+    this = opening.create(profile.load(project.project / "profile.yaml", {"hosts.cluster.gres": "gpu:2"}))
     host = hosts.connect(this.hosts[0], this.name)
     host.claim(this.id)
     hosts.bring_bundle(host)

@@ -10,7 +10,7 @@ import pytest
 import slurm
 from small_run import PROFILE, digest, make_profile, runbook, undisturbed
 
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from tests.slurm.project import Project
 
 ENTRY = """hosts:
@@ -29,7 +29,7 @@ def test_the_real_model_gives_the_bytes_of_this_machine(
     path.write_text(PROFILE.split("hosts:")[0] + ENTRY)
     said = runbook("run", path, cwd=tmp_path)
     (folder,) = (tmp_path / "runs").iterdir()
-    this = run.open_folder(folder)
+    this = opening.open_folder(folder)
     assert digest(this) == undisturbed(tmp_path_factory).digest, said
     assert {host.name for host in this.profile.hosts} == set(this.plan().hosts) == {"cluster.0", "cluster.1"}
     assert "FAILED" not in runbook("verify", folder, cwd=tmp_path)

@@ -14,7 +14,7 @@ from hosts_by_ssh import write_alias
 from small_run import PROFILE, digest, make_profile, runbook, undisturbed
 from waiting import wait_for
 
-from runbook_lib.run import run
+from runbook_lib.run import opening
 
 HOSTS = """hosts:
   - {{name: tensor01, kind: ssh, slots: 1, device: cpu, threads: 1, credentials: {0}, environment: {1}}}
@@ -102,7 +102,7 @@ def test_a_host_that_dies_for_good_is_done_by_the_other_and_the_bytes_are_the_sa
             two.boot()
     assert child.returncode == 0, printed.decode()
     (folder,) = (tmp_path / "runs").iterdir()
-    this = run.open_folder(folder)
+    this = opening.open_folder(folder)
     (moved,) = this.journal.events("rows moved")
     assert (moved["host"], moved["to"]) == ("tensor02", ["tensor01"]) and moved["rows"] >= 8
     assert digest(this) == near
@@ -136,7 +136,7 @@ def test_four_notebooks_over_two_ssh_hosts_give_the_local_bytes_and_show_no_secr
         printed = child.stdout.read()
     assert child.returncode == 0, printed.decode()
     (folder,) = (tmp_path / "runs").iterdir()
-    this = run.open_folder(folder)
+    this = opening.open_folder(folder)
     assert digest(this) == near
     checks = {each["name"]: each for each in json.loads((this.report / "validation.json").read_text())["checks"]}
     assert checks["batches done again on other slots"]["seen"].startswith("2 of 2 slots, ")

@@ -32,7 +32,7 @@ from runbook_lib.hosts import hosts, inventory
 from runbook_lib.phases import download, launch, monitor
 from runbook_lib.profile import profile
 from runbook_lib.report import clean, status
-from runbook_lib.run import plan, run
+from runbook_lib.run import opening, plan
 from runbook_lib.run.checks import Checks
 from runbook_lib.show import panel, pictures
 from runbook_lib.slots.snapshot import Snapshot
@@ -150,7 +150,7 @@ class Two:
         entries = "".join(f"  - {{name: {name}, kind: ssh, slots: 1, {keys}}}\n" for name in ("liar", "honest"))
         text = f"run: t\ncorpus: {{path: c.jsonl}}\nmodel: {{name: /nowhere}}\nhosts:\n{entries}"
         (tmp_path / "p.yaml").write_text(text)
-        self.run = run.create(profile.load(tmp_path / "p.yaml"))
+        self.run = opening.create(profile.load(tmp_path / "p.yaml"))
         names = ("liar", "honest")
         slots = tuple(plan.Slot(f"cluster{i}_gpu0", n, 0, "cpu", 1, 10 * i, 10 * i + 10) for i, n in enumerate(names))
         model = plan.ModelIdentity("m", "r", "d", 4, True)

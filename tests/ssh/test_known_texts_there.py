@@ -9,7 +9,7 @@ import pytest
 from small_run import PROFILE, make_profile, runbook
 from wrong_slot import host_python
 
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from worker.files import read_json
 from worker.layout import committed
 
@@ -29,7 +29,7 @@ def test_a_host_that_is_off_this_machine_is_fenced_and_two_that_are_stop_the_lau
     path.write_text(text)
     said = runbook("run", path, cwd=tmp_path, code=wrong - 1)
     (folder,) = (tmp_path / "runs").iterdir()
-    this = run.open_folder(folder)
+    this = opening.open_folder(folder)
     if wrong == 2:
         assert "known texts alike on every slot" in said and "off what this machine gives" in said
         assert not list(this.journal.events("slot fenced")) and not this.result_file("03_monitor").exists()

@@ -36,7 +36,7 @@ from runbook_lib.phases import preflight, sent_model, staging
 from runbook_lib.profile import profile
 from runbook_lib.profile.profile import ModelSpec
 from runbook_lib.profile.secret import Secret
-from runbook_lib.run import model, run
+from runbook_lib.run import model, opening, run
 from worker import fetch
 
 ROOT = Path(__file__).parents[2]
@@ -414,7 +414,7 @@ def planned(far: list[fleet.Host], folder: Path) -> run.Run:
     (folder / "hf.token").write_text(f"{TOKEN}\n")
     lines = {"run": f"fetch-{folder.name}"[:60], "model": f"{{name: {NAME}, download: hosts}}", "hf_token": "hf.token"}
     (folder / "p.yaml").write_text(profile_text(far, python, **lines))
-    this = run.create(profile.load(folder / "p.yaml"))
+    this = opening.create(profile.load(folder / "p.yaml"))
     _, found = preflight.the_model(this)
     _, corpus = preflight.the_corpus(this, found)
     facts = {spec.name: {"cores": 1, "gpus": []} for spec in this.hosts}

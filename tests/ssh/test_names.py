@@ -21,7 +21,7 @@ from runbook_lib.errors import DataError, HostError, ProfileError, RunbookError
 from runbook_lib.hosts import hosts
 from runbook_lib.hosts.ssh import link
 from runbook_lib.profile import profile
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from worker.files import sha256_file
 
 SEED = 60
@@ -210,7 +210,7 @@ def test_the_name_of_a_run_is_letters_digits_and_little_else(
     choices = profile.load(tmp_path / "p.yaml")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ProfileError, match="letters, digits"):
-        run.create(choices, name)
+        opening.create(choices, name)
     monkeypatch.chdir(tmp_path)
     assert cli.main(["check", "p.yaml", f"--run={name}"]) == 1
     assert cli.main(["run", "p.yaml", f"--run={name}"]) == 1
@@ -224,13 +224,13 @@ def test_a_name_on_the_command_line_that_nothing_has_is_said_in_plain_words(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loaded(tmp_path)
-    this = run.create(profile.load(tmp_path / "p.yaml"), "mine")
+    this = opening.create(profile.load(tmp_path / "p.yaml"), "mine")
     monkeypatch.chdir(tmp_path)
     if name.strip():
         with pytest.raises(ProfileError, match="no host"):
-            run.limited(this, name)
+            opening.limited(this, name)
     with pytest.raises(DataError):
-        run.find(name)
+        opening.find(name)
     assert cli.main(["status", "--", name]) == 1
     said = capsys.readouterr().err
     assert said.replace("\n", "").isprintable() and "Traceback" not in said

@@ -25,7 +25,7 @@ from runbook_lib.hosts.ssh import link
 from runbook_lib.phases import download, launch, merge, monitor, preflight, probing, staging, tend, workers
 from runbook_lib.profile import profile
 from runbook_lib.report import clean
-from runbook_lib.run import run
+from runbook_lib.run import opening, run
 from runbook_lib.run.phase_result import PhaseResult
 from runbook_lib.slots.watcher import Watcher
 from worker.layout import committed
@@ -62,7 +62,7 @@ def prepared(ssh_fleet, folder, texts=None, local=False, **lines):
     far = list(ssh_fleet.hosts.values())
     lines = {"part_rows": "4", "run": folder.name, "monitor": "{interval_s: 0.3}", **lines}
     (folder / "p.yaml").write_text(profile_text(far, light(folder), local, **lines))
-    this = run.create(profile.load(folder / "p.yaml"))
+    this = opening.create(profile.load(folder / "p.yaml"))
     _, model = preflight.the_model(this)
     _, corpus = preflight.the_corpus(this, model)
     if local:
@@ -180,8 +180,8 @@ import sys
 sys.path[:0] = [{tests!r}]
 import os
 from runbook_lib.phases import launch, staging, workers
-from runbook_lib.run import run
-this = run.open_folder(__import__("pathlib").Path({folder!r}))
+from runbook_lib.run import opening
+this = opening.open_folder(__import__("pathlib").Path({folder!r}))
 assert staging.stage(this).ok and launch.start(this).ok
 print("launched", flush=True)
 sys.stdin.read()
@@ -210,7 +210,7 @@ def test_only_the_hosts_that_are_named_are_touched(ssh_fleet, tmp_path):
     this = launched(prepared(ssh_fleet, tmp_path / "subset", {0: "WAIT", 20: "WAIT"}))
     wait_for(lambda: all(slot.state == "running" for slot in look(this).slots), "both run")
     before = supervisors(this)
-    some = run.limited(this, "tensor01")
+    some = opening.limited(this, "tensor01")
     assert [check.where for check in workers.stop(some)] == ["tensor01"]
     assert {slot.host: slot.state for slot in look(this).slots} == {"tensor01": "stopped", "tensor02": "running"}
     assert [slot.host for slot in look(some).slots] == ["tensor01"]

@@ -20,7 +20,7 @@ from runbook_lib.chain.endings import ProcessEnd
 from runbook_lib.errors import RunbookError
 from runbook_lib.hosts import hosts
 from runbook_lib.profile import profile
-from runbook_lib.run import driver, plan, run
+from runbook_lib.run import driver, opening, plan, run
 from worker import process
 from worker.files import write_json
 
@@ -46,7 +46,7 @@ def made(tmp_path):
     text = "run: t\ncorpus: {path: c.jsonl}\nmodel: {name: /nowhere}\n"
     text += "hosts:\n  - {name: here, kind: local, slots: 1, device: cpu}\n"
     (tmp_path / "p.yaml").write_text(text)
-    return run.create(profile.load(tmp_path / "p.yaml"))
+    return opening.create(profile.load(tmp_path / "p.yaml"))
 
 
 def notebook(tmp_path, *cells, name=PHASE, parameters='profile: str = ""\nrun: str = ""'):
@@ -124,7 +124,7 @@ def test_with_some_hosts_only_launch_and_monitor_are_told_of_them_and_the_merge_
     before = two.plan_file.read_bytes()
     commit(two, "there", (10, 20))
     said = []
-    assert chain.drive(run.limited(two, "there"), said.append)
+    assert chain.drive(opening.limited(two, "there"), said.append)
     given = {phase: result.figures.get("given") if (result := two.result(phase)) else None for phase in run.PHASES}
     assert given == {run.PHASES[0]: None, run.PHASES[1]: "there", run.PHASES[2]: "there", run.PHASES[3]: None}
     assert said[-1].startswith("04_merge_validate: waits for the rows of the other hosts")
@@ -133,13 +133,13 @@ def test_with_some_hosts_only_launch_and_monitor_are_told_of_them_and_the_merge_
     assert two.plan_file.read_bytes() == before
 
     # The rows of that host are done, so what was said of it holds; for all hosts it does not.
-    assert [chain.holds(run.limited(two, "there"), phase) for phase in run.PHASES[:3]] == [True] * 3
+    assert [chain.holds(opening.limited(two, "there"), phase) for phase in run.PHASES[:3]] == [True] * 3
     assert [chain.holds(two, phase) for phase in run.PHASES[:3]] == [True, False, False]
 
     # Once the others are done too, the merge waits no longer, whoever is meant.
     commit(two, "here", (0, 10))
     said.clear()
-    assert chain.drive(run.limited(two, "there"), said.append)
+    assert chain.drive(opening.limited(two, "there"), said.append)
     assert [line.partition(":")[0] for line in said if "done in" in line] == [run.PHASES[3]]
     assert two.finished
 
@@ -232,8 +232,8 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us with SIGINT ignored
 from pathlib import Path
 from runbook_lib.chain import attempts
-from runbook_lib.run import run
-attempts.execute(run.open_folder(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))
+from runbook_lib.run import opening
+attempts.execute(opening.open_folder(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))
 """
 
 
@@ -265,8 +265,8 @@ def test_when_the_driver_ends_its_kernel_ends_and_nothing_counts(made, tmp_path,
 @pytest.mark.process
 def test_a_second_driver_is_refused_and_told_who_holds_the_run(made):
     with driver.hold(made):
-        code = "import sys\nfrom pathlib import Path\nfrom runbook_lib.run import driver, run\n"
-        code += "with driver.hold(run.open_folder(Path(sys.argv[1]))):\n    pass\n"
+        code = "import sys\nfrom pathlib import Path\nfrom runbook_lib.run import driver, opening\n"
+        code += "with driver.hold(opening.open_folder(Path(sys.argv[1]))):\n    pass\n"
         done = subprocess.run(
             [sys.executable, "-c", code, str(made.folder)], capture_output=True, text=True, check=False
         )
@@ -279,52 +279,52 @@ def test_a_second_driver_is_refused_and_told_who_holds_the_run(made):
 
 @pytest.mark.process
 def test_the_lock_of_a_dead_driver_holds_nobody_up(made):
-    code = "import os, sys\nfrom pathlib import Path\nfrom runbook_lib.run import driver, run\n"
-    code += "with driver.hold(run.open_folder(Path(sys.argv[1]))):\n    os.kill(os.getpid(), 9)\n"
+    code = "import os, sys\nfrom pathlib import Path\nfrom runbook_lib.run import driver, opening\n"
+    code += "with driver.hold(opening.open_folder(Path(sys.argv[1]))):\n    os.kill(os.getpid(), 9)\n"
     subprocess.run([sys.executable, "-c", code, str(made.folder)], check=False)
     with driver.hold(made):
         pass
 
 
 def test_run_folders_of_one_profile_continue_until_finished(made):
-    assert run.current(made.profile).folder == made.folder
-    assert run.current(made.profile, new=True).folder == made.folder
+    assert opening.current(made.profile).folder == made.folder
+    assert opening.current(made.profile, new=True).folder == made.folder
     made.save_result(run.PHASES[-1], ok=True)
-    assert run.current(made.profile).folder == made.folder
-    assert run.current(made.profile, new=True).folder != made.folder
+    assert opening.current(made.profile).folder == made.folder
+    assert opening.current(made.profile, new=True).folder != made.folder
 
 
 def test_a_profile_that_asks_for_other_vectors_starts_no_run_beside_an_unfinished_one(made):
     changed = profile.load(made.profile.path, {"model.max_tokens": "5"})
     for new in (True, False):
         with pytest.raises(RunbookError, match=r"model\.max_tokens"):
-            run.current(changed, new=new)
+            opening.current(changed, new=new)
     made.save_result(run.PHASES[-1], ok=True)
-    assert run.current(changed, new=True).folder != made.folder
+    assert opening.current(changed, new=True).folder != made.folder
 
 
 def test_a_harmless_edit_of_the_profile_lets_the_results_stand(made, tmp_path, no_kernel):
     assert attempts.execute(made, PHASE, notebook(tmp_path, OPEN, GATE)).ending.ok
-    watched = run.current(profile.load(made.profile.path, {"monitor.deadline_s": "9"}), new=True)
+    watched = opening.current(profile.load(made.profile.path, {"monitor.deadline_s": "9"}), new=True)
     assert watched.folder == made.folder and watched.profile.monitor.deadline_s == 9
     assert chain.holds(watched, PHASE)
-    elsewhere = run.current(profile.load(made.profile.path, {"output.folder": "elsewhere"}), new=True)
+    elsewhere = opening.current(profile.load(made.profile.path, {"output.folder": "elsewhere"}), new=True)
     assert elsewhere.folder == made.folder and not chain.holds(elsewhere, PHASE)
 
 
 def test_an_unknown_run_lists_those_there_are(made, monkeypatch):
     monkeypatch.chdir(made.profile.path.parent)
-    assert run.find(made.name).folder == made.folder.absolute()
+    assert opening.find(made.name).folder == made.folder.absolute()
     with pytest.raises(RunbookError, match=made.name):
-        run.find("nonesuch")
+        opening.find("nonesuch")
 
 
 HOLDING = """
 import signal, sys, time
 from pathlib import Path
-from runbook_lib.run import driver, run
+from runbook_lib.run import driver, opening
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
-with driver.hold(run.open_folder(Path(sys.argv[1]))):
+with driver.hold(opening.open_folder(Path(sys.argv[1]))):
     try:
         print("held", flush=True)
         time.sleep(300)

@@ -16,7 +16,7 @@ from runbook_lib.errors import DataError, ProfileError
 from runbook_lib.phases import amend, download, merge, preflight, staging
 from runbook_lib.profile import profile
 from runbook_lib.result.manifest import Amended
-from runbook_lib.run import plan, run
+from runbook_lib.run import opening, plan, run
 from worker.files import write_json
 from worker.layout import committed
 from worker.rows import planned_parts
@@ -74,7 +74,7 @@ def test_only_the_parts_that_hold_a_mended_text_are_done_again(done):
     changed = mended(done, text_of(4, "mended"))
     with pytest.raises(DataError, match="runbook run PROFILE --amend"):
         raise DataError(preflight.the_corpus(done, preflight.the_model(done)[1])[0].failed[0].seen)
-    this = run.current(changed, new=True, amend=True)
+    this = opening.current(changed, new=True, amend=True)
     assert this.folder == done.folder
     assert amend.amend(this).ok
     assert committed(this.local.parts) == [(0, 3), (6, 9), (9, 12), (12, 15), (15, 18)]
@@ -97,7 +97,7 @@ def test_only_the_parts_that_hold_a_mended_text_are_done_again(done):
 
 
 def test_a_part_of_the_text_before_is_not_taken(done):
-    this = run.current(mended(done, text_of(4, "mended")), new=True, amend=True)
+    this = opening.current(mended(done, text_of(4, "mended")), new=True, amend=True)
     old = folder(this, "one").part(3, 6)
     kept = {path: path.read_bytes() for path in (old, old.with_suffix(".json"))}
     assert amend.amend(this).ok
@@ -112,7 +112,7 @@ def test_a_row_that_was_given_up_is_tried_again_once_it_is_mended(done):
     for place in (folder(done, "one"), done.local):
         write_json(place.quarantined(4), {"row": 4, "reason": "ended 4 workers"})
         write_json(place.quarantined(7), {"row": 7, "reason": "ended 4 workers"})
-    this = run.current(mended(done, text_of(4, "mended")), new=True, amend=True)
+    this = opening.current(mended(done, text_of(4, "mended")), new=True, amend=True)
     assert amend.amend(this).ok
     for place in (folder(done, "one"), done.local):
         assert not place.quarantined(4).exists() and place.quarantined(7).exists()
@@ -121,7 +121,7 @@ def test_a_row_that_was_given_up_is_tried_again_once_it_is_mended(done):
 def test_a_finished_run_is_amended_and_is_unfinished_then(done):
     done.save_result(run.PHASES[-1], ok=True)
     done.sums.write_text("sealed\n")
-    this = run.current(mended(done, text_of(0, "mended")), new=True, amend=True)
+    this = opening.current(mended(done, text_of(0, "mended")), new=True, amend=True)
     assert this.folder == done.folder
     assert amend.amend(this).ok and not this.finished and not this.sums.exists()
 
@@ -132,15 +132,15 @@ def test_a_corpus_mended_in_another_file_is_taken_too(done, tmp_path):
     (tmp_path / "mended.json").write_text(json.dumps(documents))
     changed = profile.load(tmp_path / "profile.yaml", {"corpus.path": str(tmp_path / "mended.json")})
     with pytest.raises(ProfileError, match=r"corpus\.path.*\n.*--amend"):
-        run.current(changed, new=True)
-    this = run.current(changed, new=True, amend=True)
+        opening.current(changed, new=True)
+    this = opening.current(changed, new=True, amend=True)
     assert this.folder == done.folder and amend.amend(this).ok
-    assert run.current(changed, new=True).folder == done.folder
+    assert opening.current(changed, new=True).folder == done.folder
 
 
 def test_titles_alone_are_amended_without_a_row(done):
     first = merge.merge(done)
-    this = run.current(mended(done, lambda ds: ds[1].update(title="Another")), new=True, amend=True)
+    this = opening.current(mended(done, lambda ds: ds[1].update(title="Another")), new=True, amend=True)
     assert amend.amend(this).ok
     assert committed(this.local.parts) == committed(done.local.parts) and len(committed(this.local.parts)) == 6
     assert merge.merge(this).outputs["articles.jsonl"] != first.outputs["articles.jsonl"]
@@ -160,18 +160,18 @@ def test_other_documents_are_no_amendment(done, what):
     change, seen = REFUSED[what]
     before = done.plan_file.read_bytes(), sums(done), done.corpus.joinpath("texts.jsonl").read_bytes()
     with pytest.raises(DataError, match=seen):
-        amend.amend(run.current(mended(done, change), new=True, amend=True))
+        amend.amend(opening.current(mended(done, change), new=True, amend=True))
     assert (done.plan_file.read_bytes(), sums(done), done.corpus.joinpath("texts.jsonl").read_bytes()) == before
 
 
 def test_other_settings_are_no_amendment(done):
     changed = profile.load(done.folder.parents[1] / "profile.yaml", {"model.max_tokens": "5"})
     with pytest.raises(ProfileError, match=r"model\.max_tokens"):
-        run.current(changed, new=True, amend=True)
+        opening.current(changed, new=True, amend=True)
 
 
 def test_an_amendment_that_was_cut_off_is_made_again(done, monkeypatch):
-    this = run.current(mended(done, text_of(4, "mended")), new=True, amend=True)
+    this = opening.current(mended(done, text_of(4, "mended")), new=True, amend=True)
     monkeypatch.setattr(amend, "sync_folder", lambda path: None)
     whole = amend.verbs.set_aside
 

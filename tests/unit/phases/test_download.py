@@ -16,6 +16,7 @@ from runbook_lib.errors import DataError
 from runbook_lib.hosts import hosts
 from runbook_lib.phases import download
 from runbook_lib.result import done_twice, parts
+from runbook_lib.run import opening
 from runbook_lib.run.run import Run
 from worker.files import sha256_file, write_json
 from worker.layout import committed
@@ -276,7 +277,7 @@ def test_only_the_hosts_that_are_meant_are_asked(two, capsys):
 
 def test_the_command_fetches_from_the_hosts_that_are_meant(two, monkeypatch, capsys):
     two.commit_all()
-    monkeypatch.setattr(cli.run, "find", lambda name: two.run)
+    monkeypatch.setattr(opening, "find", lambda name: two.run)
     assert cli.main(["fetch", two.run.name, "--hosts", "here"]) == 0
     assert "3 parts fetched; 10 of 21 rows are in " in capsys.readouterr().out
     assert committed(two.run.local.parts) == RANGES[:3]

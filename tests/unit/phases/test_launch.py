@@ -14,7 +14,7 @@ from runbook_lib import cli
 from runbook_lib.corpus import corpus
 from runbook_lib.hosts import hosts
 from runbook_lib.phases import launch, staging, workers
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from runbook_lib.slots import incidents
 from worker import process
 from worker.files import read_json, sha256_file, write_json
@@ -318,7 +318,7 @@ def test_nothing_is_restarted_where_nothing_is_staged(make):
 @pytest.mark.parametrize("name", [True, False])
 def test_restarting_one_host_leaves_the_other_one_alone(both, name):
     before = at_work(both, "one"), at_work(both, "two")
-    checks = workers.restart(both, "two") if name else workers.restart(run.limited(both, "two"))
+    checks = workers.restart(both, "two") if name else workers.restart(opening.limited(both, "two"))
     assert {check.where for check in checks} == {"two"}
     assert at_work(both, "one") == before[0]
     assert all(process.alive(identity) for identity in before[0])
@@ -343,7 +343,7 @@ def test_a_command_for_one_host_touches_no_other(both, capsys, verb):
 def test_some_hosts_get_the_rows_that_the_plan_of_all_gives_them(make):
     this = make()
     before = this.plan_file.read_bytes()
-    only = run.limited(this, "two")
+    only = opening.limited(this, "two")
     assert staging.stage(only).ok
     assert not folder(this, "one").root.exists()
     (slot,) = read_json(folder(this, "two").assignment("two"))["slots"]
@@ -369,7 +369,7 @@ def test_a_host_that_is_not_there_is_refused_with_those_that_are(one, capsys, ve
     ],
 )
 def test_hosts_are_named_by_a_comma_list_and_none_means_all(make, names, meant):
-    this = run.limited(make(), names)
+    this = opening.limited(make(), names)
     assert [spec.name for spec in this.hosts] == meant
     assert bool(this.only) == (len(meant) < 2)
 
@@ -563,7 +563,8 @@ def test_a_host_of_which_every_slot_is_bad_holds_up_no_other(make, working):
         working(this, slot, "two")
     checks = launch.first_progress(this, 3600.0)
     assert checks.ok and {check.where for check in checks if check.warn} == {"one"}
-    only = launch.first_progress(run.limited(this, "one"), 3600.0)  # rows stay where they are: nobody else does them
+    one = opening.limited(this, "one")
+    only = launch.first_progress(one, 3600.0)  # rows stay where they are: nobody else does them
     assert len(only.failed) == 2
 
 

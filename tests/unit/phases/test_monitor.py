@@ -19,7 +19,7 @@ from runbook_lib.hosts import hosts
 from runbook_lib.phases import monitor, tend
 from runbook_lib.profile.notify_spec import NotifySpec
 from runbook_lib.report import gate
-from runbook_lib.run import run
+from runbook_lib.run import opening, run
 from runbook_lib.slots.movement import TREND
 from runbook_lib.slots.observed import judge
 from runbook_lib.slots.rates import eta_range, windowed
@@ -228,11 +228,11 @@ def test_norms_come_from_parts_that_are_home(made):
 
 def test_only_the_rows_of_the_hosts_that_are_meant_count(two):
     before = two.plan_file.read_bytes()
-    state = look(run.limited(two, "here"))
+    state = look(opening.limited(two, "here"))
     assert [slot.slot for slot in state.slots] == ["cluster0_gpu0"]
     assert (state.committed, state.rows, state.done) == (10, 10, True)
     assert monitor.finished(state).ok
-    other = look(run.limited(two, "there"))
+    other = look(opening.limited(two, "there"))
     assert (other.committed, other.rows, other.done) == (0, 10, False)
     assert (look(two).committed, look(two).rows) == (10, 20)
     assert two.plan_file.read_bytes() == before
@@ -240,13 +240,13 @@ def test_only_the_rows_of_the_hosts_that_are_meant_count(two):
 
 def test_a_host_that_is_not_meant_is_not_asked(two):
     lose(two, "there")
-    state = asyncio.run(monitor.watch(run.limited(two, "here"), Kept()))
+    state = asyncio.run(monitor.watch(opening.limited(two, "here"), Kept()))
     assert state.done
     assert (state.alerts, dict(state.silent_s)) == ((), {})
 
 
 def test_the_status_command_shows_the_hosts_that_are_meant(two, monkeypatch, capsys):
-    monkeypatch.setattr(cli.run, "find", lambda name: two)
+    monkeypatch.setattr(opening, "find", lambda name: two)
     assert cli.main(["status", two.name, "--hosts", "here", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"cluster0_gpu0", "_summary"}

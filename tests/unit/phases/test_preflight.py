@@ -15,7 +15,7 @@ from local_run import host as connected
 from runbook_lib.hosts import inventory
 from runbook_lib.phases import preflight, probing, staging
 from runbook_lib.profile.profile import HostSpec
-from runbook_lib.run import model, plan, planning, run
+from runbook_lib.run import model, opening, plan, planning, run
 from runbook_lib.run.checks import Checks
 from worker import probe, process
 from worker.files import write_json
@@ -379,7 +379,7 @@ def test_a_machine_without_nvidia_smi_is_a_failing_check_and_gives_no_plan(cuda,
     cuda(row(0))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr("worker.machine.NVIDIA_PLACES", ())
-    this = run.open_folder(next((tmp_path / "runs").iterdir()))
+    this = opening.open_folder(next((tmp_path / "runs").iterdir()))
     checks, facts = preflight.the_hosts(this, None)
     assert [check.name for check in checks.failed] == ["GPUs", UNTRIED]
     assert named(checks, "GPUs").seen == "nvidia-smi: not found"

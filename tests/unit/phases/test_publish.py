@@ -16,7 +16,7 @@ from runbook_lib.records import plain
 from runbook_lib.result import parts, publication
 from runbook_lib.result.merged import Merged
 from runbook_lib.result.placed import Placed
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from worker.files import sha256_file, write_json
 
 GOOD = made_up.vectors(4, seed=9)
@@ -124,7 +124,7 @@ def test_a_file_that_no_run_wrote_is_never_replaced(made):
 def test_a_file_of_another_run_may_be_replaced_and_its_writer_is_known(made):
     made_up.published(made.run)
     assert publication.run_that_wrote(made.run, made.run.founding_file) == made.run.name
-    later = run.create(made.run.profile, "made-up-later")
+    later = opening.create(made.run.profile, "made-up-later")
     assert publication.run_that_wrote(later, made.run.founding_file) == made.run.name
     made.run.founding_file.write_bytes(b"edited")
     assert publication.run_that_wrote(later, made.run.founding_file) == ""
@@ -183,7 +183,7 @@ def test_a_result_that_was_changed_is_kept_beside_the_one_that_comes_anew(made):
 
 def test_a_result_of_a_run_that_was_deleted_is_known_by_its_backup(made):
     made_up.published(made.run)
-    later = run.create(made.run.profile, "made-up-later")
+    later = opening.create(made.run.profile, "made-up-later")
     shutil.rmtree(made.run.folder)
     assert publication.run_that_wrote(later, later.founding_file) == made.run.name
     assert publication.founding_name_problem(later) == ""

@@ -15,7 +15,7 @@ from runbook_lib.hosts import hosts
 from runbook_lib.hosts.local import LocalTransport
 from runbook_lib.hosts.ssh.refused import HostKeyRefused, LoginRefused
 from runbook_lib.phases import launch, monitor, recover, staging, tend, workers
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from runbook_lib.slots.watcher import Watcher
 from worker import process
 from worker.files import read_json, write_json
@@ -247,7 +247,7 @@ def test_hosts_that_are_not_meant_are_neither_started_nor_fetched_from(make):
     commit_all(this)
     for name, row in (("one", 0), ("two", 12)):
         folder(this, name).part(row, row + 3).with_suffix(".json").unlink()
-    only = run.limited(this, "two")
+    only = opening.limited(this, "two")
     (did,) = tend.tend(only, look(only))
     assert did.startswith("two: started (pid ")
     assert not alive(this, "one")

@@ -9,7 +9,7 @@ from readme import placed_by_the_readme
 from runbook_lib import cli
 from runbook_lib.errors import ProfileError
 from runbook_lib.profile import profile, tokens
-from runbook_lib.run import run
+from runbook_lib.run import opening
 
 BASE = "run: a\ncorpus: {path: corpus.jsonl}\nmodel: {name: owner/model}\nhosts: [{name: here, kind: local}]\n"
 MARK = "CANARY"
@@ -131,10 +131,10 @@ def test_a_runs_own_copy_is_read_where_the_files_of_its_secrets_are_gone(tmp_pat
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "mine").write_text("x")
     (tmp_path / "p.yaml").write_text(BASE + "hf_token: keys/mine\n")
-    this = run.create(profile.load(tmp_path / "p.yaml"), "one")
+    this = opening.create(profile.load(tmp_path / "p.yaml"), "one")
     (tmp_path / "keys" / "mine").unlink()
     (tmp_path / "keys").rmdir()
-    assert run.open_folder(this.folder).profile.hf_token == tmp_path / "keys" / "mine"
+    assert opening.open_folder(this.folder).profile.hf_token == tmp_path / "keys" / "mine"
 
 
 def test_ordinary_words_are_no_secrets() -> None:
@@ -149,12 +149,12 @@ def test_ordinary_words_are_no_secrets() -> None:
 
 def test_a_note_or_a_name_with_a_token_in_it_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(BASE)
-    this = run.create(profile.load(tmp_path / "p.yaml"), "one")
+    this = opening.create(profile.load(tmp_path / "p.yaml"), "one")
     before = (this.folder / "journal.jsonl").read_bytes()
     with pytest.raises(ProfileError, match="looks like a secret"):
         this.note(f"put {SECRETS[0]} into the file")
     with pytest.raises(ProfileError, match="looks like a secret") as refused:
-        run.create(this.profile, SECRETS[0])
+        opening.create(this.profile, SECRETS[0])
     assert MARK not in str(refused.value)
     assert (this.folder / "journal.jsonl").read_bytes() == before
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["one"]

@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from runbook_lib.errors import DataError
 from runbook_lib.report import archive, gate, notebook_pages, report
 from runbook_lib.result import facts
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from runbook_lib.run.checks import Checks
 from runbook_lib.run.run import PHASES, Run
 from runbook_lib.show import pictures
@@ -418,7 +418,7 @@ def test_a_changed_founding_file_or_backup_is_found(tmp_path: Path) -> None:
 def test_a_founding_file_that_another_run_wrote_since_is_a_warning_that_names_it(tmp_path: Path) -> None:
     this = finished(tmp_path)
     report.seal(this)
-    later = run.create(this.profile, "made-up-later")
+    later = opening.create(this.profile, "made-up-later")
     this.founding_file.write_bytes(b"another run's result")
     assert "founding file" in failed(this)
     later.save_result(PHASES[3], ok=True, figures={"founding": {"sha256": sha256_file(this.founding_file)}})

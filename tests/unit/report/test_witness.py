@@ -10,7 +10,7 @@ import pytest
 
 from runbook_lib import cli
 from runbook_lib.report import gate, sealing, verification, witness
-from runbook_lib.run import run as runs
+from runbook_lib.run import opening
 from runbook_lib.run.checks import Check, Checks
 from runbook_lib.run.run import PHASES, Run
 from worker.layout import seals_file
@@ -26,7 +26,7 @@ def this(tmp_path: Path) -> Run:
     text = run.profile_file.read_text().partition("hosts:")[0]
     lines = [f"  - {{name: {h.name}, kind: local, device: cpu, slots: 2, workdir: {h.workdir}}}\n" for h in hosts]
     run.profile_file.write_text(f"{text}hosts:\n{''.join(lines)}")
-    run = runs.open_folder(run.folder)
+    run = opening.open_folder(run.folder)
     replace(made, run=run).commit_all()
     for phase in PHASES[:3]:
         checks = Checks("a fact")

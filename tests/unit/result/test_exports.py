@@ -13,6 +13,7 @@ import pytest
 from runbook_lib import cli
 from runbook_lib.errors import DataError
 from runbook_lib.result import exports, survey
+from runbook_lib.run import opening
 from worker.files import sha256_file
 
 ROWS, DIM = 403, 16
@@ -96,7 +97,7 @@ def test_a_run_without_a_published_result_and_an_unknown_form_are_refused(tmp_pa
 
 def test_the_command_says_what_is_lost_and_where_it_is(made, tmp_path, capsys, monkeypatch):
     out = replace(made.run.profile.output, folder=tmp_path)
-    monkeypatch.setattr(cli.run, "find", lambda name: replace(made.run, profile=replace(made.run.profile, output=out)))
+    monkeypatch.setattr(opening, "find", lambda name: replace(made.run, profile=replace(made.run.profile, output=out)))
     assert cli.main(["export", made.run.name, "--to", "npy-int8"]) == 0
     said = capsys.readouterr().out
     assert f"{made.run.name}-npy-int8: 2 files, 403 x 16" in said and "recall@10 0.9" in said

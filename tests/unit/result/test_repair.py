@@ -8,7 +8,7 @@ from small_run import make_profile, runbook, runbook_here
 
 from runbook_lib.chain import attempts, endings
 from runbook_lib.chain.endings import ProcessEnd
-from runbook_lib.run import run
+from runbook_lib.run import opening, run
 
 
 @pytest.mark.process
@@ -16,7 +16,7 @@ def test_a_run_that_fails_at_its_first_phase_has_its_notes_and_its_verdict(tmp_p
     path = make_profile(tmp_path)
     (tmp_path / "corpus.jsonl").write_text("{half\n")
     runbook("run", path, "--run", "failed", cwd=tmp_path, code=1)
-    this = run.open_folder(tmp_path / "runs" / "failed")
+    this = opening.open_folder(tmp_path / "runs" / "failed")
     assert "phase failed" in (this.notes / "failures.log").read_text()
     (form,) = this.notes.glob("execution_report_*.md")
     assert "NOT SUCCEEDED" in form.read_text() and "UMAP" not in form.read_text()
@@ -55,7 +55,7 @@ def test_the_cause_of_an_end_is_told_by_exit_codes_and_never_by_a_warning(ended,
 
 def test_an_attempt_is_numbered_even_where_the_one_before_left_no_notebook(tmp_path):
     path = make_profile(tmp_path)
-    this = run.create(run.profiles.load(path), "numbered")
+    this = opening.create(run.profiles.load(path), "numbered")
     this.journal.write("phase started", phase=run.PHASES[0], attempt=1)
     assert attempts._attempts(this, run.PHASES[0]) == 1
     assert Path(this.report / "attempts").exists() is False

@@ -21,7 +21,7 @@ from runbook_lib.report import gate, report
 from runbook_lib.result import earlier, whole
 from runbook_lib.result.merged import Merged
 from runbook_lib.run import model as models
-from runbook_lib.run import run
+from runbook_lib.run import opening
 from runbook_lib.run.checks import Checks
 from runbook_lib.run.run import PHASES, Run
 from worker.files import sha256_file
@@ -274,17 +274,17 @@ def test_a_run_is_not_taken_from_itself_and_an_unknown_one_is_named(first, tmp_p
     with pytest.raises(DataError, match="it is this run itself"):
         earlier.open_earlier(first.folder, first.folder)
     with pytest.raises(ProfileError, match="no such run"):
-        run.find_earlier("nobody", tmp_path)
-    assert run.find_earlier(first.name, first.folder.parent) == str(first.folder)
+        opening.find_earlier("nobody", tmp_path)
+    assert opening.find_earlier(first.name, first.folder.parent) == str(first.folder)
 
 
 def test_a_notebook_names_the_earlier_run_too(first, tmp_path):
     plain = run_folder(tmp_path / "b", texts=next_month())
     file = plain.run.folder.parents[1] / "profile.yaml"
     shutil.rmtree(plain.run.folder)
-    opened = run.open_run(str(file), new=True, since=str(first.folder))
+    opened = opening.open_run(str(file), new=True, since=str(first.folder))
     assert opened.since == str(first.folder)
-    assert run.open_run(str(file), new=True).folder == opened.folder, "left out, the run goes on as it was begun"
+    assert opening.open_run(str(file), new=True).folder == opened.folder, "left out, the run goes on as it was begun"
 
 
 def test_a_run_with_since_is_not_amended(first, tmp_path):
@@ -299,13 +299,13 @@ def test_a_run_with_since_is_not_amended(first, tmp_path):
 def test_an_unfinished_run_goes_on_only_with_the_same_earlier_run(first, tmp_path):
     made = run_folder(tmp_path / "b", texts=next_month(), since=first.folder)
     mine = made.run.profile
-    assert run.current(mine, new=True).folder == made.run.folder, "without --since it goes on too"
-    assert run.current(mine, new=True, since=str(first.folder)).folder == made.run.folder
+    assert opening.current(mine, new=True).folder == made.run.folder, "without --since it goes on too"
+    assert opening.current(mine, new=True, since=str(first.folder)).folder == made.run.folder
     with pytest.raises(ProfileError, match=r"was made with --since .*--new --since"):
-        run.current(mine, new=True, since=str(tmp_path))
+        opening.current(mine, new=True, since=str(tmp_path))
     plain = run_folder(tmp_path / "c", texts=next_month())
     with pytest.raises(ProfileError, match="was made without --since"):
-        run.current(plain.run.profile, new=True, since=str(first.folder))
+        opening.current(plain.run.profile, new=True, since=str(first.folder))
 
 
 @pytest.mark.parametrize("step", ["build", "tables", "subset", "commit", "rename"])
@@ -333,7 +333,7 @@ def test_numbering_that_was_killed_anywhere_begins_anew_and_comes_to_the_same(fi
             run_folder(tmp_path / "b", texts=next_month(), since=first.folder)
     (folder,) = (tmp_path / "b" / "runs").iterdir()
     assert not (folder / "corpus" / "corpus.json").exists(), "not numbered yet, so the preflight begins anew"
-    this = run.open_folder(folder)
+    this = opening.open_folder(folder)
 
     def build(to: Path) -> corpora.Corpus:
         source, asked = tmp_path / "b" / "corpus.json", tmp_path / "b" / "questions.json"

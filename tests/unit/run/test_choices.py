@@ -18,7 +18,7 @@ from runbook_lib.errors import DataError, ProfileError
 from runbook_lib.phases import preflight, staging
 from runbook_lib.profile import profile
 from runbook_lib.report import archive
-from runbook_lib.run import run, run_mark
+from runbook_lib.run import opening, run, run_mark
 from worker.files import write_json
 
 
@@ -79,14 +79,14 @@ HARMLESS = {
 def test_a_key_that_can_change_no_vector_changes_in_the_run_and_the_journal_tells_it(this, key):
     first = this.profile_file.read_text()
     changed = edited(this, **HARMLESS[key])
-    found = run.current(changed, new=True)
+    found = opening.current(changed, new=True)
     assert found.folder == this.folder and folders(this) == [this.name]
     told = {event["key"]: (event["before"], event["after"]) for event in this.journal.events("profile changed")}
     assert key in told and told[key][0] != told[key][1]
-    assert found.profile == run.open_folder(this.folder).profile
+    assert found.profile == opening.open_folder(this.folder).profile
     assert profile.as_yaml(found.profile) == profile.as_yaml(changed)
     assert this.first_profile_file.read_text() == first
-    run.current(changed, new=True)
+    opening.current(changed, new=True)
     assert len(list(this.journal.events("profile changed"))) == len(told)  # told once
     assert found.id == this.id
 
@@ -113,7 +113,7 @@ def test_a_key_that_can_change_a_vector_is_refused_by_name_with_both_ways_out(th
     before = this.profile_file.read_bytes(), this.journal.path.read_bytes()
     for new in (True, False):
         with pytest.raises(ProfileError) as refused:
-            run.current(edited(this, **FIXED[key]), new=new)
+            opening.current(edited(this, **FIXED[key]), new=new)
         assert f"\n  {key}: " in str(refused.value)
         assert "undo" in str(refused.value) and "--new" in str(refused.value) and this.name in str(refused.value)
     assert folders(this) == [this.name]
@@ -121,28 +121,28 @@ def test_a_key_that_can_change_a_vector_is_refused_by_name_with_both_ways_out(th
 
 
 def test_undoing_the_edit_goes_on_with_the_run_also_beside_a_newer_one(this):
-    other = run.create(edited(this, model__dtype="bfloat16"))
-    assert run.current(edited(this, model__dtype="bfloat16"), new=True).folder == other.folder
-    assert run.current(edited(this, model__dtype="float32"), new=True).folder == this.folder
+    other = opening.create(edited(this, model__dtype="bfloat16"))
+    assert opening.current(edited(this, model__dtype="bfloat16"), new=True).folder == other.folder
+    assert opening.current(edited(this, model__dtype="float32"), new=True).folder == this.folder
     assert folders(this) == [this.name, other.name]
 
 
 def test_after_a_finished_run_other_choices_begin_a_new_one(this):
     finish(this)
-    second = run.current(edited(this, model__dtype="bfloat16"), new=True)
+    second = opening.current(edited(this, model__dtype="bfloat16"), new=True)
     assert second.folder != this.folder and second.id != this.id
     with pytest.raises(ProfileError, match=r"model\.dtype"):  # the second is unfinished
-        run.current(edited(this, model__dtype="float32"), new=True)
+        opening.current(edited(this, model__dtype="float32"), new=True)
 
 
 def test_a_clock_that_steps_back_hides_no_run(this):
     finish(this)
     for file in (this.profile_file, this.folder, this.local.mark):
         os.utime(file, (4e9, 4e9))
-    second = run.current(edited(this), new=True)
+    second = opening.current(edited(this), new=True)
     assert second.folder != this.folder
     os.utime(second.profile_file, (1e9, 1e9))
-    assert run.current(edited(this), new=True).folder == second.folder
+    assert opening.current(edited(this), new=True).folder == second.folder
     assert folders(this) == [this.name, second.name]
 
 
@@ -150,19 +150,19 @@ def test_two_profiles_with_one_prefix_each_find_their_own_run(this):
     first = edited(this)
     other = this.folder.parents[1] / "b.yaml"
     other.write_text(first.path.read_text().replace("part_rows: 3", "part_rows: 2"))
-    second = run.current(profile.load(other), new=True)
+    second = opening.current(profile.load(other), new=True)
     assert second.folder != this.folder
     for new in (True, False):
-        assert run.current(first, new=new).folder == this.folder
-        assert run.current(profile.load(other), new=new).folder == second.folder
+        assert opening.current(first, new=new).folder == this.folder
+        assert opening.current(profile.load(other), new=new).folder == second.folder
 
 
 def test_a_profile_beside_it_with_other_thresholds_has_a_run_of_its_own(this):
     first = edited(this)
     other = this.folder.parents[1] / "b.yaml"
     other.write_text(first.path.read_text() + "recovery: ask\n")
-    assert run.current(profile.load(other), new=True).folder != this.folder
-    assert run.current(first, new=True).folder == this.folder
+    assert opening.current(profile.load(other), new=True).folder != this.folder
+    assert opening.current(first, new=True).folder == this.folder
     assert not list(this.journal.events("profile changed"))
 
 
@@ -170,10 +170,10 @@ def test_a_profile_that_was_renamed_or_copied_goes_on_with_its_run(this):
     first = edited(this)
     other = this.folder.parents[1] / "b.yaml"
     shutil.copy(first.path, other)
-    assert run.current(profile.load(other), new=True).folder == this.folder
+    assert opening.current(profile.load(other), new=True).folder == this.folder
     first.path.unlink()
     other.write_text(other.read_text() + "recovery: ask\n")
-    assert run.current(profile.load(other), new=True).folder == this.folder
+    assert opening.current(profile.load(other), new=True).folder == this.folder
 
 
 def test_a_corpus_that_was_moved_is_the_same_corpus_and_another_is_not(this, tmp_path):
@@ -181,12 +181,12 @@ def test_a_corpus_that_was_moved_is_the_same_corpus_and_another_is_not(this, tmp
     moved.parent.mkdir()
     this.profile.corpus.path.rename(moved)
     changed = edited(this, corpus__path="data/corpus.json")
-    assert run.current(changed, new=True).folder == this.folder
+    assert opening.current(changed, new=True).folder == this.folder
     moved.write_text(moved.read_text().replace("lake", "LAKE"))
     other = edited(this, corpus__path="./data/../data/corpus2.json")
     moved.rename(other.corpus.path)
     with pytest.raises(ProfileError, match=r"corpus\.path: .*another content"):
-        run.current(other, new=True)
+        opening.current(other, new=True)
 
 
 def test_a_corpus_that_was_edited_under_its_name_is_not_gone_on_with_in_silence(this):
@@ -194,10 +194,10 @@ def test_a_corpus_that_was_edited_under_its_name_is_not_gone_on_with_in_silence(
     before = path.read_text()
     path.write_text(before.replace("lake", "LAKE"))
     with pytest.raises(ProfileError, match=r"corpus\.path: .*edited since(.|\n)*--new(.|\n)*--amend"):
-        run.current(edited(this), new=True)
-    assert run.current(edited(this), new=True, amend=True).folder == this.folder
+        opening.current(edited(this), new=True)
+    assert opening.current(edited(this), new=True, amend=True).folder == this.folder
     path.write_text(before)
-    assert run.current(edited(this), new=True).folder == this.folder
+    assert opening.current(edited(this), new=True).folder == this.folder
 
 
 def test_a_corpus_that_is_gone_stops_no_run_that_has_its_copy(this):
@@ -219,13 +219,13 @@ def test_questions_that_changed_are_named(tmp_path):
 
 def test_a_model_named_otherwise_is_the_same_model_and_another_is_not(this, tmp_path):
     shutil.copytree(tmp_path / "model", tmp_path / "copy")
-    found = run.current(edited(this, model__name="./copy"), new=True)
+    found = opening.current(edited(this, model__name="./copy"), new=True)
     assert found.folder == this.folder
     assert planned(found) == this.plan()  # parts go on saying the name of the plan
     assert staging.stage(found).ok
     model_folder(tmp_path / "other", hidden_size=9)
     with pytest.raises(ProfileError, match=r"model\.name"):
-        run.current(edited(this, model__name="./other"), new=True)
+        opening.current(edited(this, model__name="./other"), new=True)
 
 
 def test_a_host_that_is_taken_out_leaves_the_run_and_how_it_was_reached_is_kept(this):
@@ -234,7 +234,7 @@ def test_a_host_that_is_taken_out_leaves_the_run_and_how_it_was_reached_is_kept(
     value["hosts"].pop()
     file.write_text(yaml.safe_dump(value))
     said: list[str] = []
-    found = run.current(profile.load(file), new=True, say=said.append)
+    found = opening.current(profile.load(file), new=True, say=said.append)
     assert found.folder == this.folder and [host.name for host in found.hosts] == ["one"]
     assert said == ["  two leaves the run: what it committed counts, its other rows go to the others"]
     assert [host.name for host in found.left] == ["two"] and found.left[0].workdir == this.profile.hosts[1].workdir
@@ -243,7 +243,7 @@ def test_a_host_that_is_taken_out_leaves_the_run_and_how_it_was_reached_is_kept(
 
 def test_a_host_of_another_name_is_one_that_leaves_and_one_that_joins(this):
     said: list[str] = []
-    found = run.current(edited(this, hosts__0__name="renamed"), new=True, say=said.append)
+    found = opening.current(edited(this, hosts__0__name="renamed"), new=True, say=said.append)
     assert [host.name for host in found.hosts] == ["renamed", "two"] and [host.name for host in found.left] == ["one"]
     assert "one leaves the run" in said[0] and "renamed joins the run" in said[1]
 
@@ -252,7 +252,7 @@ def test_a_working_folder_that_was_moved_with_all_that_is_in_it_is_the_same(this
     shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
     write_json(tmp_path / "one" / this.name / "run.json", json.loads(this.local.mark.read_text()))
     (tmp_path / "one").rename(tmp_path / "elsewhere")
-    assert run.current(edited(this, hosts__0__workdir="elsewhere"), new=True).folder == this.folder
+    assert opening.current(edited(this, hosts__0__workdir="elsewhere"), new=True).folder == this.folder
 
 
 def test_hosts_in_another_order_are_no_difference(this):
@@ -260,7 +260,7 @@ def test_hosts_in_another_order_are_no_difference(this):
     value = yaml.safe_load(file.read_text())
     value["hosts"].reverse()
     file.write_text(yaml.safe_dump(value))
-    assert run.current(profile.load(file), new=True).folder == this.folder
+    assert opening.current(profile.load(file), new=True).folder == this.folder
     assert not list(this.journal.events("profile changed"))
 
 
@@ -268,12 +268,12 @@ def test_an_edit_that_answers_a_failed_preflight_is_taken_into_the_run(tmp_path)
     this = new_run(tmp_path, corpus="{path: corpus.json, text: body}")
     assert not preflight.the_corpus(this, preflight.the_model(this)[1])[0].ok
     this.journal.write("checked", ok=False)
-    found = run.current(edited(this, corpus__text="text"), new=True)
+    found = opening.current(edited(this, corpus__text="text"), new=True)
     assert found.folder == this.folder
     planned(found)
     this.journal.write("checked", ok=True)  # from here on its plan is what others may go by
     with pytest.raises(ProfileError, match=r"corpus\.text"):
-        run.current(edited(this, corpus__text="body"), new=True)
+        opening.current(edited(this, corpus__text="body"), new=True)
 
 
 def test_a_run_of_a_given_name_follows_the_same_rule(this, capsys, monkeypatch):
@@ -291,31 +291,31 @@ def test_a_run_of_a_given_name_follows_the_same_rule(this, capsys, monkeypatch):
 def test_a_run_without_an_id_is_not_gone_on_with(this):
     this.local.mark.unlink()
     with pytest.raises(ProfileError, match="earlier version"):
-        run.current(edited(this), new=True)
+        opening.current(edited(this), new=True)
     finish(this)
-    assert run.current(edited(this), new=False).folder == this.folder
-    assert run.current(edited(this), new=True).folder != this.folder
+    assert opening.current(edited(this), new=False).folder == this.folder
+    assert opening.current(edited(this), new=True).folder != this.folder
 
 
 def test_a_run_that_cannot_be_read_hides_no_other(this):
-    broken = run.create(edited(this), "broken")
+    broken = opening.create(edited(this), "broken")
     broken.profile_file.write_text("{half")
-    assert run.current(edited(this), new=True).folder == this.folder
+    assert opening.current(edited(this), new=True).folder == this.folder
 
 
 def test_no_run_yet_is_told_as_such(tmp_path):
     this = new_run(tmp_path)
     shutil.rmtree(this.folder)
     with pytest.raises(DataError, match="01_preflight"):
-        run.current(edited(this))
+        opening.current(edited(this))
 
 
 @pytest.mark.process
 def test_two_commands_given_at_once_make_one_run(tmp_path):
     file = edited(new_run(tmp_path)).path
     shutil.rmtree(tmp_path / "runs")
-    code = "from runbook_lib.profile import profile; from runbook_lib.run import run; "
-    code += f"print(run.current(profile.load({str(file)!r}), new=True).name)"
+    code = "from runbook_lib.profile import profile; from runbook_lib.run import opening; "
+    code += f"print(opening.current(profile.load({str(file)!r}), new=True).name)"
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert len({process.communicate(timeout=120)[0] for process in both}) == 1
     assert [process.returncode for process in both] == [0, 0, 0]
@@ -326,7 +326,7 @@ def test_a_sealed_run_whose_profile_changes_is_open_again_and_not_damaged(this):
     this.sums.write_text("sealed\n")
     this.journal.write("sealed")
     assert archive.was_sealed(this)
-    again = run.open_or_create(edited(this, output__folder="elsewhere"), this.name)
+    again = opening.open_or_create(edited(this, output__folder="elsewhere"), this.name)
     assert again.folder == this.folder and not archive.was_sealed(again)
 
 
@@ -338,7 +338,7 @@ def test_a_host_added_to_the_profile_gets_slots_and_rows_that_nobody_has(tmp_pat
     value = yaml.safe_load(file.read_text())
     value["hosts"].insert(0, {**value["hosts"][0], "name": "three", "workdir": "three", "slots": 2})
     file.write_text(yaml.safe_dump(value))
-    found = run.current(profile.load(file), new=True)
+    found = opening.current(profile.load(file), new=True)
     assert found.folder == this.folder
     now = planned(found)
     assert now.epoch == before.epoch + 1 and now.slots[: len(before.slots)] == before.slots

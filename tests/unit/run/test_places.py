@@ -9,7 +9,7 @@ import pytest
 
 from runbook_lib.phases import preflight
 from runbook_lib.profile import profile
-from runbook_lib.run import places, run
+from runbook_lib.run import opening, places, run
 
 TEXT = """
 run: lake
@@ -35,7 +35,7 @@ def made(tmp_path: Path, **given: str) -> run.Run:
     (tmp_path / "requirements.txt").touch()
     (tmp_path / "hf.token").touch(0o600)
     (tmp_path / "p.yaml").write_text(TEXT.format(**values))
-    return run.create(profile.load(tmp_path / "p.yaml"), values["name"])
+    return opening.create(profile.load(tmp_path / "p.yaml"), values["name"])
 
 
 APART = {

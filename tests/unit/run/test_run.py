@@ -10,15 +10,15 @@ from local_run import folder, new_run, planned
 
 from runbook_lib.errors import DataError
 from runbook_lib.phases import staging
-from runbook_lib.run import plan, run, run_mark
+from runbook_lib.run import opening, plan, run_mark
 from worker.files import read_json
 
 
 def test_every_run_has_a_random_id_that_its_plan_and_its_hosts_carry(tmp_path):
     this = new_run(tmp_path)
     assert run_mark.RUN_ID.fullmatch(this.id)
-    assert run.open_folder(this.folder).id == this.id
-    assert run.create(this.profile, "another").id != this.id
+    assert opening.open_folder(this.folder).id == this.id
+    assert opening.create(this.profile, "another").id != this.id
     kept = json.loads((this.folder / "run.json").read_text())
     assert {"format", "run", "id", "created"} <= set(kept) and kept["run"] == this.name
     assert [event["id"] for event in this.journal.events("run created")] == [this.id]
@@ -48,7 +48,7 @@ def test_a_plan_of_a_version_without_ids_still_reads(tmp_path):
 
 
 def test_a_notebook_that_is_given_nothing_opens_the_demo():
-    assert run.DEMO.samefile(Path(__file__).parents[3] / "profiles" / "demo.yaml")
+    assert opening.DEMO.samefile(Path(__file__).parents[3] / "profiles" / "demo.yaml")
 
 
 def test_a_notebook_finds_a_run_by_its_name_in_the_profiles_own_folder_of_runs(tmp_path, monkeypatch):
@@ -56,10 +56,10 @@ def test_a_notebook_finds_a_run_by_its_name_in_the_profiles_own_folder_of_runs(t
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     profile = str(this.profile.path)
-    assert run.open_run(profile, this.name).folder == this.folder
-    assert run.open_run("", str(this.folder)).folder == this.folder
+    assert opening.open_run(profile, this.name).folder == this.folder
+    assert opening.open_run("", str(this.folder)).folder == this.folder
     with pytest.raises(DataError, match=rf"no run 'other'.*latest there: {this.name}"):
-        run.open_run(profile, "other")
+        opening.open_run(profile, "other")
 
 
 def test_a_run_without_a_plan_says_which_notebook_makes_it(tmp_path):

@@ -86,9 +86,9 @@ def test_what_was_seen_last_is_no_part_of_the_archive(watched):
 IN_A_TERMINAL = """
 import subprocess, sys
 from runbook_lib.show import phase_line
-from runbook_lib.run import run
+from runbook_lib.run import opening
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)"])
-phase_line.show(run.find(sys.argv[1]), "03_monitor", child, lambda: None)
+phase_line.show(opening.find(sys.argv[1]), "03_monitor", child, lambda: None)
 """
 
 

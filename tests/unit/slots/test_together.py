@@ -13,7 +13,7 @@ from runbook_lib.errors import HostError, InvalidReading, RunbookError
 from runbook_lib.hosts import answers
 from runbook_lib.hosts.local import LocalTransport
 from runbook_lib.phases import staging
-from runbook_lib.run import run
+from runbook_lib.run import opening, run
 from runbook_lib.slots.watcher import Watcher
 from worker.files import write_json
 from worker.layout import HostFolder
@@ -111,6 +111,6 @@ def test_limits_that_cannot_be_true_are_refused(answer: Any) -> None:
 
 @pytest.mark.parametrize("names", ["c", "c.3", "c.1,one"])
 def test_a_clusters_name_stands_for_all_of_its_tasks(this: run.Run, names: str) -> None:
-    chosen = [host.name for host in run.limited(this, names).hosts]
+    chosen = [host.name for host in opening.limited(this, names).hosts]
     tasks = [f"c.{task}" for task in range(5)]
     assert chosen == {"c": tasks, "c.3": ["c.3"], "c.1,one": ["c.1", "one"]}[names]

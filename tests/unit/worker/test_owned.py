@@ -15,7 +15,7 @@ from runbook_lib.errors import HostError, ProfileError, RunbookError
 from runbook_lib.hosts import environments, hosts, inventory
 from runbook_lib.phases import launch, staging, workers
 from runbook_lib.run import driver
-from runbook_lib.run.run import create, current, open_folder, open_or_create
+from runbook_lib.run.opening import create, current, open_folder, open_or_create
 from worker import owned
 from worker.files import write_json
 from worker.layout import run_name_problem
