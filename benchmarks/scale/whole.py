@@ -13,6 +13,7 @@ import made_up
 import numpy as np
 
 from runbook_lib.corpus import corpus as corpora
+from runbook_lib.corpus import inspection, numbering
 from runbook_lib.profile import profile as profiles
 from runbook_lib.run import opening
 from runbook_lib.run import plan as plans
@@ -53,7 +54,7 @@ def number(folder: Path) -> corpora.Corpus:
     run = runs.Run(profile.runs / "whole", profile)
     if not run.profile_file.exists():
         run = opening.create(profile, "whole")
-    return corpora.build(profile.corpus.path, corpora.Fields(), None, None, TEMPLATE, "{text}", run.corpus)
+    return numbering.build(profile.corpus.path, inspection.Fields(), None, None, TEMPLATE, "{text}", run.corpus)
 
 
 def open_run(folder: Path) -> runs.Run:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ProfileError
+from ..profile.profile import CorpusSpec
 from .characters import LONG_WORD, SURROGATES, has_control, has_long_word, is_visible
 from .columns import Column
 from .findings import ACCEPTABLE, LONG_TEXT, NAMED, Findings, counted
@@ -49,6 +50,11 @@ class Fields:
         """Refuse an oddity that cannot be accepted."""
         if unknown := sorted(self.accept - ACCEPTABLE.keys()):
             raise ProfileError(f"corpus.accept: {', '.join(unknown)} is not one of {', '.join(ACCEPTABLE)}")
+
+    @classmethod
+    def of(cls, spec: CorpusSpec) -> Fields:
+        """As the profile names them."""
+        return cls(spec.id, spec.title, spec.text, spec.url, frozenset(spec.accept))
 
     @property
     def names(self) -> dict[str, str]:

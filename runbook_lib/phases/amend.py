@@ -18,6 +18,7 @@ from worker.layout import HostFolder, committed, quarantined
 from worker.rows import Range
 
 from ..corpus import corpus as corpora
+from ..corpus import inspection, numbering
 from ..corpus.corpus import Corpus
 from ..errors import DataError
 from ..hosts import hosts as machines
@@ -77,9 +78,9 @@ def amend(run: Run) -> Checks:
 def _numbered(run: Run) -> Corpus:
     """Number the present corpus in another folder, in the same way as the run's corpus."""
     spec, plan = run.profile.corpus, run.plan()
-    fields = corpora.Fields(spec.id, spec.title, spec.text, spec.url, frozenset(spec.accept))
+    fields = inspection.Fields.of(spec)
     asked = run.profile.questions
-    return corpora.build(spec.path, fields, spec.documents, asked, plan.prompt, plan.question_prompt, run.amended)
+    return numbering.build(spec.path, fields, spec.documents, asked, plan.prompt, plan.question_prompt, run.amended)
 
 
 def _changed(before: Corpus, after: Corpus) -> list[int]:

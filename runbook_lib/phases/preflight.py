@@ -16,7 +16,7 @@ from worker.wire import PACKED
 
 from .. import records
 from ..corpus import corpus as corpora
-from ..corpus import sources
+from ..corpus import inspection, numbering, sources
 from ..errors import CorpusError, DataError, ProfileError, RunbookError
 from ..hosts import hosts as machines
 from ..hosts import inventory, together
@@ -204,7 +204,6 @@ def _sample(corpus: corpora.Corpus, row: int) -> str:
 def _numbered(run: Run, model: models.Model, on_progress: OnProgress) -> corpora.Corpus:
     """Return the numbered corpus of this run; the existing one is used if source and choices did not change."""
     spec = run.profile.corpus
-    fields = corpora.Fields(spec.id, spec.title, spec.text, spec.url, frozenset(spec.accept))
     if (run.corpus / "corpus.json").exists():
         corpus, whole = corpora.load(run.corpus), wholes.load(run)
         if wrong := _not_as_numbered(run, whole.corpus if whole else corpus, model):
@@ -212,9 +211,9 @@ def _numbered(run: Run, model: models.Model, on_progress: OnProgress) -> corpora
         return corpus
 
     def build(folder: Path) -> corpora.Corpus:
-        built = corpora.build(
+        built = numbering.build(
             spec.path,
-            fields,
+            inspection.Fields.of(spec),
             spec.documents,
             run.profile.questions,
             model.template,

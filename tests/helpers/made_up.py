@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from runbook_lib.corpus import corpus
+from runbook_lib.corpus import corpus, inspection, numbering
 from runbook_lib.phases import merge, publish, reuse, validate
 from runbook_lib.profile import profile
 from runbook_lib.result import earlier
@@ -171,9 +171,9 @@ def run_folder(
     template, question_template = "title: {title} | text: {text}", "query: {text}"
 
     def build(folder: Path) -> corpus.Corpus:
-        fields, source = corpus.Fields(accept=frozenset(accept)), tmp_path / "corpus.json"
+        fields, source = inspection.Fields(accept=frozenset(accept)), tmp_path / "corpus.json"
         asked_of = tmp_path / "questions.json" if asked else None
-        return corpus.build(source, fields, None, asked_of, template, question_template, folder)
+        return numbering.build(source, fields, None, asked_of, template, question_template, folder)
 
     taken_from = earlier.open_earlier(since, this.folder) if since else None
     numbered = reuse.number(this, taken_from, build) if taken_from else build(this.corpus)

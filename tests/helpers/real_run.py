@@ -73,11 +73,11 @@ def real_run(folder: Path, count: int = 60, dtype: str = "float32", part_rows: i
 
 def plain_texts(made: MadeUp):
     """The corpus numbered anew without a prompt: this model has none."""
-    from runbook_lib.corpus import corpus as corpora
+    from runbook_lib.corpus import inspection, numbering
 
     profile = made.run.profile
-    return corpora.build(
-        profile.corpus.path, corpora.Fields(), None, profile.questions, "{text}", "{text}", made.run.corpus
+    return numbering.build(
+        profile.corpus.path, inspection.Fields(), None, profile.questions, "{text}", "{text}", made.run.corpus
     )
 
 

@@ -18,13 +18,14 @@ BUILD = textwrap.dedent(
     """
     import json, resource, signal, sys
     from pathlib import Path
-    from runbook_lib.corpus import corpus
+    from runbook_lib.corpus import numbering
+    from runbook_lib.corpus.inspection import Fields
     from runbook_lib.errors import RunbookError
     from tests.helpers.memory import peak_mib
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        made = corpus.build(Path(sys.argv[1]), corpus.Fields(), None, None, "{text}", "{text}", Path(sys.argv[2]))
+        made = numbering.build(Path(sys.argv[1]), Fields(), None, None, "{text}", "{text}", Path(sys.argv[2]))
         end = f"taken: {made.documents}"
     except RunbookError as error:
         end = str(error)

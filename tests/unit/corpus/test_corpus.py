@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runbook_lib.corpus import corpus
+from runbook_lib.corpus import corpus, numbering
 from runbook_lib.corpus import documents as reading
 from runbook_lib.corpus.characters import has_long_word
-from runbook_lib.corpus.corpus import Corpus, Fields
+from runbook_lib.corpus.corpus import Corpus
 from runbook_lib.corpus.findings import ACCEPTABLE
 from runbook_lib.corpus.formats import whole_file
 from runbook_lib.corpus.formats.whole_file import WholeFile
+from runbook_lib.corpus.inspection import Fields
 from runbook_lib.corpus.prompt import as_encoded
 from runbook_lib.errors import CorpusError, DataError, ProfileError, RunbookError
 from runbook_lib.records import Written
@@ -41,7 +42,7 @@ def number(folder: Path, items: Any, *, accept: str = "", template: str = "{text
     source.write_bytes(items if isinstance(items, bytes) else pickle.dumps(items))
     fields = options.pop("fields", None) or Fields(accept=frozenset(accept.split()))
     expected, questions = options.pop("expected", None), options.pop("questions", None)
-    return corpus.build(source, fields, expected, questions, template, "Q: {text}", folder / "corpus", **options)
+    return numbering.build(source, fields, expected, questions, template, "Q: {text}", folder / "corpus", **options)
 
 
 def refused(folder: Path, items: Any, **options: Any) -> str:
@@ -85,7 +86,7 @@ def test_every_format_gives_the_same_corpus(tmp_path: Path) -> None:
     packed = tmp_path / "c.jsonl.gz"
     packed.write_bytes(gzip.compress(lines.read_bytes()))
     for source in (lines, packed):
-        again = corpus.build(source, Fields(), 12, None, "{text}", "{text}", tmp_path / f"{source.name}.corpus")
+        again = numbering.build(source, Fields(), 12, None, "{text}", "{text}", tmp_path / f"{source.name}.corpus")
         assert again.fingerprint == made.fingerprint
         assert again.texts_path.read_bytes() == made.texts_path.read_bytes()
         assert again.articles_path.read_bytes() == made.articles_path.read_bytes()
@@ -573,9 +574,10 @@ def test_every_refusal_can_be_acted_on() -> None:
 MEASURE = """
     import sys
     from pathlib import Path
-    from runbook_lib.corpus import corpus
+    from runbook_lib.corpus import numbering
+    from runbook_lib.corpus.inspection import Fields
     from tests.helpers.memory import peak_mib
-    corpus.build(Path(sys.argv[1]), corpus.Fields(), None, None, "{text}", "{text}", Path(sys.argv[2]))
+    numbering.build(Path(sys.argv[1]), Fields(), None, None, "{text}", "{text}", Path(sys.argv[2]))
     print(peak_mib())
 """
 
@@ -612,7 +614,7 @@ def test_a_disk_is_left_before_it_is_full_and_nothing_stays(tmp_path: Path, monk
         lambda folder: usage._replace(free=next(free, 2**20)),  # type: ignore[attr-defined]
     )
     with pytest.raises(DataError, match=r"next to no space left on the disk \(1 MiB\).*Next: look at that disk"):
-        corpus.build(source, corpus.Fields(), None, None, "{text}", "{text}", tmp_path / "numbered")
+        numbering.build(source, Fields(), None, None, "{text}", "{text}", tmp_path / "numbered")
     assert list((tmp_path / "numbered").iterdir()) == []
 
 

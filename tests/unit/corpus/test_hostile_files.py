@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from runbook_lib.corpus import corpus
-from runbook_lib.corpus.corpus import Corpus, Fields
+from runbook_lib.corpus import numbering
+from runbook_lib.corpus.corpus import Corpus
+from runbook_lib.corpus.inspection import Fields
 from runbook_lib.errors import CorpusError
 
 FOLDER = Path(__file__).parents[4] / "shared" / "data" / "hostile"
@@ -79,7 +80,7 @@ CASES = {entry["file"]: entry for entry in EXPECTED}
 def build(name: str, folder: Path, accept: str = "") -> Corpus:
     expected = 60 if name == "wrong_count.pkl" else None
     fields = Fields(accept=frozenset(accept.split()))
-    return corpus.build(FOLDER / name, fields, expected, None, "title: {title} | text: {text}", "{text}", folder)
+    return numbering.build(FOLDER / name, fields, expected, None, "title: {title} | text: {text}", "{text}", folder)
 
 
 def in_order(made: Corpus, count: int) -> None:

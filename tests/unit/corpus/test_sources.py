@@ -15,9 +15,10 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
-from runbook_lib.corpus import corpus, sources
-from runbook_lib.corpus.corpus import Corpus, Fields
+from runbook_lib.corpus import numbering, sources
+from runbook_lib.corpus.corpus import Corpus
 from runbook_lib.corpus.documents import read_documents
+from runbook_lib.corpus.inspection import Fields
 from runbook_lib.errors import CorpusError
 
 
@@ -47,7 +48,7 @@ def numbered(start: int, stop: int) -> list[dict[str, Any]]:
 
 
 def number(path: Path, folder: Path) -> Corpus:
-    return corpus.build(path, Fields(), None, None, "{text}", "{text}", folder)
+    return numbering.build(path, Fields(), None, None, "{text}", "{text}", folder)
 
 
 # ---------------------------------------------------------------- several files
@@ -142,7 +143,7 @@ def test_a_file_that_comes_while_others_are_read_is_noticed(tmp_path: Path) -> N
     lines(data / "a.jsonl", numbered(0, 2))
     late = (lambda done: lines(data / "b.jsonl", numbered(2, 3)),)
     with pytest.raises(CorpusError, match="changed while it was read"):
-        corpus.build(data, Fields(), None, None, "{text}", "{text}", tmp_path / "corpus", late[0])
+        numbering.build(data, Fields(), None, None, "{text}", "{text}", tmp_path / "corpus", late[0])
 
 
 # ---------------------------------------------------------------- Arrow
@@ -404,4 +405,4 @@ def test_a_title_that_only_some_documents_have_is_asked_about(tmp_path: Path, fi
 
 def test_a_file_that_is_not_there_is_named_with_the_key_to_correct(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"nowhere\.jsonl: there is no such file\. Next: .*corpus\.path"):
-        corpus.build(tmp_path / "nowhere.jsonl", Fields(), None, None, "{text}", "{text}", tmp_path / "corpus")
+        numbering.build(tmp_path / "nowhere.jsonl", Fields(), None, None, "{text}", "{text}", tmp_path / "corpus")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_up import documents
 
-from runbook_lib.corpus import corpus, subset
+from runbook_lib.corpus import inspection, numbering, subset
 
 
 @pytest.fixture
@@ -14,9 +14,9 @@ def whole(tmp_path):
     (tmp_path / "corpus.json").write_text(json.dumps(documents(30)))
     (tmp_path / "questions.json").write_text(json.dumps([{"question": "Which?", "title": "Title 1"}]))
     folder = tmp_path / "whole"
-    return corpus.build(
+    return numbering.build(
         tmp_path / "corpus.json",
-        corpus.Fields(),
+        inspection.Fields(),
         None,
         tmp_path / "questions.json",
         "t: {title} | {text}",

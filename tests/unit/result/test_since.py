@@ -15,6 +15,7 @@ from made_up import MadeUp, documents, published
 from made_up import run_folder as fresh_run
 
 from runbook_lib.corpus import corpus as corpora
+from runbook_lib.corpus import inspection, numbering
 from runbook_lib.errors import DataError, ProfileError
 from runbook_lib.phases import amend, merge, reuse
 from runbook_lib.report import gate, report
@@ -337,8 +338,8 @@ def test_numbering_that_was_killed_anywhere_begins_anew_and_comes_to_the_same(fi
 
     def build(to: Path) -> corpora.Corpus:
         source, asked = tmp_path / "b" / "corpus.json", tmp_path / "b" / "questions.json"
-        return corpora.build(
-            source, corpora.Fields(), None, asked, "title: {title} | text: {text}", "query: {text}", to
+        return numbering.build(
+            source, inspection.Fields(), None, asked, "title: {title} | text: {text}", "query: {text}", to
         )
 
     work = reuse.number(this, earlier.open_earlier(first.folder), build)
