@@ -1,6 +1,6 @@
 """The far end of a connection: answers requests on standard input until it closes. Standard library only, Python 3.9.
 
-Its code and that of what it imports arrives over the wire (`runbook_lib.hosts.ssh.session`), so a host needs nothing
+Its code and that of what it imports arrives over the wire (`runbook_lib.hosts.ssh.far_end`), so a host needs nothing
 but a Python, and never has another version than the one that asks. Both directions carry frames: the length in
 decimal, a newline, that many bytes. A request is a JSON object {"do": verb, ...}; its answer {"ok": value} or
 {"error": text}. While a request takes long, a lone `+` line every few seconds says that the machine and the wire live.

@@ -7,16 +7,16 @@ import zlib
 
 import pytest
 
-from runbook_lib.hosts.ssh import session as sessions
+from runbook_lib.hosts.ssh import far_end
 
 
 def alter(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
     """Let far ends come up with another text in `worker.agent`."""
-    sources = dict(json.loads(zlib.decompress(sessions.bundle())))
+    sources = dict(json.loads(zlib.decompress(far_end.bundle())))
     assert old in sources["agent"]
     sources["agent"] = sources["agent"].replace(old, new)
     changed = zlib.compress(json.dumps(list(sources.items())).encode())
-    monkeypatch.setattr(sessions, "bundle", lambda: changed)
+    monkeypatch.setattr(far_end, "bundle", lambda: changed)
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch, **constants: float) -> None:

@@ -13,7 +13,7 @@ import pytest
 import tiers
 import yaml
 
-from runbook_lib.hosts.ssh import session
+from runbook_lib.hosts.ssh import far_end
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "runbook_lib"
@@ -360,7 +360,7 @@ def test_every_event_of_the_journal_has_a_kind():
 
 def test_what_is_sent_through_a_login_has_all_that_it_imports_and_in_order():
     """The far end has nothing of ours before: a module that is not sent, or sent too late, is an ImportError there."""
-    for number, module in enumerate(session.SENT):
+    for number, module in enumerate(far_end.SENT):
         own, _ = WORKERS[module]
         needed = {name.split(".")[1] for name in own if name.startswith("worker.")}
-        assert needed <= set(session.SENT[:number]), module
+        assert needed <= set(far_end.SENT[:number]), module

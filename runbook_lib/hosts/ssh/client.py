@@ -24,11 +24,12 @@ from ...errors import LinkLost
 from . import alias as aliases
 from . import known_hosts, refusal
 from .alias import Alias, Settings, one
+from .far_end import COMMAND
 from .folder import PLACE, Folder
 from .pipes import PipeChannel, end
 from .rate import Rate
 from .refused import NoRoom, patiently
-from .session import COMMAND, Patience
+from .session import Patience
 from .ssh_log import Account, Lines
 
 LOOK_S = 0.01

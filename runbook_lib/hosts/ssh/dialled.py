@@ -12,10 +12,11 @@ import paramiko
 
 from ...errors import LinkLost
 from .dial import Through, dial, hang_up
+from .far_end import COMMAND
 from .login import Login
 from .rate import at_most
 from .refused import NoRoom
-from .session import COMMAND, Patience
+from .session import Patience
 from .transport import Connection
 
 NARROW, WIDE = 2**21, 2**24  # bytes: the most that a session buffers of what a host sends

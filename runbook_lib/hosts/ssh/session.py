@@ -1,82 +1,24 @@
-"""One session with the far end (`worker.agent`) over one channel. It knows bytes and deadlines, not SSH.
-
-The far end is a Python that gets its code over the channel itself, so nothing is installed or left on the host. The
-command is the same constant for every host: what differs (which Python, every path) goes over standard input, where no
-shell of any kind reads it and no process listing shows it.
-"""
+"""One session with the far end (`worker.agent`) over one channel. It knows bytes and deadlines, not SSH."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any, Protocol
 
-import worker
 from worker.escape import safe_text
 from worker.fields import WireError
 from worker.wire import Greeting
 
 from ...errors import HostError, LinkLost
-from . import answer_json
+from . import answer_json, far_end
+from .far_end import BOOTSTRAP, NO_PYTHON, PLACES
 from .rate import Rate
 
-# The far end's modules, each after what it imports.
-SENT = (
-    *("escape", "files", "rows", "layout", "fields", "wire", "owned", "placed", "locks", "process", "launcher"),
-    *(
-        "batch_script",
-        "slurm",
-        "node_job",
-        "reserve",
-        "states",
-        "snapshot",
-        "chip",
-        "limits",
-        "machine",
-        "environment",
-        "verbs",
-        "agent",
-    ),
-)
-PLACES = (
-    *("python3", "/usr/bin/python3", "/usr/local/bin/python3", "/opt/homebrew/bin/python3", "/opt/conda/bin/python3"),
-    *(f"$HOME/{name}/bin/python3" for name in ("miniconda3", "miniforge3", "mambaforge", "anaconda3", ".local")),
-)
-TOO_OLD = 97
-NO_PYTHON = 96
-# Quoted so that sh, csh and fish read the same: no quote, backslash, exclamation mark or newline inside.
-COMMAND = (
-    '/bin/sh -c \'IFS= read -r first; IFS= read -r code; case "$first" in [~]/*) first="$HOME/${first#??}";; esac; '
-    'for python in "$first" "${first:+$first/bin/python}" '
-    + " ".join(f'"{place}"' for place in PLACES)
-    + '; do [ -n "$python" ] || continue; "$python" -I -u -c "$code"; r=$?; '
-    + f"case $r in 2|{TOO_OLD}|126|127) ;; *) exit $r;; esac; done; exit {NO_PYTHON}'"
-)
-BOOTSTRAP = f"""
-import sys
-if sys.version_info < (3, 9):
-    sys.exit({TOO_OLD})
-import json, types, zlib
-source = open(0, "rb", 262144, closefd=False)
-nonce, size = source.readline().split()
-package = types.ModuleType("worker")
-package.__path__ = []
-sys.modules["worker"] = package
-for name, text in json.loads(zlib.decompress(source.read(int(size)))):
-    module = types.ModuleType("worker." + name)
-    module.__package__ = "worker"
-    sys.modules[module.__name__] = module
-    setattr(package, name, module)
-    exec(compile(text, "worker/" + name + ".py", "exec"), module.__dict__)
-sys.modules["worker.agent"].serve(nonce.decode(), source)
-"""
 NOISE_LIMIT = 2**20  # of what a login prints before the far end speaks
 ANSWER_LIMIT = 16 * 2**20
 HEAD_LIMIT = 2**16  # of a greeting, and of what goes before and after a file
@@ -132,14 +74,6 @@ class Channel(Protocol):
 
     def close(self) -> None:
         """End both streams."""
-
-
-@cache
-def bundle() -> bytes:
-    """The far end's code, as it is sent."""
-    folder = Path(worker.__file__).parent
-    sources = [(name, (folder / f"{name}.py").read_text(encoding="utf-8")) for name in SENT]
-    return zlib.compress(json.dumps(sources).encode())
 
 
 @dataclass
@@ -267,10 +201,10 @@ class Session:
         """Start the far end and wait for its mark, which comes after all that the login prints."""
         nonce = secrets.token_hex(16)
         first = python if python and not set(python) & set("\n\r\0") else ""
-        code = f"exec({BOOTSTRAP!r})"
+        code, bundle = f"exec({BOOTSTRAP!r})", far_end.bundle()
         mark, deadline = f"\n{nonce}\n".encode(), time.monotonic() + self.patience.login_s
         with suppress(LinkLost):  # a login that runs nothing may have ended by now: its output is read below
-            self._send(b"".join([f"{first}\n{code}\n{nonce} {len(bundle())}\n".encode(), bundle()]))
+            self._send(b"".join([f"{first}\n{code}\n{nonce} {len(bundle)}\n".encode(), bundle]))
         noise = bytearray()
         while True:
             # Also after the mark came: bytes left in that stream would narrow the channel's window for good.

@@ -365,10 +365,10 @@ def test_a_conda_that_does_not_answer_is_not_told_to_create(conda: Job) -> None:
 
 def test_homebrews_folders_are_looked_into_too() -> None:
     """A Mac's usual places; a session without a terminal has none of them in its PATH."""
-    from runbook_lib.hosts.ssh import session
+    from runbook_lib.hosts.ssh import far_end
 
     assert "/opt/homebrew/Caskroom/miniforge/base" in environment.BASES
-    assert "/opt/homebrew/bin" in environment.TOOL_FOLDERS and "/opt/homebrew/bin/python3" in session.PLACES
+    assert "/opt/homebrew/bin" in environment.TOOL_FOLDERS and "/opt/homebrew/bin/python3" in far_end.PLACES
 
 
 def test_a_conda_outside_path_is_found_where_it_can_be_run_and_path_comes_first(

@@ -27,7 +27,8 @@ from waiting import wait_for
 from runbook_lib.errors import HostError, LinkLost
 from runbook_lib.hosts.ssh import answer_json
 from runbook_lib.hosts.ssh import session as sessions
-from runbook_lib.hosts.ssh.session import COMMAND, NOISE_LIMIT, PLACES, Heard, Patience, Session
+from runbook_lib.hosts.ssh.far_end import COMMAND, PLACES, bundle
+from runbook_lib.hosts.ssh.session import NOISE_LIMIT, Heard, Patience, Session
 from worker.agent import REQUEST_LIMIT
 
 PATIENCE = Patience(login_s=10.0, silence_s=5.0, floor_window_s=2.0)
@@ -106,7 +107,7 @@ class Liar:
 
 def test_what_is_sent_needs_nothing_of_ours_that_is_not_sent_before_it() -> None:
     before: set[str] = set()
-    for name, source in json.loads(zlib.decompress(sessions.bundle())):
+    for name, source in json.loads(zlib.decompress(bundle())):
         lines = re.findall(r"^\s*from \.(\w*) import (.+)", source, re.M)
         needed = {each for module, words in lines for each in ([module] if module else re.split(r",\s*", words))}
         assert needed <= before, f"{name} needs {needed - before}, which is not sent before it"
