@@ -42,6 +42,7 @@ import fleet  # noqa: E402
 from hosts_by_ssh import by_alias, linked  # noqa: E402
 
 from runbook_lib.hosts import hosts  # noqa: E402
+from runbook_lib.hosts.content import file_content  # noqa: E402
 from runbook_lib.hosts.ssh.session import Patience  # noqa: E402
 from runbook_lib.hosts.ssh.ssh import SshTransport  # noqa: E402
 from runbook_lib.phases import download  # noqa: E402
@@ -185,7 +186,7 @@ def up(host: fleet.Host, rtt_s: float, source: Path, known: str) -> Round:
             (host.home / "files" / "up").unlink()
         with linked(host, Patience(), address=address, port=port) as ours:
             target = Path(ours.transport.home) / "files" / "up_ours"
-            content = hosts.file_content(source, known)
+            content = file_content(source, known)
 
             def send() -> None:
                 ours.put(target, content)

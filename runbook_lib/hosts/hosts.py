@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import worker
 from worker.environment import Found
 from worker.escape import safe_text
 from worker.fields import Identity, shown
-from worker.files import is_litter
 from worker.launcher import PROCESS, UNIT
 from worker.layout import HostFolder
 from worker.wire import Reading
@@ -29,29 +27,13 @@ from ..errors import CannotStart, HostError, RunbookError
 from ..profile.profile import HostSpec
 from ..run.run import Run
 from . import answers, environments
-from .content import Content, OnBytes, file_content, json_content
+from .content import Content, OnBytes
 from .local import LocalTransport
 from .scheduler import Scheduler
 from .ssh import login
 from .ssh.link import link_to
 from .ssh.ssh import SshTransport
 
-__all__ = [
-    "Completed",
-    "Content",
-    "Host",
-    "Results",
-    "ask_host",
-    "bring_bundle",
-    "bundle_files",
-    "connect",
-    "file_content",
-    "json_content",
-    "launchers",
-    "side_by_side",
-]
-
-BUNDLE = Path(worker.__file__).parent
 AT_ONCE = 16  # hosts spoken to at the same time
 ASK_S = 30.0
 NO_LIMIT = 2**62
@@ -392,13 +374,3 @@ def side_by_side(run: Run, do: Callable[[Host], T]) -> Results[T]:
     with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(run.hosts))) as pool:
         results = pool.map(lambda spec: ask_host(run, spec, do), run.hosts)
         return Results(zip([spec.name for spec in run.hosts], results, strict=True))
-
-
-def bring_bundle(host: Host) -> int:
-    """Bring the worker to a host, into the folder that was claimed; return how many of its files were new there."""
-    return sum(host.put(host.folder.root / relative, file_content(source)) for relative, source in bundle_files())
-
-
-def bundle_files() -> list[tuple[str, Path]]:
-    """The files of the worker package, by the path that each takes below the run's folder on a host."""
-    return [(f"worker/{path.name}", path) for path in sorted(BUNDLE.glob("*.py")) if not is_litter(path.name)]

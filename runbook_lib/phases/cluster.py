@@ -11,6 +11,7 @@ from worker.fields import is_count
 from ..errors import HostError, RunbookError
 from ..hosts import hosts as machines
 from ..hosts import inventory
+from ..hosts.bundle import bring_bundle
 from ..profile.profile import HostSpec
 from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
@@ -32,7 +33,7 @@ def look(run: Run, checks: Checks, specs: Sequence[HostSpec], facts: Mapping[str
         if not _scheduler(checks, host):
             return False
         host.claim(run.id)
-        machines.bring_bundle(host)
+        bring_bundle(host)
         why = host.scheduler.refusal(host.python)
         remedy = "see its words: partition, account, time, gres and extra of this host's entry"
         checks.add("tasks", not why, why or f"{spec.tasks} would be taken", "taken by sbatch", remedy, spec.cluster)

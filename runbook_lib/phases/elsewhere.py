@@ -15,6 +15,8 @@ from worker.wire import Doubled, PartAgain, PartRecord, PartsAgain
 
 from ..errors import HostError, RunbookError
 from ..hosts import hosts as machines
+from ..hosts.bundle import bring_bundle
+from ..hosts.content import json_content
 from ..run import fences
 from ..run.opening import limited
 from ..run.plan import Plan
@@ -78,7 +80,7 @@ def ask(run: Run, plan: Plan, orders: Mapping[str, Sequence[PartAgain]]) -> dict
     found: dict[str, Doubled | str] = {}
 
     def one(host: machines.Host) -> dict[str, Doubled | str]:
-        machines.bring_bundle(host)
+        bring_bundle(host)
         return {slot: _one(host, slot, orders[slot]) for slot in orders if hosts[slot] == host.name}
 
     names = {hosts[slot] for slot in orders}
@@ -96,7 +98,7 @@ def _one(host: machines.Host, slot: str, parts: Sequence[PartAgain]) -> Doubled 
     folder = host.folder
     order, answer = folder.doubled(slot), folder.doubled_answer(slot)
     try:
-        host.put(order, machines.json_content(PartsAgain(tuple(parts)).to_json()))
+        host.put(order, json_content(PartsAgain(tuple(parts)).to_json()))
         argv = [host.python, "-m", "worker", "double", "--root", str(folder.root), "--host", host.name, "--slot", slot]
         done = host.run_there(argv, WITHIN_S, folder.root)
         if done.exit_code != 0:

@@ -20,6 +20,7 @@ from ..corpus import inspection, numbering, sources
 from ..errors import CorpusError, DataError, ProfileError, RunbookError
 from ..hosts import hosts as machines
 from ..hosts import inventory, together
+from ..hosts.bundle import bring_bundle, bundle_files
 from ..hosts.ssh import login
 from ..profile.notify_spec import NotifySpec
 from ..profile.profile import HostSpec
@@ -54,7 +55,7 @@ def this_machine(run: Run) -> Checks:
             checks.add(f"package {name}", True, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
             checks.add(f"package {name}", False, "missing", "installed", "make setup (or: pip install -e .)")
-    bundle = {relative for relative, _ in machines.bundle_files()}
+    bundle = {relative for relative, _ in bundle_files()}
     checks.add("worker bundle", "worker/__main__.py" in bundle, f"{len(bundle)} files", "worker/__main__.py among them")
     _folders(checks, run)
     for specs in together.groups(run.profile.hosts):
@@ -321,7 +322,7 @@ def _can_try(checks: Checks, spec: HostSpec, facts: MachineFacts, model: models.
 def _devices(run: Run, host: machines.Host) -> probing.Answer:
     """Return what the libraries of a host's Python report about themselves and its GPUs."""
     host.claim(run.id)
-    machines.bring_bundle(host)
+    bring_bundle(host)
     argv = [host.python, "-m", "worker", "devices", "--device", host.spec.device]
     done = host.run(argv, DEVICES_TIMEOUT_S, cwd=host.folder.root)
     return probing.parse_answer(done)

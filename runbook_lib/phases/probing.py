@@ -30,6 +30,7 @@ from worker.wire import PACKED
 from ..corpus import corpus as corpora
 from ..errors import CannotStart, DataError, HostError, RunbookError
 from ..hosts import hosts as machines
+from ..hosts.bundle import BUNDLE, bring_bundle, bundle_files
 from ..profile import secret
 from ..profile.profile import HostSpec, ModelSpec
 from ..run import model as models
@@ -142,9 +143,9 @@ def _ask(
         return dict(before.answer)  # its workers use the device: do not disturb them
     host.claim(run.id)
     if host.spec.computes_here:
-        cwd = machines.BUNDLE.parent
+        cwd = BUNDLE.parent
     else:
-        machines.bring_bundle(host)
+        bring_bundle(host)
         cwd = host.folder.root
     sent_model.send(run, host, model)
     gpus = facts.get("gpus") or []
@@ -187,7 +188,7 @@ def _ask_here(run: Run, model: models.Model, longest: int | None) -> Answer:
         sample = rehearsal.sample(run)
         argv = [*_argv(run, model, sys.executable, Path(folder), longest), *(["--rehearse"] if sample else [])]
         try:
-            done = verbs.run(argv, TIMEOUT_S, str(machines.BUNDLE.parent), sample, secret.variables())
+            done = verbs.run(argv, TIMEOUT_S, str(BUNDLE.parent), sample, secret.variables())
         except OSError as error:
             return {"error": str(error)}
     return parse_answer(machines.Completed(-1 if done["exit"] is None else done["exit"], done["out"], done["err"]))
@@ -360,7 +361,7 @@ def _lowest(one: Vectors, two: Vectors) -> float:
 
 def _key(run: Run, model: models.Model, facts: MachineFacts) -> str:
     """Return a digest of everything that a try depends on: if it changes, the host must try again."""
-    bundle = [hashlib.sha256(source.read_bytes()).hexdigest() for _, source in machines.bundle_files()]
+    bundle = [hashlib.sha256(source.read_bytes()).hexdigest() for _, source in bundle_files()]
     spec = run.profile.model
     what = [model.digest, spec.dtype, spec.max_tokens, model.template, model.question_template, bundle]
     return hashlib.sha256(json.dumps([facts["python"], facts["device"], *what]).encode()).hexdigest()

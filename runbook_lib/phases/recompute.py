@@ -26,6 +26,7 @@ from worker.wire import Opinion
 
 from ..errors import DataError, HostError
 from ..hosts import hosts as machines
+from ..hosts.bundle import BUNDLE
 from ..profile import secret
 from ..run import model as models
 from ..run.plan import Plan
@@ -97,7 +98,7 @@ def _process(argv: Sequence[str], asked: IO[bytes], said: IO[bytes]) -> Iterator
     environment = {**QUIET, **{key: value for key, value in os.environ.items() if key not in hidden}, **NO_GPU}
     try:
         child = subprocess.Popen(
-            argv, cwd=machines.BUNDLE.parent, env=environment, stdin=asked, stdout=subprocess.PIPE, stderr=said
+            argv, cwd=BUNDLE.parent, env=environment, stdin=asked, stdout=subprocess.PIPE, stderr=said
         )
     except OSError as error:
         raise HostError(f"cannot start {argv[0]}: {error.strerror}") from None

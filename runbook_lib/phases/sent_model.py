@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import HostError, LinkLost
 from ..hosts import hosts as machines
+from ..hosts.content import file_content
 from ..profile.secret import redact
 from ..run import model as models
 from ..run.run import Run
@@ -30,7 +31,7 @@ def send(
     new = 0
     for file in model.files:
         if file.path not in model.remote:
-            content = machines.file_content(model.folder / file.path, file.sha256)
+            content = file_content(model.folder / file.path, file.sha256)
             new += host.put(model_folder(host, model) / file.path, content, on_bytes)
     if model.remote:
         new += fetch_on_host(run, host, model, model_folder(host, model))

@@ -20,6 +20,8 @@ from ..corpus import corpus as corpora
 from ..errors import HostError, LinkLost
 from ..hosts import environments
 from ..hosts import hosts as machines
+from ..hosts.bundle import bring_bundle
+from ..hosts.content import Content, file_content, json_content
 from ..hosts.scheduler import options_of
 from ..profile.profile import HostSpec
 from ..run import fences
@@ -106,14 +108,14 @@ def _begin_environment(run: Run, host: machines.Host) -> None:
     """Send the files for the environment and start making it, detached: a broken connection does not stop it."""
     recipe = environments.recipe(host.spec)
     host.claim(run.id)
-    machines.bring_bundle(host)
+    bring_bundle(host)
     wheels = host.workdir / "environments" / f"wheels-{recipe.digest[:16]}"
     for path, sha256 in recipe.wheels:
-        host.put(wheels / path.name, machines.file_content(path, sha256))
+        host.put(wheels / path.name, file_content(path, sha256))
     spec = host.folder.root / "hosts" / f"{host.name}.environment.json"
     folder = str(wheels) if recipe.wheels else None
     value = EnvironmentOrder(host.spec.environment or "", str(host.workdir), recipe.digest, recipe.requirements, folder)
-    host.put(spec, machines.json_content(value.to_json()))
+    host.put(spec, json_content(value.to_json()))
     argv = [host.transport.executable, "-m", "worker", "environment", "--spec", str(spec)]
     host.start(argv, host.folder.log(f"environment_{host.name}"), host.folder.root)
 
@@ -204,7 +206,7 @@ def _stage_host(
         keep_awake=host.spec.computes_here,
         **_placed(host.spec),
     )
-    host.put(folder.assignment(host.name), machines.json_content(assignment.to_json()))
+    host.put(folder.assignment(host.name), json_content(assignment.to_json()))
     return f"{len(files)} shards, worker, model ({model.bytes / 1e6:.0f} MB): {total / 1e6:.1f} MB, {new} files new"
 
 
@@ -231,7 +233,7 @@ class _Common:
             if host.spec.reached in self._done:
                 return 0
             host.claim(self._run.id)
-            new = machines.bring_bundle(host) + sent_model.send(self._run, host, self._sent, on_bytes)
+            new = bring_bundle(host) + sent_model.send(self._run, host, self._sent, on_bytes)
             probing.ensure_tried(self._run, host, self._model)
             self._done.add(host.spec.reached)
             return new
@@ -258,6 +260,6 @@ def _put_shard(host: machines.Host, rows: Range, corpus: corpora.Corpus, moved: 
     for chunk in corpus.copy_rows(start, stop):
         digest.update(chunk)
         size += len(chunk)
-    content = machines.Content(size, digest.hexdigest(), lambda: corpus.copy_rows(start, stop))
+    content = Content(size, digest.hexdigest(), lambda: corpus.copy_rows(start, stop))
     host.put(host.folder.shard(start, stop), content, moved)
     return content.sha256

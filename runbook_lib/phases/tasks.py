@@ -14,6 +14,7 @@ from worker.wire import Reading
 from ..errors import HostError, RunbookError
 from ..hosts import hosts as machines
 from ..hosts import together
+from ..hosts.content import json_content
 from ..hosts.scheduler import is_queued
 from ..profile.profile import HostSpec
 from ..run.plan import Plan
@@ -135,7 +136,7 @@ def stop(run: Run, specs: Sequence[HostSpec]) -> bool:
     for spec in specs:
         incidents.record(run, spec.name, before[spec.name])
         if before[spec.name].assigned:
-            host.put(host.folder.stop_request(spec.name), machines.json_content({"stop": True}))
+            host.put(host.folder.stop_request(spec.name), json_content({"stop": True}))
     tasks = [spec.task for spec in specs]
     were_there = host.scheduler.cancel(tasks) or any(reading.supervisor_alive for reading in before.values())
     limit_s = STOP_S + 4 * (specs[0].heartbeat_s or 0.0)

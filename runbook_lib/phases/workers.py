@@ -13,6 +13,7 @@ from worker.wire import Reading
 from ..errors import HostError, LinkLost, ProfileError, RunbookError
 from ..hosts import hosts as machines
 from ..hosts import together
+from ..hosts.content import json_content
 from ..profile.profile import HostSpec
 from ..run import acts
 from ..run.checks import Checks
@@ -50,7 +51,7 @@ def _stop(run: Run) -> Checks:
             reading.assigned or reading.supervisor or supervisors or workers
         ):  # a file may be lost, so processes count too
             return StopOutcome.NOTHING_STAGED
-        host.put(host.folder.stop_request(host.name), machines.json_content({"stop": True}))
+        host.put(host.folder.stop_request(host.name), json_content({"stop": True}))
         for identity in supervisors:  # a supervisor stops its workers itself and gives each ten seconds
             host.stop(identity, 10.0 + 12.0 * max(len(workers), len(reading.slots)), by[host.name])
         survivors = [identity for group in host.living(_reading(host)) for identity in group]
@@ -160,7 +161,7 @@ def _new_worker(run: Run, name: str, slot: Slot, spec: HostSpec) -> Checks:
         checks.add(name, True, "no rows left for it", where=host.name)
         return checks
     before = _worker_of(reading, name)
-    host.put(host.folder.restart_request(name), machines.json_content({"restart": True}))
+    host.put(host.folder.restart_request(name), json_content({"restart": True}))
     started = [] if reading.supervisor_alive else list(launch.start(run, retry_given_up=False, only={host.name}))
     checks.extend(started)
     deadline = time.monotonic() + RESTART_S

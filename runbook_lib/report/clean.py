@@ -10,6 +10,7 @@ from worker.files import sha256_file
 
 from ..errors import DataError, HostError, RunbookError
 from ..hosts import hosts as machines
+from ..hosts.bundle import bundle_files
 from ..hosts.scheduler import is_queued
 from ..run import places
 from ..run.run import PHASES, Run
@@ -46,7 +47,7 @@ def _with_hosts_that_left(run: Run) -> Run:
 
 def _list_all(run: Run) -> dict[str, Leftovers]:
     """List the files in this run's folder on each host."""
-    bundle = {path for path, _ in machines.bundle_files()}
+    bundle = {path for path, _ in bundle_files()}
 
     def look(host: machines.Host) -> Leftovers:
         entries = [(path, size) for path, size in host.files() if path != placed.MARK]

@@ -11,6 +11,7 @@ from local_run import folder
 
 from runbook_lib.errors import LinkLost
 from runbook_lib.hosts import hosts
+from runbook_lib.hosts.local import LocalTransport
 from runbook_lib.run import run
 
 # A host's Python whose supervisor is real and whose worker is what follows, and one whose worker knows no model.
@@ -30,22 +31,22 @@ def can_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
         return own(self)
 
     monkeypatch.setattr(hosts.Host, "poll", poll)
-    asked = hosts.LocalTransport.call
+    asked = LocalTransport.call
 
-    def call(self: hosts.LocalTransport, verb: str, timeout_s: float, **arguments: Any) -> Any:
+    def call(self: LocalTransport, verb: str, timeout_s: float, **arguments: Any) -> Any:
         if self.name in gone:
             raise LinkLost(f"{self.name}: no answer")
         return asked(self, verb, timeout_s, **arguments)
 
-    monkeypatch.setattr(hosts.LocalTransport, "call", call)
-    brought = hosts.LocalTransport.put
+    monkeypatch.setattr(LocalTransport, "call", call)
+    brought = LocalTransport.put
 
-    def put(self: hosts.LocalTransport, *words: Any) -> Any:
+    def put(self: LocalTransport, *words: Any) -> Any:
         if self.name in gone:
             raise LinkLost(f"{self.name}: no answer")
         return brought(self, *words)
 
-    monkeypatch.setattr(hosts.LocalTransport, "put", put)
+    monkeypatch.setattr(LocalTransport, "put", put)
 
 
 def go(this: run.Run, *names: str) -> None:

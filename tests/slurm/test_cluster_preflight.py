@@ -9,6 +9,7 @@ import slurm
 from waiting import wait_for
 
 from runbook_lib.hosts import hosts
+from runbook_lib.hosts.bundle import bring_bundle
 from runbook_lib.phases import cluster as clusters
 from runbook_lib.profile import profile
 from runbook_lib.run import opening
@@ -79,7 +80,7 @@ def test_gpus_of_a_task_are_counted_and_named_by_their_place(project: Project) -
     this = opening.create(profile.load(project.project / "profile.yaml", {"hosts.cluster.gres": "gpu:2"}))
     host = hosts.connect(this.hosts[0], this.name)
     host.claim(this.id)
-    hosts.bring_bundle(host)
+    bring_bundle(host)
     argv = [host.python, "-m", "worker", "allotted", "--root", str(host.folder.root)]
     answer = clusters.probing.parse_answer(host.run_there(argv, 60.0, host.folder.root))
     assert answer["allotted"]["gpus"] == ["0", "1"] and answer["allotted"]["not_locked"] == ""

@@ -23,7 +23,8 @@ from own_ssh_hosts import keygen
 from waiting import wait_for
 
 from runbook_lib.errors import HostError, LinkLost
-from runbook_lib.hosts.hosts import Content, Host
+from runbook_lib.hosts.content import Content
+from runbook_lib.hosts.hosts import Host
 from runbook_lib.hosts.ssh import known_hosts, link, login, ssh, transport
 from runbook_lib.hosts.ssh.session import Patience
 from runbook_lib.profile.profile import HostSpec

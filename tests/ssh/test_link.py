@@ -27,7 +27,8 @@ from proxy import Proxy
 from waiting import wait_for
 
 from runbook_lib.errors import HostError, LinkLost
-from runbook_lib.hosts.hosts import Content, Host
+from runbook_lib.hosts.content import Content
+from runbook_lib.hosts.hosts import Host
 from runbook_lib.hosts.ssh import dial, link, login, refused, ssh
 from runbook_lib.hosts.ssh.session import Patience
 from runbook_lib.profile.profile import HostSpec

@@ -31,6 +31,7 @@ from waiting import wait_for
 
 from runbook_lib.errors import ProfileError
 from runbook_lib.hosts import hosts
+from runbook_lib.hosts.bundle import bring_bundle
 from runbook_lib.hosts.ssh import link
 from runbook_lib.phases import preflight, sent_model, staging
 from runbook_lib.profile import profile
@@ -450,7 +451,7 @@ def test_a_host_that_the_hub_refuses_says_so(ssh_fleet: fleet.Fleet, near_hosts:
     this = planned(list(ssh_fleet.hosts.values()), tmp_path)
     found = model.resolve(this.profile.model, model.read_token(this.profile.hf_token))
     first = host(this, next(iter(ssh_fleet.hosts)))
-    hosts.bring_bundle(first)
+    bring_bundle(first)
     near_hosts.repos[NAME].members.clear()
     with pytest.raises(Exception, match=f"{first.name}: fetching the model there: .*accept the model's licence"):
         sent_model.fetch_on_host(this, first, found, first.workdir / "models" / "other")

@@ -19,6 +19,8 @@ from waiting import wait_for
 from runbook_lib import cli
 from runbook_lib.errors import DataError, HostError, ProfileError, RunbookError
 from runbook_lib.hosts import hosts
+from runbook_lib.hosts.bundle import bring_bundle
+from runbook_lib.hosts.content import file_content, json_content
 from runbook_lib.hosts.ssh import link
 from runbook_lib.profile import profile
 from runbook_lib.run import opening
@@ -125,8 +127,8 @@ def test_a_folder_of_any_name_works_the_whole_way(
     small.write_bytes(b"small")
     large.write_bytes(os.urandom(200_000))
     for source, name in ((small, "a small one"), (large, "shards/$(touch PWNED) 'large'")):
-        assert host.put(there.root / name, hosts.file_content(source))
-        assert not host.put(there.root / name, hosts.file_content(source))
+        assert host.put(there.root / name, file_content(source))
+        assert not host.put(there.root / name, file_content(source))
         assert (outside / name).read_bytes() == source.read_bytes()
         assert host.get(there.root / name, tmp_path / "home" / source.name, sha256_file(source))
         assert host.sha256(there.root / name) == sha256_file(tmp_path / "home" / source.name)
@@ -135,10 +137,10 @@ def test_a_folder_of_any_name_works_the_whole_way(
 
     assert host.facts("token-1")["writable"] is True
     assert host.facts("token-1")["workdir"] == str(host.workdir)
-    assert hosts.bring_bundle(host) > 0
+    assert bring_bundle(host) > 0
     assignment = wired.assignment([], run="r", host=host.name, python=sys.executable)
-    host.put(there.mark, hosts.json_content({"id": assignment["run_id"]}))
-    host.put(there.assignment(host.name), hosts.json_content(assignment))
+    host.put(there.mark, json_content({"id": assignment["run_id"]}))
+    host.put(there.assignment(host.name), json_content(assignment))
     log = there.log("host_$(touch PWNED)")
     argv = [sys.executable, "-m", "worker", "supervise", "--root", str(there.root), "--host", host.name]
     identity = host.start(argv, log, there.root)
@@ -180,7 +182,7 @@ def test_a_folder_with_two_slashes_stays_in_the_home_folder(way: hosts.Host, tmp
 def test_a_name_too_long_for_the_disk_is_told_with_the_name_of_the_host(way: hosts.Host, tmp_path: Path) -> None:
     host = hosts.Host(loaded(tmp_path, workdir="~/names/" + "x" * 256), "r", way.transport)
     with pytest.raises(HostError, match=r"^tensor01: .*File name too long"):
-        host.put(host.folder.root / "a", hosts.json_content({}))
+        host.put(host.folder.root / "a", json_content({}))
     found = host.facts("token-1")
     assert found["writable"] is False and "File name too long" in found["why_not"]
 

@@ -21,7 +21,7 @@ from own_ssh_hosts import PATIENT, Setting, keygen, reached, serving
 from proxy import Proxy
 from waiting import wait_for
 
-from runbook_lib.hosts.hosts import Content
+from runbook_lib.hosts.content import Content
 from runbook_lib.hosts.ssh import alias, link, login, ssh
 from runbook_lib.profile.profile import HostSpec
 

@@ -21,6 +21,7 @@ from local_run import host, model_folder
 from waiting import wait_for
 
 from runbook_lib.hosts import hosts
+from runbook_lib.hosts.content import file_content, json_content
 from runbook_lib.hosts.ssh import link
 from runbook_lib.phases import download, launch, merge, monitor, preflight, probing, staging, tend, workers
 from runbook_lib.profile import profile
@@ -102,7 +103,7 @@ def supervisors(this):
 def let_go(this):
     for spec in this.hosts:
         root = host(this, spec.name).folder.root
-        host(this, spec.name).put(root / "go", hosts.json_content({}))
+        host(this, spec.name).put(root / "go", json_content({}))
 
 
 @pytest.mark.usefixtures("either_client")
@@ -260,7 +261,7 @@ def test_processes_and_files_that_only_look_like_ours_survive_stop_restart_and_c
         monkeypatch.setattr(clean.report, "verify", lambda this: clean_checks())
         backup = tmp_path / "backup"
         backup.write_bytes(b"kept")
-        stated = {"path": str(backup), "sha256": hosts.file_content(backup).sha256}
+        stated = {"path": str(backup), "sha256": file_content(backup).sha256}
         result = PhaseResult(figures={"backup": stated})
         monkeypatch.setattr(run.Run, "result", lambda self, phase: result)
         monkeypatch.setattr(clean.report, "seal", lambda this, as_pdf=False: None)

@@ -16,7 +16,7 @@ from proxy import Proxy
 from waiting import wait_for
 
 from runbook_lib.errors import HostError
-from runbook_lib.hosts import hosts
+from runbook_lib.hosts.content import Content, file_content
 from runbook_lib.report import report
 from runbook_lib.slots import incidents
 
@@ -96,12 +96,12 @@ def test_ten_cuts_on_the_way_up_bring_no_more_twice_than_what_was_under_way(ther
     with Proxy(there.address, there.port) as line, linked(there, address="127.0.0.1", port=line.port) as host:
         line.cut_after(up=CUTS)
         moved = []
-        assert host.put(remote(host, "up/large"), hosts.file_content(here, digest), moved.append)
+        assert host.put(remote(host, "up/large"), file_content(here, digest), moved.append)
         assert line.connections == 11
         assert SIZE <= line.up <= SIZE + len(CUTS) * (2**21 + 2**17)
         assert host.sha256(remote(host, "up/large")) == digest
         assert [words.startswith(f"{remote(host, 'up/large')}: ") for words in host.breaks()] == [True] * 10
-        assert not host.put(remote(host, "up/large"), hosts.file_content(here, digest))
+        assert not host.put(remote(host, "up/large"), file_content(here, digest))
     assert sum(moved) == SIZE
     assert [path.name for path in (there.home / "up").iterdir()] == ["large"]
 
@@ -134,10 +134,10 @@ def test_a_file_of_another_sha256_never_gets_its_name_here_or_there(there, large
     with linked(there) as host:
         with pytest.raises(HostError, match=r"tensor01: fetching .*expected sha256 0000.*nothing was kept"):
             host.get(remote(host), before, "0" * 64)
-        lying = hosts.Content(SIZE, "0" * 64, hosts.file_content(here).chunks)
+        lying = Content(SIZE, "0" * 64, file_content(here).chunks)
         with pytest.raises(HostError, match="expected sha256 0000"):
             host.put(remote(host, "wrong/large"), lying)
-        small = hosts.Content(3, "0" * 64, lambda: iter([b"abc"]))
+        small = Content(3, "0" * 64, lambda: iter([b"abc"]))
         with pytest.raises(HostError, match="expected sha256 0000"):
             host.put(remote(host, "wrong/small"), small)
         assert host.alive(None) is False  # the connection is still of use
@@ -165,7 +165,7 @@ def test_a_missing_file_is_named(there, tmp_path):
 def test_two_connections_that_bring_the_same_file_bring_it_once(there, large):
     here, digest = large
     with linked(there) as one, linked(there) as two, ThreadPoolExecutor(2) as pool:
-        content = hosts.file_content(here, digest)
+        content = file_content(here, digest)
         found = list(pool.map(lambda host: host.put(remote(host, "both/large"), content), (one, two)))
         assert True in found
         assert one.sha256(remote(one, "both/large")) == digest
@@ -187,7 +187,7 @@ def test_memory_does_not_grow_with_the_file(there, large, tmp_path):
         watcher = threading.Thread(target=look)
         watcher.start()
         host.get(remote(host), tmp_path / "home", digest)
-        host.put(remote(host, "memory"), hosts.file_content(here, digest))
+        host.put(remote(host, "memory"), file_content(here, digest))
         over.set()
         watcher.join()
     assert max(seen) - seen[0] < SIZE / 2
@@ -207,7 +207,7 @@ def test_a_full_disk_there_is_told_in_its_own_words_and_what_came_stays(large, t
             linked(made.hosts["small"], workdir=str(disk)) as host,
         ):
             with pytest.raises(HostError, match=r"small: writing .*No space left on device"):
-                host.put(host.workdir / "large", hosts.file_content(here, digest))
+                host.put(host.workdir / "large", file_content(here, digest))
             assert [path.suffix for path in disk.iterdir()] == [".part"]
             assert host.facts("token")["workdir"] == str(disk)
     finally:

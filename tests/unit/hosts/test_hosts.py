@@ -8,7 +8,9 @@ import pytest
 
 from runbook_lib import cli
 from runbook_lib.errors import CannotStart, HostError, LinkLost, ProfileError
-from runbook_lib.hosts import hosts
+from runbook_lib.hosts import bundle, hosts
+from runbook_lib.hosts.bundle import BUNDLE, bundle_files
+from runbook_lib.hosts.content import Content, file_content, json_content
 from runbook_lib.profile import profile
 from runbook_lib.run.run import Run
 from worker.files import sha256_file
@@ -33,22 +35,22 @@ def test_put_brings_a_file_whole_and_not_twice(host, tmp_path):
     source.write_bytes(b"x" * 3_000_000)
     moved = []
     target = host.folder.root / "deep" / "target"
-    assert host.put(target, hosts.file_content(source), moved.append)
+    assert host.put(target, file_content(source), moved.append)
     assert target.read_bytes() == source.read_bytes()
     assert sum(moved) == 3_000_000
-    assert not host.put(target, hosts.file_content(source))
+    assert not host.put(target, file_content(source))
 
 
 def test_put_replaces_a_file_of_other_bytes(host, tmp_path):
     source, target = tmp_path / "source", host.folder.root / "target"
     source.write_bytes(b"new")
-    host.put(target, hosts.json_content({"old": 1}))
-    assert host.put(target, hosts.file_content(source))
+    host.put(target, json_content({"old": 1}))
+    assert host.put(target, file_content(source))
     assert target.read_bytes() == b"new"
 
 
 def test_content_that_is_not_what_its_sum_says_leaves_nothing_under_the_name(host):
-    wrong = hosts.Content(3, "0" * 64, lambda: iter([b"abc"]))
+    wrong = Content(3, "0" * 64, lambda: iter([b"abc"]))
     with pytest.raises(HostError, match="expected sha256 0000"):
         host.put(host.folder.root / "target", wrong)
     assert list(host.folder.root.iterdir()) == []
@@ -152,11 +154,11 @@ def test_a_link_is_removed_and_not_what_it_points_to(host, tmp_path):
 
 
 def test_the_bundle_is_the_worker_and_not_what_another_disk_adds_to_it(tmp_path, monkeypatch):
-    shutil.copytree(hosts.BUNDLE, tmp_path / "worker", ignore=shutil.ignore_patterns("__pycache__"))
-    before = [relative for relative, _ in hosts.bundle_files()]
+    shutil.copytree(BUNDLE, tmp_path / "worker", ignore=shutil.ignore_patterns("__pycache__"))
+    before = [relative for relative, _ in bundle_files()]
     (tmp_path / "worker" / "._encode.py").write_bytes(b"resource fork")
-    monkeypatch.setattr(hosts, "BUNDLE", tmp_path / "worker")
-    assert [relative for relative, _ in hosts.bundle_files()] == before and "worker/encode.py" in before
+    monkeypatch.setattr(bundle, "BUNDLE", tmp_path / "worker")
+    assert [relative for relative, _ in bundle_files()] == before and "worker/encode.py" in before
 
 
 def test_one_host_that_fails_hides_no_other(this):
@@ -178,8 +180,8 @@ def test_what_this_machine_fails_at_is_told_with_the_name_of_the_host(this):
 
 def test_the_files_of_a_run_are_listed_by_their_path_below_its_folder(host, tmp_path):
     assert host.files() == []
-    host.put(host.folder.root / "deep" / "a", hosts.json_content({}))
-    host.put(host.workdir / "another-run" / "b", hosts.json_content({}))
+    host.put(host.folder.root / "deep" / "a", json_content({}))
+    host.put(host.workdir / "another-run" / "b", json_content({}))
     (host.folder.root / "link").symlink_to(tmp_path / "p.yaml")
     assert [path for path, _ in host.files()] == ["deep/a", "link"]
     assert dict(host.files())["deep/a"] == (host.folder.root / "deep" / "a").stat().st_size

@@ -12,7 +12,7 @@ from waiting import wait_for
 
 from runbook_lib import cli
 from runbook_lib.corpus import corpus
-from runbook_lib.hosts import hosts
+from runbook_lib.hosts.bundle import bundle_files
 from runbook_lib.phases import launch, staging, workers
 from runbook_lib.run import opening
 from runbook_lib.slots import incidents
@@ -70,7 +70,7 @@ def test_a_host_gets_its_own_rows_and_nobody_elses(make):
 
 
 def test_the_worker_and_the_model_arrive_byte_for_byte(one, tmp_path):
-    for relative, source in hosts.bundle_files():
+    for relative, source in bundle_files():
         assert (folder(one).root / relative).read_bytes() == source.read_bytes()
     place = tmp_path / "one" / "models" / one.plan().model.digest[:32]
     sent = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}

@@ -13,6 +13,7 @@ from local_run import nobody_there
 from runbook_lib import cli
 from runbook_lib.errors import DataError, HostError
 from runbook_lib.hosts import hosts
+from runbook_lib.hosts.bundle import bundle_files
 from runbook_lib.records import plain
 from runbook_lib.report import clean, gate, report
 from runbook_lib.run.checks import Checks
@@ -192,7 +193,7 @@ def test_the_mark_is_looked_at_again_where_the_files_are(this):
 def test_every_file_of_a_real_run_is_known_as_its_own(make_box, tmp_path):
     box = make_box(texts(), light=True)
     box.end(box.supervisor())
-    bundle = {path for path, _ in hosts.bundle_files()}
+    bundle = {path for path, _ in bundle_files()}
     made = {str(path.relative_to(box.root)) for path in box.root.rglob("*") if path.is_file()}
     assert len(made) > 20
     assert {name for name in made if not placed.is_ours(name, bundle)} == {"light", "worker/requirements.txt"}

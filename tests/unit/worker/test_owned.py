@@ -13,6 +13,7 @@ from local_run import folder, host, new_run, planned
 
 from runbook_lib.errors import HostError, ProfileError, RunbookError
 from runbook_lib.hosts import environments, hosts, inventory
+from runbook_lib.hosts.local import LocalTransport
 from runbook_lib.phases import launch, staging, workers
 from runbook_lib.run import driver
 from runbook_lib.run.opening import create, current, open_folder, open_or_create
@@ -87,7 +88,7 @@ def plant(path, text="", owner=STRANGER):
 
 def environment(this):
     spec = replace(this.profile.hosts[0], environment="venv", workdir=str(Path(this.profile.hosts[0].workdir)))
-    return hosts.Host(spec, this.name, hosts.LocalTransport(spec.name)), environments.recipe(spec).digest
+    return hosts.Host(spec, this.name, LocalTransport(spec.name)), environments.recipe(spec).digest
 
 
 HOW = ["open folder", "open environment", "open site", *(["strangers'"] if os.geteuid() == 0 else [])]
