@@ -130,14 +130,14 @@ def no_fingerprints() -> None:
 
 def no_shard_digest() -> None:
     """A worker takes any shard that has the right number of rows."""
-    from worker import encode
+    from worker import share
 
-    real = encode.Shard.__init__
+    real = share.Shard.__init__
 
-    def begin(self, path, start, stop, sha256):
-        real(self, path, start, stop, hashlib.sha256(path.read_bytes()).hexdigest())
+    def begin(self, path, start, stop, sha256, *documents):
+        real(self, path, start, stop, hashlib.sha256(path.read_bytes()).hexdigest(), *documents)
 
-    encode.Shard.__init__ = begin
+    share.Shard.__init__ = begin
 
 
 def no_corpus_hash() -> None:
@@ -305,9 +305,11 @@ def no_choices() -> None:
 
 def by_date() -> None:
     """The latest run is the one whose folder has the latest date."""
-    from runbook_lib.run import run, run_mark
+    from runbook_lib.run import opening, run_mark
 
-    run.oldest_first = lambda runs: sorted(run_mark.oldest_first(runs), key=lambda folder: folder.stat().st_mtime_ns)
+    opening.oldest_first = lambda runs: sorted(
+        run_mark.oldest_first(runs), key=lambda folder: folder.stat().st_mtime_ns
+    )
 
 
 def no_resume() -> None:

@@ -1,7 +1,9 @@
 """A little chaos with fixed seeds, and the suite's own sense of sight; the other seeds are `make chaos`."""
 
+import ast
 import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -70,6 +72,24 @@ def test_without_one_of_its_safety_mechanisms_the_suite_goes_red(tmp_path, name)
     done = chaos("--seeds", "900-901", "--jobs", "2", *words)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAIL seed 90" in done.stdout
+
+
+def patched():
+    """The dotted name of everything that broken.py puts something else in the place of, after its function's name."""
+    for function in ast.parse((ROOT / "tests" / "chaos" / "broken.py").read_text()).body:
+        nodes = list(ast.walk(function)) if isinstance(function, ast.FunctionDef) else []
+        imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+        modules = {a.asname or a.name: f"{node.module}.{a.name}" for node in imports for a in node.names}
+        for node in nodes:
+            first, _, rest = ast.unparse(node).partition(".")
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and first in modules:
+                yield f"{function.name} {modules[first]}.{rest}"
+
+
+@pytest.mark.parametrize("name", [*patched()])
+def test_what_a_control_takes_out_is_there(name):
+    """Else nothing is taken out, or all dies of a wrong name: that the suite goes red then shows nothing."""
+    pkgutil.resolve_name(name.split()[1])
 
 
 def test_a_seed_gives_the_same_history_and_every_fault_is_in_the_mix():

@@ -13,7 +13,7 @@ from waiting import wait_for
 from runbook_lib.errors import RunbookError
 from runbook_lib.phases import download, joining, launch, preflight, staging, tend, workers
 from runbook_lib.profile import profile
-from runbook_lib.run import driver, opening, run
+from runbook_lib.run import driver, opening
 from runbook_lib.run.plan import problems
 from runbook_lib.slots.watcher import Watcher
 from worker import process
@@ -189,7 +189,7 @@ def test_after_a_kill_at_any_step_the_same_command_goes_on(make, monkeypatch, st
     changed = edit(this, without("two"))
     with monkeypatch.context() as patched:
         if step == "profile":
-            patched.setattr(run, "write_atomic", kill)
+            patched.setattr(opening, "write_atomic", kill)
         if step == "stop":
             patched.setattr(joining.workers, "stop", kill)
         if step == "collect":

@@ -28,7 +28,7 @@ PHASE = "01_preflight"
 OPEN = """
 from runbook_lib.report import gate
 from runbook_lib.run.checks import Checks
-from runbook_lib.run.run import open_run
+from runbook_lib.run.opening import open_run
 this = open_run(run=run)
 """
 GATE = f'held = Checks("x")\nheld.add("one", True, "seen")\ngate.gate(this, "{PHASE}", held)'
