@@ -24,7 +24,7 @@ FOLDERS = (
     "errors", "records", "profile", "corpus", "run", "hosts", "slots", "result", "phases", "afterwards",
     "show", "report", "chain",
 )  # fmt: skip
-ON_TOP = {"cli", "cli_before_after", "notebook"}  # what a person starts from
+ON_TOP = {"cli", "cli_before_after", "cli_run", "notebook"}  # what a person starts from
 # A phase stands on its own, but for these.
 PHASES = {
     "preflight",

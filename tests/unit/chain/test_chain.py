@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from waiting import wait_for
 
-from runbook_lib import cli
+from runbook_lib import cli, cli_run
 from runbook_lib.chain import attempts, chain
 from runbook_lib.chain.endings import ProcessEnd
 from runbook_lib.errors import RunbookError
@@ -145,7 +145,7 @@ def test_with_some_hosts_only_launch_and_monitor_are_told_of_them_and_the_merge_
 
 
 def test_the_command_says_for_which_hosts_all_holds(two, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_open", lambda args: two)
+    monkeypatch.setattr(cli_run, "_open", lambda args: two)
     told = []
     monkeypatch.setattr(chain, "drive", lambda this, take_over: told.append(this.only) or True)
     assert cli.main(["run", "p.yaml", "--hosts", "there"]) == 0

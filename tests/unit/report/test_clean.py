@@ -10,7 +10,7 @@ import pytest
 import wired
 from local_run import nobody_there
 
-from runbook_lib import cli
+from runbook_lib import cli, cli_run
 from runbook_lib.errors import DataError, HostError
 from runbook_lib.hosts import hosts
 from runbook_lib.hosts.bundle import bundle_files
@@ -86,7 +86,7 @@ def test_this_runs_folder_goes_and_everything_else_stays(this, tmp_path):
 
 
 def test_the_command_lists_and_removes_only_when_told_to(this, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_find", lambda args: this)
+    monkeypatch.setattr(cli_run, "_find", lambda args: this)
     assert cli.main(["clean", this.name]) == 0
     said = capsys.readouterr().out
     assert f"here: {there(this).root}: 2 files" in said
@@ -132,7 +132,7 @@ def test_what_no_run_placed_there_stays_and_is_named(this, monkeypatch, capsys):
     for name in STRANGERS:
         (there(this).root / name).parent.mkdir(parents=True, exist_ok=True)
         (there(this).root / name).write_text("mine")
-    monkeypatch.setattr(cli, "_find", lambda args: this)
+    monkeypatch.setattr(cli_run, "_find", lambda args: this)
     assert cli.main(["clean", this.name, "--yes"]) == 0
     said = capsys.readouterr().out
     assert all(f"stays, since no run placed it there: {name}\n" in said for name in STRANGERS)

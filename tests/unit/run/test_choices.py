@@ -278,8 +278,7 @@ def test_an_edit_that_answers_a_failed_preflight_is_taken_into_the_run(tmp_path)
 
 def test_a_run_of_a_given_name_follows_the_same_rule(this, capsys, monkeypatch):
     monkeypatch.chdir(this.folder.parents[1])
-    monkeypatch.setattr(cli.preflight, "everything", lambda found: [])
-    monkeypatch.setattr(cli, "max", lambda checks: 0, raising=False)
+    monkeypatch.setattr(preflight, "everything", lambda found: [])
     edited(this, monitor__deadline_s=90000)
     assert cli.main(["check", "profile.yaml", "--run", this.name]) == 0
     assert "monitor.deadline_s: 90000.0 from now on (was 1200.0)" in capsys.readouterr().out
