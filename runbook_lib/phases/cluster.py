@@ -16,7 +16,7 @@ from ..profile.profile import HostSpec
 from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
 from ..run.run import Run
-from . import probing
+from . import probe_answer
 
 NODE_S = 300.0  # for a job on a node, the wait for a place included
 BUSY = "the cluster is full: try again later, or give `threads` and `slots`, and the plan is made without a look"
@@ -69,10 +69,10 @@ def _scheduler(checks: Checks, host: machines.Host) -> bool:
     return not wrong
 
 
-def _ask_node(host: machines.Host) -> probing.Answer:
+def _ask_node(host: machines.Host) -> probe_answer.Answer:
     """Return what a node says of itself, its libraries and the shared folder; the answer comes through that folder."""
     argv = [host.python, "-m", "worker", "allotted", "--root", str(host.folder.root), "--device", host.spec.device]
-    return probing.parse_answer(host.run_there(argv, NODE_S, host.folder.root))
+    return probe_answer.parse_answer(host.run_there(argv, NODE_S, host.folder.root))
 
 
 def _judge(checks: Checks, spec: HostSpec, answer: Mapping[str, Any]) -> MachineFacts | None:

@@ -32,7 +32,7 @@ from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
 from ..run.run import Run
 from ..slots import states
-from . import cluster, joining, probing, promise, reuse
+from . import cluster, joining, probe_answer, probe_checks, probing, promise, reuse
 from .progress import OnProgress, ignore
 
 PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
@@ -273,9 +273,9 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, M
     if model is not None:
         first = {specs[0].name for specs in together.groups(run.hosts)}  # the others have the same answer
         for name in able & first:
-            probing.judge(checks, name, probes[name], model, run.profile.model)
+            probe_checks.judge(checks, name, probes[name], model, run.profile.model)
         told = {name: probe for name, probe in probes.items() if name in first or name not in able}
-        probing.compare(checks, told, run.profile.model.dtype)
+        probe_checks.compare(checks, told, run.profile.model.dtype)
     run.save_json("hosts.json", {"hosts": {**run.host_facts(), **facts}})  # of one that is away, what was known
     return _held_to(run, checks, facts)
 
@@ -319,13 +319,13 @@ def _can_try(checks: Checks, spec: HostSpec, facts: MachineFacts, model: models.
     return not problem and planning.has_enough_gpus(spec, facts)
 
 
-def _devices(run: Run, host: machines.Host) -> probing.Answer:
+def _devices(run: Run, host: machines.Host) -> probe_answer.Answer:
     """Return what the libraries of a host's Python report about themselves and its GPUs."""
     host.claim(run.id)
     bring_bundle(host)
     argv = [host.python, "-m", "worker", "devices", "--device", host.spec.device]
     done = host.run(argv, DEVICES_TIMEOUT_S, cwd=host.folder.root)
-    return probing.parse_answer(done)
+    return probe_answer.parse_answer(done)
 
 
 def cores() -> int:

@@ -6,12 +6,10 @@ own entry points on the same host, and with the other hosts; the longest texts t
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import importlib.util
 import json
-import math
 import sys
 import tempfile
 from collections.abc import Collection, Mapping
@@ -21,10 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from worker import again, verbs
-from worker.escape import safe_text
+from worker import verbs
 from worker.wire import PACKED
 
 from ..corpus import corpus as corpora
@@ -32,50 +28,17 @@ from ..errors import CannotStart, DataError, HostError, RunbookError
 from ..hosts import hosts as machines
 from ..hosts.bundle import BUNDLE, bring_bundle, bundle_files
 from ..profile import secret
-from ..profile.profile import HostSpec, ModelSpec
+from ..profile.profile import HostSpec
 from ..run import model as models
 from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
 from ..run.run import Run
 from . import rehearsal, sent_model
+from .probe_answer import Answer, Probe, parse_answer, parse_probe
+from .probe_checks import HERE, judge
 
 TIMEOUT_S = 900.0
-# The least cosine of two vectors of one text: from us and the library, or from two hosts.
-ALIKE = {"float32": 1 - 1e-5, "bfloat16": 0.98, "float16": 0.995}
-WIDEST = 1_000_000
-HERE = "this machine"
-KINDS = ("document", "query")
-
-Answer = dict[str, Any]  # as printed; `parse_probe` checks every value
-Vectors = dict[str, npt.NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The findings of a host; only `error` if the model could not be loaded or used.
-
-    `missing`: Python or a library is missing; `own_code`: the model contains its own code. `why_padded`: why batches
-    cannot be packed there; empty where they can. `again`: the lowest cosine of its device to its processor, with what
-    was tried; None: not known, with why.
-    """
-
-    error: str = ""
-    missing: bool = False
-    own_code: bool = False
-    dim: int = 0
-    norm: float = 0.0
-    bad: str = ""
-    normalises: bool = False
-    why_padded: str = ""
-    loading: str = ""
-    cosine: float = -1.0
-    tokens: int = 0
-    claimed: int | None = None
-    long_error: str = ""
-    works: int | None = None
-    again: float | None = None
-    again_words: str = ""
-    vectors: Vectors | None = None
+OTHER_LIBRARIES = "give this host the libraries of the others, or leave it out of this run"
 
 
 def on_hosts(
@@ -192,168 +155,6 @@ def _ask_here(run: Run, model: models.Model, longest: int | None) -> Answer:
         except OSError as error:
             return {"error": str(error)}
     return parse_answer(machines.Completed(-1 if done["exit"] is None else done["exit"], done["out"], done["err"]))
-
-
-def parse_answer(done: machines.Completed) -> Answer:
-    """Return the JSON object that a worker command printed last, or its error."""
-    lines = done.out.strip().splitlines()
-    if done.exit_code or not lines:
-        return {"error": " / ".join(done.err.strip().splitlines()[-3:]) or f"exit code {done.exit_code}"}
-    try:
-        value = json.loads(lines[-1])
-    except (ValueError, RecursionError):
-        value = None
-    return value if isinstance(value, dict) else {"error": f"printed {lines[-1][:200]}, expected a JSON object"}
-
-
-def parse_probe(answer: Mapping[str, Any]) -> Probe:
-    """Convert an answer to a probe; check every value."""
-    if answer.get("error"):
-        why = safe_text(str(answer["error"]), 2000)  # the libraries report these two in words only
-        return Probe(why, answer.get("missing") is True or "No module named" in why, "trust_remote_code" in why)
-    try:
-        dim = _whole(answer["dim"])
-        long = [answer["long"][kind] for kind in KINDS if kind in answer["long"]]
-        worst = max(long, key=lambda one: bool(one["error"]))
-        cosines = [answer["cosine"][kind] for kind in KINDS] + [one["cosine"] for one in long if not one["error"]]
-        return Probe(
-            dim=dim,
-            norm=math.nan if answer["norm"] != answer["norm"] else _number(answer["norm"]),
-            bad=safe_text(str(answer["bad"]), 500),
-            normalises=answer["normalises"] is True,
-            why_padded=safe_text(str(answer.get("why_padded", "its worker does not say")), 500),
-            loading=f"in {_number(answer['loaded_s']):g} s on {safe_text(str(answer['device']), 100)}, "
-            f"torch {safe_text(str(answer['torch']), 50)}",
-            cosine=min(_number(cosine) for cosine in cosines),
-            tokens=_whole(worst["tokens"], 0),
-            claimed=None if worst["claimed"] is None else _whole(worst["claimed"]),
-            long_error=safe_text(str(worst["error"]), 1000),
-            works=None if worst["works"] is None else _whole(worst["works"]),
-            **_again(answer.get("again")),
-            vectors={kind: _array(answer["vectors"][kind], dim) for kind in KINDS},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return Probe(f"answered what no probe answers ({type(error).__name__}: {safe_text(str(error), 200)})")
-
-
-def _again(answer: Any) -> dict[str, Any]:
-    """What a host found of its device beside its processor."""
-    if answer is None:
-        return {"again_words": "its worker does not say"}
-    if answer.get("error"):
-        return {"again_words": safe_text(str(answer["error"]), 1000)}
-    cosines = {safe_text(str(way), 50): _number(cosine) for way, cosine in answer["cosine"].items()}
-    way = min(cosines, key=lambda each: cosines[each])
-    tried = f"of {_whole(answer['rows'])} texts of up to {_whole(answer['tokens']):,} tokens"
-    return {"again": cosines[way], "again_words": f"{way}, {tried}"}
-
-
-def _whole(value: object, least: int = 1) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= WIDEST:
-        raise ValueError(f"expected a whole number, found {value!r:.40}")
-    return value
-
-
-def _number(value: object) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError(f"expected a number, found {value!r:.40}")
-    return float(value)
-
-
-def _array(text: str, dim: int) -> npt.NDArray[np.float32]:
-    vectors = np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(-1, dim)
-    if not len(vectors):
-        raise ValueError("expected vectors, found none")
-    return vectors
-
-
-# ------------------------------------------------------------------------------------------------------------- judged
-
-OTHER_LIBRARIES = "give this host the libraries of the others, or leave it out of this run"
-REMEDY = "the model cannot be used as it is on this host: see the message; use another model, or repair its files"
-INSTALL = "on a machine that encodes: pip install -e '.[worker]' (docs/corpus.md: which torch)"
-OWN_CODE = "the model comes with code of its own, which is not run here: use one made of the library's own modules"
-
-
-def judge(checks: Checks, name: str, probe: Probe, model: models.Model, spec: ModelSpec) -> None:
-    """Add the checks of one host that tried the model; `spec`: the model in the profile."""
-    if probe.error:
-        remedy = OWN_CODE if probe.own_code else INSTALL if probe.missing else REMEDY
-        checks.add("model loads", False, probe.error, "loads", remedy, where=name)
-        return
-    checks.add("model loads", True, probe.loading, where=name)
-    dim, asked = model.dim or probe.dim, spec.dim
-    good = not probe.bad and probe.dim == (asked or dim) == dim and probe.normalises == model.normalises
-    measured = probe.bad or f"{probe.dim} numbers, norm {probe.norm:.6f}"
-    expected = f"{asked or dim} numbers, {'norm 1' if model.normalises else 'any norm'}"
-    remedy = "the model or its libraries are not what they say; or correct model.dim"
-    checks.add("first vector", good, measured, expected, remedy, where=name)
-    _judge_long(checks, name, probe)
-    bound = ALIKE[spec.dtype]
-    remedy = (
-        "its vectors depend on what else is in a batch, so no two computations agree: another model, or another side "
-        "of padding (padding_side in tokenizer_config.json)"
-    )
-    measured = f"lowest cosine {probe.cosine:.7f} to the library's own encode_document and encode_query"
-    checks.add("as the library", probe.cosine >= bound, measured, f"at least {bound:g}", remedy, where=name)
-    if not probe.long_error and probe.cosine >= bound:
-        _judge_again(checks, name, probe, spec.dtype)
-
-
-def _judge_again(checks: Checks, name: str, probe: Probe, dtype: str) -> None:
-    """The device beside the processor of the same host: what no norm shows."""
-    least, what = again.COSINE[dtype], "as the processor"
-    if probe.again is None:
-        checks.add(what, True, f"not compared: {probe.again_words}", where=name, warn=True)
-        return
-    remedy = (
-        "this device computes otherwise than the processor beside it: another version of torch or of the driver, "
-        "`dtype: float32`, or `device: cpu` for this host"
-    )
-    measured = f"lowest cosine {probe.again:.7f} {probe.again_words}"
-    checks.add(what, probe.again >= least, measured, f"at least {least:g} ({dtype})", remedy, where=name)
-
-
-def _judge_long(checks: Checks, name: str, probe: Probe) -> None:
-    if not probe.long_error:
-        part = probe.claimed is not None and probe.tokens < probe.claimed
-        encoded = f"{probe.tokens:,} tokens encode" + (f"; the model claims {probe.claimed:,}" if part else "")
-        checks.add("longest text", True, encoded, where=name, warn=part)
-        return
-    claim = f"the model claims {probe.claimed:,}" if probe.claimed else f"it names no limit, {probe.tokens:,} tried"
-    if probe.works is None:
-        remedy = f"{claim}: lower model.max_tokens in the profile until it encodes"
-    else:
-        remedy = f"{claim}, and keeps {probe.works:,}: set model.max_tokens: {probe.works} in the profile"
-    checks.add("longest text", False, probe.long_error, f"{probe.tokens:,} tokens encode", remedy, where=name)
-
-
-def compare(checks: Checks, probes: Mapping[str, Probe], dtype: str) -> None:
-    """Compare the vectors of the hosts with those of this machine, else of the first host."""
-    able = {name: probe for name, probe in probes.items() if probe.vectors and not probe.long_error}
-    if HERE in probes and HERE not in able:
-        checks.add("model loads", True, f"not here: {probes[HERE].error}", where=HERE, warn=True)
-    reference = HERE if HERE in able else next(iter(able), "")
-    for name, probe in able.items():
-        if name != reference and probe is not able[reference]:
-            cosine = _lowest(able[reference].vectors or {}, probe.vectors or {})
-            remedy = (
-                f"the libraries or the device of {name} or of {reference} compute otherwise: compare their versions"
-            )
-            shown = f"lowest cosine {cosine:.6f} to {reference}"
-            checks.add("same vectors", cosine >= ALIKE[dtype], shown, f"at least {ALIKE[dtype]:g}", remedy, where=name)
-
-
-def _lowest(one: Vectors, two: Vectors) -> float:
-    lowest = 1.0
-    for kind in KINDS:
-        a, b = one[kind].astype(np.float64), two[kind].astype(np.float64)
-        if a.shape != b.shape:
-            return -1.0
-        sizes = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        cosines = np.nan_to_num((a * b).sum(axis=1) / np.where(sizes > 0, sizes, 1.0), nan=-1.0)
-        lowest = min(lowest, float(cosines.min()))
-    return lowest
 
 
 # --------------------------------------------------------------------------------------------------------------- kept

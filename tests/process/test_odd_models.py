@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer  # noqa: E402
 
 from runbook_lib.corpus.prompt import as_encoded  # noqa: E402
 from runbook_lib.hosts.hosts import Completed  # noqa: E402
-from runbook_lib.phases import probing  # noqa: E402
+from runbook_lib.phases import probe_answer, probe_checks  # noqa: E402
 from runbook_lib.profile.profile import ModelSpec  # noqa: E402
 from runbook_lib.run import model as models  # noqa: E402
 from runbook_lib.run.checks import Checks  # noqa: E402
@@ -248,14 +248,14 @@ def test_a_library_that_still_takes_a_text_for_a_picture_is_refused(
 # ----------------------------------------------------------------------------------------------- found by the probe
 
 
-def judged(folder: Path, dtype: str = "float32") -> tuple[probing.Probe, Checks]:
+def judged(folder: Path, dtype: str = "float32") -> tuple[probe_answer.Probe, Checks]:
     """What a probe of this folder finds, as a host would tell it, and the checks that come of it."""
     argv = [forking.python(), "-m", "worker", "probe", "--model", str(folder), "--dtype", dtype]
     found = models.resolve(ModelSpec(name=str(folder), dtype=dtype))
     argv += [f"--prompt={found.template}", f"--question-prompt={found.question_template}"]
-    probe = probing.parse_probe(probing.parse_answer(Completed(**run_here(argv))))
+    probe = probe_answer.parse_probe(probe_answer.parse_answer(Completed(**run_here(argv))))
     checks = Checks("a host")
-    probing.judge(checks, "host", probe, found, ModelSpec(name=str(folder), dtype=dtype))
+    probe_checks.judge(checks, "host", probe, found, ModelSpec(name=str(folder), dtype=dtype))
     return probe, checks
 
 

@@ -11,6 +11,7 @@ from waiting import wait_for
 from runbook_lib.hosts import hosts
 from runbook_lib.hosts.bundle import bring_bundle
 from runbook_lib.phases import cluster as clusters
+from runbook_lib.phases.probe_answer import parse_answer
 from runbook_lib.profile import profile
 from runbook_lib.run import opening
 from runbook_lib.run.checks import Check, Checks
@@ -82,7 +83,7 @@ def test_gpus_of_a_task_are_counted_and_named_by_their_place(project: Project) -
     host.claim(this.id)
     bring_bundle(host)
     argv = [host.python, "-m", "worker", "allotted", "--root", str(host.folder.root)]
-    answer = clusters.probing.parse_answer(host.run_there(argv, 60.0, host.folder.root))
+    answer = parse_answer(host.run_there(argv, 60.0, host.folder.root))
     assert answer["allotted"]["gpus"] == ["0", "1"] and answer["allotted"]["not_locked"] == ""
 
 

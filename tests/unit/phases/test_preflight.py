@@ -13,7 +13,7 @@ from local_run import executable, folder, new_run, nobody_there, numbered, plann
 from local_run import host as connected
 
 from runbook_lib.hosts import inventory
-from runbook_lib.phases import preflight, probing, staging
+from runbook_lib.phases import preflight, probe_answer, probing, staging
 from runbook_lib.profile.profile import HostSpec
 from runbook_lib.run import model, opening, plan, planning, run
 from runbook_lib.run.checks import Checks
@@ -702,9 +702,9 @@ def test_batches_are_packed_only_where_every_host_says_that_it_can(tmp_path, cha
 def test_a_worker_that_does_not_say_whether_it_can_is_padded(tmp_path):
     """One of the version before, whose answer is kept."""
     said = {"vectors": vectors(4), **PROBE}
-    assert probing.parse_probe(said).why_padded == ""
+    assert probe_answer.parse_probe(said).why_padded == ""
     del said["why_padded"]
-    assert probing.parse_probe(said).why_padded == "its worker does not say"
+    assert probe_answer.parse_probe(said).why_padded == "its worker does not say"
 
 
 @pytest.mark.process
