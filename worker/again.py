@@ -1,4 +1,4 @@
-"""Which rows are computed a second time, and how near the two vectors of a row must be. Standard library only.
+"""Which rows are computed a second time, how near their two vectors must be, and any norm to 1. Standard library only.
 
 Both follow from the plan and the corpus alone: the same part has the same rows after a restart, and when a neighbour
 computes it; who holds a part against its record finds the rows that it must have.
@@ -18,6 +18,8 @@ TWO = 400  # parts of so many rows have two
 # The least cosine of a row's vector to that of the processor in float32. Measured on a processor, as 1 - cosine:
 # float32 4e-13, float16 1.4e-6, bfloat16 9.6e-5, and 3.4e-3 in articles of 2,048 tokens. The rest is room.
 COSINE = {"float32": 1 - 1e-5, "float16": 0.999, "bfloat16": 0.98}
+# How far a norm may be from 1 where the model's last module normalises: the rounding of the dtype, with room.
+NORM_BOUND = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 
 
 def chosen(run_id: str, rows: Range, grid: int, part_rows: int, sizes: Sequence[int]) -> list[int]:

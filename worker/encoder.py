@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from . import accelerator
+from .again import NORM_BOUND
 from .batches import batches, cheapest, few_shapes, padded_tokens, rows_of, wide
 from .device import NEW, budget, kind
 from .fetching import fetched, pinned
@@ -25,9 +26,6 @@ from .text_model import load_before_forks as load_before_forks
 from .texts import DOCUMENT, KINDS, kind_of
 from .tokenizing import Features, Lengths
 from .wire import Described, Libraries, TriedGpu
-
-# How far a norm may be from 1 where the model's last module normalises: the rounding of the dtype, with room.
-NORM_BOUND = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 
 # Words of an error that means it: torch's own, Linux's, those of cuBLAS and cuDNN, of mps, and the last two of xpu.
 NO_MEMORY = (

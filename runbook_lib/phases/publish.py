@@ -11,6 +11,7 @@ from ..run.checks import Check, Checks
 from ..run.run import Run
 from . import backup as backups
 from . import validate
+from .founding_checks import BACKUP
 
 NAME = "final names"
 SEE = "make the checks above hold, then run again; the previous result stays meanwhile"
@@ -39,7 +40,7 @@ def publish(run: Run, checks: Checks, figures: Figures) -> Published:
 
     If a check fails, no file gets a final name, no backup is made, and the previous result stays.
     """
-    failed = [check for check in checks.failed if check.name != validate.BACKUP]
+    failed = [check for check in checks.failed if check.name != BACKUP]
     if failed:
         return Published(_refused(run, checks, failed), None, None)
     copy = backups.backup(run)
@@ -54,7 +55,7 @@ def publish(run: Run, checks: Checks, figures: Figures) -> Published:
 def _refused(run: Run, checks: Checks, failed: list[Check]) -> Checks:
     """Reject the candidate, and return the checks with one more that says so."""
     kept = publication.reject_candidate(run, [f"{check.name}: {check.seen}" for check in failed])
-    shown = Checks(checks.title, [replace(c, seen="none made") if c.name == validate.BACKUP else c for c in checks])
+    shown = Checks(checks.title, [replace(c, seen="none made") if c.name == BACKUP else c for c in checks])
     seen = f"not given: {len(failed)} checks failed; kept for inspection in {kept or run.merged}"
     shown.add(NAME, False, seen, "given once all checks hold", SEE)
     return shown

@@ -17,6 +17,7 @@ from worker.files import read_json, sha256_file
 from .. import records
 from ..errors import DataError, RunbookError
 from ..phases import audit, validate, words_fit
+from ..phases.founding_checks import BACKUP
 from ..phases.subject import Subject
 from ..result import audited, facts, figures, misfits, publication, texts_again
 from ..result import whole as wholes
@@ -42,7 +43,7 @@ ONCE_MORE = "rows computed again by the reviewer"
 BY_MODEL = "runbook verify --recompute N --model FOLDER, on a machine with torch: it decides"
 AGAIN = "run 04_merge_validate again, then runbook report: what it writes follows from the files"
 GATE = "may the next phase start?"
-PLACES = (validate.EXIST, validate.BACKUP)  # checks that name folders of the machine where they were made
+PLACES = (validate.EXIST, BACKUP)  # checks that name folders of the machine where they were made
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _attempt(checks: Checks, step: Callable[[Checks], object]) -> None:
 def _validation(run: Run, checks: Checks, seen: _Seen, fit: bool) -> None:
     """Validate again, and hold what was stored then against what is found now; with `fit`, the content fit too."""
     found, shown = validate.examine(run, Merged(run.merged), None)
-    now = [check for check in found if check.name != validate.BACKUP]
+    now = [check for check in found if check.name != BACKUP]
     stored = _stored_checks(run)
     checks.extend(_told_before(check, stored.get(check.name)) for check in now)
     if fit and shown.norms is not None:
