@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
-import os
 import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from worker import limits
 from worker.files import read_json
 from worker.wire import PACKED
 
 from .. import records
 from ..corpus import corpus as corpora
-from ..corpus import inspection, numbering, sources
+from ..corpus import sources
 from ..errors import CorpusError, DataError, ProfileError, RunbookError
 from ..hosts import hosts as machines
 from ..hosts import inventory, together
@@ -32,19 +29,12 @@ from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
 from ..run.run import Run
 from ..slots import states
-from . import cluster, joining, probe_answer, probe_checks, probing, promise, reuse
+from . import cluster, joining, probe_answer, probe_checks, probing, promise, reuse, room, run_corpus
 from .progress import OnProgress, ignore
 
 PACKAGES = ("numpy", "pyarrow", "papermill", "nbconvert", "matplotlib", "ipykernel", "huggingface-hub", "pyyaml")
 DEVICES_TIMEOUT_S = 600.0
-ENVIRONMENT_BYTES = {  # torch and its dependencies, installed
-    "cuda": 8_000_000_000,
-    "xpu": 8_000_000_000,
-    "mps": 2_000_000_000,
-    "cpu": 2_000_000_000,
-}
 SAMPLE = 100  # characters of a text
-SPARE_BYTES = 200_000_000  # for logs, records and the file system itself
 
 
 def this_machine(run: Run) -> Checks:
@@ -103,15 +93,8 @@ def _folders(checks: Checks, run: Run) -> None:
     checks.add("result file", not why, why or run.founding_file, "free, or written by a run", remedy)
     output = run.profile.output
     for label, folder in (("run", run.folder), ("output", output.folder), ("backups", output.backups)):
-        checks.add(f"{label} folder", _writable(folder), folder, "writable", f"make it writable: chmod u+rwx {folder}")
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK | os.X_OK)
+        remedy = f"make it writable: chmod u+rwx {folder}"
+        checks.add(f"{label} folder", room.writable(folder), folder, "writable", remedy)
 
 
 def _credentials(checks: Checks, spec: HostSpec) -> None:
@@ -174,7 +157,7 @@ def the_corpus(
         checks.add("corpus", False, "not read", "read", "make the model checks hold first")
         return checks, None
     try:
-        corpus = _numbered(run, model, on_progress)
+        corpus = run_corpus.numbered(run, model, on_progress)
         whole = wholes.load(run)
     except (CorpusError, DataError) as error:
         checks.add("corpus", False, error, "every document readable", "see the message")
@@ -200,53 +183,6 @@ def _sample(corpus: corpora.Corpus, row: int) -> str:
     title = str(next(itertools.islice(corpus.articles(), row, None)).get("title") or "")
     start = " ".join(corpus.text(row)[: 2 * SAMPLE].split())[:SAMPLE]
     return f"row {row:,}: {f'title {title[:SAMPLE]!r}' if title else 'no title'}; encoded as {start!r}"
-
-
-def _numbered(run: Run, model: models.Model, on_progress: OnProgress) -> corpora.Corpus:
-    """Return the numbered corpus of this run; the existing one is used if source and choices did not change."""
-    spec = run.profile.corpus
-    if (run.corpus / "corpus.json").exists():
-        corpus, whole = corpora.load(run.corpus), wholes.load(run)
-        if wrong := _not_as_numbered(run, whole.corpus if whole else corpus, model):
-            raise CorpusError(wrong)
-        return corpus
-
-    def build(folder: Path) -> corpora.Corpus:
-        built = numbering.build(
-            spec.path,
-            inspection.Fields.of(spec),
-            spec.documents,
-            run.profile.questions,
-            model.template,
-            model.question_template,
-            folder,
-            lambda done: on_progress("documents read", done, spec.documents or 0),
-        )
-        on_progress("documents read", built.documents, built.documents)
-        return built
-
-    return reuse.number(run, reuse.check_earlier(run, model), build) if run.since else build(run.corpus)
-
-
-def _not_as_numbered(run: Run, corpus: corpora.Corpus, model: models.Model) -> str:
-    """Return why the corpus that this run numbered is not the one of its profile now; empty if it is.
-
-    A missing source is no reason: the run uses its own copy.
-    """
-    spec, new = run.profile.corpus, "or start a new run (runbook run PROFILE --new)"
-    mended = f"{new}, or, if only texts of the same documents were corrected: runbook run PROFILE --amend"
-    if sources.exists(spec.path) and not corpus.source_unchanged(spec.path):
-        return f"{spec.path}: changed since this run numbered it. Next: put it back as it was, {mended}"
-    asked = run.profile.questions
-    if (asked is None or asked.exists()) and not corpus.questions_unchanged(asked):
-        return (
-            f"{asked or 'questions'}: changed since this run numbered them. Next: put them back as they were, {mended}"
-        )
-    if spec.documents not in (None, corpus.documents):
-        return f"corpus.documents: expected {spec.documents:,} documents, this run numbered {corpus.documents:,}"
-    if (corpus.template, corpus.question_template) != (model.template, model.question_template):
-        return f"the model's prompts changed since this run numbered the corpus. Next: put the model back, {new}"
-    return ""
 
 
 def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, MachineFacts]]:
@@ -312,7 +248,7 @@ def _can_try(checks: Checks, spec: HostSpec, facts: MachineFacts, model: models.
         problem, remedy = "not tried", "make the model checks hold first"
     elif spec.is_here and model.remote:
         problem, remedy = "its weights are not on this machine", "model.download: here, for hosts of kind local"
-    elif facts["free_bytes"] is not None and facts["free_bytes"] < model.bytes + SPARE_BYTES:
+    elif facts["free_bytes"] is not None and facts["free_bytes"] < model.bytes + room.SPARE_BYTES:
         problem, remedy = f"not tried: no room for it, {facts['free_bytes'] / 1e9:.1f} GB free", "free space there"
     if problem and (spec.is_here or model is not None):
         checks.add("model loads", False, problem, "loads", remedy, where=spec.name)
@@ -328,11 +264,6 @@ def _devices(run: Run, host: machines.Host) -> probe_answer.Answer:
     return probe_answer.parse_answer(done)
 
 
-def cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return limits.cores()
-
-
 def the_disks(
     run: Run, model: models.Model | None, corpus: corpora.Corpus | None, facts: dict[str, MachineFacts] | None = None
 ) -> Checks:
@@ -342,43 +273,7 @@ def the_disks(
     if model is None or corpus is None or model.dim is None:
         checks.add("disk", False, "not known", "known sizes", "make the model and corpus checks hold first")
         return checks
-    vectors, texts, whole = corpus.rows * model.dim * 4, corpus.text_bytes, wholes.load(run)
-    result = vectors if whole is None else whole.corpus.rows * model.dim * 4
-    kept = texts if whole is None else texts + whole.corpus.text_bytes
-    needs: dict[Path, int] = {run.folder: vectors + result + kept}
-    founding = result + kept // 10
-    needs[run.profile.output.folder] = founding
-    needs[run.profile.output.backups] = founding
-    hosts = run.profile.hosts
-    share = (vectors + texts) // len(hosts)
-    for specs in together.groups(host for host in hosts if host.is_here):
-        there = Path(specs[0].workdir).expanduser()
-        needs[there] = needs.get(there, 0) + share * len(specs) + model.bytes
-    disks: dict[int, tuple[list[Path], int]] = {}
-    for folder, need in needs.items():
-        if not _writable(folder):
-            checks.add("disk", False, f"{folder} cannot be written", "writable", "correct its permissions")
-            continue
-        device = folder.stat().st_dev
-        folders, so_far = disks.get(device, ([], 0))
-        disks[device] = ([*folders, folder], so_far + need)
-    for folders, need in disks.values():
-        free = shutil.disk_usage(folders[0]).free
-        what = "vectors, texts, model, merged file and backup"
-        _room(checks, f"disk of {folders[0]}", free, need, what, "here")
-    for specs in together.groups(hosts):
-        host = specs[0]
-        known = (facts or {}).get(host.name)
-        if host.is_here or known is None:
-            continue
-        free_there = known.get("free_bytes")
-        if free_there is None:
-            checks.add("disk", True, "the host does not say what is free", where=host.reached, warn=True)
-            continue
-        sharing = len(specs) + len(known.get("shared", []))  # each of these hosts writes its share to the same disk
-        making = 0 if known["made"] else ENVIRONMENT_BYTES[host.device]
-        what = "texts, vectors, model" + (", environment" if making else "")
-        _room(checks, "disk", free_there, share * sharing + model.bytes + making, what, host.reached)
+    room.add(checks, run, model.dim, model.bytes, corpus, facts or {})
     return checks
 
 
@@ -400,11 +295,6 @@ def the_promise(
     else:
         promise.add_checks(checks, run, made)
     return checks, made
-
-
-def _room(checks: Checks, name: str, free: int, need: int, what: str, where: str) -> None:
-    room, expected = f"{free / 1e9:.1f} GB free", f"{(need + SPARE_BYTES) / 1e9:.1f} GB for {what}"
-    checks.add(name, free > need + SPARE_BYTES, room, expected, "free space or move a folder", where)
 
 
 def the_plan(
