@@ -6,7 +6,8 @@ was heard is kept in the run: `canaries/<digest>.json`, and the journal says whi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -106,17 +107,20 @@ def _bring_one(run: Run, name: str, digest: str) -> None:
     host = machines.connect(spec, run.name)
     remote = HostFolder(host.folder.root).canary(digest)
     raw = host.read(remote, LIMIT)
+    canary = _parsed(raw)  # before it has its name here: a kill must not leave one that nobody looked at
+    if canary is None or known.digest(canary) != digest:
+        raise DataError(f"{name}: {remote.name}: not what its name says")
+    if (shape := alike.vectors_of(canary).shape) != (known.COUNT, run.plan().model.dim):
+        raise DataError(f"{name}: {remote.name}: expected {known.COUNT} x {run.plan().model.dim}, found {shape}")
     make_folder(path.parent)
     write_atomic(path, raw)
-    canary = _read(path)
+
+
+def _parsed(raw: bytes) -> Canary | None:
     try:
-        if canary is None or known.digest(canary) != digest:
-            raise DataError(f"{name}: {remote.name}: not what its name says")
-        if (shape := alike.vectors_of(canary).shape) != (known.COUNT, run.plan().model.dim):
-            raise DataError(f"{name}: {remote.name}: expected {known.COUNT} x {run.plan().model.dim}, found {shape}")
-    except DataError:
-        path.unlink(missing_ok=True)
-        raise
+        return Canary.from_json(json.loads(raw))
+    except (ValueError, RecursionError):
+        return None
 
 
 # ------------------------------------------------------------------------------------------------- this machine's own
@@ -191,29 +195,24 @@ def check(run: Run) -> Checks:
     return checks
 
 
-def tell(checks: Checks, run: Run, why: str = "") -> None:
-    """Add the check of what is on file; `why`: this machine has no vectors of its own."""
-    plan = run.plan()
-    given = heard(run)
+def tell(checks: Checks, run: Run, why: str = "", did: Collection[str] = ()) -> None:
+    """Add the check of what is on file; `why`: this machine has no vectors of its own; `did`: slots that did rows."""
+    plan, given, ours = run.plan(), heard(run), reference(run)
     if not given:
-        checks.add(NAME, True, "no slot says what it gave: its worker is of a version before, or none has loaded yet")
+        seen = "not looked at: no slot says what it gave: its worker is of a version before, or none has loaded yet"
+        checks.add(NAME, True, seen, "alike", "the audit at the end says who is right", warn=bool(did))
         return
-    ours = reference(run)
     found = alike.judge(given, ours, plan.dtype)
     seen = (
         f"{len(given)} slots, {len({known.digest(each) for all_ in given.values() for each in all_})} different results"
     )
     if ours is not None:
         seen += f", furthest {found.furthest or 0:.2g} off what this machine gives (at most {ours.tolerance:.2g})"
-    elif why:
-        seen += f"; not held against this machine: {why}"
-    open_ = {slot: words for slot, words in found.wrong.items() if slot not in fences.behind(plan.fences)}
-    named = "; ".join([*(f"{slot}: {words}" for slot, words in list(found.wrong.items())[:6]), *found.unsure])
-    if open_:
-        remedy = STOP if found.all_off else fencing.REPAIRED
-        checks.add(NAME, False, f"{named}; {seen}", "alike", remedy)
     else:
-        remedy = fencing.REPAIRED if found.wrong else "the audit at the end says who is right"
-        checks.add(
-            NAME, True, f"{named}; {seen}" if named else seen, "alike", remedy if named else "", warn=bool(named)
-        )
+        seen += f"; not held against this machine{f': {why}' if why else ''}"
+    open_ = {slot: words for slot, words in found.wrong.items() if slot not in fences.behind(plan.fences)}
+    silent = [f"{slot} did rows and says nothing of known texts" for slot in sorted({*did} - {*given})]
+    named = [f"{slot}: {words}" for slot, words in list(found.wrong.items())[:6]] + found.unsure + silent[:6]
+    remedy = STOP if found.all_off else fencing.REPAIRED if found.wrong else "the audit at the end says who is right"
+    words = "; ".join([*named, seen])
+    checks.add(NAME, not open_, words, "alike", remedy if named else "", warn=bool(named) and not open_)

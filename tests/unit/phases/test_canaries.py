@@ -91,6 +91,33 @@ def test_a_file_that_is_not_what_its_name_says_is_not_taken(heard):
     assert not list((this.folder / "canaries").glob("*.json"))
 
 
+def test_a_kill_while_a_file_is_looked_at_leaves_none_that_nobody_looked_at(heard, monkeypatch):
+    this, state = heard(RIGHT[:3], RIGHT, RIGHT)
+
+    def killed(canary):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(canaries.alike, "vectors_of", killed)
+    with pytest.raises(KeyboardInterrupt):
+        canaries.bring(this, state)
+    monkeypatch.undo()
+    assert canaries.bring(this, state)
+    assert state.slots[0].slot not in canaries.heard(this) and len(canaries.heard(this)) == 2
+
+
+def test_the_check_names_slots_that_did_rows_and_says_what_it_was_not_held_against(heard):
+    this, state = heard(RIGHT, RIGHT, RIGHT)
+    checks, names = Checks("a"), [slot.slot for slot in state.slots]
+    canaries.tell(checks, this, did=names)
+    canaries.bring(this, replace(state, slots=state.slots[:2]))
+    canaries.tell(checks, this, did=names)
+    canaries.tell(checks, this, did=names[:2])
+    none, two, all_ = checks
+    assert none.warn and "not looked at" in none.seen
+    assert two.ok and two.warn and f"{names[2]} did rows and says nothing" in two.seen
+    assert all_.verdict == "ok" and "not held against this machine" in all_.seen
+
+
 @pytest.mark.parametrize("odd", [RIGHT[:3], np.zeros((0, 4), np.float32), np.zeros((16, 8), np.float32)])
 def test_what_is_no_such_array_is_not_taken(heard, odd):
     this, state = heard(odd, odd, odd)
