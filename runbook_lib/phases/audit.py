@@ -20,7 +20,7 @@ from worker.escape import safe_text
 
 from .. import records
 from ..errors import DataError, RunbookError
-from ..result import alike, content_fit, digits, misfits, sampling
+from ..result import alike, content_fit, digits, done_twice, misfits, sampling
 from ..result.audited import ELSEWHERE, HERE, Audit, AuditedRow, distance, figures_of, in_words, wrong_rows
 from ..result.content_fit import Scores
 from ..result.figures import AuditFigures, Figures
@@ -78,7 +78,8 @@ def after_all_parts(run: Run, merged: Merged, checks: Checks, shown: Figures, so
     try:
         run.journal.write("audit drawn", parts=sampling.commitment(digests), nonce=nonce.hex(), seed=seed)
         again = _doubled(subject, seed)
-        before = doubled.rows_first(again) + copies + first(scores, found)
+        differ = done_twice.rows_first(run.journal, subject.plan.dtype) if subject.whole is None else []
+        before = doubled.rows_first(again) + differ + copies + first(scores, found)
         rows, tolerance, where = _computed(subject, chosen(subject.corpus.rows, seed, DRAWN, before), checks)
     except (RunbookError, OSError) as error:
         doubled.tell(checks, again, {}, undone or ("" if again.seed else safe_text(str(error), 300)))

@@ -19,7 +19,7 @@ from ..slots import states
 from . import download
 
 NAME = "slots that were found wrong"
-EVENT, LIFTED = "slot fenced", "fence lifted"
+EVENT, LIFTED = fences.FENCED, "fence lifted"
 GOES_ON = "`runbook run` has other slots do their rows; by hand: the notebooks from 02 on"
 REPAIRED = "have its machine looked at; `runbook restart RUN SLOT` lets it work again"
 

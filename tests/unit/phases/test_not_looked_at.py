@@ -11,10 +11,10 @@ import pytest
 
 from runbook_lib import records
 from runbook_lib.errors import GateError
-from runbook_lib.phases import audit, doubled
+from runbook_lib.phases import audit, doubled, validate
 from runbook_lib.phases.subject import Subject
 from runbook_lib.report import gate, verification
-from runbook_lib.result import parts
+from runbook_lib.result import done_twice, parts
 from runbook_lib.result.audited import Audit, AuditedRow
 from runbook_lib.result.figures import Figures
 from runbook_lib.result.merged import Merged
@@ -63,6 +63,15 @@ def test_an_audit_for_which_there_was_no_time_says_so(audited: Answers, most: in
     audit.after_all_parts(made.run, Merged(made.run.merged), checks, Figures(), sound=True)
     check = named(checks, audit.AUDIT)
     assert seen in check.seen and check.warn == (most == 0)
+
+
+def test_rows_of_which_two_slots_differ_are_computed_again_first_though_their_check_fails(audited: Answers) -> None:
+    run = audited(12).run
+    run.journal.write(done_twice.EVENT, host="here", start=4, stop=8, furthest=0.5, slot="a", by="b")
+    checks, _ = validate.validate(run)
+    assert not named(checks, done_twice.NAME).ok and named(checks, audit.AUDIT).ok
+    kept = records.read(Audit, run.report / audit.FILE)
+    assert kept is not None and [each.row for each in kept.rows if not each.uniform] == [4, 5, 6]
 
 
 def test_an_audit_without_a_drawn_row_bounds_nothing(audited: Answers) -> None:
