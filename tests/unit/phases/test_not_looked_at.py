@@ -74,6 +74,27 @@ def test_rows_of_which_two_slots_differ_are_computed_again_first_though_their_ch
     assert kept is not None and [each.row for each in kept.rows if not each.uniform] == [4, 5, 6]
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_row_that_this_machine_did_wrong_once_blames_nobody(
+    audited: Answers, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    made, checks, right = audited(12), Checks("a"), audit.answers
+    left = [times]
+
+    def flips(*given: Any) -> Iterator[Opinion]:
+        opinions = list(right(*given))
+        left[0] -= 1
+        return iter(
+            [Opinion(vector=tuple(reversed(opinions[0].vector))) if left[0] >= 0 else opinions[0], *opinions[1:]]
+        )
+
+    monkeypatch.setattr(audit, "answers", flips)
+    audit.after_all_parts(made.run, Merged(made.run.merged), checks, Figures(), sound=True)
+    assert named(checks, audit.AUDIT).ok is (times == 1)
+    assert bool(made.run.plan().fences) is (times == 2)
+    assert any(check.name == audit.SAME and check.warn for check in checks) is (times == 1)
+
+
 def test_an_audit_without_a_drawn_row_bounds_nothing(audited: Answers) -> None:
     made, checks = audited(12), Checks("a")
     subject = Subject.of(made.run, Merged(made.run.merged))
