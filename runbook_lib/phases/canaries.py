@@ -19,7 +19,7 @@ from worker.layout import HostFolder
 from worker.wire import Canary
 
 from .. import records
-from ..errors import DataError, HostError, RunbookError
+from ..errors import DataError, HostError, LinkLost, RunbookError
 from ..hosts import hosts as machines
 from ..result import alike
 from ..result.alike import Reference
@@ -34,6 +34,7 @@ from .recompute import answers, model_at_hand
 
 NAME, EVENT, HERE = "known texts alike on every slot", "canaries", "here"
 LIMIT, MOST_HEARD = 2**23, 32  # bytes of a file of canaries; results of one slot: a host may say anything
+KEPT = 8  # the last results that a slot names, as `worker.canaries` keeps
 WITHIN_S = 180.0  # for this machine's own
 ROOM, MOST = 3.0, 0.1  # times what the run's dtype does to these texts here, where that is more than is usual
 STOP = "runbook stop RUN; see what differs (libraries, model, this machine: runbook check), then begin another run"
@@ -71,22 +72,29 @@ def _read(path: Path) -> Canary | None:
 
 
 _heard: dict[tuple[Path, int], set[tuple[str, str]]] = {}  # by revision: a slot that was let in again is heard anew
+_judged: set[tuple[Path, int]] = set()  # by revision: all that was heard is judged
 
 
 def bring(run: Run, state: Snapshot) -> bool:
     """Bring home what slots gave and was not heard of yet; whether there was any. A host that fails is asked later."""
     known_here = _heard.setdefault((run.folder, run.plan().epoch), set())
-    given = [(slot, each) for slot in state.slots for each in slot.canaries if (slot.slot, each) not in known_here]
+    said = [(slot, each) for slot in state.slots for each in slot.canaries[-KEPT:]]
+    given = [(slot, each) for slot, each in said if (slot.slot, each) not in known_here]
     if not given:
         return False  # as at nearly every look: the journal is not read
     told = _told(run)
     new = [(slot, each) for slot, each in given if each not in told.get(slot.slot, ())]
     new = [(slot, each) for slot, each in new if len(told.get(slot.slot, ())) < MOST_HEARD]
     known_here.update((slot, each) for slot, digests in told.items() for each in digests)
-    came = False
+    came, silent = False, set[str]()
     for slot, digest in new:
+        if slot.host in silent:
+            continue
         try:
             _bring_one(run, slot.host, digest)
+        except LinkLost:  # each further question would wait as long, and all other hosts with it
+            silent.add(slot.host)
+            continue
         except RunbookError:
             continue
         path = run.local.canary(digest)
@@ -175,14 +183,17 @@ def _computed(run: Run, plan: Plan, model: models.Model, texts: Sequence[tuple[s
 def fence_wrong(run: Run, state: Snapshot) -> list[str]:
     """Bring home what is new, fence slots that it shows to be wrong, and return in words what was done.
 
-    The first look of a process judges all that is at home: one before it may have been killed when it had just come.
+    All that is at home is judged until that came to an end once: a look before may have been killed, or have failed on
+    a full disk, when it had just come.
     """
     plan = run.plan()
-    first = (run.folder, plan.epoch) not in _heard
-    if not bring(run, state) and not first:
+    if bring(run, state):
+        _judged.discard((run.folder, plan.epoch))
+    if (run.folder, plan.epoch) in _judged:
         return []
     found = alike.judge(heard(run), reference(run), plan.dtype)
     new = fencing.fence(run, {} if found.all_off else found.wrong)
+    _judged.add((run.folder, plan.epoch))
     return [f"{slot} is fenced: {found.wrong[slot]}" for slot in new]
 
 
