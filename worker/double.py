@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import base64
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import owned
 from .allotted import GPUS, gpu_of
 from .any_encoder import AnyEncoder
 from .device import settle
+from .escape import safe_text
 from .files import read_json, write_json
 from .layout import HostFolder
-from .say import say
 from .starting import ALWAYS, THREADS
 from .texts import Question
 from .wire import Doubled, DoubledBatch, PartAgain, PartsAgain, SlotSpec, read_assignment
@@ -32,8 +34,9 @@ def run(root: Path, host: str, slot: str) -> int:
     order = PartsAgain.from_json(read_json(folder.doubled(slot), LIMIT), f"{folder.doubled(slot)}:")
     spec = next((spec for spec in assignment.slots if spec.slot == slot), None) if assignment else None
     if assignment is None or spec is None:
-        say(f"{folder.assignment(host)}: no slot {slot}")
-        return 1
+        return _refuse(f"{folder.assignment(host)}: no slot {slot}")
+    if why := owned.used(root, Path(assignment.model.folder)):  # as a worker does before it loads
+        return _refuse(why)
     _settle(spec)
     from .encode import load
 
@@ -43,6 +46,12 @@ def run(root: Path, host: str, slot: str) -> int:
     answer = Doubled(described.device or "", described.torch or "", done)
     write_json(folder.doubled_answer(slot), answer.to_json())
     return 0
+
+
+def _refuse(why: str) -> int:
+    """Say why nothing is done, where the operator's machine reads it."""
+    print(safe_text(why), file=sys.stderr)
+    return 1
 
 
 def _settle(spec: SlotSpec) -> None:

@@ -64,13 +64,15 @@ def send(path: Path, address: str, on_bytes: Callable[[int, int], None] = lambda
             done += file.stat().st_size
             on_bytes(done, 2 * total)
     except BaseException:
-        _take_away(files, [target for _, target in pairs])
+        _take_away(files, root, [target for _, target in pairs])
         raise
     return total
 
 
 def _opened(address: str) -> tuple[Any, str]:
     """The file system of an address, and the place in it."""
+    if "::" in address.partition("?")[0]:  # of a chain only the first link would be looked at here; it is not shown
+        raise DataError(f"an address in several steps (`::`) is not sent to from here: name the last one. {SENDS}")
     parts = urlsplit(address)
     if parts.password is not None or parts.query:
         raise DataError(
@@ -118,9 +120,13 @@ def _sha256(file: Any) -> str:
     return digest.hexdigest()
 
 
-def _take_away(files: Any, targets: list[str]) -> None:
-    """Remove what was sent, and the folders that are empty then; some stores have none."""
-    folders = {target.rpartition("/")[0] for target in targets} - {""}
+def _take_away(files: Any, root: str, targets: list[str]) -> None:
+    """Remove what was sent, and the folders made for it, which are empty then; some stores have none.
+
+    What holds `root` stays: it may have been there before, and be a bucket.
+    """
+    above = {target.rpartition("/")[0] for target in targets}
+    folders = {folder for folder in above if f"{folder}/".startswith(f"{root}/")}
     for remove, paths in ((files.rm_file, targets), (files.rmdir, sorted(folders, key=len, reverse=True))):
         for path in paths:
             with contextlib.suppress(Exception):  # it is not there, or cannot be reached any more

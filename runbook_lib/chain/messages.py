@@ -21,8 +21,9 @@ def at_the_end(run: Run, say: Callable[[str], None]) -> Iterator[None]:
     """Tell how a drive ended; a person who interrupted it is told nothing."""
     try:
         yield
-    except (RunbookError, OSError) as error:
-        _tell(run, _failed(run, str(error)), say)
+    except Exception as error:
+        with suppress(RunbookError, OSError):  # what else is wrong must not hide why it ended
+            _tell(run, _failed(run, str(error) or type(error).__name__), say)
         raise
     with suppress(RunbookError, OSError):  # what cannot be told in words stands in the report, and ends no run
         _tell(run, _ending(run), say)

@@ -6,7 +6,8 @@ was heard is kept in the run: `canaries/<digest>.json`, and the journal says whi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from worker.layout import HostFolder
 from worker.wire import Canary
 
 from .. import records
-from ..errors import DataError, HostError, RunbookError
+from ..errors import DataError, HostError, LinkLost, RunbookError
 from ..hosts import hosts as machines
 from ..result import alike
 from ..result.alike import Reference
@@ -33,6 +34,7 @@ from .recompute import answers, model_at_hand
 
 NAME, EVENT, HERE = "known texts alike on every slot", "canaries", "here"
 LIMIT, MOST_HEARD = 2**23, 32  # bytes of a file of canaries; results of one slot: a host may say anything
+KEPT = 8  # the last results that a slot names, as `worker.canaries` keeps
 WITHIN_S = 180.0  # for this machine's own
 ROOM, MOST = 3.0, 0.1  # times what the run's dtype does to these texts here, where that is more than is usual
 STOP = "runbook stop RUN; see what differs (libraries, model, this machine: runbook check), then begin another run"
@@ -70,22 +72,29 @@ def _read(path: Path) -> Canary | None:
 
 
 _heard: dict[tuple[Path, int], set[tuple[str, str]]] = {}  # by revision: a slot that was let in again is heard anew
+_judged: set[tuple[Path, int]] = set()  # by revision: all that was heard is judged
 
 
 def bring(run: Run, state: Snapshot) -> bool:
     """Bring home what slots gave and was not heard of yet; whether there was any. A host that fails is asked later."""
     known_here = _heard.setdefault((run.folder, run.plan().epoch), set())
-    given = [(slot, each) for slot in state.slots for each in slot.canaries if (slot.slot, each) not in known_here]
+    said = [(slot, each) for slot in state.slots for each in slot.canaries[-KEPT:]]
+    given = [(slot, each) for slot, each in said if (slot.slot, each) not in known_here]
     if not given:
         return False  # as at nearly every look: the journal is not read
     told = _told(run)
     new = [(slot, each) for slot, each in given if each not in told.get(slot.slot, ())]
     new = [(slot, each) for slot, each in new if len(told.get(slot.slot, ())) < MOST_HEARD]
     known_here.update((slot, each) for slot, digests in told.items() for each in digests)
-    came = False
+    came, silent = False, set[str]()
     for slot, digest in new:
+        if slot.host in silent:
+            continue
         try:
             _bring_one(run, slot.host, digest)
+        except LinkLost:  # each further question would wait as long, and all other hosts with it
+            silent.add(slot.host)
+            continue
         except RunbookError:
             continue
         path = run.local.canary(digest)
@@ -106,17 +115,20 @@ def _bring_one(run: Run, name: str, digest: str) -> None:
     host = machines.connect(spec, run.name)
     remote = HostFolder(host.folder.root).canary(digest)
     raw = host.read(remote, LIMIT)
+    canary = _parsed(raw)  # before it has its name here: a kill must not leave one that nobody looked at
+    if canary is None or known.digest(canary) != digest:
+        raise DataError(f"{name}: {remote.name}: not what its name says")
+    if (shape := alike.vectors_of(canary).shape) != (known.COUNT, run.plan().model.dim):
+        raise DataError(f"{name}: {remote.name}: expected {known.COUNT} x {run.plan().model.dim}, found {shape}")
     make_folder(path.parent)
     write_atomic(path, raw)
-    canary = _read(path)
+
+
+def _parsed(raw: bytes) -> Canary | None:
     try:
-        if canary is None or known.digest(canary) != digest:
-            raise DataError(f"{name}: {remote.name}: not what its name says")
-        if (shape := alike.vectors_of(canary).shape) != (known.COUNT, run.plan().model.dim):
-            raise DataError(f"{name}: {remote.name}: expected {known.COUNT} x {run.plan().model.dim}, found {shape}")
-    except DataError:
-        path.unlink(missing_ok=True)
-        raise
+        return Canary.from_json(json.loads(raw))
+    except (ValueError, RecursionError):
+        return None
 
 
 # ------------------------------------------------------------------------------------------------- this machine's own
@@ -171,14 +183,17 @@ def _computed(run: Run, plan: Plan, model: models.Model, texts: Sequence[tuple[s
 def fence_wrong(run: Run, state: Snapshot) -> list[str]:
     """Bring home what is new, fence slots that it shows to be wrong, and return in words what was done.
 
-    The first look of a process judges all that is at home: one before it may have been killed when it had just come.
+    All that is at home is judged until that came to an end once: a look before may have been killed, or have failed on
+    a full disk, when it had just come.
     """
     plan = run.plan()
-    first = (run.folder, plan.epoch) not in _heard
-    if not bring(run, state) and not first:
+    if bring(run, state):
+        _judged.discard((run.folder, plan.epoch))
+    if (run.folder, plan.epoch) in _judged:
         return []
     found = alike.judge(heard(run), reference(run), plan.dtype)
     new = fencing.fence(run, {} if found.all_off else found.wrong)
+    _judged.add((run.folder, plan.epoch))
     return [f"{slot} is fenced: {found.wrong[slot]}" for slot in new]
 
 
@@ -191,29 +206,24 @@ def check(run: Run) -> Checks:
     return checks
 
 
-def tell(checks: Checks, run: Run, why: str = "") -> None:
-    """Add the check of what is on file; `why`: this machine has no vectors of its own."""
-    plan = run.plan()
-    given = heard(run)
+def tell(checks: Checks, run: Run, why: str = "", did: Collection[str] = ()) -> None:
+    """Add the check of what is on file; `why`: this machine has no vectors of its own; `did`: slots that did rows."""
+    plan, given, ours = run.plan(), heard(run), reference(run)
     if not given:
-        checks.add(NAME, True, "no slot says what it gave: its worker is of a version before, or none has loaded yet")
+        seen = "not looked at: no slot says what it gave: its worker is of a version before, or none has loaded yet"
+        checks.add(NAME, True, seen, "alike", "the audit at the end says who is right", warn=bool(did))
         return
-    ours = reference(run)
     found = alike.judge(given, ours, plan.dtype)
     seen = (
         f"{len(given)} slots, {len({known.digest(each) for all_ in given.values() for each in all_})} different results"
     )
     if ours is not None:
         seen += f", furthest {found.furthest or 0:.2g} off what this machine gives (at most {ours.tolerance:.2g})"
-    elif why:
-        seen += f"; not held against this machine: {why}"
-    open_ = {slot: words for slot, words in found.wrong.items() if slot not in fences.behind(plan.fences)}
-    named = "; ".join([*(f"{slot}: {words}" for slot, words in list(found.wrong.items())[:6]), *found.unsure])
-    if open_:
-        remedy = STOP if found.all_off else fencing.REPAIRED
-        checks.add(NAME, False, f"{named}; {seen}", "alike", remedy)
     else:
-        remedy = fencing.REPAIRED if found.wrong else "the audit at the end says who is right"
-        checks.add(
-            NAME, True, f"{named}; {seen}" if named else seen, "alike", remedy if named else "", warn=bool(named)
-        )
+        seen += f"; not held against this machine{f': {why}' if why else ''}"
+    open_ = {slot: words for slot, words in found.wrong.items() if slot not in fences.behind(plan.fences)}
+    silent = [f"{slot} did rows and says nothing of known texts" for slot in sorted({*did} - {*given})]
+    named = [f"{slot}: {words}" for slot, words in list(found.wrong.items())[:6]] + found.unsure + silent[:6]
+    remedy = STOP if found.all_off else fencing.REPAIRED if found.wrong else "the audit at the end says who is right"
+    words = "; ".join([*named, seen])
+    checks.add(NAME, not open_, words, "alike", remedy if named else "", warn=bool(named) and not open_)

@@ -28,6 +28,7 @@ from .elsewhere import Kind
 
 NAME, FILE = "batches done again on other slots", "doubled.json"
 ALONE = "every slot is this machine's processor, or the only one: nothing else could do its batches again"
+TAKEN = "with --since the result's rows are not those of parts"
 
 
 @dataclass(frozen=True)
@@ -178,10 +179,13 @@ def rows_first(drawn: Drawn) -> list[int]:
     return [row for each in drawn.batches for row in each.far[:3]]
 
 
-def tell(checks: Checks, drawn: Drawn, right: Mapping[int, bool]) -> None:
-    """Add the check of all doubled batches. `right`: of rows that the audit computed, whether they were not off."""
+def tell(checks: Checks, drawn: Drawn, right: Mapping[int, bool], why: str = "") -> None:
+    """Add the check of all doubled batches. `right`: of rows that the audit computed, whether they were not off.
+
+    `why`: why none was done, where it is not that nothing else could do them.
+    """
     if not drawn.batches:
-        checks.add(NAME, True, f"none: {ALONE}")
+        checks.add(NAME, True, f"none: {why or ALONE}", warn=why not in ("", TAKEN))
         return
     done = [each for each in drawn.batches if not each.error]
     exact = [each for each in done if each.exact]

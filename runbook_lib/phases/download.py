@@ -223,7 +223,7 @@ def _fetch(
                 raise DataError(f"{remote.name}: {fenced}")
             if home.with_suffix(".json").exists():  # of rows that moved, another host was first
                 apart = min(done_twice.furthest(home, aside), sys.float_info.max)
-                run.journal.write(done_twice.EVENT, host=host.name, start=start, stop=stop, furthest=apart)
+                done_twice.note(run.journal, host.name, home, aside, apart)
                 return
             aside.replace(home)
             sync_folder(home.parent)

@@ -19,7 +19,7 @@ from ..slots import states
 from . import download
 
 NAME = "slots that were found wrong"
-EVENT, LIFTED = "slot fenced", "fence lifted"
+EVENT, LIFTED = fences.FENCED, "fence lifted"
 GOES_ON = "`runbook run` has other slots do their rows; by hand: the notebooks from 02 on"
 REPAIRED = "have its machine looked at; `runbook restart RUN SLOT` lets it work again"
 
@@ -38,10 +38,11 @@ def fence(run: Run, found: Mapping[str, str]) -> list[str]:
         if not new or not others(run, plan, new):
             return []
         plan.save(run.revision_file(plan.epoch))  # every revision is kept
+        hosts = {slot.slot: slot.host for slot in plan.slots}
+        for slot, why in new.items():  # before the plan: a kill in between costs a line twice, and never the line
+            there = hosts.get(slot, "")
+            run.journal.write(EVENT, slot=slot, host=there, reason=why, action="its rows are done by others")
         plan.with_fences(fences.added(plan.fences, plan.epoch + 1, new)).save(run.plan_file)
-    hosts = {slot.slot: slot.host for slot in plan.slots}
-    for slot, why in new.items():
-        run.journal.write(EVENT, slot=slot, host=hosts.get(slot, ""), reason=why, action="its rows are done by others")
     with locks.held(run.landing_lock):  # what lands after this is held against the new plan
         wrong = list(home.plainly_unusable_parts(run))
     for path, words in wrong:
@@ -63,8 +64,8 @@ def lift(run: Run, slot: str) -> bool:
         if slot not in fences.behind(plan.fences):
             return False
         plan.save(run.revision_file(plan.epoch))
+        run.journal.write(LIFTED, slot=slot)  # before the plan: what it gave before would fence it again
         plan.with_fences(fences.lifted(plan.fences, plan.epoch + 1, slot)).save(run.plan_file)
-    run.journal.write(LIFTED, slot=slot)
     return True
 
 

@@ -37,7 +37,7 @@ def add(e: Evidence, checks: Checks) -> None:
     claims.check(checks, e)
     checks.extend([done_twice.check(e.run.journal, e.plan.dtype)])
     fencing.tell(checks, e.plan)
-    canaries.tell(checks, e.run)
+    canaries.tell(checks, e.run, did=[part.slot for part in e.manifest.parts if part.rows])
     _asked(e, checks)
     computed_again.check(checks, e.run, e.plan, e.corpus, e.manifest)
     if e.matrix is None:

@@ -88,7 +88,7 @@ def parse_probe(answer: Mapping[str, Any]) -> Probe:
             **_again(answer.get("again")),
             vectors={kind: _array(answer["vectors"][kind], dim) for kind in KINDS},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:  # the last: a number too large
         return Probe(f"answered what no probe answers ({type(error).__name__}: {safe_text(str(error), 200)})")
 
 

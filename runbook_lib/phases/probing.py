@@ -202,9 +202,12 @@ def measured(run: Run, model: models.Model) -> models.Model:
 
 
 def load_s(run: Run) -> float:
-    """Return how many seconds the slowest host took to load the model; 0 where none was tried."""
+    """Return how many seconds the slowest host took to load the model; 0 where none was tried.
+
+    What no host can have taken counts for nothing: a try ends after `TIMEOUT_S`.
+    """
     kept = [one.answer.get("loaded_s") for spec in run.profile.hosts if (one := _kept(run, spec.name))]
-    return max((float(each) for each in kept if isinstance(each, int | float)), default=0.0)
+    return max((float(s) for s in kept if isinstance(s, int | float) and 0 <= s <= TIMEOUT_S), default=0.0)
 
 
 def why_padded(run: Run, model: models.Model) -> str:

@@ -26,6 +26,7 @@ RECORD = "promise.json"
 LINE_BYTES = 170  # a row's share of a part's record, and what a merged document has beside title, id and address
 COPIES = 4  # of the vectors on this machine: parts, merged, founding shape, backup
 MANY_CUT = 0.05
+LONGEST_S = 100 * 365 * 86400.0  # a host may say anything: no later end is promised
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def make(
     encode_s = None
     if lengths and tokens_s and not missing:
         encode_s = lengths.read / lengths.texts * corpus.rows / tokens_s
+        encode_s = encode_s if encode_s <= LONGEST_S else None
     made = Promise(
         at=now.isoformat(timespec="seconds"),
         rows=corpus.rows,
@@ -125,6 +127,8 @@ def in_words(made: Promise) -> str:
     """Return how long encoding takes, and by this machine's clock until when."""
     if made.encode_s is None:
         why = f"{', '.join(made.missing)}: not tried" if made.missing else "no text of the corpus was tried"
+        if made.lengths and made.tokens_s and not made.missing:
+            why = f"by what the hosts say, {made.tokens_s:.2g} tokens/s, it would be more than 100 years"
         return f"time of encoding not known: {why}"
     ends = datetime.fromisoformat(made.ends).astimezone()
     took = f"{_duration(made.encode_s)} of encoding, after {made.load_s:.0f} s to load the model"

@@ -111,9 +111,19 @@ def drawn(corpus: corpora.Corpus) -> list[int]:
 
 def keep(run: Run, answers: Mapping[str, Mapping[str, Any]]) -> None:
     """Keep what hosts found; one that was not asked now, as it works, keeps what it found before."""
-    found = {name: answer["rehearsed"] for name, answer in answers.items() if isinstance(answer.get("rehearsed"), dict)}
+    told = {name: answer["rehearsed"] for name, answer in answers.items() if isinstance(answer.get("rehearsed"), dict)}
+    found = {name: _as_json(each) for name, each in told.items()}
     if found:
         run.save_json(RECORD, {"hosts": {**_kept(run), **found}})
+
+
+def _as_json(told: dict[str, Any]) -> dict[str, Any]:
+    """What a host told, or that it is none: with a NaN in it the record of all hosts could not be read again."""
+    try:
+        json.dumps(told, allow_nan=False)
+    except ValueError:
+        return {"error": "it told numbers that are none"}
+    return told
 
 
 def _kept(run: Run) -> dict[str, Any]:
@@ -154,7 +164,7 @@ def _lengths(name: str, answer: Any, documents: int) -> Lengths | None:
 
 
 def _rate(answer: Any) -> Rate | None:
-    with suppress(KeyError, TypeError, ValueError):
+    with suppress(KeyError, TypeError, ValueError, OverflowError):
         given = answer["rate"]
         rows, tokens, slots = (_whole(given[key]) for key in ("rows", "tokens", "slots"))
         rate = Rate(rows, tokens, float(given["seconds"]), slots)

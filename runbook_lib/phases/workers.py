@@ -15,7 +15,7 @@ from ..hosts import hosts as machines
 from ..hosts import together
 from ..hosts.content import json_content
 from ..profile.profile import HostSpec
-from ..run import acts
+from ..run import acts, fences
 from ..run.checks import Checks
 from ..run.opening import limited
 from ..run.plan import Slot
@@ -153,8 +153,9 @@ def _restart_slot(run: Run, name: str) -> Checks:
 def _new_worker(run: Run, name: str, slot: Slot, spec: HostSpec) -> Checks:
     checks, host = Checks("Worker restarted"), machines.connect(spec, run.name)
     reading = launch.poll_staged(host)
-    if fencing.lift(run, name):
-        host.remove(host.folder.progress(name))  # it says what the known texts gave before
+    if name in fences.behind(run.plan().fences):
+        host.remove(host.folder.progress(name))  # first: it says what the known texts gave before, and is judged
+        fencing.lift(run, name)
         checks.add("fence", True, "lifted: it may work again; what it did before is not taken", where=host.name)
         checks.extend(staging.stage(run, only={host.name}))
     if not run.plan().left(slot, reading.committed):

@@ -73,6 +73,8 @@ def gate(run: Run, phase: str, *groups: Checks, **figures: object) -> Checks:
     everything = Checks(f"{phase}: may the next phase start?")
     for group in groups:
         everything.extend(group)
+    if not everything.items:
+        everything.add(phase, False, "no check was made", "at least one", f"execute every cell of {phase}.ipynb")
     for before in PHASES[: PHASES.index(phase)]:
         result = run.result(before)
         held = bool(result and result.ok)

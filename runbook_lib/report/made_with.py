@@ -120,7 +120,8 @@ def _host(run: Run, name: str) -> Side:
     with suppress(OSError, ValueError):
         answer = (read_json(run.report / f"probe_{name}.json") or {}).get("answer", {})
     answer = answer if isinstance(answer, dict) else {}
-    packages = answer.get("packages") or answer.get("versions") or {}
+    listed = [each for each in (answer.get("packages"), answer.get("versions")) if isinstance(each, dict)]
+    packages = next(filter(None, listed), {})
     told = {safe_text(str(key), 100): safe_text(str(value), 100) for key, value in packages.items()}
     gpus = tuple(safe_text(str(gpu.get("name")), 100) for gpu in facts.get("gpus", []))
     device = safe_text(str(answer.get("device") or facts.get("device") or ""), 100)

@@ -165,7 +165,7 @@ def _stored(run: Run, shown: Figures, apart: Sequence[str], checks: Checks) -> N
     """Hold the stored figures, but those `apart`, against those of now."""
     path = run.report / validate.FILE
     stored = (read_json(path) or {}).get("figures")
-    if not isinstance(stored, dict):
+    if not isinstance(stored, dict) or not stored:
         checks.add(STORED, not run.finished, f"{path.name}: no figures", "", AGAIN)
         return
     wrong, turned = figures.differences({key: stored[key] for key in stored if key not in apart}, shown)
@@ -186,6 +186,10 @@ def _verdicts(stored: dict[str, CheckRecord], now: list[Check], checks: Checks) 
         for was, check in pairs
         if was.seen != check.seen and check.name not in PLACES
     ]
+    if not pairs:
+        none = "not looked at: the last gate's result has none of the checks that are made now"
+        checks.add(VERDICTS, not stored, none, "", AGAIN, warn=not stored)
+        return
     said = "; ".join((wrong or other)[: archive.NAMED]) or f"{len(pairs)} checks"
     checks.add(VERDICTS, not wrong, said, "", AGAIN, warn=bool(other))
 
@@ -210,9 +214,10 @@ def _audit(run: Run, checks: Checks) -> None:
         [] if audited.figures_of(kept, subject.corpus.rows) == stated else ["its figures do not follow from its rows"]
     )
     wrong += [why for _, why in audited.wrong_rows(kept)]
-    checks.add(
-        DRAWN, not wrong, "; ".join(wrong[: archive.NAMED]) or f"{len(kept.rows)} rows of {audit.FILE}", "", AGAIN
-    )
+    drawn_rows = sum(each.uniform and each.distance is not None for each in kept.rows)
+    good = f"{len(kept.rows)} rows of {audit.FILE}"
+    good += "" if drawn_rows else ", of which none was drawn from all and computed: nothing follows for the others"
+    checks.add(DRAWN, not wrong, "; ".join(wrong[: archive.NAMED]) or good, "", AGAIN, warn=not drawn_rows)
 
 
 def _once_more(run: Run, seen: _Seen, again: Again, checks: Checks) -> None:
@@ -276,6 +281,8 @@ def _notebooks(run: Run, checks: Checks) -> None:
             older.append(f"{path.name}: the phase was executed again since")
         else:
             held += 1
+    if not wrong and not older and not held:
+        older.append("not looked at: the report has no executed notebook (runbook report RUN --notebook FILE adds one)")
     said = "; ".join(wrong or older) or f"{held} notebooks, the sum of the result in each"
     checks.add(NOTEBOOKS, not wrong, said, "", "execute the phase again", warn=bool(older))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+FENCED = "slot fenced"  # the event of the journal
+
 
 @dataclass(frozen=True)
 class Fence:

@@ -20,9 +20,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from worker.escape import safe_text
 from worker.files import json_line
+
+from ..profile import secret
 
 TRIES, WAIT_S = 3, 5.0  # a network that is away for a moment
 ONE_TRY = "--one-try"
@@ -112,14 +115,18 @@ def _by_command(letter: Letter) -> str:
 
 
 def _run(argv: list[str], text: str, timeout_s: float, more: dict[str, str]) -> str:
-    """Run a program with `text` as its input; return why it failed, or nothing. What it started ends with it."""
+    """Run a program with `text` as its input; return why it failed, or nothing. What it started ends with it.
+
+    A trial is sent by the command's own process, which still has the variables that hold secrets: no child gets them.
+    """
+    hidden = secret.variables()
     try:
         child = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **more},
+            env={**{name: value for name, value in os.environ.items() if name not in hidden}, **more},
             start_new_session=True,
         )
     except OSError as error:
@@ -139,9 +146,13 @@ def _run(argv: list[str], text: str, timeout_s: float, more: dict[str, str]) -> 
 
 
 def _hidden(why: str, url: str) -> str:
-    """Return `why` without any piece of an address but its first word: a token may be any of the others."""
+    """Return `why` without any piece of an address but its first word: a token may be any of the others.
+
+    Nor as it is meant: an address writes the `@` of a password as `%40`, and what failed may say it.
+    """
     pieces = {piece for piece in re.split(r"[/:@?&=,#]+", url)[1:] if len(piece) >= 4}
-    for piece in sorted({url, *pieces}, key=len, reverse=True):
+    meant = {unquote(piece) for piece in (url, *pieces)}
+    for piece in sorted({url, *pieces, *meant}, key=len, reverse=True):
         why = why.replace(piece, HIDDEN)
     return why
 

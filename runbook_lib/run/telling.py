@@ -78,8 +78,9 @@ def _claimed(run: Run, message: Message) -> bool:
     now = time.time()
     with locks.held(run.told_lock, within_s=LOCK_S):
         for line in told(run):
-            recent = message.topic and line.get("topic") == message.topic and now - float(line["at"]) < AGAIN_S
-            if line.get("event") and (line.get("key") == message.key or recent):
+            recent = abs(now - float(line["at"])) < AGAIN_S  # a clock that was put back must not make it quiet for days
+            same = message.topic and line.get("topic") == message.topic and recent
+            if line.get("event") and (line.get("key") == message.key or same):
                 return False
         claim = {"key": message.key, "topic": message.topic, "event": message.event, "at": now}
         _append(run, {**claim, "sentence": clean(message.sentence)})

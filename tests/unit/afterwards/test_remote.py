@@ -82,6 +82,8 @@ def test_a_folder_and_a_file_arrive_as_they_are(folder: Path, tmp_path: Path) ->
         ("s3://bucket/x?secret=1", "holds a password"),
         ("nowhere://x", "known are"),
         ("https://example.org/x", "such as s3://"),
+        ("simplecache::s3://key:secret@bucket/x", "several steps"),
+        ("filecache::sftp://host/x", "several steps"),
     ],
 )
 def test_what_cannot_be_sent_to_is_said_before_anything_is_written(folder: Path, address: str, why: str) -> None:
@@ -121,3 +123,18 @@ def test_a_place_that_fails_midway_is_told_and_left_empty(folder: Path, monkeypa
     assert fsspec.filesystem("memory").find("/lab") == []
     monkeypatch.setattr(MemoryFileSystem, "_open", kept)
     remote.send(folder, "memory://lab/set")  # nothing is in its way
+
+
+def test_what_was_there_before_a_failure_stays_though_it_is_empty(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = fsspec.filesystem("memory")
+    files.mkdir("/bucket")
+    monkeypatch.setattr(remote, "_sha256", lambda file: str(id(file)))
+    with pytest.raises(DataError, match="read back"):
+        remote.send(folder / "README.md", "memory://bucket/one.md")
+    assert files.exists("/bucket") and not files.exists("/bucket/one.md")
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(DataError, match="read back"):
+        remote.send(folder, f"file://{tmp_path}/mine/set")
+    assert (tmp_path / "mine").is_dir() and not list((tmp_path / "mine").iterdir())

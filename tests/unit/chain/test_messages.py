@@ -76,6 +76,25 @@ def test_an_error_of_the_drive_is_told_and_raised_and_an_interrupt_is_the_person
     assert len(letters) == 1
 
 
+def test_a_fault_of_the_program_itself_is_told_too(driven):
+    run, letters = driven
+    with pytest.raises(ValueError, match="no such"):
+        drive(run, ValueError("no such axis"))
+    assert "no such axis" in letters[0].body
+
+
+def test_what_keeps_it_from_being_told_does_not_hide_why_it_ended(driven, monkeypatch):
+    run, letters = driven
+
+    def unreadable(run, message):
+        raise DataError("the journal cannot be read")
+
+    monkeypatch.setattr(telling, "tell", unreadable)
+    with pytest.raises(DataError, match="a file is lost"):
+        drive(run, DataError("run x was not sealed: a file is lost"))
+    assert letters == []
+
+
 def test_a_run_that_waits_for_other_hosts_tells_nothing(driven):
     run, letters = driven
     run.journal.write("phase started", phase="03_monitor", attempt=1)

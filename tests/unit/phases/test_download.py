@@ -453,3 +453,9 @@ def test_rows_that_two_hosts_did_are_compared_and_a_difference_is_kept_in_the_jo
     assert ("rows 0-4 of here" in found.seen) is other
     (event,) = there.run.journal.events(done_twice.EVENT)
     assert (event["furthest"] > 1e-6) is other
+    assert event["slot"] == event["by"] == there.made.plan.slots[0].slot
+    assert done_twice.rows_first(there.run.journal, "float32") == [0, 1, 2] * other
+    there.run.journal.write("slot fenced", slot="cluster9_gpu9")
+    assert done_twice.check(there.run.journal, "float32").ok is not other
+    there.run.journal.write("slot fenced", slot=event["by"])  # one of the two was wrong, and the other's stands
+    assert done_twice.check(there.run.journal, "float32").ok

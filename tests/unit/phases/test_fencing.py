@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 from local_run import commit_all, folder, look
 
-from runbook_lib.phases import download, fencing, staging
+from runbook_lib.errors import HostError
+from runbook_lib.hosts.hosts import Host
+from runbook_lib.phases import download, fencing, staging, workers
 from runbook_lib.run import fences
 from runbook_lib.run.checks import Checks
+from runbook_lib.run.journal import Journal
+from runbook_lib.run.plan import Plan
 from worker.files import read_json
 from worker.layout import committed
 from worker.share import Refused, Share
@@ -62,6 +66,55 @@ def test_a_person_lifts_it_and_what_it_did_before_is_not_taken(make):
     assert fences.behind(this.plan().fences) == {} and this.plan().epoch == 3
     commit_all(this)  # by the plan's present revision
     assert download.collect(this).rows == this.plan().rows
+
+
+@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize(
+    ("do", "event", "behind"),
+    [
+        (lambda run, slot: fencing.fence(run, {slot: "off"}), fencing.EVENT, ["cluster1_gpu0"]),
+        (fencing.lift, fencing.LIFTED, []),
+    ],
+)
+def test_after_a_kill_at_any_write_the_next_try_does_it_and_the_journal_says_so(
+    make, monkeypatch, do, event, behind, at
+):
+    this = make()
+    if do is fencing.lift:
+        fencing.fence(this, {"cluster1_gpu0": "off"})
+    writes = []
+
+    def dies(own):
+        def write(*given, **more):
+            writes.append(own)
+            if len(writes) == at + 1:
+                raise KeyboardInterrupt
+            return own(*given, **more)
+
+        return write
+
+    monkeypatch.setattr(Journal, "write", dies(Journal.write))
+    monkeypatch.setattr(Plan, "save", dies(Plan.save))
+    try:
+        do(this, "cluster1_gpu0")
+    except KeyboardInterrupt:
+        monkeypatch.undo()
+        do(this, "cluster1_gpu0")
+    assert list(fences.behind(this.plan().fences)) == behind
+    assert any(this.journal.events(event))
+
+
+def test_a_slot_whose_report_cannot_be_taken_away_stays_fenced(make, monkeypatch):
+    this = make()
+    fencing.fence(this, {"cluster1_gpu0": "off"})
+
+    def away(*given):
+        raise HostError("two: not reached")
+
+    monkeypatch.setattr(Host, "remove", away)  # by it the fence would come back, and the next restart lifts none
+    with pytest.raises(HostError):
+        workers.restart(this, "cluster1_gpu0")
+    assert "cluster1_gpu0" in fences.behind(this.plan().fences)
 
 
 @pytest.mark.parametrize("keys", [{"names": ("one",)}, {"recovery": "ask"}])

@@ -707,6 +707,12 @@ def test_a_worker_that_does_not_say_whether_it_can_is_padded(tmp_path):
     assert probe_answer.parse_probe(said).why_padded == "its worker does not say"
 
 
+@pytest.mark.parametrize("key", ["loaded_s", "norm"])
+def test_a_number_that_is_too_large_is_an_answer_that_is_none(key):
+    probe = probing.parse_probe({"vectors": vectors(4), **PROBE, key: 10**400})
+    assert "answered what no probe answers (OverflowError" in probe.error
+
+
 @pytest.mark.process
 def test_a_run_goes_on_as_it_began(tmp_path):
     """One that was packed is refused where a host cannot any more; one that was padded stays so."""

@@ -8,7 +8,7 @@ import pytest
 from made_up import run_folder
 
 from runbook_lib.corpus import corpus as corpora
-from runbook_lib.phases import promise, rehearsal
+from runbook_lib.phases import probing, promise, rehearsal
 from runbook_lib.profile.profile import HostSpec
 from runbook_lib.run.checks import Checks
 from runbook_lib.show import pictures
@@ -123,6 +123,27 @@ def test_a_host_that_says_what_cannot_be_is_not_believed(tmp_path, wrong):
     told["rehearsed"]["rate"] |= {"seconds": 0}
     found = made(folder(tmp_path), {"here": json.loads(json.dumps(told))})
     assert found.lengths is None and found.encode_s is None
+
+
+def test_a_host_whose_word_would_be_an_age_gets_no_clock_time(tmp_path):
+    found = made(folder(tmp_path), {"here": answer(tokens=10**15, read=10**15, rate=(1, 1, 9e5, 1))})
+    assert found.encode_s is None and "more than 100 years" in promise.in_words(found)
+
+
+@pytest.mark.parametrize("told", [1e300, 10**400, float("nan"), -1, "5"])
+def test_a_time_of_loading_that_no_host_can_have_taken_counts_for_nothing(tmp_path, told):
+    run = folder(tmp_path)
+    run.save_json("probe_here.json", {"host": "here", "answer": {"loaded_s": told}})
+    assert probing.load_s(run) == 0.0
+    run.save_json("probe_here.json", {"host": "here", "answer": {"loaded_s": 7}})
+    assert probing.load_s(run) == 7.0
+
+
+def test_a_host_that_tells_no_numbers_does_not_hide_what_the_others_told(tmp_path):
+    run = folder(tmp_path)
+    odd, huge = (answer(rate=(1, 1, seconds, 1)) for seconds in (float("nan"), 10**400))
+    rehearsal.keep(run, {"here": answer(), "far": odd, "further": huge})
+    assert set(rehearsal.rates(run)) == {"here"} and "far" in rehearsal.errors(run)
 
 
 def test_the_sample_is_drawn_at_random_the_same_each_time_and_small(tmp_path, monkeypatch):

@@ -39,6 +39,14 @@ def test_a_host_is_described_by_its_probe_safe_to_print(found: MadeWith) -> None
     assert here.packages == {"torch": "2.13.0\\x1b[31m"}
 
 
+@pytest.mark.parametrize("told", [["torch"], "torch", 5])
+def test_a_host_whose_packages_are_no_list_of_versions_stops_no_seal(tmp_path: Path, told: object) -> None:
+    run = made_up.run_folder(tmp_path, count=4).run
+    run.save_json("hosts.json", {"hosts": {"here": {"device": "cpu"}}})
+    run.save_json("probe_here.json", {"host": "here", "answer": {"packages": told, "versions": {"torch": "2.13.0"}}})
+    assert made_with.gather(run).hosts["here"].packages == {"torch": "2.13.0"}
+
+
 def test_the_model_is_what_preflight_found(found: MadeWith) -> None:
     assert found.model == ModelFiles("owner/model", "", "", "mit", {"model.safetensors": "0" * 64})
 

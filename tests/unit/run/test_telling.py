@@ -74,6 +74,17 @@ def test_a_message_is_sent_once_and_a_topic_is_quiet_for_an_hour(tmp_path):
     assert len(web.got) == 2
 
 
+@pytest.mark.parametrize(("put_back_s", "told"), [(600.0, False), (10 * 86400.0, True)])
+def test_a_clock_that_was_put_back_keeps_a_matter_quiet_for_an_hour_and_no_longer(
+    tmp_path, monkeypatch, put_back_s, told
+):
+    run, now = with_notify(tmp_path, command=("true",)), time.time()
+    monkeypatch.setattr(sending, "start", lambda letter, without: letter)
+    assert telling.tell(run, replace(DONE, topic="t"))
+    monkeypatch.setattr(telling.time, "time", lambda: now - put_back_s)
+    assert bool(telling.tell(run, replace(DONE, key="done 2", topic="t"))) == told
+
+
 def test_an_event_that_is_not_wanted_or_nobody_to_tell_starts_nothing(tmp_path):
     run = with_notify(tmp_path, command=("true",), events=("failed",))
     assert telling.tell(run, DONE) is None
@@ -120,6 +131,21 @@ def test_what_cannot_be_sent_says_why_without_a_secret(tmp_path):
     assert "does not know such an address" in unknown and TOKEN not in unknown
     assert "exit code 1: no luck" in exited
     assert none == "/no/such/program: No such file or directory"
+
+
+def test_a_reason_shows_no_password_as_it_is_meant_either():
+    url = "mailto://me:p%40ss%20word@mail.lab.example"
+    said = "login of me with p@ss word refused (mailto://me:p@ss word@mail.lab.example)"
+    assert "p@ss" not in sending._hidden(said, url)
+
+
+@pytest.mark.process
+def test_the_command_of_a_trial_is_given_no_variable_of_secrets(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIAL_URLS", f"json://127.0.0.1:9/{TOKEN}")
+    program = "import os, sys; sys.exit('given' if 'TRIAL_URLS' in os.environ else 0)"
+    spec = NotifySpec(urls_env="TRIAL_URLS", command=(sys.executable, "-c", program))
+    letter = replace(telling.letter(spec, "r", DONE), urls=(), tries=1)
+    assert sending.send(letter) == [sending.Outcome("command")]
 
 
 def test_a_message_holds_no_secret_no_control_character_and_is_short(tmp_path):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from runbook_lib.result import alike
 from worker import canaries, canary
 from worker.fields import read_record
 from worker.files import read_json
@@ -103,13 +104,36 @@ def test_a_processor_may_round_otherwise_and_16_bits_more(sing):
     made.compute(encoder)
 
 
-def test_bits_that_differ_now_and_then_are_no_promise_and_no_fault(sing, monkeypatch):
-    made, encoder, _ = sing()
+def test_bits_that_differ_now_and_then_are_no_promise_and_no_fault(sing, monkeypatch, tmp_path):
+    made, encoder, said = sing()
     made.compute(encoder)
     errors = iter([1e-7, 0.0, 1e-7])
     monkeypatch.setattr(Encoder, "encode", lambda *a, own=Encoder.encode: own(*a) + np.float32(next(errors)))
     made.compute(encoder)
     made.compute(encoder)  # from here on they only have to be near
+    heard = [Canary.from_json(read_json(HostFolder(tmp_path).canary(digest))) for digest in said()]
+    assert [each.exact for each in heard] == [True, False]
+    assert alike.judge({SLOT: heard}, None, "float32").wrong == {}  # nor is it fenced for them
+
+
+def test_bits_that_stay_others_are_a_fault_here_and_at_home(sing, tmp_path):
+    made, encoder, said = sing()
+    made.compute(encoder)
+    encoder.error = 1e-7
+    with pytest.raises(DeviceFault):
+        made.compute(encoder)
+    heard = [Canary.from_json(read_json(HostFolder(tmp_path).canary(digest))) for digest in said()]
+    assert list(alike.judge({SLOT: heard}, None, "float32").wrong) == [SLOT]
+
+
+def test_a_device_that_fails_at_the_second_look_is_told_of(sing, monkeypatch):
+    made, encoder, said = sing()
+    made.compute(encoder)
+    left = [lambda *a, own=Encoder.encode: own(*a) + np.float32(1e-7), lambda *a: 1 / 0]
+    monkeypatch.setattr(Encoder, "encode", lambda *a: left.pop(0)(*a))
+    with pytest.raises(DeviceFault):
+        made.compute(encoder)
+    assert len(said()) == 2
 
 
 def test_where_memory_ran_out_bits_are_not_compared(sing, tmp_path):
