@@ -175,6 +175,8 @@ def fence_wrong(run: Run, state: Snapshot) -> list[str]:
     """
     plan = run.plan()
     first = (run.folder, plan.epoch) not in _heard
+    if first:
+        fencing.tell_untold(run)
     if not bring(run, state) and not first:
         return []
     found = alike.judge(heard(run), reference(run), plan.dtype)

@@ -6,6 +6,7 @@ refused wherever a part is looked at. The rows then go the way of any refused pa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from worker.escape import safe_text
@@ -39,9 +40,7 @@ def fence(run: Run, found: Mapping[str, str]) -> list[str]:
             return []
         plan.save(run.revision_file(plan.epoch))  # every revision is kept
         plan.with_fences(fences.added(plan.fences, plan.epoch + 1, new)).save(run.plan_file)
-    hosts = {slot.slot: slot.host for slot in plan.slots}
-    for slot, why in new.items():
-        run.journal.write(EVENT, slot=slot, host=hosts.get(slot, ""), reason=why, action="its rows are done by others")
+        _journal_fences(run)
     with locks.held(run.landing_lock):  # what lands after this is held against the new plan
         wrong = list(home.plainly_unusable_parts(run))
     for path, words in wrong:
@@ -64,8 +63,34 @@ def lift(run: Run, slot: str) -> bool:
             return False
         plan.save(run.revision_file(plan.epoch))
         plan.with_fences(fences.lifted(plan.fences, plan.epoch + 1, slot)).save(run.plan_file)
-    run.journal.write(LIFTED, slot=slot)
+        _journal_fences(run)
     return True
+
+
+def tell_untold(run: Run) -> None:
+    """Write into the journal what the plan says of fences and the journal does not: a process may have been killed
+    between the two.
+    """
+    if run.plan().fences:
+        with locks.held(run.plan_lock):
+            _journal_fences(run)
+
+
+def _journal_fences(run: Run) -> None:
+    """Write an event for each fence of the plan, and for each lifting, that has none yet; the plan is locked."""
+    plan = run.plan()
+    hosts = {slot.slot: slot.host for slot in plan.slots}
+    told = Counter((event["event"], event["slot"]) for event in run.journal.events(EVENT, LIFTED))
+    for each in plan.fences:
+        if told[EVENT, each.slot] > 0:
+            told[EVENT, each.slot] -= 1
+        else:
+            more = {"host": hosts.get(each.slot, ""), "reason": each.why, "action": "its rows are done by others"}
+            run.journal.write(EVENT, slot=each.slot, **more)
+        if each.lifted is not None and told[LIFTED, each.slot] > 0:
+            told[LIFTED, each.slot] -= 1
+        elif each.lifted is not None:
+            run.journal.write(LIFTED, slot=each.slot)
 
 
 def after_audit(run: Run, checks: Checks, wrong: Mapping[str, str]) -> None:

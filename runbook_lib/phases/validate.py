@@ -14,7 +14,17 @@ import numpy as np
 
 from ..corpus import corpus as corpora
 from ..errors import DataError
-from ..result import claims, computed_again, done_twice, figures, founding, publication, reused_rows, texts_again
+from ..result import (
+    claims,
+    computed_again,
+    done_twice,
+    figures,
+    founding,
+    neighbours,
+    publication,
+    reused_rows,
+    texts_again,
+)
 from ..result.array_file import ITEM_BYTES
 from ..result.evidence import Evidence, gather
 from ..result.figures import Duplicates, Figures
@@ -471,4 +481,5 @@ def _figures(e: Evidence) -> Figures:
         duplicates=e.duplicates,
         retrieval=e.retrieval,
         projection=placed,
+        neighbours=neighbours.figures(matrix.looked_at, matrix.survey, e.audit),
     )

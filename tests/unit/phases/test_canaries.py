@@ -73,6 +73,18 @@ def test_one_that_came_home_just_before_a_kill_is_judged_by_the_next_process(hea
     assert list(fences.behind(this.plan().fences)) == [state.slots[1].slot]
 
 
+def test_a_fence_that_a_kill_left_untold_is_told_by_the_next_process(heard, monkeypatch):
+    this, state = heard(RIGHT, RIGHT + 1, RIGHT)
+    with monkeypatch.context() as killed:
+        killed.setattr(fencing, "_journal_fences", lambda run: exit("killed"))
+        with pytest.raises(SystemExit):
+            canaries.fence_wrong(this, state)
+    assert this.plan().fences and not list(this.journal.events(fencing.EVENT))
+    canaries._heard.clear()
+    canaries.fence_wrong(this, state)
+    assert [event["slot"] for event in this.journal.events(fencing.EVENT)] == [state.slots[1].slot]
+
+
 def test_a_wrong_slot_that_nobody_may_fence_fails_the_check(heard):
     this, state = heard(RIGHT, RIGHT + 1, RIGHT)
     this = replace(this, profile=replace(this.profile, recovery="off"))

@@ -64,6 +64,30 @@ def test_a_person_lifts_it_and_what_it_did_before_is_not_taken(make):
     assert download.collect(this).rows == this.plan().rows
 
 
+def test_a_fence_and_a_lifting_that_a_kill_left_untold_are_told_once(make, monkeypatch):
+    this = make()
+
+    def told():
+        return [event["event"] for event in this.journal.events(fencing.EVENT, fencing.LIFTED)]
+
+    slot = this.plan().slots[1].slot
+    for act in (lambda: fencing.fence(this, {slot: "off by much"}), lambda: fencing.lift(this, slot)):
+        before = told()
+        with monkeypatch.context() as killed:
+            killed.setattr(fencing, "_journal_fences", lambda run: exit("killed"))
+            with pytest.raises(SystemExit):
+                act()
+        assert told() == before
+        for _ in range(2):
+            fencing.tell_untold(this)
+            assert len(told()) == len(before) + 1
+    assert told() == [fencing.EVENT, fencing.LIFTED]
+    (event,) = this.journal.events(fencing.EVENT)
+    assert (event["slot"], event["host"], event["reason"]) == (slot, "two", "off by much")
+    assert fencing.fence(this, {slot: "once more"}) == [slot]  # and this one is told, though there was one before
+    assert told() == [fencing.EVENT, fencing.LIFTED, fencing.EVENT]
+
+
 @pytest.mark.parametrize("keys", [{"names": ("one",)}, {"recovery": "ask"}])
 def test_no_slot_is_fenced_where_none_would_be_left_or_a_person_decides(make, keys):
     this = make(**keys)
