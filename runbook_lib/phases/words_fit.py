@@ -58,10 +58,11 @@ def tell_fit(checks: Checks, scores: Scores | None, found: Sequence[Misfit]) -> 
     checks.add(FIT, True, f"{plain}; {words}" if plain else words, "", remedy if plain else "", warn=bool(plain))
 
 
-def tell_near(checks: Checks, subject: Subject) -> list[int]:
-    """Add the check of nearly equal vectors; return the first of their rows, which are computed again.
+def tell_near(checks: Checks, subject: Subject, scores: Scores | None = None) -> list[int]:
+    """Add the check of nearly equal vectors; return some of their rows, which are computed again.
 
-    Vectors that are equal in every bit are another check's business, and are computed again too.
+    Vectors that are equal in every bit are another check's business, and are computed again too. Of many pairs those
+    come first in which a row fits its text least: documents may be alike, and then both fit.
     """
     matrix, prints = subject.merged.embeddings, subject.corpus.fingerprints()[: subject.corpus.documents]
     found = near.pairs(matrix, prints)
@@ -71,4 +72,6 @@ def tell_near(checks: Checks, subject: Subject) -> list[int]:
     good = f"no two of different texts nearer than {near.NEAR:g}, unless they are equal"
     remedy = "read these documents: texts that read the same are harmless; where that is possible, the audit decides"
     checks.add(NEAR, True, named if apart else good, "none", remedy if apart else "", warn=bool(apart))
+    if scores is not None:
+        found.sort(key=lambda pair: float(np.nan_to_num(scores.own[list(pair)], nan=1.0).min()))
     return list(dict.fromkeys(row for pair in found[:COPIES] for row in pair))

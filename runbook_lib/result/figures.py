@@ -120,7 +120,8 @@ class FitFigures:
 class AuditFigures:
     """The rows that were computed again after all parts were home (`report/audit.json` has each).
 
-    `uniform` of them were drawn from all rows, `lowest` were those that fit their texts least.
+    `uniform` of them were drawn from all rows; `lowest` are the others: those that fit their texts least, have an odd
+    norm or a near copy, questions, and one of each part.
     `share_at_most`: of all rows, this share may be off by more than the tolerance, at 95 %; None if one was found.
     """
 

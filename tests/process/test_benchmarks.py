@@ -29,7 +29,7 @@ SMALLEST = {
 }
 # Real runs of minutes, or what needs a browser: held alive to where their work begins. remote_poll has its own test.
 STARTED = ("console", "kill_matrix", "remote_poll", "restart", "whole_run", "peers", "uneven_hosts", "all")
-STARTED += ("clean_runs",)
+STARTED += ("clean_runs", "fenced")
 # What these share, and what all.py is made of; test_benchmarks_all.py holds it.
 PARTS = ("edits", "encoding", "forging", "harms", "measuring", "models", "page", "pictures", "rows", "sleeping")
 PARTS += ("ways", "work", "worker_harms", "scale/curves", "scale/fleet", "scale/steps", "scale/whole")

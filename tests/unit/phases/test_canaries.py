@@ -85,6 +85,11 @@ def test_a_fence_that_a_kill_left_untold_is_told_by_the_next_process(heard, monk
     assert [event["slot"] for event in this.journal.events(fencing.EVENT)] == [state.slots[1].slot]
 
 
+def test_where_every_host_is_this_machine_nothing_is_computed_beforehand_and_it_is_said(make):
+    (check,) = canaries.prepare(make())
+    assert check.ok and "every host is this machine" in check.seen
+
+
 def test_a_wrong_slot_that_nobody_may_fence_fails_the_check(heard):
     this, state = heard(RIGHT, RIGHT + 1, RIGHT)
     this = replace(this, profile=replace(this.profile, recovery="off"))
