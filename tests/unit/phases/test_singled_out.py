@@ -57,7 +57,7 @@ def test_each_part_is_looked_at_by_a_row_that_follows_from_the_seed(subject):
 
 def test_of_many_near_pairs_that_comes_first_in_which_a_row_fits_its_text_least(subject, monkeypatch):
     found = [(0, 1), (2, 3), (12, 13)]
-    monkeypatch.setattr(words_fit.near, "pairs", lambda matrix, prints: list(found))
+    monkeypatch.setattr(words_fit.near, "pairs", lambda matrix, prints, within: list(found))
     monkeypatch.setattr(words_fit, "COPIES", 1)
     own = np.full(subject.corpus.documents, 0.7)
     own[13], own[2] = -0.1, np.nan
