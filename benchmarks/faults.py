@@ -308,6 +308,7 @@ def main() -> int:
     options = parser.parse_args()
     usual = misfits.LOOKED_AT
     audit.DRAWN, misfits.LOOKED_AT, answers = options.drawn, options.lowest, audit.answers
+    misfits.PAIRS = max(1, options.lowest // 4)
     bound = most_bad(options.documents, options.drawn) / options.documents
     print(f"{options.documents} documents, {options.drawn} drawn: a clean draw bounds the share at {100 * bound:.1f} %")
     with tempfile.TemporaryDirectory() as place:

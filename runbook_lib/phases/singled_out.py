@@ -22,9 +22,12 @@ LONGEST = 8  # of one part in so many the longest text: these take long
 
 
 def first(subject: Subject, scores: Scores | None, found: Sequence[Misfit]) -> list[int]:
-    """Return the rows to compute before any drawn one: some of parts that do not fit, then those that fit least."""
+    """Return the rows to compute before any drawn one: some of parts that do not fit, then those that fit least, then
+    neighbours that would fit better exchanged, rows with an odd norm, and the questions.
+    """
     rows = [row for misfit in found[:20] for row in misfit.rows]
-    rows += content_fit.lowest(scores, misfits.LOOKED_AT) if scores else []
+    if scores:
+        rows += content_fit.lowest(scores, misfits.LOOKED_AT) + content_fit.exchanged(scores, misfits.PAIRS)
     rows += odd_norms.rows(subject.merged.embeddings)
     asked = range(subject.corpus.documents, subject.corpus.rows)
     return list(dict.fromkeys([*rows, *asked[:QUESTIONS]]))
