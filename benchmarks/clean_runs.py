@@ -73,7 +73,13 @@ def one_run(folder: Path, case: tuple[Any, ...], count: int, gemma: Path) -> lis
         child = subprocess.Popen([*runbook, "run", "profile.yaml"], cwd=folder, stdout=log, stderr=log, env=where)
         if killed:
             _kill_a_worker(folder, child)
-        code = child.wait(RUN_S)
+        try:
+            code = child.wait(RUN_S)
+        except subprocess.TimeoutExpired:
+            child.terminate()
+            for made in (folder / "runs").glob("clean-*"):
+                subprocess.run([*runbook, "stop", str(made)], cwd=folder, env=where, check=False)
+            return [f"the run did not end within {RUN_S} s"]
     if code:
         return [f"the run ended with {code}: {(folder / 'log').read_text()[-300:]}"]
     (run,) = (folder / "runs").glob("clean-*")
@@ -118,6 +124,22 @@ def summary(runs: list[dict[str, Any]]) -> str:
     return f"{alarms} of {len(runs)} clean runs with a failed check{bound}; {'; '.join(parts)}"
 
 
+def next_run(place: Path, number: int, count: int) -> dict[str, Any]:
+    """Make the run of this number, of so many documents, and return what came of it: a line of the results."""
+    import gemma
+
+    if not (place / "model").exists():
+        gemma.build(place / "model")
+    cases = list(itertools.product(CORPORA, MODELS, DTYPES, SLOTS, KILLED))
+    random.Random(0).shuffle(cases)
+    case, folder, began = cases[number % len(cases)], place / f"run{number}", time.monotonic()
+    folder.mkdir()
+    failed = one_run(folder, case, count, place / "model")
+    shutil.rmtree(folder)
+    at, took = datetime.now(UTC).isoformat(timespec="seconds"), round(time.monotonic() - began)
+    return {"case": case, "failed": failed, "documents": count, "commit": commit(), "at": at, "seconds": took}
+
+
 def main() -> int:
     """Run, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -126,26 +148,13 @@ def main() -> int:
     parser.add_argument("--documents", type=int, default=80)
     parser.add_argument("--results", type=Path, default=KEPT, help="a line for each run; it is gone on with")
     options = parser.parse_args()
-    import gemma
-
-    cases = list(itertools.product(CORPORA, MODELS, DTYPES, SLOTS, KILLED))
-    random.Random(0).shuffle(cases)
     began, done = time.monotonic(), kept(options.results)
     with tempfile.TemporaryDirectory() as place:
-        model = gemma.build(Path(place, "model"))
         while len(done) < options.runs and time.monotonic() - began < 60 * options.minutes:
-            case, folder = cases[len(done) % len(cases)], Path(place, f"run{len(done)}")
-            folder.mkdir()
-            start = time.monotonic()
-            failed = one_run(folder, case, options.documents, model)
-            at, took = datetime.now(UTC).isoformat(timespec="seconds"), round(time.monotonic() - start)
-            facts = {"documents": options.documents, "commit": commit(), "at": at, "seconds": took}
-            done.append({"case": case, "failed": failed, **facts})
+            done.append(next_run(Path(place), len(done), options.documents))
             with options.results.open("a") as file:
                 file.write(json.dumps(done[-1]) + "\n")
-            print(f"{case}, {took} s: {'; '.join(failed) or 'clean'}", flush=True)
-            if not failed:
-                shutil.rmtree(folder)
+            print(done[-1], flush=True)
     print(summary(done))
     return int(any(each["failed"] for each in done))
 
