@@ -1,8 +1,8 @@
 """Which rows an audit computes again for what they are, beside those that it draws.
 
-Before the draw: rows that fit their texts least, rows with an odd norm, the questions. After it, while there is time:
-one row of each part, so that no part is wrong as a whole unseen; of some the longest text, since what breaks on long
-texts only is met by few drawn rows. Which parts these are follows from the seed.
+Before the draw: rows that fit their texts least or have an odd norm, equal texts whose vectors differ, the questions.
+After it, while there is time: one row of each part, so that no part is wrong as a whole unseen; of some the longest
+text, since what breaks on long texts only is met by few drawn rows. Which parts these are follows from the seed.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..result import content_fit, misfits, odd_norms, sampling
+from ..result import alike, content_fit, misfits, odd_norms, sampling, twins
 from ..result.content_fit import Scores
 from ..result.misfits import Misfit
 from .subject import Subject
 
-QUESTIONS, PARTS = 50, 500  # computed again at most
+QUESTIONS, PARTS, TWINS = 50, 500, 20  # computed again at most
 LONGEST = 8  # of one part in so many the longest text: these take long
 
 
 def first(subject: Subject, scores: Scores | None, found: Sequence[Misfit]) -> list[int]:
     """Return the rows to compute before any drawn one: some of parts that do not fit, then those that fit least, then
-    neighbours that would fit better exchanged, rows with an odd norm, and the questions.
+    neighbours that would fit better exchanged, rows with an odd norm, equal texts whose vectors differ, the questions.
     """
     rows = [row for misfit in found[:20] for row in misfit.rows]
     if scores:
         rows += content_fit.lowest(scores, misfits.LOOKED_AT) + content_fit.exchanged(scores, misfits.PAIRS)
-    rows += odd_norms.rows(subject.merged.embeddings)
+    matrix, prints = subject.merged.embeddings, subject.corpus.fingerprints()[: subject.corpus.documents]
+    rows += odd_norms.rows(matrix) + twins.differing(matrix, prints, alike.APART[subject.plan.dtype], TWINS)
     asked = range(subject.corpus.documents, subject.corpus.rows)
     return list(dict.fromkeys([*rows, *asked[:QUESTIONS]]))
 

@@ -8,7 +8,7 @@ import pytest
 
 from runbook_lib.phases import merge, singled_out, words_fit
 from runbook_lib.phases.subject import Subject
-from runbook_lib.result import odd_norms
+from runbook_lib.result import odd_norms, twins
 from runbook_lib.result.content_fit import Scores
 from runbook_lib.result.merged import Merged
 from runbook_lib.run.checks import Checks
@@ -35,6 +35,22 @@ def test_rows_whose_norm_is_a_little_off_are_named_the_furthest_first(tmp_path):
     assert odd_norms.rows(tmp_path / "a.npy") == [2900, 40, 7]
     np.save(tmp_path / "a.npy", vectors * rng.uniform(1, 2, size=(3000, 1)).astype(np.float32))
     assert odd_norms.rows(tmp_path / "a.npy") == [2900]  # of a model that does not normalise
+
+
+def test_equal_texts_whose_vectors_differ_are_named_with_the_first_of_them(tmp_path):
+    vectors = np.random.default_rng(2).normal(size=(200, 32)).astype(np.float32)
+    prints = np.random.default_rng(3).integers(0, 256, (200, 16)).astype(np.uint8)
+    for rows in ([3, 90, 150], [7, 8], [20, 30]):
+        vectors[rows], prints[rows] = vectors[rows[0]], prints[rows[0]]
+    prints[30, 8:] += 1  # alike in half of their fingerprint only
+    vectors[30] *= -1
+    np.save(tmp_path / "a.npy", vectors)
+    assert twins.differing(tmp_path / "a.npy", prints, 1e-6, 20) == []
+    vectors[90] += 0.01
+    vectors[8] = np.nan
+    np.save(tmp_path / "a.npy", vectors)
+    assert twins.differing(tmp_path / "a.npy", prints, 1e-6, 20) == [3, 90, 7, 8]
+    assert twins.differing(tmp_path / "a.npy", prints, 1e-6, 2) == [3, 90]
 
 
 def test_the_questions_are_among_the_first(subject):
