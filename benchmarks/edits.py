@@ -144,6 +144,29 @@ def _other_case(run: Run) -> None:
     (run.merged / "articles.jsonl").rename(run.merged / "Articles.jsonl")
 
 
+def _vouched_for(run: Run) -> None:
+    """The notes, and a line added to the journal, as anybody can, that says they were written so."""
+    (path,) = run.notes.glob("execution_report_*.md")
+    path.write_text(path.read_text().replace("SUCCESS", "SUCCESS!"))
+    name = path.relative_to(run.folder).as_posix()
+    run.journal.write("record written", wrote={name: sha256_file(path)})
+
+
+def _lines(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Run], None]:
+    def do(run: Run) -> None:
+        run.journal.path.write_bytes(b"".join(change(run.journal.path.read_bytes().splitlines(keepends=True))))
+
+    return do
+
+
+def _parts_exchanged(run: Run) -> None:
+    """Two parts of as many rows change places, each under the other's name."""
+    one, two = sorted(run.local.parts.glob("*.npy"))[:2]
+    first, second = one.read_bytes(), two.read_bytes()
+    one.write_bytes(second)
+    two.write_bytes(first)
+
+
 ARCHIVE = (
     Edit("a byte of the matrix", _byte("merged/embeddings.npy")),
     Edit("a byte of a part", _byte("parts/*.npy")),
@@ -162,6 +185,11 @@ ARCHIVE = (
     Edit("the printed verdict", _replaced("report/report.html", "60 documents", "99 documents")),
     Edit("a check's verdict in a result", _replaced(f"report/{PHASES[1]}.result.json", '"ok": true', '"ok": false')),
     Edit("a line of the journal", _replaced("journal.jsonl", '"run created"', '"run created."')),
+    Edit("a line of the journal gone", _lines(lambda lines: [*lines[:2], *lines[3:]])),
+    Edit("two lines of the journal exchanged", _lines(lambda lines: [lines[0], lines[2], lines[1], *lines[3:]])),
+    Edit("the notes, with a line added to the journal", _vouched_for),
+    Edit("words of the report", _replaced("report/report.html", "What is not proved", "What is proved")),
+    Edit("two parts exchanged", _parts_exchanged),
     Edit("the notes", _replaced("notes/execution_report_*.md", "SUCCESS", "SUCCESS!")),
     Edit("the plan", _replaced("plan.json", '"part_rows": 8', '"part_rows": 9')),
     Edit("the manifest", _replaced("merged/manifest.json", '"documents": 60', '"documents": 61')),

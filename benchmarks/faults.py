@@ -1,6 +1,7 @@
 """Which harm is found, by which step: a fault table, from faults that are injected one by one into whole runs.
 
-    python benchmarks/faults.py [--seeds 10] [--more 200] [--documents 566] [--drawn 10] [--lowest 4] [--write PAGE]
+    python benchmarks/faults.py [--dtype bfloat16] [--seeds 10] [--more 200] [--documents 566] [--drawn 10] [--lowest 4]
+                                [--write PAGE]
 
 At the host: vectors of the real small model are changed before they are hashed, so all records agree; the result is
 merged and validated by the product. What the audit computes again is taken from memory, where the same model put it
@@ -42,7 +43,7 @@ import worker_harms  # noqa: E402
 
 from runbook_lib import records  # noqa: E402
 from runbook_lib.errors import DataError, RunbookError  # noqa: E402
-from runbook_lib.phases import audit, fencing  # noqa: E402
+from runbook_lib.phases import audit, canaries, fencing, singled_out  # noqa: E402
 from runbook_lib.report import archive, signature, verification  # noqa: E402
 from runbook_lib.result import alike, digits, misfits  # noqa: E402
 from runbook_lib.result.sampling import most_bad  # noqa: E402
@@ -51,19 +52,23 @@ from worker import again, canary, second  # noqa: E402
 from worker.files import sha256_file  # noqa: E402
 from worker.wire import Opinion  # noqa: E402
 
+PARTS = singled_out.PARTS
 LARGE, SAMPLED = 250_000, (299, 1000)
 MODES = ("plainly", "sums made anew", "and the sealing", "and the journal", "and it was signed")
 
 
-def remembered(vectors: np.ndarray, tokens: Sequence[int], texts: Sequence[str]) -> Any:
-    """What `audit.answers` gives, without computing: each text's vector as the model gave it before."""
-    by_text = {
-        text: Opinion(None, count, tuple(vector.tolist()))
-        for text, count, vector in zip(texts, tokens, vectors, strict=True)
+def remembered(documents: int, dtypes: Sequence[str]) -> Any:
+    """What `audit.answers` gives, without computing: each text's vector as the model gave it before, by dtype."""
+    by_dtype = {
+        dtype: {
+            text: Opinion(None, count, tuple(vector.tolist()))
+            for text, vector, count in zip(*real_run._encoded(documents, dtype), strict=True)
+        }
+        for dtype in dtypes
     }
 
     def answers(run: Any, plan: Any, model: Any, asked: Any, dtype: str, within_s: float) -> Iterator[Opinion]:
-        return iter([by_text.get(text, Opinion("a title")) for text, _ in asked])
+        return iter([by_dtype[dtype].get(text, Opinion("a title")) for text, _ in asked])
 
     return answers
 
@@ -71,9 +76,11 @@ def remembered(vectors: np.ndarray, tokens: Sequence[int], texts: Sequence[str])
 # ------------------------------------------------------------------------------------------------------- at the host
 
 
-def found_by(harm: harms.Harm, seed: int, folder: Path, documents: int) -> str:
+def found_by(harm: harms.Harm, seed: int, folder: Path, documents: int, dtype: str) -> str:
     """The step that finds one harm; empty if none does."""
-    made = real_run.real_run(folder, documents, part_rows=36)
+    # In so small a run a row of each part would meet single rows far more often than in a large one.
+    singled_out.PARTS = PARTS if harm.rows >= harms.PART // 2 else 0
+    made = real_run.real_run(folder, documents, dtype, part_rows=36, computed=dtype)
     rng = np.random.default_rng(seed)
     start = int(rng.integers(documents // 36)) * 36
     part = slice(start, min(start + 36, documents))
@@ -90,21 +97,27 @@ def found_by(harm: harms.Harm, seed: int, folder: Path, documents: int) -> str:
     kept = records.read(audit.Audit, made.run.report / audit.FILE)
     assert kept is not None
     wrong = {row for row, _ in audit.wrong_rows(kept)}
-    low = {each.row for each in kept.rows if not each.uniform}
-    return "content fit" if wrong & low else "drawn"
+    last = max(place for place, each in enumerate(kept.rows) if each.uniform)
+    if wrong & {each.row for each in kept.rows[:last] if not each.uniform}:
+        return "stands out"
+    return "a row of each part" if wrong & {each.row for each in kept.rows[last + 1 :]} else "drawn"
 
 
-def hosts_table(kinds: Sequence[harms.Harm], seeds: int, more: int, documents: int, folder: Path) -> list[str]:
+def hosts_table(
+    kinds: Sequence[harms.Harm], seeds: int, more: int, documents: int, folder: Path, dtype: str
+) -> list[str]:
     """A line a kind: how often it was found, by what, and how likely a draw alone meets it in a large run.
 
     Kinds that are found sometimes are tried with `more` seeds, and told with their interval.
     """
-    size = f"{documents} documents of the demo, {seeds} seeds a kind, {more} where some were found and some not (95 %)"
-    drawn = f"{size}; the {misfits.LOOKED_AT} rows that fit least are computed again, then {audit.DRAWN} drawn ones."
+    size = (
+        f"{documents} documents of the demo in {dtype}, {seeds} seeds a kind, {more} where some were found and some not"
+    )
+    drawn = f"the {misfits.LOOKED_AT} rows that fit least are computed again, then {audit.DRAWN} drawn ones."
     lines = [
-        drawn,
+        f"{size} (95 %); {drawn}",
         "",
-        "| harm at the host | found | by | a draw of 299 meets it | of 1,000 |",
+        "| harm at the host | found | by | met in a large run, with 299 drawn | with 1,000 |",
         "|---|---:|---|---:|---:|",
     ]
     for harm in kinds:
@@ -112,7 +125,7 @@ def hosts_table(kinds: Sequence[harms.Harm], seeds: int, more: int, documents: i
         tried = 0
         while tried < seeds or (tried < more and 0 < by[""] < tried):
             with tempfile.TemporaryDirectory(dir=folder) as place:
-                by[found_by(harm, tried, Path(place), documents)] += 1
+                by[found_by(harm, tried, Path(place), documents, dtype)] += 1
             tried += 1
         found = tried - by.pop("", 0)
         steps = ", ".join(f"{step} {times}" for step, times in by.most_common()) or "–"
@@ -144,7 +157,8 @@ def interval(found: int, tried: int, level: float = 0.95) -> tuple[float, float]
 
 
 def _met(bad: int, drawn: int) -> float:
-    none = 1.0
+    """How likely a draw among `LARGE` rows, or the row of each part that is looked at too, meets a bad one."""
+    none = 1.0 - min(1.0, bad / harms.PART) * (bad >= harms.PART // 2)
     for number in range(drawn):
         none *= max(0, LARGE - bad - number) / (LARGE - number)
     return 1 - none
@@ -153,18 +167,23 @@ def _met(bad: int, drawn: int) -> float:
 # ----------------------------------------------------------------------------------------------------- in the worker
 
 
-def workers_table(kinds: Sequence[worker_harms.Wrong], documents: int) -> list[str]:
+def workers_table(kinds: Sequence[worker_harms.Wrong], documents: int, dtype: str) -> list[str]:
     """A line a kind of wrong worker: which step sees it, on its own host and from here; and how a slot of it fares."""
-    encoder = real_run.encoder()
+    encoder, processor = real_run.encoder(dtype), real_run.encoder()
     texts = list(real_run._encoded(documents)[0])[:documents]
 
+    def encoded(by: Any, some: Sequence[str]) -> np.ndarray:
+        return np.asarray(by.encode(some, by.lengths(some), range(len(some))))
+
     def right(some: Sequence[str]) -> np.ndarray:
-        return encoder.encode(some, encoder.lengths(some), range(len(some)))
+        return encoded(encoder, some)
 
     fixed = canary.texts("{text}", None)
-    here, known, rows = right(fixed), right(second.KNOWN), right(texts)
+    here, known, rows = (encoded(processor, some) for some in (fixed, second.KNOWN, texts))
+    tolerance, apart = _tolerances(right, fixed, here, texts, rows, dtype)
     lines = [
-        f"{documents} documents of the demo in float32; a slot does 15,625 of 250,000 rows so.",
+        f"{documents} documents of the demo in {dtype}; a slot does 15,625 of 250,000 rows so. A row counts as off "
+        f"from {tolerance:.2g} on, canaries from {apart:.2g}.",
         "",
         "| a worker with | seen on its host | canaries off by | rows off | digits | a draw of 299 meets it |",
         "|---|---|---:|---:|---|---:|",
@@ -172,11 +191,10 @@ def workers_table(kinds: Sequence[worker_harms.Wrong], documents: int) -> list[s
     for kind in kinds:
         of_known, of_fixed, of_rows = (kind.do(right, encoder, some) for some in (second.KNOWN, fixed, texts))
         far = alike.furthest(of_fixed.astype(float), here.astype(float))
-        off = [alike.furthest(a[None].astype(float), b[None].astype(float)) for a, b in zip(of_rows, rows, strict=True)]
-        share = float(np.mean([each > audit.TOLERANCE["float32"] for each in off]))
+        share = float(np.mean([off > tolerance for off in _off(of_rows, rows)]))
         by_host = _on_its_host(encoder, of_known, known, of_rows, rows)
-        few = float(np.mean(digits.scaled(of_rows) | digits.coarse(of_rows)))
-        verdict = f"**{far:.2g}**" if far > alike.APART["float32"] else f"{far:.2g}"
+        few = float(np.mean(digits.scaled(of_rows) | digits.coarse(of_rows))) if dtype == "float32" else 0.0
+        verdict = f"**{far:.2g}**" if far > apart else f"{far:.2g}"
         met = f"{100 * _met(round(harms.SLOT * share), SAMPLED[0]):.3g} %" if share else "–"
         digit = "every row" if few == 1 else f"{few:.0%} of rows" if few else "–"
         lines.append(f"| {kind.name} | {by_host or '–'} | {verdict} | {share:.0%} | {digit} | {met} |")
@@ -184,14 +202,35 @@ def workers_table(kinds: Sequence[worker_harms.Wrong], documents: int) -> list[s
     return lines
 
 
+def _off(some: np.ndarray, right: np.ndarray) -> list[float]:
+    return [alike.furthest(a[None].astype(float), b[None].astype(float)) for a, b in zip(some, right, strict=True)]
+
+
+def _tolerances(
+    right: Any, fixed: Any, here: np.ndarray, texts: Any, rows: np.ndarray, dtype: str
+) -> tuple[float, float]:
+    """How far a row of the audit may be off, and a canary: in 16 bits by what that dtype does to texts here."""
+    if dtype == "float32":
+        return audit.TOLERANCE[dtype], alike.APART[dtype]
+    longest = sorted(range(len(texts)), key=lambda row: -len(texts[row]))[: audit.CALIBRATED]
+    worst = max(_off(right([texts[row] for row in longest]), rows[longest]))
+    of_fixed = alike.furthest(right(fixed).astype(float), here.astype(float))
+    apart = max(alike.APART[dtype], min(canaries.ROOM * of_fixed, canaries.MOST))
+    return max(audit.TOLERANCE[dtype], audit.ROOM * worst), apart
+
+
 def _on_its_host(encoder: Any, known: np.ndarray, right: np.ndarray, rows: np.ndarray, truth: np.ndarray) -> str:
     """What a worker's own checks say where its processor is right: where both are wrong alike, they say nothing."""
     if encoder.bad_rows(rows):
         return "bad norms"
-    if any(second._distance(a, b) > second.DISTANCE["float32"] for a, b in zip(known, right, strict=True)):
+    if any(second._distance(a, b) > second.DISTANCE[encoder.dtype] for a, b in zip(known, right, strict=True)):
         return "known texts, at its start"
-    seen = float(np.mean([not np.dot(a, b) >= again.COSINE["float32"] for a, b in zip(rows, truth, strict=True)]))
+    seen = float(np.mean([not _alike(a, b) >= again.COSINE[encoder.dtype] for a, b in zip(rows, truth, strict=True)]))
     return f"one row in 200 done twice ({seen:.0%} of rows show it)" if seen else ""
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.dot(a, b) / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
 
 
 # ----------------------------------------------------------------------------------------------------- in the archive
@@ -258,6 +297,7 @@ def put(path: Path, tables: dict[str, list[str]]) -> None:
 def main() -> int:
     """Inject, print and perhaps write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of hosts and workers")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--more", type=int, default=0, help="seeds of a kind that is found sometimes")
     parser.add_argument("--documents", type=int, default=566)
@@ -267,19 +307,20 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="the page whose tables are replaced")
     options = parser.parse_args()
     usual = misfits.LOOKED_AT
-    texts, vectors, tokens = real_run._encoded(options.documents)
     audit.DRAWN, misfits.LOOKED_AT, answers = options.drawn, options.lowest, audit.answers
+    misfits.PAIRS = max(1, options.lowest // 4)
     bound = most_bad(options.documents, options.drawn) / options.documents
     print(f"{options.documents} documents, {options.drawn} drawn: a clean draw bounds the share at {100 * bound:.1f} %")
     with tempfile.TemporaryDirectory() as place:
-        audit.answers = remembered(vectors, tokens, texts)
+        dtype, more = options.dtype, "" if options.dtype == "float32" else f" in {options.dtype}"
+        audit.answers = remembered(options.documents, ("float32", dtype))
         kinds = [harm for harm in harms.HOST if options.kinds in harm.name]
-        found = hosts_table(kinds, options.seeds, options.more, options.documents, Path(place)) if kinds else []
-        tables = {"hosts": found}
+        sizes = (options.seeds, options.more, options.documents)
+        tables = {f"hosts{more}": hosts_table(kinds, *sizes, Path(place), dtype) if kinds else []}
         audit.answers = answers
         wrong = [kind for kind in worker_harms.WRONG if options.kinds in kind.name]
-        tables["workers"] = workers_table(wrong, min(options.documents, 200)) if wrong else []
-        chosen = [edit for edit in edits.ARCHIVE if options.kinds in edit.name]
+        tables[f"workers{more}"] = workers_table(wrong, min(options.documents, 200), dtype) if wrong else []
+        chosen = [edit for edit in edits.ARCHIVE if options.kinds in edit.name and dtype == "float32"]
         misfits.LOOKED_AT = usual
         tables["archive"] = archive_table(chosen, Path(place)) if chosen else []
     if options.write:

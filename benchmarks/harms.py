@@ -125,6 +125,15 @@ def _two_dims(v: Vectors, rng: np.random.Generator) -> Vectors:
     return v
 
 
+def _one_sign(v: Vectors, rng: np.random.Generator) -> Vectors:
+    v[:, int(rng.integers(v.shape[1]))] *= -1
+    return v
+
+
+def _other_order(v: Vectors, rng: np.random.Generator) -> Vectors:
+    return v[:, rng.permutation(v.shape[1])]
+
+
 HOST = (
     Harm("two rows swapped", PAIR, swapped),
     Harm("two neighbours swapped", PAIR, neighbours),
@@ -148,6 +157,8 @@ HOST = (
     Harm("a part's second half a copy of its first", PART // 2, rows(_lazy)),
     Harm("a part one vector", PART, rows(lambda v, rng: np.repeat(v[:1], len(v), axis=0))),
     Harm("two dimensions exchanged in a part", PART, rows(_two_dims)),
+    Harm("one dimension's sign turned in a part", PART, rows(_one_sign)),
+    Harm("noise of 1 % in a part", PART, rows(_noise(1e-2))),
     Harm("a part's last dimensions zeros", PART, rows(_tail)),
     Harm("a part in bfloat16", PART, rows(_masked(0xFFFF0000))),
     Harm("a part in float16", PART, rows(_masked(0xFFFFE000))),
@@ -156,6 +167,7 @@ HOST = (
     Harm("a slot with noise of 1 %", SLOT, rows(_noise(1e-2), whole=True)),
     Harm("a slot with noise of 0.3 % (about a weight's bit)", SLOT, rows(_noise(3e-3), whole=True)),
     Harm("a slot turned a little (another pooling)", SLOT, rows(_noise(3e-1), whole=True)),
+    Harm("a slot's dimensions in another order", SLOT, rows(_other_order, whole=True)),
     Harm("a slot shifted on", SLOT, rows(lambda v, rng: np.roll(v, 1, axis=0), whole=True)),
     Harm("harmless: noise of 0.05 % (TF32)", 0, rows(_noise(5e-4), whole=True)),
 )

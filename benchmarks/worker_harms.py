@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,54 @@ def pooling(mode: str) -> Callable[[Encode, Any, Sequence[str]], Vectors]:
 def _bit(weight: Any) -> None:
     import torch
 
-    weight.view(torch.int32)[7, 11] ^= 1 << 23
+    if weight.dtype == torch.float32:
+        weight.view(torch.int32)[7, 11] ^= 1 << 23
+    else:
+        weight.view(torch.int16)[7, 11] ^= 1 << 7
+
+
+def _nudged(weight: Any) -> None:
+    import torch
+
+    noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(5))
+    weight.add_((noise * weight.float().std() * 0.02).to(weight.dtype))
+
+
+def skipped(layer: int) -> Callable[[Encode, Any, Sequence[str]], Vectors]:
+    """One layer left out."""
+
+    def do(encode: Encode, encoder: Any, texts: Sequence[str]) -> Vectors:
+        stack = encoder.model[0].auto_model.encoder
+        before = stack.layer
+        try:
+            stack.layer = type(before)([each for place, each in enumerate(before) if place != layer])
+            return encode(texts)
+        finally:
+            stack.layer = before
+
+    return do
+
+
+def the_end(encode: Encode, encoder: Any, texts: Sequence[str]) -> Vectors:
+    """Of a text that is too long the end is read, not the beginning."""
+    tokenizer = encoder.model.tokenizer
+    before, tokenizer.truncation_side = tokenizer.truncation_side, "left"
+    try:
+        return np.asarray(encoder.as_the_library(texts), np.float32)
+    finally:
+        tokenizer.truncation_side = before
+
+
+def long_only(characters: int) -> Callable[[Encode, Any, Sequence[str]], Vectors]:
+    """Noise in the vectors of long texts only."""
+
+    def do(encode: Encode, encoder: Any, texts: Sequence[str]) -> Vectors:
+        vectors, rng = encode(texts).copy(), np.random.default_rng(4)
+        long = [row for row, text in enumerate(texts) if len(text) > characters]
+        vectors[long] += 0.003 * rng.normal(size=(len(long), vectors.shape[1]))
+        return unit(vectors)
+
+    return do
 
 
 def _one_layer(weight: Any) -> None:
@@ -113,9 +161,13 @@ def _as(mask: int) -> Callable[[Vectors], Vectors]:
     return lambda v: unit((v.view(np.uint32) & np.uint32(mask)).view(np.float32))
 
 
-def _tf32(vectors: Vectors) -> Vectors:
+def _noise(vectors: Vectors) -> Vectors:
     noise = np.random.default_rng(3).normal(size=vectors.shape)
-    return unit(vectors + 6e-4 * noise / np.linalg.norm(noise, axis=1, keepdims=True))
+    return np.asarray(noise / np.linalg.norm(noise, axis=1, keepdims=True))
+
+
+def _tf32(vectors: Vectors) -> Vectors:
+    return unit(vectors + 6e-4 * _noise(vectors))
 
 
 WRONG = (
@@ -123,6 +175,13 @@ WRONG = (
     Wrong("pooling by the maximum", pooling("max")),
     Wrong("one layer's weights with the other sign", weights(3, _one_layer)),
     Wrong("one bit of one weight's exponent", weights(3, _bit)),
+    Wrong("one layer left out", skipped(2)),
+    Wrong("other weights in one layer (a stale adapter)", weights(4, _nudged)),
+    Wrong("a tokenizer that takes accents off letters (NFD)", of_texts(lambda t: unicodedata.normalize("NFD", t))),
+    Wrong("texts without their last sentence", of_texts(lambda t: t.rstrip(". ").rpartition(". ")[0] or t)),
+    Wrong("a text's end read, not its beginning", the_end),
+    Wrong("noise of 6 % on texts of over 1,000 characters", long_only(1000)),
+    Wrong("noise of 0.3 % in every vector", of_vectors(lambda v: unit(v + 0.003 * _noise(v)))),
     Wrong("a tokenizer that makes letters small", of_texts(str.lower)),
     Wrong("a tokenizer that drops what is not ASCII", of_texts(lambda t: t.encode("ascii", "ignore").decode() or "a")),
     Wrong("a prompt before each text", of_texts(lambda t: f"passage: {t}")),

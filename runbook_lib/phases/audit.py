@@ -1,8 +1,9 @@
 """The audit: rows that nobody could know before are computed again here, after all parts are home.
 
-Every row is first held against its text without the model (`result/content_fit.py`). The rows that fit least are
-computed again first, then rows drawn by a seed that follows from the digests of all parts and from random bytes of now:
-no host can have known which rows to do well. Where no row is off, a bound follows for all that were not looked at.
+Every row is first held against its text without the model (`result/content_fit.py`). The rows that fit least, and
+others that stand out (`singled_out.py`), are computed again first, then rows drawn by a seed that follows from the
+digests of all parts and from random bytes of now: no host can have known which rows to do well. Where no row is off, a
+bound follows for all that were not looked at. Last comes a row of each part.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,19 +22,18 @@ from worker.escape import safe_text
 
 from .. import records
 from ..errors import DataError, RunbookError
-from ..result import alike, content_fit, digits, done_twice, misfits, sampling
+from ..result import alike, digits, done_twice, misfits, sampling
 from ..result.audited import ELSEWHERE, HERE, Audit, AuditedRow, distance, figures_of, in_words, wrong_rows
 from ..result.content_fit import Scores
 from ..result.figures import AuditFigures, Figures
 from ..result.merged import Merged
-from ..result.misfits import Misfit
 from ..result.parts import first_few
 from ..result.survey import blocks, header, some_rows
 from ..run.checks import Checks
 from ..run.model import Model
 from ..run.plan import Plan
 from ..run.run import Run
-from . import doubled, fencing, meaning
+from . import doubled, fencing, meaning, singled_out
 from .recompute import answers, model_at_hand
 from .subject import Subject, origin, part_of
 from .words_fit import FIT, fit, tell_fit, tell_near
@@ -42,6 +43,7 @@ SAME, CONFIRMED = "this machine computes a row twice alike", 20  # rows
 FILE = "audit.json"
 DRAWN = 299  # rows: none off means at most 1 % are, at 95 %
 WITHIN_S = 600.0  # what has no answer by then was not drawn
+LEAST_MORE_S = 20.0  # for the rows of each part, or as long as the rows before them took
 CALIBRATED, LONGEST = 64, 16  # rows done in float32 and in the run's dtype, so many of them the longest
 ROOM = 3.0  # times the worst of these
 # Half the squared distance of two vectors, as a share of their length: 1 - cosine, where lengths agree. Measured in
@@ -68,7 +70,7 @@ def after_all_parts(run: Run, merged: Merged, checks: Checks, shown: Figures, so
         checks.add(FIT, False, error, "", "make the checks above hold first")
         return shown
     tell_fit(checks, scores, found)
-    copies = tell_near(checks, subject)
+    copies = tell_near(checks, subject, scores)
     shown = replace(shown, fit=misfits.described(scores) if scores else None)
     if not sound:
         return shown
@@ -80,8 +82,10 @@ def after_all_parts(run: Run, merged: Merged, checks: Checks, shown: Figures, so
         run.journal.write("audit drawn", parts=sampling.commitment(digests), nonce=nonce.hex(), seed=seed)
         again = _doubled(subject, seed)
         differ = done_twice.rows_first(run.journal, subject.plan.dtype) if subject.whole is None else []
-        before = doubled.rows_first(again) + differ + copies + first(scores, found)
-        rows, tolerance, where = _computed(subject, chosen(subject.corpus.rows, seed, DRAWN, before), checks)
+        before = doubled.rows_first(again) + differ + copies + singled_out.first(subject, scores, found)
+        wanted = chosen(subject.corpus.rows, seed, DRAWN, before)
+        more = [AuditedRow(row, False) for row in singled_out.of_each_part(subject, seed)]
+        rows, tolerance, where = _computed(subject, wanted, more, checks)
     except (RunbookError, OSError) as error:
         doubled.tell(checks, again, {}, undone or ("" if again.seed else safe_text(str(error), 300)))
         checks.add(AUDIT, True, f"none: {error}", "", "runbook verify --recompute N, with the model", warn=True)
@@ -106,8 +110,10 @@ def _doubled(subject: Subject, seed: str) -> doubled.Drawn:
     return again
 
 
-def _computed(subject: Subject, wanted: Sequence[AuditedRow], checks: Checks) -> tuple[list[AuditedRow], float, str]:
-    """Compute rows again here, and titles, of which a check is added; return rows, tolerance, and where.
+def _computed(
+    subject: Subject, wanted: Sequence[AuditedRow], more: Sequence[AuditedRow], checks: Checks
+) -> tuple[list[AuditedRow], float, str]:
+    """Compute rows again here, then titles, of which a check is added, then `more`; return rows, tolerance, and where.
 
     Where that cannot be, or most had no answer in time, other slots than did them compute the rows. Raises DataError if
     neither can be.
@@ -118,7 +124,7 @@ def _computed(subject: Subject, wanted: Sequence[AuditedRow], checks: Checks) ->
         uniform = [each.row for each in wanted if each.uniform and each.row < subject.corpus.documents]
         titles = meaning.titles_of(subject.corpus, uniform)
         model = model_at_hand(subject.run, subject.plan)
-        rows, tolerance, vectors = compute(subject, model, wanted, titles)
+        rows, tolerance, vectors = compute(subject, model, wanted, titles, more)
         rows = _confirmed(subject, model, rows, tolerance, checks)
         meaning.tell(checks, subject.merged.embeddings, vectors, subject.corpus.documents)
     except RunbookError as error:
@@ -164,12 +170,6 @@ def _by_others(subject: Subject, wanted: Sequence[AuditedRow]) -> list[AuditedRo
     return done
 
 
-def first(scores: Scores | None, found: Sequence[Misfit]) -> list[int]:
-    """Return the rows to compute before any drawn one: some of parts that do not fit, then those that fit least."""
-    rows = [row for misfit in found[:20] for row in misfit.rows]
-    return list(dict.fromkeys(rows + (content_fit.lowest(scores, misfits.LOOKED_AT) if scores else [])))
-
-
 def chosen(rows: int, seed: str, count: int, first: Sequence[int]) -> list[AuditedRow]:
     """Return the rows to compute, in order: `first`, then `count` drawn from all, or all if these are half of them."""
     drawn = sampling.draw(seed, rows, rows if rows <= 2 * count else count)
@@ -177,31 +177,47 @@ def chosen(rows: int, seed: str, count: int, first: Sequence[int]) -> list[Audit
 
 
 def compute(
-    subject: Subject, model: Model, wanted: Sequence[AuditedRow], titles: Mapping[int, str] | None = None
+    subject: Subject,
+    model: Model,
+    wanted: Sequence[AuditedRow],
+    titles: Mapping[int, str] | None = None,
+    more: Sequence[AuditedRow] = (),
 ) -> tuple[list[AuditedRow], float, dict[int, np.ndarray]]:
     """Compute rows again; return them with their distances, as many as there was time for, and the tolerance.
 
-    Last comes row -> the vector of its title, of those in `titles` for which there was time.
-    Raises DataError if the model cannot be loaded here.
+    Last comes row -> the vector of its title, of those in `titles` for which there was time. `more`: rows that are
+    computed after these, for as long as these took. Raises DataError if the model cannot be loaded here.
     """
     rows = list(dict.fromkeys(each.row for each in wanted))
-    vectors = _vectors(subject, rows)
+    later = list(dict.fromkeys(each.row for each in more if each.row not in {*rows}))
+    vectors = _vectors(subject, rows + later)
     done: dict[int, AuditedRow] = {}
     found: dict[int, np.ndarray] = {}
-    run, plan, _, asked = _asked(subject, model, rows)
-    opinions = answers(run, plan, model, asked + meaning.asked(plan, titles or {}), "float32", WITHIN_S)
-    for row, opinion in zip(rows, itertools.islice(opinions, len(rows)), strict=False):
-        vector = np.array(opinion.vector or (), np.float64)
-        found[row] = vector
-        error = safe_text(opinion.error or "", 300)
-        done[row] = AuditedRow(row, False, distance(vectors[row], vector), opinion.tokens, error)
+    run, plan, _, asked = _asked(subject, model, rows + later)
+    asked[len(rows) : len(rows)] = meaning.asked(plan, titles or {})
+    opinions = answers(run, plan, model, asked, "float32", WITHIN_S)
+
+    def hold(these: Sequence[int], until: float = float("inf")) -> None:
+        for row, opinion in zip(these, itertools.islice(opinions, len(these)), strict=False):
+            if time.monotonic() > until:
+                break
+            vector = np.array(opinion.vector or (), np.float64)
+            found[row] = vector
+            error = safe_text(opinion.error or "", 300)
+            done[row] = AuditedRow(row, False, distance(vectors[row], vector), opinion.tokens, error)
+
+    began = time.monotonic()
+    hold(rows)
+    until = time.monotonic() + max(LEAST_MORE_S, time.monotonic() - began)
     of_titles = {
         row: np.array(opinion.vector, np.float64)
-        for row, opinion in zip(titles or {}, opinions, strict=False)
+        for row, opinion in zip(titles or {}, itertools.islice(opinions, len(titles or {})), strict=False)
         if opinion.vector
     }
+    hold(later, until)
     tolerance = _tolerance(subject, model, found)
-    again = [replace(done[each.row], uniform=each.uniform) for each in wanted if each.row in done]
+    given = [*wanted, *(AuditedRow(row, False) for row in later)]
+    again = [replace(done[each.row], uniform=each.uniform) for each in given if each.row in done]
     return again, tolerance, of_titles
 
 
@@ -249,7 +265,8 @@ def once_more(
     """
     subject = Subject.of(run, Merged(run.merged))
     found = subject.misfits(scores)
-    before = first(scores, found) if count else [row for each in found for row in each.rows] + _low(scores)
+    low = [row for each in found for row in each.rows] + _low(scores)
+    before = singled_out.first(subject, scores, found) if count else low
     model = model_at_hand(run, subject.plan, folder)
     wanted = chosen(subject.corpus.rows, seed, count, before)
     rows, tolerance, _ = compute(subject, model, wanted)

@@ -12,7 +12,7 @@ from worker.again import NORM_BOUND
 
 from ..corpus import corpus as corpora
 from ..errors import DataError
-from ..result import done_twice, figures, publication
+from ..result import done_twice, figures, neighbours, publication
 from ..result.evidence import Evidence, gather
 from ..result.figures import Figures
 from ..result.manifest import Manifest
@@ -117,4 +117,5 @@ def _figures(e: Evidence) -> Figures:
         duplicates=e.duplicates,
         retrieval=e.retrieval,
         projection=placed,
+        neighbours=neighbours.figures(matrix.looked_at, matrix.survey, e.audit),
     )

@@ -58,17 +58,30 @@ def tell_fit(checks: Checks, scores: Scores | None, found: Sequence[Misfit]) -> 
     checks.add(FIT, True, f"{plain}; {words}" if plain else words, "", remedy if plain else "", warn=bool(plain))
 
 
-def tell_near(checks: Checks, subject: Subject) -> list[int]:
-    """Add the check of nearly equal vectors; return the first of their rows, which are computed again.
+def tell_near(checks: Checks, subject: Subject, scores: Scores | None = None) -> list[int]:
+    """Add the check of nearly equal vectors; return some of their rows, which are computed again.
 
-    Vectors that are equal in every bit are another check's business, and are computed again too.
+    Vectors that are equal in every bit are another check's business, and are computed again too. Of many pairs those
+    come first in which a row fits its text least: documents may be alike, and then both fit.
     """
     matrix, prints = subject.merged.embeddings, subject.corpus.fingerprints()[: subject.corpus.documents]
-    found = near.pairs(matrix, prints)
-    vectors = some_rows(matrix, header(matrix), [row for pair in found for row in pair]) if found else ()
-    apart = [pair for i, pair in enumerate(found) if vectors[2 * i].tobytes() != vectors[2 * i + 1].tobytes()]
+    found = near.pairs(matrix, prints, near.CLOSE)
+    apart = _nearly_equal(matrix, found)
     named = f"{len(apart)} pairs of different texts: rows {first_few([f'{a} and {b}' for a, b in apart])}"
     good = f"no two of different texts nearer than {near.NEAR:g}, unless they are equal"
     remedy = "read these documents: texts that read the same are harmless; where that is possible, the audit decides"
     checks.add(NEAR, True, named if apart else good, "none", remedy if apart else "", warn=bool(apart))
+    if scores is not None:
+        found.sort(key=lambda pair: float(np.nan_to_num(scores.own[list(pair)], nan=1.0).min()))
     return list(dict.fromkeys(row for pair in found[:COPIES] for row in pair))
+
+
+def _nearly_equal(matrix: Path, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the pairs that are nearer than is told of, but for those that are equal in every bit."""
+    found = []
+    for pair in pairs:
+        vectors = some_rows(matrix, header(matrix), pair)
+        one, two = unit(vectors).astype(np.float64)
+        if vectors[0].tobytes() != vectors[1].tobytes() and one @ two > 1 - near.NEAR:
+            found.append(pair)
+    return found

@@ -41,7 +41,7 @@ from .trial import AS_IT_WAS, NAMED, Trial
 
 __all__ = ["AS_IT_WAS", "NAMED", "check_before_sealing", "gated_sha256", "verify", "was_sealed", "write_sums"]
 
-GROWN = "since the seal"
+GROWN, CHANGED = "since the seal", "files written since the seal"
 LITTER = "left by a look at the folder"
 
 
@@ -124,6 +124,11 @@ def verify(run: Run, quick: bool = False) -> Checks:
     trial = Trial(run, Checks("The archive is what was sealed"), _sizes(run) if quick else {})
     grown = SealChanges()
 
+    def too_many() -> list[str]:
+        wrong, added = unlisted(run, trial.stated_sha256)
+        grown.written += added
+        return wrong
+
     def against_list() -> list[str]:
         if not run.sums.is_file():
             return [f"{run.sums.name}: no such file; the run was not sealed (runbook report)"]
@@ -135,7 +140,7 @@ def verify(run: Run, quick: bool = False) -> Checks:
     trial.hold(
         "no file too many",
         "take it away, or seal again (runbook report)",
-        lambda: unlisted(run, trial.stated_sha256),
+        too_many,
         "none unlisted",
     )
     trial.hold("journal", AS_IT_WAS, lambda: _journal(run), "each line follows from the one before, one seals")
@@ -150,8 +155,10 @@ def verify(run: Run, quick: bool = False) -> Checks:
         trial.checks.add(LITTER, True, names, "none", remedy, warn=True)
     if grown.events:
         summary = f"{len(grown.events)} journal lines since the seal ({', '.join(dict.fromkeys(grown.events))})"
-        summary += f"; written by them: {', '.join(grown.written)}" if grown.written else ""
         trial.checks.add(GROWN, True, summary, "nothing", f"runbook report {run.name} seals it too", warn=True)
+    if grown.written:
+        named = ", ".join(grown.written)
+        trial.checks.add(CHANGED, True, named, "none", f"runbook report {run.name} seals them too", warn=True)
     return trial.checks
 
 

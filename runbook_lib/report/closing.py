@@ -8,7 +8,7 @@ from ..result.audited import HERE, percent
 from ..result.figures import AuditFigures, Figures, FitFigures
 from ..result.misfits import LOOKED_AT, WEAK
 from ..run.checks import Checks
-from . import signature
+from . import archive, signature
 
 MAKER = "who made this"
 CORPUS = "that these texts are those of your corpus (--corpus FILE)"
@@ -41,8 +41,8 @@ def sentence(checks: Checks, looked: Looked) -> str:
         return f"Run {looked.run}: NOT PROVED: {len(checks.failed)} of {len(checks)} checks fail ({named}{more})."
     by, shown = _signed(checks), looked.figures
     if shown is None:
-        bytes_only = "large files have the sealed sizes and all others the sealed bytes; nothing more was looked at"
-        return f"Run {looked.run}, {by}: {bytes_only}."
+        bytes_only = "large files have the sealed sizes and all others the sealed bytes"
+        return f"Run {looked.run}, {by}: {bytes_only}{_later(checks)}; nothing more was looked at."
     known = "signed by " in by and ", whoever" not in by
     audit = shown.audit if shown.audit and shown.audit.share_at_most is not None else None
     certain = audit is not None and looked.computed_here and not audit.share_at_most
@@ -52,11 +52,18 @@ def sentence(checks: Checks, looked: Looked) -> str:
     unproved += [] if certain else [SINGLE]
     parts = [
         f"Run {looked.run}, {shown.documents or 0:,} documents by {shown.model}, {by}",
-        "every byte is the sealed one; texts, records, vectors and figures follow from each other",
+        f"every byte is the sealed one{_later(checks)}; texts, records, vectors and figures follow from each other",
         _fit(shown.fit, looked.low),
         _audited(audit, looked.computed_here),
     ]
     return "; ".join(parts) + f". Not proved: {'; '.join([*unproved, PURPOSE])}."
+
+
+def _later(checks: Checks) -> str:
+    """Return what is not sealed, though it follows the sealed journal: anybody can add lines to a journal."""
+    names = {check.name for check in checks}
+    files = " and the files that they name" if archive.CHANGED in names else ""
+    return f", but for lines that came into the journal later{files}" if archive.GROWN in names else ""
 
 
 def _signed(checks: Checks) -> str:

@@ -21,7 +21,7 @@ from ..result.facts import DatedEvent, RunFacts
 from ..run.disk import explain_disk_errors
 from ..run.phase_result import CheckRecord
 from ..run.run import PHASES, Run
-from ..show import pictures
+from ..show import nearest, pictures
 from ..show.markup import Markup, joined, tag, text
 from ..show.words import exactly, many
 from . import (
@@ -244,6 +244,8 @@ def _pictures(run_facts: RunFacts) -> Markup:
             tag("div", *pair, class_="pair"),
             Markup("<h3>Questions and their nearest documents</h3>"),
             tag("div", pictures.nearest(figures).html(), class_="scroll"),
+            Markup("<h3>Some documents and their nearest</h3>"),
+            tag("div", nearest.beside(figures.neighbours), class_="scroll") if figures.neighbours else page.MISSING,
         )
     )
 

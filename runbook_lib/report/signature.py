@@ -104,6 +104,11 @@ def check(checks: Checks, run: Run, signers: Path | None) -> None:
             checks.add(NAME, False, error, "a signature of the list as it is", "ask its owner for the archive again")
 
 
+def claimed(run: Run) -> bool:
+    """Return whether there is a signature, or the sealing says that there was one."""
+    return file_of(run).is_file() or bool(_stated(run))
+
+
 def _stated(run: Run) -> str:
     """Return the key that the last sealing names; empty if it names none, as in earlier versions."""
     sealings = list(run.journal.events(SEALED))

@@ -85,6 +85,7 @@ def verify(
     """
     checks = archive.verify(run, quick)
     signature.check(checks, run, signers)
+    _only_signed(checks, run)
     if hosts:
         witness.check(checks, run)
     if quick:
@@ -101,6 +102,19 @@ def verify(
     looked = Looked(archive.sealed_name(run), seen.figures, seen.computed_here, source is not None, seen.low)
     checks.stamp = closing.sentence(checks, looked)
     return checks
+
+
+def _only_signed(checks: Checks, run: Run) -> None:
+    """Fail what was written after the seal of a signed run: anybody can add a line to a journal, which the key's owner
+    did not sign.
+    """
+    if signature.claimed(run):
+        checks.items[:] = [
+            replace(each, ok=False, warn=False, expected=f"what {signature.file_of(run).name} was made for")
+            if each.name == archive.CHANGED
+            else each
+            for each in checks.items
+        ]
 
 
 def check_before_sealing(run: Run) -> None:

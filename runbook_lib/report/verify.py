@@ -42,9 +42,9 @@ NAMESPACE = "embedding-runbook"
 STAMP = re.compile(r"result sha256 ([0-9a-f]{64})")
 BLOCK, DRAWN, GATE, OLD_BATCHING = 4096, 299, "may the next phase start?", ("batching", "padded")
 GOOD = (
-    "every byte is the sealed one; texts, records, arrays and figures follow from each other. Not looked at here: how "
-    "the vectors fit the texts by words, rows computed again, the corpus's source, the pickle, geometry and retrieval, "
-    "rates and times, vectors taken from an earlier run. Not proved: that no single row is off."
+    "every byte is the sealed one{}; texts, records, arrays and figures follow from each other. Not looked at here: "
+    "how the vectors fit the texts by words, rows computed again, the corpus's source, the pickle, geometry and "
+    "retrieval, rates and times, vectors taken from an earlier run. Not proved: that no single row is off."
 )
 
 
@@ -68,7 +68,7 @@ class Archive:
     """The files of a run's folder, and what its records say."""
 
     def __init__(self, root: Path):
-        self.root, self.sums = root, dict[str, str]()
+        self.root, self.sums, self.later = root, dict[str, str](), ""
         lines = self.bytes("journal.jsonl").splitlines(keepends=True)
         self.journal, self.events = lines, [json.loads(line) for line in lines]
         self.plan, self.manifest = self.json("plan.json"), self.json("merged/manifest.json")
@@ -183,10 +183,16 @@ def check_bytes(a: Archive, checks: Checks) -> None:
             digest.update(line)
             sealed = number if digest.hexdigest() == stated.get("journal.jsonl") else sealed
         there, since = present(a), wrote(a.events[sealed:])
-        names = [name for name in stated if name != "journal.jsonl" and not is_litter(name)]
-        wrong = [n for n in names if n not in there or a.sha256(n) not in (stated[n], since.get(n))]
-        wrong += [n for n in there - {*stated, "SHA256SUMS"} if a.sha256(n) != since.get(n)]
-        return [f"{name}: gone, changed, or not listed" for name in wrong] + ([] if sealed else ["journal.jsonl"])
+        a.later = ", but for what the journal says came later" * (0 < sealed < len(a.events))
+        wrong = [] if sealed else ["journal.jsonl"]
+        for name in sorted({*stated, *there - {"SHA256SUMS"}} - {"journal.jsonl"}):
+            if is_litter(name) or (name in there and a.sha256(name) == stated.get(name)):
+                continue
+            if name not in there or a.sha256(name) != since.get(name):
+                wrong.append(f"{name}: gone, changed, or not listed")
+            elif signature_of(a).is_file() or any(key_of(a)):  # anybody can add a line to a journal
+                wrong.append(f"{name}: written after the list was signed")
+        return wrong
 
     def chained() -> list[str]:
         before = ["0" * 64, *(hashlib.sha256(line).hexdigest() for line in a.journal)]
@@ -220,10 +226,19 @@ def is_litter(name: str) -> bool:
     return any(LITTER.fullmatch(step) for step in name.split("/"))
 
 
+def signature_of(a: Archive) -> Path:
+    """Return where the signature of the list is."""
+    return a.root / "SHA256SUMS.sig"
+
+
+def key_of(a: Archive) -> list[str]:
+    """Return by which key the list was signed, by the last sealing."""
+    return [event.get("signed") or "" for event in a.events if event["event"] == "sealed"][-1:]
+
+
 def check_signature(a: Archive, signers: Path | None, checks: Checks) -> str:
     """Verify the signature by the reviewer's own file of allowed signers; return by whom it is."""
-    signature, key = a.root / "SHA256SUMS.sig", [e.get("signed") for e in a.events if e["event"] == "sealed"][-1:]
-    by = "nobody"
+    signature, key, by = signature_of(a), key_of(a), "nobody"
 
     def keygen(*argv: str) -> str:
         with (a.root / "SHA256SUMS").open("rb") as given:
@@ -275,19 +290,14 @@ def check_records(a: Archive, checks: Checks) -> None:
     def outside() -> list[str]:
         stated = a.results[PHASES[-1]].get("figures", {}).get("backup") or {}
         path = Path(stated.get("path", ""))
-        if not stated or not path.parent.is_dir():
-            return []  # it is on another machine
-        return (
-            [] if path.is_file() and a.sha256(str(path)) == stated["sha256"] else [f"{path}: gone, or another sha256"]
-        )
+        away = not stated or not path.parent.is_dir()  # it is on another machine
+        same = away or (path.is_file() and a.sha256(str(path)) == stated["sha256"])
+        return [] if same else [f"{path}: gone, or another sha256"]
 
     def sums() -> list[str]:
-        own = {
-            k: v
-            for k, v in plan.items()
-            if k != "format" and (v or k not in ("run_id", "amendments", "fences", "why_padded"))
-        }
-        own = {k: v for k, v in own.items() if (k, v) != ("batching", "padded")}
+        unsaid = ("run_id", "amendments", "fences", "why_padded")  # where they are empty
+        own = {k: v for k, v in plan.items() if k != "format" and (v or k not in unsaid)}
+        own = {k: v for k, v in own.items() if (k, v) != OLD_BATCHING}
         wrong = [] if digest_of(own) == plan["sha256"] else ["plan.json: not its own sum"]
         wrong += [] if digest_of(manifest) == manifest["sha256"] else ["manifest.json: not its own sum"]
         same = {key: plan[key] for key in ("run", "corpus", "dtype", "model", "questions", "prompt", "question_prompt")}
@@ -531,9 +541,8 @@ def check_figures(a: Archive, checks: Checks) -> None:
             gates = [event for event in a.events if event["event"] == "gate" and event["phase"] == phase]
             sums, ended = wrote(gates), STAMP.findall(said)
             known = {s for event in gates for n, s in event.get("wrote", {}).items() if n.endswith(".result.json")}
-            if (ended and ended[-1] not in known) or (
-                not ended and GATE in said and all(g.get("stamped") for g in gates)
-            ):
+            unstamped = not ended and GATE in said and all(gate.get("stamped") for gate in gates)
+            if unstamped or (ended and ended[-1] not in known):
                 wrong.append(f"{phase}: ended with a result that no gate wrote")
             path = f"report/{phase}.result.json"
             wrong += [] if sums.get(path) == a.sha256(path) else [f"{path}: not what its gate wrote"]
@@ -586,7 +595,7 @@ def main() -> int:
         why = f"{type(error).__name__}: {error}"
         checks.hold("everything can be read", lambda: [why])
     print(f"Run {ascii(run)[1:-1]}, signed by {ascii(by)[1:-1]}:", end=" ")
-    print(f"NOT PROVED: {'; '.join(checks.failed)}." if checks.failed else GOOD)
+    print(f"NOT PROVED: {'; '.join(checks.failed)}." if checks.failed else GOOD.format(a.later))
     return int(bool(checks.failed))
 
 

@@ -72,7 +72,7 @@ def figures_of(audit: Audit, rows: int) -> AuditFigures:
 def in_words(shown: AuditFigures, rows: int) -> str:
     """Return what an audit says, with its bound."""
     done = [f"{shown.uniform:,} of {rows:,} rows drawn by seed {shown.seed[:12]}"] if shown.uniform else []
-    done += [f"{shown.lowest} rows that fit least"] if shown.lowest else []
+    done += [f"{shown.lowest} further ones that stand out or stand for a part"] if shown.lowest else []
     done_words = f"{' and '.join(done) or 'none'}, furthest {shown.furthest or 0:.2g}"
     if shown.share_at_most is None:
         return f"{done_words}; {shown.wrong or 'none'} off by more than {shown.tolerance:.2g}"

@@ -236,6 +236,17 @@ def lowest(scores: Scores, count: int) -> list[int]:
     return [int(row) for row in order if np.isfinite(scores.own[row])]
 
 
+def exchanged(scores: Scores, pairs: int) -> list[int]:
+    """Return the rows of neighbours that would fit better with each other's vector, those with the most to gain first.
+
+    Two rows of one article that changed places still fit fairly well, and yet each fits the other's vector better.
+    """
+    own, gain = scores.own, np.zeros(max(0, len(scores.own) - 1), np.float32)
+    gain[:] = scores.after[:-1] + scores.before[1:] - own[:-1] - own[1:]
+    order = np.argsort(-np.nan_to_num(gain, nan=-np.inf), kind="stable")[:pairs]
+    return list(dict.fromkeys(row for low in order.tolist() if gain[low] > 0 for row in (low, low + 1)))
+
+
 def _share_below(values: np.ndarray, threshold: float) -> float:
     known = values[np.isfinite(values)]
     return float((known < threshold).mean()) if len(known) else 0.0

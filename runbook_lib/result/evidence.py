@@ -12,7 +12,7 @@ from ..corpus.questions import Question
 from ..errors import DataError
 from ..run.plan import Plan
 from ..run.run import Run
-from . import articles, figures, retrieval
+from . import articles, figures, neighbours, retrieval
 from . import survey as surveys
 from . import whole as wholes
 from .articles import Audit
@@ -46,6 +46,7 @@ class Matrix:
     survey: Survey
     geometry: Geometry
     sampled: list[int]
+    looked_at: list[int]  # documents whose neighbours are shown
     questions: Questions
 
 
@@ -95,7 +96,7 @@ def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest, merged: Mer
         shape = surveys.header(merged.embeddings)
         if (shape.rows, shape.dim) != (everything.documents, plan.model.dim):
             raise DataError(f"expected {everything.documents} x {plan.model.dim}, found {shape.rows} x {shape.dim}")
-        matrix = _matrix(merged, shape, asked)
+        matrix = _matrix(merged, shape, asked, plan)
     except DataError as error:
         problem = f"{merged.embeddings.name}: {error}"
     groups = surveys.equal_rows(matrix.survey.hashes) if matrix else []
@@ -108,12 +109,13 @@ def gather(run: Run, plan: Plan, corpus: Corpus, manifest: Manifest, merged: Mer
     )
 
 
-def _matrix(merged: Merged, shape: Header, asked: AskedQuestions) -> Matrix:
+def _matrix(merged: Merged, shape: Header, asked: AskedQuestions, plan: Plan) -> Matrix:
     answers = [] if asked.problem else asked.answers
     questions = retrieval.ask(asked.vectors, answers, merged.embeddings, shape)
-    sampled = figures.sample(shape)
-    survey = surveys.survey(merged.embeddings, shape, questions, sampled)
-    return Matrix(shape, survey, surveys.geometry(survey), sampled, questions)
+    sampled, looked_at = figures.sample(shape), neighbours.chosen(plan.sha256, shape.rows)
+    directions = neighbours.directions(merged.embeddings, shape, looked_at)
+    survey = surveys.survey(merged.embeddings, shape, questions, sampled, directions)
+    return Matrix(shape, survey, surveys.geometry(survey), sampled, looked_at, questions)
 
 
 def _question_vectors(merged: Merged, plan: Plan, records: int) -> tuple[np.ndarray, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from . import whole as wholes
 from .figures import Figures
 from .manifest import Manifest, Since
 from .merged import Merged
+
+SUM = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
 
 
 class DatedEvent(journal.Event, total=False):
@@ -198,6 +201,12 @@ def details(event: journal.Event) -> str:
     skip = {"seq", "at", "when", "event", "kind", "prev"}
     values = {key: value for key, value in event.items() if key not in skip and value not in ("", [])}
     return "; ".join(f"{key}: {as_text(value)}" for key, value in values.items())
+
+
+def briefly(event: journal.Event) -> str:
+    """Return `details` as a person reads them in a line: of a sum the beginning, and not which files were written."""
+    seen = cast(journal.Event, {key: value for key, value in event.items() if key != "wrote"})
+    return SUM.sub(r"\1…", details(seen))
 
 
 def as_text(value: object) -> str:

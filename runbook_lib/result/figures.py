@@ -17,6 +17,7 @@ from .. import records
 from ..records import Json
 from .articles import Audit
 from .manifest import Tally
+from .neighbours import Beside
 from .retrieval import Retrieval
 from .survey import BLOCK_ROWS, Geometry, Header, Survey
 
@@ -119,7 +120,8 @@ class FitFigures:
 class AuditFigures:
     """The rows that were computed again after all parts were home (`report/audit.json` has each).
 
-    `uniform` of them were drawn from all rows, `lowest` were those that fit their texts least.
+    `uniform` of them were drawn from all rows; `lowest` are the others: those that fit their texts least, have an odd
+    norm or a near copy, questions, and one of each part.
     `share_at_most`: of all rows, this share may be off by more than the tolerance, at 95 %; None if one was found.
     """
 
@@ -150,6 +152,7 @@ class Figures:
     duplicates: Duplicates | None = None
     retrieval: Retrieval | None = None
     projection: Projection | None = None
+    neighbours: tuple[Beside, ...] | None = None
     fit: FitFigures | None = None
     audit: AuditFigures | None = None
 
@@ -294,7 +297,10 @@ NEAR = 2e-5  # of a figure: another kind of machine sums in another order
 NEAR_FIT = 0.02  # of the content fit, which solves equations in float32
 # Points of a map turn with its axes where two of them are alike, near documents change places, and another version fits
 # other rows: told, no fault.
-TURNING = re.compile(r"projection\.(documents|questions)\[\d+\]\[[01]\]|retrieval\.questions\[\d+\]\.nearest.*|fit\..*")
+TURNING = re.compile(
+    r"projection\.(documents|questions)\[\d+\]\[[01]\]|retrieval\.questions\[\d+\]\.nearest.*"
+    r"|neighbours\[\d+\]\.nearest.*|fit\..*"
+)
 
 
 def differences(stored: dict[str, Json], shown: Figures) -> tuple[list[str], list[str]]:

@@ -12,6 +12,7 @@ from .figures import FitFigures, rounded
 from .manifest import MergedPart
 
 LOOKED_AT = 50  # rows that fit least, computed again first
+PAIRS = 10  # of neighbours that would fit better exchanged, computed again first
 LOW = 0.3  # of the run's median: a row below is computed again also when an archive is verified
 PLAIN = 0.35  # of the run's median: a whole part below it holds other vectors than its texts'
 FEWEST = 8  # rows of a part that has a mean worth speaking of

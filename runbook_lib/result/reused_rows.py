@@ -6,8 +6,9 @@ the earlier run's row, each other row the bytes of its part, and a few taken row
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -84,29 +85,27 @@ def _in_place(e: Evidence, whole: Whole, before: np.ndarray, pieces: list[Piece]
 
 
 def _same_texts(e: Evidence, whole: Whole, checks: Checks) -> None:
-    """Compare each taken row's fingerprint with that of the row it came from, as its own run recorded it."""
-    scratch = whole.folder / "scratch"
-    scratch.mkdir(exist_ok=True)
-    try:
+    """Compare each taken row's fingerprint with that of the row it came from, as its own run recorded it.
+
+    The scratch file, 16 bytes a row, has no name and is not in the run: an archive may be read-only.
+    """
+    with tempfile.TemporaryFile() as scratch:
         prints = _earlier_prints(Path(e.run.since), whole.since, scratch)
         own, take, wrong = whole.corpus.fingerprints(), whole.take(), list[int]()
         for part in blocks(whole.documents):
             rows = np.flatnonzero(take[part] >= 0)
             unlike = (own[part][rows] != prints[take[part][rows]]).any(axis=1)
             wrong += (part.start + rows[unlike]).tolist()
-    finally:
-        shutil.rmtree(scratch)
     seen = f"{len(wrong):,} rows: {first_few(wrong)}" if wrong else "fingerprints of all"
     checks.add(SAME_TEXT, not wrong, seen, "the same fingerprints", REMEDY)
 
 
-def _earlier_prints(folder: Path, since: Since, scratch: Path) -> np.ndarray:
+def _earlier_prints(folder: Path, since: Since, scratch: IO[bytes]) -> np.ndarray:
     """Return the fingerprints of the earlier run's documents, (documents, 16), from its verified articles."""
     path = Merged(folder / "merged").articles
     if wrong := differences(path, since.articles):
         raise DataError(f"--since {folder}: {wrong[0]}")
-    shape = (since.documents, KEY_BYTES)
-    prints = np.lib.format.open_memmap(scratch / "prints.npy", mode="w+", dtype="|u1", shape=shape)
+    prints: np.memmap = np.memmap(scratch, np.uint8, "w+", shape=(since.documents, KEY_BYTES))
     for row, line in enumerate(merged_lines(path)):
         prints[row] = np.frombuffer(bytes.fromhex(line["fingerprint"] if line else ""), np.uint8)
     return prints

@@ -180,12 +180,13 @@ def _sealing(path: Path, sha256: str) -> Event | None:
     return None
 
 
-def unlisted(run: Run, digest: Digest) -> list[str]:
-    """Return the files that are neither in the list nor in the journal since the seal."""
+def unlisted(run: Run, digest: Digest) -> tuple[list[str], list[str]]:
+    """Return the files that are neither in the list nor in the journal since the seal, and those in the journal."""
     stated = {name: sha256 for sha256, name in listed(run)}
     recorded = _written_since(run, _journal_since(run, stated.get(run.journal.path.name, ""), SealChanges()), digest)
     names = [name for name in files(run) if name not in stated and run.folder / name != run.sums]
-    return [f"{name}: not listed" for name in names if recorded.get(name) != digest(run.folder / name, "")]
+    added = [name for name in names if recorded.get(name) == digest(run.folder / name, "")]
+    return [f"{name}: not listed" for name in names if name not in added], added
 
 
 def _journal_since(run: Run, sha256: str, changes: SealChanges, torn: bool = False) -> list[Event]:

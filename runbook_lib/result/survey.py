@@ -59,6 +59,8 @@ class Survey:
     nearest: np.ndarray  # rows (questions, up to 5), best first; -1 if there are fewer rows
     cosines: np.ndarray
     ahead: np.ndarray  # for each question, how many documents rank before its answer
+    beside: np.ndarray  # as `nearest`, for each direction that was given
+    beside_cosines: np.ndarray
     sample: np.ndarray  # the unit vectors of the requested rows
 
 
@@ -156,8 +158,13 @@ def _hashes(block: np.ndarray) -> np.ndarray:
     return np.fromiter((hash(row.tobytes()) for row in block), np.int64, len(block))
 
 
-def survey(path: Path, shape: Header, questions: Questions, sample: Sequence[int]) -> Survey:
-    """Read the matrix at `path` once. `sample`: ascending rows whose directions are kept."""
+def survey(
+    path: Path, shape: Header, questions: Questions, sample: Sequence[int], directions: np.ndarray | None = None
+) -> Survey:
+    """Read the matrix at `path` once. `sample`: ascending rows whose directions are kept.
+
+    `directions`: unit vectors, float32 (any, dim), whose nearest rows are found too.
+    """
     rows, dim = shape.rows, shape.dim
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -169,6 +176,8 @@ def survey(path: Path, shape: Header, questions: Questions, sample: Sequence[int
     scaled: list[int] = []
     directions_seen = 0
     nearest, kept = _Nearest(questions), np.zeros((len(sample), dim), np.float32)
+    others = np.zeros((0, dim), np.float32) if directions is None else directions
+    beside = _Nearest(Questions(others, np.full(len(others), np.inf)))
     wanted = np.asarray(sample, np.int64)
     widest = max(dim, len(questions.vectors), 1)
     for low, block in blocks(path, shape, max(1, BLOCK_BYTES // (ITEM_BYTES * widest))):
@@ -180,13 +189,14 @@ def survey(path: Path, shape: Header, questions: Questions, sample: Sequence[int
         coarse += (low + np.flatnonzero(digits.coarse(block))).tolist()
         scaled += (low + np.flatnonzero(digits.scaled(block))).tolist()
         good = has_direction(norms[low:high])
-        directions = unit(block, norms[low:high])
+        units = unit(block, norms[low:high])
         directions_seen += int(good.sum())
-        total += directions.sum(axis=0, dtype=np.float64)
-        second += directions.T @ directions
-        nearest.add(low, directions, good)
+        total += units.sum(axis=0, dtype=np.float64)
+        second += units.T @ units
+        nearest.add(low, units, good)
+        beside.add(low, units, good)
         here = (wanted >= low) & (wanted < high)
-        kept[here] = directions[wanted[here] - low]
+        kept[here] = units[wanted[here] - low]
     mean = total / max(1, directions_seen)
     return Survey(
         sha256=digest.hexdigest(),
@@ -201,6 +211,8 @@ def survey(path: Path, shape: Header, questions: Questions, sample: Sequence[int
         nearest=nearest.rows,
         cosines=nearest.cosines,
         ahead=nearest.ahead,
+        beside=beside.rows,
+        beside_cosines=beside.cosines,
         sample=kept,
     )
 

@@ -141,7 +141,7 @@ class Console:
         self.message.value = tag("div", text(words, 1000), role="status")
 
     def _journal(self) -> Markup:
-        lines = [(_at(e), e.get("event"), facts.details(e)) for e in self.run.journal.last(LINES)]
+        lines = [(_at(e), e.get("event"), facts.briefly(e)) for e in self.run.journal.last(LINES)]
         items = [
             tag("li", joined((text(at), text(event), text(one_line(details, 160))), Markup(" ")))
             for at, event, details in lines

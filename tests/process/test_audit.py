@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from benchmarks.edits import swap_rows_everywhere
 from runbook_lib import records
 from runbook_lib.phases import audit
 from runbook_lib.report import archive, verification
-from runbook_lib.result import sampling
+from runbook_lib.result import misfits, sampling
 from runbook_lib.run.checks import Check, Checks
 
 
@@ -76,6 +76,32 @@ def test_vectors_that_are_not_those_of_their_texts_are_named(
     assert all(f"row {row} is off by" in said.seen for row in rows)
     assert "of cluster0_gpu" in said.seen and "on here" in said.seen and "runbook move" in said.remedy
     assert shown.audit.share_at_most is None and shown.audit.wrong >= len(rows)
+
+
+def two_dimensions(vectors: np.ndarray) -> None:
+    vectors[16:24, [5, 9]] = vectors[16:24, [9, 5]]
+
+
+def one_bit(vectors: np.ndarray) -> None:
+    """Of the largest value of a row: 0.1 % of it. Its length is off by 1e-5 or so, within what is let pass."""
+    at = int(np.abs(vectors[33]).argmax())
+    vectors[33].view(np.uint32)[at] ^= np.uint32(1 << 13)
+
+
+@pytest.mark.parametrize(
+    ("harm", "rows"), [(two_dimensions, range(16, 24)), (one_bit, (33,)), (question, (60,))], ids=lambda x: str(x)[:20]
+)
+def test_of_many_rows_those_that_stand_out_or_stand_for_a_part_are_computed_whatever_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[np.ndarray], None], rows: Sequence[int]
+) -> None:
+    monkeypatch.setattr(audit, "DRAWN", 1)
+    monkeypatch.setattr(misfits, "LOOKED_AT", 1)
+    made = real_run(tmp_path)
+    checks, _ = validated(made, harm)
+    kept = records.read(audit.Audit, made.run.report / audit.FILE)
+    assert {row for row in rows if row in {each.row for each in kept.rows if not each.uniform}}
+    if harm is not one_bit:  # so little is right within the tolerance
+        assert audit.AUDIT in failed(checks)
 
 
 def test_a_slot_that_computed_in_16_bits_is_known_by_its_digits_and_fenced(tmp_path: Path) -> None:

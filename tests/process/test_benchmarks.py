@@ -29,7 +29,7 @@ SMALLEST = {
 }
 # Real runs of minutes, or what needs a browser: held alive to where their work begins. remote_poll has its own test.
 STARTED = ("console", "kill_matrix", "remote_poll", "restart", "whole_run", "peers", "uneven_hosts", "all")
-STARTED += ("clean_runs",)
+STARTED += ("clean_runs", "fenced")
 # What these share, and what all.py is made of; test_benchmarks_all.py holds it.
 PARTS = ("edits", "encoding", "forging", "harms", "measuring", "models", "page", "pictures", "rows", "sleeping")
 PARTS += ("ways", "work", "worker_harms", "scale/curves", "scale/fleet", "scale/steps", "scale/whole")
@@ -53,6 +53,17 @@ def test_a_benchmark_that_takes_minutes_starts_and_says_what_it_takes(name: str)
     argv = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr[-2000:]
+
+
+def test_clean_runs_go_on_where_they_were_and_a_failed_check_is_told(tmp_path: Path) -> None:
+    line = '{"case": ["short", "gemma", "float32", 2, true], "failed": %s}\n'
+    for failed, code in (("[]", 0), ('["FAILED parts"]', 1)):
+        (tmp_path / "kept").write_text(line % "[]" + line % failed)
+        argv = [sys.executable, str(BENCHMARKS / "clean_runs.py"), "--runs", "2", "--results", str(tmp_path / "kept")]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+        assert done.returncode == code, done.stderr[-2000:]
+        assert f"{code} of 2 clean runs with a failed check" in done.stdout and "slots: 2 2" in done.stdout
+        assert ("(at most 77.6 % of such runs, 95 %)" in done.stdout) == (code == 0)
 
 
 def test_every_benchmark_is_held_alive() -> None:

@@ -93,6 +93,11 @@ def test_one_that_could_not_be_fenced_is_fenced_by_the_next_look(heard, monkeypa
     assert len(canaries.fence_wrong(this, state)) == 1
 
 
+def test_where_every_host_is_this_machine_nothing_is_computed_beforehand_and_it_is_said(make):
+    (check,) = canaries.prepare(make())
+    assert check.ok and "every host is this machine" in check.seen
+
+
 def test_a_wrong_slot_that_nobody_may_fence_fails_the_check(heard):
     this, state = heard(RIGHT, RIGHT + 1, RIGHT)
     this = replace(this, profile=replace(this.profile, recovery="off"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from runbook_lib.phases import backup, founding_checks, merge, validate
-from runbook_lib.result import articles, figures, parts
+from runbook_lib.result import articles, figures, neighbours, parts
 from runbook_lib.result import survey as surveys
 from runbook_lib.result.figures import Figures
 from runbook_lib.result.merged import Merged
@@ -193,6 +193,21 @@ def test_each_question_has_its_nearest_documents_and_the_rank_of_its_answer(tmp_
     assert (second.rank, third.rank) == (20, None)
     assert [retrieval.asked, retrieval.with_answer, retrieval.top1, retrieval.top10] == [3, 2, 1, 1]
     assert check(checks, "questions find").seen == "first for 1, among the first 10 for 1, of 2 questions"
+
+
+def test_a_few_documents_that_the_plan_chooses_are_shown_with_their_nearest(tmp_path):
+    made = made_up.run_folder(tmp_path)
+    made = merged(made_up.with_vectors(made, {1: made.vectors[0]}))
+    found = validate.validate(made.run)[1].neighbours
+    assert [each.row for each in found] == neighbours.chosen(made.plan.sha256, made.plan.documents)
+    assert len({each.row for each in found}) == neighbours.CHOSEN < made.plan.documents
+    cosines = made.vectors[: made.plan.documents] @ made.vectors[: made.plan.documents].T
+    np.fill_diagonal(cosines, -2)
+    for each in found:
+        best = np.sort(cosines[each.row])[::-1][: neighbours.SHOWN]
+        assert [near.cosine for near in each.nearest] == pytest.approx(best.tolist(), abs=1e-5)
+        assert [cosines[each.row, near.row] for near in each.nearest] == pytest.approx(best.tolist(), abs=1e-5)
+        assert all(near.title.startswith(f"Title {near.row}") for near in (each, *each.nearest))
 
 
 def test_the_projection_shows_documents_and_questions(tmp_path):

@@ -132,6 +132,16 @@ def test_the_report_gives_its_verdict_first_and_its_figures(sealed_once: Run) ->
         assert happened in words
 
 
+def test_the_report_shows_a_few_documents_with_their_nearest_and_their_titles_as_text(sealed_once: Run) -> None:
+    shown = facts.gather(sealed_once).figures.neighbours
+    assert shown
+    html = (sealed_once.report / "report.html").read_text()
+    table = html[html.index("Some documents and their nearest") :]
+    for each in shown:
+        assert each.nearest and f"{each.row} &lt;script&gt;" in table
+        assert all(f"{near.cosine:.3f}</li>" in table for near in each.nearest)
+
+
 def test_the_report_is_one_file_that_asks_for_nothing_and_runs_nothing(sealed_once: Run) -> None:
     found = page(sealed_once).found
     assert not {tag for tag, _ in found} & set(SPARE)

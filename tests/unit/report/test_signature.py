@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from runbook_lib import cli
 from runbook_lib.errors import DataError
-from runbook_lib.report import archive, gate, report, signature, verification
+from runbook_lib.report import archive, gate, report, signature, verification, verify
 from runbook_lib.run.checks import Checks
 from runbook_lib.run.run import PHASES, Run
 from worker.files import sha256_file
@@ -24,6 +25,13 @@ def new_key(folder: Path, name: str, passphrase: str = "") -> Path:
     argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", name, "-f", str(folder / name)]
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
     return folder / name
+
+
+def alone(run: Run, signers: Path | None) -> subprocess.CompletedProcess[str]:
+    """What the verifier of one file says."""
+    code = [sys.executable, "-I", verify.__file__, str(run.folder)]
+    code += ["--allowed-signers", str(signers)] if signers else []
+    return subprocess.run(code, capture_output=True, text=True, check=False)
 
 
 def allowed(folder: Path, **keys: Path) -> Path:
@@ -102,6 +110,21 @@ def test_whoever_makes_the_list_anew_cannot_sign_it(this: Run, keys: Path, tmp_p
             assert not signature.file_of(this).exists()
     ok, _ = the_check(this, signers)
     assert not ok
+
+
+@pytest.mark.parametrize("file", ["notes/failures.log", "report/one_more.html"])
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_line_added_to_the_journal_vouches_for_no_file_of_a_signed_run(
+    this: Run, keys: Path, tmp_path: Path, file: str, trusted: bool
+) -> None:
+    """Anybody can add a line that follows the sealed ones, without touching the signed list."""
+    signers = allowed(tmp_path, alice=keys / "alice") if trusted else None
+    (this.folder / file).write_text("all was well\n")
+    this.journal.write("record written", wrote={file: sha256_file(this.folder / file)})
+    failed = verification.verify(this, signers=signers).failed
+    assert [(check.name, check.seen) for check in failed] == [(archive.CHANGED, file)]
+    shown = alone(this, signers)
+    assert shown.returncode == 1 and f"{file}: written after the list was signed" in shown.stdout
 
 
 def test_an_unsigned_run_says_so_on_the_first_line_of_its_report(this: Run, keys: Path) -> None:

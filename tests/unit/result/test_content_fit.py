@@ -62,6 +62,26 @@ def test_two_rows_that_changed_places_are_the_lowest(clean, tmp_path: Path) -> N
     assert {50, 400} <= set(content_fit.lowest(scores, 20))
 
 
+def test_neighbours_of_one_article_that_changed_places_would_fit_better_exchanged(tmp_path: Path) -> None:
+    texts, vectors = language(7)
+    words, meaning = [text.split() for text in texts], dict[str, np.ndarray]()
+    for row in range(1, ROWS, 2):  # two passages of an article share three words of five, and as much of their meaning
+        words[row][:15] = words[row - 1][:15]
+    rng = np.random.default_rng(8)
+    for word in {word for some in words for word in some}:
+        meaning[word] = rng.normal(size=DIM)
+    vectors = np.stack([sum(meaning[word] for word in some) for some in words]) + 0.6 * rng.normal(size=(ROWS, DIM))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    texts = [" ".join(some) for some in words]
+    clean = scored(tmp_path, texts, vectors)
+    assert len(content_fit.exchanged(clean, 10)) <= 6
+    harmed = range(20, 580, 56)
+    for row in harmed:
+        vectors[[row, row + 1]] = vectors[[row + 1, row]]
+    found = content_fit.exchanged(scored(tmp_path, texts, vectors), len(harmed))
+    assert sum({row, row + 1} <= {*found} for row in harmed) >= 8
+
+
 HARM: dict[str, Callable[[np.ndarray], None]] = {
     "shifted on": lambda part: part.__setitem__(slice(None), np.roll(part, 1, axis=0)),
     "shifted back": lambda part: part.__setitem__(slice(None), np.roll(part, -1, axis=0)),

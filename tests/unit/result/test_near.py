@@ -33,6 +33,18 @@ def test_copies_are_found_with_or_without_noise(tmp_path, noise):
     assert near.pairs(saved(tmp_path, vectors), prints) == []
 
 
+def test_copies_with_more_noise_are_found_where_they_are_asked_for(tmp_path):
+    vectors, prints = made()
+    copies = [(5 + 7 * i, 2900 - 3 * i) for i in range(100)]
+    for a, b in copies:
+        step = np.random.default_rng(a).normal(size=64)
+        vectors[b] = vectors[a] + 0.02 * step / np.linalg.norm(step)  # 1 - cosine is 2e-4
+    path = saved(tmp_path, vectors)
+    found = near.pairs(path, prints, near.CLOSE)
+    assert set(found) <= {tuple(sorted(each)) for each in copies} and len(found) >= 90
+    assert near.pairs(path, prints) == []
+
+
 def test_neighbours_in_meaning_are_no_copies_and_bad_rows_do_no_harm(tmp_path):
     vectors, prints = made()
     vectors[1::2] = vectors[::2] + 0.05 * vectors[1::2]

@@ -116,6 +116,17 @@ def test_the_report_the_archive_and_the_questions_are_as_ever(first, tmp_path):
     assert "whole/take.npy" in str([check.seen for check in damaged.failed])
 
 
+def test_verifying_writes_nothing_into_an_archive_that_may_be_read_only(first, tmp_path):
+    this = sealed(run_folder(tmp_path / "b", texts=next_month(), since=first.folder))
+
+    def touched():
+        return {path: path.stat().st_mtime_ns for path in (this.folder, *this.folder.rglob("*"))}
+
+    before = touched()
+    assert report.verify(this).ok
+    assert touched() == before
+
+
 def test_a_corpus_that_did_not_change_needs_only_the_check_of_taken_rows(first, tmp_path):
     made = run_folder(tmp_path / "b", texts=texts(), since=first.folder)
     since = whole.load(made.run).since

@@ -249,3 +249,10 @@ def test_watching_before_the_launch_says_which_notebook_comes_first(tmp_path):
     planned(this)
     with pytest.raises(GateError, match="run 02_launch first"):
         asyncio.run(console.watch(this))
+
+
+def test_the_journal_in_the_panel_has_no_long_sums(staged):
+    digest, file = "ab" * 32, "canaries/one.json"
+    staged.journal.write("canaries", slot="cluster0_gpu0", host="one", digest=digest, wrote={file: "cd" * 32})
+    shown = console.Console(staged)._journal()
+    assert f"digest: {digest[:12]}…" in shown and digest[:13] not in shown and file not in shown
