@@ -24,7 +24,8 @@ def has_room(folder: Path) -> bool:
     return shutil.disk_usage(folder).free >= ROOM
 
 
-if "TMPDIR" not in os.environ and has_room(MEMORY):  # a person may have chosen another folder
+OURS = "TMPDIR" not in os.environ and has_room(MEMORY)  # else somebody has chosen already
+if OURS:
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
@@ -32,5 +33,5 @@ if "TMPDIR" not in os.environ and has_room(MEMORY):  # a person may have chosen 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Give the memory back when all tests passed; the files of a failed session stay until the next one has ended."""
     used: Path | None = session.config._tmp_path_factory._basetemp  # what `tmp_path_factory.getbasetemp()` gives
-    if exitstatus == 0 and "PYTEST_XDIST_WORKER" not in os.environ and used and used.is_relative_to(MEMORY):
+    if exitstatus == 0 and OURS and used and not session.config.option.basetemp:
         shutil.rmtree(used, ignore_errors=True)
