@@ -40,7 +40,7 @@ demo-slurm: $(VENV)/.ready ## the same on a cluster: a real Slurm of two nodes o
 	$(BIN)/python demo/slurm.py up runs/slurm -- $(BIN)/runbook run profiles/slurm_demo.yaml
 
 # Test files at a time: most of them wait for processes. A file stays together, as it shares what is dear to set up.
-JOBS ?= 3
+JOBS ?= 4
 
 # Both leave out nbval, which each process would import: the test of the notebooks has it in a pytest of its own.
 test-quick: $(VENV)/.ready ## ruff, and the tests that start no process

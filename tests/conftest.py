@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -19,13 +20,19 @@ import worker
 from runbook_lib.report import notebook_file
 from worker.layout import HostFolder
 
-pytest_plugins = ["tiers", "own_ssh_hosts"]
+pytest_plugins = ["in_memory", "tiers", "own_ssh_hosts"]
 notebook_file.skip_grammar()  # also in test files that import nbformat themselves
 sys.dont_write_bytecode = False
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process of a test compiles the library anew
 os.environ["OMP_WAIT_POLICY"] = "passive"  # threads that wait by turning would take the processors of other tests
 os.umask(0o022)  # where a login's own is 002, what tests make by hand would be open to its group, and refused
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: no later collection of garbage has to look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

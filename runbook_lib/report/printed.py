@@ -7,6 +7,7 @@ follows from.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -107,10 +108,10 @@ def read(path: Path) -> list[Printed]:
     return page.found
 
 
-def differences(path: Path, wanted: dict[str, Printed]) -> list[str]:
-    """Return in words how the figures of a page differ from those that its files give."""
+def differences(found: Sequence[Printed], wanted: dict[str, Printed]) -> list[str]:
+    """Return in words how the figures that a page prints differ from those that its files give."""
     wrong, seen = [], set[str]()
-    for figure in read(path):
+    for figure in found:
         right = wanted.get(figure.key)
         if right is None or figure.key in seen:
             wrong.append(f"{safe_text(figure.key, 80)}: a figure too many, {safe_text(figure.text, 80)!r}")

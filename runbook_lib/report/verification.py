@@ -257,15 +257,15 @@ def _once_more(run: Run, seen: _Seen, again: Again, checks: Checks) -> None:
 
 def _page(run: Run, shown: Figures, checks: Checks) -> None:
     """Hold every figure that report.html prints against the one that follows from the files."""
-    path = run.report / "report.html"
+    found = printed.read(run.report / "report.html")
     before, sealing = _sealed_events(run)
     run_facts = facts.gather(run)
     wanted = printed.expected(replace(run_facts, figures=shown, events=run_facts.events[: len(before)]))
-    if not printed.read(path) and "list" not in sealing:
+    if not found and "list" not in sealing:
         seen = "its figures have no ids: it was written by an earlier version, and only its sum was looked at"
         checks.add(PAGE, True, seen, "", f"runbook report {run.name} writes it anew", warn=True)
         return
-    wrong = printed.differences(path, wanted)
+    wrong = printed.differences(found, wanted)
     checks.add(PAGE, not wrong, "; ".join(wrong[: archive.NAMED]) or f"{len(wanted)} figures", "", AGAIN)
 
 

@@ -49,12 +49,14 @@ from recorder import Call, Checker, Tap, journal_problems, one_of  # noqa: E402
 from runbook_lib.phases import download, probing, staging  # noqa: E402
 from runbook_lib.profile import profile  # noqa: E402
 from runbook_lib.run import journal, model, opening, run  # noqa: E402
-from worker import canaries, encode, layout, process, second  # noqa: E402
+from worker import canaries, encode, layout, process, progress, second  # noqa: E402
 from worker.files import sha256_file, sync_folder, write_atomic, write_json  # noqa: E402
 from worker.wire import PartRecord  # noqa: E402
 
-# Else it would be the clock that decides whether canaries are computed at the end, and so which calls there are.
+# Else it would be the clock that decides which calls there are: whether canaries are computed at the end, and how often
+# the heartbeat is written.
 AT_END = canaries.AT_END = 1e9
+progress.HEARTBEAT_S = 1e9
 
 Ack = Callable[..., None]
 HOST, SLOT = "here", "cluster0_gpu0"

@@ -6,6 +6,7 @@ and say so; with RUNBOOK_REQUIRE_REGISTRY such a skip fails.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -60,37 +61,35 @@ def lowest(source: Path, *options: str) -> Path:
     lines = resolved(*both, "--override", str(pin), *options, str(source)).splitlines()
     text = "".join(f"{line}\n" for line in lines if not line.startswith(TORCH))
     place = KEPT / f"lowest-{hashlib.sha256((text + sys.base_prefix).encode()).hexdigest()[:12]}"
-    python = place / "bin" / "python"
-    if (place / "whole").exists():
-        return python
-    shutil.rmtree(place, ignore_errors=True)
-    (KEPT / "lowest.txt").write_text(text)
-    for argv in (
-        ("venv", "-q", "--python", str(Path(sys.base_prefix, "bin", f"python{VERSION}")), str(place)),
-        ("pip", "install", "-q", "--no-deps", "--python", str(python), "-r", str(KEPT / "lowest.txt")),
-    ):
-        done = uv(*argv)
-        assert done.returncode == 0, done.stderr
-    _lend_torch(place)
-    (place / "whole").touch()
-    return python
+    listed = KEPT / f"{place.name}.txt"
+    listed.write_text(text)
+    return _python_of(place, "--no-deps", "-r", str(listed), lend_torch=True)
 
 
 def with_packages(*names: str) -> Path:
     """The Python of an environment that has these packages, the newest that fit together, and nothing of ours."""
     KEPT.mkdir(parents=True, exist_ok=True)
     place = KEPT / f"with-{hashlib.sha256(' '.join((*names, sys.base_prefix)).encode()).hexdigest()[:12]}"
+    return _python_of(place, *names)
+
+
+def _python_of(place: Path, *wanted: str, lend_torch: bool = False) -> Path:
+    """The Python of the environment at `place`, which is made where there is none; whoever asks meanwhile waits."""
     python = place / "bin" / "python"
-    if (place / "whole").exists():
-        return python
-    shutil.rmtree(place, ignore_errors=True)
-    for argv in (
-        ("venv", "-q", "--python", str(Path(sys.base_prefix, "bin", f"python{VERSION}")), str(place)),
-        ("pip", "install", "-q", "--python", str(python), *names),
-    ):
-        done = uv(*argv)
-        assert done.returncode == 0, done.stderr
-    (place / "whole").touch()
+    with (KEPT / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (place / "whole").exists():
+            return python
+        shutil.rmtree(place, ignore_errors=True)
+        for argv in (
+            ("venv", "-q", "--python", str(Path(sys.base_prefix, "bin", f"python{VERSION}")), str(place)),
+            ("pip", "install", "-q", "--python", str(python), *wanted),
+        ):
+            done = uv(*argv)
+            assert done.returncode == 0, done.stderr
+        if lend_torch:
+            _lend_torch(place)
+        (place / "whole").touch()
     return python
 
 

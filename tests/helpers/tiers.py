@@ -27,9 +27,11 @@ FOLDERS = {
 }
 # Files that take a minute or more. One that makes the run that others compare with comes before those that wait for it.
 LONGEST = (
-    "test_interrupted", "test_chaos", "test_lowest", "test_end_to_end_ssh", "test_benchmarks", "test_lab",
-    "test_end_to_end", "test_the_version_before", "test_notebooks", "test_odd_models", "test_ssh_run",
-    "test_pseudo_mac", "test_slurm_faults", "test_slurm_run",
+    "test_interrupted", "test_chaos", "test_lowest", "test_end_to_end_ssh", "test_second_run", "test_slurm_faults",
+    "test_wrong_slots", "test_link", "test_end_to_end", "test_lab", "test_the_version_before", "test_notebooks",
+    "test_known_texts_there", "test_third_machine", "test_benchmarks", "test_odd_models", "test_ssh_run", "test_real",
+    "test_slurm_run", "test_passages_again", "test_pseudo_mac", "test_cluster", "test_doubled", "test_trials",
+    "test_warm", "test_encoder", "test_supervise",
 )  # fmt: skip
 # Switch -> by what a test is known that may not be skipped then: a folder, a file, a word of its reason; and its kind.
 REQUIRED = {

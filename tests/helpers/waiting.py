@@ -8,9 +8,15 @@ from typing import Any
 
 
 def wait_for(condition: Callable[[], Any], what: str = "what was waited for", within_s: float = 60.0) -> Any:
-    """Wait until `condition()` is true and give its value; fail with `what` when it takes too long."""
-    deadline = time.monotonic() + within_s
+    """Wait until `condition()` is true and give its value; fail with `what` when it takes too long.
+
+    Between two looks it sleeps as long as a look took: who is waited for needs the processor too.
+    """
+    began = time.monotonic()
+    deadline = began + within_s
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
-        time.sleep(0.02)
+        looked = time.monotonic()
+        assert looked < deadline, f"not within {within_s:g} s: {what}"
+        time.sleep(min(0.5, max(0.02, looked - began)))
+        began = time.monotonic()
     return value

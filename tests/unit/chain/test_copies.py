@@ -53,8 +53,8 @@ def test_its_root_holds_profile_and_runs_but_never_the_whole_disk(mine: profile.
     assert root in folder.parents and root in mine.path.absolute().parents and argv[-1] == "--no-browser"
     assert environment["JUPYTER_PATH"].split(os.pathsep)[0] == str(folder / copies.KERNELS)
     far = made_up.run_folder(tmp_path / "far").run.profile
-    argv, _ = copies.command(far, Path("/dev/shm/elsewhere"), [])
-    assert "--ServerApp.root_dir=/dev/shm/elsewhere" in argv
+    argv, _ = copies.command(far, Path("/elsewhere/lab"), [])
+    assert "--ServerApp.root_dir=/elsewhere/lab" in argv
 
 
 @pytest.mark.process

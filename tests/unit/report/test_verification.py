@@ -263,7 +263,7 @@ def test_a_figure_twice_or_a_strange_one_is_told(this: Run, tmp_path: Path) -> N
     page = tmp_path / "page.html"
     page.write_text('<data id="a" value="1">1</data><data id="a" value="1">1</data><data id="b" value="">2</data>')
     wanted = {"a": printed.Printed("a", "1", "1"), "c": printed.Printed("c", "3", "3")}
-    assert [line.split(":")[0] for line in printed.differences(page, wanted)] == ["a", "b", "c"]
+    assert [line.split(":")[0] for line in printed.differences(printed.read(page), wanted)] == ["a", "b", "c"]
 
 
 @pytest.mark.process
