@@ -2,7 +2,8 @@
 
     python benchmarks/limits.py [--quick] [--threads 1 2] [--json FILE]
 
-The product is one that a layer of all-MiniLM-L6-v2 needs for 2,048 tokens: (2048, 384) by (384, 1536), float32. The
+The product is one that a layer of all-MiniLM-L6-v2 needs for 2,048 tokens: (2048, 384) by (384, 1536), float32: as
+torch multiplies, and as oneDNN does with the weights laid out for it, where there is one (`worker/linear.py`). The
 disk's figure is of one new file, synced at its end, in the folder of temporary files.
 """
 
@@ -19,31 +20,40 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 SHAPE = (2048, 384, 1536)
 MB = 1_000_000
 GEMM = """
 import sys, time, torch
-rows, inner, columns, threads, seconds = *map(int, sys.argv[1:5]), float(sys.argv[5])
+rows, inner, columns, threads, seconds, way = *map(int, sys.argv[1:5]), float(sys.argv[5]), sys.argv[6]
 torch.set_num_threads(threads)
 a, b = torch.randn(rows, inner), torch.randn(inner, columns)
 out = torch.empty(rows, columns)
-for _ in range(20):
-    torch.mm(a, b, out=out)
-began, count = time.perf_counter(), 0
-while time.perf_counter() - began < seconds:
-    for _ in range(10):
-        torch.mm(a, b, out=out)
-    count += 10
+with torch.inference_mode():
+    if way == "onednn":
+        laid = torch.ops.mkldnn._reorder_linear_weight(b.T.contiguous())
+        multiply = lambda: torch.ops.mkldnn._linear_pointwise(a, laid, None, "none", [], "")
+    else:
+        multiply = lambda: torch.mm(a, b, out=out)
+    for _ in range(20):
+        multiply()
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        for _ in range(10):
+            multiply()
+        count += 10
 print(2 * rows * inner * columns * count / (time.perf_counter() - began) / 1e9)
 """
 
 
-def gemm(threads: int, seconds: float) -> float:
-    """GFLOP a second of the product, in a process of its own."""
-    argv = [sys.executable, "-c", GEMM, *map(str, (*SHAPE, threads, seconds))]
-    return float(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+def gemm(threads: int, seconds: float, way: str) -> float:
+    """GFLOP a second of the product by "gemm" or "onednn", in a process of its own; 0 where torch has no oneDNN."""
+    argv = [sys.executable, "-c", GEMM, *map(str, (*SHAPE, threads, seconds, way))]
+    done = subprocess.run(argv, check=way == "gemm", capture_output=True, text=True)
+    return float(done.stdout or 0)
 
 
 def disk(megabytes: int) -> float:
@@ -92,14 +102,14 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="keep the figures here")
     told = parser.parse_args()
     seconds, megabytes = (0.05, 20) if told.quick else (2.0, 1000)
-    figures: dict[str, dict[str, list[float]]] = {"gemm": {}, "disk": {}, "loopback": {}}
-    for threads in sorted({*told.threads}):
-        figures["gemm"][str(threads)] = repeated(lambda threads=threads: gemm(threads, seconds), told.rounds)
+    figures: dict[str, dict[str, list[float]]] = {"gemm": {}, "onednn": {}, "disk": {}, "loopback": {}}
+    for threads, way in product(sorted({*told.threads}), ("gemm", "onednn")):
+        figures[way][str(threads)] = repeated(partial(gemm, threads, seconds, way), told.rounds)
     figures["disk"]["write"] = repeated(lambda: disk(megabytes), told.rounds)
     figures["loopback"]["tcp"] = repeated(lambda: loopback(megabytes), told.rounds)
     for what, by in figures.items():
         for how, values in by.items():
-            unit = "GFLOP/s, threads " + how if what == "gemm" else "MB/s"
+            unit = "GFLOP/s, threads " + how if what in ("gemm", "onednn") else "MB/s"
             print(f"{what:9} {statistics.median(values):9.0f} {unit}")
     if told.json:
         told.json.write_text(json.dumps(figures))

@@ -41,7 +41,9 @@ def bars_of(what: Encoding | Int8 | Script, found: Measurement) -> Bars | None:
         ]
         return Bars("seconds", bars)
     if what.name == "limits":
-        return Bars("GFLOP/s", [(f"threads: {threads}", spread(values)) for threads, values in found["gemm"].items()])
+        ways = (("gemm", "torch"), ("onednn", "oneDNN"))
+        bars = [(f"{how}, threads: {n}", spread(v)) for by, how in ways for n, v in found.get(by, {}).items()]
+        return Bars("GFLOP/s", bars)
     return None
 
 

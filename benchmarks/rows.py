@@ -181,8 +181,14 @@ def _peer_seconds(took: dict[str, list[float] | None], peer: str) -> float | Non
 
 def _limits(what: Script, found: Measurement) -> list[Row]:
     rows = [
-        Row(f"{what.title}: matrix product, threads: {threads}", "", figure(values, " GFLOP/s", 0), verdict=COMPARED)
-        for threads, values in found["gemm"].items()
+        Row(
+            f"{what.title}: matrix product{how}, threads: {threads}",
+            "",
+            figure(values, " GFLOP/s", 0),
+            verdict=COMPARED,
+        )
+        for by, how in (("gemm", ""), ("onednn", " by oneDNN"))
+        for threads, values in found.get(by, {}).items()
     ]
     for name, values in (("writing a file, synced", found["disk"]["write"]), ("loopback", found["loopback"]["tcp"])):
         rows.append(Row(f"{what.title}: {name}", "", figure(values, " MB/s", 0), verdict=COMPARED))
@@ -194,12 +200,16 @@ SCRIPTS = {"restart": _restart, "whole-run": _whole_run, "transfer": _transfer, 
 
 def reached(measurements: dict[str, Measurement]) -> list[Row]:
     """The share of the matrix product's rate that the worker reaches with MiniLM, by its linear layers alone."""
-    rows, limits = [], measurements.get("limits", {}).get("figures", {}).get("gemm", {})
+    rows, found = [], measurements.get("limits", {}).get("figures", {})
+    limits = {
+        threads: max(spread(found.get(by, {}).get(threads, values))[0] for by in ("gemm", "onednn"))
+        for threads, values in found.get("gemm", {}).items()
+    }
     for what in MEASURED:
         found = measurements.get(what.name, {}).get("figures")
         if not isinstance(what, Encoding) or what.shape != "minilm" or not found or str(what.threads) not in limits:
             continue
-        most = spread(limits[str(what.threads)])[0]
+        most = limits[str(what.threads)]
         rates = [FLOP_A_TOKEN * found["tokens"] / wall / 1e9 for wall, _ in found["ways"]["packed"]["seconds"]]
         share = figure([100 * rate / most for rate in rates], " %", 0)
         beside = f"the matrix product, {most:.0f} GFLOP/s"

@@ -15,7 +15,7 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
-from . import accelerator
+from . import accelerator, linear
 from .again import NORM_BOUND
 from .batches import batches, cheapest, few_shapes, padded_tokens, rows_of, wide
 from .device import NEW, budget, kind
@@ -112,6 +112,7 @@ class Encoder:
     def describe(self) -> Described:
         """Device, versions and the model's own limit of tokens, for the record of a part."""
         name, limit = accelerator.name(self.device), self.texts.own_limits[DOCUMENT]
+        name += f", {linear.NAME}" if self.texts.linear else ""
         return Described(f"{self.device} ({name})", str(torch.__version__), platform.python_version(), limit)
 
     def versions(self) -> dict[str, str]:

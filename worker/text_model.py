@@ -23,6 +23,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers import __version__ as library_version
 from transformers import __version__ as transformers_version
 
+from .linear import LaidOut, laid_out
 from .packing import Packing, why_not
 from .packing_check import self_check
 from .texts import DOCUMENT, KINDS, QUERY, Question, fixed_prompt, kind_of
@@ -42,7 +43,7 @@ def library_versions() -> dict[str, str]:
     return {"sentence-transformers": str(library_version), "transformers": str(transformers_version)}
 
 
-_loaded: dict[Any, Any] = {}  # what was loaded before this process was forked: its pages are shared
+_loaded: dict[Any, tuple[Any, LaidOut]] = {}  # before this process was forked: the pages are shared
 
 
 def load_before_forks(folder: Path, dtype: str) -> None:
@@ -51,9 +52,10 @@ def load_before_forks(folder: Path, dtype: str) -> None:
     _loaded[_key(folder, dtype)] = _load(folder, "cpu", dtype)
 
 
-def _load(folder: Path, device: str, dtype: str) -> Any:
+def _load(folder: Path, device: str, dtype: str) -> tuple[Any, LaidOut]:
     kept = {_dtype_key(): getattr(torch, dtype), "use_safetensors": True}
-    return SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=kept).eval()
+    model = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=kept).eval()
+    return model, laid_out(model)
 
 
 def _key(folder: Path, dtype: str) -> Any:
@@ -70,7 +72,7 @@ class TextModel:
         _take_every_string_for_a_text()
         self.device = device
         ready = _loaded.pop(_key(folder, dtype), None) if device == "cpu" else None
-        self.model: Any = _load(folder, device, dtype) if ready is None else ready
+        self.model, self.linear = _load(folder, device, dtype) if ready is None else ready
         self.own_limits = {kind: _limit(_reader(self.model, kind), kind) for kind in KINDS}
         if max_tokens is not None:
             for kind in KINDS:
@@ -218,7 +220,7 @@ class TextModel:
         kind = kind_of(texts[0])
         prompt = self.prompts[kind] or ""
         own = self.model.encode_document if kind == DOCUMENT else self.model.encode_query
-        with contextlib.nullcontext() if self.packing is None else self.packing.paused():
+        with self.linear.paused(), contextlib.nullcontext() if self.packing is None else self.packing.paused():
             return own([str(text[len(prompt) :]) for text in texts], prompt=prompt)
 
 
