@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from . import process
+from . import commands, process
 from .fields import Identity
 from .files import make_folder, open_private
 from .layout import HostFolder
@@ -88,26 +88,12 @@ def _as_unit(folder: HostFolder, host: str, python: str) -> Identity:
     settings += [f"StandardError=append:{log}", *(f"Environment={name}={value}" for name, value in QUIET.items())]
     options = [option for setting in settings for option in ("--property", setting)]
     argv = ["systemd-run", "--user", "--quiet", "--collect", f"--unit={unit}", *options, "--"]
-    done = _ask([*argv, *command(folder, host, python)])
+    done = commands.ask([*argv, *command(folder, host, python)], ANSWER_S)
     if done.returncode != 0:
         raise OSError(f"systemd-run --user did not start {unit}: {done.stderr.strip() or done.returncode}")
-    shown = _ask(["systemctl", "--user", "show", "--property=MainPID", "--value", unit]).stdout.strip()
+    show = ["systemctl", "--user", "show", "--property=MainPID", "--value", unit]
+    shown = commands.ask(show, ANSWER_S).stdout.strip()
     return process.identify(int(shown) if shown.isdigit() else 0)
-
-
-def _ask(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ANSWER_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise OSError(f"{argv[0]}: no answer within {ANSWER_S:g} s") from None
 
 
 def _lives(identity: Identity | None) -> bool:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
 import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Mapping, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from . import batch_script, locks, owned
+from . import batch_script, commands, locks, owned
 from .fields import read_record
 from .files import make_folder, write_atomic, write_json
 from .layout import HostFolder
@@ -315,19 +314,7 @@ def ask(argv: Sequence[str], cwd: Path | None = None) -> str:
     """What a command of Slurm prints. OSError with its words where it fails, or takes too long."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *PLACES])
     try:
-        done = subprocess.run(
-            list(argv),
-            cwd=cwd,
-            env={**os.environ, "PATH": path},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ANSWER_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise OSError(f"{argv[0]}: no answer within {ANSWER_S:g} s") from None
+        done = commands.ask(argv, ANSWER_S, cwd, {**os.environ, "PATH": path})
     except FileNotFoundError:
         raise OSError(f"{argv[0]}: not found; is this a login node of Slurm, with Slurm in its PATH?") from None
     if done.returncode:

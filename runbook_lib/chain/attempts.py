@@ -19,7 +19,7 @@ from worker.escape import safe_text
 from worker.files import sha256_file, write_atomic
 
 from ..errors import RunbookError
-from ..report import made_with, notebook_file, outcome, report
+from ..report import made_with, notebook_file, report
 from ..result import facts
 from ..run.disk import explain_disk_errors
 from ..run.journal import FAULT
@@ -95,7 +95,7 @@ def _child(run: Run, phase: str, notebook: Path, output: Path) -> ProcessEnd:
     if phase == PHASES[0]:
         made_with.keep_source(run)
     argv = [sys.executable, "-m", "runbook_lib.chain.execution", str(notebook), str(output), "--run", str(run.folder)]
-    argv += ["--profile", outcome.profile_of(run)]
+    argv += ["--profile", run.made_from]
     if run.only and phase in PHASES[1:3]:
         argv += ["--hosts", ",".join(sorted(run.only))]
     environment = {**os.environ, "RUNBOOK_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
