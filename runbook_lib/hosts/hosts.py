@@ -144,11 +144,11 @@ class Host:
             )
         except HostError as error:
             if error.errno in (errno.ENOENT, errno.EACCES):
-                raise CannotStart(f"{self.name}: cannot start {argv[0]}: {error}", argv=argv) from None
+                raise CannotStart(f"{self.name}: cannot start {argv[0]}: {error}") from None
             raise
         code, out, err = answers.completed(done, self.name)
         if code is None:
-            raise HostError(f"{self.name}: {argv[0]} did not end within {timeout_s:g} s", argv=argv)
+            raise HostError(f"{self.name}: {argv[0]} did not end within {timeout_s:g} s")
         return Completed(code, out, err)
 
     def put(self, target: Path, content: Content, on_bytes: OnBytes = _ignore_progress) -> bool:
