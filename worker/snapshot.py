@@ -8,12 +8,11 @@ import shutil
 import stat
 import time
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
+from typing import Any, Mapping, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
 from . import process, reserve, slurm
 from .fields import WireError
 from .files import JSON_LIMIT, read_json
-from .launcher import LAUNCHERS, PROCESS
 from .layout import FORMAT, HostFolder, committed, quarantined
 from .states import RUNNING
 from .wire import Assignment, RowGivenUp, SlurmOptions
@@ -64,10 +63,10 @@ def _given_up(folder: HostFolder, rows: list[int]) -> list[RowGivenUp]:
     ]
 
 
-def _alive(report: Any, alive: Callable[[Any], bool]) -> bool:
+def _alive(report: Any) -> bool:
     """Whether the process that a report names lives."""
     try:
-        return alive((report or {}).get("process"))
+        return process.alive((report or {}).get("process"))
     except OSError:  # a number of so many digits that it is no file name
         return False
 
@@ -76,9 +75,9 @@ def snapshot(root: Path, host: str) -> dict[str, Any]:
     """Everything the monitor needs to know about `host`, as one JSON-ready object, by the host's own clock."""
     folder = HostFolder(Path(root))
     seen = _of_host(folder, host)
-    alive = {name: _alive(entry["report"], process.alive) for name, entry in seen["slots"].items()}
+    alive = {name: _alive(entry["report"]) for name, entry in seen["slots"].items()}
     slots = {name: {**entry, "alive": alive[name]} for name, entry in seen["slots"].items()}
-    living = _alive(seen["supervisor"], LAUNCHERS[PROCESS].alive)  # one by systemd is told by the same
+    living = _alive(seen["supervisor"])
     return {**_of_folder(folder), **seen, "slots": slots, "supervisor_alive": living, "queued": None}
 
 

@@ -219,9 +219,9 @@ class Host:
         """True while exactly the recorded process runs."""
         return self.transport.call("alive", ASK_S, identity=identity) is True
 
-    def stop(self, identity: Identity, grace_s: float = 15.0, by: str = PROCESS) -> bool:
-        """Ask the recorded process, and no other, to end; then kill it. `by`: the launcher that started it."""
-        return self.transport.call("stop", grace_s + 10.0, identity=identity, grace_s=grace_s, by=by) is True
+    def stop(self, identity: Identity, grace_s: float = 15.0) -> bool:
+        """Ask the recorded process, and no other, to end; then kill it."""
+        return self.transport.call("stop", grace_s + 10.0, identity=identity, grace_s=grace_s) is True
 
     def poll(self) -> Reading:
         """Take one reading of everything the monitor needs; an invalid one is refused."""
