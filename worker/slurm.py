@@ -98,13 +98,13 @@ def _entries(jobs: Sequence[Job], text: str) -> tuple[QueueEntry, ...]:
 
 def parse(text: str) -> list[tuple[str, QueueEntry]]:
     """(name of the job, entry) of each line of `squeue -o FORMAT`; other lines, such as a cluster's name, are none."""
-    found = []
+    entries = []
     for line in text.splitlines():
         index, *words = line.strip().split("|")
         if len(words) == 5 and re.fullmatch("[0-9]{1,9}", index):
             state, reason, place, job, name = words
-            found.append((name, QueueEntry(int(index), state, reason, place, job)))
-    return found
+            entries.append((name, QueueEntry(int(index), state, reason, place, job)))
+    return entries
 
 
 def folder_clock(folder: HostFolder, cluster: str) -> float:
@@ -137,11 +137,11 @@ def evidence(folder: HostFolder, cluster: str, hosts: Sequence[str], answer: Que
     jobs, now = _jobs(folder, cluster), folder_clock(folder, cluster)
     entries = {entry.task: entry for entry in answer.entries}
     submitted = {task: job.at for job in sorted(jobs.jobs, key=lambda job: job.at) for task in job.tasks}
-    found = {}
+    placed = {}
     for host in hosts:
         task = int(host[len(cluster) + 1 :])
         tried, at = jobs.tries.get(str(task)), submitted.get(task)
-        found[host] = Queued(
+        placed[host] = Queued(
             known=answer.error is None,
             asked_s=max(0.0, now - (answer.at or now)),
             fruitless=tried.fruitless if tried else 0,
@@ -150,7 +150,7 @@ def evidence(folder: HostFolder, cluster: str, hosts: Sequence[str], answer: Que
             submitted_s=None if at is None else max(0.0, now - at),
             error=answer.error,
         )
-    return found
+    return placed
 
 
 # --------------------------------------------------------------------------------------------------------- submitting

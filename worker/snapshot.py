@@ -74,11 +74,11 @@ def _alive(report: Any) -> bool:
 def snapshot(root: Path, host: str) -> dict[str, Any]:
     """Everything the monitor needs to know about `host`, as one JSON-ready object, by the host's own clock."""
     folder = HostFolder(Path(root))
-    seen = _of_host(folder, host)
-    alive = {name: _alive(entry["report"]) for name, entry in seen["slots"].items()}
-    slots = {name: {**entry, "alive": alive[name]} for name, entry in seen["slots"].items()}
-    living = _alive(seen["supervisor"])
-    return {**_of_folder(folder), **seen, "slots": slots, "supervisor_alive": living, "queued": None}
+    own = _of_host(folder, host)
+    alive = {name: _alive(entry["report"]) for name, entry in own["slots"].items()}
+    slots = {name: {**entry, "alive": alive[name]} for name, entry in own["slots"].items()}
+    living = _alive(own["supervisor"])
+    return {**_of_folder(folder), **own, "slots": slots, "supervisor_alive": living, "queued": None}
 
 
 def snapshots(root: Path, cluster: str, hosts: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -90,7 +90,7 @@ def snapshots(root: Path, cluster: str, hosts: Sequence[str], options: Mapping[s
     folder, heartbeat_s = HostFolder(Path(root)), SlurmOptions.from_json(options).heartbeat_s
     shared = _of_folder(folder)
     placed = slurm.evidence(folder, cluster, hosts, slurm.queue(str(root), cluster, options))
-    seen = {}
+    readings = {}
     for host, evidence in placed.items():
         own = _of_host(folder, host)
         report = own["supervisor"] if isinstance(own["supervisor"], dict) else {}
@@ -98,8 +98,8 @@ def snapshots(root: Path, cluster: str, hosts: Sequence[str], options: Mapping[s
         slots = {name: {**entry, "alive": living and _runs(report, name, entry["report"])}
                  for name, entry in own["slots"].items()}  # fmt: skip
         # Without its process a supervisor's report is damaged, and the reading is refused by who asked.
-        seen[host] = {**shared, **own, "slots": slots, "supervisor_alive": living, "queued": evidence.to_json()}
-    return seen
+        readings[host] = {**shared, **own, "slots": slots, "supervisor_alive": living, "queued": evidence.to_json()}
+    return readings
 
 
 def _runs(supervisor: Any, slot: str, report: Any) -> bool:

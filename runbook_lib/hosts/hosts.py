@@ -239,13 +239,13 @@ class Host:
         """What places this host, if it is a task."""
         return Scheduler(self.spec, self.transport, self.folder.root)
 
-    def run_there(self, argv: Sequence[str], timeout_s: float, cwd: Path, told: str = "") -> Completed:
+    def run_there(self, argv: Sequence[str], timeout_s: float, cwd: Path, sent: str = "") -> Completed:
         """Run a command where this host's workers will run: for a task on a node, from the run's folder.
 
-        `told`: its standard input, which a task cannot have.
+        `sent`: its standard input, which a task cannot have.
         """
         if not self.spec.is_task:
-            return self.run(argv, timeout_s, cwd=cwd, secret_input=told)
+            return self.run(argv, timeout_s, cwd=cwd, secret_input=sent)
         return Completed(*self.scheduler.run(argv, timeout_s))
 
     def living(self, reading: Reading) -> tuple[list[Identity], list[Identity]]:

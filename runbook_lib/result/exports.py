@@ -87,11 +87,11 @@ def export(run: Run, kind: str, folder: Path, shard_bytes: int = SHARD_BYTES) ->
         for file in folder.iterdir():
             file.unlink()
         raise
-    made = Exported(FORMAT, kind, run.name, model, shape.rows, shape.dim, sha256, files)
+    index = Exported(FORMAT, kind, run.name, model, shape.rows, shape.dim, sha256, files)
     if lost is not None:
-        made = replace(made, recall_at_10=lost.recall, lowest_cosine=lost.lowest_cosine, sampled=shape.rows)
-    write_json(folder / INDEX, records.plain(made), 0o644)
-    return made
+        index = replace(index, recall_at_10=lost.recall, lowest_cosine=lost.lowest_cosine, sampled=shape.rows)
+    write_json(folder / INDEX, records.plain(index), 0o644)
+    return index
 
 
 def _source(run: Run) -> tuple[Merged, str, Header, str]:

@@ -49,8 +49,8 @@ def measured(path: Path, shape: Header, narrow: Callable[[Vectors], Vectors]) ->
         before.take(low, exact)
         after.take(low, narrowed)
         lowest = min(lowest, float(np.einsum("ij,ij->i", exact, narrowed, dtype=np.float64).min()))
-    found = sum(len({*one} & {*other}) for one, other in zip(before.rows.tolist(), after.rows.tolist(), strict=True))
-    return Loss(len(probes), found / (keep * len(probes)) if keep else None, lowest)
+    shared = sum(len({*one} & {*other}) for one, other in zip(before.rows.tolist(), after.rows.tolist(), strict=True))
+    return Loss(len(probes), shared / (keep * len(probes)) if keep else None, lowest)
 
 
 class _Nearest:
