@@ -22,12 +22,12 @@ FIT = "vectors fit their texts"
 NEAR, COPIES = "no near copies of other texts", 20  # pairs that are computed again
 
 
-def fit(subject: Subject) -> Scores | None:
+def fit(subject: Subject, mean: np.ndarray | None = None) -> Scores | None:
     """Return the content fit of every document; None where there are too few. Raises DataError and OSError."""
     shape = header(subject.merged.embeddings)
-    mean = _mean(subject.merged.embeddings)
+    found = _mean(subject.merged.embeddings) if mean is None else mean
     return content_fit.score(
-        lambda: texts_again.texts(subject.corpus), subject.merged.embeddings, shape, mean, subject.characters()
+        lambda: texts_again.texts(subject.corpus), subject.merged.embeddings, shape, found, subject.characters()
     )
 
 
@@ -40,7 +40,7 @@ def _mean(matrix: Path) -> np.ndarray:
     return total / max(1, shape.rows)
 
 
-def tell_fit(checks: Checks, scores: Scores | None, suspected: Sequence[Misfit]) -> None:
+def tell_fit(checks: Checks, scores: Scores | None, found: Sequence[Misfit]) -> None:
     """Add the check of the content fit: it never fails, because what is computed again decides."""
     if scores is None:
         checks.add(FIT, True, f"too few documents to learn from, {content_fit.FEWEST} are needed")
@@ -53,9 +53,7 @@ def tell_fit(checks: Checks, scores: Scores | None, suspected: Sequence[Misfit])
             f"; of rows with another's vector {shown.power_other:.0%} would be among the {misfits.LOOKED_AT} lowest, "
             f"with their neighbour's {shown.power_neighbour:.0%}"
         )
-    plain = "; ".join(
-        f"{each.part.name} of {each.part.slot} on {each.part.host}: {each.why}" for each in suspected[:10]
-    )
+    plain = "; ".join(f"{each.part.name} of {each.part.slot} on {each.part.host}: {each.why}" for each in found[:10])
     remedy = "rows of these parts are computed again below where that is possible: it decides"
     checks.add(FIT, True, f"{plain}; {words}" if plain else words, "", remedy if plain else "", warn=bool(plain))
 
@@ -66,11 +64,11 @@ def tell_near(checks: Checks, subject: Subject) -> list[int]:
     Vectors that are equal in every bit are another check's business, and are computed again too.
     """
     matrix, prints = subject.merged.embeddings, subject.corpus.fingerprints()[: subject.corpus.documents]
-    pairs = near.pairs(matrix, prints)
-    vectors = some_rows(matrix, header(matrix), [row for pair in pairs for row in pair]) if pairs else ()
-    apart = [pair for i, pair in enumerate(pairs) if vectors[2 * i].tobytes() != vectors[2 * i + 1].tobytes()]
+    found = near.pairs(matrix, prints)
+    vectors = some_rows(matrix, header(matrix), [row for pair in found for row in pair]) if found else ()
+    apart = [pair for i, pair in enumerate(found) if vectors[2 * i].tobytes() != vectors[2 * i + 1].tobytes()]
     named = f"{len(apart)} pairs of different texts: rows {first_few([f'{a} and {b}' for a, b in apart])}"
     good = f"no two of different texts nearer than {near.NEAR:g}, unless they are equal"
     remedy = "read these documents: texts that read the same are harmless; where that is possible, the audit decides"
     checks.add(NEAR, True, named if apart else good, "none", remedy if apart else "", warn=bool(apart))
-    return list(dict.fromkeys(row for pair in pairs[:COPIES] for row in pair))
+    return list(dict.fromkeys(row for pair in found[:COPIES] for row in pair))
