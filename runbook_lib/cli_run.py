@@ -230,11 +230,11 @@ def verify(args: argparse.Namespace) -> int:
     if args.result:
         key = Path(args.sign) if args.sign else None
         svr.write(Path(args.result), _find(args), checks, signers, key)
-    said, checks.stamp = checks.stamp, ""
+    stamp, checks.stamp = checks.stamp, ""
     code = _show(checks)
     if args.recompute:
         print(f"\nthe same rows again: --recompute {args.recompute} --seed {seed}")
-    print("", said, sep="\n")
+    print("", stamp, sep="\n")
     return code
 
 

@@ -15,8 +15,6 @@ leaves the library is a bug in it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 
 class RunbookError(Exception):
     """The base: catch this to catch everything an operator can act on."""
@@ -33,24 +31,10 @@ class CorpusError(RunbookError):
 class HostError(RunbookError):
     """A machine did not do what it was asked."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        argv: Sequence[str] = (),
-        exit_code: int | None = None,
-        tail: str = "",
-        errno: int | None = None,
-    ):
-        """Keep `argv`, `exit_code` and `tail` (the last lines of output) of the command that failed, if there was one.
-
-        `errno`: the error number of the remote system, if the system itself failed.
-        """
+    def __init__(self, message: str, *, errno: int | None = None):
+        """`errno`: the error number of the remote system, if the system itself failed."""
         super().__init__(message)
         self.errno = errno
-        self.argv = tuple(argv)
-        self.exit_code = exit_code
-        self.tail = tail
 
 
 class CannotStart(HostError):

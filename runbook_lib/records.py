@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from worker.escape import safe_text
-from worker.files import read_json
+from worker.files import read_json, sha256_file
 
 from .errors import DataError
 
@@ -29,6 +29,11 @@ class Written:
 
     sha256: str
     bytes: int
+
+    @classmethod
+    def of(cls, path: Path) -> Written:
+        """Of a file as it is now. Raises OSError."""
+        return cls(sha256_file(path), path.stat().st_size)
 
 
 def read(kind: type[Record], path: Path) -> Record | None:

@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from . import commands
+
 CAFFEINATE = "/usr/bin/caffeinate"
 PMSET = "/usr/bin/pmset"
 SUPPLIES = Path("/sys/class/power_supply")
@@ -55,8 +57,8 @@ def on_battery() -> bool | None:
     """Whether this machine runs on its battery now; None where the system does not say."""
     if sys.platform == "darwin":
         try:
-            done = subprocess.run([PMSET, "-g", "batt"], capture_output=True, text=True, timeout=ASK_S, check=False)
-        except (OSError, subprocess.SubprocessError):
+            done = commands.ask([PMSET, "-g", "batt"], ASK_S)
+        except OSError:
             return None
         return "'Battery Power'" in done.stdout if "drawing from" in done.stdout else None
     try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 import sys
+
+from . import commands
 
 ASK_S = 5.0
 
@@ -22,7 +23,7 @@ def apple_chip() -> str:
 def _say(argv: list[str]) -> str:
     """What a command of the system prints; empty where it does not."""
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=ASK_S, check=False)
-    except (OSError, subprocess.SubprocessError):
+        done = commands.ask(argv, ASK_S)
+    except OSError:
         return ""
     return done.stdout.strip()[:200] if done.returncode == 0 else ""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
+from . import commands
 from .process import ended_by
 
 DMESG_S = 5.0
@@ -64,8 +64,8 @@ def _memory_files() -> list[Path]:
 def named_by_the_kernel(pid: int) -> bool:
     """Whether the kernel's log says that it killed this process for memory; False where it may not be read."""
     try:
-        done = subprocess.run(["dmesg"], capture_output=True, text=True, errors="replace", timeout=DMESG_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        done = commands.ask(["dmesg"], DMESG_S)
+    except OSError:
         return False
     return bool(re.search(rf"out of memory: Killed process {pid}\b", done.stdout, re.IGNORECASE))
 

@@ -21,6 +21,8 @@ KINDS = ("cuda", "mps", "xpu", "cpu")
 NEW = ("mps", "xpu")  # one GPU with one memory, so one process; its shapes are few
 INTEL = "0x8086"  # the vendor of a graphics card, as Linux names it
 RENDER_NODES = "/sys/class/drm/renderD*/device/vendor"
+# Of a process that is to compute on the processor alone.
+NO_GPU = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"), "")
 
 # Of a process that computes there. On mps memory ends with an error that says so, instead of in swap; an operator that
 # is not there is an error with its name, not a slow way around; and no faster mathematics that are less exact.

@@ -23,12 +23,11 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterable, TypedDict  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from . import locks, owned, process
+from . import commands, locks, owned, process
 from .escape import safe_text
 from .fields import read_record
 from .files import read_json, sha256_file
@@ -281,12 +280,8 @@ def conda_prefix(name: str, tool: str, ask: bool) -> Path | None:
 def _conda_list(tool: str) -> list[str]:
     argv = [tool, "env", "list", "--json"]
     try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=ASK_S, env=variables(), check=False
-        )
+        done = commands.ask(argv, ASK_S, env=variables())
         return [str(prefix) for prefix in json.loads(done.stdout)["envs"]]
-    except subprocess.TimeoutExpired:
-        raise OSError(f"{shlex.join(argv)}: no answer within {ASK_S:g} s") from None
     except (ValueError, KeyError, TypeError):
         printed = tail(done.stderr or done.stdout, 3)
         raise OSError(f"{shlex.join(argv)}: expected a list of environments, found {printed}") from None

@@ -1,4 +1,4 @@
-"""Launchers: what starts a host's supervisor so that it outlives the process that asked, sees it alive, and stops it.
+"""Launchers: what starts a host's supervisor so that it outlives the process that asked.
 
 Two rows: a process of its own session, and a unit of the user's systemd, for where logging out ends everything that a
 login started. A scheduler is asked by other verbs, as it starts many hosts at once and knows no process: `worker.slurm`
@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from . import process
+from . import commands, process
 from .fields import Identity
 from .files import make_folder, open_private
 from .layout import HostFolder
@@ -25,17 +24,6 @@ QUIET = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 # Children that outlive a request but end while this process still lives must be reaped, or they look alive as zombies.
 _children: list[subprocess.Popen[bytes]] = []
-
-
-@dataclass(frozen=True)
-class Launcher:
-    """One way to launch. `start` takes a run's folder on this host, the host's name and a Python; it gives what names
-    the supervisor from then on, for `alive` and for `stop` (which waits so many seconds), and raises OSError.
-    """
-
-    start: Callable[[HostFolder, str, str], Identity]
-    alive: Callable[[Identity | None], bool]
-    stop: Callable[[Identity, float], bool]
 
 
 def command(folder: HostFolder, host: str, python: str) -> list[str]:
@@ -88,34 +76,14 @@ def _as_unit(folder: HostFolder, host: str, python: str) -> Identity:
     settings += [f"StandardError=append:{log}", *(f"Environment={name}={value}" for name, value in QUIET.items())]
     options = [option for setting in settings for option in ("--property", setting)]
     argv = ["systemd-run", "--user", "--quiet", "--collect", f"--unit={unit}", *options, "--"]
-    done = _ask([*argv, *command(folder, host, python)])
+    done = commands.ask([*argv, *command(folder, host, python)], ANSWER_S)
     if done.returncode != 0:
         raise OSError(f"systemd-run --user did not start {unit}: {done.stderr.strip() or done.returncode}")
-    shown = _ask(["systemctl", "--user", "show", "--property=MainPID", "--value", unit]).stdout.strip()
+    show = ["systemctl", "--user", "show", "--property=MainPID", "--value", unit]
+    shown = commands.ask(show, ANSWER_S).stdout.strip()
     return process.identify(int(shown) if shown.isdigit() else 0)
 
 
-def _ask(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ANSWER_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise OSError(f"{argv[0]}: no answer within {ANSWER_S:g} s") from None
-
-
-def _lives(identity: Identity | None) -> bool:
-    return process.alive(identity)
-
-
-def _stop(identity: Identity, grace_s: float) -> bool:
-    return process.stop(identity, grace_s)
-
-
-LAUNCHERS = {PROCESS: Launcher(_as_process, _lives, _stop), UNIT: Launcher(_as_unit, _lives, _stop)}
+# What starts a supervisor, given a run's folder on this host, the host's name and a Python; it raises OSError.
+# What names it from then on is a process in either case: `worker.process` sees it alive, and stops it.
+LAUNCHERS: Mapping[str, Callable[[HostFolder, str, str], Identity]] = {PROCESS: _as_process, UNIT: _as_unit}

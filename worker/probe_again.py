@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import Any, Callable
 
 from .any_encoder import AnyEncoder
+from .canary import PASSAGE
 from .texts import DOCUMENT
 from .wire import AgainProbe
 
-PASSAGE = (
-    "In 1984 the museum of glass and iron was opened near the old bridge ; its roof , forty metres wide , was the work "
-    "of two sisters who came down the river by boat with all that they had"
-)
 SHORT, MOST_WORDS = 31, 8
 FULL = 2048  # tokens of the longest text at most: the processor does it too
 WHY_LIMIT = 1000  # characters of an error

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import locks
+from . import commands, locks
 from .fields import Identity
 from .wire import Running
 
@@ -52,17 +52,9 @@ def _ask(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
     why = ""
     for _ in range(TRIES):
         try:
-            done = subprocess.run(
-                list(argv),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=ASK_S,
-                env={"LC_ALL": "C", "TZ": "UTC0"},  # a time of this place would be another one after a flight
-                check=False,
-            )
-        except (subprocess.TimeoutExpired, BlockingIOError) as error:  # the second: no room for one more process
+            # A time of this place would be another one after a flight.
+            done = commands.ask(argv, ASK_S, env={"LC_ALL": "C", "TZ": "UTC0"})
+        except (TimeoutError, BlockingIOError) as error:  # the second: no room for one more process
             why = str(error)
             continue
         if done.returncode >= 0:

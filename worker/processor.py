@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Callable, TextIO
 
 from .any_encoder import AnyEncoder
+from .device import NO_GPU
 from .escape import safe_text
 from .layout import HostFolder
 from .process import ended_by
@@ -25,7 +26,6 @@ from .texts import QUERY, Question, kind_of
 from .wire import PADDED, Assignment, Opinion, read_assignment
 
 ANSWER_S = 600.0  # for one text, and three times that to load the model
-NO_GPU = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"), "")
 
 
 class CannotEither(Exception):

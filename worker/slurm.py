@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
 import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Mapping, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
-from . import batch_script, locks, owned
+from . import batch_script, commands, locks, owned
 from .fields import read_record
 from .files import make_folder, write_atomic, write_json
 from .layout import HostFolder
@@ -99,13 +98,13 @@ def _entries(jobs: Sequence[Job], text: str) -> tuple[QueueEntry, ...]:
 
 def parse(text: str) -> list[tuple[str, QueueEntry]]:
     """(name of the job, entry) of each line of `squeue -o FORMAT`; other lines, such as a cluster's name, are none."""
-    found = []
+    entries = []
     for line in text.splitlines():
         index, *words = line.strip().split("|")
         if len(words) == 5 and re.fullmatch("[0-9]{1,9}", index):
             state, reason, place, job, name = words
-            found.append((name, QueueEntry(int(index), state, reason, place, job)))
-    return found
+            entries.append((name, QueueEntry(int(index), state, reason, place, job)))
+    return entries
 
 
 def folder_clock(folder: HostFolder, cluster: str) -> float:
@@ -138,11 +137,11 @@ def evidence(folder: HostFolder, cluster: str, hosts: Sequence[str], answer: Que
     jobs, now = _jobs(folder, cluster), folder_clock(folder, cluster)
     entries = {entry.task: entry for entry in answer.entries}
     submitted = {task: job.at for job in sorted(jobs.jobs, key=lambda job: job.at) for task in job.tasks}
-    found = {}
+    placed = {}
     for host in hosts:
         task = int(host[len(cluster) + 1 :])
         tried, at = jobs.tries.get(str(task)), submitted.get(task)
-        found[host] = Queued(
+        placed[host] = Queued(
             known=answer.error is None,
             asked_s=max(0.0, now - (answer.at or now)),
             fruitless=tried.fruitless if tried else 0,
@@ -151,7 +150,7 @@ def evidence(folder: HostFolder, cluster: str, hosts: Sequence[str], answer: Que
             submitted_s=None if at is None else max(0.0, now - at),
             error=answer.error,
         )
-    return found
+    return placed
 
 
 # --------------------------------------------------------------------------------------------------------- submitting
@@ -315,19 +314,7 @@ def ask(argv: Sequence[str], cwd: Path | None = None) -> str:
     """What a command of Slurm prints. OSError with its words where it fails, or takes too long."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *PLACES])
     try:
-        done = subprocess.run(
-            list(argv),
-            cwd=cwd,
-            env={**os.environ, "PATH": path},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ANSWER_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise OSError(f"{argv[0]}: no answer within {ANSWER_S:g} s") from None
+        done = commands.ask(argv, ANSWER_S, cwd, {**os.environ, "PATH": path})
     except FileNotFoundError:
         raise OSError(f"{argv[0]}: not found; is this a login node of Slurm, with Slurm in its PATH?") from None
     if done.returncode:

@@ -8,12 +8,11 @@ import shutil
 import stat
 import time
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
+from typing import Any, Mapping, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
 from . import process, reserve, slurm
 from .fields import WireError
 from .files import JSON_LIMIT, read_json
-from .launcher import LAUNCHERS, PROCESS
 from .layout import FORMAT, HostFolder, committed, quarantined
 from .states import RUNNING
 from .wire import Assignment, RowGivenUp, SlurmOptions
@@ -64,10 +63,10 @@ def _given_up(folder: HostFolder, rows: list[int]) -> list[RowGivenUp]:
     ]
 
 
-def _alive(report: Any, alive: Callable[[Any], bool]) -> bool:
+def _alive(report: Any) -> bool:
     """Whether the process that a report names lives."""
     try:
-        return alive((report or {}).get("process"))
+        return process.alive((report or {}).get("process"))
     except OSError:  # a number of so many digits that it is no file name
         return False
 
@@ -75,11 +74,11 @@ def _alive(report: Any, alive: Callable[[Any], bool]) -> bool:
 def snapshot(root: Path, host: str) -> dict[str, Any]:
     """Everything the monitor needs to know about `host`, as one JSON-ready object, by the host's own clock."""
     folder = HostFolder(Path(root))
-    seen = _of_host(folder, host)
-    alive = {name: _alive(entry["report"], process.alive) for name, entry in seen["slots"].items()}
-    slots = {name: {**entry, "alive": alive[name]} for name, entry in seen["slots"].items()}
-    living = _alive(seen["supervisor"], LAUNCHERS[PROCESS].alive)  # one by systemd is told by the same
-    return {**_of_folder(folder), **seen, "slots": slots, "supervisor_alive": living, "queued": None}
+    own = _of_host(folder, host)
+    alive = {name: _alive(entry["report"]) for name, entry in own["slots"].items()}
+    slots = {name: {**entry, "alive": alive[name]} for name, entry in own["slots"].items()}
+    living = _alive(own["supervisor"])
+    return {**_of_folder(folder), **own, "slots": slots, "supervisor_alive": living, "queued": None}
 
 
 def snapshots(root: Path, cluster: str, hosts: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -91,7 +90,7 @@ def snapshots(root: Path, cluster: str, hosts: Sequence[str], options: Mapping[s
     folder, heartbeat_s = HostFolder(Path(root)), SlurmOptions.from_json(options).heartbeat_s
     shared = _of_folder(folder)
     placed = slurm.evidence(folder, cluster, hosts, slurm.queue(str(root), cluster, options))
-    seen = {}
+    readings = {}
     for host, evidence in placed.items():
         own = _of_host(folder, host)
         report = own["supervisor"] if isinstance(own["supervisor"], dict) else {}
@@ -99,8 +98,8 @@ def snapshots(root: Path, cluster: str, hosts: Sequence[str], options: Mapping[s
         slots = {name: {**entry, "alive": living and _runs(report, name, entry["report"])}
                  for name, entry in own["slots"].items()}  # fmt: skip
         # Without its process a supervisor's report is damaged, and the reading is refused by who asked.
-        seen[host] = {**shared, **own, "slots": slots, "supervisor_alive": living, "queued": evidence.to_json()}
-    return seen
+        readings[host] = {**shared, **own, "slots": slots, "supervisor_alive": living, "queued": evidence.to_json()}
+    return readings
 
 
 def _runs(supervisor: Any, slot: str, report: Any) -> bool:

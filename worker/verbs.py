@@ -21,7 +21,7 @@ from typing import IO, Any, BinaryIO, Callable, Sequence  # noqa: UP035  (Python
 from . import environment, machine, node_job, owned, placed, process, slurm
 from .fields import Identity
 from .files import make_folder, sha256_file, write_atomic
-from .launcher import LAUNCHERS, PROCESS, outliving, reap
+from .launcher import LAUNCHERS, outliving, reap
 from .layout import HostFolder
 from .snapshot import snapshot, snapshots
 from .wire import Listing, Piece, Said
@@ -100,7 +100,7 @@ def launch(by: str, root: str, host: str, python: str) -> Identity:
     """Start the supervisor of a host of a run, by one of `worker.launcher.LAUNCHERS`."""
     if why := owned.code(Path(root)):
         raise ValueError(why)
-    return LAUNCHERS[by].start(HostFolder(Path(root)), host, python)
+    return LAUNCHERS[by](HostFolder(Path(root)), host, python)
 
 
 def alive(identity: Identity | None) -> bool:
@@ -109,9 +109,9 @@ def alive(identity: Identity | None) -> bool:
     return process.alive(identity)
 
 
-def stop(identity: Identity, grace_s: float, by: str = PROCESS) -> bool:
-    """Ask the recorded process, and no other, to end; then end it. True when it is gone. `by`: its launcher."""
-    return LAUNCHERS[by].stop(identity, grace_s)
+def stop(identity: Identity, grace_s: float) -> bool:
+    """Ask the recorded process, and no other, to end; then end it. True when it is gone."""
+    return process.stop(identity, grace_s)
 
 
 def running(root: str, host: str) -> list[dict[str, Any]]:

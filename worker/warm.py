@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from . import owned
+from .device import NO_GPU
 from .files import open_private
 from .layout import HostFolder
 from .starting import NO_CUDA_YET
@@ -86,8 +87,6 @@ def _load_model(folder: HostFolder, host: str) -> None:
 
 def _learner(folder: HostFolder, host: str, here: Sequence[str], ours: Sequence[int]) -> int:
     """Have the known texts computed for all workers: each waits for them before it believes its device."""
-    from .processor import NO_GPU
-
     try:
         assignment = read_assignment(folder.assignment(host))
     except (OSError, ValueError):  # its supervisor will say it

@@ -9,8 +9,8 @@ from typing import Any
 from worker.escape import safe_text
 from worker.files import sha256_file
 
+from ..result.loss import Loss
 from .finished import Finished
-from .loss import Loss
 
 # Croissant's own context (docs.mlcommons.org/croissant/docs/croissant-spec.html), as its readers expect it.
 _CR = ("citeAs", "column", "extract", "field", "fileProperty", "fileObject", "fileSet", "format", "includes",

@@ -26,10 +26,9 @@ from ..errors import DataError
 from ..result import whole as wholes
 from ..result.survey import blocks, has_direction, norms_of, unit
 from ..run.disk import explain_disk_errors
-from .finished import Finished, checked_blocks
+from .finished import ROWS, Finished, checked_blocks
 
 METHODS = ("pca", "umap")
-ROWS = 8192  # at a time
 TITLE, ID = 120, 60  # characters
 NEAREST = 3  # documents of each question
 FIRST_DIMS = 50  # of principal components, before UMAP: its neighbours are the same and found faster
@@ -102,7 +101,7 @@ def _axes(result: Finished, wanted: int, on_rows: OnRows) -> tuple[np.ndarray, n
     """
     dim = result.manifest.dim
     total, products, rows = np.zeros(dim), np.zeros((dim, dim)), 0
-    for block in checked_blocks(result, ROWS, on_rows):
+    for block in checked_blocks(result, on_rows):
         exact = np.nan_to_num(block.astype(np.float64), posinf=0.0, neginf=0.0)
         total += exact.sum(axis=0)
         products += exact.T @ exact

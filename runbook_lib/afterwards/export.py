@@ -22,14 +22,13 @@ from worker.files import make_folder, sync_folder
 
 from ..errors import DataError
 from ..result import whole as wholes
+from ..result.loss import Loss, half, measured
 from ..run.disk import explain_disk_errors
 from . import card
-from .finished import Finished, checked_blocks
-from .loss import Loss, measured
+from .finished import ROWS, Finished, checked_blocks
 
 FORMS = ("parquet", "hf", "safetensors", "npy")
 DTYPES = ("float32", "float16")
-ROWS = 8192  # of a row group, and at a time
 SHARD_BYTES = 500 * 2**20  # of one file in a folder for `datasets`, about
 
 OnRows = Callable[[int, int], None]
@@ -70,7 +69,7 @@ def export(
     partial = target.with_name(f".{target.name}.part")
     _remove(partial)
     try:
-        loss = measured(result) if dtype == "float16" else None
+        loss = measured(result.merged.embeddings, result.shape, half) if dtype == "float16" else None
         writer = {"parquet": _parquet_file, "hf": _folder, "safetensors": _safetensors, "npy": _npy}[form]
         writer(_Job(result, partial, dtype, texts, loss, on_rows))
         partial.replace(target)
@@ -95,7 +94,7 @@ class _Job:
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield the vectors as they are written, in blocks of ROWS rows."""
         total = self.result.manifest.documents
-        for block in checked_blocks(self.result, ROWS, lambda done: self.on_rows(done, total)):
+        for block in checked_blocks(self.result, lambda done: self.on_rows(done, total)):
             yield block.astype(self.dtype) if self.dtype != "float32" else block
 
 

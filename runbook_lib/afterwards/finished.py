@@ -24,6 +24,7 @@ from ..run.run import Run
 from . import embed as embedding
 
 BLOCK_BYTES = 8 * 2**20
+ROWS = 8192  # at a time
 
 
 @dataclass(frozen=True)
@@ -150,14 +151,12 @@ def load(run: str | Path | Run) -> Finished:
     return Finished(opened, merged, manifest)
 
 
-def checked_blocks(
-    result: Finished, rows: int, on_rows: Callable[[int], None] = lambda n: None
-) -> Iterator[np.ndarray]:
-    """Yield the vectors in blocks of so many rows; then raise DataError if any byte was not that which was merged."""
+def checked_blocks(result: Finished, on_rows: Callable[[int], None]) -> Iterator[np.ndarray]:
+    """Yield the vectors in blocks of ROWS rows; then raise DataError if any byte was not that which was merged."""
     digest, path, shape = hashlib.sha256(), result.merged.embeddings, result.shape
     with path.open("rb") as file:
         digest.update(file.read(shape.bytes))
-    for low, block in blocks(path, shape, rows):
+    for low, block in blocks(path, shape, ROWS):
         digest.update(block.data)
         yield block
         on_rows(low + len(block))

@@ -15,11 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.deaths import memory_kills
 from worker.escape import safe_text
 from worker.files import sha256_file, write_atomic
 
 from ..errors import RunbookError
-from ..report import made_with, notebook_file, outcome, report
+from ..report import made_with, notebook_file, report
 from ..result import facts
 from ..run.disk import explain_disk_errors
 from ..run.journal import FAULT
@@ -95,11 +96,11 @@ def _child(run: Run, phase: str, notebook: Path, output: Path) -> ProcessEnd:
     if phase == PHASES[0]:
         made_with.keep_source(run)
     argv = [sys.executable, "-m", "runbook_lib.chain.execution", str(notebook), str(output), "--run", str(run.folder)]
-    argv += ["--profile", outcome.profile_of(run)]
+    argv += ["--profile", run.made_from]
     if run.only and phase in PHASES[1:3]:
         argv += ["--hosts", ",".join(sorted(run.only))]
     environment = {**os.environ, "RUNBOOK_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    kills = endings.memory_kills()
+    kills = memory_kills() or 0
     with (
         (run.folder / f".{phase}.papermill.part").open("w+b") as log,
         subprocess.Popen(
@@ -115,7 +116,7 @@ def _child(run: Run, phase: str, notebook: Path, output: Path) -> ProcessEnd:
         log.seek(0)
         printed = log.read().decode(errors="replace")
     (run.folder / f".{phase}.papermill.part").unlink()
-    return ProcessEnd(code, printed, endings.memory_kills() - kills)
+    return ProcessEnd(code, printed, (memory_kills() or 0) - kills)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import signal
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -24,8 +23,6 @@ EXIT_INTERRUPTED = 130
 KERNEL_LINE = re.compile(r"^kernel ended: (-?\d+|unknown)$", re.M)
 RAISED = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Timeout)\b.*")
 NOISE = ("warn", "Warning", "Kernel is running over TCP")
-GROUPS = Path("/proc/self/cgroup")
-EVENTS = ("/sys/fs/cgroup{}/memory.events", "/sys/fs/cgroup/memory{}/memory.oom_control")
 
 
 @dataclass(frozen=True)
@@ -139,17 +136,3 @@ def _cause(code: str, ended: ProcessEnd) -> str:
     if ended.memory_kills > 0:
         return "killed (SIGKILL) by the system's memory killer: it is counted there; use less memory on this machine"
     return "killed (SIGKILL): the system's memory killer, or a person"
-
-
-def memory_kills() -> int:
-    """Return how many processes of our group the system killed for memory so far; 0 if unknown."""
-    with suppress(OSError, ValueError):
-        for line in GROUPS.read_text().splitlines():
-            number, controllers, path = line.split(":", 2)
-            if "memory" in controllers.split(",") or (number == "0" and not controllers):
-                for form in EVENTS:
-                    with suppress(OSError):
-                        counted = re.search(r"^oom_kill (\d+)$", Path(form.format(path)).read_text(), re.M)
-                        if counted:
-                            return int(counted.group(1))
-    return 0

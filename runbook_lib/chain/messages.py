@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 from ..errors import RunbookError
 from ..profile.notify_spec import DONE, FAILED
-from ..report import outcome, verdict
+from ..report import verdict
 from ..result import facts, publication
 from ..run import telling
 from ..run.run import Run
@@ -44,7 +44,7 @@ def _ending(run: Run) -> telling.Message | None:
 
 def _failed(run: Run, why: str) -> telling.Message:
     attempts = sum(1 for _ in run.journal.events("phase started"))
-    command = f"runbook run {outcome.profile_of(run)} --run {run.name}"
+    command = f"runbook run {run.made_from} --run {run.name}"
     return telling.Message(FAILED, why, command, f"failed after {attempts} {why[:200]}")
 
 

@@ -144,11 +144,11 @@ class Host:
             )
         except HostError as error:
             if error.errno in (errno.ENOENT, errno.EACCES):
-                raise CannotStart(f"{self.name}: cannot start {argv[0]}: {error}", argv=argv) from None
+                raise CannotStart(f"{self.name}: cannot start {argv[0]}: {error}") from None
             raise
         code, out, err = answers.completed(done, self.name)
         if code is None:
-            raise HostError(f"{self.name}: {argv[0]} did not end within {timeout_s:g} s", argv=argv)
+            raise HostError(f"{self.name}: {argv[0]} did not end within {timeout_s:g} s")
         return Completed(code, out, err)
 
     def put(self, target: Path, content: Content, on_bytes: OnBytes = _ignore_progress) -> bool:
@@ -219,9 +219,9 @@ class Host:
         """True while exactly the recorded process runs."""
         return self.transport.call("alive", ASK_S, identity=identity) is True
 
-    def stop(self, identity: Identity, grace_s: float = 15.0, by: str = PROCESS) -> bool:
-        """Ask the recorded process, and no other, to end; then kill it. `by`: the launcher that started it."""
-        return self.transport.call("stop", grace_s + 10.0, identity=identity, grace_s=grace_s, by=by) is True
+    def stop(self, identity: Identity, grace_s: float = 15.0) -> bool:
+        """Ask the recorded process, and no other, to end; then kill it."""
+        return self.transport.call("stop", grace_s + 10.0, identity=identity, grace_s=grace_s) is True
 
     def poll(self) -> Reading:
         """Take one reading of everything the monitor needs; an invalid one is refused."""
@@ -239,13 +239,13 @@ class Host:
         """What places this host, if it is a task."""
         return Scheduler(self.spec, self.transport, self.folder.root)
 
-    def run_there(self, argv: Sequence[str], timeout_s: float, cwd: Path, told: str = "") -> Completed:
+    def run_there(self, argv: Sequence[str], timeout_s: float, cwd: Path, sent: str = "") -> Completed:
         """Run a command where this host's workers will run: for a task on a node, from the run's folder.
 
-        `told`: its standard input, which a task cannot have.
+        `sent`: its standard input, which a task cannot have.
         """
         if not self.spec.is_task:
-            return self.run(argv, timeout_s, cwd=cwd, secret_input=told)
+            return self.run(argv, timeout_s, cwd=cwd, secret_input=sent)
         return Completed(*self.scheduler.run(argv, timeout_s))
 
     def living(self, reading: Reading) -> tuple[list[Identity], list[Identity]]:

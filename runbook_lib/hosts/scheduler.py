@@ -65,9 +65,7 @@ class Scheduler:
         code, out, err = answers.completed(answer, self.cluster)
         if code is None:
             waits = f"; the queue says: {err}" if err else ""
-            raise HostError(
-                f"{self.cluster}: a job with {argv[0]} did not end within {timeout_s:g} s{waits}", argv=argv
-            )
+            raise HostError(f"{self.cluster}: a job with {argv[0]} did not end within {timeout_s:g} s{waits}")
         return code, out, err
 
     def _ask(self, verb: str, timeout_s: float, **arguments: Any) -> Any:

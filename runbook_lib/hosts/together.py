@@ -16,17 +16,17 @@ from .hosts import AT_ONCE, Results, ask_host
 
 def groups(hosts: Iterable[HostSpec]) -> list[list[HostSpec]]:
     """The hosts in groups, each reached as one."""
-    found: dict[str, list[HostSpec]] = {}
+    by_reach: dict[str, list[HostSpec]] = {}
     for spec in hosts:
-        found.setdefault(spec.reached, []).append(spec)
-    return list(found.values())
+        by_reach.setdefault(spec.reached, []).append(spec)
+    return list(by_reach.values())
 
 
 def poll_all(run: Run) -> Results[Reading]:
     """Return the readings of all hosts of the run, or the failures, in the profile's order."""
-    found = groups(run.hosts)
-    with ThreadPoolExecutor(min(AT_ONCE, len(found))) as pool:
-        readings = {name: each for answer in pool.map(partial(poll, run), found) for name, each in answer.items()}
+    reached = groups(run.hosts)
+    with ThreadPoolExecutor(min(AT_ONCE, len(reached))) as pool:
+        readings = {name: each for answer in pool.map(partial(poll, run), reached) for name, each in answer.items()}
     return Results({spec.name: readings[spec.name] for spec in run.hosts})
 
 

@@ -26,9 +26,7 @@ from ..run.run import Run
 from ..slots import incidents, states, verdicts
 from . import tasks
 from .progress import OnProgress, ignore
-from .reported import first_rows as _first_rows
-from .reported import not_waited_for
-from .reported import slot_states as _slot_states
+from .reported import first_rows, not_waited_for, slot_states
 from .staging import AWAY, NotStaged, add_failure
 from .tasks import LeftAlone
 
@@ -185,12 +183,12 @@ def _supervisor_there(host: machines.Host, within_s: float = 5.0) -> Identity | 
 
 def verify(run: Run, within_s: float | None = None, on_progress: OnProgress = ignore) -> Checks:
     """Wait until every slot has reported: alive and loading or running, or done. The checks name the others."""
-    return _wait_until(run, "Every slot reports in", "a report", _slot_states, within_s, on_progress)
+    return _wait_until(run, "Every slot reports in", "a report", slot_states, within_s, on_progress)
 
 
 def first_progress(run: Run, within_s: float | None = None, on_progress: OnProgress = ignore) -> Checks:
     """Wait until every slot that still has rows encodes, or has committed some. The checks name the others."""
-    return _wait_until(run, "Every slot produces", "rows", _first_rows, within_s, on_progress)
+    return _wait_until(run, "Every slot produces", "rows", first_rows, within_s, on_progress)
 
 
 @dataclass

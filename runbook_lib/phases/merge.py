@@ -14,7 +14,7 @@ import numpy as np
 
 from worker.escape import safe_text
 from worker.files import read_json, sha256_file
-from worker.layout import FORMAT, committed, quarantined
+from worker.layout import FORMAT, quarantined
 from worker.rows import Range, missing
 
 from ..corpus import corpus as corpora
@@ -100,7 +100,7 @@ def _unchanged(run: Run, merged: Merged, plan: Plan, corpus: Corpus) -> Manifest
             return None
         if manifest.since != (whole.since if (whole := wholes.load(run)) else None):
             return None
-        paths, stated = _paths(run), {part.name: part for part in manifest.parts}
+        paths, stated = run.committed_parts, {part.name: part for part in manifest.parts}
         if {path.name for path in paths} != stated.keys():
             return None
         fingerprints = corpus.fingerprints()
@@ -125,14 +125,10 @@ def _differs(path: Path, stated: MergedPart, plan: Plan, fingerprints: np.ndarra
 # ---------------------------------------------------------------------------------------------------- what may go in
 
 
-def _paths(run: Run) -> list[Path]:
-    return [run.local.part(start, stop) for start, stop in committed(run.local.parts)]
-
-
 def _verified(run: Run, plan: Plan, corpus: Corpus, on_progress: OnProgress) -> list[Part]:
     """Verify every downloaded part. Raises one DataError with all parts that must not be merged."""
     fingerprints = corpus.fingerprints()
-    paths = _paths(run)
+    paths = run.committed_parts
     sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
     parts, refused, bad, done = [], [], [], 0
     for path, size in zip(paths, sizes, strict=True):

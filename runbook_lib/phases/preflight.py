@@ -71,8 +71,8 @@ def _messages(checks: Checks, spec: NotifySpec) -> None:
         checks.add("messages", True, error, "addresses that only you can read", "see the message", warn=True)
         return
     if spec.command and shutil.which(spec.command[0]) is None:
-        seen = f"notify.command: there is no program {spec.command[0]!r}"
-        checks.add("messages", True, seen, "a program", "correct notify.command in the profile", warn=True)
+        problem = f"notify.command: there is no program {spec.command[0]!r}"
+        checks.add("messages", True, problem, "a program", "correct notify.command in the profile", warn=True)
         return
     to = [
         *([f"{count} addresses" if count > 1 else "an address"] if count else []),
@@ -100,11 +100,11 @@ def _folders(checks: Checks, run: Run) -> None:
 def _credentials(checks: Checks, spec: HostSpec) -> None:
     """Check that the login of a host is usable; never show its secrets."""
     try:
-        told = login.told(login.of(spec))
+        words = login.told(login.of(spec))
     except RunbookError as error:
         checks.add("credentials", False, error, "a login that only you can read", "see the message", where=spec.name)
         return
-    checks.add("credentials", True, told, where=spec.name)
+    checks.add("credentials", True, words, where=spec.name)
 
 
 def the_model(run: Run) -> tuple[Checks, models.Model | None]:
@@ -210,8 +210,8 @@ def the_hosts(run: Run, model: models.Model | None) -> tuple[Checks, dict[str, M
         first = {specs[0].name for specs in together.groups(run.hosts)}  # the others have the same answer
         for name in able & first:
             probe_checks.judge(checks, name, probes[name], model, run.profile.model)
-        told = {name: probe for name, probe in probes.items() if name in first or name not in able}
-        probe_checks.compare(checks, told, run.profile.model.dtype)
+        compared = {name: probe for name, probe in probes.items() if name in first or name not in able}
+        probe_checks.compare(checks, compared, run.profile.model.dtype)
     run.save_json("hosts.json", {"hosts": {**run.host_facts(), **facts}})  # of one that is away, what was known
     return _held_to(run, checks, facts)
 
@@ -229,8 +229,8 @@ def _held_to(run: Run, checks: Checks, facts: dict[str, MachineFacts]) -> tuple[
     auto = run.profile.policy_for(states.DEAD) == "auto" and bool(answered & {*reached, *reached.values()})
     counted = [replace(c, ok=True, warn=True) if not c.ok and auto and c.where in places else c for c in checks]
     trusted = {
-        name: found
-        for name, found in facts.items()
+        name: each
+        for name, each in facts.items()
         if not known or name in known or not {name, reached.get(name, name)} & failed
     }
     return Checks(checks.title, counted), trusted
@@ -289,12 +289,12 @@ def the_promise(
     if model is None or corpus is None:
         checks.add("promise", True, "none: make the model and corpus checks hold first")
         return checks, None
-    made = promise.kept(run) if run.launched else promise.make(run, model, corpus, facts, probing.load_s(run))
-    if made is None:
+    promised = promise.kept(run) if run.launched else promise.make(run, model, corpus, facts, probing.load_s(run))
+    if promised is None:
         checks.add("promise", True, "none was made when this run began")
     else:
-        promise.add_checks(checks, run, made)
-    return checks, made
+        promise.add_checks(checks, run, promised)
+    return checks, promised
 
 
 def the_plan(

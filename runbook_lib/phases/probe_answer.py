@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.escape import safe_text
+from worker.texts import KINDS
 
 from ..hosts import hosts as machines
 
 WIDEST = 1_000_000
-KINDS = ("document", "query")
 Answer = dict[str, Any]  # as printed; `parse_probe` checks every value
 Vectors = dict[str, npt.NDArray[np.float32]]
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from worker import again
+from worker.texts import KINDS
 
 from ..profile.profile import ModelSpec
 from ..run import model as models
 from ..run.checks import Checks
-from .probe_answer import KINDS, Probe, Vectors
+from .probe_answer import Probe, Vectors
 
 # The least cosine of two vectors of one text: from us and the library, or from two hosts.
 ALIKE = {"float32": 1 - 1e-5, "bfloat16": 0.98, "float16": 0.995}

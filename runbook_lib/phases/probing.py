@@ -238,8 +238,8 @@ def _why_padded(run: Run, spec: HostSpec, model: models.Model) -> str:
 def _kept_probe(run: Run, name: str, model: models.Model) -> Probe | None:
     """What a host found with this model; None where it was not tried, or could not use it."""
     kept = _kept(run, name)
-    found = parse_probe(kept.answer) if kept and kept.model == model.digest else None
-    return None if found is None or found.error else found
+    probe = parse_probe(kept.answer) if kept and kept.model == model.digest else None
+    return None if probe is None or probe.error else probe
 
 
 def ensure_tried(run: Run, host: machines.Host, model: models.Model) -> None:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from worker.device import NO_GPU
 from worker.escape import safe_text
 from worker.texts import DOCUMENT, QUERY
 from worker.wire import Opinion
@@ -33,7 +34,6 @@ from ..run.plan import Plan
 from ..run.run import Run
 
 LOAD_S = 180.0  # with nothing heard from the process by then there is none
-NO_GPU = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"), "")
 QUIET = {"OMP_WAIT_POLICY": "passive"}  # threads that wait by turning would take the processors of others' work
 NEEDED = ("torch", "sentence_transformers")
 

@@ -56,7 +56,7 @@ def fetch_on_host(run: Run, host: machines.Host, model: models.Model, place: Pat
     last = redact((done.err if done.exit_code else done.out).strip()).splitlines()[-1:]
     if done.exit_code:
         why = last[0] if last else f"exit code {done.exit_code}"
-        raise HostError(f"{host.name}: fetching the model there: {why}", argv=argv, exit_code=done.exit_code)
+        raise HostError(f"{host.name}: fetching the model there: {why}")
     try:
         return int(json.loads(last[0])["new"])
     except (ValueError, TypeError, KeyError, IndexError):

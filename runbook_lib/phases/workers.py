@@ -41,7 +41,7 @@ def stop(run: Run) -> Checks:
 
 
 def _stop(run: Run) -> Checks:
-    checks, by = Checks("Workers stopped"), machines.launchers(run)
+    checks = Checks("Workers stopped")
 
     def one(host: machines.Host) -> StopOutcome:
         reading = _reading(host)
@@ -53,7 +53,7 @@ def _stop(run: Run) -> Checks:
             return StopOutcome.NOTHING_STAGED
         host.put(host.folder.stop_request(host.name), json_content({"stop": True}))
         for identity in supervisors:  # a supervisor stops its workers itself and gives each ten seconds
-            host.stop(identity, 10.0 + 12.0 * max(len(workers), len(reading.slots)), by[host.name])
+            host.stop(identity, 10.0 + 12.0 * max(len(workers), len(reading.slots)))
         survivors = [identity for group in host.living(_reading(host)) for identity in group]
         for identity in survivors:  # their supervisor was dead already
             host.stop(identity)

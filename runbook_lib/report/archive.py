@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from worker.files import read_json, sha256_file, write_atomic
-from worker.layout import committed
 
 from ..corpus import corpus as corpora
 from ..errors import DataError, RunbookError
@@ -193,11 +192,9 @@ def _sizes(run: Run) -> dict[Path, int]:
     with suppress(RunbookError, OSError):
         if whole := wholes.load(run):
             sizes |= {whole.folder / name: stated.bytes for name, stated in whole.stated.items()}
-    for start, stop in committed(run.local.parts):
+    for path in run.committed_parts:
         with suppress(OSError, ValueError):
-            sizes[run.local.part(start, stop)] = (read_json(run.local.part(start, stop).with_suffix(".json")) or {})[
-                "bytes"
-            ]
+            sizes[path] = (read_json(path.with_suffix(".json")) or {})["bytes"]
     return sizes
 
 
@@ -296,8 +293,7 @@ def _parts(trial: Trial) -> list[str]:
     manifest = Merged(run.merged).manifest()
     merged = dict(manifest.part_sums) if manifest else {}
     recorded = {part.name: part.record for part in manifest.parts if part.record} if manifest else {}
-    for start, stop in committed(run.local.parts):
-        path = run.local.part(start, stop)
+    for path in run.committed_parts:
         stated = (read_json(path.with_suffix(".json")) or {}).get("sha256")
         if not path.is_file():
             problems.append(f"{path.name}: there is a record but no array")

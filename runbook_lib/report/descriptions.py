@@ -91,7 +91,7 @@ def _ro_crate(s: _Subject) -> Json:
     """Return the crate: one action that made the merged files from corpus and model, with this software."""
     inputs = [_file(name, stated, "the corpus as it was numbered") for name, stated in _corpus_files(s).items()]
     results = [_file(name, stated, "the result") for name, stated in s.outputs.items()]
-    named = [*inputs, *results, _file("profile.yaml", _described(s.run.profile_file), "what the operator chose")]
+    named = [*inputs, *results, _file("profile.yaml", Written.of(s.run.profile_file), "what the operator chose")]
     model: Json = {
         "@id": "#model",
         "@type": "CreativeWork",
@@ -165,10 +165,6 @@ def _people_and_tools(s: _Subject) -> list[Json]:
 def _corpus_files(s: _Subject) -> dict[str, Written]:
     folder = s.corpus.folder.name
     return {f"{folder}/{name}": stated for name, stated in sorted(s.corpus.files.items())}
-
-
-def _described(path: Path) -> Written:
-    return Written(sha256_file(path), path.stat().st_size)
 
 
 def _file(name: str, stated: Written, what: str) -> Json:

@@ -6,11 +6,10 @@ import shlex
 from contextlib import suppress
 
 from ..errors import RunbookError
+from ..phases.promise import MANY_CUT
 from ..result import whole as wholes
 from ..result.facts import RunFacts
 from ..show.words import one_line
-
-MANY_CUT = 0.05
 
 
 def next_steps(run_facts: RunFacts) -> list[tuple[str, str]]:

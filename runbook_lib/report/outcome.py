@@ -82,7 +82,7 @@ def outcome(run: Run) -> Outcome:
     now_driven = driver.driven(run)
     phases = tuple(_present_state(run, phase, now_driven) for phase in by_journal.values())
     bad = [phase for phase in phases if phase.state in BAD]
-    again = f"the same `runbook run` again (its journal names the profile: {profile_of(run)})"
+    again = f"the same `runbook run` again (its journal names the profile: {run.made_from})"
     if bad:
         stands = _published_note(run)
         reason = "; ".join(f"{p.phase}: {p.reason or p.state}" for p in bad) + (f". {stands}" if stands else "")
@@ -145,9 +145,3 @@ def _published_note(run: Run) -> str:
     except DataError:
         return ""
     return f"The previous result is still there, published {record.at}: {run.merged}" if record else ""
-
-
-def profile_of(run: Run) -> str:
-    """Return the path of the profile that the run was made from, as the person gave it."""
-    created = next(run.journal.events("run created"), None)
-    return str((created.get("profile") if created else None) or run.profile.path)

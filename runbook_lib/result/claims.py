@@ -20,13 +20,13 @@ from ..run.checks import Checks
 from . import whole as wholes
 from .evidence import Evidence
 from .manifest import Manifest, MergedPart, Tally
+from .merged import AGAIN
 from .part_identity import differences_from_plan
 from .parts import NORM_ROUNDING, Part, fingerprint_bytes, first_few, read
 
 RECORDS = "records say what the arrays and texts say"
 MANIFEST = "the manifest's sums as computed again"
 REMEDY = "a record that is not true: have its host looked at, delete the part here and there, and run again"
-AGAIN = "merge again (04_merge_validate, or runbook run)"
 
 
 @dataclass

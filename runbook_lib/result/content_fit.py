@@ -260,13 +260,3 @@ def power(scores: Scores, audited: int) -> tuple[float, float]:
     known = np.sort(scores.own[np.isfinite(scores.own)])
     threshold = float(known[min(audited, len(known)) - 1]) if len(known) else -1.0
     return _share_below(scores.other, threshold), _share_below(scores.after, threshold)
-
-
-def part_scores(scores: Scores, ranges: Sequence[tuple[int, int]]) -> list[tuple[float, float, float]]:
-    """Return for each range of rows the mean score with the own vectors, with the next ones, and with those before."""
-
-    def mean(values: np.ndarray) -> float:
-        known = values[np.isfinite(values)]
-        return float(known.mean()) if len(known) else float("nan")
-
-    return [(mean(scores.own[a:b]), mean(scores.after[a : b - 1]), mean(scores.before[a + 1 : b])) for a, b in ranges]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from ..corpus.columns import Column
 from ..errors import DataError
 from ..records import Written
 from ..run.run import Run
-from . import publication
+from . import loss, publication
 from . import survey as surveys
 from .large_files import write
 from .merged import Merged
@@ -34,7 +34,6 @@ FORMAT, INDEX = 1, "index.json"
 FLOAT16, INT8, SHARDS = "npy-float16", "npy-int8", "npy-shards"
 KINDS = (FLOAT16, INT8, SHARDS)
 SHARD_BYTES = 2**30
-SAMPLED, QUERIES, NEAREST = 20_000, 200, 10
 REMEDY = "Free space there, or name another folder (--out)."
 
 
@@ -49,7 +48,7 @@ class ExportedFile:
 
 @dataclass(frozen=True)
 class Exported:
-    """index.json. `recall_at_10` and `lowest_cosine` to float32, over `sampled` evenly spaced rows; None: no loss."""
+    """index.json. `recall_at_10` and `lowest_cosine` to float32, see `loss`, over `sampled` rows; None: no loss."""
 
     format: int
     kind: str
@@ -83,14 +82,16 @@ def export(run: Run, kind: str, folder: Path, shard_bytes: int = SHARD_BYTES) ->
                 f"{merged.embeddings}: sha256 {reading.sha256}, published as {sha256}; nothing was exported. "
                 f"Next: runbook verify {run.name}"
             )
-        recall, cosine, sampled = (None, None, 0) if kind == SHARDS else _loss(merged.embeddings, shape, kind)
+        lost = None if kind == SHARDS else loss.measured(merged.embeddings, shape, lambda rows: _read_back(kind, rows))
     except BaseException:
         for file in folder.iterdir():
             file.unlink()
         raise
-    made = Exported(FORMAT, kind, run.name, model, shape.rows, shape.dim, sha256, files, recall, cosine, sampled)
-    write_json(folder / INDEX, records.plain(made), 0o644)
-    return made
+    index = Exported(FORMAT, kind, run.name, model, shape.rows, shape.dim, sha256, files)
+    if lost is not None:
+        index = replace(index, recall_at_10=lost.recall, lowest_cosine=lost.lowest_cosine, sampled=shape.rows)
+    write_json(folder / INDEX, records.plain(index), 0o644)
+    return index
 
 
 def _source(run: Run) -> tuple[Merged, str, Header, str]:
@@ -194,26 +195,10 @@ def _as_int8(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(block / usable[:, None]).astype(np.int8), scale
 
 
+def _read_back(kind: str, block: np.ndarray) -> np.ndarray:
+    """The rows as a search in that form sees them: a row's scale does not change its direction."""
+    values: np.ndarray = _FORMS[kind](block)[0].astype(np.float32)
+    return values
+
+
 _FORMS: dict[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]] = {FLOAT16: _as_float16, INT8: _as_int8}
-
-
-def _loss(path: Path, shape: Header, kind: str) -> tuple[float | None, float | None, int]:
-    """Return recall@10 and the lowest cosine of a form to float32, on evenly spaced rows, and how many these are."""
-    rows = np.unique(np.linspace(0, shape.rows - 1, min(shape.rows, SAMPLED)).astype(np.int64))
-    exact = surveys.some_rows(path, shape, rows.tolist())
-    small = _FORMS[kind](exact)[0].astype(np.float32)  # a row's scale does not change its direction
-    before, after = surveys.unit(exact), surveys.unit(small)
-    cosine = float(np.einsum("ij,ij->i", before.astype(np.float64), after.astype(np.float64)).min())
-    keep = min(NEAREST, len(rows) - 1)
-    if keep < 1:
-        return None, cosine, len(rows)
-    asked = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), QUERIES)).astype(np.int64))
-    pairs = zip(_nearest(before, asked, keep), _nearest(after, asked, keep), strict=True)
-    return float(np.mean([len(set(a) & set(b)) / keep for a, b in pairs])), cosine, len(rows)
-
-
-def _nearest(directions: np.ndarray, asked: np.ndarray, keep: int) -> list[list[int]]:
-    scores = directions[asked] @ directions.T
-    scores[np.arange(len(asked)), asked] = -np.inf
-    nearest: list[list[int]] = np.argpartition(-scores, keep - 1, axis=1)[:, :keep].tolist()
-    return nearest

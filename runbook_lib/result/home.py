@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from worker.files import sync_folder
-from worker.layout import committed
 
 from ..corpus import corpus as corpora
 from ..errors import DataError
@@ -18,7 +17,7 @@ from .parts import read, verify
 def unusable_parts(run: Run) -> Iterator[tuple[Path, str]]:
     """Return the parts at home that this run cannot use, each with the reason; reads every byte."""
     plan, fingerprints = run.plan(), corpora.load(run.corpus).fingerprints()
-    for path in _paths(run):
+    for path in run.committed_parts:
         try:
             problems = verify(read(path), plan, fingerprints)
         except DataError as error:
@@ -33,7 +32,7 @@ def plainly_unusable_parts(run: Run) -> Iterator[tuple[Path, str]]:
     No sums are computed.
     """
     plan = run.plan() if run.plan_file.exists() else None
-    for path in _paths(run):
+    for path in run.committed_parts:
         try:
             part = read(path)
             size = path.stat().st_size if path.is_file() else None
@@ -63,7 +62,3 @@ def _free(path: Path) -> Path:
         number += 1
         free = path.with_name(f"{path.stem}.{number}{path.suffix}")
     return free
-
-
-def _paths(run: Run) -> list[Path]:
-    return [run.local.part(start, stop) for start, stop in committed(run.local.parts)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -15,11 +14,11 @@ from worker.files import write_atomic
 
 from ..errors import DataError
 from ..records import Written
+from ..run.disk import FULL
 
 PIECE_BYTES = 2**20
 # Other programs of the machine may read results; private files lie in the run's folder, which is 0700.
 RESULT_MODE = 0o644
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def pieces(path: Path) -> Iterator[bytes]:

@@ -95,7 +95,7 @@ def publish(run: Run, backup: Backup | None) -> Publication:
         _make_way(run)
     run_files = {f"{run.merged.name}/{name}": stated for name, stated in manifest.outputs.items()}
     manifest_file = result.merged.manifest_file
-    run_files[f"{run.merged.name}/{manifest_file.name}"] = _described(manifest_file)
+    run_files[f"{run.merged.name}/{manifest_file.name}"] = Written.of(manifest_file)
     record = Publication(
         format=FORMAT,
         run=run.name,
@@ -147,10 +147,6 @@ def _record(run: Run, record: Publication) -> Publication:
         "result published", founding=record.founding.path, wrote={**names, run.published_file.name: sha256}
     )
     return record
-
-
-def _described(path: Path) -> Written:
-    return Written(sha256_file(path), path.stat().st_size)
 
 
 def _backups(run: Run, backup: Backup | None) -> tuple[Copy, ...]:

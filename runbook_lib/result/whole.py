@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from worker.files import sha256_file, sync, write_json
+from worker.files import sync, write_json
 
 from .. import records
 from ..corpus import corpus as corpora
@@ -100,7 +100,7 @@ def commit(folder: Path, since: Since, work: Corpus) -> None:
     for name in FILES:
         with (folder / name).open("rb") as file:
             sync(file.fileno())
-    files = {name: Written(sha256_file(folder / name), (folder / name).stat().st_size) for name in FILES}
+    files = {name: Written.of(folder / name) for name in FILES}
     write_json(folder / "since.json", records.plain(_Record(since, work.fingerprint, files)))
 
 

@@ -52,9 +52,9 @@ def create(profile: profiles.Profile, name: str = "", since: str = "") -> Run:
     make_folder(run.folder, 0o700)
     run_mark.write(run.folder, profile.path, since)
     write_atomic(run.profile_file, profiles.as_yaml(profile).encode())  # from here on it is a run
-    told = {"since": since} if since else {}
+    source = {"since": since} if since else {}
     begun = {"software": origin.software(), "by": origin.person(), "command": origin.command()}
-    run.journal.write("run created", run=name, id=run.id, profile=str(profile.path), **begun, **told)
+    run.journal.write("run created", run=name, id=run.id, profile=str(profile.path), **begun, **source)
     return run
 
 
@@ -130,9 +130,9 @@ def current(
 def _same_since(run: Run, since: str) -> None:
     """Raise ProfileError if a run that is to go on was made without --since, or with another run."""
     if since and (not run.since or Path(run.since).resolve() != Path(since).resolve()):
-        made = f"with --since {run.since}" if run.since else "without --since"
+        begun = f"with --since {run.since}" if run.since else "without --since"
         raise ProfileError(
-            f"run {run.name} is {'finished' if run.finished else 'unfinished'} and was made {made}; nothing was done. "
+            f"run {run.name} is {'finished' if run.finished else 'unfinished'} and was made {begun}; nothing was done. "
             "Two ways out: the same command without --since goes on with it; or begin another one: runbook run "
             f"PROFILE --new --since {since}"
         )

@@ -72,6 +72,12 @@ class Run:
         return tuple(host for f in files for host in profiles.load(f, as_used=True).hosts if host.name == f.stem)
 
     @property
+    def made_from(self) -> str:
+        """The path of the profile that the run was made from, as the person gave it."""
+        created = next(self.journal.events("run created"), None)
+        return str((created.get("profile") if created else None) or self.profile.path)
+
+    @property
     def everywhere(self) -> Run:
         """The same run with all hosts that may have files of it: also those that left."""
         return replace(self, profile=replace(self.profile, hosts=(*self.profile.hosts, *self.left)))
@@ -110,6 +116,11 @@ class Run:
     def local(self) -> HostFolder:
         """The parts that came home, in the layout of a host."""
         return HostFolder(self.folder)
+
+    @property
+    def committed_parts(self) -> list[Path]:
+        """The arrays of the parts that came home, in the order of their rows."""
+        return [self.local.part(start, stop) for start, stop in committed(self.local.parts)]
 
     @property
     def refused(self) -> Path:

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from worker.escape import safe_text
 from worker.fields import Identity
+from worker.states import BY_A_PERSON
 from worker.wire import Exit, Reading
 
 from ..corpus import corpus as corpora
@@ -125,7 +126,7 @@ def _write_end(run: Run, ended: _Ended, exit: Exit) -> None:
 
 
 def _is_fault(exit: Exit) -> bool:
-    return exit.at is not None and exit.reason not in (verdicts.BY_A_PERSON, states.TAKEN)
+    return exit.at is not None and exit.reason not in (BY_A_PERSON, states.TAKEN)
 
 
 def _name(exit: Exit) -> str:

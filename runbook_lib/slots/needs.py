@@ -109,7 +109,7 @@ def _of_rows(run: Run, events: list[Event]) -> Message:
         f"{some} given up, the first is {safe_text(str(first.get('document')), 200)}: "
         f"{safe_text(str(first.get('cause')), 300)}. The others go on; correct its text in the corpus."
     )
-    command = f"runbook run {_profile(run)} --amend"
+    command = f"runbook run {run.made_from} --amend"
     return Message(NEEDS_YOU, sentence, command, f"given up {first['seq']}", "given up")
 
 
@@ -123,8 +123,3 @@ def _of_trouble(run: Run, events: list[Event]) -> Message:
     )
     command = f"runbook status {run.name}"
     return Message(NEEDS_YOU, sentence, command, f"{name} {host} {first['seq']}", f"{name} {host}")
-
-
-def _profile(run: Run) -> str:
-    created = next(run.journal.events("run created"), None)
-    return str((created.get("profile") if created else None) or run.profile.path)

@@ -25,16 +25,16 @@ class AwakeClock:
         return self._now
 
 
-def windowed(points: list[tuple[float, int]], now: float, rows: int, window_s: float = WINDOW_S) -> float | None:
-    """Add a (time, rows) point; return rows a second over the last `window_s`, None while unknown."""
+def windowed(points: list[tuple[float, int]], now: float, rows: int) -> float | None:
+    """Add a (time, rows) point; return rows a second over the last WINDOW_S, None while unknown."""
     points.append((now, rows))
-    while len(points) > 2 and points[1][0] < now - window_s:
+    while len(points) > 2 and points[1][0] < now - WINDOW_S:
         points.pop(0)
     began, before = points[0]
     return (rows - before) / (now - began) if now > began and rows > before else None
 
 
-def eta_range(left: int, history: Sequence[tuple[float, float]], band_s: float = BAND_S) -> tuple[float, float] | None:
-    """Return (least, most) seconds for `left` rows at the rates of the last `band_s`; None with fewer than three."""
-    rates = [rate for at, rate in history if at >= history[-1][0] - band_s and rate > 0]
+def eta_range(left: int, history: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
+    """Return (least, most) seconds for `left` rows at the rates of the last BAND_S; None with fewer than three."""
+    rates = [rate for at, rate in history if at >= history[-1][0] - BAND_S and rate > 0]
     return (left / max(rates), left / min(rates)) if len(rates) >= 3 else None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from worker.states import BY_A_PERSON
+
 from ..profile.profile import MonitorSpec
 from . import states
 from .queued import WAITS
@@ -31,7 +33,6 @@ CAUSES = (
     (states.STUCK, r"no sign of work for"),
 )  # fmt: skip
 _PATTERNS = tuple((name, re.compile(pattern, re.IGNORECASE)) for name, pattern in CAUSES)
-BY_A_PERSON = "restarted by a person"  # the reason that its supervisor stores
 NO_MORE = (states.DEAD, states.FENCED)  # no supervisor will try again
 EXIT_REFUSED = 2  # of a worker: its inputs do not fit together
 

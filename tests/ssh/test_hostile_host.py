@@ -30,6 +30,7 @@ from hosts_by_ssh import linked
 from runbook_lib.errors import HostError
 from runbook_lib.hosts import hosts, inventory
 from runbook_lib.phases import download, launch, monitor
+from runbook_lib.phases.reported import first_rows, slot_states
 from runbook_lib.profile import profile
 from runbook_lib.report import clean, status
 from runbook_lib.run import opening, plan
@@ -212,7 +213,7 @@ def test_what_is_accepted_of_a_reading_can_be_judged_and_shown_and_hides_no_othe
         else:
             accepted += 1
             checks = Checks("slots")
-            for look in (launch._slot_states, launch._first_rows):
+            for look in (slot_states, first_rows):
                 for slot, (ok, words) in look(reading).items():
                     checks.add(slot, ok, words)
             assert safe(repr(checks)) and safe_page(checks._repr_html_())
@@ -549,7 +550,7 @@ def test_a_report_that_is_none_leaves_a_sane_reading(planted: Planted, text: byt
     assert list(reading.slots) == ["cluster0_gpu0", "cluster0_gpu1"]
     assert reading.slots["cluster0_gpu1"].report.state == "running"
     assert not reading.slots["cluster0_gpu0"].alive and not reading.supervisor_alive
-    assert not launch._slot_states(reading)["cluster0_gpu0"][0]
+    assert not slot_states(reading)["cluster0_gpu0"][0]
 
 
 @pytest.mark.parametrize("odd", ODD)

@@ -80,9 +80,9 @@ DOORS = {  # outside library -> the only modules that may import it
 }
 # Of the worker, the library may use what needs neither numpy nor torch.
 SHARED = {
-    "again", "allotted", "awake", "batch_script", "batches", "bins", "canary", "chip", "device", "environment",
-    "escape", "fields", "files", "launcher", "layout", "limits", "locks", "machine", "node_job", "owned", "placed",
-    "process", "reserve", "rows", "slurm", "snapshot", "states", "texts", "verbs", "wire",
+    "again", "allotted", "awake", "batch_script", "batches", "bins", "canary", "chip", "commands", "deaths", "device",
+    "environment", "escape", "fields", "files", "launcher", "layout", "limits", "locks", "machine", "node_job", "owned",
+    "placed", "process", "reserve", "rows", "slurm", "snapshot", "states", "texts", "verbs", "wire",
 }  # fmt: skip
 
 

@@ -14,10 +14,9 @@ from typing import IO, Any
 
 from ...errors import CorpusError
 from . import table_columns as columns
-from .source import FETCH_AGAIN, Source, refusal, shown
+from .source import FETCH_AGAIN, Source, first_line, refusal
 
 FILE_MAGIC, STREAM_MAGIC = b"ARROW1", b"\xff\xff\xff\xff"
-END = STREAM_MAGIC + bytes(4)
 LARGEST = 2**30  # bytes of one message when unpacked
 _SMALL, _RATIO = 64 * 2**20, 100  # a message may unpack to this, or to so many times its size
 _DICTIONARY, _BATCH = 2, 3  # kinds of messages
@@ -41,7 +40,7 @@ def arrow_ipc(file: IO[bytes], source: Source, wanted: Collection[str]) -> Itera
     except (pyarrow.ArrowException, OSError, ValueError, struct.error, IndexError) as error:
         if isinstance(error, CorpusError):
             raise
-        raise refusal(source.path, f"Arrow file not readable ({_first_line(error)})", FETCH_AGAIN) from None
+        raise refusal(source.path, f"Arrow file not readable ({first_line(error)})", FETCH_AGAIN) from None
     return _rows(reader, chosen, source)
 
 
@@ -56,15 +55,11 @@ def _rows(reader: Any, chosen: columns.Columns, source: Source) -> Iterator[tupl
         except StopIteration:
             return
         except (pyarrow.ArrowException, OSError, ValueError) as error:
-            reason = f"not readable after row {row} ({_first_line(error)})"
+            reason = f"not readable after row {row} ({first_line(error)})"
             raise refusal(source.path, reason, FETCH_AGAIN) from None
         for values in columns.rows(batch, chosen):
             yield f"row {row}", values
             row += 1
-
-
-def _first_line(error: Exception) -> str:
-    return shown(str(error).split("\n")[0], 200)
 
 
 # ---------------------------------------------------------------- the messages, before they are decoded

@@ -46,6 +46,11 @@ def shown(foreign: object, limit: int = 60) -> str:
     return safe_text(str(foreign), limit).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def first_line(error: Exception) -> str:
+    """The first line of a library's error, safe for a message."""
+    return shown(str(error).split("\n")[0], 200)
+
+
 def refusal(path: Path, reason: str, fix: str) -> CorpusError:
     """Return the error that says why a file cannot be taken, and what to do next."""
     return CorpusError(f"{shown(path, 500)}: {reason}. Next: {fix}.")

@@ -11,7 +11,7 @@ from typing import IO, Any
 from ...errors import CorpusError
 from . import parquet_pages
 from . import table_columns as columns
-from .source import FETCH_AGAIN, Source, Unreadable, refusal, shown
+from .source import FETCH_AGAIN, Source, Unreadable, first_line, refusal, shown
 from .text_lines import LONGEST, BlankLines, lines, not_utf8
 
 MARKS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
@@ -41,7 +41,7 @@ def parquet(file: IO[bytes], source: Source, wanted: Collection[str]) -> Iterato
     except Exception as error:  # the library raises many kinds for a damaged file
         whole = _ends_like_parquet(file)
         what = "Parquet not readable" if whole else f"cut short: Parquet without its end (size {file.seek(0, 2)} bytes)"
-        raise refusal(source.path, f"{what} ({_first_line(error)})", FETCH_AGAIN) from None
+        raise refusal(source.path, f"{what} ({first_line(error)})", FETCH_AGAIN) from None
     if table.metadata.num_rows > DOCUMENTS + file.seek(0, 2) // 8:
         what = f"{table.metadata.num_rows:,} rows in {file.seek(0, 2):,} bytes: out of proportion"
         raise refusal(source.path, what, SAVE_SMALLER)
@@ -64,16 +64,12 @@ def _parquet_rows(table: Any, chosen: columns.Columns, source: Source, rows: int
         except (OSError, ValueError, TypeError, MemoryError) as error:  # pyarrow's own errors are kinds of these
             if isinstance(error, CorpusError):
                 raise
-            raise refusal(source.path, f"not readable after row {row} ({_first_line(error)})", FETCH_AGAIN) from None
+            raise refusal(source.path, f"not readable after row {row} ({first_line(error)})", FETCH_AGAIN) from None
 
 
 def _ends_like_parquet(file: IO[bytes]) -> bool:
     file.seek(-4, 2)
     return file.read(4) == b"PAR1"
-
-
-def _first_line(error: Exception) -> str:
-    return shown(str(error).split("\n")[0], 200)
 
 
 # ---------------------------------------------------------------- CSV

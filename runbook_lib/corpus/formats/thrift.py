@@ -15,8 +15,8 @@ class Truncated(Exception):
 class Reader:
     """Reads values from bytes; `at` is the current position."""
 
-    def __init__(self, data: bytes, at: int = 0) -> None:
-        self.data, self.at = data, at
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
 
     def byte(self) -> int:
         """The next byte."""

@@ -105,15 +105,15 @@ def settings(alias: Alias) -> Settings | None:
         return None
     except subprocess.TimeoutExpired:
         why = f"did not answer within {ASK_S:g} s (a Match or a name look-up in the ssh configuration?)"
-        raise LinkLost(f"{alias.name}: `ssh -G` {why}", argv=argv) from None
+        raise LinkLost(f"{alias.name}: `ssh -G` {why}") from None
     except OSError as error:
-        raise Refused(f"{alias.name}: ssh cannot be started ({error.strerror})", argv=argv) from None
+        raise Refused(f"{alias.name}: ssh cannot be started ({error.strerror})") from None
     if done.returncode:
         tail = safe_text(redact(done.stderr.decode(errors="replace").strip()))
         why = tail or f"exit code {done.returncode}"
         if b"could not resolve host" in done.stderr.lower():  # it asks for canonical names, and the network may be away
-            raise LinkLost(f"{alias.name}: `ssh -G`: {why}", argv=argv, exit_code=done.returncode, tail=tail)
-        raise Refused(f"{alias.name}: `ssh -G` refuses: {why}", argv=argv, exit_code=done.returncode, tail=tail)
+            raise LinkLost(f"{alias.name}: `ssh -G`: {why}")
+        raise Refused(f"{alias.name}: `ssh -G` refuses: {why}")
     found: dict[str, list[str]] = {}
     for line in os.fsdecode(done.stdout).split("\n"):
         key, _, value = line.partition(" ")

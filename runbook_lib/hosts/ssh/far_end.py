@@ -15,9 +15,9 @@ import worker
 
 # The far end's modules, each after what it imports.
 SENT = (
-    *("escape", "files", "rows", "layout", "fields", "wire", "owned", "placed", "locks", "process", "launcher"),
-    *("batch_script", "slurm", "node_job", "reserve", "states", "snapshot", "chip", "limits", "machine", "environment"),
-    *("verbs", "agent"),
+    *("escape", "files", "rows", "layout", "fields", "wire", "owned", "placed", "locks", "commands", "process"),
+    *("launcher", "batch_script", "slurm", "node_job", "reserve", "states", "snapshot", "chip", "limits", "machine"),
+    *("environment", "verbs", "agent"),
 )
 PLACES = (
     *("python3", "/usr/bin/python3", "/usr/local/bin/python3", "/opt/homebrew/bin/python3", "/opt/conda/bin/python3"),

@@ -28,6 +28,7 @@ from .session import Channel, Heard, Patience, Session
 SESSIONS = 4  # of the ten that OpenSSH allows a connection by default
 PAUSE_LIMIT_S = 10.0
 AGAIN_S = 3.0
+WAIT_S = 900.0  # for a session, while others use them all
 
 _refused: dict[Login | Alias, tuple[str, int]] = {}
 _links: dict[Login | Alias, Link] = {}
@@ -100,9 +101,9 @@ class Link:
     # ------------------------------------------------------------------------------------------ sessions
 
     @contextmanager
-    def session(self, wait_s: float = 900.0) -> Iterator[Session]:
+    def session(self) -> Iterator[Session]:
         """Yield a session for exclusive use, new or used again. LinkLost inside throws the connection away."""
-        session = self._take(wait_s)
+        session = self._take()
         try:
             yield session
         except LinkLost as error:
@@ -118,8 +119,8 @@ class Link:
             if not again:
                 _close_quietly(session.channel)
 
-    def _take(self, wait_s: float) -> Session:
-        deadline = time.monotonic() + wait_s
+    def _take(self) -> Session:
+        deadline = time.monotonic() + WAIT_S
         while True:
             with self._free:
                 while self._idle:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from runbook_lib import cli
+from runbook_lib.afterwards import export, finished
 from runbook_lib.errors import DataError
 from runbook_lib.result import exports, survey
 from runbook_lib.run import opening
@@ -54,6 +55,12 @@ def test_float16_is_each_number_rounded(made, tmp_path):
     (array,) = loaded(tmp_path / "out", found).values()
     assert array.dtype == np.float16 and np.array_equal(array, made.vectors[:ROWS].astype(np.float16))
     assert found.lowest_cosine > 0.999999 and found.recall_at_10 > 0.99 and found.sampled == ROWS
+
+
+def test_what_float16_loses_is_measured_in_one_way_whichever_form_it_is_in(made, tmp_path):
+    lost = export.export(finished.load(made.run), "npy", tmp_path / "vectors.npy", "float16").loss
+    found = exports.export(made.run, exports.FLOAT16, tmp_path / "out")
+    assert (lost.recall, lost.lowest_cosine) == (found.recall_at_10, found.lowest_cosine)
 
 
 def test_int8_is_a_scale_a_row_and_what_it_loses_is_measured(made, tmp_path):

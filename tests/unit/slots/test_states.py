@@ -28,7 +28,7 @@ REPORTED = (None, wire.STARTING, wire.LOADING, wire.RUNNING, wire.DONE, wire.STO
 # The same words where they speak of something else: a phase, a run, an environment, a page, a key, a field.
 ELSEWHERE = {
     "chain": {"done", "failed"},
-    "cli": {"refused"},
+    "cli_run": {"refused"},
     "facts": {"done", "failed"},
     "attempts": {"done", "failed"},
     "endings": {"failed"},

@@ -55,9 +55,9 @@ def test_whoever_launches_a_supervisor_it_has_the_same_words_lives_and_is_stoppe
         words = " ".join([str(folder.root), *launcher.command(folder, "here", python)[1:]])
         wait_for(lambda: log.exists() and log.read_text() == f"{words}\n", "it runs in the run's folder")
         assert stat.S_IMODE(log.stat().st_mode) == 0o600
-        assert LAUNCHERS[by].alive(identity)
-        assert not LAUNCHERS[by].alive({**identity, "start": "1"})
-        assert verbs.stop(identity, 10.0, by)
+        assert process.alive(identity)
+        assert not process.alive({**identity, "start": "1"})
+        assert verbs.stop(identity, 10.0)
         assert not verbs.alive(identity)
     finally:
         process.stop(identity, 0.0)
@@ -65,7 +65,7 @@ def test_whoever_launches_a_supervisor_it_has_the_same_words_lives_and_is_stoppe
 
 @pytest.mark.process
 def test_a_unit_is_named_by_run_and_host_and_its_workers_outlive_it(folder: HostFolder) -> None:
-    identity = LAUNCHERS[UNIT].start(folder, "here", str(folder.root.parent / "python"))
+    identity = LAUNCHERS[UNIT](folder, "here", str(folder.root.parent / "python"))
     process.stop(identity, 0.0)
     asked = (folder.root.parent / "asked").read_text().splitlines()
     assert asked[:4] == ["--user", "--quiet", "--collect", "--unit=runbook-run1-here"]
@@ -94,7 +94,7 @@ def test_a_systemd_that_does_not_start_it_says_why(
     script(folder.root.parent / "bin" / "systemd-run", f"#!/bin/sh\n{text}\n")
     monkeypatch.setattr(launcher, "ANSWER_S", 0.5 if "sleep" in text else 30.0)
     with pytest.raises(OSError, match=why):
-        LAUNCHERS[UNIT].start(folder, "here", sys.executable)
+        LAUNCHERS[UNIT](folder, "here", sys.executable)
 
 
 @pytest.mark.parametrize("by", sorted(LAUNCHERS))

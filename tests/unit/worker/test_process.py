@@ -168,7 +168,7 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Asked]]:
     def answering(**answers: Any) -> Asked:
         asked = Asked(**answers)
         monkeypatch.setattr(process, "Path", elsewhere)
-        monkeypatch.setattr(process.subprocess, "run", asked)
+        monkeypatch.setattr(subprocess, "run", asked)
         monkeypatch.setattr(process, "sys", types.SimpleNamespace(platform="darwin"))
         return asked
 

@@ -10,19 +10,7 @@ from runbook_lib.hosts.ssh import alias
 from runbook_lib.hosts.ssh.alias import Alias
 from runbook_lib.hosts.ssh.refused import Refused
 
-
-@pytest.fixture(autouse=True)
-def config(tmp_path, monkeypatch):
-    """An ssh configuration of this test's own; `config("Host ...")` writes it."""
-    path = tmp_path / "ssh config [1]"
-    monkeypatch.setenv("RUNBOOK_SSH_CONFIG", str(path))
-
-    def write(text=""):
-        path.write_text(text)
-        return path
-
-    write()
-    return write
+pytestmark = pytest.mark.usefixtures("config")
 
 
 def refusal(do, kind=Refused):

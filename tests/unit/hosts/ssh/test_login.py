@@ -19,20 +19,11 @@ GOOD = {"address": "10.9.8.7", "username": "operator", "password": PASSWORD}
 
 
 @pytest.fixture(autouse=True)
-def config(tmp_path, monkeypatch):
-    """An ssh configuration of this test's own; `config("Host ...")` writes it."""
+def home(tmp_path, monkeypatch, config):
+    """A home folder of this test's own, in which secrets must be closed to others."""
     monkeypatch.delenv("RUNBOOK_ALLOW_OPEN_SECRETS", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home" / ".ssh").mkdir(parents=True)
-    path = tmp_path / "ssh config"
-    monkeypatch.setenv("RUNBOOK_SSH_CONFIG", str(path))
-
-    def write(text=""):
-        path.write_text(text)
-        return path
-
-    write()
-    return write
 
 
 @pytest.fixture
