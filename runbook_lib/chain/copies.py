@@ -14,7 +14,8 @@ from ..errors import RunbookError
 from ..profile.profile import Profile
 from ..report import notebook_file
 from ..run.disk import explain_disk_errors
-from ..run.run import PHASES, PROFILE
+from ..run.run import PHASES
+from ..run.run_mark import PROFILE
 from .attempts import NOTEBOOKS
 
 KERNELS = ".kernels"  # beside the copies: the Python of this command, whatever kernels are installed under its name
