@@ -50,6 +50,20 @@ class _Tail(threading.Thread):
         return self.kept.decode(errors="replace")
 
 
+class _Feed(threading.Thread):
+    """Writes a command's input: more than a pipe holds is taken when the command reads it, which may be never."""
+
+    def __init__(self, stream: IO[bytes], data: bytes):
+        super().__init__(daemon=True)
+        self.stream, self.data = stream, data
+        self.start()
+
+    def run(self) -> None:
+        """Write it, and end the input."""
+        with contextlib.suppress(OSError, ValueError), self.stream:
+            self.stream.write(self.data)
+
+
 def run(
     argv: Sequence[str], limit_s: float, cwd: str | None = None, input: str = "", without: Sequence[str] = ()
 ) -> Said:
@@ -71,8 +85,7 @@ def run(
     assert child.stdout and child.stderr
     out, err = _Tail(child.stdout, OUT_LIMIT), _Tail(child.stderr, ERR_LIMIT)
     if child.stdin:
-        with contextlib.suppress(BrokenPipeError), child.stdin:
-            child.stdin.write(input.encode())
+        _Feed(child.stdin, input.encode())
     code: int | None
     try:
         code = child.wait(limit_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -14,16 +15,20 @@ from ..profile.profile import Profile
 from ..report import notebook_file
 from ..run.disk import explain_disk_errors
 from ..run.run import PHASES
+from ..run.run_mark import PROFILE
 from .attempts import NOTEBOOKS
 
 KERNELS = ".kernels"  # beside the copies: the Python of this command, whatever kernels are installed under its name
+
+OF = ".profile"  # beside them too: whose they are
 
 
 @explain_disk_errors("copying the notebooks")
 def of(profile: Profile) -> Path:
     """Return the folder of a profile's notebooks: copies with this profile as their parameter; those there are kept."""
-    folder = profile.runs / "lab" / profile.path.stem
+    folder = _folder(profile)
     make_folder(folder)
+    write_atomic(folder / OF, str(profile.path.absolute()).encode())
     for phase in PHASES:
         if not (folder / f"{phase}.ipynb").exists():
             notebook = notebook_file.read(NOTEBOOKS / f"{phase}.ipynb")
@@ -33,6 +38,19 @@ def of(profile: Profile) -> Path:
     place = folder / KERNELS / "kernels" / "python3" / "kernel.json"
     make_folder(place.parent)
     write_atomic(place, json.dumps({**kernel, "display_name": "Python 3 (of runbook)"}).encode())
+    return folder
+
+
+def _folder(profile: Profile) -> Path:
+    """Return a folder that holds no other profile's copies: two may have one name, and share the folder of runs."""
+    lab, path = profile.runs / "lab", str(profile.path.absolute())
+    if (lab / PROFILE).exists():
+        raise RunbookError(
+            f"{lab} is a run, and copies of the notebooks would lie in it. Next: name that run otherwise"
+        )
+    folder = lab / profile.path.stem
+    if (folder / OF).exists() and (folder / OF).read_bytes() != path.encode():
+        return folder.with_name(f"{folder.name}-{hashlib.sha256(path.encode()).hexdigest()[:8]}")
     return folder
 
 

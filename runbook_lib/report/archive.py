@@ -220,6 +220,8 @@ def _result(run: Run, phase: str) -> list[str]:
         return [f"{name}: no such file"]
     if (result.phase, result.run) != (phase, sealed_name(run)):
         return [f"{name}: of {result.phase} of run {result.run}"]
+    if not result.checks:
+        return [f"{name}: has no check, so nothing was looked at"]
     return [] if result.ok is True else [f"{name}: its checks do not all hold"]
 
 

@@ -92,7 +92,8 @@ def _needs(event: Event) -> bool:
 
 
 def _age_s(event: Event, now: datetime) -> float:
-    return (now - datetime.fromisoformat(event["at"])).total_seconds()
+    """Return how long ago an event was; one of a clock that was put back since is old, not to come."""
+    return abs((now - datetime.fromisoformat(event["at"])).total_seconds())
 
 
 def _of_question(event: Event) -> Message:

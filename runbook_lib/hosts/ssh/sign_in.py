@@ -28,7 +28,7 @@ from .folder import Folder
 from .session import Patience
 
 KEPT_H = 12  # hours after its last use
-LOOK_S = 0.05
+LOOK_S, END_S = 0.05, 30.0
 NOTICE = "none"  # what SSH_ASKPASS_PROMPT says where nothing is to be answered: touch the key
 
 Ask = Callable[[str], str]
@@ -76,7 +76,14 @@ def end(host: str) -> str:
     path = lent(Alias(host, host))
     if not is_alive(path):
         return f"{host}: no connection of `runbook login` is open"
-    subprocess.run([*by_socket(path), "-O", "exit", "--", host], capture_output=True, timeout=30.0, check=False)
+    deadline = time.monotonic() + END_S
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run([*by_socket(path), "-O", "exit", "--", host], capture_output=True, timeout=END_S, check=False)
+    while is_alive(path):
+        if time.monotonic() > deadline:
+            held = f"does not end within {END_S:g} s; end the ssh process that holds {path}"
+            raise HostError(f"{host}: its connection {held}")
+        time.sleep(LOOK_S)
     return f"{host}: its connection is ended"
 
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from waiting import wait_for
 
 from runbook_lib.chain import attempts, copies
+from runbook_lib.errors import RunbookError
 from runbook_lib.profile import profile
 from runbook_lib.report import notebook_file
 from runbook_lib.run.run import PHASES
@@ -44,6 +46,23 @@ def test_the_copies_have_the_profile_and_those_of_the_project_stay_as_they_are(m
     (folder / "02_launch.ipynb").write_text("what a person made of it")
     assert copies.of(mine) == folder
     assert (folder / "02_launch.ipynb").read_text() == "what a person made of it"
+
+
+def test_two_profiles_of_one_name_have_copies_of_their_own(mine: profile.Profile, tmp_path: Path) -> None:
+    other = tmp_path / "other" / mine.path.name
+    other.parent.mkdir()
+    other.write_text(mine.path.read_text())
+    theirs = replace(mine, path=other)
+    assert copies.of(mine) != copies.of(theirs) and copies.of(theirs) == copies.of(theirs)
+    for each in (mine, theirs):
+        assert repr(str(each.path.absolute())) in parameters(copies.of(each) / f"{PHASES[0]}.ipynb")
+
+
+def test_a_run_that_is_called_lab_gets_no_copies_into_it(mine: profile.Profile) -> None:
+    (mine.runs / "lab").mkdir(parents=True)
+    (mine.runs / "lab" / "profile.yaml").write_text("run: lab")
+    with pytest.raises(RunbookError, match="is a run"):
+        copies.of(mine)
 
 
 def test_its_root_holds_profile_and_runs_but_never_the_whole_disk(mine: profile.Profile, tmp_path: Path) -> None:

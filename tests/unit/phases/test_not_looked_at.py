@@ -13,7 +13,7 @@ from runbook_lib import records
 from runbook_lib.errors import GateError
 from runbook_lib.phases import audit, doubled, validate
 from runbook_lib.phases.subject import Subject
-from runbook_lib.report import gate, verification
+from runbook_lib.report import archive, gate, verification
 from runbook_lib.result import done_twice, parts
 from runbook_lib.result.audited import Audit, AuditedRow
 from runbook_lib.result.figures import Figures
@@ -140,6 +140,12 @@ def test_figures_checks_and_notebooks_that_are_not_there_were_not_looked_at(audi
     assert "no figures" in stored.seen
     assert verdicts.warn and "not looked at" in verdicts.seen
     assert notebooks.warn and "not looked at" in notebooks.seen
+
+
+def test_a_result_without_a_check_is_none_in_an_archive(audited: Answers) -> None:
+    run = audited(12).run
+    run.save_result(PHASES[0], ok=True, checks=[])
+    assert "nothing was looked at" in "".join(archive._result(run, PHASES[0]))
 
 
 def test_a_gate_without_a_check_stops(audited: Answers) -> None:

@@ -30,6 +30,12 @@ def test_slots_of_one_machine_with_one_cause_are_one_message_and_what_mends_itse
     assert "You: free space on that machine." in found[0].sentence and run.name in found[0].command
 
 
+def test_a_trouble_of_before_the_clock_was_put_back_is_told(tmp_path):
+    run = run_folder(tmp_path).run
+    trouble(run, "a", "disk full")
+    assert [message.topic for message in needs.needs(run, datetime.now(UTC) - timedelta(hours=2))] == ["disk full here"]
+
+
 def test_a_trouble_has_to_stand_for_a_while_and_ends_with_its_recovery(tmp_path):
     run = run_folder(tmp_path).run
     trouble(run, "a", "disk full")
