@@ -17,6 +17,7 @@ from typing import Any, Callable, Iterable, Iterator, Sequence  # noqa: UP035  (
 
 from .any_encoder import AnyEncoder
 from .bins import BINS, bin_of
+from .chunks import counts
 from .wire import LengthsFound, RateFound, Rehearsed
 
 AT_ONCE = 256  # texts that are counted in one go
@@ -102,11 +103,15 @@ def _of_file(path: str, documents: int) -> Iterator[str]:
 
 
 def count(encoder: AnyEncoder, texts: Iterable[str], beat: Callable[[str], None] = lambda s: None) -> LengthsFound:
-    """Tokens of the texts, before and after the model's limit."""
-    found: LengthsFound = {"texts": 0, "tokens": 0, "read": 0, "cut": 0, "longest": 0, "bins": [0] * BINS}
+    """Tokens of the texts, before and after the model's limit, and in how many chunks they are read."""
+    found: LengthsFound = {"texts": 0, "tokens": 0, "read": 0, "cut": 0, "longest": 0, "bins": [0] * BINS,
+                           "chunks": 0, "in_chunks": 0}  # fmt: skip
     for some in _pieces(texts):
         beat(WORKS)
-        lengths = list(encoder.lengths(some))
+        lengths = encoder.lengths(some)
+        of_each = counts(lengths) or []
+        found["chunks"] += sum(of_each)
+        found["in_chunks"] += sum(1 for chunks in of_each if chunks > 1)
         read = encoder.cut(lengths, some)
         found["texts"] += len(some)
         found["tokens"] += sum(lengths)

@@ -18,6 +18,7 @@ from ..run import model as models
 from ..run import planning
 from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
+from ..run.reading import Reading
 from ..run.run import Run
 from . import rehearsal
 from .rehearsal import Lengths
@@ -45,6 +46,7 @@ class Promise:
     ends: str
     bytes: int
     missing: tuple[str, ...] = ()
+    chunk_tokens: int | None = None  # long documents are read in chunks of so many; `limit` is then None
 
     @property
     def rows_s(self) -> float | None:
@@ -56,6 +58,7 @@ def make(
     run: Run, model: models.Model, corpus: corpora.Corpus, facts: Mapping[str, MachineFacts], load_s: float
 ) -> Promise:
     """Make the promise from what the rehearsal found, and keep it. `load_s`: how long the model takes to load."""
+    reading = Reading.of(run.profile.model, model)
     lengths, now = rehearsal.lengths(run, corpus.documents), datetime.now(UTC)
     tokens_s, missing = _together(run, facts)
     encode_s = None
@@ -65,13 +68,14 @@ def make(
         at=now.isoformat(timespec="seconds"),
         rows=corpus.rows,
         lengths=lengths,
-        limit=run.profile.model.max_tokens or model.max_tokens,
+        limit=reading.limit(model),
         tokens_s=tokens_s,
         load_s=load_s,
         encode_s=encode_s,
         ends=(now + timedelta(seconds=load_s + encode_s)).isoformat(timespec="seconds") if encode_s else "",
         bytes=_bytes(corpus, model.dim or 0),
         missing=tuple(missing),
+        chunk_tokens=reading.chunk_tokens,
     )
     run.save_json(RECORD, records.plain(made))
     return made
@@ -133,7 +137,7 @@ def in_words(made: Promise) -> str:
 
 def _lengths(checks: Checks, run: Run, made: Promise) -> None:
     found, refuse = made.lengths, run.profile.model.too_long == "refuse"
-    remedy = "a model that reads more, or model.too_long: truncate; or split these documents"
+    remedy = "a model that reads more, or model.too_long: truncate or chunk; or split these documents"
     if found is None:
         if made.limit is not None:
             checks.add("texts cut", True, "not known: no host counted tokens", warn=refuse)
@@ -141,6 +145,9 @@ def _lengths(checks: Checks, run: Run, made: Promise) -> None:
     of = f"all {found.texts:,} documents" if found.exact else f"{found.texts:,} documents drawn at random"
     mean = f"{found.tokens / found.texts:,.0f} tokens in the mean, {found.longest:,} at most"
     checks.add("tokens", True, f"{mean}, of {of}")
+    if made.chunk_tokens:
+        chunks = f"{found.in_chunks:,} of {found.texts:,} documents are longer than {made.chunk_tokens:,} tokens"
+        checks.add("texts in chunks", True, f"{chunks}; {found.chunks:,} chunks in all, and no text is cut")
     if made.limit is None:
         return
     about = "" if found.exact else f" ± {100 * found.margin:.1f}"

@@ -33,7 +33,10 @@ LARGEST = 10**15
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of documents, as counted; `exact`: of all of them. `host`: who counted."""
+    """Tokens of documents, as counted; `exact`: of all of them. `host`: who counted.
+
+    `chunks`: of all texts that were counted, 0 where long ones are cut; `in_chunks`: texts that are read in several.
+    """
 
     texts: int
     tokens: int
@@ -43,6 +46,8 @@ class Lengths:
     bins: tuple[int, ...]
     exact: bool
     host: str = ""
+    chunks: int = 0
+    in_chunks: int = 0
 
     @property
     def share_cut(self) -> float:
@@ -147,9 +152,10 @@ def _lengths(name: str, answer: Any, documents: int) -> Lengths | None:
         texts, tokens, read, cut, longest = (
             _whole(given[key]) for key in ("texts", "tokens", "read", "cut", "longest")
         )
+        chunks, in_chunks = (_whole(given.get(key, 0)) for key in ("chunks", "in_chunks"))
         bins = tuple(_whole(each) for each in given["bins"])
         if 0 < texts <= documents and cut <= texts and read <= tokens and len(bins) == BINS and sum(bins) == texts:
-            return Lengths(texts, tokens, read, cut, longest, bins, texts == documents, name)
+            return Lengths(texts, tokens, read, cut, longest, bins, texts == documents, name, chunks, in_chunks)
     return None
 
 

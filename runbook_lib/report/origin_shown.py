@@ -126,6 +126,11 @@ def _row(name: str, before: str, after: str, difference: str = "") -> tuple[Mark
 
 def _cut(run_facts: RunFacts, made: promise.Promise) -> list[tuple[Markup, ...]]:
     found, manifest = made.lengths, run_facts.manifest
+    if found is not None and made.chunk_tokens:
+        chunked = manifest.chunked if manifest is not None and manifest.documents else None
+        share = chunked.documents / manifest.documents if manifest and chunked else None
+        fact = f"{100 * share:.2f} %" if share is not None else ""
+        return [_row("documents in several chunks", f"{100 * found.in_chunks / found.texts:.2f} %", fact, "")]
     if found is None or made.limit is None:
         return []
     about = "" if found.exact else f" ± {100 * found.margin:.1f}, of a sample"

@@ -40,7 +40,8 @@ def folder(tmp_path, hosts=None, **model):
 def made(run, answers, facts=None):
     rehearsal.keep(run, answers)
     facts = facts or {host.name: FACTS for host in run.profile.hosts}
-    return promise.make(run, Model, corpora.load(run.corpus), facts, 5.0)
+    model = type("Model", (), {"max_tokens": run.profile.model.max_tokens or Model.max_tokens, "dim": Model.dim})
+    return promise.make(run, model, corpora.load(run.corpus), facts, 5.0)
 
 
 def test_time_follows_from_tokens_and_rate_and_the_end_is_a_clock_time(tmp_path):
@@ -95,6 +96,23 @@ def test_documents_that_would_be_cut_are_told_and_refused_where_the_profile_says
     assert checks.ok == ok
     (told,) = [check for check in checks if check.name == "texts cut"]
     assert told.seen == (CUT if cut else "none of all 20 documents is longer than the 10 tokens that are read")
+
+
+def test_documents_that_are_read_in_chunks_are_told_and_none_is_cut(tmp_path):
+    run = folder(tmp_path, too_long="chunk", max_tokens=16)
+    told = answer(tokens=600, read=600, cut=0)
+    told["rehearsed"]["lengths"] |= {"chunks": 44, "in_chunks": 6}
+    found = made(run, {"here": told})
+    assert (found.limit, found.chunk_tokens) == (None, 16)
+    assert found.encode_s == pytest.approx(found.rows * 30 / 1000)
+    checks = Checks("")
+    promise.add_checks(checks, run, found)
+    seen = {check.name: check.seen for check in checks}
+    assert seen["texts in chunks"] == (
+        "6 of 20 documents are longer than 16 tokens; 44 chunks in all, and no text is cut"
+    )
+    assert "texts cut" not in seen
+    assert "30.00 % of them are read in several" in pictures.token_lengths(found).alt
 
 
 def test_a_sample_without_a_cut_text_proves_nothing_for_refuse_and_warns(tmp_path):
