@@ -753,6 +753,9 @@ class Rehearsed(TypedDict, total=False):
 
     lengths: LengthsFound
     rate: RateFound
+    watts: float  # of its GPU meanwhile, in the mean; 0 where it is not told
+    device_bytes: int  # of its own memory, the most that one slot held; 0 of a processor, or where it is not told
+    process_bytes: int  # of the machine's memory, the same
     error: str
 
 

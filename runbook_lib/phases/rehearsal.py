@@ -29,6 +29,7 @@ SAMPLE_BYTES, SAMPLE_TEXTS = 2**20, 2000  # what travels to a host
 ALL_BYTES = 32 * 2**20  # of a corpus whose documents are all counted on this machine: half a minute of one processor
 RECORD = "rehearsal.json"
 LARGEST = 10**15
+MOST_WATTS = 1e5
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,15 @@ class Rate:
     def tokens_s(self) -> float:
         """Tokens a second."""
         return self.tokens / self.seconds
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a slot of a host took: `watts` of its GPU, bytes of its device and of its machine; 0 where not known."""
+
+    watts: float = 0.0
+    device_bytes: int = 0
+    process_bytes: int = 0
 
 
 def sample(run: Run, spec: HostSpec | None = None, facts: Mapping[str, MachineFacts] | None = None) -> str:
@@ -143,6 +153,19 @@ def errors(run: Run) -> dict[str, str]:
 def rates(run: Run) -> dict[str, Rate]:
     """Return how fast each host is, as far as it was tried."""
     return {name: rate for name, answer in _kept(run).items() if (rate := _rate(answer))}
+
+
+def taken(run: Run) -> dict[str, Taken]:
+    """Return what a slot of each host took, as far as it was tried."""
+    return {name: found for name, answer in _kept(run).items() if (found := _taken(answer))}
+
+
+def _taken(answer: Any) -> Taken | None:
+    with suppress(KeyError, TypeError, ValueError):
+        watts = answer["watts"]
+        if isinstance(watts, int | float) and 0 <= watts < MOST_WATTS:
+            return Taken(float(watts), _whole(answer["device_bytes"]), _whole(answer["process_bytes"]))
+    return None
 
 
 def _lengths(name: str, answer: Any, documents: int) -> Lengths | None:

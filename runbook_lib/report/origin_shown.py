@@ -117,6 +117,7 @@ def promised(run_facts: RunFacts) -> Markup:
     if made is None:
         return Markup("<p>Nothing was promised: this run's preflight was made by an earlier version.</p>")
     rows = [*_cut(run_facts, made), *_time(run_facts, made), *_room(run_facts, made)]
+    rows += [_row("energy of GPUs", promise.energy_in_words(made), "")] if made.energy_wh is not None else []
     return page.table("What preflight said before anything was spent", ("what", "promised", "came", "difference"), rows)
 
 
