@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--model", type=Path, required=True, help="the model's folder")
         verb.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
         verb.add_argument("--max-tokens", type=int, help="where texts are cut, if before the model's own limit")
+        verb.add_argument("--chunk-tokens", type=int, help="read long documents whole, in chunks of so many tokens")
         verb.add_argument("--prompt", default="{text}", help="what documents are filled into")
         verb.add_argument("--question-prompt", default="{text}", help="what questions are filled into")
     for verb in (probe, rehearse):
@@ -84,7 +85,8 @@ def main(argv: list[str] | None = None) -> int:
         from . import processor
 
         templates = {DOCUMENT: args.prompt, QUERY: args.question_prompt}
-        return processor.recompute(args.model, args.dtype, args.max_tokens, templates, args.threads)
+        limits = args.max_tokens, args.chunk_tokens
+        return processor.recompute(args.model, args.dtype, *limits, templates, args.threads)
     if args.verb == "double":
         from . import double
 
@@ -124,18 +126,19 @@ def _probe(args: argparse.Namespace) -> int:
     if args.gpu:  # before torch is imported
         os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu
     from . import probe as probing
+    from .loading import make
 
     templates = {DOCUMENT: args.prompt, QUERY: args.question_prompt}
+    limits = args.max_tokens, args.chunk_tokens
     if args.verb == "rehearse":
         from . import rehearsal
-        from .encoder import Encoder
 
         return rehearsal.one_of_several(
-            lambda threads: Encoder(args.model, args.device, args.dtype, args.max_tokens, threads, templates)
+            lambda threads: make(args.model, args.device, args.dtype, *limits, threads, templates)
         )
     try:
         told = json.load(sys.stdin) if args.rehearse else None
-        answer = probing.probe(args.model, args.device, args.dtype, args.max_tokens, templates, args.longest, told)
+        answer = probing.probe(args.model, args.device, args.dtype, *limits, templates, args.longest, told)
     except Exception as error:  # whatever the libraries say is what a person has to know
         traceback.print_exc()
         answer = {"error": f"{type(error).__name__}: {error}", "missing": isinstance(error, ImportError)}

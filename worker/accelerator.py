@@ -35,6 +35,16 @@ def release(device: str) -> None:
         torch.cuda.empty_cache()
 
 
+def most_bytes(device: str) -> int:
+    """The most of the device's memory that torch has held in this process; 0 where it cannot say."""
+    kind = devices.kind(device)
+    if kind == "cuda":
+        return int(torch.cuda.max_memory_reserved())
+    if kind == "xpu":
+        return int(torch.xpu.max_memory_reserved())
+    return int(torch.mps.driver_allocated_memory()) if kind == "mps" else 0
+
+
 def too_full() -> str:
     """Why a worker on an Apple GPU is to be started anew; empty where its driver holds little memory."""
     if not torch.backends.mps.is_available():

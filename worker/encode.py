@@ -111,12 +111,13 @@ def take_lock(path: Path, verb: str = "", host: str = "", or_without: bool = Fal
 
 def load(assignment: Assignment, device: str, dtype: str, threads: int) -> AnyEncoder:
     """The model that an assignment names, on a device. Raises Refused where it cannot be packed and is to be."""
-    from .encoder import Encoder
+    from .loading import make
 
     if device == "cpu":
         malloc.keep()
     templates = {DOCUMENT: assignment.prompt, QUERY: assignment.question_prompt}
-    encoder = Encoder(Path(assignment.model.folder), device, dtype, assignment.max_tokens, threads, templates)
+    limits = assignment.max_tokens, assignment.chunk_tokens
+    encoder = make(Path(assignment.model.folder), device, dtype, *limits, threads, templates)
     if assignment.batching == PACKED and (why := encoder.pack()):
         raise Refused(
             f"{assignment.model.folder}: batches: expected packed, as the run began and as this host could when it was "
@@ -128,9 +129,17 @@ def load(assignment: Assignment, device: str, dtype: str, threads: int) -> AnyEn
 
 def _identity(encoder: AnyEncoder, assignment: Assignment, vectors: Any) -> EncodingIdentity:
     model = ModelName(assignment.model.name, assignment.model.revision, assignment.model.digest)
-    prompts = assignment.prompt, assignment.question_prompt
-    limit, dim = encoder.max_tokens, int(vectors.shape[1])
-    return EncodingIdentity(model, assignment.dtype, *prompts, limit, encoder.normalises, dim, assignment.batching)
+    return EncodingIdentity(
+        model,
+        assignment.dtype,
+        assignment.prompt,
+        assignment.question_prompt,
+        max_tokens=encoder.max_tokens,
+        normalises=encoder.normalises,
+        dim=int(vectors.shape[1]),
+        batching=assignment.batching,
+        chunk_tokens=assignment.chunk_tokens,
+    )
 
 
 def work(folder: HostFolder, share: Share, progress: Progress) -> None:
@@ -281,11 +290,14 @@ class _Noting:
     def __init__(self, suspects: Suspects, progress: Progress):
         self._suspects, self._progress = suspects, progress
         self._begun: list[int] = []
-        self._ended = 0
+        self._ended = self._batches = 0
 
     def __call__(self, rows: list[int]) -> None:
         self._suspects.note(rows)
         self._ended += len(set(self._begun).difference(rows))
+        self._batches += 1
+        if rows == self._begun:  # of one long document: work goes on, and no row ends
+            self._progress.doing(f"row {rows[0]}: batch {self._batches} of this part")
         self._begun = rows
         self._progress.update(rows_in_part=self._ended)
 

@@ -6,7 +6,7 @@ Standard library only. `worker.wire` describes with it all that passes between m
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any, Callable, TypedDict, TypeVar
 
@@ -78,6 +78,11 @@ def maybe(kind: Kind) -> Kind:
     if holds := kind.get("holds"):
         made["holds"] = lambda value: value is None or holds(value)
     return made
+
+
+def left_out(kind: Kind) -> Kind:
+    """The same, and not written while it is nothing: a record is as it was before there was this field."""
+    return {**kind, "left_out": True}
 
 
 def lax(kind: Kind) -> Kind:
@@ -190,8 +195,12 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON."""
-        values = {each.name: (getattr(self, each.name), each.default is not None) for each in fields(self)}
-        return {name: _plain(value) for name, (value, always) in values.items() if always or value is not None}
+        values = {each.name: (getattr(self, each.name), _may_be_left_out(each)) for each in fields(self)}
+        return {name: _plain(value) for name, (value, may_lack) in values.items() if value is not None or not may_lack}
+
+
+def _may_be_left_out(each: Field[Any]) -> bool:
+    return each.default is None or bool(each.metadata.get("left_out"))
 
 
 def read_record(kind: type[W], path: Path) -> W:

@@ -8,6 +8,7 @@ from typing import Any, Callable
 
 from .any_encoder import AnyEncoder
 from .blame import DEATHS_BEFORE_SUSPICION, FEW_ROWS, Suspects, judged, raising, try_alone, words
+from .chunks import counts
 from .processor import Answer
 from .rows import fingerprint
 from .say import say
@@ -74,6 +75,7 @@ def encode_part(
         padded_tokens=padding["padded_tokens"],
         out_of_memory=encoder.out_of_memory - out_of_memory,
         seconds=round(time.monotonic() - began, 4),
+        chunks=_chunks(len(texts), by_device, lengths, answers),
     )
 
 
@@ -174,6 +176,15 @@ def redo(
                 f"{still[i]}): not the texts are at fault but the model or the device"
             )
     return still
+
+
+def _chunks(
+    count: int, by_device: list[int], lengths: list[int], answers: Mapping[int, Answer]
+) -> tuple[int, ...] | None:
+    """In how many chunks each text was read, by whoever did it; None where long texts are cut."""
+    found = dict(zip(by_device, counts(lengths) or ()))
+    found.update({i: answer.chunks for i, answer in answers.items() if answer.chunks})
+    return tuple(found[i] for i in range(count)) if len(found) == count else None
 
 
 def _together(

@@ -52,6 +52,7 @@ def probe(
     device: str,
     dtype: str,
     max_tokens: int | None = None,
+    chunk_tokens: int | None = None,
     templates: dict[str, str] | None = None,
     longest: int | None = None,
     told: dict[str, Any] | None = None,
@@ -64,9 +65,10 @@ def probe(
     if model.parent.name == SHARED_FOLDERS[0] and (why := owned.model(model)):  # as a worker does before it loads
         raise PermissionError(why)
     began = time.monotonic()
-    from .encoder import Encoder
+    from .loading import make
 
-    encoder = Encoder(model, device, dtype, max_tokens, told["threads"] if told else None, templates)
+    limits = max_tokens, chunk_tokens
+    encoder = make(model, device, dtype, *limits, told["threads"] if told else None, templates)
     loaded_s = time.monotonic() - began
     why_padded = encoder.pack()  # where it can be, what is tried below is what a worker would do
     filled = {kind: _filled(kind, (templates or {}).get(kind, "{text}")) for kind in KINDS}
@@ -94,7 +96,9 @@ def probe(
         "model_max_tokens": described.model_max_tokens,
     }
     if not short_only:
-        answer["again"] = compare(encoder, model, max_tokens, templates, filled[DOCUMENT])
+        answer["again"] = compare(
+            encoder, lambda: make(model, "cpu", "float32", *limits, None, templates), filled[DOCUMENT]
+        )
     if told and told["texts"] and not short_only:
         print(json.dumps(answer), flush=True)  # it stands, whatever the texts of the corpus do to this process
         answer["rehearsed"] = _rehearsed(encoder, told)

@@ -8,7 +8,6 @@ batch, and each alone, and are held against the processor in float32, one text a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Callable
 
 from .any_encoder import AnyEncoder
@@ -23,14 +22,17 @@ WHY_LIMIT = 1000  # characters of an error
 Vectors = Callable[[], Any]
 
 
-def compare(encoder: AnyEncoder, model: Path, max_tokens: int | None, templates: dict[str, str] | None,
-            filled: Callable[[Sequence[str]], list[str]]) -> AgainProbe:  # fmt: skip
-    """The lowest cosine of the 32 texts in each way of computing them; `filled` makes a document of words."""
+def compare(
+    encoder: AnyEncoder, processor: Callable[[], AnyEncoder], filled: Callable[[Sequence[str]], list[str]]
+) -> AgainProbe:
+    """The lowest cosine of the 32 texts in each way of computing them; `filled` makes a document of words.
+
+    `processor` loads the same model in float32 on the processor.
+    """
     texts = filled(_texts(encoder.limits[DOCUMENT]))
     answer: AgainProbe = {"rows": len(texts), "tokens": max(encoder.cut(encoder.lengths(texts), texts)), "cosine": {}}
     try:
-        processor = _processor(encoder, model, max_tokens, templates)
-        right = _one_by_one(processor.as_the_library, texts)
+        right = _one_by_one((encoder if _is_one(encoder) else processor()).as_the_library, texts)
     except Exception as error:
         return {**answer, "error": f"the processor cannot do it: {_words(error)}"}
     for way, compute in _ways(encoder, texts).items():
@@ -54,14 +56,9 @@ def _ways(encoder: AnyEncoder, texts: list[str]) -> dict[str, Vectors]:
     return ways
 
 
-def _processor(
-    encoder: AnyEncoder, model: Path, max_tokens: int | None, templates: dict[str, str] | None
-) -> AnyEncoder:
-    if encoder.device == "cpu" and getattr(encoder, "dtype", "float32") == "float32":
-        return encoder
-    from .encoder import Encoder
-
-    return Encoder(model, "cpu", "float32", max_tokens, None, templates)
+def _is_one(encoder: AnyEncoder) -> bool:
+    """Whether an encoder is itself the model in float32 on the processor."""
+    return encoder.device == "cpu" and getattr(encoder, "dtype", "float32") == "float32"
 
 
 def _texts(limit: int | None) -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Callable, TextIO
 
 from .any_encoder import AnyEncoder
+from .chunks import counts
 from .device import NO_GPU
 from .escape import safe_text
 from .layout import HostFolder
@@ -38,10 +39,11 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What the processor makes of a text: its tokens before the cut, and its vector."""
+    """What the processor makes of a text: its tokens before the cut, its vector, its chunks where it is not cut."""
 
     tokens: int
     vector: Sequence[float]
+    chunks: int | None = None
 
 
 def serve(root: Path, host: str, threads: int) -> int:
@@ -55,13 +57,15 @@ def serve(root: Path, host: str, threads: int) -> int:
     return _answer_all(load_padded(assignment, threads), out)
 
 
-def recompute(model: Path, dtype: str, max_tokens: int | None, templates: dict[str, str], threads: int) -> int:
+def recompute(
+    model: Path, dtype: str, max_tokens: int | None, chunk_tokens: int | None, templates: dict[str, str], threads: int
+) -> int:
     """Be the same for who holds a run's vectors against the model: without a run's folder, and in any dtype."""
-    from .encoder import Encoder
+    from .loading import make
 
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    return _answer_all(Encoder(model, "cpu", dtype, max_tokens, threads, templates), out)
+    return _answer_all(make(model, "cpu", dtype, max_tokens, chunk_tokens, threads, templates), out)
 
 
 def _answer_all(encoder: AnyEncoder, out: TextIO) -> int:
@@ -91,7 +95,10 @@ def answer(encoder: AnyEncoder, text: str) -> Opinion:
         bad = encoder.bad_rows(vectors)
     except Exception as error:
         return Opinion(f"{type(error).__name__}: {error}"[:2000])
-    return Opinion(bad[0]) if bad else Opinion(tokens=lengths[0], vector=tuple(vectors[0].tolist()))
+    if bad:
+        return Opinion(bad[0])
+    of_each = counts(lengths)
+    return Opinion(tokens=lengths[0], vector=tuple(vectors[0].tolist()), chunks=of_each[0] if of_each else None)
 
 
 class Processor:
@@ -162,7 +169,7 @@ class Processor:
         self.pending -= 1
         if opinion.error is not None or opinion.tokens is None or opinion.vector is None:
             raise CannotEither(safe_text(opinion.error or "no answer"))
-        return Answer(opinion.tokens, opinion.vector)
+        return Answer(opinion.tokens, opinion.vector, opinion.chunks)
 
     def _line(self, within_s: float, doing: str) -> Opinion | None:
         """Its next line; None when it ended, or was ended because none came in time."""

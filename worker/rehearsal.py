@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -15,8 +16,11 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Sequence  # noqa: UP035  (Python 3.9 on lab boxes)
 
+from .allotted import GPUS
 from .any_encoder import AnyEncoder
 from .bins import BINS, bin_of
+from .chunks import counts
+from .draw import Draw, process_bytes
 from .wire import LengthsFound, RateFound, Rehearsed
 
 AT_ONCE = 256  # texts that are counted in one go
@@ -82,7 +86,8 @@ def rehearse(
     texts = [str(text) for text in told["texts"]]
     whole = told.get("all")
     counted = count(encoder, _of_file(whole["path"], int(whole["documents"])) if whole else texts, beat)
-    rate = measure(encoder, texts, float(told["seconds"]), beat)
+    with Draw(os.environ.get(GPUS, "") if encoder.device.startswith("cuda") else "") as draw:
+        rate = measure(encoder, texts, float(told["seconds"]), beat)
     slots = int(told.get("slots") or 1)
     if (
         slots > 1
@@ -90,7 +95,21 @@ def rehearse(
     ):
         beat(LONG)
         rate = together(make(), {**told, "packed": bool(getattr(encoder, "packed", False))}, slots) or rate
-    return {"lengths": counted, "rate": rate}
+    return {
+        "lengths": counted,
+        "rate": rate,
+        "watts": draw.watts,
+        "device_bytes": _device_bytes(encoder.device),
+        "process_bytes": process_bytes(),
+    }
+
+
+def _device_bytes(device: str) -> int:
+    if device == "cpu":
+        return 0
+    from .accelerator import most_bytes
+
+    return most_bytes(device)
 
 
 def _of_file(path: str, documents: int) -> Iterator[str]:
@@ -102,11 +121,15 @@ def _of_file(path: str, documents: int) -> Iterator[str]:
 
 
 def count(encoder: AnyEncoder, texts: Iterable[str], beat: Callable[[str], None] = lambda s: None) -> LengthsFound:
-    """Tokens of the texts, before and after the model's limit."""
-    found: LengthsFound = {"texts": 0, "tokens": 0, "read": 0, "cut": 0, "longest": 0, "bins": [0] * BINS}
+    """Tokens of the texts, before and after the model's limit, and in how many chunks they are read."""
+    found: LengthsFound = {"texts": 0, "tokens": 0, "read": 0, "cut": 0, "longest": 0, "bins": [0] * BINS,
+                           "chunks": 0, "in_chunks": 0}  # fmt: skip
     for some in _pieces(texts):
         beat(WORKS)
-        lengths = list(encoder.lengths(some))
+        lengths = encoder.lengths(some)
+        of_each = counts(lengths) or []
+        found["chunks"] += sum(of_each)
+        found["in_chunks"] += sum(1 for chunks in of_each if chunks > 1)
         read = encoder.cut(lengths, some)
         found["texts"] += len(some)
         found["tokens"] += sum(lengths)

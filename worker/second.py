@@ -82,7 +82,7 @@ def learn(root: Path, host: str, threads: int) -> int:
 
 def known_key(assignment: Assignment) -> str:
     """What known vectors are good for: this model, read so."""
-    read_so = [assignment.model.digest, assignment.max_tokens, assignment.prompt, KNOWN]
+    read_so = [assignment.model.digest, assignment.max_tokens, assignment.prompt, KNOWN, assignment.chunk_tokens]
     return hashlib.sha256(json.dumps(read_so).encode()).hexdigest()
 
 

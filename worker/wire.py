@@ -60,6 +60,7 @@ from .fields import (
     is_count,
     is_number,
     lax,
+    left_out,
     many,
     maybe,
     of,
@@ -107,6 +108,7 @@ class EncodingIdentity(Record):
     normalises: bool | None = field(metadata=MAYBE_FLAG)  # by the model's own contract
     dim: int = field(metadata=LEAST_1)  # numbers of a vector
     batching: str = field(metadata={"read": _batching})  # packed or padded: another order of sums, so other last bits
+    chunk_tokens: int | None = field(metadata=left_out(MAYBE_LIMIT))  # of a long document's chunks; None: it is cut
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ class RowsRecord(Record):
     padded_tokens: int | None = field(metadata=MAYBE_COUNT)
     out_of_memory: int | None = field(metadata=MAYBE_COUNT)  # times
     seconds: float | None = field(metadata=maybe(one("seconds", lambda n: is_number(n, 1e12))))
+    chunks: tuple[int, ...] | None = field(metadata=left_out(maybe(many(LEAST_1, RANGES))))  # None: long texts are cut
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,7 @@ class Assignment(Record):
     keep_awake: bool | None = field(default=None, metadata=MAYBE_FLAG)  # whether the machine must not sleep meanwhile
     scheduler: str | None = field(default=None, metadata=MAYBE_TEXT)  # slurm: it places the supervisor and may end it
     heartbeat_s: float | None = field(default=None, metadata=MAYBE_TIME)  # between two reports: seldom on a shared disk
+    chunk_tokens: int | None = field(default=None, metadata=MAYBE_LIMIT)  # long documents are read in chunks of so many
     format: int | None = field(default=FORMAT, metadata=MAYBE_COUNT)
     # What launch leaves to the worker's own constants.
     stall_s: float | None = field(default=None, metadata=MAYBE_TIME)  # instead of first_progress_s
@@ -409,6 +413,7 @@ class Opinion(Record):
     error: str | None = field(default=None, metadata=MAYBE_TEXT)  # instead of the others
     tokens: int | None = field(default=None, metadata=MAYBE_COUNT)  # before the cut
     vector: tuple[float, ...] | None = field(default=None, metadata=maybe(many(FLOAT, RANGES)))  # (dim,)
+    chunks: int | None = field(default=None, metadata=MAYBE_COUNT)  # it was read in; None: long texts are cut
 
 
 @dataclass(frozen=True)
@@ -730,6 +735,8 @@ class LengthsFound(TypedDict):
     cut: int  # texts
     longest: int
     bins: list[int]
+    chunks: int  # of all texts; 0 where long texts are cut
+    in_chunks: int  # texts that are read in more than one
 
 
 class RateFound(TypedDict):
@@ -746,6 +753,9 @@ class Rehearsed(TypedDict, total=False):
 
     lengths: LengthsFound
     rate: RateFound
+    watts: float  # of its GPU meanwhile, in the mean; 0 where it is not told
+    device_bytes: int  # of its own memory, the most that one slot held; 0 of a processor, or where it is not told
+    process_bytes: int  # of the machine's memory, the same
     error: str
 
 

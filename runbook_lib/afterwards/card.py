@@ -38,6 +38,7 @@ MEANING = {
     "url": "its address; empty if it has none",
     "tokens": "its length in tokens before it was cut, special tokens included",
     "truncated": "whether the model read only its beginning",
+    "chunks": "in how many chunks it was read: the vector is their mean",
     "text": "its text as it was encoded, with the prompt",
     "vector": "its embedding",
 }

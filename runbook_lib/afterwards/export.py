@@ -198,6 +198,7 @@ def _schema(job: _Job) -> Any:
     value = pyarrow.float32() if job.dtype == "float32" else pyarrow.float16()
     fields = [("row", pyarrow.int64()), ("id", key), ("title", pyarrow.string()), ("url", pyarrow.string())]
     fields += [("tokens", pyarrow.int32()), ("truncated", pyarrow.bool_())]
+    fields += [("chunks", pyarrow.int32())] if job.result.manifest.chunked else []
     fields += [("text", pyarrow.string())] if job.texts else []
     fields += [("vector", pyarrow.list_(value, job.result.manifest.dim))]
     metadata = {f"runbook.{name}": value for name, value in card.facts(job.result, job.loss).items()}

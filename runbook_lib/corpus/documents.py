@@ -126,7 +126,7 @@ def _absent(inspection: Inspection) -> list[str]:
     notes = []
     if "id" not in inspection.given:  # said once, not for each
         inspection.findings.places.pop("no_id", None)
-        names = inspection.names
+        names = [name for name in inspection.names if name != inspection.fields.id]
         likely = [name for name in names if _ID.search(name)]
         listed = ", ".join(f'"{shown(name)}"' for name in (likely or names)[:NAMED])
         name = shown(inspection.fields.id)

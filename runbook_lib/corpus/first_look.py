@@ -14,6 +14,7 @@ from .characters import is_visible
 from .findings import counted
 from .formats.readers import open_source
 from .formats.source import Unreadable, refusal, shown
+from .plain_ids import plain_id
 
 SAMPLE = 1000  # documents looked at
 DEEPEST = 3  # fields inside fields
@@ -91,6 +92,9 @@ def look(path: Path, scratch: Path | None = None) -> FirstLook:
         first = {"text": shown(items[0], 80)}
         return FirstLook(form, len(files.files), len(items), (), {}, first, len(items))
     seen = _fields(items)
+    if len(items) == 1 and len(files.files) == 1 and (whole := _documents_inside(items[0])):
+        fix = "save them as a JSON array of objects, or as JSON lines: one object a document"
+        raise refusal(path, f"one object, not a list of documents: {whole}", fix)
     names = _guess(seen, len(items))
     if "text" not in names:
         listed = ", ".join(f'"{shown(name)}"' for name in itertools.islice(seen, 20))
@@ -103,6 +107,20 @@ def look(path: Path, scratch: Path | None = None) -> FirstLook:
         sum(not (type(v := each.get(title)) is str and is_visible(v)) for each in values) if title else len(values)
     )
     return FirstLook(form, len(files.files), len(items), tuple(seen), names, first, without)
+
+
+def _documents_inside(item: Any) -> str:
+    """Say where the documents of a file are that holds one object alone; empty where that is a document itself."""
+    if type(item) is not dict:
+        return ""
+    for name, value in item.items():
+        if type(value) is list and len(value) > 1 and all(type(each) is dict for each in value):
+            return f'its field "{shown(name)}" holds a list of {len(value):,} objects'
+    inside = [set(value) for value in item.values() if type(value) is dict]
+    if len(item) == len(inside) > 1 and set.intersection(*inside):
+        return f'{len(item):,} objects by their keys, such as "{shown(next(iter(item)))}"'
+    columns = [name for name, value in item.items() if type(value) is list and len(value) > 1]
+    return f'lists by their columns, such as "{shown(columns[0])}"' if len(columns) == len(item) > 0 else ""
 
 
 def _leaves(item: dict[str, Any], above: str = "", depth: int = 1) -> Iterator[tuple[str, Any]]:
@@ -123,9 +141,9 @@ def _fields(items: list[Any]) -> dict[str, Seen]:
                 one.texts += 1
                 one.characters += len(value)
                 one.values.add(value[:200])
-            elif type(value) is int:
+            elif type(key := plain_id(value)) in (int, str) and key != "":
                 one.numbers += 1
-                one.values.add(value)
+                one.values.add(key)
     return seen
 
 
@@ -147,7 +165,8 @@ def _guess(seen: dict[str, Seen], documents: int) -> dict[str, str]:
     if "text" not in names and longest and seen[longest].texts > documents // 2:
         names["text"] = longest
         del free[longest]
-    choose("id", lambda one: len(one.values) == one.texts + one.numbers == documents)
+    # Of a document without one the row number stands in.
+    choose("id", lambda one: len(one.values) == one.texts + one.numbers > documents // 2)
     choose("url", lambda one: one.texts > 0)
     choose("title", lambda one: one.texts > 0 and one.mean <= LONGEST_TITLE)
     return names

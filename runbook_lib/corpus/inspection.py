@@ -18,10 +18,10 @@ from .characters import LONG_WORD, SURROGATES, has_control, has_long_word, is_vi
 from .columns import Column
 from .findings import ACCEPTABLE, LONG_TEXT, NAMED, Findings, counted
 from .formats.source import Odd, Unreadable, shown
+from .plain_ids import plain_id
 from .repeats import WIDTH, Repeats, digest
 
 _WIDEST_INT = 2**64
-_EXACT_FLOAT = 2**53  # whole numbers up to here are exact as floats, which tables make of ids with gaps
 _ID_SHOWN = 40  # characters
 
 
@@ -129,9 +129,9 @@ class Inspection:
         fields = self.fields
         text = self._text(place, item)
         title = self._title(place, *_value(item, fields.title))
-        key, _ = _value(item, fields.id)
+        key = plain_id(_value(item, fields.id)[0])
         own_id = self._id(row, place, key)
-        self._seen.add(place, None if key is None or _is_nan(key) else own_id, text)
+        self._seen.add(place, None if key is None else own_id, text)
         url = self._url(place, _value(item, fields.url)[0])
         if text is None or title is None or own_id is None or url is None:
             return None
@@ -214,9 +214,7 @@ class Inspection:
         return True
 
     def _id(self, row: int, place: str, value: Any) -> str | int | None:
-        if type(value) is float and value.is_integer() and abs(value) <= _EXACT_FLOAT:
-            value = int(value)
-        if value is None or _is_nan(value):
+        if value is None:
             self.findings.note("no_id", place)
             return row
         self.given.add("id")

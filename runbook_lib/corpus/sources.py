@@ -20,6 +20,8 @@ from .formats.readers import PACKED, SUFFIXES
 from .formats.source import FETCH_AGAIN, refusal, shown
 
 MOST, FEW = 100_000, 200  # files
+SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs", "hf", "http", "https", "ftp", "sftp")
+ADDRESSES = frozenset(f"{scheme}:" for scheme in SCHEMES)
 STATE, SPLITS = "state.json", "dataset_dict.json"  # of `datasets`
 
 
@@ -67,6 +69,9 @@ def exists(path: Path) -> bool:
 
 def find(path: Path) -> Files:
     """Return the files of a corpus. Raises CorpusError where there is none, or where it is not clear which."""
+    if scheme := next((part[:-1] for part in path.parts if part.lower() in ADDRESSES), ""):
+        reason = f"an address ({scheme}://...), and files of this machine are read"
+        raise refusal(path, reason, "download it, and set corpus.path in the profile to the file or folder")
     if path.is_dir():
         return _of_folder(path)
     if path.exists():
@@ -136,7 +141,8 @@ def _of_folder(folder: Path) -> Files:
         inside = sorted({kind(file) for file in folder.rglob("*") if kind(file) and file.is_file()})
         fix = f"if they lie further down: corpus.path: {shown(folder, 300)}/**/*{inside[0]}" if inside else ""
         what = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
-        raise refusal(folder, f"no file of a known kind in this folder ({what})", fix or "name the folder with them")
+        fix = fix or "name the folder with them, or put the documents into one file, such as JSON lines"
+        raise refusal(folder, f"no file of a known kind in this folder ({what})", fix)
     if len(kinds) > 1:
         seen = ", ".join(f"{count} *{suffix}" for suffix, count in sorted(kinds.items()))
         fix = f"say which: corpus.path: {shown(folder, 300)}/*{kinds.most_common(1)[0][0]}"

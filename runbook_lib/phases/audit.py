@@ -204,7 +204,8 @@ def compute(
             vector = np.array(opinion.vector or (), np.float64)
             found[row] = vector
             error = safe_text(opinion.error or "", 300)
-            done[row] = AuditedRow(row, False, distance(vectors[row], vector), opinion.tokens, error)
+            off = distance(vectors[row], vector)
+            done[row] = AuditedRow(row, False, off, opinion.tokens, error, opinion.chunks)
 
     began = time.monotonic()
     hold(rows)
@@ -325,13 +326,19 @@ def tell(
 
 
 def _other_tokens(subject: Subject, audit: Audit) -> list[tuple[int, str]]:
-    """Return the documents whose number of tokens, found now, is not the recorded one."""
-    found = {each.row: each.tokens for each in audit.rows if each.tokens is not None}
+    """Return the documents whose number of tokens or chunks, found now, is not the recorded one."""
+    found = {each.row: each for each in audit.rows if each.tokens is not None}
     wrong = []
     with subject.merged.articles.open("rb") as file:
         for row, line in enumerate(file):
-            if row in found and (stated := json.loads(line).get("tokens")) != found[row]:
-                wrong.append((row, f"row {row} has {found[row]} tokens, its record says {stated}"))
+            if row not in found:
+                continue
+            stated, now = json.loads(line), {"tokens": found[row].tokens, "chunks": found[row].chunks}
+            wrong += [
+                (row, f"row {row} has {count} {what}, its record says {stated.get(what)}")
+                for what, count in now.items()
+                if stated.get(what) != count
+            ]
     return wrong
 
 

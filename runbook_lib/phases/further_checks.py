@@ -162,7 +162,9 @@ def _cut_texts(e: Evidence, checks: Checks) -> None:
     name, stated = "every document read to its end", e.manifest.lengths.documents
     cut = int(e.audit.cut.sum())
     if not cut:
-        checks.add(name, True, f"{stated.tokens:,} tokens")
+        chunked = e.manifest.chunked
+        how = f"; {chunked.documents:,} documents in several chunks of at most {chunked.tokens:,}" if chunked else ""
+        checks.add(name, True, f"{stated.tokens:,} tokens{how}")
         return
     summary = (
         f"{cut} of {e.documents} documents ({cut / e.documents:.1%}) are longer than the model reads; "

@@ -25,7 +25,7 @@ from ..result import earlier, founding, home, publication, taken
 from ..result import whole as wholes
 from ..result.array_file import ITEM_BYTES
 from ..result.large_files import write
-from ..result.manifest import Amended, Manifest, MergedPart, SlotShare, Tallies, Tally
+from ..result.manifest import Amended, Chunked, Manifest, MergedPart, SlotShare, Tallies, Tally
 from ..result.merged import AGAIN, Merged, differences
 from ..result.parts import Part, Piece, cover, first_few, read, row_bytes, verify, with_plan_slot, within
 from ..result.placed import Placed
@@ -35,6 +35,8 @@ from ..run.disk import explain_disk_errors
 from ..run.plan import Plan
 from ..run.run import Run
 from .progress import OnProgress, ignore
+
+SEEN = ("device", "torch", "python", "max_tokens", "batching")  # of a part's record: each value, and in how many parts
 
 
 @explain_disk_errors("merging")
@@ -215,6 +217,7 @@ def _write(
 
     manifest = _manifest(plan, parts, pieces, lengths, _timestamp(run, plan, parts), outputs)
     manifest = replace(manifest, documents=rows, since=None if whole is None else whole.since)
+    manifest = replace(manifest, chunked=of_documents.chunked(plan))
     manifest = replace(manifest, founding=founding.save(run.founding_candidate, merged.content(manifest)))
     merged.commit(manifest)
     return manifest
@@ -260,7 +263,7 @@ def _npy_head(rows: int, dim: int) -> bytes:
 
 
 def _row_records(pieces: Sequence[Piece]) -> Iterator[RowRecord]:
-    """Return row, tokens, whether it was cut, fingerprint and limit, in row order; one part's record at a time."""
+    """Return the record of each row, in order; one part's record at a time."""
     for part, low, high in pieces:
         again = read(part.path)
         if again.sha256 != part.sha256 or again.without_row_data().record != part.record:
@@ -268,7 +271,10 @@ def _row_records(pieces: Sequence[Piece]) -> Iterator[RowRecord]:
         record, cut = again.record, set(again.record.truncated)
         for row in range(low, high):
             at = row - part.start
-            yield row, record.tokens[at], row in cut, record.fingerprints[at] or "", record.max_tokens
+            chunks = record.chunks[at] if record.chunks else 0
+            yield RowRecord(
+                row, record.tokens[at], row in cut, chunks, record.fingerprints[at] or "", record.max_tokens
+            )
 
 
 def _articles(corpus: Corpus, records: Iterator[RowRecord], whole: Whole | None) -> Iterator[bytes]:
@@ -279,7 +285,7 @@ def _articles(corpus: Corpus, records: Iterator[RowRecord], whole: Whole | None)
     lines: list[bytes] = []
     articles = iter(corpus.articles())
     by = None if whole is None else whole.computed_by()
-    for row, tokens, cut, fingerprint, _ in records:
+    for row, tokens, cut, chunks, fingerprint, _ in records:
         article = next(articles, None)
         if article is None or article["row"] != row:
             raise DataError(
@@ -287,6 +293,8 @@ def _articles(corpus: Corpus, records: Iterator[RowRecord], whole: Whole | None)
                 f"delete {corpus.folder} and run again: it is numbered again"
             )
         line: dict[str, object] = {**article, "tokens": tokens, "truncated": cut, "fingerprint": fingerprint}
+        if chunks:
+            line["chunks"] = chunks
         if whole is not None and by is not None:
             line["computed_by"] = whole.since.runs[by[row]].run
         lines.append(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
@@ -328,7 +336,7 @@ def _manifest(
         rows_done_twice=sum(part.rows for part in parts) - sum(high - low for low, high in taken.values()),
         slots=slots,
         seconds=round(sum(share.seconds for share in slots.values()), 3),
-        seen={key: _value_counts(parts, key) for key in ("device", "torch", "python", "max_tokens", "batching")},
+        seen={key: _value_counts(parts, key) for key in SEEN},
         redone_float32=sum(len(part.record.redone_float32) for part in parts),
         lengths=lengths,
         outputs=outputs,
@@ -366,19 +374,24 @@ class _Tallying:
     """Counts the tokens of the rows that pass through."""
 
     def __init__(self) -> None:
-        self._tokens = self._truncated = self._lost = 0
+        self._tokens = self._truncated = self._lost = self._chunks = self._in_chunks = 0
 
     def through(self, records: Iterator[RowRecord]) -> Iterator[RowRecord]:
         """Return the same records; they are counted as they are taken."""
         for record in records:
-            _, length, cut, _, limit = record
-            self._tokens += length
-            if cut:
+            self._tokens += record.tokens
+            self._chunks += record.chunks
+            self._in_chunks += record.chunks > 1
+            if record.cut:
                 self._truncated += 1
-                self._lost += max(0, length - (limit or length))
+                self._lost += max(0, record.tokens - (record.limit or record.tokens))
             yield record
 
     def tally(self) -> Tally:
         """Return what was counted."""
         share = round(self._lost / self._tokens, 6) if self._tokens else 0.0
         return Tally(self._tokens, self._truncated, self._lost, share)
+
+    def chunked(self, plan: Plan) -> Chunked | None:
+        """Return what was counted of chunks; None where long texts are cut."""
+        return Chunked(plan.chunk_tokens, self._in_chunks, self._chunks) if plan.chunk_tokens else None

@@ -27,6 +27,7 @@ from ..run import model as models
 from ..run import model_card, places, plan, planning
 from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
+from ..run.reading import Reading
 from ..run.run import Run
 from ..slots import states
 from . import cluster, joining, probe_answer, probe_checks, probing, promise, reuse, room, run_corpus
@@ -112,6 +113,7 @@ def the_model(run: Run) -> tuple[Checks, models.Model | None]:
     checks = Checks("The model is here and is the one the profile names")
     try:
         model = models.resolve(run.profile.model, models.read_token(run.profile.hf_token))
+        reading = Reading.of(run.profile.model, model)
     except ProfileError as error:
         checks.add("model", False, error, run.profile.model.name, "see the message")
         return checks, None
@@ -123,12 +125,18 @@ def the_model(run: Run) -> tuple[Checks, models.Model | None]:
     checks.add("files", True, f"{len(model.files)} files, {model.bytes / 1e6:.1f} MB, digest {model.digest[:16]}")
     width = f"{model.dim} numbers" if model.dim else "as many numbers as the hosts will measure"
     checks.add("vectors", True, f"{width}, {'normalised' if model.normalises else 'not normalised'}")
-    tokens = run.profile.model.max_tokens or model.max_tokens
-    checks.add("length", True, f"reads {f'{tokens} tokens' if tokens else 'all'} of a document")
+    checks.add("length", True, _length(reading, model))
     shown = {"documents": model.template, "questions": model.question_template}
     for kind, template in shown.items():
         checks.add(f"text of {kind}", True, template)
     return checks, model
+
+
+def _length(reading: Reading, model: models.Model) -> str:
+    if reading.chunk_tokens:
+        return f"reads all of a document, in chunks of at most {reading.chunk_tokens} tokens"
+    tokens = reading.limit(model)
+    return f"reads {f'{tokens} tokens' if tokens else 'all'} of a document"
 
 
 def _sums(model: models.Model, licence: str) -> dict[str, Any]:

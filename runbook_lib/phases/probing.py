@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from ..profile.profile import HostSpec
 from ..run import model as models
 from ..run.checks import Checks
 from ..run.machine_facts import MachineFacts
+from ..run.reading import Reading
 from ..run.run import Run
 from . import rehearsal, sent_model
 from .probe_answer import Answer, Probe, parse_answer, parse_probe
@@ -136,8 +137,9 @@ def _argv(run: Run, model: models.Model, python: str, folder: Path, longest: int
         "--question-prompt",
         model.question_template,
     ]
-    cut = run.profile.model.max_tokens
-    argv += ["--max-tokens", str(cut)] if cut is not None else []
+    reading = Reading.of(run.profile.model, model)
+    argv += ["--max-tokens", str(reading.max_tokens)] if reading.max_tokens is not None else []
+    argv += ["--chunk-tokens", str(reading.chunk_tokens)] if reading.chunk_tokens is not None else []
     return [*argv, "--longest", str(longest)] if longest is not None else argv
 
 
@@ -164,7 +166,8 @@ def _key(run: Run, model: models.Model, facts: MachineFacts) -> str:
     """Return a digest of everything that a try depends on: if it changes, the host must try again."""
     bundle = [hashlib.sha256(source.read_bytes()).hexdigest() for _, source in bundle_files()]
     spec = run.profile.model
-    what = [model.digest, spec.dtype, spec.max_tokens, model.template, model.question_template, bundle]
+    reading = astuple(Reading.of(spec, model))
+    what = [model.digest, spec.dtype, reading, model.template, model.question_template, bundle]
     return hashlib.sha256(json.dumps([facts["python"], facts["device"], *what]).encode()).hexdigest()
 
 

@@ -75,6 +75,7 @@ def answers(
     argv += ["--prompt", plan.prompt, "--question-prompt", plan.question_prompt]
     argv += ["--threads", str(os.cpu_count() or 1)]
     argv += ["--max-tokens", str(plan.max_tokens)] if plan.max_tokens else []
+    argv += ["--chunk-tokens", str(plan.chunk_tokens)] if plan.chunk_tokens else []
     with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as said:
         for text, question in texts:
             asked.write(json.dumps([{"text": text, "kind": QUERY if question else DOCUMENT}]).encode() + b"\n")

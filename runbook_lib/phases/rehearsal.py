@@ -29,11 +29,15 @@ SAMPLE_BYTES, SAMPLE_TEXTS = 2**20, 2000  # what travels to a host
 ALL_BYTES = 32 * 2**20  # of a corpus whose documents are all counted on this machine: half a minute of one processor
 RECORD = "rehearsal.json"
 LARGEST = 10**15
+MOST_WATTS = 1e5
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of documents, as counted; `exact`: of all of them. `host`: who counted."""
+    """Tokens of documents, as counted; `exact`: of all of them. `host`: who counted.
+
+    `chunks`: of all texts that were counted, 0 where long ones are cut; `in_chunks`: texts that are read in several.
+    """
 
     texts: int
     tokens: int
@@ -43,6 +47,8 @@ class Lengths:
     bins: tuple[int, ...]
     exact: bool
     host: str = ""
+    chunks: int = 0
+    in_chunks: int = 0
 
     @property
     def share_cut(self) -> float:
@@ -76,6 +82,15 @@ class Rate:
     def tokens_s(self) -> float:
         """Tokens a second."""
         return self.tokens / self.seconds
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a slot of a host took: `watts` of its GPU, bytes of its device and of its machine; 0 where not known."""
+
+    watts: float = 0.0
+    device_bytes: int = 0
+    process_bytes: int = 0
 
 
 def sample(run: Run, spec: HostSpec | None = None, facts: Mapping[str, MachineFacts] | None = None) -> str:
@@ -150,6 +165,19 @@ def rates(run: Run) -> dict[str, Rate]:
     return {name: rate for name, answer in _kept(run).items() if (rate := _rate(answer))}
 
 
+def taken(run: Run) -> dict[str, Taken]:
+    """Return what a slot of each host took, as far as it was tried."""
+    return {name: found for name, answer in _kept(run).items() if (found := _taken(answer))}
+
+
+def _taken(answer: Any) -> Taken | None:
+    with suppress(KeyError, TypeError, ValueError):
+        watts = answer["watts"]
+        if isinstance(watts, int | float) and 0 <= watts < MOST_WATTS:
+            return Taken(float(watts), _whole(answer["device_bytes"]), _whole(answer["process_bytes"]))
+    return None
+
+
 def _lengths(name: str, answer: Any, documents: int) -> Lengths | None:
     """Check every number: a host may say anything."""
     with suppress(KeyError, TypeError, ValueError):
@@ -157,9 +185,10 @@ def _lengths(name: str, answer: Any, documents: int) -> Lengths | None:
         texts, tokens, read, cut, longest = (
             _whole(given[key]) for key in ("texts", "tokens", "read", "cut", "longest")
         )
+        chunks, in_chunks = (_whole(given.get(key, 0)) for key in ("chunks", "in_chunks"))
         bins = tuple(_whole(each) for each in given["bins"])
         if 0 < texts <= documents and cut <= texts and read <= tokens and len(bins) == BINS and sum(bins) == texts:
-            return Lengths(texts, tokens, read, cut, longest, bins, texts == documents, name)
+            return Lengths(texts, tokens, read, cut, longest, bins, texts == documents, name, chunks, in_chunks)
     return None
 
 

@@ -26,8 +26,10 @@ from ..result import earlier as earlier_runs
 from ..result import whole as wholes
 from ..result.earlier import Earlier
 from ..result.manifest import RowsOf, Since
+from ..result.taken import packed
 from ..run.disk import explain_disk_errors
 from ..run.model import Model
+from ..run.reading import Reading
 from ..run.run import Run
 
 SPOT_ROWS = 64  # taken rows that are computed again: if none is wrong, fewer than one in 20 of all is, at 95 %
@@ -38,7 +40,7 @@ def check_earlier(run: Run, model: Model) -> Earlier:
     """Return the earlier run of a run with --since. Raises DataError if its vectors cannot be taken."""
     earlier = earlier_runs.open_earlier(Path(run.since), run.folder)
     spec = run.profile.model
-    earlier_runs.check_same_model(earlier, model, spec.dtype, spec.max_tokens)
+    earlier_runs.check_same_model(earlier, model, spec.dtype, Reading.of(spec, model))
     earlier_runs.check_bytes(earlier)
     return earlier
 
@@ -102,7 +104,7 @@ def _read_earlier(earlier: Earlier, scratch: Path) -> _Known:
         try:
             prints[row] = np.frombuffer(bytes.fromhex(article["fingerprint"]), np.uint8)
             ids[row] = np.frombuffer(id_key(article["id"]), np.uint8)
-            lengths[row] = 2 * article["tokens"] + article["truncated"]
+            lengths[row] = packed(article["tokens"], article["truncated"], article.get("chunks", 0))
         except (KeyError, ValueError, TypeError) as error:
             raise earlier.refused(f"row {row} of its articles is no record of this version: {error}") from None
         computed_by[row] = runs.setdefault(article.get("computed_by") or earlier.manifest.run, len(runs))

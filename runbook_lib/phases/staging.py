@@ -195,6 +195,7 @@ def _stage_host(
         prompt=plan.prompt,
         question_prompt=plan.question_prompt,
         max_tokens=plan.max_tokens,
+        chunk_tokens=plan.chunk_tokens,
         python=host.python,
         slots=tuple(_slot(plan, slot, shards) for slot in slots),
         plan=plan.sha256,

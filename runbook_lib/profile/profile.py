@@ -23,6 +23,7 @@ from .overrides import name_of, override
 from .rules import Given, InvalidValue, Key, Rule
 from .yaml_lines import LONGEST_PATH, Node, Problems, read, shown, write
 
+CHUNK = "chunk"  # of model.too_long
 WORKDIR = "~/mapper_embeddings"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 PACKAGE = re.compile(r"package:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -154,7 +155,8 @@ class CorpusSpec:
 class ModelSpec:
     """The embedding model and how it is used; `sha256` is that of its model.safetensors.
 
-    `too_long`: a text of more tokens than are read is cut (truncate), or stops the run before anything is computed.
+    `too_long`: a text of more tokens than are read is cut (truncate), stops the run before anything is computed
+    (refuse), or is read whole, in chunks whose mean is its vector (chunk).
 
     `download`: `here`, and sent to the hosts from here; or `hosts`, each of which fetches the weights from the hub.
     """
@@ -168,7 +170,7 @@ class ModelSpec:
     max_tokens: int | None = field(default=None, metadata=rules.whole(1_000_000))
     sha256: str | None = field(default=None, metadata=rules.text("64 hexadecimal digits", "[0-9a-fA-F]{64}"))
     download: str = field(default="here", metadata=rules.one_of("here", "hosts"))
-    too_long: str = field(default="truncate", metadata=rules.one_of("truncate", "refuse"))
+    too_long: str = field(default="truncate", metadata=rules.one_of("truncate", "refuse", CHUNK))
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,8 @@ def _model(run_facts: RunFacts) -> list[Figure]:
         return [Figure("model", "")]
     about = f"revision {plan.model.revision}, digest {plan.model.digest[:16]}, {plan.dtype}"
     read = f"reads {plan.max_tokens:,} tokens" if plan.max_tokens else "reads as many tokens as the model takes"
+    if plan.chunk_tokens:
+        read = f"long documents are read whole, in chunks of at most {plan.chunk_tokens:,} tokens"
     batches = "no padding" if plan.batching == PACKED else plan.why_padded
     return [
         Figure("model", plan.model.name, about),
@@ -155,6 +157,9 @@ def _truncation(run_facts: RunFacts) -> Figure:
         return Figure("documents cut", "")
     stated = run_facts.figures.lengths or manifest.lengths.documents
     note = f"{stated.truncated_rows:,} documents; {100 * stated.share_cut:.2f} % of all tokens were not read"
+    if chunked := manifest.chunked:
+        note = f"{chunked.documents:,} documents were longer than {chunked.tokens:,} tokens: each of these has the "
+        note += f"mean of its chunks; {chunked.chunks:,} chunks in all"
     share = f"{100 * stated.truncated_rows / manifest.documents:.2f} %"
     return Figure("documents cut", share, note, str(stated.truncated_rows))
 

@@ -26,9 +26,7 @@ def next_steps(run_facts: RunFacts) -> list[tuple[str, str]]:
         steps.append(("Copy the backup to another disk: it lies on that of the original", ""))
     if manifest and manifest.documents and manifest.lengths.documents.truncated_rows > MANY_CUT * manifest.documents:
         share = 100 * manifest.lengths.documents.truncated_rows / manifest.documents
-        steps.append(
-            (f"{share:.0f} % of the documents were cut: split the long ones, or take a model that reads more", "")
-        )
+        steps.append((f"{share:.0f} % of the documents were cut: model.too_long: chunk reads the long ones whole", ""))
     steps += [
         ("Check the archive, today or in a year", f"runbook verify {name}"),
         ("Ask the corpus something", f"runbook search {name} {shlex.quote(_asked(run_facts))}"),

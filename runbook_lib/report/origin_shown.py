@@ -117,6 +117,7 @@ def promised(run_facts: RunFacts) -> Markup:
     if made is None:
         return Markup("<p>Nothing was promised: this run's preflight was made by an earlier version.</p>")
     rows = [*_cut(run_facts, made), *_time(run_facts, made), *_room(run_facts, made)]
+    rows += [_row("energy of GPUs", promise.energy_in_words(made), "")] if made.energy_wh is not None else []
     return page.table("What preflight said before anything was spent", ("what", "promised", "came", "difference"), rows)
 
 
@@ -126,6 +127,11 @@ def _row(name: str, before: str, after: str, difference: str = "") -> tuple[Mark
 
 def _cut(run_facts: RunFacts, made: promise.Promise) -> list[tuple[Markup, ...]]:
     found, manifest = made.lengths, run_facts.manifest
+    if found is not None and made.chunk_tokens:
+        chunked = manifest.chunked if manifest is not None and manifest.documents else None
+        share = chunked.documents / manifest.documents if manifest and chunked else None
+        fact = f"{100 * share:.2f} %" if share is not None else ""
+        return [_row("documents in several chunks", f"{100 * found.in_chunks / found.texts:.2f} %", fact, "")]
     if found is None or made.limit is None:
         return []
     about = "" if found.exact else f" ± {100 * found.margin:.1f}, of a sample"

@@ -24,6 +24,7 @@ class MergedArticle(Article, total=False):
 
     tokens: int
     truncated: bool
+    chunks: int  # that it was read in; only in the result of a run with too_long: chunk
     fingerprint: str
     computed_by: str  # the run that computed the vector; only in the result of a run with --since
 
@@ -40,6 +41,7 @@ class Audit:
     other_text: list[int] = field(default_factory=list)  # encoded from a text that is not the corpus's
     tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     cut: np.ndarray = field(default_factory=lambda: np.zeros(0, np.bool_))
+    chunks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # 0 where long texts are cut
     titled: dict[str, list[int]] = field(default_factory=dict)  # the rows of each title that was asked for
     offsets: array[int] = field(default_factory=lambda: array("q"))  # where every 64th line begins
 
@@ -64,6 +66,10 @@ def _parse(line: bytes) -> MergedArticle | None:
     except (ValueError, RecursionError):
         return None
     return cast(MergedArticle, value) if isinstance(value, dict) else None
+
+
+def _count(value: object) -> int:
+    return max(0, min(value, MOST_TOKENS)) if isinstance(value, int) else 0
 
 
 def merged_lines(path: Path) -> Iterator[MergedArticle | None]:
@@ -97,7 +103,7 @@ def audit(path: Path, corpus: Corpus, wanted_titles: Collection[str] = ()) -> Au
     result = Audit(path)
     result.titled = {title: [] for title in wanted_titles}
     rows = corpus.documents
-    tokens, cut = np.zeros(rows, np.int32), np.zeros(rows, np.bool_)
+    tokens, cut, chunks = np.zeros(rows, np.int32), np.zeros(rows, np.bool_), np.zeros(rows, np.int32)
     fingerprints = _hexadecimal(corpus, rows)
     documents = iter(corpus.articles())
     for row, article in enumerate(_lines(path, result)):
@@ -118,10 +124,9 @@ def audit(path: Path, corpus: Corpus, wanted_titles: Collection[str] = ()) -> Au
             result.untitled.append(row)
         elif isinstance(title, str) and title in result.titled:
             result.titled[title].append(row)
-        if isinstance(article.get("tokens"), int):
-            tokens[row] = max(0, min(article["tokens"], MOST_TOKENS))
+        tokens[row], chunks[row] = _count(article.get("tokens")), _count(article.get("chunks"))
         cut[row] = article.get("truncated") is True
         if article.get("fingerprint") != fingerprint:
             result.other_text.append(row)
-    result.tokens, result.cut = tokens, cut
+    result.tokens, result.cut, result.chunks = tokens, cut, chunks
     return result

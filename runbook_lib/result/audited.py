@@ -15,13 +15,17 @@ ELSEWHERE = "on other slots of the run than those that did them, in its dtype"
 
 @dataclass(frozen=True)
 class AuditedRow:
-    """A row that was computed again: why it was, how far off it is (None: no vector, see `error`), its tokens then."""
+    """A row that was computed again: why it was, how far off it is (None: no vector, see `error`), its tokens then.
+
+    `chunks`: in how many it was read then; None where long texts are cut.
+    """
 
     row: int
     uniform: bool
     distance: float | None = None
     tokens: int | None = None
     error: str = ""
+    chunks: int | None = None
 
 
 @dataclass(frozen=True)

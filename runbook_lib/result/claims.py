@@ -17,9 +17,10 @@ from worker.escape import safe_text
 from ..corpus.keys import blocks
 from ..errors import DataError
 from ..run.checks import Checks
+from ..run.plan import Plan
 from . import whole as wholes
 from .evidence import Evidence
-from .manifest import Manifest, MergedPart, Tally
+from .manifest import Chunked, Manifest, MergedPart, Tally
 from .merged import AGAIN
 from .part_identity import differences_from_plan
 from .parts import NORM_ROUNDING, Part, fingerprint_bytes, first_few, read
@@ -41,6 +42,8 @@ class _Found:
     tokens: list[int] = field(default_factory=lambda: [0, 0])  # of documents, of questions
     cut: list[int] = field(default_factory=lambda: [0, 0])
     lost: list[int] = field(default_factory=lambda: [0, 0])
+    chunks: int = 0  # of documents
+    in_chunks: int = 0  # documents that were read in more than one
 
 
 def check(checks: Checks, e: Evidence) -> None:
@@ -49,7 +52,8 @@ def check(checks: Checks, e: Evidence) -> None:
     fingerprints, folder = e.corpus.fingerprints(), e.run.local.parts
     for stated, part in _parts(folder, e.manifest, found):
         problems = differences_from_plan(part.record, e.plan) + _fingerprints(part, fingerprints)
-        problems += _cuts(part, rows) + (_norms(part, stated, rows.norms) if rows.norms is not None else [])
+        problems += _cuts(part, rows) + _chunks(part, rows, e.plan)
+        problems += _norms(part, stated, rows.norms) if rows.norms is not None else []
         found.wrong += [f"{part.name}: {problem}" for problem in problems]
         _count(found, part, stated.rows, e.plan.documents)
     absent = f"; {found.absent} parts are no longer here" if found.absent else ""
@@ -66,6 +70,7 @@ class _ByPlan:
 
     tokens: np.ndarray
     cut: np.ndarray
+    chunks: np.ndarray
     norms: np.ndarray | None
 
 
@@ -73,7 +78,7 @@ def _by_plan(e: Evidence) -> _ByPlan:
     """Return the result's rows in the plan's order; with --since the plan has only those that were computed."""
     norms = e.matrix.survey.norms if e.matrix else None
     if e.whole is None:
-        return _ByPlan(e.audit.tokens, e.audit.cut, norms)
+        return _ByPlan(e.audit.tokens, e.audit.cut, e.audit.chunks, norms)
     place = np.full(e.plan.documents, -1, np.int64)  # of each work row a document that has its vector
     for part in blocks(e.whole.documents):
         take = np.asarray(e.whole.take()[part])
@@ -84,12 +89,14 @@ def _by_plan(e: Evidence) -> _ByPlan:
     if not (known | np.isin(np.arange(len(place)), spot[:, 1] if len(spot) else spot)).all():
         raise DataError(f"{e.whole.folder}: work rows that no document has. {wholes.AGAIN}")
     tokens, cut = np.full(len(place), -1, np.int64), np.zeros(len(place), np.bool_)
-    tokens[known], cut[known] = e.audit.tokens[place[known]], e.audit.cut[place[known]]
+    chunks = np.zeros(len(place), np.int64)
+    for own, all_rows in ((tokens, e.audit.tokens), (cut, e.audit.cut), (chunks, e.audit.chunks)):
+        own[known] = all_rows[place[known]]
     if norms is None:
-        return _ByPlan(tokens, cut, None)
-    own = np.full(len(place), -1.0)  # of rows that are computed as a check only, the matrix has none
-    own[known] = np.asarray(norms)[place[known]]
-    return _ByPlan(tokens, cut, own)
+        return _ByPlan(tokens, cut, chunks, None)
+    of_rows = np.full(len(place), -1.0)  # of rows that are computed as a check only, the matrix has none
+    of_rows[known] = np.asarray(norms)[place[known]]
+    return _ByPlan(tokens, cut, chunks, of_rows)
 
 
 def _parts(folder: Path, manifest: Manifest, found: _Found) -> Iterator[tuple[MergedPart, Part]]:
@@ -131,6 +138,23 @@ def _cuts(part: Part, rows: _ByPlan) -> list[str]:
     return wrong
 
 
+def _chunks(part: Part, rows: _ByPlan, plan: Plan) -> list[str]:
+    """Whether as many chunks are stated as tokens need, and the articles say so too; no chunks where texts are cut."""
+    if plan.chunk_tokens is None or part.record.chunks is None:
+        same = plan.chunk_tokens is None and part.record.chunks is None
+        return [] if same else ["chunks: expected them of every row, or of none, as in the plan"]
+    chunks, tokens = np.array(part.record.chunks), np.array(part.record.tokens)
+    tokens[max(0, plan.documents - part.start) :] = 1  # a question is cut
+    wrong_number = (chunks * plan.chunk_tokens < tokens) | ((chunks > 1) & (tokens <= plan.chunk_tokens))
+    wrong = [f"chunks that do not follow from tokens: rows {_rows(part, wrong_number)}"] if wrong_number.any() else []
+    stop = min(part.stop, len(rows.chunks))
+    if part.start < stop:
+        other = rows.chunks[part.start : stop] != chunks[: stop - part.start]
+        other &= rows.tokens[part.start : stop] >= 0  # rows that are computed as a check only are in no article
+        wrong += [f"other chunks than the articles have: rows {_rows(part, other)}"] if other.any() else []
+    return wrong
+
+
 def _norms(part: Part, stated: MergedPart, norms: np.ndarray) -> list[str]:
     """Whether the record's norms are those of the rows that the matrix has from this part."""
     low, high = stated.rows or (part.start, part.start)
@@ -158,6 +182,9 @@ def _count(found: _Found, part: Part, taken: tuple[int, ...], documents: int) ->
     for row in range(*(taken or (0, 0))):
         kind, tokens = int(row >= documents), record.tokens[row - part.start]
         found.tokens[kind] += tokens
+        if record.chunks and not kind:
+            found.chunks += record.chunks[row - part.start]
+            found.in_chunks += record.chunks[row - part.start] > 1
         if row in cut:
             found.cut[kind] += 1
             found.lost[kind] += max(0, tokens - (record.max_tokens or tokens))
@@ -178,6 +205,9 @@ def _unlike_manifest(found: _Found, e: Evidence) -> list[str]:
     if e.whole is not None:  # of taken rows there are no records here
         found.tokens[0], found.cut[0] = int(e.audit.tokens.sum()), int(e.audit.cut.sum())
         found.lost[0] = manifest.lengths.documents.tokens_cut
+        found.chunks, found.in_chunks = int(e.audit.chunks.sum()), int((e.audit.chunks > 1).sum())
+    chunked = Chunked(plan.chunk_tokens, found.in_chunks, found.chunks) if plan.chunk_tokens else None
+    facts.append(("chunks", chunked, manifest.chunked))
     for kind, stated in enumerate((manifest.lengths.documents, manifest.lengths.questions)):
         share = round(found.lost[kind] / found.tokens[kind], 6) if found.tokens[kind] else 0.0
         facts.append(

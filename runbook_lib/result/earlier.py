@@ -15,6 +15,7 @@ from ..errors import DataError, ProfileError
 from ..records import Written
 from ..run.model import Model
 from ..run.opening import open_folder
+from ..run.reading import Reading
 from ..run.run import Run
 from . import survey as surveys
 from .articles import MergedArticle, merged_lines
@@ -86,24 +87,20 @@ def _refused(folder: Path, why: str) -> DataError:
     return DataError(f"--since {folder}: {why}. {WITHOUT}")
 
 
-def check_same_model(earlier: Earlier, model: Model, dtype: str, max_tokens: int | None) -> None:
+def check_same_model(earlier: Earlier, model: Model, dtype: str, reading: Reading) -> None:
     """Raise DataError unless the earlier vectors are those that this model would compute with these choices."""
-    before = earlier.manifest
+    before, plan = earlier.manifest, earlier.run.plan()
+    was_read = Reading(plan.max_tokens, plan.chunk_tokens)
     facts = (
         ("model", before.model.digest, model.digest),
         ("dtype", before.dtype, dtype),
         ("prompt", before.prompt, model.template),
-        ("model.max_tokens", _limit(earlier.run.plan().max_tokens, model), _limit(max_tokens, model)),
+        ("model.max_tokens", was_read.limit(model), reading.limit(model)),
+        ("tokens of a chunk (model.too_long: chunk)", was_read.chunk_tokens, reading.chunk_tokens),
         ("numbers a vector", before.dim, model.dim or before.dim),
     )
     if wrong := [f"{what}: {was!r} there, {now!r} in this profile" for what, was, now in facts if was != now]:
         raise _refused(earlier.run.folder, f"its vectors are of other choices: {'; '.join(wrong)}")
-
-
-def _limit(chosen: int | None, model: Model) -> int | None:
-    """Return how many tokens are read of a text, as far as it is known here."""
-    limits = [limit for limit in (chosen, model.max_tokens) if limit is not None]
-    return min(limits) if limits else None
 
 
 def check_bytes(earlier: Earlier) -> None:

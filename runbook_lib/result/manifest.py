@@ -45,6 +45,15 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class Chunked:
+    """Documents that were read in chunks of at most `tokens`: how many in more than one, and the chunks of all."""
+
+    tokens: int
+    documents: int
+    chunks: int
+
+
+@dataclass(frozen=True)
 class Tallies:
     """The tallies of the documents and of the questions."""
 
@@ -126,6 +135,7 @@ class Manifest:
     founding: Written
     amended: tuple[Amended, ...] = ()
     since: Since | None = None  # only of a run with --since; `parts` and `corpus` are then of its work rows
+    chunked: Chunked | None = None  # None: long texts are cut
     quarantined: tuple[int, ...] = ()  # always empty: with a given-up row there is no merge and no manifest
 
     @property

@@ -29,6 +29,7 @@ def differences_from_plan(record: PartRecord, plan: Plan) -> list[str]:
         ("prompt", plan.prompt, record.prompt),
         ("question prompt", plan.question_prompt, record.question_prompt),
         ("max_tokens", _limit(record, plan), record.max_tokens),
+        ("tokens of a chunk", plan.chunk_tokens, record.chunk_tokens),
     ]
     problems = [
         f"{what}: expected {wanted!r}, found {safe_text(repr(actual), 200)}"

@@ -13,7 +13,8 @@ from ..hosts.bounds import problem
 
 ROW_BYTES, SHARED_BYTES = 256, 2**20  # limits: a row takes about 100 bytes, the rest holds two prompts
 # Fields that have their own size check.
-UNBOUNDED = ("fingerprints", "tokens", "truncated", "norms", "redone_float32", "max_tokens", "model_max_tokens")
+BY_ROW = ("fingerprints", "tokens", "truncated", "norms", "redone_float32", "chunks")
+UNBOUNDED = (*BY_ROW, "max_tokens", "model_max_tokens", "chunk_tokens")
 
 
 def size_limit(rows: int) -> int:
@@ -36,6 +37,8 @@ def _row_by_row(record: PartRecord, start: int, stop: int) -> None:
     for name in ("fingerprints", "tokens", "norms"):
         if len(getattr(record, name)) != stop - start:
             raise refuse("", name, getattr(record, name), f"one of each of {stop - start} rows")
+    if record.chunks is not None and len(record.chunks) != stop - start:
+        raise refuse("", "chunks", record.chunks, f"one of each of {stop - start} rows")
     for name in ("truncated", "redone_float32"):
         if not _are_rows(getattr(record, name), start, stop):
             raise refuse("", name, getattr(record, name), f"rows of {start}-{stop}, each once, in order")

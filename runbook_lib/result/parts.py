@@ -66,7 +66,8 @@ class Part:
         What is the same in all parts, such as the prompts, is then held once for all of them.
         """
         texts: Any = {name: sys.intern(value) for name, value in vars(self.record).items() if type(value) is str}
-        rest = replace(self.record, fingerprints=(), tokens=(), truncated=(), norms=(), again=None, **texts)
+        none: Any = {name: () for name in ("fingerprints", "tokens", "truncated", "norms")}
+        rest = replace(self.record, **none, chunks=None, again=None, **texts)
         return replace(self, record=rest)
 
 

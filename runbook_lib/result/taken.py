@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +16,28 @@ from .parts import Part, Piece
 from .whole import Whole
 
 BLOCK_BYTES = 8 * 2**20
-# Row, tokens, whether it was cut, fingerprint, and how many tokens the model reads.
-RowRecord = tuple[int, int, bool, str, int | None]
+TOKENS = 2**40  # a length is packed below it, the chunks above it
+
+
+class RowRecord(NamedTuple):
+    """What is known of a row. `chunks`: 0 where long texts are cut; `limit`: tokens that are read; None: all."""
+
+    row: int
+    tokens: int
+    cut: bool
+    chunks: int
+    fingerprint: str
+    limit: int | None
+
+
+def packed(tokens: int, cut: bool, chunks: int) -> int:
+    """Return tokens, whether they were cut, and chunks as one number: 2 * tokens + cut where there are no chunks."""
+    return chunks * TOKENS + 2 * tokens + cut
+
+
+def unpacked(length: int) -> tuple[int, bool, int]:
+    """Return what was packed: tokens, cut, chunks."""
+    return length % TOKENS // 2, bool(length % 2), length // TOKENS
 
 
 def blocks(whole: Whole, dim: int) -> Iterator[tuple[int, Rows]]:
@@ -66,13 +87,13 @@ def records(whole: Whole, work: Iterator[RowRecord]) -> Iterator[RowRecord]:
     `work`: the records of all work rows; 8 bytes of each are kept.
     """
     lengths, limit = array("q"), None
-    for _, tokens, cut, _, read in work:
-        lengths.append(2 * tokens + cut)
-        limit = read
+    for record in work:
+        lengths.append(packed(record.tokens, record.cut, record.chunks))
+        limit = record.limit
     own = np.frombuffer(lengths, np.int64)
     prints, take, before = whole.corpus.fingerprints(), whole.take(), whole.lengths()
     for part in keys.blocks(whole.documents):
         rows = take[part]
         found = np.where(rows >= 0, before[part], own[np.where(rows < 0, -1 - rows, 0)])
         for row, length, text in zip(range(part.start, part.stop), found.tolist(), prints[part], strict=True):
-            yield row, length // 2, bool(length % 2), text.tobytes().hex(), limit
+            yield RowRecord(row, *unpacked(length), text.tobytes().hex(), limit)

@@ -4,7 +4,7 @@ The run's own corpus then holds only what must be computed, its *work rows*, so 
 ordinary small corpus. In `whole/`, beside the files of a corpus:
 
     take.npy        int64 (documents,): a row of the earlier matrix, or -1 - w for the run's work row w
-    lengths.npy     int64 (documents,): of a taken row 2 * tokens + cut, as recorded then; -1 of a work row
+    lengths.npy     int64 (documents,): of a taken row what was recorded then (`taken.packed`); -1 of a work row
     computed_by.npy int32 (documents,): index into `runs` of the record: the run that computed the vector
     spot.npy        int64 (rows, 2): taken rows that are computed again: the document, and its work row
     changes.jsonl   one line for each document that was added, changed or removed

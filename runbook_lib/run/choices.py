@@ -22,7 +22,7 @@ from ..corpus import sources
 from ..corpus.corpus import Corpus
 from ..errors import ProfileError
 from ..profile import rules
-from ..profile.profile import HostSpec, Profile, plain_host
+from ..profile.profile import CHUNK, HostSpec, Profile, plain_host
 from ..profile.slurm_entry import KEYS
 from ..records import Json
 from . import model as models
@@ -33,8 +33,9 @@ CONTENTS = ("corpus.path", "questions")
 # Keys and sections that say how a run is driven and watched, and where its result goes.
 FREE = ("run", "runs", "hf_token", "monitor", "recovery", "policy", "notify", "output", "signing_key")
 # What is asserted, and how files are sent: preflight compares it with the facts.
-FREE_KEYS = ("corpus.documents", "model.dim", "model.sha256", "model.download", "model.too_long")
-LATER = {"model.too_long": "truncate"}  # keys that earlier versions did not know, with the value that they stood for
+TOO_LONG = "model.too_long"
+FREE_KEYS = ("corpus.documents", "model.dim", "model.sha256", "model.download", TOO_LONG)  # but for chunks
+LATER = {TOO_LONG: "truncate"}  # keys that earlier versions did not know, with the value that they stood for
 # Of a host: how it is reached, and the Python that it has.
 FREE_OF_HOST = ("credentials", "ssh", "environment", "requirements", "wheels", *KEYS)
 VECTOR = "it can change a vector"
@@ -173,6 +174,8 @@ class _Comparison:
     def _of_key(self, key: str) -> str:
         """Return why a key may not change; empty if it may."""
         section, plan = key.partition(".")[0], self.basis.plan
+        if key == TOO_LONG and CHUNK in (self.basis.profile.model.too_long, self.after.model.too_long):
+            return VECTOR
         if section in FREE or key in FREE_KEYS:
             return ""
         if key == "part_rows":

@@ -142,6 +142,7 @@ class Plan(_Once):
     fences: tuple[Fence, ...] = ()
     batching: str = PADDED
     why_padded: str = ""
+    chunk_tokens: int | None = None  # long documents are read in chunks of so many tokens; None: they are cut
 
     @property
     def rows(self) -> int:
@@ -151,13 +152,18 @@ class Plan(_Once):
     @property
     def sha256(self) -> str:
         """The plan's own digest: equal plans have equal digests."""
-        value = asdict(self)
+        value = self._plain()
         for name in ("run_id", "amendments", "fences", "why_padded"):
             if not value[name]:  # as in a version without them: its digest still holds
                 del value[name]
         if self.batching == PADDED:  # likewise
             del value["batching"]
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+    def _plain(self) -> dict[str, object]:
+        """The fields, without one that says what every version before did."""
+        value = asdict(self)
+        return {name: each for name, each in value.items() if (name, each) != ("chunk_tokens", None)}
 
     @property
     def _shared_out(self) -> _SharedOut:
@@ -229,7 +235,7 @@ class Plan(_Once):
     @explain_disk_errors("writing the plan")
     def save(self, path: Path) -> None:
         """Write the plan with its digest."""
-        write_json(path, {"format": FORMAT, **asdict(self), "sha256": self.sha256})
+        write_json(path, {"format": FORMAT, **self._plain(), "sha256": self.sha256})
 
 
 def cut(rows: int, pieces: int) -> list[Range]:

@@ -16,6 +16,7 @@ from . import model as models
 from . import plan as plans
 from .machine_facts import MachineFacts
 from .plan import ModelIdentity, Plan, Slot
+from .reading import Reading
 from .run import Run
 
 SLOT_BYTES = 2 * 2**30  # of memory: what a worker with a small model takes, and room for its batches
@@ -42,7 +43,8 @@ def make_plan(
     }
     largest = max(stop - start for start, stop in ranges)
     # One size for all, as rows move in whole parts: that of the slowest kind of device.
-    tokens = plans.row_tokens(corpus.text_bytes, corpus.rows, profile.model.max_tokens or model.max_tokens)
+    reading = Reading.of(profile.model, model)
+    tokens = plans.row_tokens(corpus.text_bytes, corpus.rows, reading.limit(model))
     usual = min(
         plans.part_rows_for(device, largest, model.weights_bytes, tokens)
         for device in {host.device for _, host, _ in places}
@@ -73,7 +75,8 @@ def make_plan(
         dtype=profile.model.dtype,
         prompt=model.template,
         question_prompt=model.question_template,
-        max_tokens=profile.model.max_tokens,
+        max_tokens=reading.max_tokens,
+        chunk_tokens=reading.chunk_tokens,
         part_rows=part_rows,
         slots=slots,
         run_id=run.id,
@@ -111,6 +114,7 @@ def slots_of(host: HostSpec, facts: MachineFacts) -> int:
 def differences(run: Run, plan: Plan, model: models.Model, corpus: corpora.Corpus) -> list[tuple[str, object, object]]:
     """Return where a plan differs from this profile, model and corpus: (what, as planned, as it is now)."""
     spec = run.profile.model
+    reading = Reading.of(spec, model)
     facts: list[tuple[str, object, object]] = [
         ("run id", plan.run_id, run.id),
         ("corpus", plan.corpus, corpus.fingerprint),
@@ -121,7 +125,8 @@ def differences(run: Run, plan: Plan, model: models.Model, corpus: corpora.Corpu
         ("dtype", plan.dtype, spec.dtype),
         ("prompt", plan.prompt, model.template),
         ("question prompt", plan.question_prompt, model.question_template),
-        ("max_tokens", plan.max_tokens, spec.max_tokens),
+        ("max_tokens", plan.max_tokens, reading.max_tokens),
+        ("tokens of a chunk", plan.chunk_tokens, reading.chunk_tokens),
         ("part_rows", plan.part_rows, run.profile.part_rows or plan.part_rows),
     ]
     return [fact for fact in facts if fact[1] != fact[2]]

@@ -19,7 +19,7 @@ def token_lengths(made: Promise) -> Picture:
     """Draw how many documents have how many tokens; those longer than the model's limit in another colour."""
     figure = figure_of(WIDTH, 1.9)
     axes = figure.subplots()
-    found, limit = made.lengths, made.limit
+    found, limit = made.lengths, made.limit or made.chunk_tokens
     if found is None:
         calm(axes, "Tokens of a document")
         nothing(axes, "no host counted tokens")
@@ -30,6 +30,9 @@ def token_lengths(made: Promise) -> Picture:
     label(axes, "tokens, each bar wider than the one before it", "documents")
     read = f"the model reads {limit:,}" if limit else "the model reads all"
     share = f"{100 * found.share_cut:.2f} % of them are cut, {100 * found.tokens_cut:.2f} % of all tokens are not read"
+    if made.chunk_tokens:
+        read = f"chunks of at most {made.chunk_tokens:,}"
+        share = f"{100 * found.in_chunks / found.texts:.2f} % of them are read in several"
     size = f"{found.tokens / found.texts:,.0f} in the mean, {found.longest:,} at most"
     return picture_of(figure, f"Tokens of {of}: {size}; {read}: {share if limit else 'none is cut'}.")
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from worker.files import write_json
 
+from ..run.run import Run
 from ..slots import states
 from ..slots.snapshot import Snapshot
 from . import markup, panel, pictures, words
@@ -31,6 +32,8 @@ DRAW_S = 5.0  # least time between two drawings: a rate over a minute changes sl
 DRAW_SHARE = 0.02  # of a processor, at most: a drawing takes 0.1 s, and several times that on a busy machine
 SHOW_S = {False: 0.0, True: 10.0}
 BARS_S = {False: 0.5, True: 5.0}
+KEEP_S = 1.0  # between two lines for the command that runs the notebook
+LOOKS = "looks"  # the unit of a task that is waited for: how often it was looked at says nothing
 LINE_S = 5.0  # between two lines of text in a terminal or a log
 
 Clock = Callable[[], float]
@@ -172,7 +175,8 @@ class Bars:
     """The progress of several tasks; call it as `(what, done, total)` from any thread.
 
     `unit` is `bytes`, shown as MB, or another unit such as `parts`. `below` draws a picture under the bars from time
-    to time while a task runs.
+    to time while a task runs. `kept`: a file for one line about all of them, which the command that runs the notebook
+    reads.
     """
 
     title: str
@@ -181,6 +185,8 @@ class Bars:
     every_s: float = field(default_factory=lambda: BARS_S[headless()])
     clock: Clock = time.monotonic
     below: Callable[[], pictures.Picture] | None = None
+    kept: Path | None = None
+    _keep_next: float = float("-inf")
     _below: Markup = field(default_factory=Markup)
     _below_next: float = float("-inf")
     _bars: dict[str, _Bar] = field(default_factory=dict)
@@ -197,6 +203,7 @@ class Bars:
             if done > known.done:
                 known.at = now
             known.done, known.of = done, total
+            self._keep(what, now)
             if now < self._next and not known.whole:
                 return
             self._next = now + self.every_s
@@ -207,6 +214,24 @@ class Bars:
                 f"{one_line(self.title)}: {'; '.join(self._lines())}",
                 last,
             )
+
+    def _keep(self, what: str, now: float) -> None:
+        whole = all(bar.whole for bar in self._bars.values())
+        if self.kept is None or (now < self._keep_next and not whole):
+            return
+        self._keep_next = now + KEEP_S
+        with suppress(OSError):  # such as a full disk: nothing depends on this file
+            write_json(self.kept, {"at": time.time(), "pace": "" if whole else self._in_short(what), "alerts": []})
+
+    def _in_short(self, what: str) -> str:
+        """Return the sum of all tasks; of one whose size is not known its name alone, such as a log's last line."""
+        if self._bars[what].of <= 0 or len(self._bars) == 1:
+            return self._line(what) if self._bars[what].of > 0 or self.unit != LOOKS else one_line(what, 100)
+        every = self._bars.values()
+        began, before = min(bar.began for bar in every), sum(bar.before for bar in every)
+        total = _Bar(sum(b.done for b in every), sum(b.of for b in every), began, before, max(b.at for b in every))
+        ended = sum(bar.whole for bar in every)
+        return f"{self._words(self.title, total)}, {ended} of {len(self._bars)} whole"
 
     def _under(self, now: float, last: bool) -> Markup:
         """Return the picture under the bars, drawn seldom; none at the end: another cell shows it then."""
@@ -232,10 +257,13 @@ class Bars:
         return words.percent(bar.done, bar.of) if bar.of > 0 else ""
 
     def _lines(self) -> list[str]:
-        return [
-            " ".join(filter(None, (one_line(what, 100), self._amount(bar), self._share(bar), self._rate(bar))))
-            for what, bar in self._bars.items()
-        ]
+        return [self._line(what) for what in self._bars]
+
+    def _line(self, what: str) -> str:
+        return self._words(what, self._bars[what])
+
+    def _words(self, what: str, bar: _Bar) -> str:
+        return " ".join(filter(None, (one_line(what, 100), self._amount(bar), self._share(bar), self._rate(bar))))
 
     def _text(self) -> str:
         return "\n".join([one_line(self.title), *(f"  {line}" for line in self._lines())])
@@ -261,9 +289,9 @@ class Bars:
         )
 
 
-def bars(title: str, unit: str = "bytes", below: Callable[[], pictures.Picture] | None = None) -> Bars:
+def bars(title: str, run: Run, unit: str = "bytes", below: Callable[[], pictures.Picture] | None = None) -> Bars:
     """Return progress bars with a title, for `on_progress` of staging.stage, download.collect and merge.merge.
 
     `below` draws a picture under them while a task runs, such as the part grid.
     """
-    return Bars(title, unit, below=below)
+    return Bars(title, unit, below=below, kept=run.watching_file if headless() else None)

@@ -98,6 +98,7 @@ def _slot_row(slot: SlotState, with_gpu: bool) -> Markup:
     return tag(
         "tr",
         tag("th", text(slot.slot, 40), scope="row", style=f"{CELL};font-weight:600"),
+        tag("td", badge(slot.verdict or slot.state, shape, colour), style=CELL),
         tag("td", text(slot.host, 64), style=CELL),
         tag("td", bar(slot.committed, slot.rows, f"{slot.slot}, rows committed", "6em"), style=CELL),
         tag("td", text(f"{slot.committed:,}/{slot.rows:,}"), style=NUMBER),
@@ -106,7 +107,6 @@ def _slot_row(slot: SlotState, with_gpu: bool) -> Markup:
         _spark_cell(slot),
         tag("td", text(duration(slot.eta_s)), style=NUMBER),
         *of_gpu,
-        tag("td", badge(slot.verdict or slot.state, shape, colour), style=CELL),
         tag("td", text(contact(slot)), style=CELL),
         tag("td", text(notes(slot)), style=WIDE),
     )
@@ -193,6 +193,7 @@ def progress_html(state: Snapshot, picture: Markup | None = None, only: str = ""
     with_gpu = any(slot.gpu for slot in shown)
     heads = [
         ("slot", CELL),
+        ("state", CELL),  # beside the name: what is further right may be out of sight
         ("host", CELL),
         ("committed", CELL),
         ("rows", NUMBER),
@@ -201,7 +202,6 @@ def progress_html(state: Snapshot, picture: Markup | None = None, only: str = ""
         ("of late", CELL),
         ("left", NUMBER),
         *([("GPU", NUMBER)] if with_gpu else []),
-        ("state", CELL),
         ("last contact", CELL),
         ("restarts and reason", WIDE),
     ]
@@ -235,11 +235,12 @@ def progress_text(state: Snapshot, only: str = "") -> str:
     """Return the panel as text, for a terminal or a notebook without HTML."""
     shown = listed.slots(state, only)
     rows: list[tuple[str, ...]] = [
-        ("slot", "host", "committed", "rows", "rate", "of late", "left", "GPU", "state", "last contact", "why")
+        ("slot", "state", "host", "committed", "rows", "rate", "of late", "left", "GPU", "last contact", "why")
     ]
     rows += [
         (
             one_line(slot.slot, 40),
+            one_line(slot.verdict or slot.state, 40),
             one_line(slot.host, 64),
             text_bar(slot.committed, slot.rows, 12),
             f"{slot.committed:,}/{slot.rows:,}",
@@ -247,16 +248,15 @@ def progress_text(state: Snapshot, only: str = "") -> str:
             spark(slot.trend),
             duration(slot.eta_s),
             gpu(slot),
-            one_line(slot.verdict or slot.state, 40),
             contact(slot),
             notes(slot),
         )
         for slot in shown
     ]
     if not any(slot.gpu for slot in shown):
-        rows = [(*row[:7], *row[8:]) for row in rows]
+        rows = [(*row[:8], *row[9:]) for row in rows]
     alerts = [f"! {one_line(alert, 500)}" for alert in _few(state.alerts)]
     first = f"{one_line(state.run, 100)}: {headline(state)}"
     which = [] if len(shown) == len(state.slots) else [listed.caption(state, shown, only)]
-    lines = _columns(rows, right=(3, 4, 6)) if shown else []
+    lines = _columns(rows, right=(4, 5, 7)) if shown else []
     return "\n".join([first, text_bar(state.committed, state.rows, 60), *which, *lines, *alerts])

@@ -70,13 +70,13 @@ def picture(state: Snapshot) -> Group:
 def _slots(shown: Sequence[SlotState]) -> Table:
     with_gpu = any(slot.gpu for slot in shown)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("slot", "host", "committed"):
+    for name in ("slot", "state", "host", "committed"):
         table.add_column(name, no_wrap=True)
     for name in ("rows", "rate"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("of late", no_wrap=True)
     table.add_column("left", justify="right", no_wrap=True)
-    for name in (*(["GPU"] if with_gpu else []), "state", "last contact"):
+    for name in (*(["GPU"] if with_gpu else []), "last contact"):
         table.add_column(name, no_wrap=True)
     table.add_column("restarts and reason", overflow="fold")
     for slot in shown:
@@ -90,6 +90,7 @@ def _cells(slot: SlotState, with_gpu: bool) -> list[Text | ProgressBar]:
     gpu = [Text(panel.gpu(slot))] if with_gpu else []
     return [
         Text(one_line(slot.slot, 40)),
+        Text(f"{shape} {one_line(slot.verdict or slot.state, 40)}", style=STYLES[colour]),
         Text(one_line(slot.host, 64)),
         bar,
         Text(f"{slot.committed:,}/{slot.rows:,}"),
@@ -97,7 +98,6 @@ def _cells(slot: SlotState, with_gpu: bool) -> list[Text | ProgressBar]:
         Text(words.spark(slot.trend), style="blue"),
         Text(words.duration(slot.eta_s)),
         *gpu,
-        Text(f"{shape} {one_line(slot.verdict or slot.state, 40)}", style=STYLES[colour]),
         Text(panel.contact(slot)),
         Text(panel.notes(slot)),
     ]

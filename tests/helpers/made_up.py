@@ -77,7 +77,7 @@ class MadeUp:
         slot = next((s for s in self.plan.slots if s.start <= start < s.stop), self.plan.slots[0])
         prints = self.corpus.fingerprints()
         limit = min(self.plan.max_tokens or MODEL_TOKENS, MODEL_TOKENS)
-        record = {
+        record: dict[str, Any] = {
             "format": 1,
             "slot": slot.slot,
             "host": slot.host,
@@ -110,6 +110,10 @@ class MadeUp:
             "written_at": 0.0,
             "again": [{"row": row, "cosine": 1.0} for row in self.computed_again(start, min(stop, self.plan.rows))],
         }
+        if size := self.plan.chunk_tokens:  # nothing is cut then
+            chunks = [-(-tokens // size) for tokens in record["tokens"]]
+            record |= {"max_tokens": None, "model_max_tokens": None, "truncated": [], "chunk_tokens": size}
+            record |= {"chunks": [n if row < self.plan.documents else 1 for row, n in enumerate(chunks, start)]}
         return {**record, **changes}
 
     def computed_again(self, start: int, stop: int) -> list[int]:
@@ -149,10 +153,12 @@ def run_folder(
     accept: tuple[str, ...] = (),
     since: Path | None = None,
     by_text: bool = False,
+    chunk_tokens: int | None = None,
 ) -> MadeUp:
     """A fresh run under `tmp_path` with a numbered corpus and a plan, and no parts yet.
 
     `since`: an earlier run; `by_text`: a vector depends on its text alone, as two runs of one model compute it.
+    `chunk_tokens`: long documents are read in chunks of so many.
     """
     texts = documents(count) if texts is None else texts
     one = {"question": "Which one is about a lake?", "title": texts[0].get("title")}
@@ -160,11 +166,12 @@ def run_folder(
     tmp_path.mkdir(exist_ok=True)
     (tmp_path / "corpus.json").write_text(json.dumps(texts))
     (tmp_path / "questions.json").write_text(json.dumps(asked))
+    in_chunks = f", max_tokens: {chunk_tokens}, too_long: chunk" if chunk_tokens else ""
     (tmp_path / "profile.yaml").write_text(
         "run: made-up\n"
         f"corpus: {{path: corpus.json, accept: [{', '.join(accept)}]}}\n"
         f"{'questions: questions.json' if asked else ''}\n"
-        f"model: {{name: owner/model, dim: {dim}, dtype: {dtype}}}\n"
+        f"model: {{name: owner/model, dim: {dim}, dtype: {dtype}{in_chunks}}}\n"
         "hosts: [{name: here, kind: local, device: cpu, slots: 2}]\n"
     )
     this = opening.create(profile.load(tmp_path / "profile.yaml"), since=str(since or ""))
@@ -188,7 +195,8 @@ def run_folder(
         dtype=dtype,
         prompt=template,
         question_prompt=question_template,
-        max_tokens=16,
+        max_tokens=None if chunk_tokens else 16,
+        chunk_tokens=chunk_tokens,
         part_rows=part_rows,
         slots=tuple(plan.Slot(f"cluster0_gpu{i}", "here", i, "cpu", 1, a, b) for i, (a, b) in enumerate(ranges)),
         run_id=this.id,

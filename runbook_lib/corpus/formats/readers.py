@@ -106,8 +106,13 @@ def _head(file: IO[bytes], path: Path) -> bytes:
     return head
 
 
+SHEETS = (".xlsx", ".xlsm", ".xlsb", ".ods", ".docx")
+SAVE_SHEET = "open it and save the sheet as CSV UTF-8, with the names of the columns in the first row"
 _OTHERS = (
     (b"version https://git-lfs", "this is a Git LFS pointer, not the file it stands for", "run git lfs pull"),
+    (b"\xd0\xcf\x11\xe0", "this is an Excel or Word file of the older kind", SAVE_SHEET),
+    (b"%PDF", "this is a PDF, not a corpus", "have its text taken out, and save it as JSON lines"),
+    (b"SQLite format 3", "this is an SQLite database", "save the table or the query as CSV or JSON lines"),
     (b"PK\x03\x04", "this is a ZIP archive", "unpack it and name the file inside"),
     (b"\xfd7zXZ", "this is compressed with xz", "unpack it (unxz)"),
     (b"\xff\xfe", "this is UTF-16 text, expected UTF-8", "save it as UTF-8"),
@@ -116,6 +121,8 @@ _OTHERS = (
 
 
 def _format(head: bytes, path: Path, suffix: str, wanted: Collection[str]) -> str:
+    if head.startswith(b"PK\x03\x04") and (suffix in SHEETS or b"[Content_Types].xml" in head):
+        raise refusal(path, "this is an Excel workbook, or another document of an office program", SAVE_SHEET)
     for magic, reason, fix in _OTHERS:
         if head.startswith(magic):
             raise refusal(path, reason, fix)

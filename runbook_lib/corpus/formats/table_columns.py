@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 from .source import Source, refusal, shown
 
+USUAL = ("id", "title", "url")  # what a profile that says nothing asks for, wherever it is there
 PIECE = 32 * 2**20  # bytes turned into Python values at a time
 ROWS = 65_536  # rows turned into Python values at a time
 
@@ -34,6 +36,11 @@ def choose(schema: Any, source: Source, wanted: Collection[str]) -> Columns:
     check_once(source, names, wanted)
     found = {name: path for name in wanted or names if (path := _path(schema, name))}
     source.columns = (*names, *(name for name in found if name not in names))
+    usual = [name for name, path in found.items() if wanted and name in USUAL and _is_nested(_kind(schema, path))]
+    for name in (
+        usual if len(usual) < len(found) else ()
+    ):  # the profile names it or says nothing: it can be no text in either case
+        source.notes.append(f'"{shown(name)}" is {shown(_kind(schema, found.pop(name)))}: not read')
     nested = {name: kind for name, path in found.items() if wanted and _is_nested(kind := _kind(schema, path))}
     if nested:
         kinds = ", ".join(f'"{shown(name)}" is {shown(kind)}' for name, kind in nested.items())
@@ -111,6 +118,9 @@ def _column(batch: Any, path: tuple[str, ...]) -> Any:
     column = batch.column(path[0])
     for name in path[1:]:  # a row whose struct is null has nulls in it
         column = pyarrow.compute.struct_field(column, name)
+    if pyarrow.types.is_binary(column.type) or pyarrow.types.is_large_binary(column.type):
+        with contextlib.suppress(pyarrow.ArrowInvalid):  # text of writers that do not say that it is text
+            return column.cast(pyarrow.large_string())
     return column
 
 

@@ -149,9 +149,9 @@ def _records(file: IO[bytes], source: Source, mark: str) -> Iterator[tuple[int, 
     limit = csv.field_size_limit(LONGEST)
     try:
         for values in reader:
-            if values:
+            if any(values):
                 yield line, values
-            else:
+            else:  # also a line of marks alone, as programs for tables leave below the last row
                 blank.add(line)
             open_lines.clear()
             open_bytes = 0

@@ -40,7 +40,8 @@ def folder(tmp_path, hosts=None, **model):
 def made(run, answers, facts=None):
     rehearsal.keep(run, answers)
     facts = facts or {host.name: FACTS for host in run.profile.hosts}
-    return promise.make(run, Model, corpora.load(run.corpus), facts, 5.0)
+    model = type("Model", (), {"max_tokens": run.profile.model.max_tokens or Model.max_tokens, "dim": Model.dim})
+    return promise.make(run, model, corpora.load(run.corpus), facts, 5.0)
 
 
 def test_time_follows_from_tokens_and_rate_and_the_end_is_a_clock_time(tmp_path):
@@ -95,6 +96,50 @@ def test_documents_that_would_be_cut_are_told_and_refused_where_the_profile_says
     assert checks.ok == ok
     (told,) = [check for check in checks if check.name == "texts cut"]
     assert told.seen == (CUT if cut else "none of all 20 documents is longer than the 10 tokens that are read")
+
+
+def test_energy_and_memory_follow_from_what_a_slot_took(tmp_path):
+    gpus = (HostSpec("far", kind="ssh", device="cuda", slots=8), HostSpec("cpu", kind="ssh", device="cpu", slots=4))
+    facts = {"far": {**FACTS, "gpus": [{"total_mib": 81920}], "memory_bytes": 10**12}}
+    facts["cpu"] = {**FACTS, "memory_bytes": 8 * 10**9}
+    run = folder(tmp_path, gpus)
+    answers = {"far": answer(), "cpu": answer(rate=(4, 50, 1.0, 4))}
+    answers["far"]["rehearsed"] |= {"watts": 500.0, "device_bytes": 3 * 10**9, "process_bytes": 5 * 10**9}
+    answers["cpu"]["rehearsed"] |= {"watts": 0, "device_bytes": 0, "process_bytes": 19 * 10**8}
+    found = made(run, answers, facts)
+    assert found.energy_wh == pytest.approx(8 * 500 * found.encode_s / 3600)
+    checks = Checks("")
+    promise.add_checks(checks, run, found)
+    memory = {check.where: (check.seen, check.verdict) for check in checks if check.name == "memory"}
+    assert memory["far"] == ("3.0 GB of a GPU of 86 GB", "ok")
+    assert memory["cpu"] == ("7.6 GB of 8 GB (4 slots of 1.9 GB)", "warning")
+    assert "8 of far at 500 W" in next(check.seen for check in checks if check.name == "energy")
+    assert promise.kept(run) == found
+
+
+@pytest.mark.parametrize("wrong", [{"watts": -1}, {"watts": 1e9}, {"watts": "much"}, {"process_bytes": 0.5}])
+def test_what_a_host_says_that_it_takes_is_checked_number_by_number(tmp_path, wrong):
+    told = answer()
+    told["rehearsed"] |= {"watts": 300.0, "device_bytes": 1, "process_bytes": 1, **wrong}
+    found = made(folder(tmp_path), {"here": told})
+    assert found.takes == () and found.energy_wh is None and found.encode_s
+
+
+def test_documents_that_are_read_in_chunks_are_told_and_none_is_cut(tmp_path):
+    run = folder(tmp_path, too_long="chunk", max_tokens=16)
+    told = answer(tokens=600, read=600, cut=0)
+    told["rehearsed"]["lengths"] |= {"chunks": 44, "in_chunks": 6}
+    found = made(run, {"here": told})
+    assert (found.limit, found.chunk_tokens) == (None, 16)
+    assert found.encode_s == pytest.approx(found.rows * 30 / 1000)
+    checks = Checks("")
+    promise.add_checks(checks, run, found)
+    seen = {check.name: check.seen for check in checks}
+    assert seen["texts in chunks"] == (
+        "6 of 20 documents are longer than 16 tokens; 44 chunks in all, and no text is cut"
+    )
+    assert "texts cut" not in seen
+    assert "30.00 % of them are read in several" in pictures.token_lengths(found).alt
 
 
 def test_a_sample_without_a_cut_text_proves_nothing_for_refuse_and_warns(tmp_path):

@@ -24,6 +24,7 @@ from runbook_lib.result.merged import Merged
 from runbook_lib.run import model as models
 from runbook_lib.run import opening
 from runbook_lib.run.checks import Checks
+from runbook_lib.run.reading import Reading
 from runbook_lib.run.run import PHASES, Run
 from worker.files import sha256_file
 
@@ -127,6 +128,20 @@ def test_verifying_writes_nothing_into_an_archive_that_may_be_read_only(first, t
     assert touched() == before
 
 
+def test_taken_rows_keep_in_how_many_chunks_they_were_read(tmp_path):
+    first = sealed(run_folder(tmp_path / "a", texts=texts(), chunk_tokens=16))
+    this = sealed(run_folder(tmp_path / "b", texts=next_month(), since=first.folder, chunk_tokens=16))
+    before = {line["id"]: line["chunks"] for line in articles(first)}
+    assert set(before.values()) == {1, 2}
+    now = articles(this)
+    taken = [line for line in now if line["computed_by"] == first.name]
+    assert len(taken) == 37 and all(line["chunks"] == before[line["id"]] for line in taken)
+    chunked = Merged(this.merged).manifest().chunked
+    assert chunked.chunks == sum(line["chunks"] for line in now) > len(now)
+    checks = report.verify(this)
+    assert checks.ok, checks
+
+
 def test_a_corpus_that_did_not_change_needs_only_the_check_of_taken_rows(first, tmp_path):
     made = run_folder(tmp_path / "b", texts=texts(), since=first.folder)
     since = whole.load(made.run).since
@@ -213,16 +228,17 @@ def model_of(this: Run, **changes: Any) -> models.Model:
         ({"digest": "2" * 64}, {}, "model"),
         ({"template": "{text}"}, {}, "prompt"),
         ({}, {"dtype": "bfloat16"}, "dtype"),
-        ({}, {"max_tokens": 12}, "model.max_tokens"),
+        ({}, {"reading": Reading(12, None)}, "model.max_tokens"),
+        ({}, {"reading": Reading(None, 16)}, "model.max_tokens: 16 .* tokens of a chunk .*: None there, 16"),
         ({"dim": 16}, {}, "numbers a vector"),
     ],
 )
 def test_an_earlier_run_of_another_model_or_other_choices_is_refused(first, changes, chosen, said):
     there = earlier.open_earlier(first.folder)
-    choices = {"dtype": "float32", "max_tokens": 16, **chosen}
+    choices = {"dtype": "float32", "reading": Reading(16, None), **chosen}
     with pytest.raises(DataError, match=rf"of other choices: {said}.*leave out --since"):
         earlier.check_same_model(there, model_of(first, **changes), **choices)
-    earlier.check_same_model(there, model_of(first), "float32", 16)
+    earlier.check_same_model(there, model_of(first), "float32", Reading(16, None))
 
 
 def _unsealed(this: Run) -> None:

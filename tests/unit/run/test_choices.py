@@ -57,6 +57,7 @@ def this(tmp_path: Path) -> run.Run:
 
 
 HARMLESS = {
+    "model.too_long": {"model__too_long": "refuse"},
     "monitor.deadline_s": {"monitor__deadline_s": 90000},
     "recovery": {"recovery": "ask"},
     "policy.dead": {"policy__dead": "off"},
@@ -95,6 +96,7 @@ FIXED = {
     "model.dtype": {"model__dtype": "bfloat16"},
     "model.max_tokens": {"model__max_tokens": 5},
     "model.prompt": {"model__prompt": "query: {text}"},
+    "model.too_long": {"model__too_long": "chunk"},
     "model.question_prompt": {"model__question_prompt": "q: {text}"},
     "corpus.text": {"corpus__text": "body"},
     "corpus.title": {"corpus__title": "heading"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from array import array
@@ -346,6 +347,28 @@ def test_bars_show_megabytes_rate_and_end_in_full() -> None:
     assert board.shown[-1][3]
 
 
+def test_a_line_about_all_bars_is_kept_for_the_command_that_runs_the_notebook(tmp_path: Path) -> None:
+    clock, file = Hands(), tmp_path / "watching"
+    sending = live.Bars("Sending", display=Board(), clock=clock, kept=file)
+
+    def said() -> object:
+        return json.loads(file.read_text())["pace"]
+
+    sending("tensor01", 0, 40_000_000)
+    sending("tensor02", 0, 60_000_000)
+    clock.now = 4.0
+    sending("tensor01", 40_000_000, 40_000_000)
+    assert said() == "Sending 40.0/100.0 MB 40.0 % 10.0 MB/s, 1 of 2 whole"
+    sending("tensor02", 60_000_000, 60_000_000)
+    assert said() == ""
+    making = live.Bars("Making environments", "looks", display=Board(), clock=clock, kept=file)
+    making("tensor01: Collecting torch", 7, 0)
+    assert said() == "tensor01: Collecting torch"
+    reading = live.Bars("Reading", "documents", display=Board(), clock=clock, kept=file)
+    reading("documents read", 1200, 0)
+    assert said() == "documents read 1,200 documents"
+
+
 def test_a_picture_below_the_bars_is_drawn_seldom_and_not_at_the_end() -> None:
     board, clock, drawn = Board(), Hands(), []
 
@@ -403,7 +426,7 @@ view = live.Live(every_s=0.0)
 for i in range(6):
     view.show(state())
 view.show(done(state()))
-sending = live.bars("Sending")
+sending = live.Bars("Sending")
 threads = [threading.Thread(target=lambda n=n: [sending(f"host{{n}}", i, 9) for i in range(10)]) for n in range(3)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ def documents(texts: Sequence[str]) -> list[str]:
     return [str(text) for text in texts]
 
 
+def on_the_processor(folder: Path) -> Callable[[], Encoder]:
+    return lambda: Encoder(folder, "cpu", "float32", None)
+
+
 def on_a_device(folder: Path, dtype: str = "float32") -> Encoder:
     """An encoder that takes itself for one on a GPU; it computes here."""
     encoder = Encoder(folder, "cpu", dtype, None)
@@ -29,7 +33,7 @@ def on_a_device(folder: Path, dtype: str = "float32") -> Encoder:
 def test_on_a_processor_the_workers_batches_are_held_against_one_text_a_call(tiny_bert: Path, pack: bool) -> None:
     encoder = Encoder(tiny_bert, "cpu", "float32", None)
     assert not pack or encoder.pack() == ""
-    found = compare(encoder, tiny_bert, None, None, documents)
+    found = compare(encoder, on_the_processor(tiny_bert), documents)
     assert set(found["cosine"]) == {"in the worker's batches"} and "error" not in found
     assert found["cosine"]["in the worker's batches"] >= 1 - 1e-9
     assert (found["rows"], found["tokens"]) == (32, encoder.max_tokens)
@@ -37,7 +41,7 @@ def test_on_a_processor_the_workers_batches_are_held_against_one_text_a_call(tin
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_device_is_tried_in_three_ways(tiny_bert: Path, dtype: str) -> None:
-    found = compare(on_a_device(tiny_bert, dtype), tiny_bert, None, None, documents)
+    found = compare(on_a_device(tiny_bert, dtype), on_the_processor(tiny_bert), documents)
     assert set(found["cosine"]) == {"in the worker's batches", "in one batch", "alone"}
     assert min(found["cosine"].values()) >= again.COSINE[dtype]
 
@@ -49,7 +53,7 @@ def test_texts_of_one_to_eight_words_and_one_of_full_length_are_in_it(tiny_bert:
         seen.extend(texts)
         return documents(texts)
 
-    compare(encoder, tiny_bert, None, None, filled)
+    compare(encoder, on_the_processor(tiny_bert), filled)
     words = [len(text.split()) for text in seen]
     assert set(words[:-1]) == set(range(1, 9)) and len(set(seen)) == 32
     assert encoder.max_tokens is not None and words[-1] >= encoder.max_tokens
@@ -72,7 +76,7 @@ def test_a_device_that_does_short_texts_wrong_is_seen(
         return vectors
 
     monkeypatch.setattr(encoder, entry, wrong)
-    found = compare(encoder, tiny_bert, None, None, documents)
+    found = compare(encoder, on_the_processor(tiny_bert), documents)
     assert found["cosine"][way] < 0.9
 
 
@@ -83,9 +87,9 @@ def test_what_a_device_raises_is_told_with_the_way(tiny_bert: Path, monkeypatch:
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(encoder, "as_the_library", raises)
-    assert compare(encoder, tiny_bert, None, None, documents)["error"] == "in one batch: RuntimeError: no memory"
+    assert compare(encoder, on_the_processor(tiny_bert), documents)["error"] == "in one batch: RuntimeError: no memory"
 
 
 def test_a_processor_that_cannot_do_it_is_told(tiny_bert: Path, tmp_path: Path) -> None:
-    found = compare(on_a_device(tiny_bert), tmp_path / "gone", None, None, documents)
+    found = compare(on_a_device(tiny_bert), on_the_processor(tmp_path / "gone"), documents)
     assert found["error"].startswith("the processor cannot do it: ") and found["cosine"] == {}

@@ -93,7 +93,13 @@ def test_a_host_that_tries_the_model_counts_as_the_models_own_tokenizer_does():
     lengths = found["lengths"]
     assert (lengths["texts"], lengths["tokens"], lengths["longest"]) == (3, sum(sizes), max(sizes))
     assert lengths["cut"] == 1 and lengths["read"] == sum(min(256, size) for size in sizes)
-    assert found["rate"]["rows"] > 0
+    assert found["rate"]["rows"] > 0 and lengths["chunks"] == 0
+    done = subprocess.run(
+        [*command, "--chunk-tokens", "64"], input=told, capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    lengths = json.loads(done.stdout.splitlines()[-1])["rehearsed"]["lengths"]
+    assert lengths["cut"] == 0 and lengths["read"] == lengths["tokens"] == sum(sizes)
+    assert lengths["in_chunks"] == sum(size > 64 for size in sizes) and lengths["chunks"] > 2 + sizes[1] // 64
 
 
 @pytest.mark.process
