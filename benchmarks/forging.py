@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ def _plan(run: Run) -> str:
             "amendments": (),
         }
     )
-    write_json(run.plan_file, {"format": value["format"], **asdict(plan), "sha256": plan.sha256})
+    plan.save(run.plan_file)
     return plan.sha256
 
 

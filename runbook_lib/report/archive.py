@@ -222,6 +222,8 @@ def _result(run: Run, phase: str) -> list[str]:
         return [f"{name}: of {result.phase} of run {result.run}"]
     if not result.checks:
         return [f"{name}: has no check, so nothing was looked at"]
+    if not any(event.get("phase") == phase for event in run.journal.events("gate")):
+        return [f"{name}: no gate in the journal wrote it"]
     return [] if result.ok is True else [f"{name}: its checks do not all hold"]
 
 
