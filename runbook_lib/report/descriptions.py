@@ -73,9 +73,9 @@ def write(run: Run) -> list[Path]:
         record,
         *(at.isoformat(timespec="seconds") if at else manifest.timestamp for at in (start, end)),
     )
-    made = {RO_CRATE: _ro_crate(subject), CROISSANT: _croissant(subject), PROVENANCE: _provenance(subject)}
-    paths = [run.folder / name for name in made]
-    for path, value in zip(paths, made.values(), strict=True):
+    contents = {RO_CRATE: _ro_crate(subject), CROISSANT: _croissant(subject), PROVENANCE: _provenance(subject)}
+    paths = [run.folder / name for name in contents]
+    for path, value in zip(paths, contents.values(), strict=True):
         write_atomic(path, json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass"))
     return paths
 
