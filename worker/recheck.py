@@ -83,7 +83,7 @@ class Recheck:
         suspects.clear()  # the part is computed: what is found now is no row's fault
         if line := self._complaints.look():
             raise DeviceFault(f"the device's driver complained, and what it computed then is not believed: {line}")
-        again = []
+        compared = []
         for row in self._rows:
             by_processor = str(row) in (rows.done_by_processor or {})
             other, why = None, BY_PROCESSOR
@@ -91,8 +91,10 @@ class Recheck:
                 other, why = self._second(encoder, row, task.texts[row - task.rows[0]], suspects)
             if by_processor:
                 other, why = None, BY_PROCESSOR
-            again.append(Again(row, why=why) if other is None else self._held(row, vectors[row - task.rows[0]], other))
-        return tuple(again)
+            compared.append(
+                Again(row, why=why) if other is None else self._held(row, vectors[row - task.rows[0]], other)
+            )
+        return tuple(compared)
 
     def _second(self, encoder: AnyEncoder, row: int, text: str, suspects: Suspects) -> tuple[Any, str]:
         """The vector of a text by the second computation; None, and why, where there is none."""
