@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 import forking  # noqa: E402
 import wrong_slot  # noqa: E402
 
-from runbook_lib.run import run  # noqa: E402
+from runbook_lib.run import opening  # noqa: E402
 from runbook_lib.run.journal import Event  # noqa: E402
 from runbook_lib.run.run import Run  # noqa: E402
 
@@ -59,7 +59,7 @@ def one_run(folder: Path, count: int, interval_s: float) -> Run:
     if done.returncode:
         raise RuntimeError(done.stdout[-1000:] + done.stderr[-1000:])
     (made,) = (folder / "runs").glob("fenced-*")
-    return run.open_folder(made)
+    return opening.open_folder(made)
 
 
 def refused(event: Event) -> range:

@@ -28,15 +28,15 @@ def init(args: argparse.Namespace) -> int:
     """Look at a corpus, write a profile for it, and say what was seen."""
     corpus = Path(args.corpus)
     target = Path(args.to or f"{first_profile.run_name(corpus)}.yaml")
-    seen = first_profile.write(corpus, target, args.model)
-    files = f", {seen.files} files" if seen.files > 1 else ""
-    print(f"{safe_text(str(corpus), 500)}: {seen.format}{files}; the first of {seen.sampled} documents looked at:")
+    look = first_profile.write(corpus, target, args.model)
+    files = f", {look.files} files" if look.files > 1 else ""
+    print(f"{safe_text(str(corpus), 500)}: {look.format}{files}; the first of {look.sampled} documents looked at:")
     for key in ("text", "title", "id", "url"):
-        if key in seen.first:
-            print(f"  {key:5}  {safe_text(seen.names.get(key, 'the whole item'), 60)}: {seen.first[key]}")
+        if key in look.first:
+            print(f"  {key:5}  {safe_text(look.names.get(key, 'the whole item'), 60)}: {look.first[key]}")
         elif key in ("title", "id"):
             print(f"  {key:5}  none was found: {'titles are empty' if key == 'title' else 'row numbers stand in'}")
-    if others := [name for name in seen.fields if name not in seen.names.values()]:
+    if others := [name for name in look.fields if name not in look.names.values()]:
         print("  other fields:", safe_text(", ".join(others), 300))
     print(f"written: {target}. Next: runbook check {target}")
     return 0
@@ -98,15 +98,13 @@ def search(args: argparse.Namespace) -> int:
     model = Path(args.model) if args.model else None
     for question, vector in zip(args.question, result.embed(args.question, model), strict=True):
         print(safe_text(question, 300))
-        for found in result.nearest(vector, args.count):
-            title = safe_text(str(found.document.get("title") or f"row {found.row}"), 100)
-            print(
-                f"  {found.cosine:.3f}  {title}  (row {found.row}, id {safe_text(str(found.document.get('id')), 60)})"
-            )
-            if url := found.document.get("url"):
+        for near in result.nearest(vector, args.count):
+            title = safe_text(str(near.document.get("title") or f"row {near.row}"), 100)
+            print(f"  {near.cosine:.3f}  {title}  (row {near.row}, id {safe_text(str(near.document.get('id')), 60)})")
+            if url := near.document.get("url"):
                 print(f"         {safe_text(url, 200)}")
             if args.texts:
-                print(f"         {one_line(result.texts([found.row])[0], 200)}")
+                print(f"         {one_line(result.texts([near.row])[0], 200)}")
     return 0
 
 
@@ -132,11 +130,11 @@ def _export(args: argparse.Namespace, target: Path | None, shown: str) -> int:
         return _in_a_folder(result, args, target, shown)
     dtype = "float16" if args.float16 else "float32"
     with counting("rows written", result.manifest.documents) as on_rows:
-        made = exporting.export(result, args.to, target, dtype, args.texts, on_rows)
-    print(f"{shown or made.path}: {result.manifest.documents:,} documents, {made.bytes / 1e6:.1f} MB")
+        written = exporting.export(result, args.to, target, dtype, args.texts, on_rows)
+    print(f"{shown or written.path}: {result.manifest.documents:,} documents, {written.bytes / 1e6:.1f} MB")
     print("every byte of the matrix was that which the run merged")
-    if made.loss:
-        print(f"what float16 costs: {made.loss}")
+    if written.loss:
+        print(f"what float16 costs: {written.loss}")
     return 0
 
 
@@ -144,11 +142,11 @@ def _in_a_folder(result: Finished, args: argparse.Namespace, target: Path | None
     if args.float16 or args.texts:
         raise DataError(f"export --to {args.to} holds vectors alone, in its own form; leave --float16 and --texts out")
     folder = target or result.run.profile.output.folder / f"{result.run.name}-{args.to}"
-    made = exports.export(result.run, args.to, folder)
-    print(f"{shown or folder}: {len(made.files)} files, {made.documents:,} x {made.dim}")
-    if made.lowest_cosine is not None:
-        recall = "" if made.recall_at_10 is None else f", recall@10 {made.recall_at_10:.4f}"
-        print(f"against float32, over {made.sampled:,} rows: lowest cosine {made.lowest_cosine:.6f}{recall}")
+    index = exports.export(result.run, args.to, folder)
+    print(f"{shown or folder}: {len(index.files)} files, {index.documents:,} x {index.dim}")
+    if index.lowest_cosine is not None:
+        recall = "" if index.recall_at_10 is None else f", recall@10 {index.recall_at_10:.4f}"
+        print(f"against float32, over {index.sampled:,} rows: lowest cosine {index.lowest_cosine:.6f}{recall}")
     return 0
 
 
@@ -156,9 +154,9 @@ def draw_map(args: argparse.Namespace) -> int:
     """Write a page that shows a result in two dimensions, and say where."""
     result = load(opening.find(args.run))
     with counting("rows read", result.manifest.documents) as on_rows:
-        made = corpus_map.write(
+        page = corpus_map.write(
             result, Path(args.out) if args.out else None, args.by, lambda done: on_rows(done, result.manifest.documents)
         )
-    print(f"{made.path}: {result.manifest.documents:,} documents, {made.bytes / 1e6:.1f} MB; open it in any browser")
-    print(made.about)
+    print(f"{page.path}: {result.manifest.documents:,} documents, {page.bytes / 1e6:.1f} MB; open it in any browser")
+    print(page.about)
     return 0

@@ -61,15 +61,15 @@ def look(root: Path) -> dict[str, Any]:
     """What a task is given here, and whether the run's folder can be written and locked from this machine."""
     folder = HostFolder(root)
     path = folder.slurm(f"try-{socket.gethostname()}-{os.getpid()}.json")
-    told: dict[str, Any] = {"node": socket.gethostname(), "not_written": "", "not_locked": ""}
+    answer: dict[str, Any] = {"node": socket.gethostname(), "not_written": "", "not_locked": ""}
     try:
         write_atomic(path, b"{}\n")
-        told["not_locked"] = _why_not_locked(path)
+        answer["not_locked"] = _why_not_locked(path)
         path.unlink()
     except OSError as error:
-        told["not_written"] = str(error)
+        answer["not_written"] = str(error)
     given = [entry for entry in os.environ.get(GPUS, "").split(",") if entry]
-    return {**told, "cores": _cores(), "gpus": given}
+    return {**answer, "cores": _cores(), "gpus": given}
 
 
 def _why_not_locked(path: Path) -> str:
@@ -87,5 +87,5 @@ def _why_not_locked(path: Path) -> str:
 def _cores() -> int:
     """The processors of this task: by the scheduler's word, or those that this process may use, if fewer."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    told = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE") or ""
-    return min(usable, int(told)) if told.isdigit() and int(told) else usable
+    given = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE") or ""
+    return min(usable, int(given)) if given.isdigit() and int(given) else usable

@@ -88,10 +88,10 @@ class Around:
             last.result()
 
     def _prepare(self) -> Task | None:
-        found = self._claim()
-        if found is None:
+        claimed = self._claim()
+        if claimed is None:
             return None
-        (rows, shard, owner), condemned = found
+        (rows, shard, owner), condemned = claimed
         task = Task(rows, owner, self._share.assignment, shard.read(*rows), shard.sizes(*rows), condemned)
         if condemned or not self._encoder.ahead or self._suspects.careful:
             return task

@@ -175,42 +175,42 @@ def find(kind: str, workdir: str, digest: str) -> Found:
 
 
 def _find_path(kind: str) -> Found:
-    found: Found = {"python": "", "state": "unusable", "why": "", "tool": "", "record": None, "log": ""}
+    state: Found = {"python": "", "state": "unusable", "why": "", "tool": "", "record": None, "log": ""}
     try:
         path = absolute(kind)
     except ValueError as error:
-        return {**found, "why": str(error)}
+        return {**state, "why": str(error)}
     python = path / "bin" / "python" if path.is_dir() else path
     if _runs(python):
-        return {**found, "python": str(python), "state": "ready"}
+        return {**state, "python": str(python), "state": "ready"}
     problem = "may not be executed" if python.is_file() else "is not a file" if python.exists() else "is not there"
-    return {**found, "why": f"{python} {problem}; expected a Python, or the folder of an environment with bin/python"}
+    return {**state, "why": f"{python} {problem}; expected a Python, or the folder of an environment with bin/python"}
 
 
 def look(place: Place, held: bool) -> Found:
     """`find` for what we make; `held`: a process makes it now (asked before the record is read: none is missed)."""
     tool = _tool() if place.conda else ""
-    found: Found = {"python": "", "state": "unusable", "why": "", "tool": tool, "record": None, "log": str(place.log)}
+    state: Found = {"python": "", "state": "unusable", "why": "", "tool": tool, "record": None, "log": str(place.log)}
     if why := place.not_ours():
-        return {**found, "why": why}
+        return {**state, "why": why}
     try:
         prefix = conda_prefix(place.conda, tool, ask=not held) if place.conda else place.venv
         record = read_json(place.record(prefix)) if prefix else None
     except (OSError, ValueError) as error:
-        return {**found, "why": str(error)}
+        return {**state, "why": str(error)}
     if prefix and record is not None:
-        return _recorded(place, {**found, "record": record}, prefix)
+        return _recorded(place, {**state, "record": record}, prefix)
     if held:
-        return {**found, "state": "creating", "why": _progress(place)}
+        return {**state, "state": "creating", "why": _progress(place)}
     if place.conda and prefix and not (prefix / BEGUN).exists():
-        return _not_ours(place, found, prefix)
+        return _not_ours(place, state, prefix)
     failure = read_record(EnvironmentFailure, place.failed)
     if failure.digest == place.digest:
-        return {**found, "state": "failed", "why": explained(failure, place)}
+        return {**state, "state": "failed", "why": explained(failure, place)}
     why = "it was begun and not finished" if prefix and prefix.exists() else "it was not made yet"
     if place.conda and not tool:
         why = f"there is no {', '.join(TOOLS)} in PATH or in the usual places, so it cannot be made; use venv or a path"
-    return {**found, "state": "absent", "why": why}
+    return {**state, "state": "absent", "why": why}
 
 
 def _recorded(place: Place, found: Found, prefix: Path) -> Found:

@@ -17,7 +17,7 @@ from typing import Any
 from . import owned
 from .any_encoder import AnyEncoder
 from .layout import SHARED_FOLDERS
-from .probe_again import compare, lowest_cosine
+from .probe_again import compare, in_words, lowest_cosine
 from .rehearsal import command, rehearse
 from .texts import DOCUMENT, KINDS, QUERY, Question
 from .wire import Libraries, LongProbe, Probed
@@ -34,7 +34,6 @@ SHORT = (
 # the second number: attention grows with the square.
 TRIED = {"cpu": (2048, 8192), "cuda": (8192, 32768), "mps": (2048, 8192), "xpu": (2048, 8192)}
 FILLERS = ("the", "a", "x", ".")  # words that are likely one token each
-WHY_LIMIT = 1000  # characters of an error
 
 
 def devices(device: str) -> Libraries:
@@ -115,7 +114,7 @@ def _rehearsed(encoder: AnyEncoder, told: dict[str, Any]) -> Any:
     try:
         return rehearse(encoder, told, lambda: command("rehearse"), lambda sign: print(sign, end="", flush=True))
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"[:WHY_LIMIT]}
+        return {"error": in_words(error)}
 
 
 def _filled(kind: str, template: str) -> Any:
@@ -166,7 +165,7 @@ def _long(encoder: AnyEncoder, kind: str, filled: Any, longest: int | None) -> L
         answer["cosine"] = _lowest_cosine(encoder, texts, _encode(encoder, texts))
         answer["rows"], answer["out_of_memory"] = len(texts), encoder.out_of_memory
     except Exception as error:  # whatever it is, a document of that length would have met it
-        answer["error"] = f"{type(error).__name__}: {error}"[:WHY_LIMIT]
+        answer["error"] = in_words(error)
         if encoder.device == "cpu":  # a GPU does nothing more after some errors
             answer["works"] = _most_that_works(encoder, filled, text, most)
     return answer

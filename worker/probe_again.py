@@ -34,12 +34,12 @@ def compare(
     try:
         right = _one_by_one((encoder if _is_one(encoder) else processor()).as_the_library, texts)
     except Exception as error:
-        return {**answer, "error": f"the processor cannot do it: {_words(error)}"}
+        return {**answer, "error": f"the processor cannot do it: {in_words(error)}"}
     for way, compute in _ways(encoder, texts).items():
         try:
             answer["cosine"][way] = lowest_cosine(compute(), right)
         except Exception as error:
-            return {**answer, "error": f"{way}: {_words(error)}"}
+            return {**answer, "error": f"{way}: {in_words(error)}"}
     return answer
 
 
@@ -85,5 +85,6 @@ def lowest_cosine(ours: Any, theirs: Any) -> float:
     return float(np.nan_to_num(cosines, nan=-1.0).min())
 
 
-def _words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
+    """An exception's type and text."""
     return f"{type(error).__name__}: {error}"[:WHY_LIMIT]

@@ -83,7 +83,7 @@ class Recheck:
         suspects.clear()  # the part is computed: what is found now is no row's fault
         if line := self._complaints.look():
             raise DeviceFault(f"the device's driver complained, and what it computed then is not believed: {line}")
-        found = []
+        compared = []
         for row in self._rows:
             by_processor = str(row) in (rows.done_by_processor or {})
             other, why = None, BY_PROCESSOR
@@ -91,16 +91,18 @@ class Recheck:
                 other, why = self._second(encoder, row, task.texts[row - task.rows[0]], suspects)
             if by_processor:
                 other, why = None, BY_PROCESSOR
-            found.append(Again(row, why=why) if other is None else self._held(row, vectors[row - task.rows[0]], other))
-        return tuple(found)
+            compared.append(
+                Again(row, why=why) if other is None else self._held(row, vectors[row - task.rows[0]], other)
+            )
+        return tuple(compared)
 
     def _second(self, encoder: AnyEncoder, row: int, text: str, suspects: Suspects) -> tuple[Any, str]:
         """The vector of a text by the second computation; None, and why, where there is none."""
         if self._processor is None:
             suspects.note([row])  # should it end the worker
-            found = _alone(encoder, text)
+            answer_here = _alone(encoder, text)
             suspects.clear()
-            return found
+            return answer_here
         if self._why:
             return None, self._why
         try:
@@ -156,11 +158,11 @@ def _no_memory(assignment: Assignment, spec: SlotSpec) -> str:
 def _alone(encoder: AnyEncoder, text: str) -> tuple[Any, str]:
     """What the library's own entry point makes of one text here; None, and why, where that is no vector."""
     try:
-        found = encoder.as_the_library([text])
-        bad = encoder.bad_rows(found)
+        vectors = encoder.as_the_library([text])
+        bad = encoder.bad_rows(vectors)
     except Exception as error:
         return None, words(error)
-    return (None, bad[0]) if bad else (found[0], "")
+    return (None, bad[0]) if bad else (vectors[0], "")
 
 
 def _cosine(one: Sequence[float], two: Sequence[float]) -> float:

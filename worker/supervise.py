@@ -191,10 +191,10 @@ class Supervisor:
 
     def _write(self, report: SupervisorReport) -> None:
         """Write the report, on a shared disk only where it says something new or a heartbeat is due."""
-        said, now = repr(replace(report, heartbeat_at=None, gpus=None, gpus_at=None)), time.monotonic()
-        if said != self._said or now - self._written >= assignment_beat(self.assignment):
+        content, now = repr(replace(report, heartbeat_at=None, gpus=None, gpus_at=None)), time.monotonic()
+        if content != self._said or now - self._written >= assignment_beat(self.assignment):
             write_report(self.folder.supervisor(self.host), report)
-            self._said, self._written = said, now
+            self._said, self._written = content, now
 
 
 def assignment_beat(assignment: Assignment) -> float:

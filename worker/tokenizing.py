@@ -82,8 +82,8 @@ class Once:
             place = slice(width - len(text), width) if self._side == "left" else slice(len(text))
             tokens[i, place] = torch.from_numpy(text)
             there[i, place] = 1
-        made = {"input_ids": tokens, "attention_mask": there, "token_type_ids": torch.zeros_like(tokens)}
-        return {**self._more, **{name: made[name] for name in self._names}}
+        features = {"input_ids": tokens, "attention_mask": there, "token_type_ids": torch.zeros_like(tokens)}
+        return {**self._more, **{name: features[name] for name in self._names}}
 
     def is_as(
         self, library: Callable[[list[str]], Features], count: Callable[[list[str]], list[int]], like: str

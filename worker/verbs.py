@@ -288,5 +288,3 @@ VERBS |= {"claim": owned.claim, "unclaimed": owned.unclaimed, "clear": placed.cl
 VERBS |= {"submit": slurm.submit, "cancel": slurm.cancel, "limits": slurm.limits}
 VERBS |= {"refusal": slurm.refusal, "on_node": node_job.on_node}
 VERBS |= {"facts": machine.facts, "unmark": machine.unmark, "find_environment": environment.find}
-
-__all__ = ["VERBS", "HostFolder", "open_regular"]

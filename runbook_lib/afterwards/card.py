@@ -1,4 +1,4 @@
-"""What an exported result says about itself: facts for its metadata, a dataset card, and Croissant's description."""
+"""What an exported result says about itself: facts for its metadata, a dataset card, and a Croissant description."""
 
 from __future__ import annotations
 
@@ -10,38 +10,9 @@ from worker.escape import safe_text
 from worker.files import sha256_file
 
 from ..result.loss import Loss
+from . import croissant
 from .finished import Finished
 
-# Croissant's own context (docs.mlcommons.org/croissant/docs/croissant-spec.html), as its readers expect it.
-_CR = ("citeAs", "column", "extract", "field", "fileProperty", "fileObject", "fileSet", "format", "includes",
-       "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references", "regex", "repeated",
-       "replace", "separator", "source", "subField", "transform", "arrayShape", "isArray")  # fmt: skip
-CONTEXT: dict[str, Any] = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "sc": "https://schema.org/",
-    "cr": "http://mlcommons.org/croissant/",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "dct": "http://purl.org/dc/terms/",
-    "conformsTo": "dct:conformsTo",
-    "equivalentProperty": "cr:equivalentProperty",
-    "samplingRate": "cr:samplingRate",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    **{name: f"cr:{name}" for name in _CR},
-}
-MEANING = {
-    "row": "the number of the document, from 0, in the corpus's order",
-    "id": "what the corpus calls the document",
-    "title": "its title; empty if it has none",
-    "url": "its address; empty if it has none",
-    "tokens": "its length in tokens before it was cut, special tokens included",
-    "truncated": "whether the model read only its beginning",
-    "chunks": "in how many chunks it was read: the vector is their mean",
-    "text": "its text as it was encoded, with the prompt",
-    "vector": "its embedding",
-}
 KINDS = {
     "int32": "sc:Integer",
     "int64": "sc:Integer",
@@ -83,7 +54,7 @@ def write(folder: Path, result: Finished, schema: Any, loss: Loss | None) -> Non
 def _card(result: Finished, schema: Any, loss: Loss | None) -> str:
     manifest, told = result.manifest, facts(result, loss)
     name = safe_text(manifest.model.name, 200)
-    columns = "\n".join(f"| `{field.name}` | {field.type} | {MEANING[field.name]} |" for field in schema)
+    columns = "\n".join(f"| `{field.name}` | {field.type} | {croissant.MEANING[field.name]} |" for field in schema)
     made = "\n".join(f"| {key} | `{safe_text(value, 300)}` |" for key, value in told.items())
     cut = manifest.lengths.documents
     half = f"\nStored in float16: {loss}, held against float32.\n" if loss else ""
@@ -132,52 +103,27 @@ def _size(rows: int) -> str:
 
 def _croissant(result: Finished, schema: Any, shards: list[Path], folder: Path) -> dict[str, Any]:
     """Return the description of the folder: each shard with its sha256, and one set of records over all of them."""
-    manifest = result.manifest
+    manifest, form = result.manifest, "application/x-parquet"
     files = [
-        {
-            "@type": "cr:FileObject",
-            "@id": f"shard-{number}",
-            "name": shard.name,
-            "contentUrl": shard.relative_to(folder).as_posix(),
-            "contentSize": f"{shard.stat().st_size} B",
-            "encodingFormat": "application/x-parquet",
-            "sha256": sha256_file(shard),
-        }
-        for number, shard in enumerate(shards)
+        croissant.file(f"shard-{number}", at.relative_to(folder).as_posix(), at.stat().st_size, form, sha256_file(at))
+        for number, at in enumerate(shards)
     ]
     every = {
         "@type": "cr:FileSet",
         "@id": "shards",
         "containedIn": [{"@id": each["@id"]} for each in files],
-        "encodingFormat": "application/x-parquet",
+        "encodingFormat": form,
         "includes": "data/*.parquet",
     }
-    source = {"@id": files[0]["@id"]} if len(files) == 1 else None
+    one = len(files) == 1
+    source = {"fileObject": {"@id": files[0]["@id"]}} if one else {"fileSet": {"@id": "shards"}}
     fields = [_field(field, manifest.dim, source) for field in schema]
-    return {
-        "@context": CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.1",
-        "name": "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in manifest.run),
-        "description": f"{manifest.documents} documents with embeddings of {manifest.model.name}",
-        "version": "1.0.0",
-        "datePublished": manifest.timestamp[:10],
-        "distribution": files if source else [*files, every],
-        "recordSet": [{"@type": "cr:RecordSet", "@id": "documents", "name": "documents", "field": fields}],
-    }
+    title = f"{manifest.documents} documents with embeddings of {manifest.model.name}"
+    distribution = files if one else [*files, every]
+    return croissant.dataset(manifest.run, title, manifest.timestamp, distribution, "documents", fields)
 
 
-def _field(field: Any, dim: int, source: dict[str, str] | None) -> dict[str, Any]:
+def _field(field: Any, dim: int, source: dict[str, Any]) -> dict[str, Any]:
     vector = field.name == "vector"
-    told = {
-        "@type": "cr:Field",
-        "@id": f"documents/{field.name}",
-        "name": field.name,
-        "description": MEANING[field.name],
-        "dataType": "sc:Float" if vector else KINDS[str(field.type)],
-        "source": {
-            ("fileObject" if source else "fileSet"): source or {"@id": "shards"},
-            "extract": {"column": field.name},
-        },
-    }
+    told = croissant.field("documents", field.name, "sc:Float" if vector else KINDS[str(field.type)], source)
     return told | ({"isArray": True, "arrayShape": str(dim)} if vector else {})

@@ -127,8 +127,8 @@ def _umap(reduced: np.ndarray) -> np.ndarray:
 
         neighbours = max(2, min(15, len(reduced) - 1))
         start = "spectral" if len(reduced) > neighbours + 2 else "random"
-        made = umap.UMAP(n_components=2, n_neighbors=neighbours, metric="cosine", random_state=SEED, init=start)
-        placed: np.ndarray = made.fit_transform(reduced).astype(np.float32)
+        reducer = umap.UMAP(n_components=2, n_neighbors=neighbours, metric="cosine", random_state=SEED, init=start)
+        placed: np.ndarray = reducer.fit_transform(reduced).astype(np.float32)
     return placed
 
 

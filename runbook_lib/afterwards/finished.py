@@ -162,8 +162,8 @@ def checked_blocks(result: Finished, on_rows: Callable[[int], None]) -> Iterator
         on_rows(low + len(block))
     expected = result.manifest.outputs[path.name].sha256
     if digest.hexdigest() != expected:
-        found = f"expected sha256 {expected}, found {digest.hexdigest()}"
-        raise DataError(f"{path}: {found}. Next: runbook verify {result.run.name}")
+        sums = f"expected sha256 {expected}, found {digest.hexdigest()}"
+        raise DataError(f"{path}: {sums}. Next: runbook verify {result.run.name}")
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -153,15 +153,15 @@ def _given(gpus: tuple[Gpu, ...], visible: _CommandOutput) -> tuple[tuple[Gpu, .
         return gpus, ""
     wanted: dict[str, Gpu] = {}
     for word in map(str.strip, visible.out.split(",")):
-        found = [gpu for gpu in gpus if _names(word, gpu)]
-        if not found or len({gpu.index for gpu in found}) > 1:  # -1, an index that is not there, half of two UUIDs
+        named = [gpu for gpu in gpus if _names(word, gpu)]
+        if not named or len({gpu.index for gpu in named}) > 1:  # -1, an index that is not there, half of two UUIDs
             break
-        usable = [gpu for gpu in found if gpu.trouble != DIVIDED]  # CUDA opens the first MIG device of a card
-        wanted.update((gpu.uuid or f"{gpu.index} {gpu.name}", gpu) for gpu in (usable or found)[:1])
+        usable = [gpu for gpu in named if gpu.trouble != DIVIDED]  # CUDA opens the first MIG device of a card
+        wanted.update((gpu.uuid or f"{gpu.index} {gpu.name}", gpu) for gpu in (usable or named)[:1])
     left = tuple(gpu for gpu in gpus if gpu in wanted.values())
     away = [str(gpu.index) for gpu in gpus if gpu not in left and gpu.trouble != DIVIDED]
-    said = f"CUDA_VISIBLE_DEVICES={_word(visible.out)}"
-    return left, f"{said}: of {len(left) + len(away)} GPUs {len(left)} are this account's" if away else ""
+    variable = f"CUDA_VISIBLE_DEVICES={_word(visible.out)}"
+    return left, f"{variable}: of {len(left) + len(away)} GPUs {len(left)} are this account's" if away else ""
 
 
 def _names(word: str, gpu: Gpu) -> bool:

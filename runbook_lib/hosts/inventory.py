@@ -68,10 +68,10 @@ def take(run: Run) -> tuple[Checks, dict[str, MachineFacts]]:
                 "reachable", tolerated, result, "reachable", _way_out(result), where=spec.reached, warn=tolerated
             )
             continue
-        found = _judge(checks, spec, result, names)
+        known_facts = _judge(checks, spec, result, names)
         if spec.is_task:
-            found.update(_by_profile(spec))
-        facts.update({each.name: found.copy() for each in specs})
+            known_facts.update(_by_profile(spec))
+        facts.update({each.name: known_facts.copy() for each in specs})
         _untried(checks, spec, run.profile.model.dtype)
     for name, sharers in _shared(facts).items():
         checks.add("folder", True, f"shared with {', '.join(sharers)}", where=name, warn=True)

@@ -80,8 +80,8 @@ def _judge(checks: Checks, spec: HostSpec, answer: Mapping[str, Any]) -> Machine
     if answer.get("error") and "allotted" not in answer:
         checks.add("node", False, answer["error"], "an answer", f"see {spec.workdir} from a node", where=spec.cluster)
         return None
-    told = answer.get("allotted")
-    given: Mapping[str, Any] = told if isinstance(told, dict) else {}
+    allotted = answer.get("allotted")
+    given: Mapping[str, Any] = allotted if isinstance(allotted, dict) else {}
     problems = [safe_text(str(given.get(key) or ""), 300) for key in ("not_written", "not_locked")]
     cores, gpus = given.get("cores"), given.get("gpus")
     if not is_count(cores, inventory.CORES + 1) or not cores or not isinstance(gpus, list) or len(gpus) > 1024:

@@ -77,7 +77,7 @@ def partners(run: Run, plan: Plan, kinds: Mapping[str, Kind]) -> dict[str, str]:
 def ask(run: Run, plan: Plan, orders: Mapping[str, Sequence[PartAgain]]) -> dict[str, Doubled | str]:
     """Have slots compute what each is asked, hosts side by side; return slot -> the answer, or why there is none."""
     hosts = {slot.slot: slot.host for slot in plan.slots}
-    found: dict[str, Doubled | str] = {}
+    answers: dict[str, Doubled | str] = {}
 
     def one(host: machines.Host) -> dict[str, Doubled | str]:
         bring_bundle(host)
@@ -85,13 +85,13 @@ def ask(run: Run, plan: Plan, orders: Mapping[str, Sequence[PartAgain]]) -> dict
 
     names = {hosts[slot] for slot in orders}
     if not names:
-        return found
+        return answers
     for name, result in machines.side_by_side(limited(run, ",".join(names)), one).items():
         if isinstance(result, dict):
-            found.update(result)
+            answers.update(result)
         else:
-            found.update(dict.fromkeys([slot for slot in orders if hosts[slot] == name], str(result)))
-    return found
+            answers.update(dict.fromkeys([slot for slot in orders if hosts[slot] == name], str(result)))
+    return answers
 
 
 def _one(host: machines.Host, slot: str, parts: Sequence[PartAgain]) -> Doubled | str:
@@ -102,11 +102,11 @@ def _one(host: machines.Host, slot: str, parts: Sequence[PartAgain]) -> Doubled 
         argv = [host.python, "-m", "worker", "double", "--root", str(folder.root), "--host", host.name, "--slot", slot]
         done = host.run_there(argv, WITHIN_S, folder.root)
         if done.exit_code != 0:
-            said = " / ".join(done.err.strip().splitlines()[-3:])
-            raise HostError(f"{host.name}: {said or f'exit code {done.exit_code}'}")
-        found = Doubled.from_json(json.loads(host.read(answer, LIMIT)), f"{host.name}: {answer.name}:")
+            last_lines = " / ".join(done.err.strip().splitlines()[-3:])
+            raise HostError(f"{host.name}: {last_lines or f'exit code {done.exit_code}'}")
+        doubled = Doubled.from_json(json.loads(host.read(answer, LIMIT)), f"{host.name}: {answer.name}:")
         for path in (order, answer):
             host.remove(path)
     except (RunbookError, ValueError) as error:
         return safe_text(str(error), 500)
-    return found
+    return doubled

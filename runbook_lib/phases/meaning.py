@@ -23,11 +23,11 @@ SAMPLED, FEWEST, AMONG = 50, 10, 10
 
 def titles_of(corpus: Corpus, rows: list[int]) -> dict[int, str]:
     """Return row -> title of the first rows that have one, each title once, at most so many as are asked."""
-    wanted, by_row, seen = set(rows), dict[int, str](), set[str]()
+    wanted, by_row, titles = set(rows), dict[int, str](), set[str]()
     for row, article in enumerate(corpus.articles()):
         title = (article.get("title") or "").strip() if row in wanted else ""
-        if title and title not in seen:
-            seen.add(title)
+        if title and title not in titles:
+            titles.add(title)
             by_row[row] = title
     return dict([(row, by_row[row]) for row in rows if row in by_row][:SAMPLED])
 

@@ -60,5 +60,5 @@ def origin(subject: Subject, row: int) -> str:
 def part_of(subject: Subject, row: int) -> MergedPart | None:
     """Return the part that a row is from; None for one that was taken from an earlier run."""
     work = wholes.work_row(subject.whole, subject.plan, row)
-    found = (each for each in subject.manifest.parts if each.rows and each.rows[0] <= (work or 0) < each.rows[1])
-    return None if work is None else next(found, None)
+    holding = (each for each in subject.manifest.parts if each.rows and each.rows[0] <= (work or 0) < each.rows[1])
+    return None if work is None else next(holding, None)

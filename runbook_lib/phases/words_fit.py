@@ -22,12 +22,12 @@ FIT = "vectors fit their texts"
 NEAR, COPIES = "no near copies of other texts", 20  # pairs that are computed again
 
 
-def fit(subject: Subject, mean: np.ndarray | None = None) -> Scores | None:
+def fit(subject: Subject) -> Scores | None:
     """Return the content fit of every document; None where there are too few. Raises DataError and OSError."""
     shape = header(subject.merged.embeddings)
-    found = _mean(subject.merged.embeddings) if mean is None else mean
+    mean = _mean(subject.merged.embeddings)
     return content_fit.score(
-        lambda: texts_again.texts(subject.corpus), subject.merged.embeddings, shape, found, subject.characters()
+        lambda: texts_again.texts(subject.corpus), subject.merged.embeddings, shape, mean, subject.characters()
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from worker.files import sha256_file, write_atomic
 
 from .. import records
-from ..afterwards.card import CONTEXT, MEANING
+from ..afterwards import croissant
 from ..corpus import corpus as corpora
 from ..records import Written
 from ..result import facts
@@ -73,9 +73,9 @@ def write(run: Run) -> list[Path]:
         record,
         *(at.isoformat(timespec="seconds") if at else manifest.timestamp for at in (start, end)),
     )
-    made = {RO_CRATE: _ro_crate(subject), CROISSANT: _croissant(subject), PROVENANCE: _provenance(subject)}
-    paths = [run.folder / name for name in made]
-    for path, value in zip(paths, made.values(), strict=True):
+    contents = {RO_CRATE: _ro_crate(subject), CROISSANT: _croissant(subject), PROVENANCE: _provenance(subject)}
+    paths = [run.folder / name for name in contents]
+    for path, value in zip(paths, contents.values(), strict=True):
         write_atomic(path, json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass"))
     return paths
 
@@ -167,6 +167,10 @@ def _corpus_files(s: _Subject) -> dict[str, Written]:
     return {f"{folder}/{name}": stated for name, stated in sorted(s.corpus.files.items())}
 
 
+def _media_type(name: str) -> str:
+    return TYPES.get(Path(name).suffix, "application/octet-stream")
+
+
 def _file(name: str, stated: Written, what: str) -> Json:
     return {
         "@id": name,
@@ -175,7 +179,7 @@ def _file(name: str, stated: Written, what: str) -> Json:
         "description": what,
         "contentSize": str(stated.bytes),
         "sha256": stated.sha256,
-        "encodingFormat": TYPES.get(Path(name).suffix, "application/octet-stream"),
+        "encodingFormat": _media_type(name),
     }
 
 
@@ -185,47 +189,13 @@ def _file(name: str, stated: Written, what: str) -> Json:
 def _croissant(s: _Subject) -> Json:
     """Return the result as a data set: the articles as records, in the order of the matrix's rows."""
     files = [
-        {
-            "@type": "cr:FileObject",
-            "@id": name,
-            "name": Path(name).name,
-            "contentUrl": name,
-            "contentSize": f"{stated.bytes} B",
-            "encodingFormat": TYPES.get(Path(name).suffix, "application/octet-stream"),
-            "sha256": stated.sha256,
-        }
-        for name, stated in s.outputs.items()
+        croissant.file(name, name, stated.bytes, _media_type(name), stated.sha256) for name, stated in s.outputs.items()
     ]
-    articles = f"{s.run.merged.name}/{Merged(s.run.merged).articles.name}"
-    kinds = {
-        "row": "sc:Integer",
-        "title": "sc:Text",
-        "url": "sc:Text",
-        "tokens": "sc:Integer",
-        "truncated": "sc:Boolean",
-    }
-    fields = [
-        {
-            "@type": "cr:Field",
-            "@id": f"articles/{name}",
-            "name": name,
-            "description": MEANING[name],
-            "dataType": kind,
-            "source": {"fileObject": {"@id": articles}, "extract": {"column": name}},
-        }
-        for name, kind in kinds.items()
-    ]
-    return {
-        "@context": CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.1",
-        "name": "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in s.manifest.run),
-        "description": f"{_title(s)}. Row i of embeddings.npy is the vector of the record with row i.",
-        "version": "1.0.0",
-        "datePublished": s.ended[:10],
-        "distribution": files,
-        "recordSet": [{"@type": "cr:RecordSet", "@id": "articles", "name": "articles", "field": fields}],
-    }
+    articles = {"fileObject": {"@id": f"{s.run.merged.name}/{Merged(s.run.merged).articles.name}"}}
+    kinds = {"row": "Integer", "title": "Text", "url": "Text", "tokens": "Integer", "truncated": "Boolean"}
+    fields = [croissant.field("articles", name, f"sc:{kind}", articles) for name, kind in kinds.items()]
+    title = f"{_title(s)}. Row i of embeddings.npy is the vector of the record with row i."
+    return croissant.dataset(s.manifest.run, title, s.ended, files, "articles", fields)
 
 
 # -------------------------------------------------------------------------------------------------------- provenance

@@ -53,7 +53,7 @@ def properties(checks: Checks, signers: Path | None) -> list[str]:
     """Return what is verified, in the words of programs."""
     if checks.failed:
         return []
-    found = [name for check in checks if not check.warn and (name := STEPS.get(check.name))]
+    verified = [name for check in checks if not check.warn and (name := STEPS.get(check.name))]
     signed = [check for check in checks if check.name == signature.NAME and check.seen.startswith("good, by ")]
-    found += ["SIGNED_BY_A_KEY_THAT_WAS_BROUGHT"] if signed and signers else []
-    return [f"{PREFIX}{name}" for name in found]
+    verified += ["SIGNED_BY_A_KEY_THAT_WAS_BROUGHT"] if signed and signers else []
+    return [f"{PREFIX}{name}" for name in verified]

@@ -43,12 +43,12 @@ def keep(run: Run) -> list[str]:
     """Have each machine keep the sum of the list as it is; return in words which could not."""
     if not run.id or not run.sums.is_file():
         return []
-    told = Kept(sha256_file(run.sums), datetime.now(UTC).isoformat(timespec="seconds"))
+    seal = Kept(sha256_file(run.sums), datetime.now(UTC).isoformat(timespec="seconds"))
 
     def tell(host: machines.Host) -> None:
         before = _kept(run, host)
-        if before[-1:] != [replace(told, at=before[-1].at if before else "")]:
-            host.put(_path(run, host), _content([*before, told]))
+        if before[-1:] != [replace(seal, at=before[-1].at if before else "")]:
+            host.put(_path(run, host), _content([*before, seal]))
 
     return [safe_text(f"{name}: {error}", 300) for name, error in _each(run, tell).failures.items()]
 
@@ -90,10 +90,10 @@ def _kept(run: Run, host: machines.Host) -> list[Kept]:
     """Return the seals that a host was told of, the last one last. Raises RunbookError for what is none."""
     lines = host.tail(_path(run, host), LINES).splitlines()
     try:
-        found = [parse(Kept, json.loads(line), f"{host.name}: {_path(run, host)}") for line in lines]
+        seals = [parse(Kept, json.loads(line), f"{host.name}: {_path(run, host)}") for line in lines]
     except ValueError as error:
         raise RunbookError(f"{host.name}: {_path(run, host)}: {safe_text(str(error), 200)}") from None
-    return [Kept(safe_text(each.list, 64), safe_text(each.at, 40)) for each in found]
+    return [Kept(safe_text(each.list, 64), safe_text(each.at, 40)) for each in seals]
 
 
 def _content(kept: list[Kept]) -> Content:

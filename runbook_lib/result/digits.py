@@ -18,8 +18,8 @@ EQUAL, EQUAL_SHARE = 3, 0.05
 def coarse(block: np.ndarray) -> np.ndarray:
     """Return which rows of float32 (rows, dim) have numbers that all end in zeros, and are not mostly zero."""
     ends_in_zeros = ~((block.view("<u4") & LOW_BITS) != 0).any(axis=1)
-    found: np.ndarray = ends_in_zeros & ((block != 0).sum(axis=1) > block.shape[1] // 2) & (block.shape[1] > 1)
-    return found
+    rows: np.ndarray = ends_in_zeros & ((block != 0).sum(axis=1) > block.shape[1] // 2) & (block.shape[1] > 1)
+    return rows
 
 
 def scaled(block: np.ndarray) -> np.ndarray:
@@ -32,5 +32,5 @@ def scaled(block: np.ndarray) -> np.ndarray:
     mantissas.sort(axis=1)
     equal = (mantissas[:, 1:] == mantissas[:, :-1]).sum(axis=1)
     numbers = there.sum(axis=1)
-    found: np.ndarray = (numbers >= FEWEST) & (equal > np.maximum(EQUAL, EQUAL_SHARE * numbers))
-    return found
+    rows: np.ndarray = (numbers >= FEWEST) & (equal > np.maximum(EQUAL, EQUAL_SHARE * numbers))
+    return rows

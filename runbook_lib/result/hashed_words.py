@@ -34,14 +34,14 @@ def _powers(base: int, count: int) -> np.ndarray:
     powers = np.full(count, base, np.uint64)
     powers[0] = 1
     with np.errstate(over="ignore"):
-        found: np.ndarray = np.multiply.accumulate(powers)
-    return found
+        product: np.ndarray = np.multiply.accumulate(powers)
+    return product
 
 
 def _buckets(hashes: np.ndarray, features: int) -> np.ndarray:
     mixed = (hashes ^ (hashes >> np.uint64(32))) * _MIX
-    found: np.ndarray = (mixed >> np.uint64(65 - features.bit_length())).astype(np.int64)
-    return found
+    buckets: np.ndarray = (mixed >> np.uint64(65 - features.bit_length())).astype(np.int64)
+    return buckets
 
 
 def counts(texts: Sequence[str], characters: int, features: int) -> np.ndarray:
@@ -60,8 +60,8 @@ def counts(texts: Sequence[str], characters: int, features: int) -> np.ndarray:
     places = []
     for at, hashes in (*_words(codes, kinds == LETTER), _pairs(codes, kinds == DENSE)):
         places.append(of_texts[at] * features + _buckets(hashes, features))
-    found = np.bincount(np.concatenate(places), minlength=len(texts) * features)
-    return found.astype(np.float32).reshape(-1, features)
+    totals = np.bincount(np.concatenate(places), minlength=len(texts) * features)
+    return totals.astype(np.float32).reshape(-1, features)
 
 
 def _words(codes: np.ndarray, letters: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -45,11 +45,11 @@ def check(checks: Checks, corpus: Corpus) -> None:
         at, rows = row * FINGERPRINT_BYTES, row + 1
         if text is None or _fingerprint(text) != prints[at : at + FINGERPRINT_BYTES]:
             wrong.append(row)
-    said = [f"{len(wrong)} rows with another one: {first_few(wrong)}"] if wrong else []
-    said += [] if rows == corpus.rows else [f"{rows} texts, expected {corpus.rows}"]
+    problems = [f"{len(wrong)} rows with another one: {first_few(wrong)}"] if wrong else []
+    problems += [] if rows == corpus.rows else [f"{rows} texts, expected {corpus.rows}"]
     if hashlib.sha256(prints).hexdigest() != corpus.fingerprint:
-        said.append("the fingerprints together are not the corpus's")
-    checks.add(NAME, not said, "; ".join(said) or f"{rows} texts hashed", "", REMEDY)
+        problems.append("the fingerprints together are not the corpus's")
+    checks.add(NAME, not problems, "; ".join(problems) or f"{rows} texts hashed", "", REMEDY)
 
 
 def _fingerprint(text: str) -> bytes:
@@ -63,12 +63,12 @@ def check_source(checks: Checks, corpus: Corpus, source: Path) -> None:
     except (DataError, OSError) as error:
         checks.add(SOURCE, False, error, "", "name the file that the run was made from")
         return
-    said = [f"{len(wrong)} rows differ from {source}: {first_few(wrong)}"] if wrong else []
-    said += [] if rows == corpus.documents else [f"{rows} documents in {source}, expected {corpus.documents}"]
+    problems = [f"{len(wrong)} rows differ from {source}: {first_few(wrong)}"] if wrong else []
+    problems += [] if rows == corpus.documents else [f"{rows} documents in {source}, expected {corpus.documents}"]
     same = "the very file" if corpus.source_unchanged(source) else "another file with the same documents"
     good = f"{rows} documents of {source} ({same})"
     remedy = "name the file that the run was made from, or have the run made again from this one"
-    checks.add(SOURCE, not said, "; ".join(said) or good, "", remedy)
+    checks.add(SOURCE, not problems, "; ".join(problems) or good, "", remedy)
 
 
 def _unlike_source(corpus: Corpus, source: Path) -> tuple[list[int], int]:

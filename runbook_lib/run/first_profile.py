@@ -33,8 +33,8 @@ def write(corpus: Path, target: Path, model: str = DEMO_MODEL) -> FirstLook:
         raise ProfileError(
             f"{target}: there is such a file already; give another name: runbook init FILE --to NAME.yaml"
         )
-    seen = first_look.look(corpus.absolute())
-    text = _text(seen, corpus.absolute(), target.absolute().parent, model)
+    look = first_look.look(corpus.absolute())
+    text = _text(look, corpus.absolute(), target.absolute().parent, model)
     with target.open("x", encoding="utf-8") as file:
         file.write(text.format(dim=UNKNOWN))
     try:
@@ -46,7 +46,7 @@ def write(corpus: Path, target: Path, model: str = DEMO_MODEL) -> FirstLook:
         raise
     if width:
         write_atomic(target, text.format(dim=f"dim: {width}").encode())
-    return seen
+    return look
 
 
 def run_name(corpus: Path) -> str:

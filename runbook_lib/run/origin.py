@@ -29,8 +29,8 @@ def version() -> str:
 
 def software(root: Path = ROOT) -> str:
     """Return name, version and, where it runs from a git checkout, its commit."""
-    found = commit(root)
-    return f"{PROJECT} {version() or 'not installed'}{f', commit {found}' if found else ''}"
+    at = commit(root)
+    return f"{PROJECT} {version() or 'not installed'}{f', commit {at}' if at else ''}"
 
 
 def commit(root: Path) -> str:
@@ -55,12 +55,12 @@ def _of_branch(folder: Path, name: str) -> str:
     with suppress(OSError):
         shared = (folder / (folder / "commondir").read_text(encoding="utf-8").strip()).resolve()
     with suppress(OSError):
-        found = (shared / name).read_text(encoding="utf-8").strip()
-        return found if COMMIT.fullmatch(found) else ""
+        sha = (shared / name).read_text(encoding="utf-8").strip()
+        return sha if COMMIT.fullmatch(sha) else ""
     for line in (shared / "packed-refs").read_text(encoding="utf-8").splitlines():
-        found, _, ref = line.partition(" ")
-        if ref == name and COMMIT.fullmatch(found):
-            return found
+        sha, _, ref = line.partition(" ")
+        if ref == name and COMMIT.fullmatch(sha):
+            return sha
     return ""
 
 

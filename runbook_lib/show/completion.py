@@ -50,8 +50,8 @@ def script(shell: str, verbs: Mapping[str, tuple[str, str, Sequence[str]]]) -> s
         for name, (_, _, known) in verbs.items()
         if known
     )
-    made = _BASH.format(verbs=" ".join(verbs), options=options, of_profile="|".join(profiles), of_run="|".join(runs))
-    return made if shell == "bash" else _ZSH + made
+    bash = _BASH.format(verbs=" ".join(verbs), options=options, of_profile="|".join(profiles), of_run="|".join(runs))
+    return bash if shell == "bash" else _ZSH + bash
 
 
 def _fish(verbs: Mapping[str, tuple[str, str, Sequence[str]]], profiles: Sequence[str], runs: Sequence[str]) -> str:

@@ -66,16 +66,16 @@ class Spot:
 class Terminal:
     """Lines of text: one from time to time, and the full text at the end."""
 
-    def __init__(self, clock: Clock = time.monotonic, out: Callable[[str], None] = print) -> None:
-        self._clock, self._out, self._next, self._last_text = clock, out, float("-inf"), ""
+    def __init__(self, out: Callable[[str], None] = print) -> None:
+        self._out, self._next, self._last_text = out, float("-inf"), ""
 
     def show(self, html: Markup, plain: str, line: str, last: bool) -> None:
         """Print the line if it is new and the last one is not recent; at the end print the full text, once."""
         shown = plain if last else line
-        if shown == self._last_text or (self._clock() < self._next and not last):
+        if shown == self._last_text or (time.monotonic() < self._next and not last):
             return
         self._out(shown)
-        self._last_text, self._next = shown, self._clock() + LINE_S
+        self._last_text, self._next = shown, time.monotonic() + LINE_S
 
 
 def in_notebook() -> bool:

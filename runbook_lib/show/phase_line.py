@@ -73,9 +73,9 @@ def show(run: Run, phase: str, child: subprocess.Popen[bytes], meanwhile: Callab
 def new_alerts(now: Sequence[str], shown: set[str]) -> list[str]:
     """Return the alerts that differ from those `shown` in more than a rate or a time, and add them there."""
     new = {re.sub(r"[\d.,]+(?= (?:rows/s|s|min)\b)", "#", alert): alert for alert in now}
-    found = [alert for form, alert in new.items() if form not in shown]
+    other = [alert for form, alert in new.items() if form not in shown]
     shown |= set(new)
-    return found
+    return other
 
 
 def log_line(phase: str, seconds: float, rows: str, status: LastSeen) -> str:

@@ -63,7 +63,7 @@ def words(queued: Queued | None, state: str) -> str:
     if entry is None:
         return f"not in the queue; {silent}" if silent else "not in the queue"
     place = f" on {entry.place}" if entry.place else ""
-    told = safe_text(f"job {entry.job} is {entry.state}{place} ({entry.reason})", 200)
+    listed = safe_text(f"job {entry.job} is {entry.state}{place} ({entry.reason})", 200)
     if state == states.HELD:
-        return f"{told}; free it: scontrol release {safe_text(entry.job, 40)}"
-    return f"{told}; {silent}" if state == states.SILENT and silent else told
+        return f"{listed}; free it: scontrol release {safe_text(entry.job, 40)}"
+    return f"{listed}; {silent}" if state == states.SILENT and silent else listed

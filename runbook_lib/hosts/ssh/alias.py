@@ -114,45 +114,45 @@ def settings(alias: Alias) -> Settings | None:
         if b"could not resolve host" in done.stderr.lower():  # it asks for canonical names, and the network may be away
             raise LinkLost(f"{alias.name}: `ssh -G`: {why}")
         raise Refused(f"{alias.name}: `ssh -G` refuses: {why}")
-    found: dict[str, list[str]] = {}
+    by_key: dict[str, list[str]] = {}
     for line in os.fsdecode(done.stdout).split("\n"):
         key, _, value = line.partition(" ")
-        found.setdefault(key.lower(), []).append(value)
+        by_key.setdefault(key.lower(), []).append(value)
     if done.args[1] == "-o":
-        found[APPLE] = []
-    return found
+        by_key[APPLE] = []
+    return by_key
 
 
 def asked(alias: Alias) -> tuple[Settings, list[Alias]]:
     """Return its settings and its hops. Raises Refused without an ssh client, and for a way that goes in a circle."""
-    found = settings(alias)
-    if found is None:
+    chosen = settings(alias)
+    if chosen is None:
         raise Refused(f"{alias.name}: {NO_SSH}")
-    return found, _hops(alias, found)
+    return chosen, _hops(alias, chosen)
 
 
-def one(found: Settings, key: str) -> str:
+def one(chosen: Settings, key: str) -> str:
     """The value of a setting, empty where it is not set."""
-    value = next(iter(found.get(key, ())), "")
+    value = next(iter(chosen.get(key, ())), "")
     return "" if value.lower() == "none" else value
 
 
 def where(alias: Alias) -> str:
     """The account and the address that ssh would go to, in words."""
-    found, _ = asked(alias)
-    port = one(found, "port")
-    return f"{one(found, 'user')}@{one(found, 'hostname')}" + ("" if port in ("", "22") else f":{port}")
+    chosen, _ = asked(alias)
+    port = one(chosen, "port")
+    return f"{one(chosen, 'user')}@{one(chosen, 'hostname')}" + ("" if port in ("", "22") else f":{port}")
 
 
-def _hops(alias: Alias, found: Settings) -> list[Alias]:
+def _hops(alias: Alias, chosen: Settings) -> list[Alias]:
     """Refuse a ProxyJump in a circle: ssh starts one more of itself for each hop, without end."""
     route, passed, name, hops = [alias.host], [alias.argv()], alias.name, []
-    while jumps := one(found, "proxyjump"):
+    while jumps := one(chosen, "proxyjump"):
         if not HOP.fullmatch(jumps.rpartition(",")[2]):
             break  # ssh says what it thinks of it
         alias = hop_of(name, jumps)
         hops.append(alias)
-        found = settings(alias) or {}
+        chosen = settings(alias) or {}
         route.append(alias.host)
         shown = safe_text(" -> ".join(route))
         if alias.argv() in passed:
@@ -170,14 +170,14 @@ def _hops(alias: Alias, found: Settings) -> list[Alias]:
 def version() -> tuple[int, int]:
     """The version of this machine's OpenSSH client; 7.3, the lowest that will do, where it does not say."""
     with suppress(OSError, subprocess.SubprocessError):
-        said = _ask(["ssh", "-V"]).stderr.decode(errors="replace")
-        if found := re.match(r"OpenSSH_(?:for_Windows_)?(\d+)\.(\d+)", said):
-            return int(found[1]), int(found[2])
+        printed = _ask(["ssh", "-V"]).stderr.decode(errors="replace")
+        if match := re.match(r"OpenSSH_(?:for_Windows_)?(\d+)\.(\d+)", printed):
+            return int(match[1]), int(match[2])
     return (7, 3)
 
 
 def config(
-    found: Settings,
+    chosen: Settings,
     connect_s: float,
     silence_s: float,
     pins: Path | None = None,
@@ -189,14 +189,14 @@ def config(
     `pins`: a program that prints the keys pinned by us. `lent`: control sockets of hops that a person has logged in to.
     `asks`: a person is there to answer.
     """
-    lines = [APPLE] if APPLE in found else []
+    lines = [APPLE] if APPLE in chosen else []
     for hop, path in (lent or {}).items():
         lines += [f"Match originalhost {hop}", f"ControlPath {path}"]
     lines += ["Match all", *(WITH_A_PERSON if asks else ALONE)]
     lines += [line for since, more in OURS.items() if version() >= since for line in more]
     lines += [f"ConnectTimeout {max(1, round(connect_s))}", "ServerAliveCountMax 3"]
     lines += [f"ServerAliveInterval {max(1, round(silence_s / 3))}"]
-    if pins and version() >= PINS_SINCE and not one(found, "knownhostscommand"):
+    if pins and version() >= PINS_SINCE and not one(chosen, "knownhostscommand"):
         lines += [f"KnownHostsCommand {command_of(pins)}"]
     return "".join(f"{line}\n" for line in [*lines, *_theirs()])
 

@@ -50,25 +50,25 @@ def connect(alias: Alias, patience: Patience, borrow: bool = True) -> Client:
 
     Raises HostKeyRefused and LoginRefused for good, LinkLost when it is not reached, Refused for the configuration.
     """
-    found, hops = aliases.asked(alias)
+    chosen, hops = aliases.asked(alias)
     try:
-        return _connect(alias, found, hops, patience, borrow)
+        return _connect(alias, chosen, hops, patience, borrow)
     except OSError as error:  # no room for a folder, a file, a process
         raise LinkLost(f"{alias.name}: starting ssh: {error}") from None
 
 
-def _connect(alias: Alias, found: Settings, hops: Sequence[Alias], patience: Patience, borrow: bool) -> Client:
+def _connect(alias: Alias, chosen: Settings, hops: Sequence[Alias], patience: Patience, borrow: bool) -> Client:
     if is_alive(path := lent(alias)):
         return Client(alias, by_socket(path), path)
-    if borrow and one(found, "controlpath") and one(found, "stricthostkeychecking") not in UNCHECKED:
+    if borrow and one(chosen, "controlpath") and one(chosen, "stricthostkeychecking") not in UNCHECKED:
         folder = Folder()
-        command = ["ssh", "-F", str(folder.configuration(found, patience)), *alias.argv()[:-2]]
+        command = ["ssh", "-F", str(folder.configuration(chosen, patience)), *alias.argv()[:-2]]
         theirs = Client(alias, command, None, folder)
         if theirs.alive():
             return theirs
         theirs.hang_up()
     lent_by = {hop.host: path for hop in hops if is_alive(path := lent(hop))}
-    return patiently(lambda: _master(alias, found, lent_by, patience))
+    return patiently(lambda: _master(alias, chosen, lent_by, patience))
 
 
 def lent(alias: Alias) -> Path:
@@ -193,12 +193,12 @@ class Client:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             ended = child.poll() is not None  # first, so that its last line is read
-            said = log.read_text(errors="replace") if log.exists() else ""
-            if OPENED in said:
+            logged = log.read_text(errors="replace") if log.exists() else ""
+            if OPENED in logged:
                 return
-            if NO_MORE in said or (ended and self.borrowed and self.alive()):
+            if NO_MORE in logged or (ended and self.borrowed and self.alive()):
                 raise NoRoom(NO_MORE.lower())
-            if ended or any(line.startswith(ON_ITS_OWN) for line in said.splitlines()):
+            if ended or any(line.startswith(ON_ITS_OWN) for line in logged.splitlines()):
                 raise LinkLost(f"{self.alias.name}: the connection was closed")
             time.sleep(LOOK_S)
         raise LinkLost(f"{self.alias.name}: no answer within {timeout_s:g} s")
@@ -218,7 +218,7 @@ def _checked(argv: list[str]) -> bool:
 # ---------------------------------------------------------------------------------------------- a master of ours
 
 
-def _master(alias: Alias, found: Settings, lent_by: Mapping[str, Path], patience: Patience) -> Client:
+def _master(alias: Alias, chosen: Settings, lent_by: Mapping[str, Path], patience: Patience) -> Client:
     """Log in. The socket is there as soon as that is done."""
     _more_files()
     folder = Folder()
@@ -226,7 +226,7 @@ def _master(alias: Alias, found: Settings, lent_by: Mapping[str, Path], patience
     client = Client(alias, by_socket(path), path, folder)
     try:
         options = ["-E", str(folder.log()), "-N", "-T", "-o", "ControlMaster=yes", "-o", f"ControlPath={path}"]
-        argv = ["ssh", "-F", str(folder.configuration(found, patience, lent_by)), *options, "-o", "ControlPersist=no"]
+        argv = ["ssh", "-F", str(folder.configuration(chosen, patience, lent_by)), *options, "-o", "ControlPersist=no"]
         argv += [*folder.pin(alias), *alias.argv()]
         client.master = subprocess.Popen(
             ["/bin/sh", "-c", TIED, "sh", *argv], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
@@ -239,10 +239,10 @@ def _master(alias: Alias, found: Settings, lent_by: Mapping[str, Path], patience
         while not path.exists():
             if client.master.poll() is not None:
                 listener.join(1.0)
-                raise refusal.why(alias, found, listener.own, listener.aside)
+                raise refusal.why(alias, chosen, listener.own, listener.aside)
             if time.monotonic() > deadline:
                 late = f"no connection could be set up within {seconds:g} s"
-                raise refusal.why(alias, found, listener.own, listener.aside, late)
+                raise refusal.why(alias, chosen, listener.own, listener.aside, late)
             time.sleep(LOOK_S)
         return client
     except BaseException:

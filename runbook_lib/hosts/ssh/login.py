@@ -117,7 +117,7 @@ def _by_credentials(name: str, path: Path) -> Login | Alias:
     jumps = "" if jumps.lower() == "none" else jumps
     if key is None and "password" not in given:
         return Alias(name, address, username, port, tuple(jumps.split(",")) if jumps else (), host_key)
-    found = settings(Alias(name, address)) or NO_CLIENT
+    chosen = settings(Alias(name, address)) or NO_CLIENT
     return Login(
         name=name,
         address=address,
@@ -127,8 +127,8 @@ def _by_credentials(name: str, path: Path) -> Login | Alias:
         key=key,
         passphrase=_passphrase(place, given),
         host_key=host_key,
-        known_hosts=_known_hosts(found),
-        known_as=_known_as(found, address, port),
+        known_hosts=_known_hosts(chosen),
+        known_as=_known_as(chosen, address, port),
         jump=hop_of(name, jumps) if jumps else None,
     )
 

@@ -88,10 +88,10 @@ class PipeChannel:
         waiting.register(self._err, select.POLLIN)
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            found = dict(waiting.poll(None if left is None else left * 1000))
-            if fd in found:
+            ready = dict(waiting.poll(None if left is None else left * 1000))
+            if fd in ready:
                 return
-            if self._err in found and not self._drain():
+            if self._err in ready and not self._drain():
                 waiting.unregister(self._err)  # at its end it would be ready for ever
             if left == 0.0:
                 raise TimeoutError

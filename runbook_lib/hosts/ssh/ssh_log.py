@@ -56,8 +56,8 @@ class Account:
     def take(self, line: str) -> None:
         """Read one line, without its end."""
         line = line[:LINE_LIMIT].rstrip("\r")
-        if found := FAREWELL.match(line):
-            self.farewell = self.farewell or safe_text(found[1].strip() or "no reason given", 300)
+        if match := FAREWELL.match(line):
+            self.farewell = self.farewell or safe_text(match[1].strip() or "no reason given", 300)
         if self.farewell or not line.strip():
             return
         if line.startswith("debug1: "):
@@ -74,36 +74,36 @@ class Account:
             self.more_wanted = True
 
     def _detail(self, line: str) -> None:
-        if found := MACHINE.match(line):  # of a hop after another one
-            vars(self).update(vars(Account(machine=safe_text(found[1], 100), words=self.words, quoted=self.quoted)))
+        if match := MACHINE.match(line):  # of a hop after another one
+            vars(self).update(vars(Account(machine=safe_text(match[1], 100), words=self.words, quoted=self.quoted)))
         elif line.startswith("debug1: Remote: "):
             self.quoted = self.quoted or not self.connected
             if len(self.remarks) < KEPT and ": key options: " not in line:
                 self.remarks.append(safe_text(line[16:], 300))
-        elif not self.connected and (found := KEY.match(line)):
-            self.key = (found[1], found[2])
+        elif not self.connected and (match := KEY.match(line)):
+            self.key = (match[1], match[2])
         elif line == CONNECTED and not self.quoted:
             self.connected = True
-        elif (found := OFFERED.match(line)) and len(self.offered) < KEPT:
-            self.offered.append(safe_text(found[1], 200))
-        elif found := METHODS.match(line):
-            self.methods = found[1]
+        elif (match := OFFERED.match(line)) and len(self.offered) < KEPT:
+            self.offered.append(safe_text(match[1], 200))
+        elif match := METHODS.match(line):
+            self.methods = match[1]
 
     def _key(self, line: str) -> None:
         """Read what ssh says of a host key that it does not take."""
         self.key_refused = self.key_refused or line.startswith("Host key verification failed")
         self.changed = self.changed or "REMOTE HOST IDENTIFICATION HAS CHANGED" in line
         self.revoked = self.revoked or "REVOKED HOST KEY DETECTED" in line or " revoked by file " in line
-        if found := NAME.match(line):
-            self.known_as = self.known_as or (found[1] or found[2]).rstrip(",.")
-        if (found := OFFENDING.match(line)) and len(self.offending) < KEPT:
-            self.offending.append(safe_text(found[1], 300))
+        if match := NAME.match(line):
+            self.known_as = self.known_as or (match[1] or match[2]).rstrip(",.")
+        if (match := OFFENDING.match(line)) and len(self.offending) < KEPT:
+            self.offending.append(safe_text(match[1], 300))
 
     @property
     def last_words(self) -> str:
         """The last that ssh wrote for people, without the frame around a warning."""
-        said = [word for word in self.words if word.strip("@ ")]
-        return "; ".join(dict.fromkeys(said[-3:]))
+        words = [word for word in self.words if word.strip("@ ")]
+        return "; ".join(dict.fromkeys(words[-3:]))
 
 
 class Lines:
