@@ -223,6 +223,8 @@ def _result(run: Run, phase: str) -> list[str]:
         return [f"{name}: no such file"]
     if (result.phase, result.run) != (phase, sealed_name(run)):
         return [f"{name}: of {result.phase} of run {result.run}"]
+    if not any(event.get("phase") == phase for event in run.journal.events("gate")):
+        return [f"{name}: no gate in the journal, and a gate writes it"]
     return [] if result.ok is True else [f"{name}: its checks do not all hold"]
 
 
