@@ -158,7 +158,13 @@ def interval(found: int, tried: int, level: float = 0.95) -> tuple[float, float]
 
 def _met(bad: int, drawn: int) -> float:
     """How likely a draw among `LARGE` rows, or the row of each part that is looked at too, meets a bad one."""
-    none = 1.0 - min(1.0, bad / harms.PART) * (bad >= harms.PART // 2)
+    by_part = min(1.0, bad / harms.PART) if bad >= harms.PART // 2 else 0.0
+    return 1 - (1 - by_part) * (1 - _drawn(bad, drawn))
+
+
+def _drawn(bad: int, drawn: int) -> float:
+    """How likely a draw among `LARGE` rows meets one of the bad ones."""
+    none = 1.0
     for number in range(drawn):
         none *= max(0, LARGE - bad - number) / (LARGE - number)
     return 1 - none
@@ -195,7 +201,7 @@ def workers_table(kinds: Sequence[worker_harms.Wrong], documents: int, dtype: st
         by_host = _on_its_host(encoder, of_known, known, of_rows, rows)
         few = float(np.mean(digits.scaled(of_rows) | digits.coarse(of_rows))) if dtype == "float32" else 0.0
         verdict = f"**{far:.2g}**" if far > apart else f"{far:.2g}"
-        met = f"{100 * _met(round(harms.SLOT * share), SAMPLED[0]):.3g} %" if share else "–"
+        met = f"{100 * _drawn(round(harms.SLOT * share), SAMPLED[0]):.3g} %" if share else "–"
         digit = "every row" if few == 1 else f"{few:.0%} of rows" if few else "–"
         lines.append(f"| {kind.name} | {by_host or '–'} | {verdict} | {share:.0%} | {digit} | {met} |")
         print(lines[-1], flush=True)
