@@ -22,7 +22,7 @@ from . import cli_before_after
 from .afterwards import corpus_map, export
 from .chain import chain, copies
 from .chain.endings import EXIT_INTERRUPTED
-from .errors import LinkLost, ProfileError, RunbookError
+from .errors import DataError, LinkLost, ProfileError, RunbookError
 from .hosts import hosts as machines
 from .hosts.ssh import known_hosts
 from .phases import amend as amending
@@ -319,6 +319,8 @@ def _fetch(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    if args.quick and (args.recompute or args.corpus):
+        raise DataError("verify --quick looks at bytes and sizes only: leave --quick out, or --recompute and --corpus")
     source = Path(args.corpus) if args.corpus else None
     seed = args.seed or secrets.token_hex(16)
     again = verification.Again(args.recompute, seed, Path(args.model) if args.model else None)
