@@ -16,7 +16,7 @@ from worker.escape import safe_text
 from worker.layout import SLOT_NAME, run_name_problem
 
 from .chain import chain, copies
-from .errors import LinkLost, ProfileError
+from .errors import DataError, LinkLost, ProfileError
 from .hosts import hosts as machines
 from .phases import amend as amending
 from .phases import download, preflight, recover, workers
@@ -222,6 +222,8 @@ def fetch(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """Verify the archive, and write the result for programs if it was asked for."""
+    if args.quick and (args.recompute or args.corpus):
+        raise DataError("verify --quick looks at bytes and sizes only: leave --quick out, or --recompute and --corpus")
     source = Path(args.corpus) if args.corpus else None
     seed = args.seed or secrets.token_hex(16)
     again = verification.Again(args.recompute, seed, Path(args.model) if args.model else None)

@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from runbook_lib import cli
 from runbook_lib.errors import DataError
 from runbook_lib.phases import validate
-from runbook_lib.report import archive, gate, printed, report, verification
+from runbook_lib.report import archive, gate, printed, report, svr, verification
 from runbook_lib.result import figures
 from runbook_lib.run.checks import Checks
 from runbook_lib.run.run import PHASES, Run
@@ -196,6 +196,19 @@ def test_quick_looks_at_the_bytes_only(this: Run) -> None:
     in_page(this, "figure-documents", ">12<", ">21<")
     archive.write_sums(this, wrote=[this.report / "report.html"])
     assert verification.verify(this, quick=True).ok and not verification.verify(this).ok
+
+
+def test_quick_gives_no_property_of_all_bytes(this: Run) -> None:
+    assert "EMBEDDING_RUNBOOK_BYTES_AS_SEALED" in svr.properties(archive.verify(this), None)
+    assert svr.properties(archive.verify(this, quick=True), None) == []
+
+
+@pytest.mark.parametrize("more", [("--recompute", "5"), ("--corpus", "c.json")])
+def test_what_quick_would_not_look_at_is_not_asked_of_it(
+    sealed_once: Run, capsys: pytest.CaptureFixture[str], more: tuple[str, str]
+) -> None:
+    assert cli.main(["verify", str(sealed_once.folder), "--quick", *more]) == 1
+    assert "leave --quick out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["a stored norm", "norms in a record"])
