@@ -26,6 +26,7 @@ sys.dont_write_bytecode = False
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process of a test compiles the library anew
 os.environ["OMP_WAIT_POLICY"] = "passive"  # threads that wait by turning would take the processors of other tests
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's wait by turning whatever that says
 os.umask(0o022)  # where a login's own is 002, what tests make by hand would be open to its group, and refused
 
 

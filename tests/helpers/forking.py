@@ -3,9 +3,10 @@
 To import torch and sentence-transformers takes a process 6 seconds of processor time, papermill and a kernel 3; a fork
 takes hundredths. `python()` names a command that does what this Python does, and forks for these words:
 
-    -m worker probe|devices|warm, and encode|second where that is asked for: from a process with the encoder's libraries
+    -m worker probe|rehearse|devices|warm|recompute|double, and encode|second where that is asked for: from a process
+        with the encoder's libraries
     -m runbook_lib.cli|runbook_lib.chain.execution|papermill|ipykernel_launcher: from one with those of the driver
-    kill_cost.py of the benchmarks: the same
+    benchmarks that load a model or start what does: from either one, as `forking_client.SCRIPTS` says
 
 Anything else it starts plainly. No code of ours is imported before a fork: what runs on a host reads that host's files.
 A forked process has the command as its `sys.executable`, so what it starts is forked too. The pid that the caller gets
@@ -16,17 +17,19 @@ test that needs the true pid, parent, limits or namespaces of a process starts `
 from __future__ import annotations
 
 import atexit
+import contextlib
 import fcntl
 import os
 import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
 KINDS = ("worker", "driver")
-VERBS = ("probe", "devices", "warm")  # of `-m worker`
+VERBS = ("probe", "rehearse", "devices", "warm", "recompute", "double")  # of `-m worker`
 WORKERS = ("encode", "second")  # what a supervisor starts knows its pid
 LONGEST = 120  # characters of a path that the first line of a script may name, on any Linux
 COMMAND = """#!{python} -IS
@@ -57,6 +60,16 @@ def python(workers: bool = False) -> str:
                 _write(folder / name, folder, verbs)
         _folders.append(folder)
     return str(_folders[0] / ("python_of_workers" if workers else "python"))
+
+
+@contextlib.contextmanager
+def own_python() -> Iterator[None]:
+    """Meanwhile what this process starts by its own Python goes by the command."""
+    plain, sys.executable = sys.executable, python()
+    try:
+        yield
+    finally:
+        sys.executable = plain
 
 
 def _write(command: Path, folder: Path, verbs: tuple[str, ...]) -> None:
@@ -97,6 +110,7 @@ def _start(listener: socket.socket, kind: str, log: Path) -> None:
     # What libraries read when they are imported, as a host's supervisor and the notebooks have it.
     environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment |= {"JE_ARROW_MALLOC_CONF": "background_thread:false"}  # or it begins a thread
     with log.open("wb") as output:
         subprocess.run(
             [sys.executable, str(HERE / "forking_server.py"), kind, str(listener.fileno())],

@@ -13,7 +13,15 @@ import socket
 import sys
 
 MODULES = ("runbook_lib.cli", "runbook_lib.chain.execution", "papermill", "ipykernel_launcher")
-SCRIPTS = ("/benchmarks/kill_cost.py",)
+SCRIPTS = {  # whose libraries they need
+    "benchmarks/kill_cost.py": "driver",
+    "benchmarks/all.py": "driver",
+    "benchmarks/ways.py": "worker",
+    "benchmarks/packing.py": "worker",
+    "benchmarks/device_waits.py": "worker",
+    "benchmarks/faults.py": "worker",
+}
+AROUND = ("helpers/wrong_slot.py",)  # programs that do what follows, `-m worker ...`, in a way of their own
 PASSED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -47,10 +55,12 @@ def main(python: str, folder: str, verbs: tuple[str, ...]) -> None:
 
 def of_kind(words: list[str], verbs: tuple[str, ...]) -> str:
     """From which process it is forked; empty: from none."""
-    if words[:2] == ["-m", "worker"] and words[2:3] and words[2] in verbs:
+    given = words[1:] if words[:1] and words[0].endswith(AROUND) else words
+    if given[:2] == ["-m", "worker"] and given[2:3] and given[2] in verbs:
         return "worker"
-    by_name = words[:1] == ["-m"] and words[1:] and words[1] in MODULES
-    return "driver" if by_name or (words[:1] and words[0].endswith(SCRIPTS)) else ""
+    if words[:1] == ["-m"] and words[1:] and words[1] in MODULES:
+        return "driver"
+    return next((kind for script, kind in SCRIPTS.items() if words[:1] and words[0].endswith(script)), "")
 
 
 def wait(link: socket.socket, kernel: bool) -> int:

@@ -31,7 +31,8 @@ LIBRARIES = {
     ],
     "driver": [
         "numpy", "yaml", "paramiko", "papermill", "nbclient", "nbconvert.exporters", "ipykernel.kernelapp",
-        "ipykernel.ipkernel", "ipywidgets", "matplotlib.figure", "matplotlib.backends.backend_agg",
+        "ipykernel.ipkernel", "ipywidgets", "matplotlib.figure", "matplotlib.backends.backend_agg", "rich.console",
+        "prometheus_client",
     ],
 }  # fmt: skip
 

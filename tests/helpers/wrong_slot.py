@@ -22,14 +22,12 @@ SMALL = 2.5e-3  # of a vector's length: 1 - cosine is 3e-6
 CALLS: list[int] = []
 
 
-def host_python(folder: Path, harm: str) -> Path:
-    """A Python, made in `folder`, whose workers do this harm."""
+def host_python(folder: Path, harm: str, python: str = sys.executable) -> Path:
+    """A Python, made in `folder`, whose workers do this harm; what it starts is started by `python`."""
     path = folder / "bin" / f"python-{harm}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    wrong, right = (f'exec "{sys.executable}" {more}"$@";;' for more in (f'"{__file__}" ', ""))
-    path.write_text(
-        f'#!/bin/sh\nexport WRONG_SLOT={harm}\ncase "$3" in encode) {wrong} warm) exit 1;; *) {right} esac\n'
-    )
+    wrong, right = (f'exec "{python}" {more}"$@";;' for more in (f'"{__file__}" ', ""))
+    path.write_text(f'#!/bin/sh\nexport WRONG_SLOT={harm}\ncase "$3" in encode|warm) {wrong} *) {right} esac\n')
     path.chmod(0o755)
     return path
 
@@ -46,9 +44,11 @@ def noisy(vectors: Any, texts: Sequence[str]) -> Any:
 
 
 def patched(encode: Callable[..., Any], harm: str) -> Callable[..., Any]:
-    """The encoder's own `encode`, done wrong."""
+    """The encoder's own `encode`, done wrong by a worker."""
 
     def wrong(self: Any, texts: Sequence[str], lengths: Any, rows: Sequence[int], *more: Any) -> Any:
+        if "encode" not in sys.argv:  # the warm process forks second opinions too
+            return encode(self, texts, lengths, rows, *more)
         of_part = len(rows) > 0 and rows[0] >= 0
         CALLS.extend([1] * of_part)
         if harm == "noise" or (harm == "late" and len(CALLS) > 2):

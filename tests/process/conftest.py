@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forking
 import pytest
 from local_run import executable, new_run, planned
 from vanishing import LIGHT, can_vanish, gone
@@ -15,6 +16,13 @@ from runbook_lib.phases import launch, staging, workers
 from runbook_lib.run import run
 
 KEYS = {"part_rows": 3, "monitor": "{interval_s: 0.2, unreachable_s: 0.5}"}
+
+
+@pytest.fixture
+def forks() -> Iterator[None]:
+    """What this process starts by its own Python is forked where `forking.py` can do so."""
+    with forking.own_python():
+        yield
 
 
 @pytest.fixture

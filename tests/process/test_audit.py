@@ -16,6 +16,8 @@ from runbook_lib.report import archive, verification
 from runbook_lib.result import misfits, sampling
 from runbook_lib.run.checks import Check, Checks
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 
 def the_check(checks: Checks, name: str = audit.AUDIT) -> Check:
     return next(check for check in checks if check.name == name)

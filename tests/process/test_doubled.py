@@ -19,6 +19,7 @@ from runbook_lib.run import opening
 from runbook_lib.run.checks import Checks
 from runbook_lib.run.run import Run
 
+pytestmark = pytest.mark.usefixtures("forks")
 SLOTS = ("cluster0_gpu0", "cluster1_gpu0")
 PARTNERS = dict(zip(SLOTS, reversed(SLOTS), strict=True))
 

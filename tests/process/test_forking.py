@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import forking
+import forking_client
 import pytest
 from waiting import wait_for
 
@@ -79,6 +80,25 @@ def test_a_signal_for_the_process_that_waits_ends_both(place: Path, signum: int)
     wait_for(lambda: not process.alive(identity), "its end")
 
 
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("-m worker recompute --threads 2", "worker"),
+        ("-m worker encode --slot a", ""),  # its supervisor knows its pid
+        ("tests/helpers/wrong_slot.py -m worker warm", "worker"),
+        ("tests/helpers/wrong_slot.py -m worker encode", ""),
+        ("-m papermill a.ipynb", "driver"),
+        ("benchmarks/all.py --quick", "driver"),
+        ("benchmarks/ways.py encode", "worker"),
+        ("-c pass", ""),
+        ("-m", ""),
+        ("", ""),
+    ],
+)
+def test_from_which_process_words_are_forked(words: str, kind: str) -> None:
+    assert forking_client.of_kind(words.split(), forking.VERBS) == kind
+
+
 def test_the_libraries_are_there_before_it_begins_and_ours_are_not(place: Path) -> None:
     def before(*words: str) -> list[bool]:
         code = "print(json.dumps([name in sys.modules for name in ('torch', 'papermill', 'worker.layout')]))"
@@ -88,7 +108,8 @@ def test_the_libraries_are_there_before_it_begins_and_ours_are_not(place: Path) 
         found: list[bool] = json.loads(subprocess.run(argv, cwd=place, env=WAY, capture_output=True, check=True).stdout)
         return found
 
-    assert before("-m", "worker", "probe") == [True, False, False]
+    for verb in forking.VERBS:
+        assert before("-m", "worker", verb) == [True, False, False], verb
     assert before("-m", "ipykernel_launcher", "-f") == [False, True, False]
     assert before("-m", "worker", "encode") == [False, False, False]  # plainly
 

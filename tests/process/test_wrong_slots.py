@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import forking
 import numpy as np
 import pytest
 from small_run import by_the_library, make_profile, runbook
@@ -21,7 +22,7 @@ def made(folder: Path, harm: str, others: int = 1) -> Path:
     profile = make_profile(folder)
     text = profile.read_text().replace("slots: 1, device: cpu, threads: 1, workdir: shared}", "SLOT}")
     text = text.replace("SLOT}", f"slots: {others}, device: cpu, threads: 1, workdir: one}}", 1)
-    python = host_python(folder, harm)
+    python = host_python(folder, harm, forking.python())
     text = text.replace("SLOT}", f"slots: 1, device: cpu, threads: 1, workdir: two, environment: {python}}}")
     profile.write_text(text)
     return profile
