@@ -193,12 +193,15 @@ def _lost(run: Run, state: Snapshot) -> dict[str, tuple[str, str]]:
 def _patience_s(run: Run, state: Snapshot) -> float:
     """Return how long a silent host keeps its rows: less once others will soon be idle.
 
-    Rows done twice cost nothing then, and workers that still work need not load the model again.
+    Rows done twice cost nothing then, and workers that still work need not load the model again. So there is no patience
+    at the last look at which its rows still reach a worker that works.
     """
-    ends = _ends(run, state).values()
-    soon = any(end is not None and end[0] <= SPLIT_S for end in ends)
-    patience_s = run.profile.monitor.unreachable_s
-    return min(SILENT_S, patience_s) if soon else patience_s
+    watching = run.profile.monitor
+    ends = [end[0] for end in _ends(run, state).values() if end is not None]
+    if not ends or min(ends) > SPLIT_S:
+        return watching.unreachable_s
+    last_look = moves.DELIVERED_S <= max(ends) < moves.DELIVERED_S + watching.interval_s
+    return 0.0 if last_look else min(SILENT_S, watching.unreachable_s)
 
 
 def _ends(run: Run, state: Snapshot) -> dict[str, tuple[float, float] | None]:

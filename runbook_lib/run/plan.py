@@ -33,7 +33,7 @@ BYTES_A_TOKEN = 4  # of text, about
 PARTS_PER_SHARD = 4
 # On more slots than this the last parts of slow slots are what all wait for: so a shard has many parts, of not too few
 # rows (docs/scale.md has the curve). A run of many rows on few slots has no more parts than a folder holds well.
-FLEET, PARTS_IN_A_FLEET, FEWEST_ROWS = 64, 64, 192
+FLEET, PARTS_IN_A_FLEET, FEWEST_ROWS = 64, 96, 128
 MOST_PARTS = 20_000
 
 

@@ -424,13 +424,21 @@ def test_a_silent_host_keeps_its_rows_no_longer_than_the_others_have_work(tmp_pa
     assert lost("done", 19.0) == {} and lost("done", 21.0) == {"tensor01": ("unreachable", "silent for 21 s")}
 
 
-@pytest.mark.parametrize(("left", "moved"), [(2000, True), (15000, False)])  # rows of each slot, 45.6 a second
-def test_a_silent_hosts_rows_move_before_the_workers_of_others_end(tmp_path, left, moved):
+@pytest.mark.parametrize(
+    ("left", "silent_s", "moved"),  # rows of each slot, 45.6 a second
+    [
+        (15000, 21.0, False),
+        (2000, 21.0, True),
+        (2000, 5.0, False),
+        (600, 5.0, True),  # at the next look, 30 s later, the others' workers will have ended
+    ],
+)
+def test_a_silent_hosts_rows_move_before_the_workers_of_others_end(tmp_path, left, silent_s, moved):
     run = made_up.run_folder(tmp_path).run
     slots = [states_of.slot(i, committed=15625 - left - 64) for i in range(16)]
     seen = replace(
         states_of.state(16), slots=slots, committed_by_host={"tensor00": ()}, busy={"tensor00"},
-        silent_s={"tensor01": 21.0},
+        silent_s={"tensor01": silent_s},
     )  # fmt: skip
     assert bool(recover._lost(run, seen)) == moved
 

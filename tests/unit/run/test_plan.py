@@ -180,8 +180,8 @@ def test_a_plan_that_did_not_change_is_not_read_again_and_one_that_did_is_verifi
         (1024, 250_000, 16, 1024),
         (1024, 2_500_000, 64, 1024),
         (1024, 100_000_000, 16, 5000),  # 20,000 parts in all
-        (1024, 100_000_000, 8000, 195),  # 64 parts a slot: the last ones are what all wait for
-        (313, 10_000_000, 8000, 192),  # but not of too few rows
+        (1024, 100_000_000, 8000, 130),  # 96 parts a slot: the last ones are what all wait for
+        (313, 10_000_000, 8000, 128),  # but not of too few rows
         (20, 10_000_000, 8000, 20),
         (4, 20, 2, 4),
         (1, 3, 200, 1),
