@@ -132,7 +132,7 @@ def next_run(place: Path, number: int, count: int) -> dict[str, Any]:
     import gemma
 
     if not (place / "model").exists():
-        gemma.build(place / "model")
+        gemma.build(place)
     cases = list(itertools.product(CORPORA, MODELS, DTYPES, SLOTS, KILLED))
     random.Random(0).shuffle(cases)
     case, folder, began = cases[number % len(cases)], place / f"run{number}", time.monotonic()

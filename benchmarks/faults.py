@@ -110,12 +110,11 @@ def hosts_table(
 
     Kinds that are found sometimes are tried with `more` seeds, and told with their interval.
     """
-    size = (
-        f"{documents} documents of the demo in {dtype}, {seeds} seeds a kind, {more} where some were found and some not"
-    )
+    size = f"{documents} documents of the demo in {dtype}, {seeds} seeds a kind"
+    size += f", {more} where some were found and some not (95 %)" if more > seeds else ""
     drawn = f"the {misfits.LOOKED_AT} rows that fit least are computed again, then {audit.DRAWN} drawn ones."
     lines = [
-        f"{size} (95 %); {drawn}",
+        f"{size}; {drawn}",
         "",
         "| harm at the host | found | by | met in a large run, with 299 drawn | with 1,000 |",
         "|---|---:|---|---:|---:|",
