@@ -30,6 +30,7 @@ SILENT_S = 120.0  # without a sign of work
 INSIDE, WORKS, LONG = "--inside", ".\n", "long\n"
 READY, GO = "ready\n", "go\n"
 FIRST, LARGEST, TURNS = 8, 4096, 4  # texts of a try; how often few texts are encoded
+PART = 512  # texts by which it is told how much a part is padded
 
 
 def command(verb: str) -> list[str]:
@@ -157,7 +158,9 @@ def measure(
 ) -> RateFound:
     """How many tokens are read a second: of ever more texts, until batches are like those of a part; then of more.
 
-    Only the last size counts. It ends after `seconds`, or when each of a few texts was encoded several times.
+    Only the last size counts. It ends after `seconds`, or when each of a few texts was encoded several times. Where a
+    device is so slow that few texts are encoded, they are padded more than in a part, where many rows have one length:
+    so padded tokens are timed, and told as the tokens that are read where they are padded as in a part.
     """
     encode(encoder, texts[:1])  # the first batch of a device takes longer than any later one
     found: RateFound = {"rows": 0, "tokens": 0, "seconds": 0.0, "slots": 1}
@@ -180,7 +183,15 @@ def measure(
             }
     if not found["rows"]:  # the time was over while it grew
         found = {"rows": size // 2, "tokens": tokens, "seconds": took, "slots": 1}
-    return {**found, "seconds": round(found["seconds"], 6)}
+    tokens = max(1, round(found["tokens"] * _read_share(encoder, texts)))
+    return {**found, "tokens": tokens, "seconds": round(found["seconds"], 6)}
+
+
+def _read_share(encoder: AnyEncoder, texts: Sequence[str]) -> float:
+    """The tokens that are read as a share of those that are computed, where texts fill a part."""
+    some = texts[:PART]
+    padding = encoder.padding(encoder.lengths(some), some)
+    return padding["real_tokens"] / max(1, padding["padded_tokens"])
 
 
 def together(argv: list[str], told: dict[str, Any], slots: int) -> RateFound | None:
@@ -232,7 +243,7 @@ def one_of_several(load: Callable[[int], AnyEncoder]) -> int:
 
 
 def encode(encoder: AnyEncoder, texts: Sequence[str]) -> int:
-    """Encode texts as a part is encoded; return how many tokens were read."""
+    """Encode texts as a part is encoded; return how many tokens were computed, padding included."""
     lengths = encoder.lengths(texts)
     encoder.encode(texts, lengths, range(len(texts)))
-    return sum(encoder.cut(lengths, texts))
+    return encoder.padding(lengths, texts)["padded_tokens"]

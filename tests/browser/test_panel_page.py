@@ -15,7 +15,7 @@ LONG = "no sign of work for 132 s: ended by the supervisor for the twelfth time;
 
 
 def slots():
-    made = [slot(number, gpu=GPU, trend=(40.0, 45.0, 46.0), eta_s=4000.0) for number in range(16)]
+    made = [slot(number, gpu=GPU, trend=(40.0, 45.0, 46.0)) for number in range(16)]
     made[3] = replace(made[3], verdict="dead", restarts=12, reason=LONG, age_s=200.0)
     return tuple(made)
 
@@ -30,7 +30,7 @@ def test_the_state_stands_beside_the_name_and_is_in_sight(tmp_path):
         browser.SHOTS.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=browser.SHOTS / "panel-1300.png")
         row = page.locator("tbody tr", has_text="cluster0_gpu3")
-        badge = row.get_by_text("dead", exact=True).first.bounding_box()
+        badge = row.locator("td span", has_text="dead").first.bounding_box()
         name = row.locator("th").bounding_box()
         assert badge["x"] + badge["width"] < 300 + OUTPUT
         assert 0 <= badge["x"] - (name["x"] + name["width"]) < 60, "nothing stands between the name and the state"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import pickletools
+import shlex
 import struct
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -242,7 +243,10 @@ def _foreign(path: Path, what: str, item: int | None) -> CorpusError:
     place = "" if item is None else f"item {item}: "
     fix = SAVE_PLAIN
     if what.startswith("pandas") and what.endswith("DataFrame"):
-        fix = "save the DataFrame with df.to_parquet(...) or df.to_json(..., orient='records', lines=True)"
+        new = path.with_suffix(".parquet").name
+        code = shlex.quote(f"import pandas; pandas.read_pickle({path.name!r}).to_parquet({new!r})")
+        trusted = "if you trust this file (reading it so runs what it holds), in its folder"
+        fix = f"{trusted}: python -c {shown(code, 500)}; then name the new file"
     elif what.startswith("pandas"):
         fix = "store plain strings instead of pandas values, str(value), and save as JSON lines or Parquet"
     elif what.startswith("numpy"):

@@ -37,9 +37,8 @@ def choose(schema: Any, source: Source, wanted: Collection[str]) -> Columns:
     found = {name: path for name in wanted or names if (path := _path(schema, name))}
     source.columns = (*names, *(name for name in found if name not in names))
     usual = [name for name, path in found.items() if wanted and name in USUAL and _is_nested(_kind(schema, path))]
-    for name in (
-        usual if len(usual) < len(found) else ()
-    ):  # the profile names it or says nothing: it can be no text in either case
+    # Whether the profile names it or says nothing: it can be no id, title or address.
+    for name in usual if len(usual) < len(found) else ():
         source.notes.append(f'"{shown(name)}" is {shown(_kind(schema, found.pop(name)))}: not read')
     nested = {name: kind for name, path in found.items() if wanted and _is_nested(kind := _kind(schema, path))}
     if nested:

