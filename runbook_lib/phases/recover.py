@@ -193,8 +193,8 @@ def _lost(run: Run, state: Snapshot) -> dict[str, tuple[str, str]]:
 def _patience_s(run: Run, state: Snapshot) -> float:
     """Return how long a silent host keeps its rows: less once others will soon be idle.
 
-    Rows done twice cost nothing then, and workers that still work need not load the model again. So there is no patience
-    at the last look at which its rows still reach a worker that works.
+    Rows done twice cost nothing then, and workers that still work need not load the model again. So there is no
+    patience at the last look at which its rows still reach a worker that works.
     """
     watching = run.profile.monitor
     ends = [end[0] for end in _ends(run, state).values() if end is not None]
