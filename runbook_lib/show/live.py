@@ -224,9 +224,11 @@ class Bars:
             write_json(self.kept, {"at": time.time(), "pace": "" if whole else self._in_short(what), "alerts": []})
 
     def _in_short(self, what: str) -> str:
-        """Return the sum of all tasks; of one whose size is not known its name alone, such as a log's last line."""
-        if self._bars[what].of <= 0 or len(self._bars) == 1:
-            return self._line(what) if self._bars[what].of > 0 or self.unit != LOOKS else one_line(what, 100)
+        """Return the sum of all tasks; of one that is waited for its name alone, such as a log's last line."""
+        if self.unit == LOOKS:
+            return one_line(what, 100)
+        if len(self._bars) == 1:
+            return self._words(self.title, self._bars[what])
         every = self._bars.values()
         began, before = min(bar.began for bar in every), sum(bar.before for bar in every)
         total = _Bar(sum(b.done for b in every), sum(b.of for b in every), began, before, max(b.at for b in every))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from box import MakeBox
+from made_up import run_folder
 from vectors import cosines, vectors_of
 
+from runbook_lib.phases import recompute
+from runbook_lib.profile.profile import ModelSpec
+from runbook_lib.run import model as models
 from worker.chunked import ChunkedEncoder
 from worker.chunks import counts
 
@@ -41,3 +46,15 @@ def test_what_is_committed_is_the_mean_of_the_chunks_and_the_same_bytes_after_a_
         box.folder.part(6, 12).with_suffix(suffix).unlink()
     assert box.end(box.supervisor()) == 0, box.logs()
     assert {part: box.folder.part(*part).read_bytes() for part in box.parts()} == committed
+
+
+def test_who_computes_rows_again_reads_them_in_the_same_chunks(tmp_path: Path, tiny_bert: Path) -> None:
+    some = [text for text in texts(12) if len(text) > 200][:2]
+    made = run_folder(tmp_path, chunk_tokens=LIMIT)
+    plan = replace(made.plan, prompt="{text}", question_prompt="{text}")
+    model = models.resolve(ModelSpec(str(tiny_bert)))
+    answers = list(recompute.answers(made.run, plan, model, [(text, False) for text in some], "float32", 120.0))
+    encoder = ChunkedEncoder(tiny_bert, "cpu", "float32", LIMIT, 1)
+    assert [answer.chunks for answer in answers] == counts(encoder.lengths(some))
+    vectors = np.array([answer.vector for answer in answers])
+    assert cosines(vectors, vectors_of(encoder, some)).min() >= 1 - 1e-6

@@ -366,7 +366,7 @@ def test_a_line_about_all_bars_is_kept_for_the_command_that_runs_the_notebook(tm
     assert said() == "tensor01: Collecting torch"
     reading = live.Bars("Reading", "documents", display=Board(), clock=clock, kept=file)
     reading("documents read", 1200, 0)
-    assert said() == "documents read 1,200 documents"
+    assert said() == "Reading 1,200 documents"
 
 
 def test_a_picture_below_the_bars_is_drawn_seldom_and_not_at_the_end() -> None:
