@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forking
 import pytest
 
 ALL = Path(__file__).parents[2] / "benchmarks" / "all.py"
@@ -28,7 +28,7 @@ ABOUT = {
 
 def all_py(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(ALL), *map(str, words)], capture_output=True, text=True, timeout=600, check=False
+        [forking.python(), str(ALL), *map(str, words)], capture_output=True, text=True, timeout=600, check=False
     )
 
 

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import forking
 import pytest
 import real_run
 
@@ -33,7 +34,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")], check=True)
     signers = folder / "allowed_signers"
     signers.write_text(f"owner {(folder / 'key.pub').read_text()}")
-    return real_run.sealed(folder / "sealed", folder / "key"), signers
+    with forking.own_python():
+        return real_run.sealed(folder / "sealed", folder / "key"), signers
 
 
 def alone(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
