@@ -40,7 +40,7 @@ TWICE = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 1e-2}  # of rows that cam
 TOLERANCE = {"float32": (1e-6, 1e-6), "bfloat16": (1e-4, 1.0), "float16": (1e-5, 1.0)}  # of rows of the audit
 NAMESPACE = "embedding-runbook"
 STAMP = re.compile(r"result sha256 ([0-9a-f]{64})")
-BLOCK, DRAWN, GATE, OLD_BATCHING = 4096, 299, "may the next phase start?", ("batching", "padded")
+BLOCK, DRAWN, NEIGHBOURS, GATE, OLD_BATCHING = 4096, 299, 6, "may the next phase start?", ("batching", "padded")
 GOOD = (
     "every byte is the sealed one{}; texts, records, arrays and figures follow from each other. Not looked at here: "
     "how the vectors fit the texts by words, rows computed again, the corpus's source, the pickle, geometry and "
@@ -276,6 +276,7 @@ def check_records(a: Archive, checks: Checks) -> None:
         wrong = []
         for phase, result in a.results.items():
             wrong += unlike(phase, {"phase": phase, "run": plan["run"], "ok": True}, result)
+            wrong += [] if result.get("checks") else [f"{phase}: has no check"]
             for c in result.get("checks", []):
                 said = "FAILED" if not c["ok"] else "warning" if c.get("warn") else "ok"
                 wrong += [] if c["ok"] and c.get("verdict") in ("", None, said) else [f"{phase}: {c['name']}"]
@@ -285,7 +286,10 @@ def check_records(a: Archive, checks: Checks) -> None:
         begun = [event for event in a.events if event["event"] == "run created"]
         ids = {a.json("run.json").get("id"), plan.get("run_id"), *(event.get("id") for event in begun)} - {"", None}
         names = {plan["run"], manifest["run"], a.json("published.json").get("run"), *(e["run"] for e in begun)} - {None}
-        return [] if len(names) == 1 and len(ids) <= 1 else [f"of {names} {ids}"]
+        stands = a.json("published.json")
+        marked = not stands or stands["founding"]["path"]
+        marked = marked and (not a.bytes("run.json") or re.fullmatch("[0-9a-f]{32}", a.json("run.json")["id"]))
+        return [] if marked and len(names) == 1 and len(ids) <= 1 else [f"of {names} {ids}"]
 
     def outside() -> list[str]:
         stated = a.results[PHASES[-1]].get("figures", {}).get("backup") or {}
@@ -383,8 +387,13 @@ def check_rows(a: Archive, checks: Checks) -> None:
         return wrong
 
     def twice() -> list[str]:
-        events = [event for event in a.events if event["event"] == "rows done twice"]
-        return [f"rows {e['start']}-{e['stop']}" for e in events if not e["furthest"] <= TWICE[a.plan["dtype"]]]
+        differ: list[dict[str, Any]] = []
+        for event in a.events:
+            if event["event"] == "rows done twice" and not event["furthest"] <= TWICE[a.plan["dtype"]]:
+                differ.append(event)
+            elif event["event"] == "slot fenced":  # what it did is refused since, and the other's stands
+                differ = [each for each in differ if event["slot"] not in (each.get("slot"), each.get("by"))]
+        return [f"rows {each['start']}-{each['stop']}" for each in differ]
 
     checks.hold("each part: record, array, texts, articles, matrix", parts)
     checks.hold("norms as the model promises; no NaN, zeros, constants, 16 bits", vectors)
@@ -478,6 +487,16 @@ class Page(HTMLParser):
             self._open = []
 
 
+def draw(seed: str, rows: int, count: int) -> list[int]:
+    """Return so many different rows, or all if they are fewer, in the order in which the seed draws them."""
+    chosen = dict[int, None]()
+    for number in itertools.count():
+        if len(chosen) == min(count, rows):
+            return list(chosen)
+        chosen[int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest(), "big") % rows] = None
+    raise AssertionError("numbers have no end")
+
+
 def check_figures(a: Archive, checks: Checks) -> None:
     """Hold stored and printed figures, notebooks and the audit's draw against what they follow from."""
     stored, lengths = a.json("report/validation.json").get("figures", {}), a.manifest["lengths"]["documents"]
@@ -498,7 +517,10 @@ def check_figures(a: Archive, checks: Checks) -> None:
         hashes = np.fromiter((hash(row.tobytes()) for row in a.matrix), np.int64, a.documents)
         equal = np.unique(hashes, return_counts=True)[1]
         several = {"groups": int((equal > 1).sum()), "rows": int(equal[equal > 1].sum())}
-        return wrong + unlike("duplicates", several, stored["duplicates"])
+        wrong += unlike("duplicates", several, stored["duplicates"])
+        looked_at = sorted(draw(a.plan["sha256"], a.documents, NEIGHBOURS))
+        same = "neighbours" not in stored or [each["row"] for each in stored["neighbours"]] == looked_at
+        return wrong if same else [*wrong, "neighbours of other documents than the plan chooses"]
 
     def printed() -> list[str]:
         page = Page(a.bytes("report/report.html").decode(errors="replace"))
@@ -554,13 +576,10 @@ def check_figures(a: Archive, checks: Checks) -> None:
         seed = hashlib.sha256(digests + bytes.fromhex(kept["nonce"])).hexdigest()
         wrong = unlike("audit", {"parts": hashlib.sha256(digests).hexdigest(), "seed": seed}, kept)
         wrong += [] if any(e.get("seed") == seed for e in a.events if e["event"] == "audit drawn") else ["no such draw"]
-        rows, count, chosen = len(a.prints), DRAWN if len(a.prints) > 2 * DRAWN else len(a.prints), dict[int, None]()
-        for number in itertools.count():
-            if len(chosen) == count:
-                break
-            chosen[int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest(), "big") % rows] = None
-        uniform = [each["row"] for each in kept["rows"] if each["uniform"]]
-        wrong += [] if uniform == list(chosen)[: len(uniform)] else ["its rows do not follow from its seed"]
+        chosen = draw(seed, len(a.prints), DRAWN if len(a.prints) > 2 * DRAWN else len(a.prints))
+        looked_at = [(int(each["row"]), each["uniform"]) for each in kept["rows"]]
+        uniform = [row for row, drawn in looked_at if drawn]
+        wrong += [] if uniform == chosen[: len(uniform)] else ["its rows do not follow from its seed"]
         known = [each for each in kept["rows"] if each["distance"] is not None]
         wrong += [
             f"row {e['row']} is off by {e['distance']:.2g}" for e in known if not e["distance"] <= kept["tolerance"]
