@@ -15,7 +15,9 @@ import pytest
 import real_run
 
 from runbook_lib.report import verification, verify
-from runbook_lib.run.run import Run
+from runbook_lib.result import done_twice
+from runbook_lib.run import fences
+from runbook_lib.run.run import PHASES, Run
 
 ROOT = Path(__file__).parents[3]
 FILE = Path(verify.__file__)
@@ -67,6 +69,27 @@ def test_bytes_that_are_no_archive_are_a_failure_in_words(tmp_path: Path) -> Non
     (tmp_path / "no").mkdir()
     done = alone(tmp_path / "no")
     assert done.returncode == 1 and "FAILED everything can be read" in done.stdout and not done.stderr
+
+
+@pytest.mark.parametrize(("fenced", "said"), [("", "FAILED"), ("there_gpu0", "ok"), ("another", "FAILED")])
+def test_rows_that_two_slots_did_differently_are_settled_when_one_of_them_is_fenced(
+    whole: tuple[Run, Path], tmp_path: Path, fenced: str, said: str
+) -> None:
+    copy = Run(tmp_path / "copy", whole[0].profile)
+    shutil.copytree(whole[0].folder, copy.folder)
+    two = {"slot": "here_gpu0", "by": "there_gpu0"}
+    copy.journal.write(done_twice.EVENT, host="there", start=0, stop=8, furthest=0.5, **two)
+    if fenced:
+        copy.journal.write(fences.FENCED, slot=fenced, host="there", reason="off")
+    assert done_twice.check(copy.journal, "float32").ok is (said == "ok")
+    assert re.search(rf"^{said} +rows that came home twice agree", alone(copy.folder).stdout, re.M)
+
+
+def test_a_result_without_a_check_is_none(whole: tuple[Run, Path], tmp_path: Path) -> None:
+    copy = Run(tmp_path / "copy", whole[0].profile)
+    shutil.copytree(whole[0].folder, copy.folder)
+    copy.save_result(PHASES[0], ok=True, checks=[])
+    assert "01_preflight: has no check" in alone(copy.folder).stdout
 
 
 # Each kind plainly and with all records made to agree; the ways between for some of them, as each takes seconds.
