@@ -80,6 +80,7 @@ class Archive:
         self.prints, self.work_prints = (self.array(f"{c}/fingerprints.npy", "|u1") for c in (self.corpus, "corpus"))
         self.matrix = self.array("merged/embeddings.npy")
         self.tokens, self.cut = np.zeros(self.documents, np.int64), np.zeros(self.documents, bool)
+        self.chunks = np.ones(self.documents, np.int64)
         self.norms = np.zeros(self.documents)
 
     def bytes(self, name: str) -> bytes:
@@ -327,6 +328,7 @@ def check_records(a: Archive, checks: Checks) -> None:
             same = all(line.get(key) == value for key, value in {**next(documents), "row": row}.items())
             wrong += [] if same and line["fingerprint"] == a.prints[row].tobytes().hex() else [f"row {row}"]
             a.tokens[row], a.cut[row] = line["tokens"], line["truncated"] is True
+            a.chunks[row] = line.get("chunks", 1)
         return wrong + ([] if row + 1 == a.documents else [f"{row + 1} articles for {a.documents} documents"])
 
     checks.hold("every phase has a result whose checks hold", results)
@@ -429,7 +431,8 @@ def one_part(
     limits = [n for n in (plan["max_tokens"], record.get("model_max_tokens")) if n is not None]
     wanted = {key: plan[key] for key in ("run", "dtype", "prompt", "question_prompt")}
     wanted |= {"dim": a.dim, "normalises": plan["model"]["normalises"], "max_tokens": min(limits, default=None)}
-    wanted |= {"start": start, "stop": stop, "model": {k: plan["model"][k] for k in ("name", "revision", "digest")}}
+    wanted |= {"chunk_tokens": plan.get("chunk_tokens"), "start": start, "stop": stop}
+    wanted |= {"model": {k: plan["model"][k] for k in ("name", "revision", "digest")}}
     wrong += unlike("record", wanted, record)
     corpora = {plan["corpus"], *(amendment["corpus"] for amendment in plan.get("amendments", ()))}
     known = record["corpus"] in corpora and record.get("run_id", "") == plan.get("run_id", "")
@@ -444,13 +447,17 @@ def one_part(
     cut[np.array(record["truncated"], np.int64) - start] = True
     over = tokens > (np.inf if record["max_tokens"] is None else record["max_tokens"])
     wrong += [] if (cut == over).all() else ["cut flags that do not follow from tokens"]
+    chunks, size = np.array(record.get("chunks") or [1] * len(tokens)), plan.get("chunk_tokens") or np.inf
+    off = (chunks * size < tokens) | ((chunks > 1) & (tokens <= size))  # of questions none is read in chunks
+    wrong += ["chunks that do not follow from tokens"] if off[: max(0, plan["documents"] - start)].any() else []
     norms = np.linalg.norm(array.astype(np.float64), axis=1)
     near = np.abs(norms - record["norms"]) <= 1e-6 * np.maximum(1, norms)
     wrong += [] if near.all() else ["norms that its vectors do not have"]
     own = place[start:stop]  # rows of the result, of documents; questions come after them
     here, there = np.flatnonzero(own >= 0), own[own >= 0]
-    told = (a.tokens[there] == tokens[here]).all() and (a.cut[there] == cut[here]).all()
-    wrong += [] if told else ["other tokens or cuts than the articles have"]
+    pairs = ((a.tokens, tokens), (a.cut, cut), (a.chunks, chunks))
+    told = all((ours[there] == theirs[here]).all() for ours, theirs in pairs)
+    wrong += [] if told else ["other tokens, cuts or chunks than the articles have"]
     low, high = stated["rows"] or (start, start)
     taken = (here + start >= low) & (here + start < high)
     same = np.array_equal(a.matrix[there[taken]].view(np.uint32), array[here[taken]].view(np.uint32))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +21,7 @@ from runbook_lib.corpus import corpus as corpora
 from runbook_lib.corpus import inspection, numbering
 from runbook_lib.errors import DataError, ProfileError
 from runbook_lib.phases import amend, merge, reuse
-from runbook_lib.report import gate, report
+from runbook_lib.report import gate, report, verify
 from runbook_lib.result import earlier, whole
 from runbook_lib.result.merged import Merged
 from runbook_lib.run import model as models
@@ -140,6 +143,21 @@ def test_taken_rows_keep_in_how_many_chunks_they_were_read(tmp_path):
     assert chunked.chunks == sum(line["chunks"] for line in now) > len(now)
     checks = report.verify(this)
     assert checks.ok, checks
+
+
+@pytest.mark.process
+def test_verify_py_holds_chunks_against_tokens_plan_and_articles(tmp_path):
+    this = sealed(run_folder(tmp_path / "a", texts=texts(), chunk_tokens=16))
+    argv = [sys.executable, "-I", verify.__file__, str(this.folder)]
+    assert not re.search("FAILED each part", subprocess.run(argv, capture_output=True, text=True, check=False).stdout)
+    path = this.merged / "articles.jsonl"
+    path.write_text(path.read_text().replace('"chunks": 2', '"chunks": 3', 1))
+    said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    assert re.search("FAILED each part.*other tokens, cuts or chunks than the articles have", said)
+    for part in this.local.parts.glob("*.json"):
+        part.write_text(part.read_text().replace('"chunk_tokens": 16', '"chunk_tokens": 9'))
+    said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    assert re.search("FAILED each part.*chunk_tokens", said)
 
 
 def test_a_corpus_that_did_not_change_needs_only_the_check_of_taken_rows(first, tmp_path):
