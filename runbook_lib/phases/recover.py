@@ -26,6 +26,7 @@ from . import launch, staging, tasks
 
 BLANK_S = 60.0  # wait for a launched host that lost its assignment: its folder may be unmounted for a moment
 SILENT_S = 20.0  # a silent host keeps its rows at least so long: a link may be slow for a moment
+MISSED = 0.9  # of the time between two looks: a host that is silent for longer did not answer one of them
 SPLIT_S = 60.0  # hosts that end within this may get rows; also the assumed loading time of a model if unknown
 HANGS_S, LOADS_TO_HANG = 60.0, 4.0  # a host hangs after so long without a row, and so many times the usual loading time
 ALL = "all hosts"
@@ -193,15 +194,15 @@ def _lost(run: Run, state: Snapshot) -> dict[str, tuple[str, str]]:
 def _patience_s(run: Run, state: Snapshot) -> float:
     """Return how long a silent host keeps its rows: less once others will soon be idle.
 
-    Rows done twice cost nothing then, and workers that still work need not load the model again. So there is no
-    patience at the last look at which its rows still reach a worker that works.
+    Rows done twice cost nothing then, and workers that still work need not load the model again. So one look without an
+    answer is enough where it is the last one at which rows still reach a worker that works.
     """
     watching = run.profile.monitor
     ends = [end[0] for end in _ends(run, state).values() if end is not None]
     if not ends or min(ends) > SPLIT_S:
         return watching.unreachable_s
     last_look = moves.DELIVERED_S <= max(ends) < moves.DELIVERED_S + watching.interval_s
-    return 0.0 if last_look else min(SILENT_S, watching.unreachable_s)
+    return min(SILENT_S, watching.unreachable_s, MISSED * watching.interval_s if last_look else SILENT_S)
 
 
 def _ends(run: Run, state: Snapshot) -> dict[str, tuple[float, float] | None]:

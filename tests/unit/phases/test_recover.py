@@ -429,12 +429,14 @@ def test_a_silent_host_keeps_its_rows_no_longer_than_the_others_have_work(tmp_pa
     [
         (15000, 21.0, False),
         (2000, 21.0, True),
-        (2000, 5.0, False),
-        (600, 5.0, True),  # at the next look, 30 s later, the others' workers will have ended
+        (2000, 10.0, False),
+        (600, 10.0, True),  # at the next look, 10 s later, the others' workers will nearly have ended
+        (600, 8.0, False),  # it may still answer the look of now
     ],
 )
 def test_a_silent_hosts_rows_move_before_the_workers_of_others_end(tmp_path, left, silent_s, moved):
     run = made_up.run_folder(tmp_path).run
+    run = replace(run, profile=replace(run.profile, monitor=replace(run.profile.monitor, interval_s=10.0)))
     slots = [states_of.slot(i, committed=15625 - left - 64) for i in range(16)]
     seen = replace(
         states_of.state(16), slots=slots, committed_by_host={"tensor00": ()}, busy={"tensor00"},
