@@ -97,7 +97,7 @@ def _start(
 
 def _start_host(host: machines.Host, plan: Plan, retry_given_up: bool, by: str, undo_stop: bool) -> Outcome:
     slots = plan.of_host(host.name)
-    reading = _valid_reading(host, by)
+    reading = _not_about_to_end(host, _valid_reading(host, by))
     given_up = [] if retry_given_up else [(row, row + 1) for row in reading.quarantined]
     settled = Covered([*reading.committed, *given_up])
     left = sum(plan.left(slot, settled) for slot in slots)
@@ -142,6 +142,15 @@ def _valid_reading(host: machines.Host, by: str, within_s: float = 10.0) -> Read
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.2)
+
+
+def _not_about_to_end(host: machines.Host, reading: Reading, within_s: float = 5.0) -> Reading:
+    """Return a reading without a supervisor that looked for the last time: it does nothing of what came since."""
+    deadline = time.monotonic() + within_s
+    while reading.supervisor_alive and reading.supervised.working is False and time.monotonic() < deadline:
+        time.sleep(0.1)
+        reading = host.poll()
+    return reading
 
 
 def start_without_reading(run: Run, only: Collection[str]) -> None:

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -659,6 +660,18 @@ def test_a_supervisor_that_is_killed_during_the_launch_is_started_again_before_a
     launch.first_progress(one, 6.0)
     reading = host(one).poll()
     assert reading.supervisor_alive and len(list(one.journal.events("supervisor started"))) == 1
+
+
+@pytest.mark.process
+def test_a_supervisor_that_looked_for_the_last_time_is_waited_for_and_another_one_started(one):
+    ending = subprocess.Popen(["sleep", "1"])
+    threading.Thread(target=ending.wait).start()
+    last = {"process": process.identify(ending.pid), "working": False, "slots": {}}
+    write_json(folder(one).supervisor("one"), last)
+    assert launch.start(one).ok
+    assert ending.poll() is not None
+    assert supervisor(one).process["pid"] != ending.pid
+    workers.stop(one)
 
 
 @pytest.mark.process
