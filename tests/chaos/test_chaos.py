@@ -35,7 +35,7 @@ def chaos(*words):
 
 
 def test_whatever_is_killed_or_damaged_the_same_command_gives_every_row(tmp_path):
-    done = chaos("--seeds", "100-101", "--jobs", "2", "--folder", str(tmp_path / "chaos"))
+    done = chaos("--seeds", "100-101", "--jobs", "2", "--no-shrink", "--folder", str(tmp_path / "chaos"))
     assert done.returncode == 0, done.stdout + done.stderr
     last = done.stdout.splitlines()[-1]
     faults = re.match(r"faults (\d+), seeds 2, rows lost 0, wrong 0, doubled 0, .*manual steps 0", last)
@@ -46,7 +46,7 @@ def test_whatever_is_killed_or_damaged_the_same_command_gives_every_row(tmp_path
 @pytest.mark.skipif(bool(fleet.available("loopback")), reason="needs OpenSSH's server")
 def test_the_same_holds_for_machines_whose_network_fails_and_whose_power_goes(tmp_path):
     words = ("--tier", "B", "--faults", "14", "--mix", ",".join([*network.WEIGHTS, "kill_worker"]), "--jobs", "2")
-    done = chaos("--seeds", "200-201", *words, "--folder", str(tmp_path / "chaos"))
+    done = chaos("--seeds", "200-201", *words, "--no-shrink", "--folder", str(tmp_path / "chaos"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rows lost 0, wrong 0, doubled 0, other promises broken 0" in done.stdout.splitlines()[-1]
 
