@@ -15,11 +15,13 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import sys
 import time
 import traceback
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +56,20 @@ def facts_of(this: Any) -> dict[str, Any]:
 
 def hurry() -> None:
     """Shorten the waits for which a profile has no knob: a history is seconds long."""
-    from runbook_lib.hosts.ssh import link
+    from runbook_lib.hosts.ssh import far_end, link
     from runbook_lib.phases import launch, recover
 
     assert hasattr(launch, "LATE_S") and hasattr(recover, "BLANK_S")
     launch.LATE_S = 3.0
     recover.BLANK_S, whole = 2.0, link.Patience
     link.Patience = lambda: whole(2.0, 2.0, 6.0, 3.0, 2.0, floor_window_s=4.0, outage_s=6.0)
+    # A far end gives signs of life while it works; at its own pace, all that takes two seconds would be a dead line.
+    sources = dict(json.loads(zlib.decompress(far_end.bundle())))
+    pace = re.compile(r"^SIGN_S = .*$", re.M)
+    assert pace.search(sources["agent"])
+    sources["agent"] = pace.sub("SIGN_S = 0.4", sources["agent"])
+    hurried = zlib.compress(json.dumps(list(sources.items())).encode())
+    far_end.bundle = lambda: hurried
 
 
 def drive(folder: Path) -> int:
