@@ -1,16 +1,15 @@
 """Linear layers on a processor by oneDNN, each with its weights laid out once for it.
 
-torch multiplies float32 by MKL, which on AMD's processors reaches less than half of what oneDNN does; torch brings that
-along and uses it itself for models that it compiles. Measured on an EPYC with AVX-512 (`benchmarks/limits.py`), where
-the bits are also the same whatever the batch and the threads. Other makers' processors were not measured: they stay as
-they are.
+torch multiplies float32 by MKL, which on AMD's processors reaches less than half of what oneDNN does with AVX-512, and
+less than it with AVX2; torch brings oneDNN along and uses it itself for models that it compiles. Measured on an EPYC
+(`benchmarks/limits.py`; AVX2 by `ONEDNN_MAX_CPU_ISA`), where the bits are also the same whatever the batch and the
+threads. Other makers' processors were not measured: they stay as they are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
@@ -44,15 +43,6 @@ class LaidOut:
         """Have them computed as torch does."""
         for layer in self._layers:
             vars(layer).pop("forward", None)
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Off meanwhile."""
-        self.off()
-        try:
-            yield
-        finally:
-            self.on()
 
 
 @torch.inference_mode()

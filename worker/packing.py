@@ -8,9 +8,8 @@ so a model is packed only where its parts are known (`why_not`), and where `pack
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Callable
 
 import torch
@@ -135,15 +134,6 @@ class Packing:
             for name in ("forward", "compute_position_bias"):
                 if getattr(vars(module).get(name), "func", None) in PATCHES:
                     delattr(module, name)
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Off meanwhile."""
-        self.off()
-        try:
-            yield
-        finally:
-            self.on()
 
 
 def _configs(model: Any) -> list[Any]:

@@ -13,7 +13,7 @@ import functools
 import importlib
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Callable
@@ -220,8 +220,18 @@ class TextModel:
         kind = kind_of(texts[0])
         prompt = self.prompts[kind] or ""
         own = self.model.encode_document if kind == DOCUMENT else self.model.encode_query
-        with self.linear.paused(), contextlib.nullcontext() if self.packing is None else self.packing.paused():
+        with paused(self.linear), paused(self.packing) if self.packing else contextlib.nullcontext():
             return own([str(text[len(prompt) :]) for text in texts], prompt=prompt)
+
+
+@contextlib.contextmanager
+def paused(own: LaidOut | Packing) -> Iterator[None]:
+    """Have the model do as the library does meanwhile."""
+    own.off()
+    try:
+        yield
+    finally:
+        own.on()
 
 
 def _dtype_key() -> str:
